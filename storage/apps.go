@@ -1,0 +1,349 @@
+package storage
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+func appKey(name string) string { return key("apps", name) }
+
+func deliveryKey(app string, t Target) string { return key("deliveries", app, t.Kind, t.Name) }
+
+func decodeApp(kv *mvccpb.KeyValue) (*App, error) {
+	a, err := decode[App]("app", kv.Value)
+	if err != nil {
+		return nil, err
+	}
+	a.Revision = kv.ModRevision
+	return a, nil
+}
+
+func decodeDelivery(kv *mvccpb.KeyValue) (*Delivery, error) {
+	d, err := decode[Delivery]("delivery", kv.Value)
+	if err != nil {
+		return nil, err
+	}
+	d.Revision = kv.ModRevision
+	return d, nil
+}
+
+// AppView is an app with everything that belongs to it, read at one revision.
+type AppView struct {
+	App        *App    // nil: never applied, or deleted
+	Client     *Client // nil: the app has none
+	Deliveries []*Delivery
+}
+
+// App reads an app with its client and deliveries. An app that does not exist gives an empty view.
+func (s *Store) App(ctx context.Context, name string) (AppView, error) {
+	var view AppView
+	resp, err := s.kv.Txn(ctx).Then(
+		clientv3.OpGet(appKey(name)),
+		clientv3.OpGet(under("deliveries", name), clientv3.WithPrefix())).Commit()
+	if err != nil {
+		return view, fmt.Errorf("read app: %w", err)
+	}
+	for _, kv := range resp.Responses[1].GetResponseRange().Kvs {
+		d, err := decodeDelivery(kv)
+		if err != nil {
+			return view, fmt.Errorf("read app: %w", err)
+		}
+		view.Deliveries = append(view.Deliveries, d)
+	}
+	kvs := resp.Responses[0].GetResponseRange().Kvs
+	if len(kvs) == 0 {
+		return view, nil
+	}
+	if view.App, err = decodeApp(kvs[0]); err != nil {
+		return view, fmt.Errorf("read app: %w", err)
+	}
+	if view.App.ClientID == "" {
+		return view, nil
+	}
+	// The client's id is known only now; read it as of the same revision.
+	got, err := s.kv.Get(ctx, clientKey(view.App.ClientID), clientv3.WithRev(resp.Header.Revision))
+	if err != nil {
+		return view, fmt.Errorf("read app: %w", err)
+	}
+	if len(got.Kvs) > 0 {
+		if view.Client, err = decodeClient(got.Kvs[0]); err != nil {
+			return view, fmt.Errorf("read app: %w", err)
+		}
+	}
+	return view, nil
+}
+
+// Apps lists all apps, by name.
+func (s *Store) Apps(ctx context.Context) ([]*App, error) {
+	resp, err := s.kv.Get(ctx, under("apps"), clientv3.WithPrefix())
+	if err != nil {
+		return nil, fmt.Errorf("list apps: %w", err)
+	}
+	apps := make([]*App, 0, len(resp.Kvs))
+	for _, kv := range resp.Kvs {
+		a, err := decodeApp(kv)
+		if err != nil {
+			return nil, fmt.Errorf("list apps: %w", err)
+		}
+		apps = append(apps, a)
+	}
+	return apps, nil
+}
+
+// Release is a new state of an app, with the revisions on which it was decided.
+type Release struct {
+	App App
+	// Client is stored when it is not nil; RemoveClient removes the client with that id, its grants and consents.
+	Client       *Client
+	RemoveClient string
+	// Deliveries that are new or changed. The others stay as they are.
+	Deliveries []Delivery
+	// Rotation of the client's secret that begins with this, or nil.
+	Rotation *SecretRotation
+	// Audit is what the audit log says about it.
+	Audit []AuditEntry
+}
+
+// CommitRelease stores a release in one transaction, provided that every record in it is still at the revision that it
+// carries (0: does not exist). Otherwise nothing is written: [ErrConflict].
+func (s *Store) CommitRelease(ctx context.Context, r Release) error {
+	ak := appKey(r.App.Name)
+	ifs := []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(ak), "=", r.App.Revision)}
+	then := []clientv3.Op{clientv3.OpPut(ak, encode(r.App))}
+	if c := r.Client; c != nil {
+		ifs = append(ifs, clientv3.Compare(clientv3.ModRevision(clientKey(c.ID)), "=", c.Revision))
+		then = append(then, clientv3.OpPut(clientKey(c.ID), encode(c)))
+	}
+	if r.RemoveClient != "" {
+		then = append(then, removeClient(r.RemoveClient)...)
+	}
+	for _, d := range r.Deliveries {
+		k := deliveryKey(d.App, d.Target)
+		ifs = append(ifs, clientv3.Compare(clientv3.ModRevision(k), "=", d.Revision))
+		then = append(then, clientv3.OpPut(k, encode(d)))
+	}
+	if r.Rotation != nil {
+		k := rotationKey(r.Rotation.ClientID)
+		ifs = append(ifs, clientv3.Compare(clientv3.ModRevision(k), "=", r.Rotation.Revision))
+		then = append(then, clientv3.OpPut(k, encode(r.Rotation)))
+	}
+	then = append(then, s.auditOps(ctx, r.Audit)...)
+	resp, err := s.kv.Txn(ctx).If(ifs...).Then(then...).Commit()
+	if err != nil {
+		return fmt.Errorf("commit release of %s: %w", r.App.Name, err)
+	}
+	if !resp.Succeeded {
+		return ErrConflict
+	}
+	if r.Client != nil {
+		learned := *r.Client
+		learned.Revision = resp.Header.Revision
+		s.mem.learn(&learned)
+	}
+	if r.RemoveClient != "" {
+		s.Forget(r.RemoveClient)
+	}
+	return nil
+}
+
+func removeClient(id string) []clientv3.Op {
+	return append(endGrants(id),
+		clientv3.OpDelete(clientKey(id)),
+		clientv3.OpDelete(under("consents", id), clientv3.WithPrefix()),
+		clientv3.OpDelete(under("secretuse", id), clientv3.WithPrefix()),
+		clientv3.OpDelete(rotationKey(id)))
+}
+
+// endGrants ends all grants of a client. It leaves no tombstones: codes that are still out fail on the client's revision.
+func endGrants(clientID string) []clientv3.Op {
+	return []clientv3.Op{
+		clientv3.OpDelete(under("grants", clientID), clientv3.WithPrefix()),
+		clientv3.OpDelete(under("chains", clientID), clientv3.WithPrefix()),
+	}
+}
+
+// BeginDelete starts to delete an app, in one transaction: its client is disabled and all grants end at once, and its
+// deliveries, given as they should be now, take the env away. [Store.FinishDelete] does the rest. [ErrConflict]: something
+// changed since view was read.
+func (s *Store) BeginDelete(ctx context.Context, view AppView, removals []Delivery, audit ...AuditEntry) error {
+	app := *view.App
+	app.Deleting = true
+	app.Applied = s.now().UTC()
+	ifs := []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(appKey(app.Name)), "=", app.Revision)}
+	then := []clientv3.Op{clientv3.OpPut(appKey(app.Name), encode(app))}
+	if view.Client != nil {
+		c := *view.Client
+		c.Disabled, c.UpdatedAt = true, s.now().UTC()
+		ifs = append(ifs, clientv3.Compare(clientv3.ModRevision(clientKey(c.ID)), "=", c.Revision))
+		then = append(then, clientv3.OpPut(clientKey(c.ID), encode(c)))
+		then = append(then, endGrants(c.ID)...)
+	}
+	for _, d := range removals {
+		k := deliveryKey(d.App, d.Target)
+		ifs = append(ifs, clientv3.Compare(clientv3.ModRevision(k), "=", d.Revision))
+		then = append(then, clientv3.OpPut(k, encode(d)))
+	}
+	then = append(then, s.auditOps(ctx, audit)...)
+	resp, err := s.kv.Txn(ctx).If(ifs...).Then(then...).Commit()
+	if err != nil {
+		return fmt.Errorf("delete app: %w", err)
+	}
+	if !resp.Succeeded {
+		return ErrConflict
+	}
+	return nil
+}
+
+// FinishDelete removes an app that is being deleted, and its client, once no delivery is left. Done says whether the app is
+// gone now; it stays while env is still to be taken away.
+func (s *Store) FinishDelete(ctx context.Context, name string) (done bool, err error) {
+	view, err := s.App(ctx, name)
+	if err != nil {
+		return false, err
+	}
+	if view.App == nil {
+		return true, nil
+	}
+	if !view.App.Deleting || len(view.Deliveries) > 0 {
+		return false, nil
+	}
+	then := append(s.auditOps(ctx, []AuditEntry{{Action: AuditDeleted, App: name, Detail: view.App.ClientID}}), clientv3.OpDelete(appKey(name)))
+	if view.App.ClientID != "" {
+		then = append(then, removeClient(view.App.ClientID)...)
+	}
+	resp, err := s.kv.Txn(ctx).
+		If(clientv3.Compare(clientv3.ModRevision(appKey(name)), "=", view.App.Revision)).
+		Then(then...).Commit()
+	if err != nil {
+		return false, fmt.Errorf("delete app: %w", err)
+	}
+	if resp.Succeeded && view.App.ClientID != "" {
+		s.Forget(view.App.ClientID)
+	}
+	return resp.Succeeded, nil
+}
+
+// Deliveries lists all deliveries, by app and target.
+func (s *Store) Deliveries(ctx context.Context) ([]*Delivery, error) {
+	resp, err := s.kv.Get(ctx, under("deliveries"), clientv3.WithPrefix())
+	if err != nil {
+		return nil, fmt.Errorf("list deliveries: %w", err)
+	}
+	out := make([]*Delivery, 0, len(resp.Kvs))
+	for _, kv := range resp.Kvs {
+		d, err := decodeDelivery(kv)
+		if err != nil {
+			return nil, fmt.Errorf("list deliveries: %w", err)
+		}
+		out = append(out, d)
+	}
+	return out, nil
+}
+
+// WatchDeliveries signals whenever a delivery has changed, until ctx ends, and whenever watching has begun: at the start and
+// after every interruption. Its reader lists then. Signals are merged while nobody reads.
+func (s *Store) WatchDeliveries(ctx context.Context) <-chan struct{} {
+	changed := make(chan struct{}, 1)
+	signal := func() {
+		select {
+		case changed <- struct{}{}:
+		default:
+		}
+	}
+	s.done.Go(func() {
+		for ctx.Err() == nil {
+			watchCtx, cancel := context.WithCancel(ctx)
+			for resp := range s.events(watchCtx, under("deliveries"), clientv3.WithCreatedNotify()) {
+				if resp.Err() != nil {
+					break
+				}
+				signal()
+			}
+			cancel()
+			s.pause(ctx, time.Second)
+		}
+	})
+	return changed
+}
+
+// ClaimDelivery makes owner the only one to push d until the given time, and gives the record as it is then. [ErrConflict]:
+// the delivery changed since it was read, or somebody else has claimed it.
+func (s *Store) ClaimDelivery(ctx context.Context, d Delivery, owner string, until time.Time) (*Delivery, error) {
+	if d.Owner != "" && d.Owner != owner && s.now().Before(d.OwnedUntil) {
+		return nil, ErrConflict
+	}
+	d.Owner, d.OwnedUntil = owner, until.UTC()
+	d.Fence++
+	return s.UpdateDelivery(ctx, d)
+}
+
+// UpdateDelivery stores what happened to a delivery, provided that it did not change since it was read: [ErrConflict].
+func (s *Store) UpdateDelivery(ctx context.Context, d Delivery, audit ...AuditEntry) (*Delivery, error) {
+	k := d.key()
+	d.UpdatedAt = s.now().UTC()
+	resp, err := s.kv.Txn(ctx).
+		If(clientv3.Compare(clientv3.ModRevision(k), "=", d.Revision)).
+		Then(append(s.auditOps(ctx, audit), clientv3.OpPut(k, encode(d)))...).Commit()
+	if err != nil {
+		return nil, fmt.Errorf("store delivery: %w", err)
+	}
+	if !resp.Succeeded {
+		return nil, ErrConflict
+	}
+	d.Revision = resp.Header.Revision
+	return &d, nil
+}
+
+// FinishRemoval drops a delivery whose env the runtime has taken away, provided that it did not change: [ErrConflict].
+func (s *Store) FinishRemoval(ctx context.Context, d Delivery, audit ...AuditEntry) error {
+	k := d.key()
+	resp, err := s.kv.Txn(ctx).
+		If(clientv3.Compare(clientv3.ModRevision(k), "=", d.Revision)).
+		Then(append(s.auditOps(ctx, audit), clientv3.OpDelete(k))...).Commit()
+	if err != nil {
+		return fmt.Errorf("drop delivery: %w", err)
+	}
+	if !resp.Succeeded {
+		return ErrConflict
+	}
+	return nil
+}
+
+func envPurpose(d *Delivery) string {
+	return "env/" + deliveryKey(d.App, d.Target)
+}
+
+// SealEnv seals the env of a delivery into it.
+func (s *Store) SealEnv(d *Delivery, env map[string]string) error {
+	plain, err := json.Marshal(env)
+	if err != nil {
+		return fmt.Errorf("seal env: %w", err)
+	}
+	d.Sealed = s.kek.seal(envPurpose(d), plain)
+	return nil
+}
+
+// OpenEnv is the env that SealEnv took.
+func (s *Store) OpenEnv(d *Delivery) (map[string]string, error) {
+	if len(d.Sealed) == 0 {
+		return nil, errors.New("open env: the delivery holds none")
+	}
+	plain, err := s.kek.open(envPurpose(d), d.Sealed)
+	if err != nil {
+		return nil, err
+	}
+	env := make(map[string]string)
+	if err := json.Unmarshal(plain, &env); err != nil {
+		return nil, errors.New("open env: not a map of strings")
+	}
+	return env, nil
+}
+
+// DigestKey is the key for digests of env, see plugins.Digest: it stays while the newest encryption key stays.
+func (s *Store) DigestKey() []byte { return s.kek.derive("env digest") }

@@ -1,0 +1,196 @@
+package storage
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"strings"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// AuditEntry is a line of the audit log: who did what to which app, and what came of it. It never holds a secret.
+type AuditEntry struct {
+	// ID orders entries by time; the store gives it.
+	ID string    `json:"-"`
+	At time.Time `json:"at"` // zero: now
+	// Actor is who did it: [ActorServer], "uid:1000" at the admin socket, "token" at the admin API over TCP, or "client:" and
+	// a client id. Empty: the actor of the context, see [WithActor].
+	Actor  string `json:"actor"`
+	Action string `json:"action"` // one of the Audit constants, or another word that stays the same
+	App    string `json:"app,omitempty"`
+	Target string `json:"target,omitempty"` // as in worker/web
+	// Outcome is [OutcomeDone] unless something else is said.
+	Outcome string `json:"outcome"`
+	Reason  string `json:"reason,omitempty"` // why it was refused or has failed, or why it was done
+	Detail  string `json:"detail,omitempty"`
+}
+
+// Actions of the audit log.
+const (
+	AuditPlan             = "plan" // only when it was refused
+	AuditApply            = "apply"
+	AuditDelete           = "delete"  // an app's deletion begins
+	AuditDeleted          = "deleted" // the app is gone
+	AuditRetry            = "retry"
+	AuditCredentials      = "credentials-read"
+	AuditGrantRevoked     = "grant-revoked"
+	AuditGrantReplayed    = "grant-replayed" // a code or refresh token came twice, so its grant died
+	AuditRotate           = "rotate"         // a secret's rotation begins
+	AuditSecretServed     = "secret-served"  // every target serves the new secret
+	AuditSecretUsed       = "secret-used"    // the new secret was used for the first time
+	AuditSecretRetired    = "secret-retired" // the one before is not valid any more
+	AuditDeliveryReady    = "delivery-ready"
+	AuditDeliveryFailed   = "delivery-failed"
+	AuditDeliveryDegraded = "delivery-degraded"
+	AuditDeliveryDrift    = "delivery-drift"
+	AuditDeliveryMoved    = "delivery-moved" // from one runtime to another
+	AuditDeliveryRemoved  = "delivery-removed"
+)
+
+// Outcomes of what the audit log tells.
+const (
+	OutcomeDone    = "done"
+	OutcomeRefused = "refused"
+	OutcomeFailed  = "failed"
+)
+
+// ActorServer is the actor of what the server does by itself.
+const ActorServer = "server"
+
+// AuditKept is how long an entry of the audit log is kept.
+const AuditKept = 400 * 24 * time.Hour
+
+// Bounds of the audit log: of a text in an entry, of a page, and of the entries that one listing goes through.
+const (
+	maxAuditText = 1000
+	auditPage    = 200
+	auditScan    = 10_000
+)
+
+type actorKey struct{}
+
+// WithActor says on whose behalf everything below ctx is done.
+func WithActor(ctx context.Context, actor string) context.Context {
+	return context.WithValue(ctx, actorKey{}, actor)
+}
+
+// ActorOf is what [WithActor] said; otherwise it is the server.
+func ActorOf(ctx context.Context) string {
+	if actor, ok := ctx.Value(actorKey{}).(string); ok && actor != "" {
+		return actor
+	}
+	return ActorServer
+}
+
+// ClientActor names a client as an actor.
+func ClientActor(clientID string) string { return "client:" + clientID }
+
+// Record appends to the audit log what is no change of the store's own; verbs that change something take their entries along
+// in their transaction. One raft proposal for all entries.
+func (s *Store) Record(ctx context.Context, entries ...AuditEntry) error {
+	if len(entries) == 0 {
+		return nil
+	}
+	if _, err := s.kv.Txn(ctx).Then(s.auditOps(ctx, entries)...).Commit(); err != nil {
+		return fmt.Errorf("record audit entry: %w", err)
+	}
+	return nil
+}
+
+// auditOps are the operations that append entries, for the transaction of the change that they tell about. The first of a
+// day also drops what is older than [AuditKept]: a lease would not do, because etcd starts it anew whenever it restarts.
+func (s *Store) auditOps(ctx context.Context, entries []AuditEntry) []clientv3.Op {
+	if len(entries) == 0 {
+		return nil
+	}
+	ops := make([]clientv3.Op, 0, len(entries)+1)
+	for _, e := range entries {
+		ops = append(ops, s.auditOp(ctx, e))
+	}
+	now := s.now()
+	day := now.Unix() / (24 * 60 * 60)
+	if s.trimmed.Swap(day) != day {
+		ops = append(ops, clientv3.OpDelete(under("audit"), clientv3.WithRange(auditFrom(now.Add(-AuditKept)))))
+	}
+	return ops
+}
+
+func (s *Store) auditOp(ctx context.Context, e AuditEntry) clientv3.Op {
+	if e.At.IsZero() {
+		e.At = s.now()
+	}
+	e.At = e.At.UTC()
+	if e.Actor == "" {
+		e.Actor = ActorOf(ctx)
+	}
+	if e.Outcome == "" {
+		e.Outcome = OutcomeDone
+	}
+	e.Reason, e.Detail = cut(e.Reason), cut(e.Detail)
+	return clientv3.OpPut(auditFrom(e.At)+"-"+rand.Text()[:12], encode(e))
+}
+
+// auditFrom comes before the keys of all entries at that time or later, and after all earlier ones.
+func auditFrom(at time.Time) string {
+	return under("audit") + fmt.Sprintf("%016x", max(at.UnixNano(), 0))
+}
+
+func cut(text string) string {
+	if len(text) <= maxAuditText {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxAuditText], "") + "..."
+}
+
+// AuditQuery says which entries are wanted.
+type AuditQuery struct {
+	Since time.Time // zero: all that is kept
+	App   string    // empty: all
+	After string    // the cursor of the page before; empty: from the start
+	Limit int       // 0: a page of a size that suits
+}
+
+// Audit lists entries of the audit log, oldest first. next is the cursor of the next page, empty when there is none; a page
+// may hold fewer entries than the limit, even none, and still have a next one.
+func (s *Store) Audit(ctx context.Context, q AuditQuery) (entries []AuditEntry, next string, err error) {
+	limit := q.Limit
+	if limit <= 0 || limit > auditPage {
+		limit = auditPage
+	}
+	since := s.now().Add(-AuditKept)
+	if q.Since.After(since) {
+		since = q.Since
+	}
+	from := auditFrom(since)
+	if after := under("audit") + q.After + "\x00"; q.After != "" && after > from {
+		from = after
+	}
+	entries = []AuditEntry{}
+	for scanned := 0; scanned < auditScan; {
+		resp, err := s.kv.Get(ctx, from, clientv3.WithRange(clientv3.GetPrefixRangeEnd(under("audit"))), clientv3.WithLimit(auditPage))
+		if err != nil {
+			return nil, "", fmt.Errorf("read audit log: %w", err)
+		}
+		for _, kv := range resp.Kvs {
+			e, err := decode[AuditEntry]("audit entry", kv.Value)
+			if err != nil {
+				return nil, "", fmt.Errorf("read audit log: %w", err)
+			}
+			if e.ID = lastSegment(kv.Key); q.App == "" || q.App == e.App {
+				if len(entries) == limit {
+					return entries, next, nil
+				}
+				entries = append(entries, *e)
+			}
+			next = e.ID
+		}
+		if !resp.More {
+			return entries, "", nil
+		}
+		scanned += len(resp.Kvs)
+		from = under("audit") + next + "\x00"
+	}
+	return entries, next, nil
+}

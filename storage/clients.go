@@ -1,0 +1,93 @@
+package storage
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base32"
+	"encoding/base64"
+	"fmt"
+	"strings"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+var lowerBase32 = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
+
+func randomID(bytes int) string {
+	b := make([]byte, bytes)
+	_, _ = rand.Read(b) // never fails: crypto/rand ends the process instead
+	return lowerBase32.EncodeToString(b)
+}
+
+// NewClientID is a client id that was never used: the app's name, so that logs can be read, and 60 random bits.
+func NewClientID(app string) string { return app + "-" + randomID(8)[:12] }
+
+// NewGrantID has 128 random bits.
+func NewGrantID() string { return randomID(16) }
+
+func secretPurpose(clientID, secretID string) string {
+	return "client-secret/" + clientID + "/" + secretID
+}
+
+// NewClientSecret makes a secret of 256 random bits for a client: the record to store, and the value.
+func (s *Store) NewClientSecret(clientID string) (ClientSecret, string) {
+	b := make([]byte, 32)
+	_, _ = rand.Read(b) // never fails: crypto/rand ends the process instead
+	value := "wfs_" + base64.RawURLEncoding.EncodeToString(b)
+	hash := sha256.Sum256([]byte(value))
+	secret := ClientSecret{ID: randomID(5), Hash: hash[:], CreatedAt: s.now().UTC()}
+	secret.Sealed = s.kek.seal(secretPurpose(clientID, secret.ID), []byte(value))
+	return secret, value
+}
+
+// ClientSecretValue opens the newest secret of a client. A public client has none: [ErrNotFound].
+func (s *Store) ClientSecretValue(c *Client) (string, error) {
+	if len(c.Secrets) == 0 {
+		return "", fmt.Errorf("secret of client %s: %w", c.ID, ErrNotFound)
+	}
+	newest := *c
+	newest.Secrets = c.Secrets[len(c.Secrets)-1:]
+	values, err := s.SecretValues(&newest)
+	if err != nil {
+		return "", err
+	}
+	return values[0], nil
+}
+
+// SecretValues opens all secrets of a client, oldest first.
+func (s *Store) SecretValues(c *Client) ([]string, error) {
+	var values []string
+	for _, secret := range c.Secrets {
+		plain, err := s.kek.open(secretPurpose(c.ID, secret.ID), secret.Sealed)
+		if err != nil {
+			return nil, err
+		}
+		values = append(values, string(plain))
+	}
+	return values, nil
+}
+
+// Verify says whether secret is one of the client's. It takes the same time for every wrong secret; call it on nil for an
+// unknown client, so that this takes the same time as well.
+func (c *Client) Verify(secret string) bool { return c.SecretID(secret) != "" }
+
+// Clients lists all clients, by id.
+func (s *Store) Clients(ctx context.Context) ([]*Client, error) {
+	resp, err := s.kv.Get(ctx, under("clients"), clientv3.WithPrefix())
+	if err != nil {
+		return nil, fmt.Errorf("list clients: %w", err)
+	}
+	clients := make([]*Client, 0, len(resp.Kvs))
+	for _, kv := range resp.Kvs {
+		c, err := decodeClient(kv)
+		if err != nil {
+			return nil, err
+		}
+		clients = append(clients, c)
+	}
+	return clients, nil
+}
+
+// normalizeLogin makes one spelling of a user name or e-mail address.
+func normalizeLogin(login string) string { return strings.ToLower(strings.TrimSpace(login)) }

@@ -1,0 +1,57 @@
+package storage_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/warifu/warifu/storage"
+)
+
+func TestEmbeddedServesOneProcessAtATime(t *testing.T) {
+	dir := t.TempDir()
+	first, err := storage.OpenEmbedded(t.Context(), dir, discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := storage.OpenEmbedded(t.Context(), dir, discard); err == nil || !strings.Contains(err.Error(), "another process") {
+		t.Errorf("a second one opened: %v", err)
+	}
+	first.Close()
+	second, err := storage.OpenEmbedded(t.Context(), dir, discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second.Close()
+	if info, err := os.Stat(filepath.Join(dir, "etcd")); err != nil || info.Mode().Perm()&0o077 != 0 {
+		t.Errorf("the database is open to others: %v", info.Mode())
+	}
+}
+
+func TestEmbeddedOpensNoSocket(t *testing.T) {
+	before := sockets(t)
+	embedded, err := storage.OpenEmbedded(t.Context(), t.TempDir(), discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer embedded.Close()
+	if after := sockets(t); after > before {
+		t.Errorf("%d sockets more", after-before)
+	}
+}
+
+func sockets(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, e := range entries {
+		if to, err := os.Readlink(filepath.Join("/proc/self/fd", e.Name())); err == nil && strings.HasPrefix(to, "socket:") {
+			n++
+		}
+	}
+	return n
+}

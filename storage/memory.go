@@ -1,0 +1,214 @@
+package storage
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// memory is the part of the records that every request needs: clients and keys, as of some revision. Records in it are
+// shared and never modified: an update replaces the pointer.
+type memory struct {
+	mu      sync.RWMutex // guards the maps
+	clients map[string]*Client
+	keys    map[string]*Key // by name, see Key.Name
+
+	// Derived from keys, and replaced as a whole when a key comes or goes.
+	byUse map[string][]*Key // newest first
+	seals *seals
+}
+
+func (m *memory) init() {
+	m.clients = make(map[string]*Client)
+	m.keys = make(map[string]*Key)
+	m.derive()
+}
+
+// derive makes anew what is derived from keys. The mutex is held.
+func (m *memory) derive() {
+	m.byUse = make(map[string][]*Key)
+	for _, k := range m.keys {
+		m.byUse[k.Use] = append(m.byUse[k.Use], k)
+	}
+	for _, keys := range m.byUse {
+		slices.SortFunc(keys, func(a, b *Key) int { return cmp.Compare(b.Sequence, a.Sequence) })
+	}
+	m.seals = newSeals(m.byUse[UseSeal])
+}
+
+func (m *memory) client(id string) *Client {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.clients[id]
+}
+
+// learn takes a record that was read on the way, unless memory holds a newer one.
+func (m *memory) learn(c *Client) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if held := m.clients[c.ID]; held == nil || held.Revision < c.Revision {
+		m.clients[c.ID] = c
+	}
+}
+
+func (m *memory) forget(id string, revision int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if held := m.clients[id]; held != nil && held.Revision < revision {
+		delete(m.clients, id)
+	}
+}
+
+// followed is a prefix that memory mirrors.
+type followed struct {
+	prefix string
+	reset  func(kvs []*mvccpb.KeyValue) error // everything there is
+	put    func(kv *mvccpb.KeyValue) error
+	del    func(key []byte, revision int64)
+}
+
+func (s *Store) followed() []followed {
+	return []followed{
+		{prefix: under("clients"), reset: s.resetClients, put: s.putClient,
+			del: func(key []byte, revision int64) { s.mem.forget(lastSegment(key), revision) }},
+		{prefix: under("keys"), reset: s.resetKeys, put: s.putKey, del: s.dropKey},
+	}
+}
+
+// follow lists every followed prefix and then watches it from that revision until watchCtx ends.
+func (s *Store) follow(ctx, watchCtx context.Context) error {
+	for _, f := range s.followed() {
+		revision, err := s.list(ctx, f)
+		if err != nil {
+			return err
+		}
+		s.done.Go(func() { s.watch(watchCtx, f, revision) })
+	}
+	return nil
+}
+
+func (s *Store) list(ctx context.Context, f followed) (revision int64, err error) {
+	resp, err := s.kv.Get(ctx, f.prefix, clientv3.WithPrefix())
+	if err != nil {
+		return 0, fmt.Errorf("list %s: %w", f.prefix, err)
+	}
+	if err := f.reset(resp.Kvs); err != nil {
+		return 0, fmt.Errorf("list %s: %w", f.prefix, err)
+	}
+	return resp.Header.Revision, nil
+}
+
+// watch applies changes after revision. When etcd has compacted them away, it lists again.
+func (s *Store) watch(ctx context.Context, f followed, revision int64) {
+	for ctx.Err() == nil {
+		watchCtx, cancel := context.WithCancel(ctx)
+		for resp := range s.events(watchCtx, f.prefix, clientv3.WithRev(revision+1)) {
+			if err := resp.Err(); err != nil {
+				if ctx.Err() == nil && !errors.Is(err, rpctypes.ErrCompacted) {
+					s.log.Warn("storage watch interrupted", "prefix", f.prefix, "error", err)
+				}
+				break
+			}
+			for _, ev := range resp.Events {
+				if ev.Type == mvccpb.DELETE {
+					f.del(ev.Kv.Key[len(s.prefix):], ev.Kv.ModRevision)
+				} else if err := f.put(ev.Kv); err != nil {
+					s.log.Error("storage watch", "key", string(ev.Kv.Key), "error", err)
+				}
+			}
+			revision = max(revision, resp.Header.Revision)
+		}
+		cancel()
+		s.pause(ctx, time.Second)
+		if rev, err := s.list(ctx, f); err == nil {
+			revision = rev
+		} else if ctx.Err() == nil {
+			s.log.Warn("storage list failed, trying again", "prefix", f.prefix, "error", err)
+		}
+	}
+}
+
+// events watches a prefix of this store. Keys in the events carry the store's prefix: an embedded etcd hands the same events
+// to all its watchers, so nobody may alter them, which is what etcd's own namespace.NewWatcher does.
+func (s *Store) events(ctx context.Context, prefix string, opts ...clientv3.OpOption) clientv3.WatchChan {
+	return s.watcher.Watch(clientv3.WithRequireLeader(ctx), s.prefix+prefix, append(opts, clientv3.WithPrefix())...)
+}
+
+func (s *Store) pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+func decodeClient(kv *mvccpb.KeyValue) (*Client, error) {
+	c, err := decode[Client]("client", kv.Value)
+	if err != nil {
+		return nil, err
+	}
+	c.Revision = kv.ModRevision
+	return c, nil
+}
+
+func (s *Store) resetClients(kvs []*mvccpb.KeyValue) error {
+	clients := make(map[string]*Client, len(kvs))
+	for _, kv := range kvs {
+		c, err := decodeClient(kv)
+		if err != nil {
+			return err
+		}
+		clients[c.ID] = c
+	}
+	s.mem.mu.Lock()
+	defer s.mem.mu.Unlock()
+	s.mem.clients = clients
+	return nil
+}
+
+func (s *Store) putClient(kv *mvccpb.KeyValue) error {
+	c, err := decodeClient(kv)
+	if err != nil {
+		return err
+	}
+	s.mem.learn(c)
+	return nil
+}
+
+// Client is the client with this id, from memory, or from etcd when memory does not know it. A disabled client is
+// [ErrNotFound]. Look-ups in etcd are limited; beyond the limit the error is [ErrBusy].
+func (s *Store) Client(ctx context.Context, id string) (*Client, error) {
+	c := s.mem.client(id)
+	if c == nil {
+		if len(id) > 256 || id == "" {
+			return nil, ErrNotFound
+		}
+		if !s.unknown.Allow() {
+			return nil, ErrBusy
+		}
+		resp, err := s.kv.Get(ctx, key("clients", id))
+		if err != nil {
+			return nil, fmt.Errorf("read client: %w", err)
+		}
+		if len(resp.Kvs) == 0 {
+			return nil, ErrNotFound
+		}
+		if c, err = decodeClient(resp.Kvs[0]); err != nil {
+			return nil, err
+		}
+		s.mem.learn(c)
+	}
+	if c.Disabled {
+		return nil, ErrNotFound
+	}
+	return c, nil
+}

@@ -1,0 +1,61 @@
+package storage
+
+import (
+	"context"
+	"fmt"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// key of a delivery. That of a target is its own; one that takes env away from a runtime which the target has left also has
+// the runtime's name.
+func (d *Delivery) key() string {
+	if d.Leaving {
+		return key("deliveries", d.App, d.Target.Kind, d.Target.Name, d.Runtime)
+	}
+	return deliveryKey(d.App, d.Target)
+}
+
+// MoveDelivery gives a delivery to another runtime, in one transaction: d, of the runtime to where it goes, starts anew there,
+// and a second delivery remembers that the env is to be taken away from the runtime that had it. What was to be taken away from
+// the runtime to where it goes stays. [ErrConflict]: it changed since it was read, or env is just being taken away there.
+func (s *Store) MoveDelivery(ctx context.Context, d Delivery, from string, audit ...AuditEntry) (*Delivery, error) {
+	now := s.now().UTC()
+	leaving := Delivery{
+		App: d.App, Target: d.Target, Runtime: from, Leaving: true, Remove: true, Generation: d.Generation, Fence: d.Fence,
+		State: DeliveryPending, Accepted: d.Accepted, Serving: d.Serving, Instances: d.Instances, Location: d.Location,
+		NextAttempt: now, Since: now, UpdatedAt: now,
+	}
+	d.State, d.Attempts, d.Error, d.Remedy = DeliveryPending, 0, "", ""
+	d.Accepted, d.Serving, d.Instances, d.Location = 0, 0, 0, ""
+	d.Owner, d.NextAttempt, d.Since, d.UpdatedAt = "", now, now, now
+	back := Delivery{App: d.App, Target: d.Target, Runtime: d.Runtime, Leaving: true}
+	got, err := s.kv.Get(ctx, back.key())
+	if err != nil {
+		return nil, fmt.Errorf("move delivery: %w", err)
+	}
+	if len(got.Kvs) > 0 {
+		was, err := decodeDelivery(got.Kvs[0])
+		if err != nil {
+			return nil, fmt.Errorf("move delivery: %w", err)
+		}
+		if was.Owner != "" && now.Before(was.OwnedUntil) {
+			return nil, ErrConflict
+		}
+		back.Revision = was.Revision
+	}
+	resp, err := s.kv.Txn(ctx).
+		If(clientv3.Compare(clientv3.ModRevision(d.key()), "=", d.Revision),
+			clientv3.Compare(clientv3.ModRevision(back.key()), "=", back.Revision)).
+		Then(append(s.auditOps(ctx, audit),
+			clientv3.OpPut(d.key(), encode(d)), clientv3.OpPut(leaving.key(), encode(leaving)), clientv3.OpDelete(back.key()))...).
+		Commit()
+	if err != nil {
+		return nil, fmt.Errorf("move delivery: %w", err)
+	}
+	if !resp.Succeeded {
+		return nil, ErrConflict
+	}
+	d.Revision = resp.Header.Revision
+	return &d, nil
+}

@@ -1,0 +1,178 @@
+package storage
+
+import (
+	"slices"
+	"time"
+)
+
+// Client is an OAuth client (RFC 6749 section 2), registered from an app's manifest.
+type Client struct {
+	ID   string `json:"id"`
+	App  string `json:"app"`
+	Name string `json:"name"`
+	// Public clients have no secret and must use PKCE (RFC 6749 section 2.1).
+	Public                 bool           `json:"public,omitempty"`
+	RedirectURIs           []string       `json:"redirectUris"`
+	PostLogoutRedirectURIs []string       `json:"postLogoutRedirectUris,omitempty"`
+	Scopes                 []string       `json:"scopes"`
+	LogoURI                string         `json:"logoUri,omitempty"`
+	TosURI                 string         `json:"tosUri,omitempty"`
+	PolicyURI              string         `json:"policyUri,omitempty"`
+	Secrets                []ClientSecret `json:"secrets,omitempty"`
+	// Disabled clients are unknown to every protocol endpoint: their app is being deleted.
+	Disabled  bool      `json:"disabled,omitempty"`
+	CreatedAt time.Time `json:"createdAt"`
+	UpdatedAt time.Time `json:"updatedAt"`
+
+	// Revision is etcd's modification revision of the record.
+	Revision int64 `json:"-"`
+}
+
+// ClientSecret is one of a client's secrets: verified by its hash, kept sealed to be handed out again.
+type ClientSecret struct {
+	ID        string    `json:"id"`
+	Hash      []byte    `json:"hash"` // SHA-256; the secret has 256 random bits, so no slow hash is needed
+	Sealed    []byte    `json:"sealed"`
+	CreatedAt time.Time `json:"createdAt"`
+}
+
+// User is somebody who can sign in.
+type User struct {
+	// ID is the subject of tokens: 1 to 255 ASCII characters, never reassigned.
+	ID string `json:"id"`
+	// Connector that vouches for this user.
+	Connector     string    `json:"connector"`
+	Username      string    `json:"username,omitempty"`
+	Name          string    `json:"name,omitempty"`
+	Email         string    `json:"email,omitempty"`
+	EmailVerified bool      `json:"emailVerified,omitempty"`
+	Disabled      bool      `json:"disabled,omitempty"`
+	UpdatedAt     time.Time `json:"updatedAt"`
+
+	// Revision is etcd's modification revision of the record.
+	Revision int64 `json:"-"`
+}
+
+// Active says whether the user may sign in and their grants may be used. A nil user is gone.
+func (u *User) Active() bool { return u != nil && !u.Disabled }
+
+// Active says whether the client may be used. A nil client is gone.
+func (c *Client) Active() bool { return c != nil && !c.Disabled }
+
+// Session is a browser's sign-in.
+type Session struct {
+	UserID    string    `json:"userId"`
+	AuthTime  time.Time `json:"authTime"`
+	AMR       []string  `json:"amr"`
+	ExpiresAt time.Time `json:"expiresAt"`
+}
+
+// Consent is what a user allowed a client.
+type Consent struct {
+	ClientID  string    `json:"clientId"`
+	UserID    string    `json:"userId"`
+	Scopes    []string  `json:"scopes"`
+	UpdatedAt time.Time `json:"updatedAt"`
+}
+
+// Covers says whether all scopes were allowed. A nil consent covers nothing.
+func (c *Consent) Covers(scopes []string) bool {
+	if c == nil {
+		return false
+	}
+	for _, scope := range scopes {
+		if !slices.Contains(c.Scopes, scope) {
+			return false
+		}
+	}
+	return true
+}
+
+// Grant is what a user's consent gave a client: the family of all tokens that one code led to. It is written once.
+type Grant struct {
+	ID       string    `json:"id"`
+	ClientID string    `json:"clientId"`
+	UserID   string    `json:"userId"`
+	Scopes   []string  `json:"scopes"`
+	AuthTime time.Time `json:"authTime"`
+	// CreatedAt is when the code was redeemed; ExpiresAt when the last token of the family ends.
+	CreatedAt time.Time `json:"createdAt"`
+	ExpiresAt time.Time `json:"expiresAt"`
+	// Dead says why the grant died; such a record is a tombstone and holds nothing else.
+	Dead string `json:"dead,omitempty"`
+
+	// Generation and RotatedAt are of the refresh chain; only listings fill them.
+	Generation int64     `json:"-"`
+	RotatedAt  time.Time `json:"-"`
+}
+
+// Target is a program of an app that can receive env: a worker, container or service of the manifest.
+type Target struct {
+	Kind string `json:"kind"` // worker, container or service
+	Name string `json:"name"`
+}
+
+// App is the release record of an app: what was applied last.
+type App struct {
+	Name     string `json:"name"`
+	ClientID string `json:"clientId,omitempty"` // empty: the manifest asks for no client
+	Version  string `json:"version,omitempty"`
+	// Manifest is app.yml as JSON; Source names where it came from.
+	Manifest []byte    `json:"manifest"`
+	Source   string    `json:"source,omitempty"`
+	AutoEnv  bool      `json:"autoEnv,omitempty"`
+	Targets  []Target  `json:"targets,omitempty"`
+	Deleting bool      `json:"deleting,omitempty"`
+	Applied  time.Time `json:"applied"`
+	// Generation counts the changes of env of the app's targets; it never goes back.
+	Generation int64 `json:"generation"`
+
+	// Revision is etcd's modification revision of the record.
+	Revision int64 `json:"-"`
+}
+
+// States of a [Delivery].
+const (
+	DeliveryPending  = "pending"  // not yet accepted by the runtime
+	DeliveryRolling  = "rolling"  // accepted, not yet served by every instance
+	DeliveryReady    = "ready"    // served
+	DeliveryFailed   = "failed"   // the last attempt failed; NextAttempt says when it is tried again
+	DeliveryDegraded = "degraded" // given up until somebody retries or applies
+)
+
+// Delivery is an outbox entry: the env that a runtime should serve for one target. The latest generation wins.
+type Delivery struct {
+	App        string `json:"app"`
+	Target     Target `json:"target"`
+	Runtime    string `json:"runtime,omitempty"` // empty: no runtime serves this target
+	Generation int64  `json:"generation"`
+	// Remove asks to take our names away; the entry goes once the runtime has confirmed that.
+	Remove bool `json:"remove,omitempty"`
+	// Leaving: another runtime serves the target now, and this entry takes the names away where they were before.
+	Leaving bool   `json:"leaving,omitempty"`
+	Digest  string `json:"digest,omitempty"` // keyed, see plugins.Digest
+	Sealed  []byte `json:"sealed,omitempty"` // the env, see Store.SealEnv
+
+	State     string `json:"state"`
+	Accepted  int64  `json:"accepted,omitempty"`
+	Serving   int64  `json:"serving,omitempty"`
+	Instances int    `json:"instances,omitempty"`
+	Location  string `json:"location,omitempty"`
+	// Attempts that failed in a row since Since, when the runtime was first asked for what it does not serve yet.
+	Attempts    int       `json:"attempts,omitempty"`
+	Since       time.Time `json:"since,omitzero"`
+	Error       string    `json:"error,omitempty"`
+	Remedy      string    `json:"remedy,omitempty"`
+	NextAttempt time.Time `json:"nextAttempt,omitzero"`
+	// Unreached: degraded because the runtime could not be reached, so it is pushed again once that answers.
+	Unreached bool      `json:"unreached,omitempty"`
+	UpdatedAt time.Time `json:"updatedAt"`
+
+	// Owner is the replica that is pushing this entry, until OwnedUntil. Fence grows with every claim.
+	Owner      string    `json:"owner,omitempty"`
+	OwnedUntil time.Time `json:"ownedUntil,omitzero"`
+	Fence      int64     `json:"fence,omitempty"`
+
+	// Revision is etcd's modification revision of the record.
+	Revision int64 `json:"-"`
+}

@@ -1,0 +1,214 @@
+// Package storage keeps warifu's records in etcd and offers the atomic verbs on them. It is the only package that knows
+// a key; everybody else speaks of records ([Client], [Grant], [App], ...) and verbs ([Store.CreateGrant], ...).
+//
+// # When to use what
+//
+// [OpenEmbedded] runs etcd inside the process, with an in-process client and no socket. [Dial] connects to an etcd cluster.
+// Both give a *clientv3.Client; [New] makes a [Store] of either, so the same code runs on one machine and on many replicas.
+//
+// # Keys
+//
+//	clients/<client>                   Client, its secrets sealed
+//	apps/<app>                         App, the release record: what was applied last
+//	deliveries/<app>/<kind>/<target>   Delivery, the outbox: env that a runtime should serve
+//	  .../<runtime>                    Delivery that takes env away from a runtime which the target has left
+//	grants/<client>/<grant>            Grant, written once; replaced by a tombstone when it dies
+//	chains/<client>/<grant>            its refresh chain: etcd's own version of this key is the generation
+//	consents/<client>/<user>           Consent
+//	users/<user>, sessions/<hash>      User, Session
+//	keys/<use>/<sequence>              Key: signing and sealing keys, sealed
+//	limits/<account>/<window>          guesses: etcd's own version of this key is the count
+//	rotations/<client>                 SecretRotation, the newest change of its secret
+//	secretuse/<client>/<secret>        SecretUse, when it was used, coarse; written apart from requests
+//	audit/<time>-<random>              AuditEntry, appended in the transaction of what it tells about; kept for 400 days
+//
+// Every segment is escaped, so a name can hold any byte, and a listing of "a" never sees "ab". All keys stand under one
+// prefix of the cluster ([Options.Prefix]).
+//
+// # One transaction
+//
+// A change of several keys is one transaction, and what it depends on is compared in it:
+//
+//   - Redeeming a code creates the grant if it never existed; if it did, the code is a replay and the same transaction
+//     kills the grant. A dead grant leaves a tombstone until no code can name it any more.
+//   - A refresh moves the chain from generation N to N+1 if the chain is at N; if it is beyond N, the token is a replay and
+//     the same transaction kills the grant. A grant is alive exactly as long as its chain key exists.
+//   - Both also compare the revisions of the client and of the user on which the caller decided. A mismatch changes nothing
+//     and returns the current records in a [StaleError]; the caller decides anew and tries again.
+//
+// So a code exchange and a refresh are one raft proposal each and no read.
+//
+// # Memory
+//
+// Clients and keys are held in memory, fed by list-then-watch. Memory may lag behind: nothing is decided on it alone (see
+// above), and a client that memory does not know is looked up in etcd, at a bounded rate, before it is called unknown.
+//
+// # Secrets
+//
+// What is secret in a record (client secrets, private keys, env of deliveries) is sealed with XChaCha20-Poly1305 under a
+// key-encryption key that is not in etcd ([KEK]). Session cookies are stored as hashes. The raw database holds no usable secret.
+//
+// A client has one secret, or two while one takes the other's place ([SecretRotation]). Requests only note in memory that a
+// secret was used; one goroutine writes that, coarsely and apart from them ([Store.WriteUses]). A secret that memory does not
+// know is looked up in etcd, if it looks like one of ours and at a bounded rate, so that a new one works at every replica at once.
+//
+// # Time
+//
+// Limits are time fields in records, checked on use. Leases only clean up; they are shared in buckets (see leases).
+package storage
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/client/v3/namespace"
+	"golang.org/x/time/rate"
+)
+
+// Sentinels. Any other error of this package is a fault of the storage or of its use, never a verdict about a record: at
+// the HTTP edge it is a 503.
+var (
+	// ErrNotFound: there is no such record, or it is dead.
+	ErrNotFound = errors.New("not found")
+	// ErrConflict: the record changed since it was read; nothing was written.
+	ErrConflict = errors.New("changed since it was read")
+	// ErrReplayed: a code or refresh token was used again. Its grant is dead now.
+	ErrReplayed = errors.New("used before")
+	// ErrBusy: too many look-ups of unknown clients at this moment.
+	ErrBusy = errors.New("too many look-ups")
+)
+
+// StaleError says that a decision was made on records that have changed since. It carries the current ones; nil means that
+// the record is gone. Nothing was written.
+type StaleError struct {
+	Client *Client
+	User   *User
+}
+
+func (e *StaleError) Error() string { return "client or user changed since they were read" }
+
+// Options of a [Store].
+type Options struct {
+	// Prefix under which all keys stand, such as "warifu/". It may be empty.
+	Prefix string
+	// KEK seals what is secret. Required.
+	KEK *KEK
+	// Logger for what happens in the background (watching, cleaning). Required.
+	Logger *slog.Logger
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+}
+
+// Store holds the records. It is safe for concurrent use. Close ends its goroutines; it does not close the etcd client.
+type Store struct {
+	kv      clientv3.KV
+	watcher clientv3.Watcher // without the prefix, see events
+	prefix  string
+	kek     *KEK
+	log     *slog.Logger
+	now     func() time.Time
+	leases  *leases
+	unknown *rate.Limiter // look-ups of clients that memory does not know
+
+	mem  memory
+	uses usage
+	// trimmed is the day, since 1970, on which this replica last dropped what is too old from the audit log.
+	trimmed atomic.Int64
+
+	cancel context.CancelFunc
+	done   sync.WaitGroup // the watches of memory
+}
+
+// New lists what memory holds, starts to watch it and returns a Store that is ready. It fails when etcd cannot be reached
+// within ctx, or when the records were sealed under a key that opts.KEK does not hold.
+func New(ctx context.Context, client *clientv3.Client, opts Options) (*Store, error) {
+	if opts.KEK == nil {
+		return nil, errors.New("open storage: no encryption key")
+	}
+	now := opts.Now
+	if now == nil {
+		now = time.Now
+	}
+	s := &Store{
+		kv:      namespace.NewKV(client.KV, opts.Prefix),
+		watcher: client.Watcher,
+		prefix:  opts.Prefix,
+		kek:     opts.KEK,
+		log:     opts.Logger,
+		now:     now,
+		unknown: rate.NewLimiter(50, 100),
+	}
+	s.leases = newLeases(namespace.NewLease(client.Lease, opts.Prefix), now)
+	s.mem.init()
+	s.uses.init()
+	watchCtx, cancel := context.WithCancel(context.Background())
+	s.cancel = cancel
+	if err := s.follow(ctx, watchCtx); err != nil {
+		cancel()
+		s.done.Wait()
+		return nil, fmt.Errorf("open storage: %w", err)
+	}
+	return s, nil
+}
+
+// Close ends the watches.
+func (s *Store) Close() {
+	s.cancel()
+	s.done.Wait()
+}
+
+// Ping asks etcd for a linearizable read, so it fails when there is no quorum.
+func (s *Store) Ping(ctx context.Context) error {
+	if _, err := s.kv.Get(ctx, "ping", clientv3.WithCountOnly()); err != nil {
+		return fmt.Errorf("ping storage: %w", err)
+	}
+	return nil
+}
+
+// key joins escaped segments: key("clients", id).
+func key(segments ...string) string {
+	for i, seg := range segments {
+		segments[i] = url.PathEscape(seg)
+	}
+	return strings.Join(segments, "/")
+}
+
+// under is the prefix of all keys below the segments, and of nothing else.
+func under(segments ...string) string { return key(segments...) + "/" }
+
+// lastSegment is the unescaped last segment of a key.
+func lastSegment(k []byte) string {
+	s := string(k)
+	seg, err := url.PathUnescape(s[strings.LastIndexByte(s, '/')+1:])
+	if err != nil {
+		return ""
+	}
+	return seg
+}
+
+// encode is the one way a record becomes a value.
+func encode(record any) string {
+	b, err := json.Marshal(record)
+	if err != nil {
+		// Records are plain structs: this is a mistake in this package, not a state of the world.
+		panic(fmt.Sprintf("storage: encode %T: %v", record, err))
+	}
+	return string(b)
+}
+
+func decode[T any](what string, value []byte) (*T, error) {
+	record := new(T)
+	if err := json.Unmarshal(value, record); err != nil {
+		return nil, fmt.Errorf("decode %s: %w", what, err)
+	}
+	return record, nil
+}

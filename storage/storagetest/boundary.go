@@ -1,0 +1,149 @@
+package storagetest
+
+import (
+	"context"
+	"sync/atomic"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// Counts says what was asked of etcd.
+type Counts struct {
+	// Proposals are the requests that go through raft: puts, deletes, lease grants and transactions that may write.
+	Proposals int64
+	// Reads are the requests that only read.
+	Reads int64
+}
+
+type counts struct{ proposals, reads atomic.Int64 }
+
+// Count runs do and says what it asked of etcd. Nothing else may use this etcd meanwhile.
+func (e *Etcd) Count(do func()) Counts {
+	proposals, reads := e.counts.proposals.Load(), e.counts.reads.Load()
+	do()
+	return Counts{e.counts.proposals.Load() - proposals, e.counts.reads.Load() - reads}
+}
+
+// Fault decides about each request before it is sent (sent false) and after it was answered (sent true): an error from it is
+// what the caller gets. An error after sending is the ambiguous kind: etcd has done it all the same.
+type Fault func(write, sent bool) error
+
+// Inject sets the fault that every following request meets; nil heals.
+func (e *Etcd) Inject(f Fault) {
+	if f == nil {
+		e.fault.Store(nil)
+		return
+	}
+	e.fault.Store(&f)
+}
+
+func (e *Etcd) meet(write, sent bool) error {
+	if !sent {
+		if write {
+			e.counts.proposals.Add(1)
+		} else {
+			e.counts.reads.Add(1)
+		}
+	}
+	if f := e.fault.Load(); f != nil {
+		return (*f)(write, sent)
+	}
+	return nil
+}
+
+// around runs one request between the two decisions of the fault.
+func around[R any](e *Etcd, write bool, request func() (R, error)) (R, error) {
+	var none R
+	if err := e.meet(write, false); err != nil {
+		return none, err
+	}
+	r, err := request()
+	if err != nil {
+		return r, err
+	}
+	if err := e.meet(write, true); err != nil {
+		return none, err
+	}
+	return r, nil
+}
+
+type kv struct {
+	clientv3.KV
+	etcd *Etcd
+}
+
+func (k *kv) Put(ctx context.Context, key, val string, opts ...clientv3.OpOption) (*clientv3.PutResponse, error) {
+	return around(k.etcd, true, func() (*clientv3.PutResponse, error) { return k.KV.Put(ctx, key, val, opts...) })
+}
+
+func (k *kv) Get(ctx context.Context, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
+	return around(k.etcd, false, func() (*clientv3.GetResponse, error) { return k.KV.Get(ctx, key, opts...) })
+}
+
+func (k *kv) Delete(ctx context.Context, key string, opts ...clientv3.OpOption) (*clientv3.DeleteResponse, error) {
+	return around(k.etcd, true, func() (*clientv3.DeleteResponse, error) { return k.KV.Delete(ctx, key, opts...) })
+}
+
+// Do is how the namespaced client sends everything but transactions.
+func (k *kv) Do(ctx context.Context, op clientv3.Op) (clientv3.OpResponse, error) {
+	return around(k.etcd, writes(op), func() (clientv3.OpResponse, error) { return k.KV.Do(ctx, op) })
+}
+
+func (k *kv) Txn(ctx context.Context) clientv3.Txn { return &txn{Txn: k.KV.Txn(ctx), etcd: k.etcd} }
+
+type txn struct {
+	clientv3.Txn
+	etcd  *Etcd
+	write bool
+}
+
+func (t *txn) If(cs ...clientv3.Cmp) clientv3.Txn {
+	t.Txn = t.Txn.If(cs...)
+	return t
+}
+
+func (t *txn) Then(ops ...clientv3.Op) clientv3.Txn {
+	t.note(ops)
+	t.Txn = t.Txn.Then(ops...)
+	return t
+}
+
+func (t *txn) Else(ops ...clientv3.Op) clientv3.Txn {
+	t.note(ops)
+	t.Txn = t.Txn.Else(ops...)
+	return t
+}
+
+func (t *txn) note(ops []clientv3.Op) {
+	for _, op := range ops {
+		t.write = t.write || writes(op)
+	}
+}
+
+func (t *txn) Commit() (*clientv3.TxnResponse, error) {
+	return around(t.etcd, t.write, t.Txn.Commit)
+}
+
+func writes(op clientv3.Op) bool {
+	if !op.IsTxn() {
+		return op.IsPut() || op.IsDelete()
+	}
+	_, then, otherwise := op.Txn()
+	for _, ops := range [][]clientv3.Op{then, otherwise} {
+		for _, inner := range ops {
+			if writes(inner) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+type lease struct {
+	clientv3.Lease
+	etcd *Etcd
+}
+
+func (l *lease) Grant(ctx context.Context, ttl int64) (*clientv3.LeaseGrantResponse, error) {
+	return around(l.etcd, true, func() (*clientv3.LeaseGrantResponse, error) { return l.Lease.Grant(ctx, ttl) })
+}

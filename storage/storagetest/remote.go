@@ -1,0 +1,158 @@
+package storagetest
+
+import (
+	"bufio"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/embed"
+
+	"github.com/warifu/warifu/storage"
+)
+
+// serveEnv tells a test binary to be an etcd server on a directory; remoteEnv tells New to use such a server.
+const (
+	serveEnv  = "WARIFU_TEST_ETCD_DIR"
+	remoteEnv = "WARIFU_TEST_ETCD_REMOTE"
+)
+
+// Everywhere runs all tests of the package once more, in a second process, on an etcd in a third one that speaks TLS only.
+// Call it in a test of its own. Tests that it runs see no difference but in [New].
+func Everywhere(t *testing.T) {
+	t.Helper()
+	if os.Getenv(remoteEnv) != "" {
+		return // this is that second process
+	}
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.count=1")
+	cmd.Env = append(os.Environ(), remoteEnv+"=1")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("on a remote etcd: %v\n%s", err, out)
+	}
+}
+
+// dialRemote starts the server and connects to it; stop ends both.
+func dialRemote(dir string) (client *clientv3.Client, stop func(), err error) {
+	if err := certificate(dir); err != nil {
+		return nil, nil, err
+	}
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), serveEnv+"="+dir)
+	cmd.Stderr = os.Stderr
+	stdin, err := cmd.StdinPipe() // its end is the server's end
+	if err != nil {
+		return nil, nil, err
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, nil, err
+	}
+	end := func() { _ = stdin.Close(); _ = cmd.Wait() }
+	endpoint, err := bufio.NewReader(stdout).ReadString('\n')
+	if err != nil {
+		end()
+		return nil, nil, fmt.Errorf("etcd did not start: %w", err)
+	}
+	pemCert, err := os.ReadFile(filepath.Join(dir, "cert.pem"))
+	if err != nil {
+		end()
+		return nil, nil, err
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(pemCert)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	client, err = storage.Dial(ctx, storage.Remote{
+		Endpoints: []string{strings.TrimSpace(endpoint)},
+		TLS:       &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+	}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		end()
+		return nil, nil, err
+	}
+	return client, func() { _ = client.Close(); end() }, nil
+}
+
+// serve is the second process.
+func serve(dir string) int {
+	fail := func(err error) int {
+		_, _ = fmt.Fprintln(os.Stderr, "etcd:", err)
+		return 1
+	}
+	port, err := freePort()
+	if err != nil {
+		return fail(err)
+	}
+	cfg := embed.NewConfig()
+	cfg.Dir = filepath.Join(dir, "data")
+	cfg.LogLevel = "fatal" // it calls its own end an error
+	cfg.ListenPeerUrls = nil
+	u := url.URL{Scheme: "https", Host: fmt.Sprintf("127.0.0.1:%d", port)}
+	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = []url.URL{u}, []url.URL{u}
+	cfg.ClientTLSInfo.CertFile = filepath.Join(dir, "cert.pem")
+	cfg.ClientTLSInfo.KeyFile = filepath.Join(dir, "key.pem")
+	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
+	etcd, err := embed.StartEtcd(cfg)
+	if err != nil {
+		return fail(err)
+	}
+	<-etcd.Server.ReadyNotify()
+	_, _ = fmt.Println(u.String())
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	etcd.Close()
+	return 0
+}
+
+func freePort() (int, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().(*net.TCPAddr).Port, nil
+}
+
+func certificate(dir string) error {
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
+		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
+	if err != nil {
+		return err
+	}
+	key, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "cert.pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}), 0o600); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "key.pem"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}), 0o600)
+}

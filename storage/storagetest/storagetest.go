@@ -1,0 +1,140 @@
+// Package storagetest gives tests a real etcd, counts what is asked of it and injects faults at that boundary.
+//
+// One embedded etcd serves all tests of a package; each test has a key prefix of its own. A package that uses it says so in
+// its TestMain:
+//
+//	func TestMain(m *testing.M) { os.Exit(storagetest.Main(m)) }
+package storagetest
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/warifu/warifu/storage"
+)
+
+// shared is the etcd of this process, started by the first test that needs one.
+var shared struct {
+	once   sync.Once
+	dir    string
+	client *clientv3.Client
+	stop   func()
+	err    error
+}
+
+var prefixes atomic.Int64
+
+// Main runs the tests of a package and ends their etcd. It is also the etcd of [Everywhere].
+func Main(m *testing.M) int {
+	if addr := os.Getenv(serveEnv); addr != "" {
+		return serve(addr)
+	}
+	code := m.Run()
+	if shared.stop != nil {
+		shared.stop()
+	}
+	if shared.dir != "" {
+		_ = os.RemoveAll(shared.dir)
+	}
+	return code
+}
+
+func start() {
+	if shared.dir, shared.err = os.MkdirTemp("", "warifu-etcd-"); shared.err != nil {
+		return
+	}
+	if os.Getenv(remoteEnv) != "" {
+		shared.client, shared.stop, shared.err = dialRemote(shared.dir)
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	embedded, err := storage.OpenEmbedded(ctx, shared.dir, slog.New(slog.DiscardHandler))
+	if err != nil {
+		shared.err = err
+		return
+	}
+	shared.client, shared.stop = embedded.Client, embedded.Close
+}
+
+// Etcd is one test's view of an etcd.
+type Etcd struct {
+	// Client counts and fails as told.
+	Client *clientv3.Client
+	// Prefix is where this test's keys stand.
+	Prefix string
+	// KEK is what stores of this test seal with, unless they are given another.
+	KEK *storage.KEK
+
+	tb     testing.TB
+	raw    *clientv3.Client
+	counts counts
+	fault  atomic.Pointer[Fault]
+}
+
+// New is an etcd that this test has to itself.
+func New(tb testing.TB) *Etcd {
+	tb.Helper()
+	shared.once.Do(start)
+	if shared.err != nil {
+		tb.Fatalf("start etcd: %v", shared.err)
+	}
+	return On(tb, shared.client)
+}
+
+// On is a test's view of any etcd.
+func On(tb testing.TB, client *clientv3.Client) *Etcd {
+	tb.Helper()
+	key := make([]byte, 32)
+	_, _ = rand.Read(key)
+	kek, err := storage.NewKEK(key)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	e := &Etcd{tb: tb, raw: client, KEK: kek, Prefix: fmt.Sprintf("test-%d-%d/", os.Getpid(), prefixes.Add(1))}
+	e.Client = clientv3.NewCtxClient(context.Background())
+	e.Client.KV = &kv{KV: client.KV, etcd: e}
+	e.Client.Lease = &lease{Lease: client.Lease, etcd: e}
+	e.Client.Watcher = client.Watcher
+	return e
+}
+
+// Store opens a store on this test's keys; change alters its options. It is closed when the test ends.
+func (e *Etcd) Store(change ...func(*storage.Options)) *storage.Store {
+	e.tb.Helper()
+	opts := storage.Options{Prefix: e.Prefix, KEK: e.KEK, Logger: slog.New(slog.DiscardHandler)}
+	for _, c := range change {
+		c(&opts)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	store, err := storage.New(ctx, e.Client, opts)
+	if err != nil {
+		e.tb.Fatalf("open store: %v", err)
+	}
+	e.tb.Cleanup(store.Close)
+	return store
+}
+
+// Dump is everything below this test's prefix, keys and values, as the raw database has it.
+func (e *Etcd) Dump() string {
+	e.tb.Helper()
+	resp, err := e.raw.Get(context.Background(), e.Prefix, clientv3.WithPrefix())
+	if err != nil {
+		e.tb.Fatal(err)
+	}
+	out := ""
+	for _, kv := range resp.Kvs {
+		out += string(kv.Key) + "\n" + string(kv.Value) + "\n"
+	}
+	return out
+}

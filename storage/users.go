@@ -1,0 +1,253 @@
+package storage
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+func decodeUsers(kvs []*mvccpb.KeyValue) (*User, error) {
+	if len(kvs) == 0 {
+		return nil, nil
+	}
+	u, err := decode[User]("user", kvs[0].Value)
+	if err != nil {
+		return nil, err
+	}
+	u.Revision = kvs[0].ModRevision
+	return u, nil
+}
+
+// Users lists all users, by id.
+func (s *Store) Users(ctx context.Context) ([]*User, error) {
+	resp, err := s.kv.Get(ctx, under("users"), clientv3.WithPrefix())
+	if err != nil {
+		return nil, fmt.Errorf("list users: %w", err)
+	}
+	users := make([]*User, 0, len(resp.Kvs))
+	for _, kv := range resp.Kvs {
+		u, err := decodeUsers([]*mvccpb.KeyValue{kv})
+		if err != nil {
+			return nil, fmt.Errorf("list users: %w", err)
+		}
+		users = append(users, u)
+	}
+	return users, nil
+}
+
+// User reads a user. An unknown one is [ErrNotFound].
+func (s *Store) User(ctx context.Context, id string) (*User, error) {
+	resp, err := s.kv.Get(ctx, userKey(id))
+	if err != nil {
+		return nil, fmt.Errorf("read user: %w", err)
+	}
+	u, err := decodeUsers(resp.Kvs)
+	if err == nil && u == nil {
+		err = ErrNotFound
+	}
+	return u, err
+}
+
+// PutUser stores a user, new or changed, whatever was there. A user that did not change keeps its revision.
+func (s *Store) PutUser(ctx context.Context, user User) (*User, error) {
+	held, err := s.User(ctx, user.ID)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return nil, err
+	}
+	if held != nil {
+		user.UpdatedAt, user.Revision = held.UpdatedAt, held.Revision
+		if user == *held {
+			return held, nil
+		}
+	}
+	user.UpdatedAt = s.now().UTC()
+	resp, err := s.kv.Put(ctx, userKey(user.ID), encode(user))
+	if err != nil {
+		return nil, fmt.Errorf("store user: %w", err)
+	}
+	user.Revision = resp.Header.Revision
+	return &user, nil
+}
+
+// SyncUsers makes the users of a connector those that are given: new ones are stored, changed ones updated, and those that
+// the connector does not have any more are disabled, which their tokens meet at the next use.
+func (s *Store) SyncUsers(ctx context.Context, connector string, users []User) error {
+	for _, u := range users {
+		u.Connector = connector
+		if _, err := s.PutUser(ctx, u); err != nil {
+			return err
+		}
+	}
+	held, err := s.Users(ctx)
+	if err != nil {
+		return err
+	}
+	for _, u := range held {
+		gone := !slices.ContainsFunc(users, func(have User) bool { return have.ID == u.ID })
+		if u.Connector == connector && gone && !u.Disabled {
+			u.Disabled = true
+			if _, err := s.PutUser(ctx, *u); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// sessionKey stores a session under the hash of its id, so that the database opens no browser.
+func sessionKey(id string) string {
+	sum := sha256.Sum256([]byte(id))
+	return key("sessions", hex.EncodeToString(sum[:]))
+}
+
+// NewSessionID has 256 random bits.
+func NewSessionID() string {
+	b := make([]byte, 32)
+	_, _ = rand.Read(b) // never fails: crypto/rand ends the process instead
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+// CreateSession stores a session under a new id, in the place of an older one of the same browser (or "").
+func (s *Store) CreateSession(ctx context.Context, id string, session Session, replaces string) error {
+	_, err := s.commit(ctx, func() (clientv3.Txn, error) {
+		lease, err := s.leases.until(ctx, session.ExpiresAt)
+		if err != nil {
+			return nil, err
+		}
+		ops := []clientv3.Op{clientv3.OpPut(sessionKey(id), encode(session), clientv3.WithLease(lease))}
+		if replaces != "" && replaces != id {
+			ops = append(ops, clientv3.OpDelete(sessionKey(replaces)))
+		}
+		return s.kv.Txn(ctx).Then(ops...), nil
+	})
+	if err != nil {
+		return fmt.Errorf("store session: %w", err)
+	}
+	return nil
+}
+
+// DeleteSession ends a session. One that does not exist has ended already.
+func (s *Store) DeleteSession(ctx context.Context, id string) error {
+	if _, err := s.kv.Delete(ctx, sessionKey(id)); err != nil {
+		return fmt.Errorf("end session: %w", err)
+	}
+	return nil
+}
+
+// Presence is what a browser's request for authorization is judged by, read at one revision. Each may be nil.
+type Presence struct {
+	Session *Session
+	User    *User
+	Consent *Consent
+}
+
+// Presence reads the session, its user and the user's consent to the client: one read. A session that has ended, or is
+// another user's, is nil.
+func (s *Store) Presence(ctx context.Context, sessionID, userID, clientID string) (Presence, error) {
+	resp, err := s.kv.Txn(ctx).Then(
+		clientv3.OpGet(sessionKey(sessionID)),
+		clientv3.OpGet(userKey(userID)),
+		clientv3.OpGet(consentKey(clientID, userID))).Commit()
+	if err != nil {
+		return Presence{}, fmt.Errorf("read session: %w", err)
+	}
+	var p Presence
+	if kvs := resp.Responses[0].GetResponseRange().Kvs; len(kvs) > 0 {
+		session, err := decode[Session]("session", kvs[0].Value)
+		if err != nil {
+			return Presence{}, fmt.Errorf("read session: %w", err)
+		}
+		if session.UserID == userID && s.now().Before(session.ExpiresAt) {
+			p.Session = session
+		}
+	}
+	if p.User, err = decodeUsers(resp.Responses[1].GetResponseRange().Kvs); err != nil {
+		return Presence{}, fmt.Errorf("read session: %w", err)
+	}
+	if kvs := resp.Responses[2].GetResponseRange().Kvs; len(kvs) > 0 {
+		if p.Consent, err = decode[Consent]("consent", kvs[0].Value); err != nil {
+			return Presence{}, fmt.Errorf("read session: %w", err)
+		}
+	}
+	return p, nil
+}
+
+func consentKey(clientID, userID string) string { return key("consents", clientID, userID) }
+
+// AddConsent remembers that a user allowed a client these scopes, beside those that were allowed before.
+func (s *Store) AddConsent(ctx context.Context, clientID, userID string, scopes []string) error {
+	k := consentKey(clientID, userID)
+	for range 8 {
+		resp, err := s.kv.Get(ctx, k)
+		if err != nil {
+			return fmt.Errorf("read consent: %w", err)
+		}
+		consent, revision := &Consent{ClientID: clientID, UserID: userID}, int64(0)
+		if len(resp.Kvs) > 0 {
+			if consent, err = decode[Consent]("consent", resp.Kvs[0].Value); err != nil {
+				return err
+			}
+			revision = resp.Kvs[0].ModRevision
+		}
+		for _, scope := range scopes {
+			if !slices.Contains(consent.Scopes, scope) {
+				consent.Scopes = append(consent.Scopes, scope)
+			}
+		}
+		consent.UpdatedAt = s.now().UTC()
+		txn, err := s.kv.Txn(ctx).
+			If(clientv3.Compare(clientv3.ModRevision(k), "=", revision)).
+			Then(clientv3.OpPut(k, encode(consent))).Commit()
+		if err != nil {
+			return fmt.Errorf("store consent: %w", err)
+		}
+		if txn.Succeeded {
+			return nil
+		}
+	}
+	return fmt.Errorf("store consent: %w", ErrConflict)
+}
+
+// TakeGuess counts one guess of a password against account and says whether it may be made. Counting comes first, so
+// guesses in parallel cannot outrun it: at most most guesses are allowed in each window of time. When none is left, retry is
+// when the next window opens; nothing else is needed for the lock to end.
+func (s *Store) TakeGuess(ctx context.Context, account string, most int64, window time.Duration) (allowed bool, retry time.Time, err error) {
+	start := s.now().Truncate(window)
+	k := guessKey(account, start)
+	resp, err := s.commit(ctx, func() (clientv3.Txn, error) {
+		lease, err := s.leases.until(ctx, start.Add(window))
+		if err != nil {
+			return nil, err
+		}
+		return s.kv.Txn(ctx).
+			If(clientv3.Compare(clientv3.Version(k), "<", most)).
+			Then(clientv3.OpPut(k, "", clientv3.WithLease(lease))), nil
+	})
+	if err != nil {
+		return false, time.Time{}, fmt.Errorf("count guess: %w", err)
+	}
+	return resp.Succeeded, start.Add(window), nil
+}
+
+// ForgiveGuesses forgets the guesses of this window: the right password was given.
+func (s *Store) ForgiveGuesses(ctx context.Context, account string, window time.Duration) error {
+	if _, err := s.kv.Delete(ctx, guessKey(account, s.now().Truncate(window))); err != nil {
+		return fmt.Errorf("forgive guesses: %w", err)
+	}
+	return nil
+}
+
+func guessKey(account string, start time.Time) string {
+	sum := sha256.Sum256([]byte(normalizeLogin(account)))
+	return key("limits", hex.EncodeToString(sum[:16]), strconv.FormatInt(start.Unix(), 10))
+}

@@ -1,0 +1,86 @@
+package storage_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/warifu/warifu/storage"
+	"github.com/warifu/warifu/storage/storagetest"
+)
+
+func TestGuessesAreCountedAtomically(t *testing.T) {
+	etcd := storagetest.New(t)
+	now := time.Now().Truncate(time.Minute)
+	s := etcd.Store(func(o *storage.Options) { o.Now = func() time.Time { return now } })
+	guess := func() error {
+		ok, _, err := s.TakeGuess(t.Context(), "User@app.test", 5, time.Minute)
+		if err == nil && !ok {
+			err = storage.ErrConflict
+		}
+		return err
+	}
+	if allowed := race(t, 40, guess, storage.ErrConflict); allowed != 5 {
+		t.Errorf("%d of 40 parallel guesses were allowed, want 5", allowed)
+	}
+	if ok, retry, _ := s.TakeGuess(t.Context(), "user@APP.test ", 5, time.Minute); ok || !retry.Equal(now.Add(time.Minute)) {
+		t.Errorf("another spelling has another counter, or retry %s is wrong", retry)
+	}
+	now = now.Add(time.Minute) // the lock ends by itself
+	if err := guess(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestSyncUsersDisablesWhoIsGone(t *testing.T) {
+	s := storagetest.New(t).Store()
+	ctx := t.Context()
+	if err := s.SyncUsers(ctx, "local", []storage.User{{ID: "1"}, {ID: "2"}}); err != nil {
+		t.Fatal(err)
+	}
+	before, _ := s.User(ctx, "1")
+	if err := s.SyncUsers(ctx, "local", []storage.User{{ID: "1"}}); err != nil {
+		t.Fatal(err)
+	}
+	after, _ := s.User(ctx, "1")
+	if before.Revision != after.Revision {
+		t.Error("an unchanged user was written")
+	}
+	if gone, _ := s.User(ctx, "2"); gone.Active() {
+		t.Error("a user who is gone is active")
+	}
+	if err := s.SyncUsers(ctx, "local", []storage.User{{ID: "1"}, {ID: "2"}}); err != nil {
+		t.Fatal(err)
+	}
+	if back, _ := s.User(ctx, "2"); !back.Active() {
+		t.Error("a user who is back is not active")
+	}
+}
+
+func TestSessionEnds(t *testing.T) {
+	etcd := storagetest.New(t)
+	now := time.Now()
+	s := etcd.Store(func(o *storage.Options) { o.Now = func() time.Time { return now } })
+	ctx := t.Context()
+	first, second := storage.NewSessionID(), storage.NewSessionID()
+	session := storage.Session{UserID: "1", ExpiresAt: now.Add(time.Hour)}
+	present := func(id, user string) bool {
+		p, err := s.Presence(ctx, id, user, "c")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p.Session != nil
+	}
+	if err := s.CreateSession(ctx, first, session, ""); err != nil || !present(first, "1") {
+		t.Fatal(err)
+	}
+	if present(first, "2") {
+		t.Error("another user's session counts")
+	}
+	if err := s.CreateSession(ctx, second, session, first); err != nil || present(first, "1") || !present(second, "1") {
+		t.Errorf("a new sign-in left the old session: %v", err)
+	}
+	now = now.Add(2 * time.Hour)
+	if present(second, "1") {
+		t.Error("the session outlived its time")
+	}
+}
