@@ -1,0 +1,155 @@
+package server
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/warifu/warifu/storage"
+)
+
+// Apps is what the admin API asks of the manifests. Errors: an [*Problem] is shown to the caller as it is; storage.ErrNotFound
+// and storage.ErrConflict keep their meaning; any other is a fault of the server, which is logged and not shown.
+type Apps interface {
+	// Plan says what applying the documents would change, and changes nothing. Faults that are only warnings come back
+	// beside the plans; errors in the documents are a [*Problem] with all faults.
+	Plan(ctx context.Context, docs []Document) ([]AppPlan, []Fault, error)
+	// Apply does what Plan says. expected holds revisions of earlier plans by app; when one of them is not the app's revision
+	// any more, nothing at all is changed and the error is storage.ErrConflict. An app is one transaction; when a later one
+	// fails, the error is a [*Problem] that names those that are applied.
+	Apply(ctx context.Context, docs []Document, expected map[string]string) ([]AppPlan, []Fault, error)
+	// Delete begins to delete an app: its grants end at once, its env is taken away, then it is gone.
+	Delete(ctx context.Context, name string) error
+	// Settle waits until the app's env is served or has failed everywhere; of an app that is being deleted, until it is gone
+	// or stuck.
+	Settle(ctx context.Context, name string) error
+	// Drift compares what was applied with what is there: of the apps of the documents, which it holds against these; of the
+	// named app; or of all. It changes nothing.
+	Drift(ctx context.Context, docs []Document, app string) (Drift, error)
+}
+
+// AdminConfig is what the admin API is built from.
+type AdminConfig struct {
+	Store *storage.Store
+	Apps  Apps
+	// Rotations of client secrets, and what else is asked of deliveries.
+	Rotations Rotations
+	Issuer    string
+	Version   string // of this program
+	// Token is the bearer token that every request must carry; empty on a Unix socket, whose file mode says who may connect.
+	Token string
+	// Schemas are served at /schemas/NAME.json, by name.
+	Schemas map[string][]byte
+	Logger  *slog.Logger
+}
+
+// admin serves the admin API. Each handler is one operation of the OpenAPI document that huma makes from its types.
+type admin struct {
+	AdminConfig
+}
+
+// NewAdmin is the admin API: JSON over HTTP under /v1, described by /openapi.json. Errors are RFC 9457 problems with a stable
+// code. No reply holds a secret, but that of an app's credentials.
+func NewAdmin(cfg AdminConfig) http.Handler {
+	useProblems()
+	mux := http.NewServeMux()
+	config := huma.DefaultConfig("warifu admin API", cfg.Version)
+	config.Info.Description = "What the commands of warifu use: plan and apply manifests, list apps and what belongs to them."
+	config.DocsPath, config.SchemasPath = "", "" // the page would load scripts from elsewhere; schemas are inside the document
+	config.CreateHooks = nil                     // no $schema in every reply
+	config.RejectUnknownQueryParameters = true
+	if cfg.Token != "" {
+		config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"token": {Type: "http", Scheme: "bearer"}}
+		config.Security = []map[string][]string{{"token": {}}}
+	}
+	api := humago.New(mux, config)
+	a := &admin{cfg}
+	a.registerApps(api)
+	a.registerRecords(api)
+	a.registerRotations(api)
+	a.registerDrift(api)
+	a.registerAudit(api)
+	a.registerAbout(api)
+	mux.HandleFunc("/", noSuchOperation(api.OpenAPI()))
+	return a.guard(mux)
+}
+
+// problemsOnce guards huma's own variables.
+var problemsOnce sync.Once
+
+// useProblems makes the errors that huma itself finds (a body that does not fit its schema, ...) problems of ours. huma keeps
+// the constructors in package variables; nothing else in this program uses huma.
+func useProblems() {
+	problemsOnce.Do(func() {
+		huma.NewError = func(status int, msg string, errs ...error) huma.StatusError {
+			return newProblem(status, msg, errs)
+		}
+	})
+}
+
+// guard asks for the token, keeps replies out of caches and turns a panic into a problem.
+func (a *admin) guard(next http.Handler) http.Handler {
+	want := sha256.Sum256([]byte(a.Token))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "no-store")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		if a.Token != "" {
+			scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+			got := sha256.Sum256([]byte(token))
+			if !strings.EqualFold(scheme, "Bearer") || subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
+				w.Header().Set("WWW-Authenticate", `Bearer realm="warifu admin"`)
+				writeProblem(w, problem(http.StatusUnauthorized, "unauthorized", "The admin API over TCP needs its bearer token.",
+					"Send the content of the server's admin.tokenFile as Authorization: Bearer."))
+				return
+			}
+			r = r.WithContext(storage.WithActor(r.Context(), "token"))
+		}
+		defer func() {
+			if p := recover(); p != nil {
+				if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
+					panic(p)
+				}
+				a.Logger.Error("admin API panicked", "method", r.Method, "path", r.URL.Path, "panic", p)
+				writeProblem(w, internalProblem())
+			}
+		}()
+		next.ServeHTTP(w, r)
+	})
+}
+
+// noSuchOperation answers what no operation matches: 405 where the path has others, 404 elsewhere.
+func noSuchOperation(doc *huma.OpenAPI) http.HandlerFunc {
+	paths := http.NewServeMux() // matches the same paths, whatever the method
+	for path := range doc.Paths {
+		paths.Handle(path, http.NotFoundHandler())
+	}
+	return func(w http.ResponseWriter, r *http.Request) {
+		if _, pattern := paths.Handler(r); pattern != "" {
+			allow := methodsOf(doc.Paths[pattern])
+			w.Header().Set("Allow", strings.Join(allow, ", "))
+			writeProblem(w, problem(http.StatusMethodNotAllowed, "method_not_allowed", "This path takes "+strings.Join(allow, " and ")+".", ""))
+			return
+		}
+		writeProblem(w, problem(http.StatusNotFound, "no_such_path", "There is no such path in the admin API.", "See /openapi.json."))
+	}
+}
+
+func methodsOf(item *huma.PathItem) []string {
+	var methods []string
+	for method, op := range map[string]*huma.Operation{"GET": item.Get, "POST": item.Post, "PUT": item.Put, "PATCH": item.Patch, "DELETE": item.Delete} {
+		if op != nil {
+			methods = append(methods, method)
+		}
+	}
+	slices.Sort(methods)
+	return methods
+}

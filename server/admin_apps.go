@@ -1,0 +1,286 @@
+package server
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/warifu/warifu/storage"
+)
+
+// Document is an app.yml as it was read.
+type Document struct {
+	Name    string `json:"name" maxLength:"4096" doc:"What faults call it: a path, or stdin."`
+	Content string `json:"content" doc:"The YAML, one or several documents, at most 1 MiB."`
+}
+
+// AppPlan is what applying a manifest changes.
+type AppPlan struct {
+	App     string `json:"app"`
+	Version string `json:"version,omitempty"`
+	Source  string `json:"source,omitempty" doc:"The document that the app is in."`
+	// Changed is about the release. Applying without changes still repairs targets that lost their env.
+	Changed bool `json:"changed" doc:"Whether applying changes something. Without changes it still repairs env that was lost."`
+	// Revision is of what the plan was made on.
+	Revision     string   `json:"revision" doc:"Give it back to apply, which refuses when something changed since."`
+	Changes      []Change `json:"changes" nullable:"false"`
+	Consequences []string `json:"consequences" nullable:"false" doc:"What follows from the changes for those who use the app."`
+	Warnings     []Notice `json:"warnings" nullable:"false"`
+}
+
+// Change is one step of a plan. It never holds a value of env.
+type Change struct {
+	Kind   string   `json:"kind" doc:"A stable name for the kind of change, as in registerClient."`
+	Text   string   `json:"text" doc:"The change in words."`
+	Field  string   `json:"field,omitempty" doc:"What changes, as in scopes."`
+	Old    string   `json:"old,omitempty"`
+	New    string   `json:"new,omitempty"`
+	Target string   `json:"target,omitempty" doc:"The worker, container or service, as in worker/web."`
+	Names  []string `json:"names,omitempty" doc:"Names of variables."`
+}
+
+// Notice is a word from a deploy hook.
+type Notice struct {
+	Code    string `json:"code"`
+	Path    string `json:"path,omitempty"`
+	Message string `json:"message"`
+	Remedy  string `json:"remedy,omitempty"`
+}
+
+// Planned is the reply of plan and apply.
+type Planned struct {
+	Plans    []AppPlan `json:"plans" nullable:"false"`
+	Warnings []Fault   `json:"warnings,omitempty" doc:"Faults of the documents that stop nothing."`
+	Applied  bool      `json:"applied" doc:"Whether the plans were carried out."`
+}
+
+// App is an app in a list.
+type App struct {
+	Name     string    `json:"name"`
+	Version  string    `json:"version,omitempty"`
+	ClientID string    `json:"clientId,omitempty"`
+	AutoEnv  bool      `json:"autoEnv"`
+	Targets  int       `json:"targets"`
+	State    string    `json:"state" enum:"active,deleting"`
+	Source   string    `json:"source,omitempty"`
+	Applied  time.Time `json:"applied"`
+}
+
+// AppDetail is an app with what belongs to it.
+type AppDetail struct {
+	App
+	Client     *Client    `json:"client,omitempty"`
+	Deliveries []Delivery `json:"deliveries" nullable:"false"`
+	Secrets    []Secret   `json:"secrets" nullable:"false"`
+	Grants     int        `json:"grants" doc:"How many grants are alive."`
+}
+
+// Credentials are what an app needs to be an OAuth client.
+type Credentials struct {
+	ClientID     string `json:"clientId"`
+	ClientSecret string `json:"clientSecret,omitempty" doc:"A public client has none."`
+	Issuer       string `json:"issuer"`
+}
+
+// maxDocuments bounds what plan and apply take, in bytes of JSON.
+const maxDocuments = 16 << 20
+
+type planInput struct {
+	Body struct {
+		Documents []Document `json:"documents" minItems:"1" maxItems:"100" nullable:"false"`
+	}
+}
+
+type applyInput struct {
+	Body struct {
+		Documents []Document        `json:"documents" minItems:"1" maxItems:"100" nullable:"false"`
+		Expected  map[string]string `json:"expected,omitempty" doc:"Revisions of plans, by app: refused with stale_plan when one has changed."`
+		DryRun    bool              `json:"dryRun,omitempty" doc:"Plan only."`
+		Wait      int               `json:"wait,omitempty" minimum:"0" maximum:"120" doc:"Seconds to wait until the env is served or has failed everywhere."`
+	}
+}
+
+type appInput struct {
+	Name string `path:"name" maxLength:"63" doc:"Name of the app."`
+}
+
+type deleteInput struct {
+	Name string `path:"name" maxLength:"63" doc:"Name of the app."`
+	Wait int    `query:"wait" minimum:"0" maximum:"120" doc:"Seconds to wait until the app is gone."`
+}
+
+// reply wraps a body for huma.
+type reply[T any] struct{ Body T }
+
+func (a *admin) registerApps(api huma.API) {
+	huma.Register(api, huma.Operation{
+		OperationID: "plan", Method: http.MethodPost, Path: "/v1/plan", Summary: "Say what applying manifests would change",
+		Tags: []string{"apps"}, Errors: []int{400, 413, 422, 503}, MaxBodyBytes: maxDocuments,
+	}, func(ctx context.Context, in *planInput) (*reply[Planned], error) {
+		return a.plan(ctx, in.Body.Documents)
+	})
+	huma.Register(api, huma.Operation{
+		OperationID: "apply", Method: http.MethodPost, Path: "/v1/apply", Summary: "Apply manifests",
+		Tags: []string{"apps"}, Errors: []int{400, 409, 413, 422, 503}, MaxBodyBytes: maxDocuments,
+	}, a.apply)
+	huma.Register(api, huma.Operation{
+		OperationID: "list-apps", Method: http.MethodGet, Path: "/v1/apps", Summary: "List apps",
+		Tags: []string{"apps"}, Errors: []int{503},
+	}, a.listApps)
+	huma.Register(api, huma.Operation{
+		OperationID: "describe-app", Method: http.MethodGet, Path: "/v1/apps/{name}", Summary: "Show an app and what belongs to it",
+		Tags: []string{"apps"}, Errors: []int{404, 503},
+	}, a.describeApp)
+	huma.Register(api, huma.Operation{
+		OperationID: "delete-app", Method: http.MethodDelete, Path: "/v1/apps/{name}", Summary: "Delete an app",
+		Description: "Its grants end at once, its env is taken away, then its client is removed.",
+		Tags:        []string{"apps"}, Errors: []int{404, 409, 503}, DefaultStatus: http.StatusOK,
+	}, a.deleteApp)
+	huma.Register(api, huma.Operation{
+		OperationID: "app-credentials", Method: http.MethodGet, Path: "/v1/apps/{name}/credentials", Summary: "Hand out an app's client id and secret",
+		Description: "The only reply of this API that holds a secret.",
+		Tags:        []string{"apps"}, Errors: []int{404, 503},
+	}, a.credentials)
+}
+
+func (a *admin) plan(ctx context.Context, docs []Document) (*reply[Planned], error) {
+	plans, warnings, err := a.Apps.Plan(ctx, docs)
+	if err != nil {
+		return nil, a.failed(ctx, "such manifest", err)
+	}
+	return &reply[Planned]{Planned{Plans: plans, Warnings: warnings}}, nil
+}
+
+func (a *admin) apply(ctx context.Context, in *applyInput) (*reply[Planned], error) {
+	if in.Body.DryRun {
+		return a.plan(ctx, in.Body.Documents)
+	}
+	plans, warnings, err := a.Apps.Apply(ctx, in.Body.Documents, in.Body.Expected)
+	if err != nil {
+		return nil, a.failed(ctx, "such manifest", err)
+	}
+	if in.Body.Wait > 0 {
+		ctx, cancel := context.WithTimeout(ctx, time.Duration(in.Body.Wait)*time.Second)
+		defer cancel()
+		for _, p := range plans {
+			if err := a.Apps.Settle(ctx, p.App); err != nil && ctx.Err() == nil {
+				return nil, a.failed(ctx, "app "+p.App, err)
+			}
+		}
+	}
+	return &reply[Planned]{Planned{Plans: plans, Warnings: warnings, Applied: true}}, nil
+}
+
+func appOf(app *storage.App) App {
+	state := "active"
+	if app.Deleting {
+		state = "deleting"
+	}
+	return App{
+		Name: app.Name, Version: app.Version, ClientID: app.ClientID, AutoEnv: app.AutoEnv, Targets: len(app.Targets),
+		State: state, Source: app.Source, Applied: app.Applied,
+	}
+}
+
+func (a *admin) listApps(ctx context.Context, _ *struct{}) (*reply[[]App], error) {
+	stored, err := a.Store.Apps(ctx)
+	if err != nil {
+		return nil, a.stored(ctx, "apps", err)
+	}
+	apps := make([]App, 0, len(stored))
+	for _, app := range stored {
+		apps = append(apps, appOf(app))
+	}
+	return &reply[[]App]{apps}, nil
+}
+
+// view reads an app that must exist.
+func (a *admin) view(ctx context.Context, name string) (storage.AppView, error) {
+	view, err := a.Store.App(ctx, name)
+	if err == nil && view.App == nil {
+		err = storage.ErrNotFound
+	}
+	if err != nil {
+		return view, a.stored(ctx, "app "+name, err)
+	}
+	return view, nil
+}
+
+func (a *admin) describeApp(ctx context.Context, in *appInput) (*reply[AppDetail], error) {
+	view, err := a.view(ctx, in.Name)
+	if err != nil {
+		return nil, err
+	}
+	detail := AppDetail{App: appOf(view.App), Deliveries: []Delivery{}, Secrets: []Secret{}}
+	for _, d := range view.Deliveries {
+		detail.Deliveries = append(detail.Deliveries, deliveryOf(d))
+	}
+	if view.Client != nil {
+		c := clientOf(view.Client)
+		detail.Client = &c
+		grants, err := a.Store.Grants(ctx, view.Client.ID)
+		if err != nil {
+			return nil, a.stored(ctx, "grants", err)
+		}
+		detail.Grants = len(grants)
+		secrets, err := a.Rotations.Secrets(ctx, in.Name)
+		if err != nil {
+			return nil, a.stored(ctx, "secrets", err)
+		}
+		detail.Secrets = append(detail.Secrets, secrets...)
+	}
+	return &reply[AppDetail]{detail}, nil
+}
+
+// Deleted is the reply of deleting an app.
+type Deleted struct {
+	App  string `json:"app"`
+	Gone bool   `json:"gone" doc:"Whether it is gone; if not, its env is still being taken away."`
+}
+
+func (a *admin) deleteApp(ctx context.Context, in *deleteInput) (*reply[Deleted], error) {
+	if _, err := a.view(ctx, in.Name); err != nil {
+		return nil, err
+	}
+	if err := a.Apps.Delete(ctx, in.Name); err != nil {
+		return nil, a.failed(ctx, "app "+in.Name, err)
+	}
+	if in.Wait > 0 {
+		waiting, cancel := context.WithTimeout(ctx, time.Duration(in.Wait)*time.Second)
+		err := a.Apps.Settle(waiting, in.Name)
+		ended := waiting.Err() != nil
+		cancel()
+		if err != nil && !ended {
+			return nil, a.failed(ctx, "app "+in.Name, err)
+		}
+	}
+	view, err := a.Store.App(ctx, in.Name)
+	if err != nil {
+		return nil, a.stored(ctx, "app "+in.Name, err)
+	}
+	return &reply[Deleted]{Deleted{App: in.Name, Gone: view.App == nil}}, nil
+}
+
+func (a *admin) credentials(ctx context.Context, in *appInput) (*reply[Credentials], error) {
+	view, err := a.view(ctx, in.Name)
+	if err != nil {
+		return nil, err
+	}
+	if view.Client == nil {
+		return nil, problem(http.StatusNotFound, "no_client", "The app "+in.Name+" has no client.", "Its manifest needs spec.oauth.")
+	}
+	out := Credentials{ClientID: view.Client.ID, Issuer: a.Issuer}
+	if !view.Client.Public {
+		if out.ClientSecret, err = a.Store.ClientSecretValue(view.Client); err != nil {
+			return nil, a.stored(ctx, "secret of app "+in.Name, err)
+		}
+	}
+	// Told before they are out: nobody reads them unseen.
+	if err := a.Store.Record(ctx, storage.AuditEntry{Action: storage.AuditCredentials, App: in.Name, Detail: "client " + view.Client.ID}); err != nil {
+		return nil, a.stored(ctx, "audit log", err)
+	}
+	a.Logger.Info("credentials handed out", "app", in.Name, "client", view.Client.ID)
+	return &reply[Credentials]{out}, nil
+}

@@ -1,0 +1,145 @@
+package server
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+)
+
+// Rotations is what the admin API asks of those who replace client secrets and deliver env. Errors are as with [Apps].
+type Rotations interface {
+	// Rotate gives the app's client a new secret. The one before stays valid until the new one is served by every target and was
+	// used, and for as long as grace after that; or it ends at once, when it is compromised.
+	Rotate(ctx context.Context, app string, grace time.Duration, compromised bool) (Rotated, error)
+	// Secrets lists the valid secrets of an app, or of all when app is empty, oldest first.
+	Secrets(ctx context.Context, app string) ([]Secret, error)
+	// Retry has every delivery of the app tried again now.
+	Retry(ctx context.Context, app string) error
+}
+
+// Secret is a client secret without its value.
+type Secret struct {
+	App        string    `json:"app"`
+	ClientID   string    `json:"clientId"`
+	ID         string    `json:"id" doc:"Names the secret; it is no part of its value."`
+	State      string    `json:"state" enum:"current,next,retiring" doc:"next: valid and being delivered. retiring: valid until retiresAt, its successor is in use."`
+	CreatedAt  time.Time `json:"createdAt"`
+	ServedAt   time.Time `json:"servedAt,omitzero" doc:"When every target was found to serve it; only of one that came by a rotation."`
+	UsedAt     time.Time `json:"usedAt,omitzero" doc:"When a client authenticated with it first."`
+	LastUsedAt time.Time `json:"lastUsedAt,omitzero" doc:"And last, to about ten minutes."`
+	RetiresAt  time.Time `json:"retiresAt,omitzero" doc:"When its grace ends. It stays valid for longer while a target is not ready."`
+	Waiting    string    `json:"waiting,omitempty" doc:"What keeps a secret valid that is to be replaced."`
+}
+
+// Rotated is the reply of a rotation that has begun.
+type Rotated struct {
+	App          string   `json:"app"`
+	ClientID     string   `json:"clientId"`
+	Secret       string   `json:"secret" doc:"Id of the new secret."`
+	Previous     string   `json:"previous" doc:"Id of the one before."`
+	Compromised  bool     `json:"compromised" doc:"Whether the one before has ended already."`
+	Grace        int64    `json:"grace" doc:"Seconds that the one before stays valid after the new one is served everywhere and was used."`
+	Targets      []string `json:"targets" nullable:"false" doc:"Those that are given the new secret, as in worker/web."`
+	Consequences []string `json:"consequences" nullable:"false" doc:"What follows, for those who run and use the app."`
+}
+
+// Retried is the reply of trying deliveries again.
+type Retried struct {
+	App        string     `json:"app"`
+	Deliveries []Delivery `json:"deliveries" nullable:"false"`
+}
+
+// DefaultGrace is how long a secret stays valid when nobody says how long.
+const DefaultGrace = 24 * time.Hour
+
+type rotateInput struct {
+	Name string `path:"name" maxLength:"63" doc:"Name of the app."`
+	Body struct {
+		Grace       *int64 `json:"grace,omitempty" minimum:"0" maximum:"31536000" doc:"Seconds that the old secret stays valid after the new one is served everywhere and was used. By default a day."`
+		Compromised bool   `json:"compromised,omitempty" doc:"End the old secret now, whoever still holds it."`
+	}
+}
+
+func (a *admin) registerRotations(api huma.API) {
+	huma.Register(api, huma.Operation{
+		OperationID: "rotate-secret", Method: http.MethodPost, Path: "/v1/apps/{name}/rotate", Summary: "Replace the secret of an app's client",
+		Description: "The new secret is valid at once and delivered to the app's targets. Both work until the old one retires.",
+		Tags:        []string{"apps"}, Errors: []int{400, 404, 409, 422, 503},
+	}, a.rotate)
+	huma.Register(api, huma.Operation{
+		OperationID: "retry-deliveries", Method: http.MethodPost, Path: "/v1/apps/{name}/retry", Summary: "Try all deliveries of an app again now",
+		Description: "Those that are ready are looked at, and repaired if need be.",
+		Tags:        []string{"apps"}, Errors: []int{404, 503},
+	}, a.retry)
+	huma.Register(api, huma.Operation{
+		OperationID: "list-secrets", Method: http.MethodGet, Path: "/v1/secrets", Summary: "List client secrets, their ages and uses; never their values",
+		Tags: []string{"records"}, Errors: []int{404, 503},
+	}, a.listSecrets)
+}
+
+func (a *admin) rotate(ctx context.Context, in *rotateInput) (*reply[Rotated], error) {
+	if _, err := a.view(ctx, in.Name); err != nil {
+		return nil, err
+	}
+	grace := DefaultGrace
+	if in.Body.Grace != nil {
+		grace = time.Duration(*in.Body.Grace) * time.Second
+	}
+	rotated, err := a.Rotations.Rotate(ctx, in.Name, grace, in.Body.Compromised)
+	if err != nil {
+		return nil, a.failed(ctx, "app "+in.Name, err)
+	}
+	return &reply[Rotated]{rotated}, nil
+}
+
+func (a *admin) retry(ctx context.Context, in *appInput) (*reply[Retried], error) {
+	if _, err := a.view(ctx, in.Name); err != nil {
+		return nil, err
+	}
+	if err := a.Rotations.Retry(ctx, in.Name); err != nil {
+		return nil, a.failed(ctx, "app "+in.Name, err)
+	}
+	view, err := a.view(ctx, in.Name)
+	if err != nil {
+		return nil, err
+	}
+	out := Retried{App: in.Name, Deliveries: []Delivery{}}
+	for _, d := range view.Deliveries {
+		out.Deliveries = append(out.Deliveries, deliveryOf(d))
+	}
+	return &reply[Retried]{out}, nil
+}
+
+func (a *admin) listSecrets(ctx context.Context, in *appFilter) (*reply[[]Secret], error) {
+	if in.App != "" {
+		if _, err := a.view(ctx, in.App); err != nil {
+			return nil, err
+		}
+	}
+	secrets, err := a.Rotations.Secrets(ctx, in.App)
+	if err != nil {
+		return nil, a.stored(ctx, "secrets", err)
+	}
+	if secrets == nil {
+		secrets = []Secret{}
+	}
+	return &reply[[]Secret]{secrets}, nil
+}
+
+// Rotating is the problem of a rotation while another one is under way; waiting says what for.
+func Rotating(waiting string) *Problem {
+	return problem(http.StatusConflict, "rotating", "A rotation is under way already: two secrets are valid, and a client has no more. It is "+waiting+".",
+		"Wait for it (warifu get secrets), or end both secrets at once with --compromised.")
+}
+
+// NoSecret is the problem of an app whose client has no secret, or that has no client.
+func NoSecret() *Problem {
+	return problem(http.StatusConflict, "no_secret", "The app has no client secret: it has no client, or a public one.", "")
+}
+
+// SealedEnv is the problem of env that cannot be opened.
+func SealedEnv(detail string) *Problem {
+	return problem(http.StatusConflict, "sealed_env", detail+".", "")
+}

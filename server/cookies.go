@@ -1,0 +1,108 @@
+package server
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"net/http"
+	"time"
+
+	"github.com/warifu/warifu/storage"
+)
+
+// Three cookies: one ties pending requests to the browser that made them, one is the sign-in, one the language that was
+// chosen. On https their names make browsers keep them to this very host, over TLS (RFC 6265bis section 4.1.3.2).
+const (
+	cookieBrowser = "warifu_browser"
+	cookieSession = "warifu_session"
+	cookieLang    = "warifu_lang"
+)
+
+func (s *Server) cookieName(name string) string {
+	if s.issuer.Scheme == "https" {
+		return "__Host-" + name
+	}
+	return name
+}
+
+// setCookie keeps a cookie for life, for as long as the browser is open (0), or not at all (less).
+func (s *Server) setCookie(w http.ResponseWriter, name, value string, life time.Duration) {
+	c := &http.Cookie{
+		Name: s.cookieName(name), Value: value, Path: "/",
+		MaxAge: int(life / time.Second), HttpOnly: true, SameSite: http.SameSiteLaxMode,
+		Secure: s.issuer.Scheme == "https",
+	}
+	if life < 0 {
+		c.MaxAge = -1
+	}
+	http.SetCookie(w, c)
+}
+
+func (s *Server) cookie(r *http.Request, name string) string {
+	// With two cookies of one name, somebody planted one: trust neither.
+	cookies := r.CookiesNamed(s.cookieName(name))
+	if len(cookies) != 1 || len(cookies[0].Value) > 1024 {
+		return ""
+	}
+	return cookies[0].Value
+}
+
+// browser is the hash of the browser's cookie; it sets one when there is none.
+func (s *Server) browser(w http.ResponseWriter, r *http.Request) string {
+	if held := s.cookie(r, cookieBrowser); len(held) >= 32 {
+		return hashed(held)
+	}
+	b := make([]byte, 32)
+	_, _ = rand.Read(b) // never fails: crypto/rand ends the process instead
+	value := base64.RawURLEncoding.EncodeToString(b)
+	s.setCookie(w, cookieBrowser, value, 0)
+	return hashed(value)
+}
+
+// sameBrowser says whether the request came from the browser that started a.
+func (s *Server) sameBrowser(r *http.Request, a *AuthRequest) bool {
+	held := s.cookie(r, cookieBrowser)
+	return len(held) >= 32 && subtle.ConstantTimeCompare([]byte(hashed(held)), []byte(a.Browser)) == 1
+}
+
+func hashed(value string) string {
+	sum := sha256.Sum256([]byte(value))
+	return base64.RawURLEncoding.EncodeToString(sum[:])
+}
+
+// sessionRef is what the session cookie holds, sealed: with the user's id in it, one read brings everything.
+type sessionRef struct {
+	ID   string `json:"i"`
+	User string `json:"u"`
+}
+
+// session is the sign-in that a browser claims; storage knows whether it still stands.
+func (s *Server) session(r *http.Request) (sessionRef, bool) {
+	var ref sessionRef
+	sealed := s.cookie(r, cookieSession)
+	if sealed == "" || s.open(storage.SealSession, sealed, &ref) != nil {
+		return sessionRef{}, false
+	}
+	return ref, true
+}
+
+func (s *Server) setSession(w http.ResponseWriter, ref sessionRef) error {
+	sealed, err := s.seal(storage.SealSession, ref)
+	if err != nil {
+		return err
+	}
+	s.setCookie(w, cookieSession, sealed, s.life.Session)
+	return nil
+}
+
+// formToken is the anti-forgery token of a form: good for one browser and one pending request. The cookie itself stays out
+// of the page.
+func (s *Server) formToken(browser, request string) (string, error) {
+	return s.store.SealFixed(storage.SealForm, []byte(browser+hashed(request)))
+}
+
+func (s *Server) checkFormToken(token, browser, request string) bool {
+	plain, err := s.store.Open(storage.SealForm, token)
+	return err == nil && subtle.ConstantTimeCompare(plain, []byte(browser+hashed(request))) == 1
+}

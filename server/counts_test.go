@@ -1,0 +1,118 @@
+package server_test
+
+import (
+	"net/http"
+	"net/url"
+	"testing"
+
+	"github.com/warifu/warifu/storage"
+	"github.com/warifu/warifu/storage/storagetest"
+)
+
+// The performance design: what each request may ask of etcd, once the shared leases are there.
+func TestWhatRequestsAskOfEtcd(t *testing.T) {
+	p := newIDP(t)
+	p.clock.stop() // leases are shared for five minutes: no request shall meet their end
+	warm := p.tokens("scope", "openid threads:read")
+	newest := p.refresh(warm.text("refresh_token"))
+	code := p.code("scope", "openid threads:read")
+	stranger := p.browser()
+	address := p.authorizeURL()
+	signIn := stranger.get(address)
+	b, _ := p.signedIn("bob@app.test")
+	known := p.browser()
+	known.code()
+
+	for _, c := range []struct {
+		rule   string
+		want   storagetest.Counts
+		status int
+		do     func() int
+	}{
+		{"code exchange", storagetest.Counts{Proposals: 1}, 200, func() int { return p.exchange(code).status }},
+		{"code replay", storagetest.Counts{Proposals: 1}, 400, func() int { return p.exchange(code).status }},
+		{"refresh", storagetest.Counts{Proposals: 1}, 200, func() int { newest = p.refresh(newest.text("refresh_token")); return newest.status }},
+		{"refresh with garbage", storagetest.Counts{}, 400, func() int { return p.refresh("wfr_garbage").status }},
+		{"exchange with garbage", storagetest.Counts{}, 400, func() int { return p.exchange("wfc_garbage").status }},
+		{"wrong secret", storagetest.Counts{}, 401, func() int { return p.exchange("x", "client_id", p.client.ID, "client_secret", "x").status }},
+		{"unknown client", storagetest.Counts{Reads: 1}, 401, func() int { return p.exchange("x", "client_id", "unknown", "client_secret", "x").status }},
+		{"introspection", storagetest.Counts{Reads: 1}, 200, func() int {
+			return p.call("/oauth/introspect", url.Values{"token": {newest.text("access_token")}}).status
+		}},
+		{"introspection of a refresh token", storagetest.Counts{Reads: 1}, 200, func() int {
+			return p.call("/oauth/introspect", url.Values{"token": {newest.text("refresh_token")}}).status
+		}},
+		{"introspection of garbage", storagetest.Counts{}, 200, func() int { return p.call("/oauth/introspect", url.Values{"token": {"x"}}).status }},
+		{"userinfo", storagetest.Counts{Reads: 1}, 200, func() int { return p.userinfo(newest.text("access_token")).status }},
+		{"userinfo with garbage", storagetest.Counts{}, 401, func() int { return p.userinfo("x").status }},
+		{"authorize before sign-in", storagetest.Counts{}, 200, func() int { return stranger.get(address).status }},
+		{"authorize by POST", storagetest.Counts{}, 200, func() int {
+			return stranger.follow(stranger.post(p.issuer+"/oauth/authorize", url.Values{"client_id": {p.client.ID}, "redirect_uri": {callback},
+				"response_type": {"code"}, "scope": {"threads:read"}})).status
+		}},
+		{"an invalid request", storagetest.Counts{}, 303, func() int { return stranger.get(p.authorizeURL("scope", "x")).status }},
+		{"a session cookie of garbage", storagetest.Counts{}, 200, func() int {
+			stranger.plant("warifu_session", "wfk_garbage")
+			return stranger.get(address).status
+		}},
+		{"authorize when all is known", storagetest.Counts{Reads: 1}, 303, func() int { return known.get(address).status }},
+		{"consent page", storagetest.Counts{Reads: 1}, 200, func() int { return b.get(address).status }},
+		{"a wrong password", storagetest.Counts{Proposals: 1}, 422, func() int { return stranger.signIn(signIn, userEmail, "x").status }},
+		{"JWKS", storagetest.Counts{}, 200, func() int { return p.send(p.request(http.MethodGet, p.issuer+"/oauth/jwks", "")).status }},
+		{"discovery", storagetest.Counts{}, 200, func() int {
+			return p.send(p.request(http.MethodGet, p.issuer+"/.well-known/openid-configuration", "")).status
+		}},
+		{"landing", storagetest.Counts{}, 200, func() int { return b.get(p.issuer + "/").status }},
+		{"revocation", storagetest.Counts{Proposals: 1}, 200, func() int {
+			return p.call("/oauth/revoke", url.Values{"token": {newest.text("refresh_token")}}).status
+		}},
+		{"revocation of garbage", storagetest.Counts{}, 200, func() int { return p.call("/oauth/revoke", url.Values{"token": {"x"}}).status }},
+	} {
+		status := 0
+		if got := p.etcd.Count(func() { status = c.do() }); got != c.want || status != c.status {
+			t.Errorf("%s: %+v, want %+v; status %d, want %d", c.rule, got, c.want, status, c.status)
+		}
+	}
+}
+
+// A record that changed costs one attempt more, once.
+func TestWhatAChangeCosts(t *testing.T) {
+	p := newIDP(t)
+	p.clock.stop()
+	first := p.tokens()
+	second := p.refresh(first.text("refresh_token"))
+	p.putUser(storage.User{ID: "user-ann", Email: "new@app.test"})
+	var third reply
+	if got := p.etcd.Count(func() { third = p.refresh(second.text("refresh_token")) }); got != (storagetest.Counts{Proposals: 2}) || third.status != http.StatusOK {
+		t.Errorf("the refresh after a change of the user: %+v, %d", got, third.status)
+	}
+	if got := p.etcd.Count(func() { p.refresh(third.text("refresh_token")) }); got != (storagetest.Counts{Proposals: 1}) {
+		t.Errorf("the one after that: %+v", got)
+	}
+	p.update("my-app", func(c *storage.Client) { c.Name = "New name" })
+	code := p.code()
+	if got := p.etcd.Count(func() { p.exchange(code) }); got != (storagetest.Counts{Proposals: 1}) {
+		t.Errorf("an exchange after a change of the client that memory knows: %+v", got)
+	}
+}
+
+// Requests for clients that nobody knows are looked up at a bounded rate, and are told so.
+func TestFloodOfUnknownClients(t *testing.T) {
+	p := newIDP(t)
+	busy, asked := 0, 0
+	counts := p.etcd.Count(func() {
+		for ; busy < 10 && asked < 20_000; asked++ {
+			got := p.exchange("x", "client_id", storage.NewClientID("ghost"), "client_secret", "x")
+			if got.status == http.StatusServiceUnavailable {
+				busy++
+				got.wants(t, "beyond the limit", http.StatusServiceUnavailable, "temporarily_unavailable")
+			}
+		}
+	})
+	if busy == 0 || counts.Reads+int64(busy) != int64(asked) {
+		t.Errorf("%+v, %d refused", counts, busy)
+	}
+	if got := p.tokens(); got.status != http.StatusOK {
+		t.Error("a known client suffers")
+	}
+}

@@ -1,0 +1,62 @@
+package server
+
+import (
+	"slices"
+)
+
+// metadata is what discovery says: exactly what works (RFC 8414 section 2, OpenID Connect Discovery 1.0 section 3).
+type metadata struct {
+	Issuer                string   `json:"issuer"`
+	AuthorizationEndpoint string   `json:"authorization_endpoint"`
+	TokenEndpoint         string   `json:"token_endpoint"`
+	UserinfoEndpoint      string   `json:"userinfo_endpoint"`
+	IntrospectionEndpoint string   `json:"introspection_endpoint"`
+	RevocationEndpoint    string   `json:"revocation_endpoint"`
+	JWKSURI               string   `json:"jwks_uri"`
+	Scopes                []string `json:"scopes_supported"`
+	ResponseTypes         []string `json:"response_types_supported"`
+	ResponseModes         []string `json:"response_modes_supported"`
+	GrantTypes            []string `json:"grant_types_supported"`
+	SubjectTypes          []string `json:"subject_types_supported"`
+	IDTokenAlgs           []string `json:"id_token_signing_alg_values_supported"`
+	TokenAuth             []string `json:"token_endpoint_auth_methods_supported"`
+	IntrospectionAuth     []string `json:"introspection_endpoint_auth_methods_supported"`
+	RevocationAuth        []string `json:"revocation_endpoint_auth_methods_supported"`
+	ChallengeMethods      []string `json:"code_challenge_methods_supported"`
+	Claims                []string `json:"claims_supported"`
+	Prompts               []string `json:"prompt_values_supported"`
+	UILocales             []string `json:"ui_locales_supported"`
+	Iss                   bool     `json:"authorization_response_iss_parameter_supported"` // RFC 9207
+	ClaimsParameter       bool     `json:"claims_parameter_supported"`
+	RequestParameter      bool     `json:"request_parameter_supported"`
+	RequestURIParameter   bool     `json:"request_uri_parameter_supported"` // its default is true
+}
+
+func (s *Server) metadata() metadata {
+	secret := []string{"client_secret_basic", "client_secret_post"}
+	withNone := append(slices.Clone(secret), "none")
+	return metadata{
+		Issuer:                s.cfg.Issuer,
+		AuthorizationEndpoint: s.endpoint(pathAuthorize),
+		TokenEndpoint:         s.endpoint(pathToken),
+		UserinfoEndpoint:      s.endpoint(pathUserinfo),
+		IntrospectionEndpoint: s.endpoint(pathIntrospect),
+		RevocationEndpoint:    s.endpoint(pathRevoke),
+		JWKSURI:               s.endpoint(pathJWKS),
+		Scopes:                s.scopes.names,
+		ResponseTypes:         []string{"code"},
+		ResponseModes:         []string{"query"},
+		GrantTypes:            []string{"authorization_code", "refresh_token"},
+		SubjectTypes:          []string{"public"},
+		IDTokenAlgs:           []string{"RS256"},
+		TokenAuth:             withNone,
+		IntrospectionAuth:     secret,
+		RevocationAuth:        withNone,
+		ChallengeMethods:      []string{"S256"},
+		Claims: []string{"iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "at_hash",
+			"name", "preferred_username", "updated_at", "email", "email_verified"},
+		Prompts:   []string{"none", "login", "consent", "select_account"},
+		UILocales: []string{"en", "ja"},
+		Iss:       true,
+	}
+}

@@ -1,0 +1,234 @@
+package server_test
+
+import (
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/warifu/warifu/server"
+	"github.com/warifu/warifu/storage"
+)
+
+func (p *idp) document(address string) reply {
+	p.t.Helper()
+	got := p.send(p.request(http.MethodGet, address, ""))
+	if got.status != http.StatusOK || !strings.HasPrefix(got.header.Get("Content-Type"), "application/json") || !strings.Contains(got.header.Get("Cache-Control"), "max-age=300") {
+		p.t.Errorf("%s: %d %v", address, got.status, got.header)
+	}
+	return got
+}
+
+func texts(v any) []string {
+	var out []string
+	list, _ := v.([]any)
+	for _, text := range list {
+		out = append(out, fmt.Sprint(text))
+	}
+	return out
+}
+
+// Everything that discovery names works, and it names nothing else.
+func TestDiscoverySaysWhatWorks(t *testing.T) {
+	p := newIDP(t)
+	p.update("my-app", func(c *storage.Client) { c.Scopes = server.ScopeNames(server.DefaultScopes()) })
+	doc := p.document(p.issuer + "/.well-known/openid-configuration").json
+	if other := p.document(p.issuer + "/.well-known/oauth-authorization-server").json; !maps.EqualFunc(doc, other, func(a, b any) bool { return fmt.Sprint(a) == fmt.Sprint(b) }) {
+		t.Errorf("the two documents differ: %v and %v", doc, other)
+	}
+	if doc["issuer"] != p.issuer {
+		t.Fatalf("issuer %v", doc["issuer"])
+	}
+	at := func(name string) string {
+		address, _ := doc[name].(string)
+		path, below := strings.CutPrefix(address, p.issuer)
+		if !below {
+			t.Fatalf("%s is %q", name, address)
+		}
+		return path
+	}
+	exercised := map[string]bool{"issuer": true}
+	use := func(name string) []string { exercised[name] = true; return texts(doc[name]) }
+	same := func(name string, want ...string) {
+		t.Helper()
+		if got := use(name); !slices.Equal(slices.Sorted(slices.Values(got)), slices.Sorted(slices.Values(want))) {
+			t.Errorf("%s: %v, want %v", name, got, want)
+		}
+	}
+
+	same("response_types_supported", "code")
+	same("response_modes_supported", "query")
+	same("subject_types_supported", "public")
+	same("id_token_signing_alg_values_supported", "RS256")
+	same("code_challenge_methods_supported", "S256")
+	same("grant_types_supported", "authorization_code", "refresh_token")
+	b := p.browser()
+	exercised["authorization_endpoint"], exercised["token_endpoint"] = true, true
+	start := p.issuer + at("authorization_endpoint")
+	if !strings.HasPrefix(p.authorizeURL(), start+"?") || p.issuer+"/oauth/token" != p.issuer+at("token_endpoint") {
+		t.Errorf("endpoints %s, %s", start, at("token_endpoint"))
+	}
+	scopes := use("scopes_supported")
+	code := b.code("scope", strings.Join(scopes, " "), "response_mode", "query", "nonce", "n", "code_challenge", challengeOf(verifier), "code_challenge_method", "S256")
+	got := p.exchange(code, "code_verifier", verifier)
+	if got.text("scope") != strings.Join(scopes, " ") {
+		t.Errorf("scopes %v, granted %s", scopes, got.raw)
+	}
+	got.json["scope"] = ""
+
+	// Claims: those of an ID token and of userinfo, and no others.
+	exercised["userinfo_endpoint"] = true
+	if at("userinfo_endpoint") != "/oauth/userinfo" {
+		t.Error(at("userinfo_endpoint"))
+	}
+	claims := claimsOf(t, got.text("id_token"))
+	maps.Copy(claims, p.userinfo(got.text("access_token")).json)
+	same("claims_supported", slices.Collect(maps.Keys(claims))...)
+
+	// Every way of client authentication at every endpoint that has one.
+	public := p.as(p.register("public-app", func(c *storage.Client) { c.Public = true }))
+	for name, path := range map[string]string{
+		"token_endpoint_auth_methods_supported":         at("token_endpoint"),
+		"introspection_endpoint_auth_methods_supported": at("introspection_endpoint"),
+		"revocation_endpoint_auth_methods_supported":    at("revocation_endpoint"),
+	} {
+		offered := use(name)
+		for _, method := range []string{"client_secret_basic", "client_secret_post", "none", "private_key_jwt", "client_secret_jwt"} {
+			form, header := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {"wfr_x"}, "token": {"x"}}, []string(nil)
+			switch method {
+			case "client_secret_basic":
+				header = []string{"Authorization", basic(p.client.ID, p.secret)}
+			case "client_secret_post":
+				form.Set("client_id", p.client.ID)
+				form.Set("client_secret", p.secret)
+			case "none":
+				form.Set("client_id", public.client.ID)
+			default:
+				form.Set("client_id", p.client.ID)
+				form.Set("client_assertion", "a.b.c")
+			}
+			works := p.machine(path, form, header...).text("error") != "invalid_client"
+			if works != slices.Contains(offered, method) {
+				t.Errorf("%s: %s works: %v", name, method, works)
+			}
+		}
+	}
+	exercised["introspection_endpoint"], exercised["revocation_endpoint"] = true, true
+
+	exercised["jwks_uri"] = true
+	if p.issuer+at("jwks_uri") != p.issuer+"/oauth/jwks" || len(p.jwks().Keys) == 0 {
+		t.Error("no keys")
+	}
+	for _, prompt := range use("prompt_values_supported") {
+		if answer := b.get(p.authorizeURL("prompt", prompt)); answer.location != nil && answer.location.Query().Get("error") != "" {
+			t.Errorf("prompt %s: %s", prompt, answer.location)
+		}
+	}
+	p.redirected(b.get(p.authorizeURL("prompt", "create")), "a prompt that is not offered", "invalid_request")
+	for _, locale := range use("ui_locales_supported") {
+		if shown := p.browser().get(p.authorizeURL("ui_locales", locale)); !strings.Contains(shown.body, `<html lang="`+locale+`"`) {
+			t.Errorf("ui_locales %s is not spoken", locale)
+		}
+	}
+	for name, refusal := range map[string]struct{ parameter, code string }{
+		"request_parameter_supported":     {"request", "request_not_supported"},
+		"request_uri_parameter_supported": {"request_uri", "request_uri_not_supported"},
+	} {
+		exercised[name] = true
+		if doc[name] != false {
+			t.Errorf("%s: %v", name, doc[name])
+		}
+		p.redirected(b.get(p.authorizeURL(refusal.parameter, "https://evil.test/r")), name, refusal.code)
+	}
+	exercised["claims_parameter_supported"] = true
+	if doc["claims_parameter_supported"] != false {
+		t.Error("claims_parameter_supported")
+	}
+	exercised["authorization_response_iss_parameter_supported"] = true // see TestMixUpIss
+	p.redirected(b.get(p.authorizeURL("response_type", "code id_token")), "a response type that is not offered", "unsupported_response_type")
+	p.redirected(b.get(p.authorizeURL("response_mode", "form_post")), "a response mode that is not offered", "invalid_request")
+	p.redirected(b.get(p.authorizeURL("registration", "{}")), "registration", "registration_not_supported")
+	for name := range doc {
+		if !exercised[name] {
+			t.Errorf("%s is said, and not tested", name)
+		}
+	}
+	for _, engine := range []string{"/authorize/callback", "/oauth/v2/authorize", "/device_authorization", "/end_session", "/keys", "/userinfo", "/oauth/token/", "/debug/pprof/", "/.well-known/"} {
+		if got := p.send(p.request(http.MethodGet, p.issuer+engine, "")); got.status != http.StatusNotFound {
+			t.Errorf("%s answers %d", engine, got.status)
+		}
+	}
+}
+
+// An issuer may have a path. All of it is below that path, but for the metadata of RFC 8414, which puts the well-known part
+// before the path.
+func TestIssuerWithAPath(t *testing.T) {
+	for _, path := range []string{"/tenant", "/a/b-1_2.x~y"} {
+		t.Run(path, func(t *testing.T) {
+			p := newIDP(t, func(c *server.Config) { c.Issuer += path })
+			root := strings.TrimSuffix(p.issuer, path)
+			b := p.browser()
+			landing := b.get(p.issuer + "/")
+			if landing.status != http.StatusOK {
+				t.Errorf("landing: %d", landing.status)
+			}
+			signIn := b.get(p.authorizeURL("scope", "openid threads:read"))
+			style := strings.SplitN(strings.SplitN(signIn.body, `rel="stylesheet" href="`, 2)[1], `"`, 2)[0]
+			if !strings.HasPrefix(style, path+"/") || b.get(root+style).status != http.StatusOK {
+				t.Errorf("the stylesheet is at %s", style)
+			}
+			b.signIn(signIn, userEmail, "wrong").asksAgain(t)
+			code := b.code("scope", "openid threads:read")
+			got := p.exchange(code)
+			if got.status != http.StatusOK || claimsOf(t, got.text("id_token"))["iss"] != p.issuer || claimsOf(t, got.text("access_token"))["aud"] != p.issuer {
+				t.Fatalf("%d %s", got.status, got.raw)
+			}
+			next := p.refresh(got.text("refresh_token"))
+			if !p.active(next.text("access_token")) || p.userinfo(next.text("access_token")).status != http.StatusOK || len(p.jwks().Keys) == 0 {
+				t.Error("tokens are not good")
+			}
+			if revoked := p.call("/oauth/revoke", url.Values{"token": {next.text("access_token")}}); revoked.status != http.StatusOK {
+				t.Errorf("revocation: %d", revoked.status)
+			}
+			want := p.document(p.issuer + "/.well-known/openid-configuration")
+			for _, address := range []string{
+				p.issuer + "/.well-known/oauth-authorization-server",
+				root + "/.well-known/oauth-authorization-server" + path, // RFC 8414 section 3.1
+				root + "/.well-known/openid-configuration" + path,       // RFC 8414 section 5
+			} {
+				if got := p.document(address); got.raw != want.raw || got.text("issuer") != p.issuer {
+					t.Errorf("%s: %s", address, got.raw)
+				}
+			}
+			for _, outside := range []string{"/oauth/token", "/oauth/authorize", "/oauth/jwks", "/.well-known/openid-configuration", "/.well-known/oauth-authorization-server", "/.well-known/openid-configuration/other"} {
+				if got := p.send(p.request(http.MethodGet, root+outside, "")); got.status != http.StatusNotFound {
+					t.Errorf("%s outside the issuer: %d", outside, got.status)
+				}
+			}
+		})
+	}
+}
+
+func (got page) asksAgain(t *testing.T) {
+	t.Helper()
+	if got.status != http.StatusUnprocessableEntity || got.asks() != "password" {
+		t.Errorf("a wrong password: %d", got.status)
+	}
+}
+
+func TestIssuersThatAreRefused(t *testing.T) {
+	p := newIDP(t)
+	for _, issuer := range []string{
+		"", "id.test", "https://", "http://id.test", "ftp://id.test", "https://id.test/", "https://id.test/a/", "https://id.test?x=y", "https://id.test#x", "https://user@id.test",
+		"https://id.test/{a}", "https://id.test/a%20b", "https://id.test/a b", "https://id.test/a/../b", "https://id.test/a//b", "https://id.test/.", "https://id.test/ä",
+	} {
+		cfg := p.cfg
+		cfg.Issuer = issuer
+		if _, err := server.New(t.Context(), cfg); err == nil {
+			t.Errorf("issuer %q was accepted", issuer)
+		}
+	}
+}

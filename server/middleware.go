@@ -1,0 +1,172 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"path"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/rs/cors"
+
+	"github.com/warifu/warifu/server/pages"
+)
+
+// limits of a request. Headers are limited by the http.Server that serves us.
+const (
+	maxBody  = 64 << 10
+	maxQuery = 16 << 10
+	// requestTime is how long a request may wait for storage and connectors in all.
+	requestTime = 15 * time.Second
+)
+
+type requestIDKey struct{}
+
+// requestID finds the log lines of a request; users can pass it on.
+func requestID(ctx context.Context) string {
+	id, _ := ctx.Value(requestIDKey{}).(string)
+	return id
+}
+
+// LogHandler adds the id of the request, where there is one, to what is logged through next. zitadel/oidc logs to
+// slog.Default: give that logger this handler, too; it drops the library's list of routes.
+func LogHandler(next slog.Handler) slog.Handler { return logHandler{next} }
+
+type logHandler struct{ slog.Handler }
+
+func (h logHandler) Handle(ctx context.Context, record slog.Record) error {
+	if record.Message == "registered route" {
+		return nil
+	}
+	if id := requestID(ctx); id != "" {
+		record = record.Clone()
+		record.AddAttrs(slog.String("request_id", id))
+	}
+	return h.Handler.Handle(ctx, record)
+}
+
+func (h logHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return logHandler{h.Handler.WithAttrs(attrs)}
+}
+
+func (h logHandler) WithGroup(name string) slog.Handler { return logHandler{h.Handler.WithGroup(name)} }
+
+// middleware is around everything: request id, limits, and an answer for panics.
+func (s *Server) middleware(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var raw [8]byte
+		_, _ = rand.Read(raw[:]) // never fails: crypto/rand ends the process instead
+		id := hex.EncodeToString(raw[:])
+		ctx, cancel := context.WithTimeout(context.WithValue(r.Context(), requestIDKey{}, id), requestTime)
+		defer cancel()
+		r = r.WithContext(ctx)
+		h := w.Header()
+		h.Set("X-Request-Id", id)
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Referrer-Policy", "no-referrer")
+		if s.issuer.Scheme == "https" {
+			h.Set("Strict-Transport-Security", "max-age=31536000")
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		defer func() {
+			if fault := recover(); fault != nil {
+				if err, is := fault.(error); is && errors.Is(err, http.ErrAbortHandler) {
+					panic(fault)
+				}
+				// Only the place: the value may hold what the request held.
+				s.log.ErrorContext(ctx, "handler panicked", "path", r.URL.Path, "stack", string(debug.Stack()))
+				s.fault(w, r, pages.Error{Reason: pages.ReasonServerError})
+			}
+		}()
+		if len(r.URL.RawQuery) > maxQuery {
+			s.fault(w, r, pages.Error{Reason: pages.ReasonInvalidRequest, Developer: "the query is longer than 16 KiB"})
+			return
+		}
+		// A path has one spelling. ServeMux would redirect the others with 307, and with it the password of a form.
+		if clean := path.Clean(r.URL.Path); clean != r.URL.Path && clean+"/" != r.URL.Path {
+			s.fault(w, r, pages.Error{Reason: pages.ReasonNotFound})
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// fault renders an error page. One that was reached by GET has the language links of the other pages: they lead to the same
+// request, which nobody has to send twice for that.
+func (s *Server) fault(w http.ResponseWriter, r *http.Request, page pages.Error) {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	page.Lang = s.lang(r, query.Get("ui_locales"))
+	if r.Method == http.MethodGet && err == nil && len(r.URL.RawQuery) <= maxQuery {
+		query.Set(fieldLang, "en")
+		page.English = "?" + query.Encode()
+		query.Set(fieldLang, "ja")
+		page.Japanese = "?" + query.Encode()
+	}
+	page.RequestID = requestID(r.Context())
+	s.log.InfoContext(r.Context(), "error page", "path", r.URL.Path, "reason", string(page.Reason), "why", page.Developer)
+	s.pages.Render(w, page.Reason.Status(), page)
+}
+
+func (s *Server) notFound(w http.ResponseWriter, r *http.Request) {
+	reason := pages.ReasonNotFound
+	if allowed := s.methods(r.URL.Path); allowed != "" {
+		reason = pages.ReasonMethodNotAllowed
+		w.Header().Set("Allow", allowed) // RFC 9110 section 15.5.6
+	}
+	s.fault(w, r, pages.Error{Reason: reason})
+}
+
+// methods are those with which a path for browsers is served.
+func (s *Server) methods(path string) string {
+	rest, below := strings.CutPrefix(path, s.base)
+	if !below {
+		return ""
+	}
+	switch rest {
+	case pathAuthorize:
+		return "GET, HEAD, POST"
+	case pathContinue, "/":
+		return "GET, HEAD"
+	case pathSignIn, pathConsent:
+		return "POST"
+	}
+	return ""
+}
+
+// sameOrigin refuses forms that another site sent. It comes on top of the anti-forgery token and the request's own tie to
+// the browser.
+func (s *Server) sameOrigin(next http.HandlerFunc) http.HandlerFunc {
+	protection := http.NewCrossOriginProtection()
+	// A proxy may have changed the Host header that the Origin header is compared with.
+	if err := protection.AddTrustedOrigin(s.issuer.Scheme + "://" + s.issuer.Host); err != nil {
+		s.log.Error("issuer is no origin", "error", err) // it was parsed as one
+	}
+	return func(w http.ResponseWriter, r *http.Request) {
+		if err := protection.Check(r); err != nil {
+			s.fault(w, r, pages.Error{Reason: pages.ReasonForbidden, Developer: "the form was sent by another site"})
+			return
+		}
+		next(w, r)
+	}
+}
+
+// cors lets browser apps of the configured origins call the endpoints that machines call. Never with cookies: these
+// endpoints take none.
+func (s *Server) cors(next http.Handler) http.Handler {
+	if len(s.cfg.AllowedOrigins) == 0 {
+		return next
+	}
+	return cors.New(cors.Options{
+		AllowedOrigins: s.cfg.AllowedOrigins,
+		AllowedMethods: []string{http.MethodGet, http.MethodPost},
+		AllowedHeaders: []string{"Authorization", "Content-Type"},
+		ExposedHeaders: []string{"WWW-Authenticate", "X-Request-Id"},
+		MaxAge:         600,
+	}).Handler(next)
+}

@@ -1,0 +1,61 @@
+package server
+
+import (
+	"time"
+
+	"github.com/warifu/warifu/storage"
+)
+
+// step is what an authorization request needs next.
+type step int
+
+const (
+	stepSignIn  step = iota // the user has to sign in
+	stepConsent             // the user has to allow what is new
+	stepDone                // the client gets its code
+	stepRefuse              // the client gets an error: it wanted no question asked (prompt=none)
+)
+
+// decision is a step, with the scopes to ask for or the error to give.
+type decision struct {
+	step  step
+	fresh []string // stepConsent: what was not allowed before
+	code  string   // stepRefuse
+}
+
+// next is the one place that decides how an authorization request goes on (OpenID Connect Core 1.0 section 3.1.2.3 and
+// 3.1.2.4). It looks at nothing but its arguments; allowed says that the user has just allowed this very request.
+func next(a *AuthRequest, p storage.Presence, allowed bool, now time.Time) decision {
+	if !signedIn(a, p, now) {
+		if a.prompts("none") {
+			return decision{step: stepRefuse, code: codeLoginRequired}
+		}
+		return decision{step: stepSignIn}
+	}
+	fresh := a.Scopes
+	if p.Consent != nil {
+		fresh = without(a.Scopes, p.Consent.Scopes)
+	}
+	if (len(fresh) > 0 || a.prompts("consent")) && !allowed {
+		if a.prompts("none") {
+			return decision{step: stepRefuse, code: codeConsentRequired}
+		}
+		return decision{step: stepConsent, fresh: fresh}
+	}
+	return decision{step: stepDone}
+}
+
+// signedIn says whether the session is good enough for the request. A sign-in since the request began always is: max_age is
+// about sign-ins before it, and somebody who reads the consent page for long is not asked again.
+func signedIn(a *AuthRequest, p storage.Presence, now time.Time) bool {
+	if p.Session == nil || !p.User.Active() {
+		return false
+	}
+	if !p.Session.AuthTime.Before(a.started()) {
+		return true
+	}
+	if a.prompts("login") || a.prompts("select_account") {
+		return false
+	}
+	return a.MaxAge == nil || now.Sub(p.Session.AuthTime) <= time.Duration(*a.MaxAge)*time.Second
+}

@@ -1,0 +1,130 @@
+package pages
+
+import (
+	"net/netip"
+	"net/url"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/net/idna"
+)
+
+// Longest texts shown, in characters. More is cut, with an ellipsis.
+const (
+	maxName   = 60
+	maxDetail = 600
+)
+
+// app is an App as a template shows it: every field is safe to put where the
+// template puts it.
+type app struct {
+	Name    string // made plain
+	Initial string // stands in for the logo
+	Logo    string // "" when there is none that may be shown
+	Tos     string
+	Policy  string
+	Host    string // host of the redirect URI, in ASCII
+	Local   bool   // the host is this very machine
+	Return  string // the redirect URI when it may be linked
+}
+
+func (a App) view() app {
+	v := app{Name: plain(a.ClientName, maxName), Logo: linkable(a.LogoURI), Tos: linkable(a.TosURI), Policy: linkable(a.PolicyURI)}
+	if u, ok := webURL(a.RedirectURI); ok {
+		v.Host, v.Local, v.Return = u.Host, loopback(u.Hostname()), u.String()
+	}
+	if v.Name == "" {
+		v.Name = v.Host
+	}
+	v.Initial = initial(v.Name)
+	return v
+}
+
+// linkable is raw when a page may link to it or load it, else "".
+func linkable(raw string) string {
+	u, ok := webURL(raw)
+	if !ok {
+		return ""
+	}
+	return u.String()
+}
+
+// webURL parses an address that came from an app. It is good when it is https,
+// or http on loopback, without user info, and its host is a plain ASCII name or
+// address (an internationalised name is turned into ASCII, so that a look-alike
+// cannot pass for another). The host it returns is lower case and holds
+// nothing but letters, digits, "-", ".", and the ":" and brackets of ports and
+// IPv6: safe inside a policy header.
+func webURL(raw string) (*url.URL, bool) {
+	u, err := url.Parse(raw)
+	if err != nil || u.User != nil || u.Opaque != "" || u.Host == "" {
+		return nil, false
+	}
+	name, port := u.Hostname(), u.Port()
+	switch ip, err := netip.ParseAddr(name); {
+	case err == nil && ip.Zone() != "":
+		return nil, false
+	case err == nil:
+		name = ip.String()
+		if ip.Is6() {
+			name = "[" + name + "]"
+		}
+	default:
+		if name, err = idna.Lookup.ToASCII(name); err != nil || name == "" {
+			return nil, false
+		}
+	}
+	if u.Scheme != "https" && (u.Scheme != "http" || !loopback(u.Hostname())) {
+		return nil, false
+	}
+	u.Host = strings.ToLower(name)
+	if port != "" {
+		u.Host += ":" + port
+	}
+	return u, true
+}
+
+// loopback tells whether host (without port and brackets) is this machine:
+// exactly the three names of RFC 8252 section 7.3 and 8.3.
+func loopback(host string) bool {
+	return host == "localhost" || host == "127.0.0.1" || host == "::1"
+}
+
+// plain makes a foreign text fit to be shown in one line: control characters
+// and the invisible ones that reorder, join or hide text are taken out, white
+// space is folded, and what is longer than max characters is cut.
+func plain(s string, max int) string {
+	var b strings.Builder
+	n, space := 0, false
+	for _, r := range s {
+		switch {
+		case unicode.IsSpace(r):
+			space = n > 0
+			continue
+		case r == utf8.RuneError, unicode.IsControl(r), unicode.In(r, unicode.Cf, unicode.Co, unicode.Cs):
+			continue
+		}
+		if n >= max {
+			b.WriteRune('…')
+			return b.String()
+		}
+		if space {
+			b.WriteByte(' ')
+			n, space = n+1, false
+		}
+		b.WriteRune(r)
+		n++
+	}
+	return b.String()
+}
+
+// initial is the first letter or digit of name, in upper case.
+func initial(name string) string {
+	for _, r := range name {
+		if unicode.IsLetter(r) || unicode.IsDigit(r) {
+			return string(unicode.ToUpper(r))
+		}
+	}
+	return "?"
+}

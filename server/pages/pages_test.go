@@ -1,0 +1,395 @@
+package pages
+
+import (
+	"bytes"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/net/html"
+	"golang.org/x/text/language"
+)
+
+// newSet is a Set whose faults fail the test.
+func newSet(t testing.TB, issuer string) *Set {
+	t.Helper()
+	s, err := New(Config{Issuer: issuer, Log: slog.New(slog.NewTextHandler(faultWriter{t}, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+type faultWriter struct{ t testing.TB }
+
+func (f faultWriter) Write(b []byte) (int, error) {
+	f.t.Errorf("logged: %s", b)
+	return len(b), nil
+}
+
+var exampleApp = App{
+	ClientName:  "My OAuth App",
+	LogoURI:     "https://cdn.example.net/logo.png",
+	TosURI:      "https://my-app.example.com/terms",
+	PolicyURI:   "https://my-app.example.com/privacy",
+	RedirectURI: "https://my-app.example.com/callback",
+}
+
+// everyPage is each page in each of its shapes, by name.
+func everyPage(f Frame) map[string]Page {
+	hidden := []Field{{"csrf", "c1"}, {"request", "r1"}}
+	low := Scope{"threads:read", "Read threads", RiskLow}
+	write := Scope{"runs:write", "Start runs", RiskWrite}
+	broad := Scope{"admin", "Everything", RiskBroad}
+	m := map[string]Page{
+		"sign-in":                 SignIn{Frame: f, App: exampleApp, Action: "/login", Hidden: hidden},
+		"sign-in without an app":  SignIn{Frame: f, Action: "/login"},
+		"sign-in wrong":           SignIn{Frame: f, App: exampleApp, Action: "/login", Login: "a@example.com", Problem: ProblemCredentials},
+		"sign-in too many":        SignIn{Frame: f, App: exampleApp, Action: "/login", Problem: ProblemTooMany},
+		"sign-in too many, wait":  SignIn{Frame: f, App: exampleApp, Action: "/login", Problem: ProblemTooMany, RetryAfter: 90 * time.Second},
+		"sign-in expired":         SignIn{Frame: f, App: exampleApp, Action: "/login", Problem: ProblemExpired},
+		"consent":                 Consent{Frame: f, App: exampleApp, UserName: "Hanako", UserEmail: "h@example.com", New: []Scope{low, write, broad}, Action: "/consent", Hidden: hidden},
+		"consent to more":         Consent{Frame: f, App: exampleApp, UserEmail: "h@example.com", New: []Scope{write}, Granted: []Scope{low, write}, Action: "/consent", AtMost: 165 * 24 * time.Hour},
+		"consent to nothing new":  Consent{Frame: f, App: exampleApp, UserName: "Hanako", Granted: []Scope{low}, Action: "/consent", AtMost: 12 * time.Hour, UnusedFor: 10 * time.Minute},
+		"consent, bare local app": Consent{Frame: f, App: App{ClientName: "x", RedirectURI: "http://localhost:3000/"}, UserName: "Hanako", New: []Scope{low}, Action: "/consent"},
+		"landing":                 Landing{Frame: f},
+		"signed out":              SignedOut{Frame: f},
+		"signed out, back to app": SignedOut{Frame: f, ClientName: "My OAuth App", ReturnURI: "https://my-app.example.com/"},
+		"error with everything":   Error{Frame: f, Reason: ReasonUnavailable, Code: "temporarily_unavailable", Developer: "storage", RequestID: "r-1", RetryAfter: time.Second},
+	}
+	for _, r := range Reasons {
+		m["error "+string(r)] = Error{Frame: f, Reason: r, RequestID: "r-1"}
+	}
+	return m
+}
+
+func get(s *Set, p Page) *httptest.ResponseRecorder {
+	w := httptest.NewRecorder()
+	s.Render(w, http.StatusOK, p)
+	return w
+}
+
+func parse(t *testing.T, body []byte) *html.Node {
+	t.Helper()
+	doc, err := html.Parse(bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return doc
+}
+
+func attr(n *html.Node, name string) (string, bool) {
+	for _, a := range n.Attr {
+		if a.Key == name {
+			return a.Val, true
+		}
+	}
+	return "", false
+}
+
+func has(n *html.Node, name, value string) bool {
+	v, ok := attr(n, name)
+	return ok && v == value
+}
+
+// elements are those with one of the tags, in document order; all without tags.
+func elements(doc *html.Node, tags ...string) []*html.Node {
+	var out []*html.Node
+	for n := range doc.Descendants() {
+		if n.Type != html.ElementNode {
+			continue
+		}
+		if len(tags) == 0 {
+			out = append(out, n)
+		}
+		for _, tag := range tags {
+			if n.Data == tag {
+				out = append(out, n)
+			}
+		}
+	}
+	return out
+}
+
+// words is the text inside n, with white space folded.
+func words(n *html.Node) string {
+	var b strings.Builder
+	for c := range n.Descendants() {
+		if c.Type == html.TextNode {
+			b.WriteString(c.Data)
+		}
+	}
+	return strings.Join(strings.Fields(b.String()), " ")
+}
+
+func TestEveryPageIsAccessible(t *testing.T) {
+	s := newSet(t, "https://id.example.com")
+	for _, lang := range Languages {
+		f := Frame{Lang: lang, English: "/x?ui_locales=en", Japanese: "/x?ui_locales=ja"}
+		for name, page := range everyPage(f) {
+			t.Run(lang.String()+"/"+name, func(t *testing.T) {
+				doc := parse(t, get(s, page).Body.Bytes())
+				checkDocument(t, doc, lang)
+				checkForms(t, doc)
+				checkReferences(t, doc)
+			})
+		}
+	}
+}
+
+func checkDocument(t *testing.T, doc *html.Node, lang language.Tag) {
+	root := elements(doc, "html")[0]
+	if !has(root, "lang", lang.String()) {
+		t.Errorf("html has no lang %s", lang)
+	}
+	if title := elements(doc, "title"); len(title) != 1 || strings.HasPrefix(words(title[0]), "·") {
+		t.Errorf("no title of its own")
+	}
+	if n := len(elements(doc, "main")); n != 1 {
+		t.Errorf("%d main landmarks", n)
+	}
+	level := 0
+	for _, h := range elements(doc, "h1", "h2", "h3", "h4") {
+		l := int(h.Data[1] - '0')
+		if l > level+1 || (l == 1) != (level == 0) {
+			t.Errorf("%s %q after h%d", h.Data, words(h), level)
+		}
+		if words(h) == "" {
+			t.Errorf("empty %s", h.Data)
+		}
+		level = l
+	}
+	if level == 0 {
+		t.Error("no heading")
+	}
+	for _, n := range elements(doc) {
+		switch n.Data {
+		case "script", "style", "iframe", "object", "embed", "base":
+			t.Errorf("<%s> on a page", n.Data)
+		case "img":
+			if _, ok := attr(n, "alt"); !ok {
+				t.Error("img without alt")
+			}
+		case "svg":
+			if !has(n, "aria-hidden", "true") {
+				t.Error("decoration is not hidden from screen readers")
+			}
+		case "a", "button":
+			if words(n) == "" {
+				t.Errorf("%s without text", n.Data)
+			}
+			if has(n, "target", "_blank") && !has(n, "rel", "noopener noreferrer") {
+				t.Error("new tab without noopener noreferrer")
+			}
+		}
+		for _, a := range n.Attr {
+			if a.Key == "style" || strings.HasPrefix(a.Key, "on") {
+				t.Errorf("attribute %s, which the policy forbids", a.Key)
+			}
+			if strings.Contains(a.Val, "ZgotmplZ") {
+				t.Errorf("%s of %s was refused by html/template", a.Key, n.Data)
+			}
+		}
+	}
+}
+
+func checkForms(t *testing.T, doc *html.Node) {
+	labels := map[string]string{}
+	for _, l := range elements(doc, "label") {
+		id, _ := attr(l, "for")
+		labels[id] = words(l)
+	}
+	for _, in := range elements(doc, "input") {
+		id, _ := attr(in, "id")
+		if !has(in, "type", "hidden") && labels[id] == "" {
+			t.Errorf("input %q has no label", id)
+		}
+	}
+	for _, f := range elements(doc, "form") {
+		if !has(f, "method", "post") {
+			t.Error("form does not post")
+		}
+	}
+}
+
+func checkReferences(t *testing.T, doc *html.Node) {
+	ids := map[string]bool{}
+	for _, n := range elements(doc) {
+		if id, ok := attr(n, "id"); ok {
+			if ids[id] {
+				t.Errorf("id %q twice", id)
+			}
+			ids[id] = true
+		}
+	}
+	for _, n := range elements(doc) {
+		for _, key := range []string{"aria-describedby", "aria-labelledby", "for", "form"} {
+			if v, ok := attr(n, key); ok && !ids[v] {
+				t.Errorf("%s=%q points nowhere", key, v)
+			}
+		}
+	}
+}
+
+func TestSignInForm(t *testing.T) {
+	s := newSet(t, "https://id.example.com")
+	doc := parse(t, get(s, SignIn{App: exampleApp, Action: "/login?x=1&y=2", Hidden: []Field{{"csrf", `"><b>`}}, Login: "h@example.com", Problem: ProblemCredentials}).Body.Bytes())
+	form := elements(doc, "form")[0]
+	if !has(form, "action", "/login?x=1&y=2") {
+		t.Errorf("form attributes %v", form.Attr)
+	}
+	got := map[string]*html.Node{}
+	for _, in := range elements(form, "input") {
+		name, _ := attr(in, "name")
+		got[name] = in
+	}
+	for name, want := range map[string]map[string]string{
+		"csrf":        {"type": "hidden", "value": `"><b>`},
+		FieldLogin:    {"value": "h@example.com", "autocomplete": "username", "aria-describedby": "problem", "aria-invalid": "true"},
+		FieldPassword: {"type": "password", "autocomplete": "current-password", "aria-describedby": "problem", "aria-invalid": "true"},
+	} {
+		in := got[name]
+		if in == nil {
+			t.Errorf("no field %s", name)
+			continue
+		}
+		for k, v := range want {
+			if !has(in, k, v) {
+				t.Errorf("%s: %s is not %q: %v", name, k, v, in.Attr)
+			}
+		}
+	}
+	if _, ok := attr(got[FieldPassword], "value"); ok {
+		t.Error("a password is sent back")
+	}
+	for _, n := range elements(doc, "div") {
+		if has(n, "id", "problem") && has(n, "role", "alert") {
+			return
+		}
+	}
+	t.Error("the problem is not announced")
+}
+
+func TestConsentIsHonest(t *testing.T) {
+	s := newSet(t, "https://id.example.com")
+	doc := parse(t, get(s, Consent{
+		App: exampleApp, UserName: "Hanako", UserEmail: "h@example.com",
+		New:     []Scope{{"runs:write", "Start runs", RiskWrite}, {"odd", "Odd thing", Risk("unheard of")}},
+		Granted: []Scope{{"threads:read", "Read threads", RiskLow}},
+		Hidden:  []Field{{"csrf", "c1"}},
+	}).Body.Bytes())
+
+	text := words(doc)
+	for _, want := range []string{
+		"My OAuth App", "my-app.example.com", "chosen by the app’s developer", "Hanako", "h@example.com",
+		"Start runs", "Makes changes", "Odd thing", "Wide access", "already allowed", "Read threads",
+		"If you allow", "If you deny", "take it back",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the page does not say %q", want)
+		}
+	}
+
+	form := elements(doc, "form")[0]
+	decisions := map[string]string{}
+	for _, b := range elements(form, "button") {
+		if has(b, "name", FieldDecision) {
+			v, _ := attr(b, "value")
+			decisions[v] = words(b)
+		}
+	}
+	for _, d := range []string{DecisionAllow, DecisionDeny, DecisionSwitch} {
+		if decisions[d] == "" {
+			t.Errorf("no button for %q", d)
+		}
+	}
+
+	links := map[string]bool{}
+	for _, a := range elements(form, "a") {
+		href, _ := attr(a, "href")
+		links[href] = true
+	}
+	if !links[exampleApp.TosURI] || !links[exampleApp.PolicyURI] {
+		t.Errorf("terms or privacy policy missing in %v", links)
+	}
+	lists := elements(form, "ul")
+	if len(lists) != 3 || len(elements(lists[0], "li")) != 2 || len(elements(lists[1], "li")) != 1 {
+		t.Error("new and granted scopes are not apart")
+	}
+}
+
+func TestErrorPageSaysWhatToPassOn(t *testing.T) {
+	s := newSet(t, "https://id.example.com")
+	w := get(s, Error{Reason: ReasonUnauthorizedClient, Developer: "https://evil.example is not registered", RequestID: "req-7"})
+	text := words(parse(t, w.Body.Bytes()))
+	for _, want := range []string{"unauthorized_client", "https://evil.example is not registered", "req-7", "redirectUris"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the page does not say %q", want)
+		}
+	}
+	if got := get(s, Error{Reason: ReasonTooMany, RetryAfter: 1500 * time.Millisecond}).Header().Get("Retry-After"); got != "2" {
+		t.Errorf("Retry-After %q", got)
+	}
+}
+
+func TestLandingLeadsToDiscovery(t *testing.T) {
+	for issuer, want := range map[string][]string{
+		"https://id.example.com":      {"https://id.example.com/.well-known/openid-configuration", "https://id.example.com/.well-known/oauth-authorization-server"},
+		"https://example.com/tenant/": {"https://example.com/tenant/.well-known/openid-configuration", "https://example.com/.well-known/oauth-authorization-server/tenant"},
+	} {
+		links := map[string]bool{}
+		for _, a := range elements(parse(t, get(newSet(t, issuer), Landing{}).Body.Bytes()), "a") {
+			href, _ := attr(a, "href")
+			links[href] = true
+		}
+		for _, w := range want {
+			if !links[w] {
+				t.Errorf("%s: no link to %s in %v", issuer, w, links)
+			}
+		}
+	}
+}
+
+func TestLanguageSwitch(t *testing.T) {
+	s := newSet(t, "https://id.example.com")
+	doc := parse(t, get(s, Landing{Frame{Lang: language.Japanese, English: "/?ui_locales=en", Japanese: "/?ui_locales=ja"}}).Body.Bytes())
+	nav := elements(doc, "nav")[0]
+	for _, a := range elements(nav, "a") {
+		if has(a, "hreflang", "ja") != has(a, "aria-current", "true") {
+			t.Errorf("wrong language is marked: %v", a.Attr)
+		}
+	}
+	if n := len(elements(parse(t, get(s, Landing{}).Body.Bytes()), "nav")); n != 0 {
+		t.Error("a switch that leads nowhere")
+	}
+}
+
+func TestFaultOfATemplateLeavesNoHalfPage(t *testing.T) {
+	var log bytes.Buffer
+	s, err := New(Config{Issuer: "https://id.example.com", Log: slog.New(slog.NewTextHandler(&log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := get(s, Error{Reason: "of no known kind"})
+	if w.Code != http.StatusInternalServerError || strings.Contains(w.Body.String(), "<") {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	if !strings.Contains(log.String(), "render page") {
+		t.Errorf("log: %s", &log)
+	}
+}
+
+func TestNewRefuses(t *testing.T) {
+	for name, c := range map[string]Config{
+		"relative issuer":     {Issuer: "/x"},
+		"other scheme":        {Issuer: "ftp://example.com"},
+		"target with a break": {Issuer: "https://example.com", FormTargets: []string{"https://a; script-src *"}},
+	} {
+		if _, err := New(c); err == nil {
+			t.Errorf("%s: taken", name)
+		}
+	}
+}

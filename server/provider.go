@@ -1,0 +1,462 @@
+package server
+
+import (
+	"context"
+	"crypto"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/zitadel/oidc/v3/pkg/oidc"
+	"github.com/zitadel/oidc/v3/pkg/op"
+
+	"github.com/warifu/warifu/storage"
+)
+
+// provider is the op.Server of zitadel/oidc: the library parses a request and calls one method here.
+type provider struct {
+	op.UnimplementedServer
+	*Server
+}
+
+// client is a [storage.Client] as the library wants to see it, after it has authenticated. It keeps the secret that was
+// shown, to check it again should the client's record change meanwhile.
+type client struct {
+	*storage.Client
+	secret   string
+	secretID string // empty for a public client
+}
+
+func (c *client) GetID() string                       { return c.ID }
+func (c *client) RedirectURIs() []string              { return c.Client.RedirectURIs }
+func (c *client) PostLogoutRedirectURIs() []string    { return c.Client.PostLogoutRedirectURIs }
+func (c *client) ApplicationType() op.ApplicationType { return op.ApplicationTypeWeb }
+func (c *client) ResponseTypes() []oidc.ResponseType {
+	return []oidc.ResponseType{oidc.ResponseTypeCode}
+}
+func (c *client) GrantTypes() []oidc.GrantType         { return grantTypes }
+func (c *client) LoginURL(string) string               { return "" }
+func (c *client) AccessTokenType() op.AccessTokenType  { return op.AccessTokenTypeJWT }
+func (c *client) IDTokenLifetime() time.Duration       { return 0 }
+func (c *client) DevMode() bool                        { return false }
+func (c *client) IsScopeAllowed(string) bool           { return false }
+func (c *client) IDTokenUserinfoClaimsAssertion() bool { return false }
+func (c *client) ClockSkew() time.Duration             { return 0 }
+func (c *client) RestrictAdditionalIdTokenScopes() func([]string) []string {
+	return func(scopes []string) []string { return scopes }
+}
+func (c *client) RestrictAdditionalAccessTokenScopes() func([]string) []string {
+	return func(scopes []string) []string { return scopes }
+}
+
+func (c *client) AuthMethod() oidc.AuthMethod {
+	if c.Public {
+		return oidc.AuthMethodNone
+	}
+	return oidc.AuthMethodBasic
+}
+
+var grantTypes = []oidc.GrantType{oidc.GrantTypeCode, oidc.GrantTypeRefreshToken}
+
+// Health and Ready are served by our own routes.
+
+// Discovery is the metadata of RFC 8414 and OpenID Connect Discovery 1.0.
+func (p *provider) Discovery(context.Context, *op.Request[struct{}]) (*op.Response, error) {
+	return op.NewResponse(p.metadata()), nil
+}
+
+// Keys is the JWK Set (RFC 7517 section 5): every key that signs, will sign next, or signed what may still be valid.
+func (p *provider) Keys(context.Context, *op.Request[struct{}]) (*op.Response, error) {
+	set := jose.JSONWebKeySet{Keys: []jose.JSONWebKey{}}
+	for _, use := range []string{storage.UseRS256, storage.UseES256} {
+		for _, k := range p.store.Keys(use) {
+			set.Keys = append(set.Keys, jose.JSONWebKey{Key: publicKey(k), KeyID: k.Name(), Algorithm: use, Use: "sig"})
+		}
+	}
+	return op.NewResponse(set), nil
+}
+
+func publicKey(k *storage.Key) crypto.PublicKey {
+	return k.Private.(crypto.Signer).Public()
+}
+
+// VerifyClient authenticates a client by its secret, or takes a public one that shows none (RFC 6749 section 2.3). That a secret
+// was used is noted in memory; a rotation waits for it.
+func (p *provider) VerifyClient(ctx context.Context, r *op.Request[op.ClientCredentials]) (op.Client, error) {
+	id, secret := r.Data.ClientID, r.Data.ClientSecret
+	c, err := p.store.Client(ctx, id)
+	if err != nil && !errors.Is(err, storage.ErrNotFound) {
+		return nil, p.unavailable(ctx, "reading a client", err)
+	}
+	known, refused := authenticate(c, secret)
+	if refused != nil && c.Active() && !c.Public {
+		// The secret may have been rotated a moment ago, and memory not have heard of it.
+		current, err := p.store.ClientWith(ctx, id, secret)
+		if err != nil {
+			return nil, p.unavailable(ctx, "reading a client", err)
+		}
+		if current != nil {
+			known, refused = authenticate(current, secret)
+		}
+	}
+	if refused != nil {
+		return nil, refused
+	}
+	if known.secretID != "" {
+		p.store.NoteUse(id, known.secretID)
+	}
+	return known, nil
+}
+
+// authenticate takes the same time for an unknown client (nil) as for a wrong secret.
+func authenticate(c *storage.Client, secret string) (*client, error) {
+	secretID := c.SecretID(secret)
+	right := secretID != ""
+	if c.Active() && c.Public {
+		right = secret == ""
+	}
+	if !c.Active() || !right {
+		return nil, invalidClient()
+	}
+	return &client{Client: c, secret: secret, secretID: secretID}, nil
+}
+
+// changes is how often a request is decided anew because client or user changed while it was decided.
+const changes = 4
+
+// CodeExchange redeems an authorization code (RFC 6749 section 4.1.3): one transaction.
+func (p *provider) CodeExchange(ctx context.Context, r *op.ClientRequest[oidc.AccessTokenRequest]) (*op.Response, error) {
+	c := r.Client.(*client)
+	now := p.now()
+	var code authCode
+	if err := p.open(storage.SealCode, r.Data.Code, &code); errors.Is(err, storage.ErrNotFound) {
+		return nil, invalidGrant("the authorization code is invalid")
+	} else if err != nil {
+		return nil, p.unavailable(ctx, "opening a code", err)
+	}
+	// None of these burns the code: it stays good for the client that it was issued to.
+	switch {
+	case code.Client != c.ID:
+		return nil, invalidGrant("the authorization code was issued to another client")
+	case r.Data.RedirectURI != omitted && r.Data.RedirectURI != code.RedirectURI:
+		return nil, invalidGrant("redirect_uri is not the one of the authorization request")
+	case code.Challenge == "" && (c.Public || r.Data.CodeVerifier != ""):
+		return nil, invalidGrant("code_verifier was sent, but the authorization request had no code_challenge")
+	case code.Challenge != "" && r.Data.CodeVerifier == "":
+		return nil, invalidGrant("code_verifier is missing")
+	case code.Challenge != "" && (!validVerifier(r.Data.CodeVerifier) || !verifyPKCE(code.Challenge, r.Data.CodeVerifier)):
+		return nil, invalidGrant("code_verifier does not match the code_challenge")
+	}
+	grant := storage.Grant{
+		ID: code.Grant, ClientID: c.ID, UserID: code.User, AuthTime: time.UnixMilli(code.AuthTime).UTC(),
+		CreatedAt: now.UTC(), ExpiresAt: now.Add(p.life.RefreshAbsolute).UTC(),
+	}
+	refresh := refreshToken{
+		Grant: code.Grant, Generation: 1, Client: c.ID, User: code.User, UserRevision: code.UserRevision,
+		AuthTime: code.AuthTime, Issued: now.UnixMilli(), Ends: grant.ExpiresAt.UnixMilli(),
+	}
+	// An expired code is refused, but a second use of one that was redeemed in its time still kills the grant.
+	if now.After(time.UnixMilli(code.Expires)) {
+		return nil, p.lateCode(ctx, code)
+	}
+	for range changes {
+		// The redirect URI, too, may have gone since: at another replica, before this one has heard of it.
+		if !storage.MatchRedirectURI(c.Client.RedirectURIs, code.RedirectURI) {
+			return nil, invalidGrant("the redirect URI of the authorization request is not registered any more")
+		}
+		grant.Scopes = p.offered(c.Client, code.Scopes)
+		if len(grant.Scopes) == 0 {
+			return nil, invalidGrant("the app may not ask for these scopes any more")
+		}
+		refresh.Scopes = grant.Scopes
+		openid := len(within([]string{scopeOpenID}, grant.Scopes)) == 1
+		signing := p.signAhead(refresh, grant.Scopes, openid, code.Nonce)
+		err := p.store.CreateGrant(ctx, grant, refresh.expires(p.life), c.Revision, refresh.UserRevision)
+		var stale *storage.StaleError
+		switch {
+		case err == nil:
+			return p.tokens(ctx, refresh, grant.Scopes, signing)
+		case errors.Is(err, storage.ErrReplayed):
+			p.log.WarnContext(ctx, "authorization code used twice: its grant was revoked", "client", c.ID, "grant", code.Grant)
+			return nil, invalidGrant("the authorization code was used before; everything issued from it is revoked")
+		case errors.As(err, &stale):
+			if c, refresh.UserRevision, err = p.decideAnew(c, stale); err != nil {
+				return nil, err
+			}
+		default:
+			return nil, p.unavailable(ctx, "redeeming a code", err)
+		}
+	}
+	return nil, p.unavailable(ctx, "redeeming a code", storage.ErrConflict)
+}
+
+// lateCode answers a code that has expired. If it was redeemed in its time, this is a replay, and its grant dies.
+func (p *provider) lateCode(ctx context.Context, code authCode) error {
+	killed, err := p.store.KillGrant(ctx, code.Client, code.Grant, storage.AuditEntry{
+		Actor: storage.ClientActor(code.Client), Action: storage.AuditGrantReplayed, Reason: "code replayed"})
+	if err != nil {
+		return p.unavailable(ctx, "redeeming a code", err)
+	}
+	if killed {
+		p.log.WarnContext(ctx, "authorization code used twice: its grant was revoked", "client", code.Client, "grant", code.Grant)
+	}
+	return invalidGrant("the authorization code has expired")
+}
+
+// tokens answers with the tokens of a grant that is stored.
+func (p *provider) tokens(ctx context.Context, refresh refreshToken, scopes []string, signing func() (signed, error)) (*op.Response, error) {
+	reply, err := p.reply(refresh, scopes, signing)
+	if err != nil {
+		return nil, p.unavailable(ctx, "issuing tokens", err)
+	}
+	return op.NewResponse(reply), nil
+}
+
+// decideAnew checks the records that came back in the place of those that were used.
+func (p *provider) decideAnew(c *client, stale *storage.StaleError) (*client, int64, error) {
+	if stale.Client == nil {
+		p.store.Forget(c.ID)
+	}
+	again, err := authenticate(stale.Client, c.secret)
+	if err != nil {
+		return nil, 0, err
+	}
+	if !stale.User.Active() {
+		return nil, 0, invalidGrant("the user's account was disabled or removed")
+	}
+	return again, stale.User.Revision, nil
+}
+
+// RefreshToken rotates a refresh token (RFC 6749 section 6, RFC 9700 section 4.14.2): one transaction.
+func (p *provider) RefreshToken(ctx context.Context, r *op.ClientRequest[oidc.RefreshTokenRequest]) (*op.Response, error) {
+	c := r.Client.(*client)
+	now := p.now()
+	var token refreshToken
+	if err := p.open(storage.SealRefresh, r.Data.RefreshToken, &token); errors.Is(err, storage.ErrNotFound) {
+		return nil, invalidGrant("the refresh token is invalid")
+	} else if err != nil {
+		return nil, p.unavailable(ctx, "opening a refresh token", err)
+	}
+	switch {
+	case token.Client != c.ID:
+		return nil, invalidGrant("the refresh token was issued to another client")
+	case now.After(token.expires(p.life)):
+		return nil, invalidGrant("the refresh token has expired")
+	}
+	asked := token.Scopes
+	if param := r.Form.Get("scope"); param != "" {
+		asked = parseScopes(param)
+		if len(without(asked, token.Scopes)) > 0 {
+			return nil, fail(http.StatusBadRequest, string(oidc.InvalidScope), "scope asks for more than was granted")
+		}
+	}
+	ref := storage.GrantRef{ClientID: c.ID, GrantID: token.Grant, UserID: token.User, Generation: token.Generation}
+	next := token
+	next.Issued = now.UnixMilli()
+	for range changes {
+		scopes := p.offered(c.Client, asked)
+		if len(scopes) == 0 {
+			return nil, invalidGrant("the app may not ask for these scopes any more")
+		}
+		signing := p.signAhead(next, scopes, false, "")
+		rotation, err := p.store.RotateGrant(ctx, ref, next.expires(p.life), p.life.RefreshReuse, c.Revision, next.UserRevision)
+		var stale *storage.StaleError
+		switch {
+		case err == nil:
+			next.Generation, next.Issued = rotation.Generation, rotation.At.UnixMilli()
+			return p.tokens(ctx, next, scopes, signing)
+		case errors.Is(err, storage.ErrReplayed):
+			p.log.WarnContext(ctx, "refresh token used twice: its grant was revoked", "client", c.ID, "grant", token.Grant)
+			return nil, invalidGrant("the refresh token was used before; everything issued from it is revoked")
+		case errors.Is(err, storage.ErrNotFound):
+			return nil, invalidGrant("the refresh token was revoked")
+		case errors.As(err, &stale):
+			if c, next.UserRevision, err = p.decideAnew(c, stale); err != nil {
+				return nil, err
+			}
+		default:
+			return nil, p.unavailable(ctx, "refreshing", err)
+		}
+	}
+	return nil, p.unavailable(ctx, "refreshing", storage.ErrConflict)
+}
+
+// introspection is the reply of RFC 7662 section 2.2.
+type introspection struct {
+	Active    bool   `json:"active"`
+	Scope     string `json:"scope,omitempty"`
+	ClientID  string `json:"client_id,omitempty"`
+	Username  string `json:"username,omitempty"`
+	TokenType string `json:"token_type,omitempty"`
+	Expires   int64  `json:"exp,omitempty"`
+	IssuedAt  int64  `json:"iat,omitempty"`
+	Subject   string `json:"sub,omitempty"`
+	Audience  string `json:"aud,omitempty"`
+	Issuer    string `json:"iss,omitempty"`
+	ID        string `json:"jti,omitempty"`
+}
+
+// Introspect says whether a token of the calling client is good (RFC 7662): at most one read. A token of somebody else is
+// not active, whatever it is.
+func (p *provider) Introspect(ctx context.Context, r *op.Request[op.IntrospectionRequest]) (*op.Response, error) {
+	c, err := p.VerifyClient(ctx, &op.Request[op.ClientCredentials]{Data: r.Data.ClientCredentials})
+	if err != nil {
+		return nil, err
+	}
+	if c.AuthMethod() == oidc.AuthMethodNone {
+		return nil, invalidClient()
+	}
+	reply, err := p.introspect(ctx, c.GetID(), r.Data.IntrospectionRequest.Token)
+	if err != nil && !verdict(err) {
+		return nil, p.unavailable(ctx, "introspecting", err)
+	}
+	if err != nil {
+		reply = introspection{}
+	}
+	return op.NewResponse(reply), nil
+}
+
+func (p *provider) introspect(ctx context.Context, clientID, token string) (introspection, error) {
+	if strings.HasPrefix(token, string(storage.SealRefresh)) {
+		return p.introspectRefresh(ctx, clientID, token)
+	}
+	claims, err := p.verifyAccess(token)
+	if err != nil {
+		return introspection{}, err
+	}
+	if claims.ClientID != clientID {
+		return introspection{}, storage.ErrNotFound
+	}
+	view, err := p.liveGrant(ctx, clientID, claims.grant(), claims.Subject)
+	if err != nil {
+		return introspection{}, err
+	}
+	return introspection{
+		Active: true, Scope: claims.Scope, ClientID: clientID, Username: view.User.login(), TokenType: "Bearer",
+		Expires: claims.Expires, IssuedAt: claims.IssuedAt, Subject: claims.Subject, Audience: claims.Audience,
+		Issuer: claims.Issuer, ID: claims.ID,
+	}, nil
+}
+
+func (p *provider) introspectRefresh(ctx context.Context, clientID, sealed string) (introspection, error) {
+	var token refreshToken
+	if err := p.open(storage.SealRefresh, sealed, &token); err != nil {
+		return introspection{}, err
+	}
+	expires := token.expires(p.life)
+	if token.Client != clientID || !p.now().Before(expires) {
+		return introspection{}, storage.ErrNotFound
+	}
+	view, err := p.liveGrant(ctx, clientID, token.Grant, token.User)
+	if err != nil {
+		return introspection{}, err
+	}
+	if view.Generation != token.Generation {
+		return introspection{}, storage.ErrNotFound
+	}
+	return introspection{
+		Active: true, Scope: joined(token.Scopes), ClientID: clientID, Username: view.User.login(),
+		Expires: expires.Unix(), IssuedAt: token.Issued / 1000, Subject: token.User, Issuer: p.cfg.Issuer,
+	}, nil
+}
+
+// grantView is a live grant with its active user.
+type grantView struct {
+	storage.GrantView
+	User activeUser
+}
+
+type activeUser struct{ *storage.User }
+
+// login is the name under which people know the account.
+func (u activeUser) login() string {
+	if u.Username != "" {
+		return u.Username
+	}
+	return u.Email
+}
+
+// liveGrant reads a grant whose tokens are good: it lives and its user is active. Otherwise [storage.ErrNotFound].
+func (p *provider) liveGrant(ctx context.Context, clientID, grantID, userID string) (grantView, error) {
+	view, err := p.store.Grant(ctx, clientID, grantID, userID)
+	if err != nil {
+		return grantView{}, err
+	}
+	if !view.User.Active() || view.Grant.UserID != userID {
+		return grantView{}, storage.ErrNotFound
+	}
+	return grantView{view, activeUser{view.User}}, nil
+}
+
+// userinfo are the claims of OpenID Connect Core 1.0 section 5.1 that scopes ask for (section 5.4).
+type userinfo struct {
+	Subject           string `json:"sub"`
+	Name              string `json:"name,omitempty"`
+	PreferredUsername string `json:"preferred_username,omitempty"`
+	UpdatedAt         int64  `json:"updated_at,omitempty"`
+	Email             string `json:"email,omitempty"`
+	EmailVerified     *bool  `json:"email_verified,omitempty"`
+}
+
+// UserInfo is the userinfo endpoint (OpenID Connect Core 1.0 section 5.3): at most one read.
+func (p *provider) UserInfo(ctx context.Context, r *op.Request[oidc.UserInfoRequest]) (*op.Response, error) {
+	bad := fail(http.StatusUnauthorized, codeInvalidToken, "the access token is invalid, expired or revoked")
+	claims, err := p.verifyAccess(r.Data.AccessToken)
+	if err != nil {
+		return nil, bad
+	}
+	scopes := parseScopes(claims.Scope)
+	if len(within([]string{scopeOpenID}, scopes)) == 0 {
+		return nil, fail(http.StatusForbidden, codeInsufficientScope, "userinfo needs the scope openid")
+	}
+	if _, err := p.store.Client(ctx, claims.ClientID); errors.Is(err, storage.ErrNotFound) {
+		return nil, bad
+	} else if err != nil {
+		return nil, p.unavailable(ctx, "reading a client", err)
+	}
+	view, err := p.liveGrant(ctx, claims.ClientID, claims.grant(), claims.Subject)
+	if errors.Is(err, storage.ErrNotFound) {
+		return nil, bad
+	} else if err != nil {
+		return nil, p.unavailable(ctx, "reading a grant", err)
+	}
+	u, info := view.User, userinfo{Subject: claims.Subject}
+	for _, scope := range scopes {
+		switch scope {
+		case scopeProfile:
+			info.Name, info.PreferredUsername, info.UpdatedAt = u.Name, u.Username, u.UpdatedAt.Unix()
+		case scopeEmail:
+			if u.Email != "" {
+				info.Email, info.EmailVerified = u.Email, &u.EmailVerified
+			}
+		}
+	}
+	return op.NewResponse(info), nil
+}
+
+// Revocation ends a grant by one of its tokens, access or refresh (RFC 7009): with it everything issued from it ends. A token
+// that is not good any more is revoked already.
+func (p *provider) Revocation(ctx context.Context, r *op.ClientRequest[oidc.RevocationRequest]) (*op.Response, error) {
+	owner, grantID := "", ""
+	if strings.HasPrefix(r.Data.Token, string(storage.SealRefresh)) {
+		var token refreshToken
+		if err := p.open(storage.SealRefresh, r.Data.Token, &token); err == nil {
+			owner, grantID = token.Client, token.Grant
+		}
+	} else if claims, err := p.verifyAccess(r.Data.Token); err == nil {
+		owner, grantID = claims.ClientID, claims.grant()
+	}
+	if owner == "" {
+		return op.NewResponse(nil), nil
+	}
+	if owner != r.Client.GetID() {
+		return nil, invalidGrant("the token was issued to another client")
+	}
+	if _, err := p.store.KillGrant(ctx, owner, grantID, storage.AuditEntry{
+		Actor: storage.ClientActor(owner), Action: storage.AuditGrantRevoked, Reason: "revoked by the client"}); err != nil {
+		return nil, p.unavailable(ctx, "revoking", err)
+	}
+	return op.NewResponse(nil), nil
+}

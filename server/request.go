@@ -1,0 +1,297 @@
+package server
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/zitadel/oidc/v3/pkg/oidc"
+	"github.com/zitadel/oidc/v3/pkg/op"
+)
+
+// Paths below the issuer.
+const (
+	pathAuthorize  = "/oauth/authorize"
+	pathContinue   = "/oauth/continue"
+	pathSignIn     = "/oauth/signin"
+	pathConsent    = "/oauth/consent"
+	pathToken      = "/oauth/token"
+	pathUserinfo   = "/oauth/userinfo"
+	pathIntrospect = "/oauth/introspect"
+	pathRevoke     = "/oauth/revoke"
+	pathJWKS       = "/oauth/jwks"
+	pathDiscovery  = "/.well-known/openid-configuration"
+	pathMetadata   = "/.well-known/oauth-authorization-server"
+)
+
+var machinePaths = []string{pathToken, pathUserinfo, pathIntrospect, pathRevoke, pathJWKS, pathDiscovery, pathMetadata}
+
+// machines is zitadel/oidc behind our filter. The library reads parameters from the query as well as from the body, takes
+// any method, and knows nothing of JSON: what it is given has been made a plain form, with each parameter once.
+func (s *Server) machines() http.Handler {
+	engine := op.RegisterServer(&provider{Server: s}, op.Endpoints{
+		Token:         op.NewEndpoint(pathToken),
+		Introspection: op.NewEndpoint(pathIntrospect),
+		Userinfo:      op.NewEndpoint(pathUserinfo),
+		Revocation:    op.NewEndpoint(pathRevoke),
+		JwksURI:       op.NewEndpoint(pathJWKS),
+	}, op.WithServerCORSOptions(nil))
+	return s.cors(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		path := strings.TrimPrefix(r.URL.Path, s.base)
+		switch path {
+		case pathToken, pathIntrospect, pathRevoke:
+			s.filterClientRequest(w, r, path, engine)
+		case pathUserinfo:
+			s.filterUserinfo(w, r, engine)
+		default:
+			s.filterDocument(w, r, path, engine)
+		}
+	}))
+}
+
+// to hands a request to the library, under the path that it knows.
+func to(engine http.Handler, w http.ResponseWriter, r *http.Request, path string, form url.Values) {
+	inner := *r
+	inner.URL = &url.URL{Path: path}
+	inner.Form, inner.PostForm = form, form
+	engine.ServeHTTP(w, &inner)
+}
+
+// filterDocument serves what is public and the same for everybody.
+func (s *Server) filterDocument(w http.ResponseWriter, r *http.Request, path string, engine http.Handler) {
+	if !method(w, r, http.MethodGet, http.MethodHead) {
+		return
+	}
+	if path != pathJWKS {
+		path = pathDiscovery // one document under all its addresses
+	}
+	// The next signing key is published long before it signs, so caching for a while is safe.
+	w.Header().Set("Cache-Control", "public, max-age=300")
+	to(engine, w, r, path, url.Values{})
+}
+
+// filterClientRequest is for requests in which a client authenticates (RFC 6749 section 3.2.1).
+func (s *Server) filterClientRequest(w http.ResponseWriter, r *http.Request, path string, engine http.Handler) {
+	noStore(w)
+	if !method(w, r, http.MethodPost) {
+		return
+	}
+	cw := &challenged{ResponseWriter: w, challenge: `Basic realm="warifu", charset="UTF-8"`}
+	form, err := bodyForm(r)
+	if err != nil {
+		op.WriteError(cw, r, err, nil)
+		return
+	}
+	if err := checkCredentials(r, form, path); err != nil {
+		op.WriteError(cw, r, err, nil)
+		return
+	}
+	if path == pathToken && form.Get("grant_type") == string(oidc.GrantTypeCode) && !form.Has("redirect_uri") {
+		// The library insists on it; the promised flow does without (so does OAuth 2.1). See omitted.
+		withRedirect := url.Values{"redirect_uri": {omitted}}
+		for name, values := range form {
+			withRedirect[name] = values
+		}
+		form = withRedirect
+	}
+	to(engine, cw, r, path, form)
+}
+
+// omitted stands for a redirect_uri that a code exchange did not send. It can never have been registered.
+const omitted = "urn:warifu:omitted"
+
+// checkCredentials answers what the library would answer with the wrong error.
+func checkCredentials(r *http.Request, form url.Values, path string) error {
+	headers := r.Header.Values("Authorization")
+	id, secret, basic := r.BasicAuth()
+	if basic {
+		var errs [2]error
+		id, errs[0] = url.QueryUnescape(id) // RFC 6749 section 2.3.1
+		_, errs[1] = url.QueryUnescape(secret)
+		if errors.Join(errs[:]...) != nil {
+			return invalidClient()
+		}
+	}
+	switch {
+	case len(headers) > 1:
+		return invalidRequest("send one Authorization header, not two")
+	case len(headers) == 1 && !basic:
+		return invalidClient()
+	case basic && (form.Has("client_secret") || form.Has("client_assertion")):
+		return invalidRequest("use one way of client authentication, not two")
+	case basic && form.Has("client_id") && form.Get("client_id") != id:
+		return invalidRequest("client_id is not that of the client that authenticates")
+	case form.Has("client_assertion"):
+		return invalidClient()
+	case !basic && !form.Has("client_id"):
+		return invalidClient()
+	case path == pathIntrospect && !basic && !form.Has("client_secret"):
+		return invalidClient()
+	case path != pathToken && !form.Has("token"):
+		return invalidRequest("token is missing")
+	case path == pathToken && form.Has("grant_type") && !slices.Contains(grantTypes, oidc.GrantType(form.Get("grant_type"))):
+		// Of some of those the library would say that this client may not use them.
+		return fail(http.StatusBadRequest, string(oidc.UnsupportedGrantType), "grant_type must be authorization_code or refresh_token")
+	}
+	return nil
+}
+
+// filterUserinfo finds the access token (RFC 6750 section 2: header or form body, once, never the query).
+func (s *Server) filterUserinfo(w http.ResponseWriter, r *http.Request, engine http.Handler) {
+	noStore(w)
+	if !method(w, r, http.MethodGet, http.MethodPost) {
+		return
+	}
+	form := url.Values{}
+	if r.Method == http.MethodPost && r.Header.Get("Content-Type") != "" {
+		var err error
+		if form, err = bodyForm(r); err != nil {
+			op.WriteError(w, r, err, nil)
+			return
+		}
+	}
+	headers := r.Header.Values("Authorization")
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	inHeader := strings.EqualFold(scheme, "Bearer") && token != ""
+	cw := &challenged{ResponseWriter: w, challenge: `Bearer realm="warifu"`}
+	switch {
+	case inHeader && form.Has("access_token"), len(headers) > 1:
+		op.WriteError(cw, r, invalidRequest("send the access token once, not twice"), nil)
+		return
+	case !inHeader && !form.Has("access_token"):
+		// RFC 6750 section 3.1: no error code for a request that did not even try.
+		cw.WriteHeader(http.StatusUnauthorized)
+		return
+	}
+	cw.bearer = true
+	to(engine, cw, r, pathUserinfo, form)
+}
+
+// challenged adds the WWW-Authenticate header that a 401 must have (RFC 9110 section 11.6.1).
+type challenged struct {
+	http.ResponseWriter
+	challenge string
+	bearer    bool // name the error in the challenge, as RFC 6750 section 3 wants
+}
+
+func (c *challenged) WriteHeader(status int) {
+	switch {
+	case status == http.StatusUnauthorized && c.bearer:
+		c.Header().Set("WWW-Authenticate", c.challenge+`, error="`+codeInvalidToken+`"`)
+	case status == http.StatusForbidden && c.bearer:
+		c.Header().Set("WWW-Authenticate", c.challenge+`, error="`+codeInsufficientScope+`", scope="`+scopeOpenID+`"`)
+	case status == http.StatusUnauthorized:
+		c.Header().Set("WWW-Authenticate", c.challenge)
+	case status == http.StatusServiceUnavailable:
+		c.Header().Set("Retry-After", "2")
+	}
+	c.ResponseWriter.WriteHeader(status)
+}
+
+// noStore is for everything that holds or judges a token (RFC 6749 section 5.1).
+func noStore(w http.ResponseWriter) {
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Pragma", "no-cache")
+}
+
+// method answers 405 to all methods but those.
+func method(w http.ResponseWriter, r *http.Request, methods ...string) bool {
+	for _, m := range methods {
+		if r.Method == m {
+			return true
+		}
+	}
+	w.Header().Set("Allow", strings.Join(methods, ", "))
+	op.WriteError(w, r, op.NewStatusError(
+		oidc.ErrInvalidRequest().WithDescription("use %s", strings.Join(methods, " or ")), http.StatusMethodNotAllowed), nil)
+	return false
+}
+
+// bodyForm reads the parameters of a request from its body: a form, or a JSON object of strings. Parameters without a value
+// count as omitted; one that comes twice, or in the query, makes the request invalid (RFC 6749 section 3.2).
+func bodyForm(r *http.Request) (url.Values, error) {
+	if r.URL.RawQuery != "" {
+		return nil, invalidRequest("send parameters in the body, not in the query")
+	}
+	contentType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil {
+		contentType = ""
+	}
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		var tooLarge *http.MaxBytesError
+		if errors.As(err, &tooLarge) {
+			return nil, fail(http.StatusRequestEntityTooLarge, string(oidc.InvalidRequest), "the body is larger than 64 KiB")
+		}
+		return nil, invalidRequest("the body could not be read")
+	}
+	var form url.Values
+	switch contentType {
+	case "application/x-www-form-urlencoded":
+		if form, err = url.ParseQuery(string(body)); err != nil {
+			return nil, invalidRequest("the body is not a well-formed form")
+		}
+	case "application/json":
+		if form, err = jsonForm(body); err != nil {
+			return nil, err
+		}
+	default:
+		return nil, invalidRequest("Content-Type must be application/x-www-form-urlencoded or application/json")
+	}
+	return onceEach(form)
+}
+
+// onceEach drops parameters without a value and refuses those that come more than once.
+func onceEach(form url.Values) (url.Values, error) {
+	for name, values := range form {
+		if len(values) > 1 {
+			return nil, invalidRequest("a parameter comes more than once")
+		}
+		if !utf8.ValidString(name) || !utf8.ValidString(values[0]) || strings.ContainsRune(values[0], 0) {
+			return nil, invalidRequest("a parameter is not text")
+		}
+		if values[0] == "" {
+			delete(form, name)
+		}
+	}
+	return form, nil
+}
+
+// jsonForm reads one flat JSON object of strings, each name once.
+func jsonForm(body []byte) (url.Values, error) {
+	bad := invalidRequest("the body must be one JSON object whose values are strings")
+	dec := json.NewDecoder(bytes.NewReader(body))
+	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
+		return nil, bad
+	}
+	form := url.Values{}
+	for dec.More() {
+		name, err := dec.Token()
+		if err != nil {
+			return nil, bad
+		}
+		value, err := dec.Token()
+		if err != nil {
+			return nil, bad
+		}
+		text, ok := value.(string)
+		if !ok {
+			return nil, bad
+		}
+		form.Add(name.(string), text)
+	}
+	if t, err := dec.Token(); err != nil || t != json.Delim('}') {
+		return nil, bad
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, bad
+	}
+	return form, nil
+}

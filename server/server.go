@@ -1,0 +1,253 @@
+// Package server is the OpenID provider: the protocol endpoints, sign-in and consent, and the admin API.
+//
+// # The two halves
+//
+// What machines call (token, introspection, revocation, userinfo, keys, discovery) runs on zitadel/oidc: [provider]
+// implements its op.Server, and a filter in front of it (request.go) lets only well-formed requests through. What browsers see
+// (authorize, sign-in, consent) is ours from end to end: package zitadel/oidc binds a request to no browser.
+//
+//	request ─ middleware ─┬─ /oauth/token … ─ filter ─ zitadel/oidc ─ provider ─ storage
+//	                      └─ /oauth/authorize ─ AuthRequest ─ next() ─ page or redirect
+//
+// # From authorize to tokens
+//
+// Nothing that a browser does before it has signed in writes to storage, or reads from it. A pending authorization request
+// travels through the pages as a sealed string, bound to the browser by a cookie; one pure function, [next], decides from
+// (request, who is signed in, what they allowed) whether to ask for sign-in, for consent, or to answer. An authorization code
+// is a sealed string as well: issuing it writes nothing, redeeming it is one transaction. So is a refresh. Access tokens are
+// JWTs (RFC 9068) whose jti begins with the id of their grant: introspection and userinfo ask storage for that grant.
+//
+// Memory may lag behind other replicas, so each transaction of a grant compares the revisions of client and user on which
+// this package decided; on a mismatch it decides anew, on the records that came back.
+//
+// A client may have two secrets, and either authenticates it. One that was ended at once may still pass at a replica that has
+// not heard of it, for as long as that takes; but the transaction of a grant compares the client's revision, so it gets no token.
+//
+// # Faults
+//
+// Only the sentinels of package storage are verdicts. Any other error of it is a fault: status 503, never a statement about
+// a token, a code or a client. A fault before etcd has acted leaves code or refresh token as good as before. When etcd has
+// acted and only its answer was lost, they are used: trying again is a replay, and ends the grant, unless a reuse interval
+// hands out the successor of the refresh token again. OAuth errors are made in this package alone; an internal text never reaches anyone.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"path"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/warifu/warifu/server/connector"
+	"github.com/warifu/warifu/server/pages"
+	"github.com/warifu/warifu/storage"
+)
+
+// Lifetimes are how long things last.
+type Lifetimes struct {
+	AccessToken time.Duration
+	IDToken     time.Duration
+	Code        time.Duration // at most 60 s is wise, RFC 6749 section 4.1.2
+	AuthRequest time.Duration // from authorize until sign-in and consent are done
+	Session     time.Duration // of a browser's sign-in
+	// RefreshIdle ends a refresh token that is not used; RefreshAbsolute ends its family, used or not.
+	RefreshIdle     time.Duration
+	RefreshAbsolute time.Duration
+	// RefreshReuse is how long a used refresh token gives the same successor again; 0 never.
+	RefreshReuse time.Duration
+	// SigningKeys and SealingKeys are how long a key signs or seals before the next one does.
+	SigningKeys time.Duration
+	SealingKeys time.Duration
+}
+
+// DefaultLifetimes are what a configuration that says nothing gets.
+func DefaultLifetimes() Lifetimes {
+	const day = 24 * time.Hour
+	return Lifetimes{
+		AccessToken: time.Hour, IDToken: time.Hour, Code: time.Minute, AuthRequest: time.Hour, Session: day,
+		RefreshIdle: 90 * day, RefreshAbsolute: 165 * day, SigningKeys: 30 * day, SealingKeys: 30 * day,
+	}
+}
+
+// Config is what a [Server] is built of.
+type Config struct {
+	// Issuer is the public address, https or on loopback http, with a path or without, never with a slash at its end.
+	Issuer string
+	Store  *storage.Store
+	// Passwords signs people in; nil leaves nobody who could.
+	Passwords connector.Password
+	Scopes    []Scope
+	Lifetimes Lifetimes
+	// AllowedOrigins of browser apps that may call the endpoints that machines call (CORS); "*" is any.
+	AllowedOrigins []string
+	Logger         *slog.Logger
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+}
+
+// Server serves everything below the issuer's address.
+type Server struct {
+	cfg     Config
+	issuer  *url.URL
+	base    string // path of the issuer, without a slash at its end
+	store   *storage.Store
+	log     *slog.Logger
+	now     func() time.Time
+	life    Lifetimes
+	scopes  catalogue
+	pages   *pages.Set
+	signers signers
+	handler http.Handler
+}
+
+// New makes the keys that are needed first and returns a Server that is ready.
+func New(ctx context.Context, cfg Config) (*Server, error) {
+	issuer, err := parseIssuer(cfg.Issuer)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Lifetimes.Code > maxCode {
+		// Longer than that, a code could outlive the tombstone of its grant.
+		return nil, fmt.Errorf("codes may last %s at the most", maxCode)
+	}
+	scopes, err := newCatalogue(cfg.Scopes)
+	if err != nil {
+		return nil, err
+	}
+	set, err := pages.New(pages.Config{Issuer: cfg.Issuer, Log: cfg.Logger})
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{
+		cfg: cfg, issuer: issuer, base: issuer.EscapedPath(), store: cfg.Store, log: cfg.Logger,
+		now: cfg.Now, life: cfg.Lifetimes, scopes: scopes, pages: set,
+	}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	if err := s.store.RotateKeys(ctx, true, s.keySchedules()...); err != nil {
+		return nil, err
+	}
+	s.handler = s.routes()
+	return s, nil
+}
+
+// maxCode is far below the life of tombstones in storage.
+const maxCode = 10 * time.Minute
+
+func parseIssuer(raw string) (*url.URL, error) {
+	u, err := url.Parse(raw)
+	switch {
+	case err != nil, u.Host == "", u.Opaque != "":
+		return nil, fmt.Errorf("issuer %q is not an absolute URL", raw)
+	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || u.User != nil:
+		return nil, fmt.Errorf("issuer %q must not have user info, a query or a fragment", raw)
+	case strings.HasSuffix(raw, "/"):
+		return nil, fmt.Errorf("issuer %q must not end with a slash", raw)
+	case u.Path != "" && (path.Clean(u.Path) != u.Path || strings.ContainsFunc(u.Path, notInIssuerPath)):
+		return nil, fmt.Errorf("issuer %q must have a path of letters, digits and -._~ only, with single slashes", raw)
+	case u.Scheme != "https" && (u.Scheme != "http" || !loopback(u.Hostname())):
+		return nil, fmt.Errorf("issuer %q must be https (http only on loopback)", raw)
+	}
+	return u, nil
+}
+
+// notInIssuerPath is what would be written in more than one way, or mean something to a router.
+func notInIssuerPath(r rune) bool {
+	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("/-._~", r)
+}
+
+func loopback(host string) bool { return host == "localhost" || host == "127.0.0.1" || host == "::1" }
+
+func (s *Server) keySchedules() []storage.KeySchedule {
+	const skew = 5 * time.Minute
+	return []storage.KeySchedule{
+		{Use: storage.UseSeal, Period: s.life.SealingKeys, Overlap: s.life.RefreshAbsolute + skew},
+		{Use: storage.UseES256, Period: s.life.SigningKeys, Overlap: s.life.AccessToken + skew},
+		{Use: storage.UseRS256, Period: s.life.SigningKeys, Overlap: s.life.IDToken + skew},
+	}
+}
+
+// Run keeps keys rotating and secrets sealed under the newest encryption key, and writes when client secrets were used, until ctx
+// ends.
+func (s *Server) Run(ctx context.Context) error {
+	var uses sync.WaitGroup
+	defer uses.Wait()
+	uses.Go(func() { s.store.WriteUses(ctx) })
+	if err := s.store.Reseal(ctx); err != nil && ctx.Err() == nil {
+		s.log.Error("sealing secrets under the newest encryption key", "error", err)
+	}
+	tick := time.NewTicker(time.Minute)
+	defer tick.Stop()
+	for {
+		if err := s.store.RotateKeys(ctx, false, s.keySchedules()...); err != nil && ctx.Err() == nil {
+			s.log.Error("rotating keys", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// ServeHTTP is the public side. The issuer's path is part of the request's path.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
+
+// endpoint is a path below the issuer as a URL.
+func (s *Server) endpoint(path string) string { return s.cfg.Issuer + path }
+
+func (s *Server) routes() http.Handler {
+	mux := http.NewServeMux()
+	handle := func(methods, path string, h http.HandlerFunc) {
+		for method := range strings.SplitSeq(methods, " ") {
+			mux.HandleFunc(method+" "+s.base+path, h)
+		}
+	}
+	// For browsers.
+	handle("GET POST", pathAuthorize, s.authorize)
+	handle("GET", pathContinue, s.resume)
+	handle("POST", pathSignIn, s.sameOrigin(s.signIn))
+	handle("POST", pathConsent, s.sameOrigin(s.consent))
+	mux.Handle("GET "+s.pages.AssetsPath(), s.pages.Assets())
+	handle("GET", "/{$}", s.landing)
+
+	// For machines. They share one policy for browser apps of other origins.
+	machines := s.machines()
+	for _, path := range machinePaths {
+		mux.Handle(s.base+path, machines)
+	}
+	// RFC 8414 section 3.1 puts the well-known part before the issuer's path.
+	if s.base != "" {
+		for _, path := range []string{pathDiscovery, pathMetadata} {
+			mux.Handle(path+s.base, machines)
+		}
+	}
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
+	mux.HandleFunc("GET /readyz", s.ready)
+	mux.HandleFunc("/", s.notFound)
+	return s.middleware(mux)
+}
+
+// ready is whether storage answers with a quorum.
+func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
+	defer cancel()
+	if err := s.store.Ping(ctx); err != nil {
+		s.log.WarnContext(r.Context(), "not ready", "error", err)
+		http.Error(w, "storage does not answer", http.StatusServiceUnavailable)
+		return
+	}
+	_, _ = w.Write([]byte("ready\n"))
+}
+
+// verdict says whether an error of storage is about the record, rather than a fault.
+func verdict(err error) bool {
+	var stale *storage.StaleError
+	return errors.Is(err, storage.ErrNotFound) || errors.Is(err, storage.ErrReplayed) || errors.As(err, &stale)
+}

@@ -1,0 +1,293 @@
+package server
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+
+	"github.com/warifu/warifu/storage"
+)
+
+// authCode is what an authorization code holds, sealed. Times are Unix milliseconds.
+type authCode struct {
+	Grant        string   `json:"g"` // the grant that redeeming it creates
+	Client       string   `json:"c"`
+	User         string   `json:"u"`
+	UserRevision int64    `json:"r"`
+	RedirectURI  string   `json:"d"`
+	Scopes       []string `json:"s"`
+	Nonce        string   `json:"n,omitempty"`
+	Challenge    string   `json:"p,omitempty"` // PKCE, always S256
+	AuthTime     int64    `json:"a"`
+	Expires      int64    `json:"x"`
+}
+
+// refreshToken is what a refresh token holds, sealed. Times are Unix milliseconds.
+type refreshToken struct {
+	Grant        string   `json:"g"`
+	Generation   int64    `json:"n"`
+	Client       string   `json:"c"`
+	User         string   `json:"u"`
+	UserRevision int64    `json:"r"`
+	Scopes       []string `json:"s"` // of the grant
+	AuthTime     int64    `json:"a"`
+	Issued       int64    `json:"i"`
+	Ends         int64    `json:"e"` // of the grant
+}
+
+// expires is when the token ends if it is not used.
+func (t refreshToken) expires(life Lifetimes) time.Time {
+	return earlier(time.UnixMilli(t.Issued).Add(life.RefreshIdle), time.UnixMilli(t.Ends))
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+func (s *Server) seal(t storage.SealType, v any) (string, error) {
+	plain, err := plainJSON(v)
+	if err != nil {
+		return "", fmt.Errorf("seal: %w", err)
+	}
+	return s.store.Seal(t, plain)
+}
+
+// plainJSON leaves <, > and & as they are: six bytes in the place of one would make a long state too long for a URL.
+func plainJSON(v any) ([]byte, error) {
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(out.Bytes(), []byte("\n")), nil
+}
+
+// open reads a sealed string; anything that this server did not seal as that type is [storage.ErrNotFound].
+func (s *Server) open(t storage.SealType, sealed string, v any) error {
+	plain, err := s.store.Open(t, sealed)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(plain, v); err != nil {
+		return fmt.Errorf("open sealed string: %w", err)
+	}
+	return nil
+}
+
+// sealRefresh seals the same token to the same string, so that a reuse interval hands out the very same successor.
+func (s *Server) sealRefresh(t refreshToken) (string, error) {
+	plain, err := json.Marshal(t)
+	if err != nil {
+		return "", fmt.Errorf("seal: %w", err)
+	}
+	return s.store.SealFixed(storage.SealRefresh, plain)
+}
+
+// accessClaims are the claims of an access token (RFC 9068 section 2.2).
+type accessClaims struct {
+	Issuer   string `json:"iss"`
+	Subject  string `json:"sub"`
+	Audience string `json:"aud"`
+	Expires  int64  `json:"exp"`
+	IssuedAt int64  `json:"iat"`
+	ID       string `json:"jti"` // the grant's id, a dot, and random
+	ClientID string `json:"client_id"`
+	Scope    string `json:"scope"`
+	AuthTime int64  `json:"auth_time"`
+}
+
+// grant is the id of the grant that the token belongs to.
+func (c accessClaims) grant() string {
+	id, _, _ := strings.Cut(c.ID, ".")
+	return id
+}
+
+// idClaims are the claims of an ID token (OpenID Connect Core 1.0 section 2).
+type idClaims struct {
+	Issuer   string `json:"iss"`
+	Subject  string `json:"sub"`
+	Audience string `json:"aud"`
+	Expires  int64  `json:"exp"`
+	IssuedAt int64  `json:"iat"`
+	AuthTime int64  `json:"auth_time"`
+	Nonce    string `json:"nonce,omitempty"`
+	AtHash   string `json:"at_hash"`
+}
+
+// Types of JWTs, their typ header: one type is never taken for another (RFC 8725 section 3.11).
+const (
+	typAccess = "at+jwt" // RFC 9068 section 2.1
+	typID     = "JWT"
+)
+
+// signers makes one signer for each key and type.
+type signers struct{ made sync.Map }
+
+func (c *signers) of(k *storage.Key, alg jose.SignatureAlgorithm, typ string) (jose.Signer, error) {
+	id := k.Name() + " " + typ
+	if signer, ok := c.made.Load(id); ok {
+		return signer.(jose.Signer), nil
+	}
+	signer, err := jose.NewSigner(
+		jose.SigningKey{Algorithm: alg, Key: jose.JSONWebKey{Key: k.Private, KeyID: k.Name()}},
+		(&jose.SignerOptions{}).WithType(jose.ContentType(typ)))
+	if err != nil {
+		return nil, fmt.Errorf("make signer: %w", err)
+	}
+	c.made.Store(id, signer)
+	return signer, nil
+}
+
+func (s *Server) sign(use, typ string, claims any) (string, error) {
+	k, err := s.store.SigningKey(use)
+	if err != nil {
+		return "", err
+	}
+	signer, err := s.signers.of(k, jose.SignatureAlgorithm(use), typ)
+	if err != nil {
+		return "", err
+	}
+	payload, err := json.Marshal(claims)
+	if err != nil {
+		return "", fmt.Errorf("sign: %w", err)
+	}
+	// Not through package jwt, which would take the claims apart and put them together again.
+	signed, err := signer.Sign(payload)
+	if err != nil {
+		return "", fmt.Errorf("sign: %w", err)
+	}
+	return signed.CompactSerialize()
+}
+
+// maxJWT is longer than any token that we sign.
+const maxJWT = 8 << 10
+
+var errNotOurs = fmt.Errorf("access token: %w", storage.ErrNotFound)
+
+// verifyAccess checks an access token without asking storage. The algorithm, the type and the key are ours to choose: the
+// token's header only says which of our keys.
+func (s *Server) verifyAccess(token string) (accessClaims, error) {
+	var claims accessClaims
+	if len(token) > maxJWT || strings.Count(token, ".") != 2 {
+		return claims, errNotOurs
+	}
+	parsed, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.ES256})
+	if err != nil || len(parsed.Headers) != 1 {
+		return claims, errNotOurs
+	}
+	header := parsed.Headers[0]
+	if typ, _ := header.ExtraHeaders[jose.HeaderType].(string); typ != typAccess {
+		return claims, errNotOurs
+	}
+	i := slices.IndexFunc(s.store.Keys(storage.UseES256), func(k *storage.Key) bool { return k.Name() == header.KeyID })
+	if i < 0 {
+		return claims, errNotOurs
+	}
+	public := publicKey(s.store.Keys(storage.UseES256)[i])
+	if err := parsed.Claims(public, &claims); err != nil || claims.Issuer != s.cfg.Issuer || !s.now().Before(time.Unix(claims.Expires, 0)) {
+		return claims, errNotOurs
+	}
+	return claims, nil
+}
+
+// issued is the token reply of RFC 6749 section 5.1.
+type issued struct {
+	AccessToken  string `json:"access_token"`
+	TokenType    string `json:"token_type"`
+	ExpiresIn    int64  `json:"expires_in"` // seconds
+	RefreshToken string `json:"refresh_token"`
+	Scope        string `json:"scope"`
+	IDToken      string `json:"id_token,omitempty"`
+}
+
+// signed are the JWTs of a reply.
+type signed struct{ access, id string }
+
+// signAhead begins to sign and gives the function that waits for it: signing takes about as long as storing, and both fit on
+// two cores. Who owes an ID token says so: signing RSA costs more than all the rest, so nobody gets one who did not ask.
+func (s *Server) signAhead(refresh refreshToken, scopes []string, withID bool, nonce string) func() (signed, error) {
+	var out signed
+	var err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if out.access, err = s.accessToken(refresh, scopes); err == nil && withID {
+			out.id, err = s.idToken(refresh, nonce, out.access)
+		}
+	}()
+	return func() (signed, error) {
+		<-done
+		return out, err
+	}
+}
+
+func (s *Server) accessToken(refresh refreshToken, scopes []string) (string, error) {
+	now := s.now()
+	return s.sign(storage.UseES256, typAccess, accessClaims{
+		Issuer: s.cfg.Issuer, Subject: refresh.User, Audience: s.cfg.Issuer,
+		Expires: now.Add(s.life.AccessToken).Unix(), IssuedAt: now.Unix(),
+		ID: refresh.Grant + "." + randomHex(8), ClientID: refresh.Client,
+		Scope: joined(scopes), AuthTime: refresh.AuthTime / 1000,
+	})
+}
+
+func (s *Server) idToken(refresh refreshToken, nonce, accessToken string) (string, error) {
+	now := s.now()
+	half := sha256.Sum256([]byte(accessToken)) // RS256: SHA-256, its left half (OpenID Connect Core 1.0 section 3.1.3.6)
+	return s.sign(storage.UseRS256, typID, idClaims{
+		Issuer: s.cfg.Issuer, Subject: refresh.User, Audience: refresh.Client,
+		Expires: now.Add(s.life.IDToken).Unix(), IssuedAt: now.Unix(), AuthTime: refresh.AuthTime / 1000,
+		Nonce: nonce, AtHash: base64.RawURLEncoding.EncodeToString(half[:16]),
+	})
+}
+
+// reply is the answer of the token endpoint, once the grant stands as refresh says.
+func (s *Server) reply(refresh refreshToken, scopes []string, wait func() (signed, error)) (issued, error) {
+	sealed, err := s.sealRefresh(refresh)
+	if err != nil {
+		return issued{}, err
+	}
+	jwts, err := wait()
+	if err != nil {
+		return issued{}, err
+	}
+	return issued{
+		AccessToken: jwts.access, TokenType: "Bearer", ExpiresIn: int64(s.life.AccessToken / time.Second),
+		RefreshToken: sealed, Scope: joined(scopes), IDToken: jwts.id,
+	}, nil
+}
+
+// verifyPKCE compares a verifier with its S256 challenge (RFC 7636 section 4.6).
+func verifyPKCE(challenge, verifier string) bool {
+	sum := sha256.Sum256([]byte(verifier))
+	return subtle.ConstantTimeCompare([]byte(base64.RawURLEncoding.EncodeToString(sum[:])), []byte(challenge)) == 1
+}
+
+// validVerifier is the syntax of RFC 7636 section 4.1: 43 to 128 unreserved characters.
+func validVerifier(verifier string) bool {
+	return len(verifier) >= 43 && len(verifier) <= 128 && !strings.ContainsFunc(verifier, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("-._~", r)
+	})
+}
+
+func randomHex(bytes int) string {
+	b := make([]byte, bytes)
+	_, _ = rand.Read(b) // never fails: crypto/rand ends the process instead
+	return hex.EncodeToString(b)
+}
