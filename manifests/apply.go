@@ -1,0 +1,322 @@
+package manifests
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+
+	"github.com/warifu/warifu/plugins"
+	"github.com/warifu/warifu/storage"
+)
+
+// tries bounds how often a transaction is made again because a delivery moved on meanwhile: the loop only writes a few
+// states for each push, so this is not reached by a store that works.
+const tries = 50
+
+// Apply makes a plan true: client, release record and outbox change in one transaction, and the loop of [Deployer.Run]
+// delivers, in this process or another, now or after a restart. An app that is registered already keeps its client id and
+// secret. A plan without changes writes no release, but has every target observed and repaired.
+//
+// [storage.ErrConflict]: the app changed after it was planned, and nothing was written. [ErrDeleting]: it is going away.
+func (d *Deployer) Apply(ctx context.Context, p *Plan) error {
+	if p.wanted == nil {
+		return fmt.Errorf("apply %s: the plan was not made by this server", p.App)
+	}
+	// Made once: when the transaction is tried again, it is still the same client.
+	fresh := storage.NewClientID(p.App)
+	for range tries {
+		view, err := d.store.App(ctx, p.App)
+		if err != nil {
+			return fmt.Errorf("apply %s: %w", p.App, err)
+		}
+		if view.App != nil && view.App.Deleting {
+			return deleting(p.App)
+		}
+		if revisionsOf(view) != p.Revisions {
+			return fmt.Errorf("apply %s: somebody applied or deleted it after this plan was made, so nothing was done; plan again: %w",
+				p.App, storage.ErrConflict)
+		}
+		if p.Changed {
+			release, err := d.release(p, view, fresh)
+			if err != nil {
+				return fmt.Errorf("apply %s: %w", p.App, err)
+			}
+			release.Audit = append(release.Audit, storage.AuditEntry{Action: storage.AuditApply, App: p.App,
+				Detail: fmt.Sprintf("%s, %s", p.Version, count(len(p.Changes), "change", "changes"))})
+			err = d.store.CommitRelease(ctx, release)
+			if errors.Is(err, storage.ErrConflict) {
+				continue // a delivery moved on, or the app did: the revisions tell
+			}
+			if err != nil {
+				return fmt.Errorf("apply %s: %w", p.App, err)
+			}
+			d.log.InfoContext(ctx, "app applied", "app", p.App, "version", p.Version, "client", release.App.ClientID,
+				"generation", release.App.Generation, "deliveries", len(release.Deliveries))
+		}
+		if !p.Changed {
+			if err := d.store.Record(ctx, storage.AuditEntry{Action: storage.AuditApply, App: p.App, Detail: p.Version + ", no changes"}); err != nil {
+				return fmt.Errorf("apply %s: %w", p.App, err)
+			}
+		}
+		err = d.ask(ctx, p.App)
+		if err != nil && p.Changed {
+			// The release stands. What was delivered before is observed now and then anyway.
+			d.log.WarnContext(ctx, "targets that did not change are not observed now", "app", p.App, "error", err)
+			return nil
+		}
+		return err
+	}
+	return fmt.Errorf("apply %s: its deliveries change too fast: %w", p.App, storage.ErrConflict)
+}
+
+// release is what a plan makes of an app as it is now.
+func (d *Deployer) release(p *Plan, view storage.AppView, freshID string) (storage.Release, error) {
+	w, now := p.wanted, d.now().UTC()
+	r := storage.Release{App: storage.App{
+		Name: p.App, Version: p.Version, Manifest: w.manifest, Source: p.Source, Applied: now,
+		AutoEnv: w.doc.App.Spec.OAuth != nil && w.doc.App.Spec.OAuth.AutoEnv,
+		Targets: targetsOf(w.doc.App),
+	}}
+	if view.App != nil {
+		r.App.Revision, r.App.Generation = view.App.Revision, view.App.Generation
+	}
+	client := d.client(w.client, view.Client, p.App, freshID)
+	switch {
+	case client == nil && view.Client != nil:
+		r.RemoveClient = view.Client.ID
+	case client != nil && (view.Client == nil || w.clientChanged || len(client.Secrets) != len(view.Client.Secrets)):
+		r.Client = client
+	}
+	if client != nil {
+		r.App.ClientID = client.ID
+	}
+	creds, err := d.credentials(client)
+	if err != nil {
+		return r, err
+	}
+	generation := nextGeneration(view)
+	for _, t := range w.targets {
+		env := creds.resolve(t.Env)
+		x := deliveryOf(view.Deliveries, targetOf(t.Target))
+		if x != nil && !x.Remove && maps.Equal(d.deliveredEnv(x), env) {
+			continue
+		}
+		next := d.wish(x, p.App, targetOf(t.Target), generation)
+		next.Digest = plugins.Digest(d.store.DigestKey(), env)
+		if err := d.store.SealEnv(&next, env); err != nil {
+			return r, err
+		}
+		r.Deliveries = append(r.Deliveries, next)
+	}
+	for _, x := range view.Deliveries {
+		if !x.Remove && !w.has(x.Target) {
+			r.Deliveries = append(r.Deliveries, d.removal(x, generation))
+		}
+	}
+	if len(r.Deliveries) > 0 {
+		r.App.Generation = generation
+	}
+	return r, nil
+}
+
+// client is the record of a wanted registration: the one that is there, changed, or a new one.
+func (d *Deployer) client(want *plugins.Registration, was *storage.Client, app, freshID string) *storage.Client {
+	if want == nil {
+		return nil
+	}
+	now := d.now().UTC()
+	c := storage.Client{ID: freshID, CreatedAt: now}
+	if was != nil {
+		c = *was
+	}
+	c.App, c.Name, c.Public, c.Scopes = app, want.ClientName, want.Public, want.Scopes
+	c.RedirectURIs, c.PostLogoutRedirectURIs = want.RedirectURIs, want.PostLogoutRedirectURIs
+	c.LogoURI, c.TosURI, c.PolicyURI = want.LogoURI, want.TOSURI, want.PolicyURI
+	c.UpdatedAt = now
+	if c.Public {
+		c.Secrets = nil
+	} else if len(c.Secrets) == 0 {
+		secret, _ := d.store.NewClientSecret(c.ID) // the value is opened where env needs it
+		c.Secrets = []storage.ClientSecret{secret}
+	}
+	return &c
+}
+
+// nextGeneration is beyond every generation of the app so far. A delivery may be ahead of the app's own counter, when its
+// target was found with a generation that this store does not know.
+func nextGeneration(view storage.AppView) int64 {
+	var last int64
+	if view.App != nil {
+		last = view.App.Generation
+	}
+	for _, x := range view.Deliveries {
+		last = max(last, x.Generation)
+	}
+	return last + 1
+}
+
+// wish is a delivery that starts anew. It keeps what belongs to the target (runtime, what it accepted and serves) and the
+// claim of a replica that may be pushing the generation before: nobody else pushes until that ends.
+func (d *Deployer) wish(was *storage.Delivery, app string, target storage.Target, generation int64) storage.Delivery {
+	x := storage.Delivery{App: app, Target: target}
+	if was != nil {
+		x = *was
+	}
+	x.Generation, x.Remove, x.Digest, x.Sealed = generation, false, "", nil
+	d.afresh(&x)
+	return x
+}
+
+// removal takes away what was delivered.
+func (d *Deployer) removal(was *storage.Delivery, generation int64) storage.Delivery {
+	x := d.wish(was, was.App, was.Target, generation)
+	x.Remove = true
+	return x
+}
+
+// afresh forgets what failed so far.
+func (d *Deployer) afresh(x *storage.Delivery) {
+	now := d.now().UTC()
+	x.State, x.Attempts, x.Error, x.Remedy = storage.DeliveryPending, 0, "", ""
+	x.NextAttempt, x.Since, x.UpdatedAt, x.Unreached = now, now, now, false
+}
+
+// Retry has all deliveries of an app tried again now, also those that are degraded. Those that are ready are observed, and
+// repaired if need be. [storage.ErrNotFound]: there is no such app.
+func (d *Deployer) Retry(ctx context.Context, app string) error {
+	view, err := d.store.App(ctx, app)
+	if err != nil {
+		return fmt.Errorf("retry %s: %w", app, err)
+	}
+	if view.App == nil {
+		return fmt.Errorf("retry %s: %w", app, storage.ErrNotFound)
+	}
+	if err := d.store.Record(ctx, storage.AuditEntry{Action: storage.AuditRetry, App: app}); err != nil {
+		return fmt.Errorf("retry %s: %w", app, err)
+	}
+	return d.ask(ctx, app)
+}
+
+// ask puts every delivery that is at rest back to pending. It is a wish in the store, so it reaches whichever replica
+// delivers. A target that has what it should is found so by an observation, and nothing is rolled out again.
+func (d *Deployer) ask(ctx context.Context, app string) error {
+	asked := make(map[place]bool)
+	for range tries {
+		view, err := d.store.App(ctx, app)
+		if err != nil {
+			return fmt.Errorf("repair %s: %w", app, err)
+		}
+		again := false
+		for _, x := range view.Deliveries {
+			if asked[placeOf(x)] || x.State == storage.DeliveryRolling || x.State == storage.DeliveryPending && x.Attempts == 0 {
+				continue // under way already
+			}
+			next := *x
+			d.afresh(&next)
+			_, err := d.store.UpdateDelivery(ctx, next)
+			switch {
+			case errors.Is(err, storage.ErrConflict):
+				again = true
+			case err != nil:
+				return fmt.Errorf("repair %s: %w", app, err)
+			default:
+				asked[placeOf(x)] = true
+			}
+		}
+		if !again {
+			return nil
+		}
+	}
+	return fmt.Errorf("repair %s: its deliveries change too fast: %w", app, storage.ErrConflict)
+}
+
+// Delete starts to delete an app: in one transaction its client is disabled, all its grants end, and its targets are to lose
+// their env. The loop of [Deployer.Run] takes the env away and then removes client and app, also after a restart. Deleting
+// again tries again what failed. [storage.ErrNotFound]: there is no such app.
+func (d *Deployer) Delete(ctx context.Context, app string) error {
+	for range tries {
+		view, err := d.store.App(ctx, app)
+		if err != nil {
+			return fmt.Errorf("delete %s: %w", app, err)
+		}
+		if view.App == nil {
+			return fmt.Errorf("delete %s: %w", app, storage.ErrNotFound)
+		}
+		if view.App.Deleting {
+			if err := d.ask(ctx, app); err != nil {
+				return err
+			}
+		} else {
+			generation := nextGeneration(view)
+			var removals []storage.Delivery
+			for _, x := range view.Deliveries {
+				if !x.Remove {
+					removals = append(removals, d.removal(x, generation))
+				}
+			}
+			view.App.Generation = generation
+			err := d.store.BeginDelete(ctx, view, removals, storage.AuditEntry{Action: storage.AuditDelete, App: app,
+				Detail: count(len(removals), "target loses its env", "targets lose their env")})
+			if errors.Is(err, storage.ErrConflict) {
+				continue
+			}
+			if err != nil {
+				return fmt.Errorf("delete %s: %w", app, err)
+			}
+			d.log.InfoContext(ctx, "app is being deleted", "app", app, "removals", len(removals))
+		}
+		if _, err := d.store.FinishDelete(ctx, app); err != nil {
+			return fmt.Errorf("delete %s: %w", app, err)
+		}
+		return nil
+	}
+	return fmt.Errorf("delete %s: its deliveries change too fast: %w", app, storage.ErrConflict)
+}
+
+// Settle waits until every delivery of an app is ready or has failed, and gives them as they are then; those of an app that
+// is deleted are gone. It ends early with ctx.
+func (d *Deployer) Settle(ctx context.Context, app string) ([]*storage.Delivery, error) {
+	watchCtx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	changed := d.store.WatchDeliveries(watchCtx)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("settle %s: %w", app, ctx.Err())
+		case <-changed:
+		}
+		view, err := d.store.App(ctx, app)
+		if err != nil {
+			return nil, fmt.Errorf("settle %s: %w", app, err)
+		}
+		if !settled(view.Deliveries) {
+			continue
+		}
+		if view.App != nil && view.App.Deleting {
+			// The loop does this as well; here it makes sure that the app is gone when its caller looks.
+			if _, err := d.store.FinishDelete(ctx, app); err != nil {
+				return nil, fmt.Errorf("settle %s: %w", app, err)
+			}
+		}
+		return view.Deliveries, nil
+	}
+}
+
+func settled(deliveries []*storage.Delivery) bool {
+	for _, x := range deliveries {
+		if x.State != storage.DeliveryPending && x.State != storage.DeliveryRolling {
+			continue
+		}
+		if x.Leaving && stuck(deliveryOf(deliveries, x.Target)) {
+			continue // it goes on when the runtime to which the target moves serves it
+		}
+		return false
+	}
+	return true
+}
+
+// stuck says whether a delivery has failed for now. A nil delivery has not.
+func stuck(x *storage.Delivery) bool {
+	return x != nil && !x.Remove && (x.State == storage.DeliveryFailed || x.State == storage.DeliveryDegraded)
+}

@@ -1,0 +1,71 @@
+package manifests
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+)
+
+// errAsking: a runtime is being asked which kinds it serves; the answer comes.
+var errAsking = errors.New("the runtimes are being asked")
+
+// unserved says why a delivery has no runtime, and what to do about it.
+type unserved struct {
+	message, remedy string
+	// again is when to look again; zero: only another configuration helps.
+	again time.Time
+}
+
+func (e *unserved) Error() string { return e.message }
+
+// catalog knows which runtime serves which kind of target. A runtime is asked when that is first of interest, so plugins
+// that nobody needs are not started.
+type catalog struct {
+	d      *Deployer
+	learnt chan struct{} // a runtime has answered
+	asking sync.WaitGroup
+
+	mu      sync.Mutex // owns entries
+	entries []catalogEntry
+}
+
+type catalogEntry struct {
+	asking  bool
+	known   bool
+	kinds   []string // none: all
+	failed  error
+	retryAt time.Time
+	fails   int
+}
+
+func newCatalog(d *Deployer) *catalog {
+	return &catalog{d: d, learnt: make(chan struct{}, 1), entries: make([]catalogEntry, len(d.runtimes))}
+}
+
+func (c *catalog) wait() { c.asking.Wait() }
+
+// ask asks a runtime in the background. c.mu is held.
+func (c *catalog) ask(ctx context.Context, i int) {
+	if c.entries[i].asking {
+		return
+	}
+	c.entries[i].asking = true
+	c.asking.Go(func() {
+		description, err := c.d.runtimes[i].Describe(ctx)
+		c.mu.Lock()
+		e := &c.entries[i]
+		e.asking = false
+		if err == nil {
+			e.known, e.kinds, e.failed = true, description.Kinds, nil
+		} else {
+			e.fails++
+			e.failed, e.retryAt = err, c.d.now().Add(c.d.pace.backoff(e.fails))
+		}
+		c.mu.Unlock()
+		select {
+		case c.learnt <- struct{}{}:
+		default:
+		}
+	})
+}

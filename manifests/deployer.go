@@ -1,0 +1,199 @@
+package manifests
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/warifu/warifu/plugins"
+	"github.com/warifu/warifu/storage"
+)
+
+// Hook is a deploy hook: it decides what a manifest means. [*plugins.Hook] is one.
+type Hook interface {
+	// Name is what the configuration calls it.
+	Name() string
+	// Evaluate has no side effects and gives the same answer to the same request.
+	Evaluate(ctx context.Context, req plugins.EvaluateRequest) (plugins.Answer, error)
+}
+
+// Runtime carries env to where an app runs. [*plugins.Runtime] is one. Every call ends within a deadline of the runtime's
+// own; its errors are those of package plugins.
+type Runtime interface {
+	// Name is what the configuration calls it; records of deliveries hold it.
+	Name() string
+	// Describe says which kinds of targets it serves; none means all.
+	Describe(ctx context.Context) (plugins.Description, error)
+	// PushEnv is level-triggered, see service Runtime of pluginpb for the rules.
+	PushEnv(ctx context.Context, req plugins.PushRequest) (plugins.Status, error)
+	// ObserveEnv changes nothing.
+	ObserveEnv(ctx context.Context, app string, target plugins.Target) (plugins.Status, error)
+	// RemoveEnv of what is not there succeeds.
+	RemoveEnv(ctx context.Context, req plugins.RemoveRequest) error
+	// ListTargets are those that hold env of ours; an empty app means all apps.
+	ListTargets(ctx context.Context, app string) ([]plugins.AppTarget, error)
+}
+
+// DeployerOptions are what a [Deployer] is built from.
+type DeployerOptions struct {
+	Store *storage.Store
+	// Hooks are asked in this order; each sees the answer of the one before.
+	Hooks []Hook
+	// Runtimes: the first that serves a kind of target gets all targets of that kind that are not assigned.
+	Runtimes []Runtime
+	// Assignments give targets to runtimes by name; the first that fits a target counts. They are the same on all replicas.
+	Assignments []Assignment
+	// LeaveDrift shows env that was lost or changed at its target, and does not deliver it again until somebody retries.
+	LeaveDrift bool
+	// Issuer is what OAUTH_ISSUER says.
+	Issuer string
+	// Dev leaves out what matters in production only, such as the warning about loopback redirect URIs.
+	Dev bool
+	// Scopes are the names of the catalogue. What a hook registers is held against it.
+	Scopes []string
+	// Replica names this process among those that share the store. A process that takes over its predecessor's data
+	// directory should take over its name as well: it then owns the deliveries that its predecessor was pushing, and need
+	// not wait until the claims on them end. Empty: a random name.
+	Replica string
+	Logger  *slog.Logger
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+	// SecretMaxAge is the age at which a client secret is rotated by itself; 0 is never.
+	SecretMaxAge time.Duration
+	// Pace of deliveries; zero fields are defaults.
+	Pace Pace
+}
+
+// Pace says how fast and for how long deliveries are tried.
+type Pace struct {
+	// RetryMin and RetryMax bound the wait before a failed delivery is tried again. It doubles from one to the other, with
+	// jitter. 1 s and 5 min.
+	RetryMin, RetryMax time.Duration
+	// GiveUp is how long a delivery may fail, or roll, before it is degraded. 20 min.
+	GiveUp time.Duration
+	// Reconcile is how often a target that is ready is observed for drift. 10 min.
+	Reconcile time.Duration
+	// RollMin and RollMax bound the wait between two looks at a rollout. 250 ms and 5 s.
+	RollMin, RollMax time.Duration
+	// Claim is how long a replica owns a delivery that it pushes. It must be longer than the runtimes' deadlines for start,
+	// observe and push together; an attempt is cut off before its claim ends. 90 s.
+	Claim time.Duration
+	// Workers is how many calls are made to one runtime at once. 8.
+	Workers int
+}
+
+func (p Pace) withDefaults() Pace {
+	set := func(d *time.Duration, value time.Duration) {
+		if *d <= 0 {
+			*d = value
+		}
+	}
+	set(&p.RetryMin, time.Second)
+	set(&p.RetryMax, 5*time.Minute)
+	set(&p.GiveUp, 20*time.Minute)
+	set(&p.Reconcile, 10*time.Minute)
+	set(&p.RollMin, 250*time.Millisecond)
+	set(&p.RollMax, 5*time.Second)
+	set(&p.Claim, 90*time.Second)
+	if p.Workers <= 0 {
+		p.Workers = 8
+	}
+	return p
+}
+
+// Deployer plans and applies manifests ([Deployer.Plan], [Deployer.Apply], [Deployer.Delete]) and delivers env to runtimes
+// ([Deployer.Run]). It holds no state of its own but what can be learnt again: everything is in the store. It is safe for
+// concurrent use, and several may share a store.
+type Deployer struct {
+	store    *storage.Store
+	hooks    []Hook
+	runtimes []Runtime
+
+	assignments []Assignment
+	leaveDrift  bool
+
+	issuer  string
+	dev     bool
+	scopes  []string
+	replica string
+	log     *slog.Logger
+	now     func() time.Time
+	maxAge  time.Duration // of client secrets
+	pace    Pace
+}
+
+// New makes a Deployer.
+func New(opts DeployerOptions) *Deployer {
+	d := &Deployer{
+		store: opts.Store, hooks: opts.Hooks, runtimes: opts.Runtimes,
+		assignments: opts.Assignments, leaveDrift: opts.LeaveDrift,
+		issuer: opts.Issuer, dev: opts.Dev, scopes: opts.Scopes,
+		replica: opts.Replica, log: opts.Logger, now: opts.Now, maxAge: opts.SecretMaxAge, pace: opts.Pace.withDefaults(),
+	}
+	if d.replica == "" {
+		d.replica = rand.Text()
+	}
+	if d.log == nil {
+		d.log = slog.New(slog.DiscardHandler)
+	}
+	if d.now == nil {
+		d.now = time.Now
+	}
+	return d
+}
+
+// ErrDeleting: the app is being deleted, and cannot be planned or applied until that is done.
+var ErrDeleting = errors.New("is being deleted")
+
+// deleting is ErrDeleting in words.
+func deleting(app string) error {
+	return fmt.Errorf("app %s %w: it can be applied again once its env is taken away everywhere (see its deliveries)", app, ErrDeleting)
+}
+
+// credentials are what the server fills into env.
+type credentials struct {
+	clientID, clientSecret, issuer string
+}
+
+// resolve turns a hook's wish into values. They are secret.
+func (c credentials) resolve(wish map[string]plugins.EnvValue) map[string]string {
+	env := make(map[string]string, len(wish))
+	for name, value := range wish {
+		switch value.Source {
+		case plugins.SourceClientID:
+			env[name] = c.clientID
+		case plugins.SourceClientSecret:
+			env[name] = c.clientSecret
+		case plugins.SourceIssuer:
+			env[name] = c.issuer
+		default:
+			env[name] = value.Literal
+		}
+	}
+	return env
+}
+
+// credentials of a client as it is registered; a nil client gives the issuer alone.
+func (d *Deployer) credentials(c *storage.Client) (credentials, error) {
+	creds := credentials{issuer: d.issuer}
+	if c == nil {
+		return creds, nil
+	}
+	creds.clientID = c.ID
+	if len(c.Secrets) == 0 {
+		return creds, nil
+	}
+	var err error
+	creds.clientSecret, err = d.store.ClientSecretValue(c)
+	return creds, err
+}
+
+func targetOf(t plugins.Target) storage.Target { return storage.Target{Kind: t.Kind, Name: t.Name} }
+
+func pluginTarget(t storage.Target) plugins.Target { return plugins.Target{Kind: t.Kind, Name: t.Name} }
+
+// words of a target, for people: "worker web".
+func words(t storage.Target) string { return t.Kind + " " + t.Name }

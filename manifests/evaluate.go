@@ -1,0 +1,239 @@
+package manifests
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/warifu/warifu/plugins"
+	"github.com/warifu/warifu/storage"
+)
+
+const (
+	// maxTargets bounds the targets of one app, because a release is one transaction and etcd takes 128 operations in one.
+	maxTargets = 100
+	// maxTouched bounds the targets that one release adds, changes and takes away.
+	maxTouched = 118
+	// maxRelease bounds the bytes of one release: etcd takes 1.5 MiB in one request.
+	maxRelease = 1400 << 10
+)
+
+// Denial is one reason why a manifest is refused.
+type Denial struct {
+	App string `json:"app"`
+	// Hook that refuses; "warifu" when the server itself does.
+	Hook string `json:"hook"`
+	plugins.Notice
+}
+
+// String says who refuses what, why, and what to do about it.
+func (d Denial) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: %s refuses", d.App, d.Hook)
+	if d.Path != "" {
+		b.WriteString(" " + d.Path)
+	}
+	fmt.Fprintf(&b, ": %s [%s]", d.Message, d.Code)
+	if d.Remedy != "" {
+		b.WriteString("; " + d.Remedy)
+	}
+	return b.String()
+}
+
+// DeniedError is a manifest, or several, that may not be applied. Nothing was written.
+type DeniedError struct {
+	Denials []Denial
+}
+
+func (e *DeniedError) Error() string {
+	lines := make([]string, len(e.Denials))
+	for i, d := range e.Denials {
+		lines[i] = d.String()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// ourselves is the name under which the server denies.
+const ourselves = "warifu"
+
+// evaluate asks the chain of hooks what the manifest means, and holds the answer against the rules that no hook may break.
+func (d *Deployer) evaluate(ctx context.Context, doc *Document, manifest []byte, registered *plugins.Registration) (plugins.Answer, []Denial, error) {
+	if len(d.hooks) == 0 {
+		return plugins.Answer{}, nil, errors.New("no deploy hook is configured: nothing says what a manifest means")
+	}
+	app := doc.App.Metadata.Name
+	var answer plugins.Answer
+	var warnings []plugins.Notice
+	var denials []Denial
+	req := plugins.EvaluateRequest{Manifest: manifest, Registered: registered, Issuer: d.issuer, Dev: d.dev}
+	names := make([]string, len(d.hooks))
+	for i, hook := range d.hooks {
+		names[i] = hook.Name()
+		var err error
+		if answer, err = hook.Evaluate(ctx, req); err != nil {
+			return answer, nil, fmt.Errorf("evaluate %s: %w", app, err)
+		}
+		warnings = append(warnings, answer.Warnings...)
+		for _, notice := range answer.Denials {
+			denials = append(denials, Denial{App: app, Hook: "deploy hook " + hook.Name(), Notice: notice})
+		}
+		previous := answer
+		req.Previous = &previous
+	}
+	answer.Warnings = warnings
+	by := "deploy hook " + strings.Join(names, ", ")
+	for _, notice := range d.checkAnswer(doc, &answer) {
+		denials = append(denials, Denial{App: app, Hook: ourselves, Notice: plugins.Notice{
+			Code: notice.Code, Path: notice.Path,
+			Message: notice.Message + " (so answered " + by + ")",
+			Remedy:  cmp.Or(notice.Remedy, "correct the manifest, or the hook that changes it"),
+		}})
+	}
+	return answer, denials, nil
+}
+
+// checkAnswer holds what the hooks want to register against the rules of the manifest itself, so that no hook can register
+// what a manifest could not ask for.
+func (d *Deployer) checkAnswer(doc *Document, answer *plugins.Answer) []plugins.Notice {
+	var notices []plugins.Notice
+	if answer.Client != nil {
+		notices = d.checkRegistration(doc.Path, answer.Client)
+	}
+	add := func(code, path, format string, args ...any) {
+		notices = append(notices, plugins.Notice{Code: code, Path: path, Message: fmt.Sprintf(format, args...)})
+	}
+	known := targetsOf(doc.App)
+	seen := make(map[plugins.Target]bool)
+	for _, t := range answer.Targets {
+		path := targetPath(t.Target)
+		if !slices.Contains(known, targetOf(t.Target)) {
+			add("unknown_target", path, "the manifest has no %s", t.Target)
+		}
+		if seen[t.Target] {
+			add("duplicate_target", path, "%s gets its env twice", t.Target)
+		}
+		seen[t.Target] = true
+		for _, name := range slices.Sorted(maps.Keys(t.Env)) {
+			value := t.Env[name]
+			switch {
+			case !plugins.ValidEnvName(name):
+				add("env_name", path, "%q cannot be the name of a variable", name)
+			case answer.Client == nil && (value.Source == plugins.SourceClientID || value.Source == plugins.SourceClientSecret):
+				add("env_source", path, "%s wants the credentials of a client that the app does not have", name)
+			case value.Source == plugins.SourceClientSecret && answer.Client.Public:
+				add("env_source", path, "%s wants the secret of a public client, which has none", name)
+			case strings.ContainsRune(value.Literal, 0):
+				add("env_value", path, "%s has a NUL byte in its value", name)
+			}
+		}
+		own := envOf(doc.App, t.Target)
+		for _, name := range own {
+			if _, ours := t.Env[name]; ours {
+				add("env_collision", path+".env."+name, "%s is set by the manifest itself and would be replaced", name)
+			}
+		}
+	}
+	return notices
+}
+
+// checkRegistration applies the manifest's own checks to what a hook made of it.
+func (d *Deployer) checkRegistration(file string, r *plugins.Registration) []plugins.Notice {
+	c := &checker{report: &report{file: file}, opts: Options{Dev: d.dev, Scopes: d.scopes}}
+	checkClientName(c, &value{text: r.ClientName}, "spec.oauth.clientName")
+	list := func(path string, items []string, required bool, check func(*checker, *value, string)) {
+		if required && len(items) == 0 {
+			c.errorf(position{}, path, "required", "", "is empty")
+		}
+		for i, item := range items {
+			at := fmt.Sprintf("%s[%d]", path, i)
+			check(c, &value{text: item}, at)
+			if slices.Contains(items[:i], item) {
+				c.errorf(position{}, at, "duplicate", "", "is there twice")
+			}
+		}
+	}
+	list("spec.oauth.redirectUris", r.RedirectURIs, true, checkRedirectURI)
+	list("spec.oauth.scopes", r.Scopes, true, checkScope)
+	list("spec.oauth.postLogoutRedirectUris", r.PostLogoutRedirectURIs, false, checkRedirectURI)
+	for _, address := range [...]struct{ path, uri string }{
+		{"spec.oauth.metadata.logoUri", r.LogoURI},
+		{"spec.oauth.metadata.tosUri", r.TOSURI},
+		{"spec.oauth.metadata.policyUri", r.PolicyURI},
+	} {
+		if address.uri != "" {
+			checkWebAddress(c, &value{text: address.uri}, address.path)
+		}
+	}
+	var notices []plugins.Notice
+	for _, f := range c.faults.Errors() {
+		notices = append(notices, plugins.Notice{Code: strings.ReplaceAll(f.Code, "-", "_"), Path: f.Path, Message: strings.TrimPrefix(f.Message, f.Path+" ")})
+	}
+	return notices
+}
+
+// warnings are the hooks' own and those that no hook may leave out.
+func (d *Deployer) warnings(answer *plugins.Answer) []plugins.Notice {
+	warnings := answer.Warnings
+	said := func(n plugins.Notice) bool { return n.Code == "loopback_redirect" }
+	if d.dev || answer.Client == nil || slices.ContainsFunc(warnings, said) {
+		return warnings
+	}
+	for i, uri := range answer.Client.RedirectURIs {
+		if storage.IsLoopbackRedirect(uri) {
+			warnings = append(warnings, plugins.Notice{
+				Code: "loopback_redirect", Path: fmt.Sprintf("spec.oauth.redirectUris[%d]", i),
+				Message: "this redirect URI leads to the user's own machine, where any program may listen",
+				Remedy:  "remove it before production",
+			})
+		}
+	}
+	return warnings
+}
+
+// targetsOf are the targets of a manifest, sorted.
+func targetsOf(app *App) []storage.Target {
+	var targets []storage.Target
+	for _, kind := range [...]struct {
+		name    string
+		targets map[string]Target
+	}{
+		{plugins.TargetContainer, app.Spec.Containers},
+		{plugins.TargetService, app.Spec.Services},
+		{plugins.TargetWorker, app.Spec.Workers},
+	} {
+		for _, name := range slices.Sorted(maps.Keys(kind.targets)) {
+			targets = append(targets, storage.Target{Kind: kind.name, Name: name})
+		}
+	}
+	return targets
+}
+
+// envOf are the names that the manifest itself sets at a target.
+func envOf(app *App, t plugins.Target) EnvNames {
+	switch t.Kind {
+	case plugins.TargetContainer:
+		return app.Spec.Containers[t.Name].Env
+	case plugins.TargetService:
+		return app.Spec.Services[t.Name].Env
+	default:
+		return app.Spec.Workers[t.Name].Env
+	}
+}
+
+func targetPath(t plugins.Target) string { return "spec." + t.Kind + "s." + t.Name }
+
+// registrationOf is a client as hooks see it.
+func registrationOf(c *storage.Client) *plugins.Registration {
+	if c == nil {
+		return nil
+	}
+	return &plugins.Registration{
+		ClientName: c.Name, RedirectURIs: c.RedirectURIs, Scopes: c.Scopes, Public: c.Public,
+		LogoURI: c.LogoURI, TOSURI: c.TosURI, PolicyURI: c.PolicyURI,
+		PostLogoutRedirectURIs: c.PostLogoutRedirectURIs,
+	}
+}

@@ -1,0 +1,118 @@
+package manifests
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Load reads manifests from what a person names: files, directories, or "-" for stdin. Of a directory it takes
+// *.yml and *.yaml (hidden files left out, no deeper directories) and .takos/app.yml, sorted; a file named twice is read
+// once. Files that cannot be read and directories without a manifest are faults as well. As with [Parse], look at
+// [Faults.Err] before acting on the documents.
+func Load(paths []string, stdin io.Reader, opts Options) ([]*Document, Faults) {
+	var documents []*Document
+	var faults Faults
+	seen := map[string]bool{}
+	for _, path := range paths {
+		files, err := filesOf(path)
+		if err != nil {
+			faults = append(faults, unreadable(path, err))
+		}
+		for _, file := range files {
+			if clean := filepath.Clean(file); seen[clean] {
+				continue
+			} else {
+				seen[clean] = true
+			}
+			name, data, err := readFile(file, stdin)
+			if err != nil {
+				faults = append(faults, unreadable(name, err))
+				continue
+			}
+			d, f := parseFile(name, data, opts)
+			documents, faults = append(documents, d...), append(faults, f...)
+		}
+	}
+	if len(paths) == 0 {
+		faults = append(faults, unreadable("", errors.New("no file or directory to read manifests from")))
+	}
+	faults = append(faults, checkNames(documents)...)
+	faults.sort()
+	return documents, faults
+}
+
+// filesOf expands a directory to the manifests in it.
+func filesOf(path string) ([]string, error) {
+	if path == "-" {
+		return []string{path}, nil
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, reason(err)
+	}
+	if !info.IsDir() {
+		return []string{path}, nil
+	}
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return nil, reason(err)
+	}
+	var files []string
+	for _, entry := range entries {
+		name, extension := entry.Name(), filepath.Ext(entry.Name())
+		if (extension == ".yml" || extension == ".yaml") && !strings.HasPrefix(name, ".") && !entry.IsDir() {
+			files = append(files, filepath.Join(path, name))
+		}
+	}
+	hidden := filepath.Join(path, ".takos", "app.yml")
+	if _, err := os.Stat(hidden); err == nil {
+		files = append(files, hidden)
+	}
+	if len(files) == 0 {
+		return nil, errors.New("no manifest in this directory: looked for *.yml, *.yaml and .takos/app.yml")
+	}
+	slices.Sort(files)
+	return files, nil
+}
+
+// readFile reads one byte more than is allowed, for Parse to refuse, and never more.
+func readFile(path string, stdin io.Reader) (name string, data []byte, err error) {
+	if path == "-" {
+		name = "stdin"
+		if stdin == nil {
+			return name, nil, errors.New("there is no standard input")
+		}
+		data, err = io.ReadAll(io.LimitReader(stdin, maxBytes+1))
+		return name, data, reason(err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return path, nil, reason(err)
+	}
+	defer func() { _ = f.Close() }() // nothing was written
+	data, err = io.ReadAll(io.LimitReader(f, maxBytes+1))
+	return path, data, reason(err)
+}
+
+// reason takes the path out of an error, because the fault has it.
+func reason(err error) error {
+	var at *fs.PathError
+	if errors.As(err, &at) {
+		return at.Err
+	}
+	return err
+}
+
+func unreadable(path string, err error) Fault {
+	message := fmt.Sprintf("cannot be read: %v", err)
+	if path == "" {
+		path, message = "manifests", err.Error()
+	}
+	return Fault{File: path, Code: "unreadable", Message: message, Severity: SeverityError}
+}

@@ -1,0 +1,221 @@
+// Package manifests turns app.yml files into what the server keeps about apps.
+//
+// An app.yml describes one app: its name and version, the OAuth client it wants (spec.oauth), and the Workers,
+// Containers and Services that run it. Use [Load] for what a person names on a command line (files, directories,
+// standard input) and [Parse] for bytes that are already there.
+//
+// # Flow
+//
+// Bytes become documents in four steps, each of which only sees what the one before let through:
+//
+//  1. The bytes are checked and split (text.go): size, encoding, control characters, number of documents.
+//  2. Each document becomes a tree of values with positions (tree.go): depth, aliases, merge keys, duplicate keys, tags.
+//  3. The tree is held against the table of known keys (table.go) by the checker (check.go, oauth.go, redirect.go), then
+//     parts are held against each other: routes against targets, env against what is injected.
+//  4. What has no error becomes an [App].
+//
+// # From a document to an app
+//
+// A [Deployer] takes it from there. [Deployer.Plan] asks the deploy hooks what the manifest means (evaluate.go) and compares
+// the answer with the store (plan.go); it has no side effects, and no secret is in what it returns. [Deployer.Apply] commits
+// client, release record and outbox in one transaction, guarded by the revisions that the plan was made from (apply.go).
+// [Deployer.Run] is the outbox (delivery.go: what is due; attempt.go: what is done about it): it calls the runtimes until
+// each target confirms. [Watch] says when manifests on disk have changed.
+//
+// A delivery is a wish, with a generation that grows with every wish. It is
+//
+//   - pending until a runtime accepts it, rolling until every instance serves it, then ready;
+//   - failed while attempts fail: tried again from 1 s to 5 min apart, with jitter;
+//   - degraded when trying again cannot help or has not helped for 20 minutes, until somebody applies or retries; if the runtime
+//     could not be reached in all that time, until it answers.
+//
+// A target has one runtime at a time: the one that the configuration assigns, or else the one that has it, or else the first
+// that serves its kind (routing.go). When that changes, the new runtime serves the target before the old one loses its env:
+// until then a second delivery says what is still to be taken away. [Deployer.Drift] compares all of it with what is there.
+//
+// # Client secrets
+//
+// [Deployer.Rotate] gives a client a second secret, and the targets the new one, in one transaction; [Deployer.Run] ends the old
+// one, step by step (rotation.go says which). How far a rotation has come stands in a record of its own, not in the client's,
+// whose revision every grant and every plan is held against. [Deployer.Secrets] tells it, without values.
+//
+// # Invariants
+//
+//   - A secret that is replaced stays valid while a target is not ready, while a target was not looked at since the grace has
+//     passed, and while nobody has used the new one. Only an operator who calls it compromised ends it earlier.
+//   - An env that is computed, by an apply or a rotation, holds the newest secret; a client has two at the most.
+//   - Once a release is committed, its env arrives, whoever dies: at least once, and the same generation is rolled out once.
+//     After an attempt whose outcome nobody knows, the target is observed before anything is pushed again.
+//   - One replica at a time pushes to a target. It claims the delivery by a compare in etcd, and ends before its claim does.
+//     The record decides: a result is stored only if nobody has wished for something else meanwhile.
+//   - Runtimes do not wait for each other, nor do apps. What is ready is observed every 10 minutes and delivered again when it
+//     was lost, unless drift is to be left for people to see.
+//   - What changes is in the audit log with the same transaction.
+//   - The values of env are in the store, sealed, and at the target; in no plan, error, status or log.
+//   - All faults are reported at once, sorted, each with file, line and column. Nothing is decided on the first one.
+//   - The envelope (top level, metadata) and spec.oauth are strict: an unknown key is an error. Elsewhere in spec, keys
+//     that belong to the wider platform pass, and keys that nobody knows are a warning, because a manifest is shared
+//     with tools that know more than this one.
+//   - Input is hostile: size, depth, aliases and the number of faults are bounded before they cost anything, and no fault
+//     repeats the value of an env variable or of a URI, which may hold a secret.
+//   - The parser and the JSON Schema (app.schema.json, [Schema]) come from one table, so an editor and the server agree.
+package manifests
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+//go:generate go test -run=^TestSchemaIsWhatTheTableSays$ -update .
+
+// The one version and kind of manifest there is.
+const (
+	APIVersion = "takos.dev/v1alpha1"
+	Kind       = "App"
+)
+
+// DefaultInjectedEnv are the names that autoEnv sets, and that a manifest therefore must not set itself.
+var DefaultInjectedEnv = []string{"OAUTH_CLIENT_ID", "OAUTH_CLIENT_SECRET", "OAUTH_ISSUER"}
+
+// Options say what a manifest is held against.
+type Options struct {
+	// Dev allows plain http on loopback hosts in spec.oauth.metadata. Redirect URIs may be loopback either way.
+	Dev bool
+	// Scopes are the names of the server's scope catalogue. When empty, names are only checked for their syntax
+	// (RFC 6749 section 3.3), as a command without a server at hand must.
+	Scopes []string
+	// InjectedEnv are the names that autoEnv will set. Nil means [DefaultInjectedEnv].
+	InjectedEnv []string
+}
+
+// Document is one YAML document without errors.
+type Document struct {
+	App  *App
+	Path string // the file as it was named, "stdin" for standard input
+	Line int    // 1-based line of the file where the document's content begins
+	Raw  []byte // the document's own bytes, comments and leading "---" included
+
+	name *value // where metadata.name was written
+}
+
+// App is a manifest. The typed fields are those that this project acts on; [App.JSON] has all that was written.
+type App struct {
+	APIVersion string   `json:"apiVersion"`
+	Kind       string   `json:"kind"`
+	Metadata   Metadata `json:"metadata"`
+	Spec       Spec     `json:"spec"`
+
+	written json.RawMessage
+}
+
+// Metadata names the app.
+type Metadata struct {
+	Name  string `json:"name"`            // DNS label (RFC 1123), at most 63 characters
+	AppID string `json:"appId,omitempty"` // the wider platform's id, kept as it is
+}
+
+// Spec is what the app is made of. A map or list that was not written is nil.
+type Spec struct {
+	Version    string            `json:"version"` // semantic version 2.0.0
+	OAuth      *OAuth            `json:"oauth,omitempty"`
+	Workers    map[string]Target `json:"workers,omitempty"`
+	Containers map[string]Target `json:"containers,omitempty"`
+	Services   map[string]Target `json:"services,omitempty"`
+	Routes     []Route           `json:"routes,omitempty"`
+}
+
+// OAuth is the client that the app asks for.
+type OAuth struct {
+	ClientName             string         `json:"clientName"`
+	RedirectURIs           []string       `json:"redirectUris"`
+	Scopes                 []string       `json:"scopes"`
+	AutoEnv                bool           `json:"autoEnv,omitempty"` // true only when written
+	Public                 bool           `json:"public,omitempty"`  // no secret; PKCE required
+	PostLogoutRedirectURIs []string       `json:"postLogoutRedirectUris,omitempty"`
+	Metadata               ClientMetadata `json:"metadata,omitzero"`
+}
+
+// ClientMetadata is shown on the consent page. Each is an https URL, or empty.
+type ClientMetadata struct {
+	LogoURI   string `json:"logoUri,omitempty"`
+	TosURI    string `json:"tosUri,omitempty"`
+	PolicyURI string `json:"policyUri,omitempty"`
+}
+
+// Target is a worker, container or service: something with an environment.
+type Target struct {
+	Env EnvNames `json:"env,omitempty"`
+}
+
+// EnvNames are the names, sorted, that a target's own env sets. The values stay in [App.JSON].
+type EnvNames []string
+
+// Route sends requests to a target.
+type Route struct {
+	Name   string `json:"name,omitempty"`
+	Target string `json:"target"`
+	Path   string `json:"path,omitempty"`
+}
+
+// JSON returns the manifest as it was written, as a JSON object: every key, also those that this project only tolerates,
+// with aliases and merge keys resolved. Keys are sorted, so two manifests that say the same give the same bytes.
+func (a *App) JSON() ([]byte, error) {
+	if a.written != nil {
+		return bytes.Clone(a.written), nil
+	}
+	type fields App // without the methods, or this would call itself
+	written, err := json.Marshal((*fields)(a))
+	if err != nil {
+		return nil, fmt.Errorf("encode app %q: %w", a.Metadata.Name, err)
+	}
+	return written, nil
+}
+
+// MarshalJSON is [App.JSON].
+func (a *App) MarshalJSON() ([]byte, error) { return a.JSON() }
+
+// UnmarshalJSON reads what [App.JSON] gave. It does not check anything: that is [Parse]'s work, done once.
+func (a *App) UnmarshalJSON(data []byte) error {
+	type fields App
+	var read fields
+	if err := json.Unmarshal(data, &read); err != nil {
+		return fmt.Errorf("decode app: %w", err)
+	}
+	*a = App(read)
+	a.written = bytes.Clone(data)
+	return nil
+}
+
+// UnmarshalJSON takes the names from any of the spellings that are in use: a map of names to values, a list of
+// {"name": ..., "value": ...}, a list of "NAME=value".
+func (e *EnvNames) UnmarshalJSON(data []byte) error {
+	var written any
+	if err := json.Unmarshal(data, &written); err != nil {
+		return fmt.Errorf("decode env: %w", err)
+	}
+	var names EnvNames
+	switch env := written.(type) {
+	case map[string]any:
+		for name := range env {
+			names = append(names, name)
+		}
+	case []any:
+		for _, item := range env {
+			switch item := item.(type) {
+			case string:
+				name, _, _ := strings.Cut(item, "=")
+				names = append(names, name)
+			case map[string]any:
+				if name, ok := item["name"].(string); ok {
+					names = append(names, name)
+				}
+			}
+		}
+	}
+	slices.Sort(names)
+	*e = slices.Compact(names)
+	return nil
+}

@@ -1,0 +1,440 @@
+package manifests
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/warifu/warifu/plugins"
+	"github.com/warifu/warifu/storage"
+)
+
+// ChangeKind says what a [Change] does. The values are stable.
+type ChangeKind string
+
+// Kinds of changes.
+const (
+	CreateApp      ChangeKind = "createApp"
+	UpdateManifest ChangeKind = "updateManifest" // what the release record keeps, and nothing that follows from it
+	RegisterClient ChangeKind = "registerClient"
+	RemoveClient   ChangeKind = "removeClient"
+	UpdateField    ChangeKind = "updateField" // Field from Old to New
+	AddTo          ChangeKind = "add"         // New to the list Field
+	RemoveFrom     ChangeKind = "remove"      // Old from the list Field
+	AddTarget      ChangeKind = "addTarget"   // Target gets env for the first time
+	RemoveTarget   ChangeKind = "removeTarget"
+	SetEnv         ChangeKind = "setEnv" // Names at Target
+	UnsetEnv       ChangeKind = "unsetEnv"
+	Repair         ChangeKind = "repair" // Target's delivery has failed and is tried again
+)
+
+// Change is one difference between what is there and what should be. It never holds a value of env.
+type Change struct {
+	Kind   ChangeKind      `json:"kind"`
+	Field  string          `json:"field,omitempty"` // as in the manifest: clientName, redirectUris, ...
+	Old    string          `json:"old,omitempty"`
+	New    string          `json:"new,omitempty"`
+	Target *storage.Target `json:"target,omitempty"`
+	Names  []string        `json:"names,omitempty"` // of variables
+	// Text is the change in words.
+	Text string `json:"text"`
+}
+
+// Revisions are the records that a plan was made from, 0 for one that did not exist: a plan is stale once they differ.
+type Revisions struct {
+	App    int64 `json:"app"`
+	Client int64 `json:"client"`
+}
+
+// Plan is what applying a manifest would do to one app. It can be shown to anybody who may see the manifest: no secret is
+// in it, nor in its JSON.
+type Plan struct {
+	App     string `json:"app"`
+	Version string `json:"version"`
+	Source  string `json:"source"` // the file as it was named
+	// Changed says whether applying writes a new release. Without it, applying still repairs: every target is observed, and
+	// env that was lost is delivered again.
+	Changed bool     `json:"changed"`
+	Changes []Change `json:"changes"`
+	// Consequences of the changes for those who use the app, in words.
+	Consequences []string         `json:"consequences"`
+	Warnings     []plugins.Notice `json:"warnings"`
+	Revisions    Revisions        `json:"revisions"`
+
+	// What should be; nil in a plan that was not made by [Deployer.Plan].
+	wanted *wanted
+}
+
+// wanted is the state that a plan leads to.
+type wanted struct {
+	doc      *Document
+	manifest []byte
+	client   *plugins.Registration // nil: none
+	targets  []plugins.TargetEnv   // those with env
+	// client record has to be written
+	clientChanged bool
+}
+
+// Plan says what applying the documents would do. It asks the deploy hooks and reads the store, and has no side effects. A
+// manifest that may not be applied gives a [*DeniedError] with the denials of all documents, an app on its way out
+// [ErrDeleting].
+func (d *Deployer) Plan(ctx context.Context, docs []*Document) ([]*Plan, error) {
+	plans := make([]*Plan, 0, len(docs))
+	var denied DeniedError
+	for _, doc := range docs {
+		p, denials, err := d.planApp(ctx, doc)
+		if err != nil {
+			return nil, err
+		}
+		plans = append(plans, p)
+		denied.Denials = append(denied.Denials, denials...)
+	}
+	if len(denied.Denials) > 0 {
+		return nil, &denied
+	}
+	return plans, nil
+}
+
+func (d *Deployer) planApp(ctx context.Context, doc *Document) (*Plan, []Denial, error) {
+	name := doc.App.Metadata.Name
+	view, err := d.store.App(ctx, name)
+	if err != nil {
+		return nil, nil, fmt.Errorf("plan %s: %w", name, err)
+	}
+	if view.App != nil && view.App.Deleting {
+		return nil, nil, deleting(name)
+	}
+	manifest, err := doc.App.JSON()
+	if err != nil {
+		return nil, nil, fmt.Errorf("plan %s: %w", name, err)
+	}
+	answer, denials, err := d.evaluate(ctx, doc, manifest, registrationOf(view.Client))
+	if err != nil || len(denials) > 0 {
+		return nil, denials, err
+	}
+	c := &comparison{view: view, want: &wanted{doc: doc, manifest: manifest, client: answer.Client}}
+	for _, t := range answer.Targets {
+		if len(t.Env) > 0 {
+			c.want.targets = append(c.want.targets, t)
+		}
+	}
+	c.plan = &Plan{
+		App: name, Version: doc.App.Spec.Version, Source: doc.Path,
+		Changes: []Change{}, Consequences: []string{}, Warnings: append([]plugins.Notice{}, d.warnings(&answer)...),
+		Revisions: revisionsOf(view), wanted: c.want,
+	}
+	if err := d.compare(ctx, c); err != nil {
+		return nil, nil, fmt.Errorf("plan %s: %w", name, err)
+	}
+	return c.plan, c.tooMany(), nil
+}
+
+func revisionsOf(view storage.AppView) Revisions {
+	var r Revisions
+	if view.App != nil {
+		r.App = view.App.Revision
+	}
+	if view.Client != nil {
+		r.Client = view.Client.Revision
+	}
+	return r
+}
+
+// comparison fills a plan with the differences between view and want.
+type comparison struct {
+	view    storage.AppView
+	want    *wanted
+	plan    *Plan
+	touched int // targets that the release writes
+}
+
+func (c *comparison) change(ch Change, format string, args ...any) {
+	ch.Text = fmt.Sprintf(format, args...)
+	c.plan.Changes = append(c.plan.Changes, ch)
+	c.plan.Changed = c.plan.Changed || ch.Kind != Repair
+}
+
+func (c *comparison) consequence(format string, args ...any) {
+	c.plan.Consequences = append(c.plan.Consequences, fmt.Sprintf(format, args...))
+}
+
+func (d *Deployer) compare(ctx context.Context, c *comparison) error {
+	c.release()
+	if err := d.compareClient(ctx, c); err != nil {
+		return err
+	}
+	creds, err := d.credentials(c.view.Client)
+	if err != nil {
+		return err
+	}
+	d.compareEnv(c, creds)
+	if c.view.App != nil && !c.plan.Changed && !bytes.Equal(c.view.App.Manifest, c.want.manifest) {
+		c.change(Change{Kind: UpdateManifest}, "keep the new manifest; nothing else follows from its changes")
+	}
+	return nil
+}
+
+// release compares the release record itself.
+func (c *comparison) release() {
+	was, spec := c.view.App, c.want.doc.App.Spec
+	switch {
+	case was == nil:
+		c.change(Change{Kind: CreateApp, New: c.plan.App}, "create app %s %s", c.plan.App, spec.Version)
+	case was.Version != spec.Version:
+		c.change(Change{Kind: UpdateField, Field: "version", Old: was.Version, New: spec.Version},
+			"version: %s -> %s", was.Version, spec.Version)
+	}
+}
+
+// compareClient compares the registered client with the wanted registration.
+func (d *Deployer) compareClient(ctx context.Context, c *comparison) error {
+	was, want := registrationOf(c.view.Client), c.want.client
+	switch {
+	case was == nil && want == nil:
+		return nil
+	case was == nil:
+		c.want.clientChanged = true
+		kind := "client"
+		if want.Public {
+			kind = "public client"
+		}
+		c.change(Change{Kind: RegisterClient, New: want.ClientName}, "register %s %q with scopes %s",
+			kind, want.ClientName, strings.Join(want.Scopes, " "))
+		return nil
+	case want == nil:
+		c.change(Change{Kind: RemoveClient, Old: c.view.Client.ID}, "remove client %s", c.view.Client.ID)
+		grants, err := d.liveGrants(ctx, c.view.Client.ID)
+		if err != nil {
+			return err
+		}
+		c.consequence("removes the client: %s", count(len(grants), "grant ends", "grants end"))
+		return nil
+	}
+	before := len(c.plan.Changes)
+	c.fields(was, want)
+	added, removed := c.list("scopes", was.Scopes, want.Scopes)
+	_, uris := c.list("redirectUris", was.RedirectURIs, want.RedirectURIs)
+	_, logouts := c.list("postLogoutRedirectUris", was.PostLogoutRedirectURIs, want.PostLogoutRedirectURIs)
+	// A list in another order is worth keeping, though nothing follows from it.
+	c.want.clientChanged = len(c.plan.Changes) > before ||
+		!slices.Equal(was.Scopes, want.Scopes) || !slices.Equal(was.RedirectURIs, want.RedirectURIs) ||
+		!slices.Equal(was.PostLogoutRedirectURIs, want.PostLogoutRedirectURIs)
+	for _, uri := range uris {
+		c.consequence("removes %s: sign-ins that use it will fail", uri)
+	}
+	for _, uri := range logouts {
+		c.consequence("removes %s: sign-outs that use it will not come back to the app", uri)
+	}
+	if len(added)+len(removed) == 0 {
+		return nil
+	}
+	grants, err := d.liveGrants(ctx, c.view.Client.ID)
+	if err != nil {
+		return err
+	}
+	c.scopeConsequences(grants, added, removed)
+	return nil
+}
+
+// fields compares what is not a list.
+func (c *comparison) fields(was, want *plugins.Registration) {
+	for _, f := range [...]struct{ name, was, want string }{
+		{"clientName", was.ClientName, want.ClientName},
+		{"metadata.logoUri", was.LogoURI, want.LogoURI},
+		{"metadata.tosUri", was.TOSURI, want.TOSURI},
+		{"metadata.policyUri", was.PolicyURI, want.PolicyURI},
+	} {
+		if f.was != f.want {
+			c.change(Change{Kind: UpdateField, Field: f.name, Old: f.was, New: f.want}, "%s: %q -> %q", f.name, f.was, f.want)
+		}
+	}
+	if was.Public == want.Public {
+		return
+	}
+	c.change(Change{Kind: UpdateField, Field: "public", Old: fmt.Sprint(was.Public), New: fmt.Sprint(want.Public)},
+		"public: %t -> %t", was.Public, want.Public)
+	if want.Public {
+		c.consequence("makes the client public: its secret stops working, and PKCE is required of every sign-in")
+	} else {
+		c.consequence("makes the client confidential: it gets a secret, and token requests without it will fail")
+	}
+}
+
+// list compares two lists as sets.
+func (c *comparison) list(field string, was, want []string) (added, removed []string) {
+	for _, item := range want {
+		if !slices.Contains(was, item) {
+			added = append(added, item)
+			c.change(Change{Kind: AddTo, Field: field, New: item}, "%s: add %s", field, item)
+		}
+	}
+	for _, item := range was {
+		if !slices.Contains(want, item) {
+			removed = append(removed, item)
+			c.change(Change{Kind: RemoveFrom, Field: field, Old: item}, "%s: remove %s", field, item)
+		}
+	}
+	return added, removed
+}
+
+// scopeConsequences counts what happens to grants: a grant that keeps nothing of what it was given ends, one that keeps
+// something narrows.
+func (c *comparison) scopeConsequences(grants []storage.Grant, added, removed []string) {
+	narrowed, ended := make(map[string]int), 0
+	for _, g := range grants {
+		lost := slices.DeleteFunc(slices.Clone(g.Scopes), func(s string) bool { return slices.Contains(c.want.client.Scopes, s) })
+		if len(lost) == len(g.Scopes) {
+			ended++
+			continue
+		}
+		for _, scope := range lost {
+			narrowed[scope]++
+		}
+	}
+	for _, scope := range removed {
+		c.consequence("removes `%s`: %s", scope, count(narrowed[scope], "grant narrows", "grants narrow"))
+	}
+	if ended > 0 {
+		c.consequence("leaves nothing of what was allowed: %s", count(ended, "grant ends", "grants end"))
+	}
+	if len(added) > 0 && len(grants) > 0 {
+		c.consequence("adds `%s`: users are asked to allow it at their next sign-in", strings.Join(added, "`, `"))
+	}
+}
+
+func (d *Deployer) liveGrants(ctx context.Context, clientID string) ([]storage.Grant, error) {
+	grants, err := d.store.Grants(ctx, clientID)
+	if err != nil {
+		return nil, err
+	}
+	now := d.now()
+	return slices.DeleteFunc(grants, func(g storage.Grant) bool { return !g.ExpiresAt.IsZero() && g.ExpiresAt.Before(now) }), nil
+}
+
+// compareEnv compares the env of every target. The values in creds are those of now: what is still to be made (a new
+// client's id and secret) is empty there, and so differs from whatever is delivered.
+func (d *Deployer) compareEnv(c *comparison, creds credentials) {
+	for _, t := range c.want.targets {
+		target := targetOf(t.Target)
+		names := slices.Sorted(maps.Keys(t.Env))
+		was := deliveryOf(c.view.Deliveries, target)
+		if was == nil || was.Remove {
+			c.touched++
+			c.change(Change{Kind: AddTarget, Target: &target, Names: names}, "%s: deliver %s", words(target), strings.Join(names, ", "))
+			continue
+		}
+		set, unset := differences(d.deliveredEnv(was), creds.resolve(t.Env))
+		if len(set) > 0 {
+			c.change(Change{Kind: SetEnv, Target: &target, Names: set}, "%s: set %s", words(target), strings.Join(set, ", "))
+		}
+		if len(unset) > 0 {
+			c.change(Change{Kind: UnsetEnv, Target: &target, Names: unset}, "%s: take away %s", words(target), strings.Join(unset, ", "))
+		}
+		switch {
+		case len(set)+len(unset) > 0:
+			c.touched++
+		case was.State == storage.DeliveryFailed || was.State == storage.DeliveryDegraded:
+			c.change(Change{Kind: Repair, Target: &target}, "%s: deliver again (%s)", words(target), was.Error)
+		}
+	}
+	for _, was := range c.view.Deliveries {
+		if was.Remove || c.want.has(was.Target) {
+			continue
+		}
+		c.touched++
+		target := was.Target
+		names := slices.Sorted(maps.Keys(d.deliveredEnv(was)))
+		c.change(Change{Kind: RemoveTarget, Target: &target, Names: names}, "%s: take away %s", words(target), strings.Join(names, ", "))
+	}
+}
+
+func (w *wanted) has(t storage.Target) bool {
+	return slices.ContainsFunc(w.targets, func(e plugins.TargetEnv) bool { return targetOf(e.Target) == t })
+}
+
+// deliveredEnv is the env of a delivery; one that cannot be opened any more counts as none, and so is delivered anew.
+func (d *Deployer) deliveredEnv(x *storage.Delivery) map[string]string {
+	env, err := d.store.OpenEnv(x)
+	if err != nil {
+		return nil
+	}
+	return env
+}
+
+// differences are the names to set and to take away, sorted.
+func differences(was, want map[string]string) (set, unset []string) {
+	for name, value := range want {
+		if old, there := was[name]; !there || old != value {
+			set = append(set, name)
+		}
+	}
+	for name := range was {
+		if _, stays := want[name]; !stays {
+			unset = append(unset, name)
+		}
+	}
+	slices.Sort(set)
+	slices.Sort(unset)
+	return set, unset
+}
+
+// tooMany denies what would not fit into one transaction.
+func (c *comparison) tooMany() []Denial {
+	deny := func(code, message, remedy string) []Denial {
+		return []Denial{{App: c.plan.App, Hook: ourselves, Notice: plugins.Notice{Code: code, Path: "spec", Message: message, Remedy: remedy}}}
+	}
+	switch {
+	case len(c.want.targets) > maxTargets:
+		return deny("too_many_targets",
+			fmt.Sprintf("%d workers, containers and services get env, and an app may have %d", len(c.want.targets), maxTargets),
+			"split the app into several")
+	case c.touched > maxTouched:
+		return deny("too_many_changes",
+			fmt.Sprintf("env changes at %d targets at once, and one release may change %d", c.touched, maxTouched),
+			"apply it in steps: first take targets out, then put others in")
+	case c.size() > maxRelease:
+		return deny("too_large",
+			fmt.Sprintf("the manifest and what follows from it take %d KiB, and a release may take %d", c.size()>>10, maxRelease>>10),
+			"leave out what is not needed for the deployment, or split the app into several")
+	}
+	return nil
+}
+
+// size is about how many bytes the release takes in its transaction: records are JSON, and bytes in them base64.
+func (c *comparison) size() int {
+	const record = 1 << 10 // the rest of a record
+	base64 := func(n int) int { return n * 4 / 3 }
+	size := record + base64(len(c.want.manifest))
+	if c.want.client != nil {
+		client, _ := json.Marshal(c.want.client) // strings and lists of strings always encode
+		size += record + len(client)
+	}
+	for _, t := range c.want.targets {
+		size += record
+		for name, value := range t.Env {
+			size += base64(len(name) + len(value.Literal))
+		}
+	}
+	return size
+}
+
+func deliveryOf(deliveries []*storage.Delivery, t storage.Target) *storage.Delivery {
+	for _, d := range deliveries {
+		if d.Target == t && !d.Leaving {
+			return d
+		}
+	}
+	return nil
+}
+
+// count is "1 grant ends" or "12 grants end".
+func count(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}

@@ -1,0 +1,148 @@
+package manifests
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/warifu/warifu/storage"
+)
+
+// Assignment gives targets to a runtime. Kind, App and Name are patterns (path.Match); an empty one fits everything.
+type Assignment struct {
+	Kind, App, Name string
+	// Runtime is the name of the one that gets them.
+	Runtime string
+}
+
+func (a Assignment) fits(app string, t storage.Target) bool {
+	fits := func(pattern, name string) bool {
+		ok, err := path.Match(pattern, name)
+		return pattern == "" || err == nil && ok
+	}
+	return fits(a.Kind, t.Kind) && fits(a.App, app) && fits(a.Name, t.Name)
+}
+
+// assigned is the runtime that the configuration names for a target; empty when it names none.
+func (d *Deployer) assigned(app string, t storage.Target) string {
+	for _, a := range d.assignments {
+		if a.fits(app, t) {
+			return a.Runtime
+		}
+	}
+	return ""
+}
+
+// runtimeNamed is the configured runtime of that name, and its place.
+func (d *Deployer) runtimeNamed(name string) (Runtime, int) {
+	for i, rt := range d.runtimes {
+		if rt.Name() == name {
+			return rt, i
+		}
+	}
+	return nil, -1
+}
+
+// runtimeFor is the runtime of a delivery: the one that it is assigned to; without an assignment the one that has it, or else
+// the first that serves its kind. What is to be taken away is taken away where it is. The error is errAsking or an
+// [*unserved].
+func (c *catalog) runtimeFor(ctx context.Context, x *storage.Delivery) (Runtime, error) {
+	if x.Remove {
+		if x.Runtime == "" {
+			return nil, nil // no runtime ever had it: there is nothing to take away
+		}
+		if rt, _ := c.d.runtimeNamed(x.Runtime); rt != nil {
+			return rt, nil
+		}
+		return nil, &unserved{
+			message: fmt.Sprintf("runtime %s, which has the env of this target, is not configured any more", x.Runtime),
+			remedy:  "configure the runtime again, so that the env can be taken away there",
+		}
+	}
+	if name := c.d.assigned(x.App, x.Target); name != "" {
+		return c.assignedRuntime(ctx, x, name)
+	}
+	if rt, _ := c.d.runtimeNamed(x.Runtime); rt != nil {
+		return rt, nil
+	}
+	for i, rt := range c.d.runtimes {
+		serves, _, err := c.serves(ctx, i, x.Target.Kind)
+		if err != nil {
+			return nil, err
+		}
+		if serves {
+			return rt, nil
+		}
+	}
+	return nil, &unserved{
+		message: fmt.Sprintf("no runtime serves %ss", x.Target.Kind),
+		remedy:  "configure one (plugins.runtimes), or hand the credentials to the app by other means: warifu credentials",
+	}
+}
+
+func (c *catalog) assignedRuntime(ctx context.Context, x *storage.Delivery, name string) (Runtime, error) {
+	rt, i := c.d.runtimeNamed(name)
+	if rt == nil {
+		return nil, &unserved{
+			message: fmt.Sprintf("runtime %s, to which this target is assigned, is not configured", name),
+			remedy:  "name a runtime of plugins.runtimes in plugins.targets",
+		}
+	}
+	if x.Runtime == name {
+		return rt, nil // it has accepted the target before, so it serves the kind
+	}
+	serves, kinds, err := c.serves(ctx, i, x.Target.Kind)
+	if err != nil || serves {
+		return rt, err
+	}
+	return nil, &unserved{
+		message: fmt.Sprintf("runtime %s, to which this target is assigned, serves only %ss", name, strings.Join(kinds, "s and ")),
+		remedy:  "assign it to another runtime (plugins.targets)",
+	}
+}
+
+// serves says whether a runtime serves a kind, and which kinds it serves.
+func (c *catalog) serves(ctx context.Context, i int, kind string) (bool, []string, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e := &c.entries[i]
+	switch {
+	case e.known:
+		return len(e.kinds) == 0 || slices.Contains(e.kinds, kind), e.kinds, nil
+	case e.failed != nil && c.d.now().Before(e.retryAt):
+		return false, nil, &unserved{
+			message: fmt.Sprintf("runtime %s does not say what it serves: %v", c.d.runtimes[i].Name(), e.failed),
+			remedy:  "see the server's log for what the plugin says; it is asked again by itself",
+			again:   e.retryAt,
+		}
+	}
+	c.ask(ctx, i)
+	return false, nil, errAsking
+}
+
+// move gives a delivery to this attempt's runtime, when another one has it. The env stays there until the target is ready
+// here; then the loop takes it away.
+func (a *attempt) move(ctx context.Context, x storage.Delivery) (*storage.Delivery, bool) {
+	from, to := x.Runtime, a.rt.Name()
+	x.Runtime = to
+	if from == "" || from == to {
+		return &x, true
+	}
+	moved, err := a.d.store.MoveDelivery(ctx, x, from, storage.AuditEntry{
+		Action: storage.AuditDeliveryMoved, App: x.App, Target: label(x.Target), Detail: fmt.Sprintf("from runtime %s to %s", from, to),
+	})
+	if err != nil {
+		if !errors.Is(err, storage.ErrConflict) && ctx.Err() == nil {
+			a.d.log.WarnContext(ctx, "a delivery cannot be moved, trying again", "app", x.App, "target", words(x.Target), "error", err)
+		}
+		return nil, false
+	}
+	a.d.log.InfoContext(ctx, "delivery moved", "app", x.App, "target", words(x.Target), "from", from, "runtime", to)
+	return moved, true
+}
+
+// label names a target as the audit log and commands do.
+func label(t storage.Target) string { return t.Kind + "/" + t.Name }

@@ -1,0 +1,139 @@
+package manifests
+
+import (
+	"bytes"
+	_ "embed" // app.schema.json
+	"encoding/json"
+	"fmt"
+
+	"github.com/google/jsonschema-go/jsonschema"
+)
+
+//go:embed app.schema.json
+var appSchema []byte
+
+// Schema returns the JSON Schema (draft 2020-12) of a manifest, for editors to complete and check by. It says less than
+// [Parse], which also knows the scope catalogue and holds parts against each other, but never refuses what Parse accepts.
+func Schema() []byte { return bytes.Clone(appSchema) }
+
+// generateSchema writes the table down as a schema.
+func generateSchema() ([]byte, error) {
+	s := manifestShape.schema()
+	s.Schema = "https://json-schema.org/draft/2020-12/schema"
+	s.ID = "https://raw.githubusercontent.com/warifu/warifu/main/manifests/app.schema.json"
+	s.Title = "app.yml"
+	var b bytes.Buffer
+	encoder := json.NewEncoder(&b)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	if err := encoder.Encode(s); err != nil {
+		return nil, fmt.Errorf("encode the schema: %w", err)
+	}
+	return b.Bytes(), nil
+}
+
+// schema writes one place down.
+func (s *shape) schema() *jsonschema.Schema {
+	out := &jsonschema.Schema{Description: s.about}
+	var kind string
+	switch s.kind {
+	case anyKind:
+	case textKind:
+		kind = "string"
+		if s.nonEmpty {
+			out.MinLength = jsonschema.Ptr(1)
+		}
+		if s.constant != "" {
+			out.Const = jsonschema.Ptr[any](s.constant)
+		}
+	case flagKind:
+		kind = "boolean"
+		out.Default = json.RawMessage("false")
+	case listKind:
+		kind = "array"
+		out.Items, out.UniqueItems = s.each.schema(), s.unique
+		if s.nonEmpty {
+			out.MinItems = jsonschema.Ptr(1)
+		}
+	case objectKind:
+		kind = "object"
+		out.Properties = map[string]*jsonschema.Schema{}
+		for _, f := range s.fields {
+			out.Properties[f.name] = f.shape.schema()
+			out.PropertyOrder = append(out.PropertyOrder, f.name)
+			if f.required {
+				out.Required = append(out.Required, f.name)
+			}
+		}
+		if s.others == refuseUnknown {
+			out.AdditionalProperties = &jsonschema.Schema{Not: &jsonschema.Schema{}}
+		}
+	case mappingKind:
+		kind = "object"
+		out.AdditionalProperties = s.each.schema()
+	}
+	switch {
+	case kind != "" && s.nullable:
+		out.Types = []string{kind, "null"}
+	case kind != "":
+		out.Type = kind
+	}
+	if s.describe != nil {
+		s.describe(out)
+	}
+	return out
+}
+
+func describeName(s *jsonschema.Schema) {
+	s.Pattern = dnsLabelPattern
+	s.Examples = []any{"my-oauth-app"}
+}
+
+// describeVersion has the expression that semver.org recommends.
+func describeVersion(s *jsonschema.Schema) {
+	s.Pattern = `^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)` +
+		`(-(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)(\.(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*))*)?` +
+		`(\+[0-9a-zA-Z-]+(\.[0-9a-zA-Z-]+)*)?$`
+	s.MaxLength = jsonschema.Ptr(maxVersion)
+	s.Examples = []any{"1.0.0"}
+}
+
+func describeClientName(s *jsonschema.Schema) {
+	s.Pattern = `\S`
+	s.MaxLength = jsonschema.Ptr(maxClientName)
+	s.Examples = []any{"My OAuth App"}
+}
+
+func describeScope(s *jsonschema.Schema) {
+	s.Pattern = `^[!#-\[\]-~]+$`
+	s.MaxLength = jsonschema.Ptr(maxScope)
+	s.Examples = []any{
+		"threads:read", "threads:write", "runs:read", "runs:write", "files:read", "files:write", "repos:read", "repos:write",
+		"openid", "profile", "email", "offline_access",
+	}
+}
+
+func describeRedirectURI(s *jsonschema.Schema) {
+	s.Pattern = `^(https://[^/?#@*]+|http://(localhost|127\.0\.0\.1|\[::1\])(:([0-9]+|\*))?)([/?][^#*]*)?$`
+	s.Examples = []any{"https://app.example.com/callback", "http://localhost:*", "http://localhost:*/callback"}
+}
+
+func describeWebAddress(s *jsonschema.Schema) {
+	s.Pattern = `^https?://[^/?#@]+([/?#].*)?$`
+	s.MaxLength = jsonschema.Ptr(maxWebAddress)
+}
+
+func describeTargets(s *jsonschema.Schema) {
+	s.PropertyNames = &jsonschema.Schema{Pattern: targetNamePattern}
+}
+
+func describeEnv(s *jsonschema.Schema) {
+	s.Types = []string{"object", "array", "null"}
+	s.Items = &jsonschema.Schema{AnyOf: []*jsonschema.Schema{
+		{Type: "string"},
+		{
+			Type: "object", Required: []string{"name"},
+			Properties: map[string]*jsonschema.Schema{"name": {Type: "string"}, "value": {}},
+		},
+	}}
+}

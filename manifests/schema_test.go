@@ -1,0 +1,99 @@
+package manifests
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"testing"
+
+	"github.com/google/jsonschema-go/jsonschema"
+)
+
+func TestSchemaIsWhatTheTableSays(t *testing.T) {
+	generated, err := generateSchema()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if *update {
+		if err := os.WriteFile("app.schema.json", generated, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if !bytes.Equal(generated, Schema()) {
+		t.Error("app.schema.json is not what the table says: go generate ./manifests")
+	}
+}
+
+func resolved(t *testing.T) *jsonschema.Resolved {
+	t.Helper()
+	data, err := generateSchema()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var schema jsonschema.Schema
+	if err := json.Unmarshal(data, &schema); err != nil {
+		t.Fatal(err)
+	}
+	r, err := schema.Resolve(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// treesOf reads the documents of a file as far as a validator of JSON could see them.
+func treesOf(data []byte) []any {
+	r := &report{}
+	text, ok := readText(r, data)
+	if !ok {
+		return nil
+	}
+	var trees []any
+	for _, c := range text.split(r) {
+		if root := c.tree(r); root != nil {
+			trees = append(trees, root.json())
+		}
+	}
+	return trees
+}
+
+// An editor that checks by the schema must never mark what the server accepts, and does mark what breaks its rules.
+func TestSchemaNeverRefusesWhatParseAccepts(t *testing.T) {
+	schema := resolved(t)
+	var refused int
+	for _, dir := range []string{"apps", "faults"} {
+		for _, file := range fixtures(t, dir) {
+			data := read(t, file)
+			_, faults := Parse(file, data, Options{Dev: true})
+			for _, tree := range treesOf(data) {
+				err := schema.Validate(tree)
+				if err != nil && faults.Err() == nil {
+					t.Errorf("%s: %v", file, err)
+				}
+				if err != nil {
+					refused++
+				}
+			}
+		}
+	}
+	if refused < 30 {
+		t.Errorf("the schema refused only %d of the faulty documents", refused)
+	}
+}
+
+func TestSchemaDescribesEveryKey(t *testing.T) {
+	var walk func(s *shape, path string)
+	walk = func(s *shape, path string) {
+		if s.about == "" {
+			t.Errorf("%s has no description", path)
+		}
+		if s.each != nil {
+			walk(s.each, path+"[]")
+		}
+		for _, f := range s.fields {
+			walk(f.shape, join(path, f.name))
+		}
+	}
+	walk(manifestShape, "")
+}
