@@ -1,0 +1,504 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"mime"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/jsonschema-go/jsonschema"
+	"golang.org/x/crypto/bcrypt"
+
+	"github.com/warifu/warifu/server"
+	"github.com/warifu/warifu/storage"
+)
+
+// testInstance is a whole server inside the test, with the built-in plugins as real processes.
+func testInstance(t *testing.T, change ...func(*Config)) *instance {
+	t.Helper()
+	web, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	hash, err := bcrypt.GenerateFromPassword([]byte("password"), bcrypt.MinCost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := defaults()
+	cfg.Issuer = "http://" + web.Addr().String()
+	cfg.Storage.Config.DataDir = t.TempDir()
+	cfg.Admin.Socket = filepath.Join(cfg.Storage.Config.DataDir, "a.sock")
+	cfg.EnablePasswordDB = true
+	cfg.StaticPasswords = []StaticPassword{{Email: "ann@example.com", UserID: "ann", Hash: string(hash)}}
+	for _, c := range change {
+		c(cfg)
+	}
+	i, err := build(t.Context(), cfg, building{web: web, log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	ready, ended := make(chan struct{}), make(chan error, 1)
+	go func() { // ends with stop, below
+		ended <- i.run(ctx, func(context.Context) error { close(ready); return nil })
+	}()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Errorf("run: %v", err)
+		}
+		i.close()
+	})
+	<-ready
+	return i
+}
+
+// admin asks the instance's admin API by way of its socket.
+func (i *instance) ask(t *testing.T, method, path, body string) *http.Response {
+	t.Helper()
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", i.socket)
+	}}
+	t.Cleanup(transport.CloseIdleConnections)
+	req, err := http.NewRequestWithContext(t.Context(), method, "http://warifu"+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if body != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := (&http.Client{Transport: transport, Timeout: patience}).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = resp.Body.Close() })
+	return resp
+}
+
+// openAPI is the part of the document that the test looks at.
+type openAPI struct {
+	OpenAPI string `json:"openapi"`
+	Paths   map[string]map[string]struct {
+		Responses map[string]struct {
+			Content map[string]struct {
+				Schema json.RawMessage `json:"schema"`
+			} `json:"content"`
+		} `json:"responses"`
+	} `json:"paths"`
+	Components struct {
+		Schemas map[string]json.RawMessage `json:"schemas"`
+	} `json:"components"`
+}
+
+// validator resolves a schema of the document. Its references point into components, which become $defs.
+func (d openAPI) validator(t *testing.T, schema json.RawMessage) *jsonschema.Resolved {
+	t.Helper()
+	defs, err := json.Marshal(d.Components.Schemas)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := fmt.Sprintf(`{"allOf":[%s],"$defs":%s}`, schema, defs)
+	text = strings.ReplaceAll(text, "#/components/schemas/", "#/$defs/")
+	var s jsonschema.Schema
+	if err := json.Unmarshal([]byte(text), &s); err != nil {
+		t.Fatal(err)
+	}
+	resolved, err := s.Resolve(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resolved
+}
+
+// check holds a reply to what the document says about the operation, and returns its body.
+func (d openAPI) check(t *testing.T, operation string, resp *http.Response) any {
+	t.Helper()
+	method, path, _ := strings.Cut(operation, " ")
+	documented, ok := d.Paths[path][strings.ToLower(method)]
+	if !ok {
+		t.Fatalf("%s is not in the document", operation)
+	}
+	as, ok := documented.Responses[fmt.Sprint(resp.StatusCode)]
+	if !ok {
+		t.Fatalf("%s answers %d, which is not in the document", operation, resp.StatusCode)
+	}
+	kind, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	media, ok := as.Content[kind]
+	if !ok {
+		t.Fatalf("%s %d answers %s, which is not in the document", operation, resp.StatusCode, kind)
+	}
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var body any
+	if err := json.Unmarshal(text, &body); err != nil {
+		t.Fatalf("%s: %v in %s", operation, err, text)
+	}
+	if err := d.validator(t, media.Schema).Validate(body); err != nil {
+		t.Errorf("%s %d does not fit its schema: %v\n%s", operation, resp.StatusCode, err, text)
+	}
+	if cache := resp.Header.Get("Cache-Control"); cache != "no-store" {
+		t.Errorf("%s: Cache-Control is %q", operation, cache)
+	}
+	if operation != "GET /v1/apps/{name}/credentials" && strings.Contains(string(text), "wfs_") {
+		t.Errorf("%s hands out a secret", operation)
+	}
+	return body
+}
+
+// documents is the body of plan and apply for manifests.
+func documents(t *testing.T, more map[string]any, contents ...string) string {
+	t.Helper()
+	docs := make([]server.Document, len(contents))
+	for i, c := range contents {
+		docs[i] = server.Document{Name: fmt.Sprintf("%d.yml", i), Content: c}
+	}
+	body := map[string]any{"documents": docs}
+	for k, v := range more {
+		body[k] = v
+	}
+	text, err := json.Marshal(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func exampleManifest(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile("testdata/app.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// at is the value at a path in decoded JSON.
+func at(t *testing.T, body any, path ...any) any {
+	t.Helper()
+	for _, step := range path {
+		switch s := step.(type) {
+		case string:
+			m, _ := body.(map[string]any)
+			body = m[s]
+		case int:
+			list, _ := body.([]any)
+			if s >= len(list) {
+				t.Fatalf("no %d in %v", s, list)
+			}
+			body = list[s]
+		}
+	}
+	return body
+}
+
+func TestAdminDocumentAndHandlerAgree(t *testing.T) {
+	i := testInstance(t)
+	example := exampleManifest(t)
+	var doc openAPI
+	if err := json.NewDecoder(i.ask(t, "GET", "/openapi.json", "").Body).Decode(&doc); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(doc.OpenAPI, "3.1") {
+		t.Errorf("openapi is %q", doc.OpenAPI)
+	}
+	grant := storage.Grant{ID: storage.NewGrantID(), UserID: "ann", Scopes: []string{"threads:read"}, CreatedAt: time.Now(), ExpiresAt: time.Now().Add(time.Hour)}
+	publicApp := strings.NewReplacer("my-oauth-app", "public-app", "autoEnv: true", "public: true").Replace(example)
+	bare := "apiVersion: takos.dev/v1alpha1\nkind: App\nmetadata: {name: bare}\nspec: {version: 1.0.0}\n"
+	type step struct {
+		operation, path, body string
+		status                int
+		then                  func(body any)
+	}
+	path := func(pattern string, values ...string) string {
+		for i := 0; i < len(values); i += 2 {
+			pattern = strings.ReplaceAll(pattern, "{"+values[i]+"}", url.PathEscape(values[i+1]))
+		}
+		return pattern
+	}
+	equal := func(want any, steps ...any) func(any) {
+		return func(body any) {
+			t.Helper()
+			if got := at(t, body, steps...); got != want {
+				t.Errorf("%v is %v, want %v", steps, got, want)
+			}
+		}
+	}
+	var revision any
+	seen := make(map[string][]int)
+	run := func(steps ...step) {
+		t.Helper()
+		for _, s := range steps {
+			if s.path == "" {
+				_, s.path, _ = strings.Cut(s.operation, " ")
+			}
+			method, _, _ := strings.Cut(s.operation, " ")
+			resp := i.ask(t, method, s.path, s.body)
+			if resp.StatusCode != s.status {
+				text, _ := io.ReadAll(resp.Body)
+				t.Fatalf("%s %s: %d, want %d: %s", method, s.path, resp.StatusCode, s.status, text)
+			}
+			body := doc.check(t, s.operation, resp)
+			seen[s.operation] = append(seen[s.operation], s.status)
+			if s.then != nil {
+				s.then(body)
+			}
+		}
+	}
+
+	run(
+		step{operation: "GET /v1/info", status: 200, then: equal(i.cfg.Issuer, "issuer")},
+		step{operation: "GET /v1/apps", status: 200},
+		step{operation: "GET /v1/clients", status: 200},
+		step{operation: "GET /v1/deliveries", status: 200},
+		step{operation: "GET /v1/grants", status: 200},
+		step{operation: "POST /v1/plan", body: documents(t, nil, example), status: 200, then: func(body any) {
+			equal(true, "plans", 0, "changed")(body)
+			equal(false, "applied")(body)
+			revision = at(t, body, "plans", 0, "revision")
+		}},
+		step{operation: "POST /v1/plan", body: documents(t, nil, strings.ReplaceAll(example, "threads:write", "threads:wirte")), status: 422, then: func(body any) {
+			equal("invalid_manifest", "code")(body)
+			equal(15.0, "faults", 0, "line")(body)
+			equal(9.0, "faults", 0, "column")(body)
+			equal("threads:write", "faults", 0, "suggestion")(body)
+		}},
+		step{operation: "POST /v1/plan", body: `{"documents":[]}`, status: 422, then: equal("invalid_request", "code")},
+		step{operation: "POST /v1/plan", body: `{"documents":`, status: 400, then: equal("bad_request", "code")},
+		step{operation: "POST /v1/plan", body: `{"documents":[{"name":"x","content":"` + strings.Repeat("x", 17<<20) + `"}]}`, status: 413, then: equal("too_large", "code")},
+		step{operation: "POST /v1/plan", body: documents(t, nil, strings.Repeat("# padding\n", 1<<17)), status: 422, then: equal("invalid_manifest", "code")},
+		step{operation: "POST /v1/apply", body: documents(t, map[string]any{"dryRun": true}, example), status: 200, then: equal(false, "applied")},
+	)
+	run(
+		step{operation: "POST /v1/apply", body: documents(t, map[string]any{"expected": map[string]any{"my-oauth-app": revision}, "wait": 60}, example), status: 200, then: equal(true, "applied")},
+	)
+	run(
+		step{operation: "POST /v1/apply", body: documents(t, map[string]any{"expected": map[string]any{"my-oauth-app": revision}}, strings.ReplaceAll(example, "1.0.0", "1.0.1")), status: 409, then: equal("stale_plan", "code")},
+		step{operation: "POST /v1/apply", body: documents(t, nil, "kind: App"), status: 422},
+		step{operation: "POST /v1/apply", body: `[]`, status: 422},
+		step{operation: "POST /v1/apply", body: documents(t, nil, publicApp, bare), status: 200},
+		step{operation: "GET /v1/apps", status: 200, then: equal("bare", 0, "name")},
+		step{operation: "GET /v1/apps/{name}", path: path("/v1/apps/{name}", "name", "my-oauth-app"), status: 200, then: func(body any) {
+			equal("1.0.0", "version")(body)
+			equal("ready", "deliveries", 0, "state")(body)
+			equal("file", "deliveries", 0, "runtime")(body)
+			grant.ClientID = at(t, body, "client", "id").(string)
+		}},
+		step{operation: "GET /v1/apps/{name}", path: path("/v1/apps/{name}", "name", "bare"), status: 200},
+		step{operation: "GET /v1/apps/{name}", path: path("/v1/apps/{name}", "name", "../my-oauth-app"), status: 404, then: equal("not_found", "code")},
+		step{operation: "GET /v1/apps/{name}", path: path("/v1/apps/{name}", "name", strings.Repeat("a", 64)), status: 422},
+		step{operation: "GET /v1/apps/{name}/credentials", path: path("/v1/apps/{name}/credentials", "name", "my-oauth-app"), status: 200, then: func(body any) {
+			if secret, _ := at(t, body, "clientSecret").(string); len(secret) != 47 || !strings.HasPrefix(secret, "wfs_") {
+				t.Errorf("clientSecret is %q", secret)
+			}
+		}},
+		step{operation: "GET /v1/apps/{name}/credentials", path: path("/v1/apps/{name}/credentials", "name", "public-app"), status: 200, then: equal(nil, "clientSecret")},
+		step{operation: "GET /v1/apps/{name}/credentials", path: path("/v1/apps/{name}/credentials", "name", "bare"), status: 404, then: equal("no_client", "code")},
+		step{operation: "GET /v1/secrets", path: "/v1/secrets?app=my-oauth-app", status: 200, then: equal("current", 0, "state")},
+		step{operation: "GET /v1/secrets", path: "/v1/secrets?app=bare", status: 200},
+		step{operation: "GET /v1/secrets", path: "/v1/secrets?app=nobody", status: 404, then: equal("not_found", "code")},
+		step{operation: "POST /v1/apps/{name}/rotate", path: path("/v1/apps/{name}/rotate", "name", "my-oauth-app"), body: `{"grace":60}`, status: 200, then: func(body any) {
+			equal(60.0, "grace")(body)
+			equal("worker/web", "targets", 0)(body)
+		}},
+		step{operation: "POST /v1/apps/{name}/rotate", path: path("/v1/apps/{name}/rotate", "name", "my-oauth-app"), body: `{}`, status: 409, then: equal("rotating", "code")},
+		step{operation: "POST /v1/apps/{name}/rotate", path: path("/v1/apps/{name}/rotate", "name", "public-app"), body: `{}`, status: 409, then: equal("no_secret", "code")},
+		step{operation: "POST /v1/apps/{name}/rotate", path: path("/v1/apps/{name}/rotate", "name", "nobody"), body: `{}`, status: 404, then: equal("not_found", "code")},
+		step{operation: "POST /v1/apps/{name}/rotate", path: path("/v1/apps/{name}/rotate", "name", "my-oauth-app"), body: `{"grace":-1}`, status: 422, then: equal("invalid_request", "code")},
+		step{operation: "POST /v1/apps/{name}/rotate", path: path("/v1/apps/{name}/rotate", "name", "my-oauth-app"), body: `{`, status: 400},
+		step{operation: "GET /v1/secrets", status: 200, then: func(body any) {
+			equal("current", 0, "state")(body)
+			equal("next", 1, "state")(body)
+		}},
+		step{operation: "POST /v1/apps/{name}/rotate", path: path("/v1/apps/{name}/rotate", "name", "my-oauth-app"), body: `{"compromised":true}`, status: 200, then: equal(true, "compromised")},
+		step{operation: "POST /v1/apps/{name}/retry", path: path("/v1/apps/{name}/retry", "name", "my-oauth-app"), status: 200, then: equal("web", "deliveries", 0, "name")},
+		step{operation: "POST /v1/apps/{name}/retry", path: path("/v1/apps/{name}/retry", "name", "nobody"), status: 404},
+		step{operation: "GET /v1/apps/{name}", path: path("/v1/apps/{name}", "name", "my-oauth-app"), status: 200, then: equal("current", "secrets", 0, "state")},
+		step{operation: "GET /v1/clients", path: "/v1/clients?app=public-app", status: 200, then: equal(true, 0, "public")},
+		step{operation: "GET /v1/clients", path: "/v1/clients?nonsense=1", status: 422},
+		step{operation: "GET /v1/deliveries", path: "/v1/deliveries?app=my-oauth-app", status: 200, then: equal("web", 0, "name")},
+	)
+	client, err := i.store.Client(t.Context(), grant.ClientID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	user, err := i.store.User(t.Context(), "ann")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := i.store.CreateGrant(t.Context(), grant, grant.ExpiresAt, client.Revision, user.Revision); err != nil {
+		t.Fatal(err)
+	}
+	run(
+		step{operation: "GET /v1/grants", status: 200, then: func(body any) {
+			equal("ann@example.com", 0, "user")(body)
+			equal("my-oauth-app", 0, "app")(body)
+		}},
+		step{operation: "GET /v1/grants", path: "/v1/grants?app=bare", status: 200},
+		step{operation: "GET /v1/grants", path: "/v1/grants?app=nobody", status: 404},
+		step{operation: "POST /v1/plan", body: documents(t, nil, strings.ReplaceAll(example, "      - threads:read\n", "")), status: 200, then: equal("removes `threads:read`: 0 grants narrow", "plans", 0, "consequences", 0)},
+		step{operation: "DELETE /v1/grants/{id}", path: path("/v1/grants/{id}", "id", grant.ID), status: 200, then: equal("my-oauth-app", "app")},
+		step{operation: "DELETE /v1/grants/{id}", path: path("/v1/grants/{id}", "id", grant.ID), status: 404},
+		step{operation: "GET /v1/audit", status: 200, then: func(body any) {
+			equal("refused", "entries", 0, "outcome")(body)
+			equal(fmt.Sprintf("uid:%d", os.Getuid()), "entries", 0, "actor")(body)
+			equal(nil, "next")(body)
+		}},
+		step{operation: "GET /v1/audit", path: "/v1/audit?app=my-oauth-app&limit=1", status: 200, then: func(body any) {
+			equal("apply", "entries", 0, "action")(body)
+			if at(t, body, "next") == nil {
+				t.Error("no next page")
+			}
+		}},
+		step{operation: "GET /v1/audit", path: "/v1/audit?since=yesterday", status: 422},
+		step{operation: "GET /v1/audit", path: "/v1/audit?limit=201", status: 422},
+		step{operation: "POST /v1/drift", body: "{}", status: 200, then: func(body any) {
+			equal(3.0, "apps")(body)
+			if found := at(t, body, "findings").([]any); len(found) > 0 {
+				t.Errorf("drift: %v", found)
+			}
+		}},
+		step{operation: "POST /v1/drift", body: documents(t, nil, strings.ReplaceAll(example, "1.0.0", "1.0.1")), status: 200, then: equal("unapplied", "findings", 0, "kind")},
+		step{operation: "POST /v1/drift", body: documents(t, nil, "kind: App"), status: 422},
+		step{operation: "POST /v1/drift", body: documents(t, map[string]any{"app": "bare"}, example), status: 422, then: equal("invalid_request", "code")},
+		step{operation: "POST /v1/drift", body: `{"app":"nobody"}`, status: 404},
+		step{operation: "POST /v1/drift", body: `{"documents":`, status: 400},
+		step{operation: "DELETE /v1/apps/{name}", path: path("/v1/apps/{name}", "name", "my-oauth-app") + "?wait=60", status: 200, then: equal(true, "gone")},
+		step{operation: "DELETE /v1/apps/{name}", path: path("/v1/apps/{name}", "name", "my-oauth-app"), status: 404},
+		step{operation: "DELETE /v1/apps/{name}", path: path("/v1/apps/{name}", "name", "bare") + "?wait=1000", status: 422},
+	)
+
+	// An app whose env cannot be taken away stays, and says so.
+	stuck := documents(t, map[string]any{"wait": 60}, strings.ReplaceAll(example, "my-oauth-app", "stuck"))
+	run(step{operation: "POST /v1/apply", body: stuck, status: 200})
+	view, err := i.store.App(t.Context(), "stuck")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := i.store.BeginDelete(t.Context(), view, nil); err != nil { // without removals, nobody takes the env away
+		t.Fatal(err)
+	}
+	run(
+		step{operation: "POST /v1/apply", body: stuck, status: 409, then: equal("deleting", "code")},
+		step{operation: "POST /v1/drift", body: `{"app":"stuck"}`, status: 409, then: equal("deleting", "code")},
+		step{operation: "DELETE /v1/apps/{name}", path: path("/v1/apps/{name}", "name", "stuck"), status: 200, then: equal(false, "gone")},
+		step{operation: "GET /v1/apps/{name}", path: path("/v1/apps/{name}", "name", "stuck"), status: 200, then: func(body any) {
+			equal("deleting", "state")(body)
+			equal(true, "client", "disabled")(body)
+		}},
+		step{operation: "GET /schemas/{name}", path: "/schemas/app.json", status: 200, then: equal("https://json-schema.org/draft/2020-12/schema", "$schema")},
+		step{operation: "GET /schemas/{name}", path: "/schemas/config.json", status: 200},
+		step{operation: "GET /schemas/{name}", path: "/schemas/config", status: 404},
+	)
+
+	// Nothing in the document was left out, neither an operation nor a status that this client can cause.
+	elsewhere := map[string]bool{
+		"POST /v1/apply 400": true, "POST /v1/apply 413": true, "POST /v1/drift 413": true, // as with plan, which was seen
+		"DELETE /v1/apps/{name} 409": true, // after fifty conflicts in a row
+	}
+	for at, methods := range doc.Paths {
+		for method, operation := range methods {
+			name := strings.ToUpper(method) + " " + at
+			for status := range operation.Responses {
+				if status[0] != '5' && status != "422" && !elsewhere[name+" "+status] && !slices.Contains(seen[name], atoi(status)) {
+					t.Errorf("%s: %s is in the document and was never seen", name, status)
+				}
+			}
+		}
+	}
+}
+
+func atoi(s string) int {
+	var n int
+	_, _ = fmt.Sscan(s, &n)
+	return n
+}
+
+func TestAdminSocketIsTheOwnersAlone(t *testing.T) {
+	dir := t.TempDir()
+	socket := filepath.Join(dir, "deep", "admin.sock")
+	listener, err := listenSocket(t.Context(), socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, mode := range map[string]os.FileMode{socket: 0o600, filepath.Dir(socket): 0o700} {
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Mode().Perm() != mode {
+			t.Errorf("%s has mode %o, want %o", path, info.Mode().Perm(), mode)
+		}
+	}
+	if _, err := listenSocket(t.Context(), socket); err == nil || !strings.Contains(err.Error(), "another server answers") {
+		t.Errorf("a living socket was taken: %v", err)
+	}
+	// A server that was killed leaves its socket; the next one takes it.
+	listener.(*net.UnixListener).SetUnlinkOnClose(false)
+	if err := listener.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := listenSocket(t.Context(), socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = again.Close()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := listenSocket(t.Context(), file); err == nil {
+		t.Error("a file was replaced by a socket")
+	}
+}
+
+func TestAdminSocketPathThatIsTooLong(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), strings.Repeat("long/", 25))
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	socket := filepath.Join(dir, "admin.sock")
+	if _, err := listenSocket(t.Context(), socket); err == nil || !strings.Contains(err.Error(), "a Unix socket takes 107") {
+		t.Errorf("from elsewhere: %v", err)
+	}
+	t.Chdir(dir) // a relative path is short enough
+	listener, err := listenSocket(t.Context(), socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = listener.Close() }()
+	conn, err := net.Dial("unix", "admin.sock")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.Close()
+}
+
+func TestClientThatIsNotAWarifuServer(t *testing.T) {
+	other := httptest.NewServer(http.NotFoundHandler())
+	defer other.Close()
+	token := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(token, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := &cli{admin: other.URL, tokenFile: token}
+	if _, err := fetch[server.Info](t.Context(), c, "/v1/info"); err == nil || !strings.Contains(err.Error(), "is this the admin API of warifu?") {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/warifu/warifu/manifests"
+	"github.com/warifu/warifu/server"
+	"github.com/warifu/warifu/storage"
+)
+
+func (c *cli) audit() *cobra.Command {
+	var app, since, format string
+	command := &cobra.Command{
+		Use: "audit", Short: "Show who did what, with which outcome",
+		Long: `audit shows the log of what was applied, refused, deleted, rotated, revoked, read and delivered: when, by
+whom, to which app, and why it was refused or failed. The log is append-only, is kept for 400 days and
+never holds a secret. The oldest entry comes first.`,
+		Example: `  warifu audit
+  warifu audit --app my-oauth-app --since 168h
+  warifu audit --since 2026-01-31T12:00:00Z -o json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			from, err := sinceOf(since, time.Now())
+			if err != nil {
+				return err
+			}
+			found, err := c.auditLog(cmd.Context(), app, from)
+			if err != nil {
+				return err
+			}
+			return c.show(found, format, "entries in the audit log")
+		},
+	}
+	command.Flags().StringVar(&app, "app", "", "only of this app")
+	must(command.RegisterFlagCompletionFunc("app", c.completeApps))
+	command.Flags().StringVar(&since, "since", "24h", "how far back: a time such as 90m or 48h, or a date such as 2026-01-31 or 2026-01-31T12:00:00Z")
+	outputFlag(command, &format, "table", "json", "yaml")
+	return command
+}
+
+// sinceOf reads --since.
+func sinceOf(text string, now time.Time) (time.Time, error) {
+	if ago, err := time.ParseDuration(text); err == nil && ago >= 0 {
+		return now.Add(-ago), nil
+	}
+	for _, layout := range []string{time.RFC3339, time.DateOnly} {
+		if at, err := time.Parse(layout, text); err == nil {
+			return at, nil
+		}
+	}
+	return time.Time{}, usagef("--since %q is neither a time such as 24h nor a date such as 2026-01-31 or 2026-01-31T12:00:00Z", text)
+}
+
+// auditLog gets all pages.
+func (c *cli) auditLog(ctx context.Context, app string, since time.Time) (rows, error) {
+	list := []server.AuditEntry{}
+	query := url.Values{"since": {since.UTC().Format(time.RFC3339)}}
+	if app != "" {
+		query.Set("app", app)
+	}
+	for {
+		page, err := fetch[server.AuditPage](ctx, c, "/v1/audit?"+query.Encode())
+		if err != nil {
+			return rows{}, err
+		}
+		list = append(list, page.Entries...)
+		if page.Next == "" {
+			break
+		}
+		query.Set("after", page.Next)
+	}
+	out := rows{data: list, header: []string{"TIME", "ACTOR", "ACTION", "APP", "TARGET", "OUTCOME", "REASON", "DETAIL"}}
+	for _, e := range list {
+		out.cells = append(out.cells, []string{when(e.At), e.Actor, e.Action, e.App, e.Target, e.Outcome, e.Reason, e.Detail})
+	}
+	return out, nil
+}
+
+// told has the audit log tell why a plan or an apply came to nothing. What it cannot store is in the server's log.
+func (a *apps) told(ctx context.Context, action, app string, err error) {
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	if err := a.store.Record(ctx, refusals(action, app, err)...); err != nil {
+		a.log.ErrorContext(ctx, "audit log", "action", action, "app", app, "error", err)
+	}
+}
+
+// refusals are the entries about an error of planning or applying: one for each app that it is about.
+func refusals(action, app string, err error) []storage.AuditEntry {
+	entry := storage.AuditEntry{Action: action, App: app, Outcome: storage.OutcomeRefused}
+	var faults manifests.Faults
+	var denied *manifests.DeniedError
+	var partly *server.Problem
+	switch {
+	case errors.As(err, &partly): // said already, of the app that could not be applied
+		return nil
+	case errors.As(err, &faults):
+		entry.Reason = "invalid manifest"
+		entry.Detail = faultCount(faults.Errors())
+	case errors.As(err, &denied):
+		var entries []storage.AuditEntry
+		for _, d := range denied.Denials {
+			entry.App, entry.Reason, entry.Detail = d.App, "denied by "+d.Hook, strings.TrimSpace(d.Path+" "+d.Message)
+			entries = append(entries, entry)
+		}
+		return entries
+	case errors.Is(err, manifests.ErrDeleting):
+		entry.Reason = "the app is being deleted"
+	case errors.Is(err, storage.ErrConflict):
+		entry.Reason = "stale plan"
+	default:
+		entry.Outcome, entry.Reason = storage.OutcomeFailed, "the server's log says why"
+	}
+	return []storage.AuditEntry{entry}
+}
+
+func faultCount(faults manifests.Faults) string {
+	if len(faults) == 1 {
+		return "1 fault: " + faults[0].String()
+	}
+	return fmt.Sprintf("%d faults, the first: %s", len(faults), faults[0])
+}

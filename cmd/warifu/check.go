@@ -1,0 +1,312 @@
+package main
+
+import (
+	"encoding/hex"
+	"fmt"
+	"net"
+	"net/mail"
+	"net/netip"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/crypto/bcrypt"
+)
+
+// check finds what is wrong with the values of a configuration, without looking at the machine that it is for: files and
+// addresses are looked at when the server starts.
+func (r *reader) check(cfg *Config) {
+	r.checkIssuer(cfg.Issuer)
+	r.checkStorage(cfg)
+	r.checkWeb(cfg)
+	r.checkAdmin(cfg)
+	r.checkPasswords(cfg)
+	r.checkExpiry(cfg)
+	r.checkScopes(cfg.Scopes)
+	r.checkPlugins("plugins.deployHooks", cfg.Plugins.DeployHooks, namesOf(builtinHooks))
+	r.checkPlugins("plugins.runtimes", cfg.Plugins.Runtimes, namesOf(builtinRuntimes))
+	r.checkTargets(cfg.Plugins)
+	r.checkOffer("oauth2.grantTypes", cfg.OAuth2.GrantTypes, "authorization_code", "refresh_token")
+	r.checkOffer("oauth2.responseTypes", cfg.OAuth2.ResponseTypes, "code")
+	if len(cfg.Connectors) > 0 {
+		r.fault("connectors", "unsupported", "", "must stay empty: this version has no connectors yet, people sign in with staticPasswords")
+	}
+	if cfg.Manifests.Watch && len(cfg.Manifests.Directories) == 0 {
+		r.fault("manifests.watch", "required", "", "needs manifests.directories")
+	}
+	r.checkNoEmpty("manifests.directories", cfg.Manifests.Directories)
+	r.checkNoEmpty("encryptionKeyFiles", cfg.EncryptionKeyFiles)
+}
+
+func (r *reader) required(path, value, what string) bool {
+	if value == "" {
+		r.fault(path, "required", "", "is required: %s", what)
+	}
+	return value != ""
+}
+
+func (r *reader) checkNoEmpty(path string, list []string) {
+	for i, item := range list {
+		if item == "" {
+			r.fault(fmt.Sprintf("%s[%d]", path, i), "required", "", "is empty")
+		}
+	}
+}
+
+// checkIssuer holds the issuer to OpenID Connect Discovery section 3: a URL with neither query nor fragment.
+func (r *reader) checkIssuer(issuer string) {
+	if !r.required("issuer", issuer, "the address of this server, as in https://id.example.com") {
+		return
+	}
+	u, err := url.Parse(issuer)
+	switch {
+	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
+		r.fault("issuer", "issuer", "", "must be a URL, as in https://id.example.com, but is %q", issuer)
+	case u.Scheme == "http" && !isLoopback(u.Hostname()):
+		r.fault("issuer", "issuer", "https"+strings.TrimRight(strings.TrimPrefix(issuer, "http"), "/"), "must be https: plain http is only for loopback")
+	case u.User != nil || strings.ContainsAny(issuer, "?#"):
+		r.fault("issuer", "issuer", "", "must have neither user name, query nor fragment")
+	case strings.HasSuffix(issuer, "/"):
+		r.fault("issuer", "issuer", strings.TrimRight(issuer, "/"), "must not end with a slash: clients compare it byte for byte")
+	}
+}
+
+func isLoopback(host string) bool {
+	address, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && address.IsLoopback()
+}
+
+func (r *reader) checkStorage(cfg *Config) {
+	const at = "storage.config"
+	detail := cfg.Storage.Config
+	r.required(at+".dataDir", detail.DataDir, "a directory for what this process keeps")
+	ssl := detail.SSL
+	if (ssl.CertFile == "") != (ssl.KeyFile == "") {
+		r.fault(at+".ssl", "pair", "", "needs both certFile and keyFile, or neither")
+	}
+	if cfg.Storage.Type == StorageEtcd {
+		if len(detail.Endpoints) == 0 {
+			r.fault(at+".endpoints", "required", "", "is required with storage.type etcd, as in [https://etcd-1:2379]")
+		}
+		for i, endpoint := range detail.Endpoints {
+			if u, err := url.Parse(endpoint); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+				r.fault(fmt.Sprintf("%s.endpoints[%d]", at, i), "url", "", "must be a URL, as in https://etcd-1:2379, but is %q", endpoint)
+			}
+		}
+		if (detail.Username == "") != (detail.PasswordFile == "") {
+			r.fault(at, "pair", "", "needs both username and passwordFile, or neither")
+		}
+		if len(cfg.EncryptionKeyFiles) == 0 {
+			r.fault("encryptionKeyFiles", "required", "", "is required with storage.type etcd, the same on all replicas: make a key with openssl rand -base64 32")
+		}
+		return
+	}
+	for key, value := range map[string]bool{
+		"endpoints": len(detail.Endpoints) > 0, "namespace": detail.Namespace != "", "username": detail.Username != "",
+		"passwordFile": detail.PasswordFile != "", "ssl": ssl != SSLConfig{},
+	} {
+		if value {
+			r.fault(at+"."+key, "misplaced", "", "belongs to storage.type etcd, but the type is %s", cfg.Storage.Type)
+		}
+	}
+}
+
+func (r *reader) checkListener(path, address string) {
+	host, port, err := net.SplitHostPort(address)
+	if n, perr := strconv.Atoi(port); err != nil || perr != nil || n < 0 || n > 65535 || strings.Contains(host, "/") {
+		r.fault(path, "address", "", "must be host:port, as in 127.0.0.1:5556, but is %q", address)
+	}
+}
+
+func (r *reader) checkWeb(cfg *Config) {
+	web := cfg.Web
+	if web.HTTP == "" && web.HTTPS == "" {
+		r.fault("web", "required", "", "needs a listener: http or https, as in http: 127.0.0.1:5556")
+	}
+	if web.HTTP != "" {
+		r.checkListener("web.http", web.HTTP)
+	}
+	if web.HTTPS != "" {
+		r.checkListener("web.https", web.HTTPS)
+		r.required("web.tlsCert", web.TLSCert, "web.https needs a certificate")
+		r.required("web.tlsKey", web.TLSKey, "web.https needs the key of the certificate")
+	} else if web.TLSCert != "" || web.TLSKey != "" {
+		r.fault("web", "pair", "", "has a certificate, but no https listener")
+	}
+	for i, origin := range web.AllowedOrigins {
+		path := fmt.Sprintf("web.allowedOrigins[%d]", i)
+		u, err := url.Parse(origin)
+		if origin == "*" {
+			continue // any origin: none of these endpoints heeds a cookie
+		}
+		if err != nil || u.Host == "" || origin != u.Scheme+"://"+u.Host {
+			r.fault(path, "origin", "", "must be an origin, as in https://app.example.com, but is %q", origin)
+		}
+	}
+}
+
+func (r *reader) checkAdmin(cfg *Config) {
+	admin := cfg.Admin
+	if (admin.TLSCert == "") != (admin.TLSKey == "") {
+		r.fault("admin", "pair", "", "needs both tlsCert and tlsKey, or neither")
+	}
+	if admin.Listen == "" {
+		if admin.TLSCert != "" || admin.TokenFile != "" {
+			r.fault("admin", "misplaced", "", "has TLS or a token, but no listen: they are for TCP only")
+		}
+		return
+	}
+	r.checkListener("admin.listen", admin.Listen)
+	r.required("admin.tokenFile", admin.TokenFile, "admin over TCP needs a bearer token")
+	if host, _, err := net.SplitHostPort(admin.Listen); err == nil && !isLoopback(host) && admin.TLSCert == "" {
+		r.fault("admin.tlsCert", "required", "", "is required: admin over TCP that is not on loopback needs TLS")
+	}
+}
+
+func (r *reader) checkPasswords(cfg *Config) {
+	if len(cfg.StaticPasswords) > 0 && !cfg.EnablePasswordDB {
+		r.fault("staticPasswords", "pair", "", "are of no use without enablePasswordDB: true")
+	}
+	seen := make(map[string]string)
+	unique := func(path, kind, value string) {
+		value = strings.ToLower(value)
+		if first, ok := seen[kind+value]; ok && value != "" {
+			r.fault(path, "duplicate", "", "is the same as %s", first)
+			return
+		}
+		seen[kind+value] = path
+	}
+	for i, p := range cfg.StaticPasswords {
+		at := fmt.Sprintf("staticPasswords[%d]", i)
+		if r.required(at+".email", p.Email, "people sign in with it") {
+			if a, err := mail.ParseAddress(p.Email); err != nil || a.Address != p.Email {
+				r.fault(at+".email", "email", "", "must be an e-mail address, but is %q", p.Email)
+			}
+		}
+		// Both are typed into the same field of the sign-in page, so they must not name two people.
+		unique(at+".email", "login:", p.Email)
+		if p.Username != p.Email {
+			unique(at+".username", "login:", p.Username)
+		}
+		if r.required(at+".userID", p.UserID, "it becomes the subject of tokens and must never change") {
+			if len(p.UserID) > 255 || strings.ContainsFunc(p.UserID, func(c rune) bool { return c <= ' ' || c > '~' }) {
+				r.fault(at+".userID", "value", "", "must be 1 to 255 ASCII characters without spaces (OpenID Connect Core section 2)")
+			}
+			unique(at+".userID", "id:", p.UserID)
+		}
+		switch {
+		case p.Hash != "" && p.HashFile != "":
+			r.fault(at+".hashFile", "pair", "", "and hash exclude each other")
+		case p.Hash == "" && p.HashFile == "":
+			r.fault(at+".hash", "required", "", "is required (or hashFile): make one with htpasswd -nBC 10 user | cut -d: -f2")
+		case p.Hash != "":
+			if err := checkHash(p.Hash); err != nil {
+				r.fault(at+".hash", "hash", "", "%s", err)
+			}
+		}
+	}
+}
+
+// checkHash holds a bcrypt hash to costs that neither give the password away nor stop the server for a minute a guess.
+func checkHash(hash string) error {
+	cost, err := bcrypt.Cost([]byte(hash))
+	switch {
+	case err != nil || len(hash) != 60:
+		return fmt.Errorf("must be a bcrypt hash, 60 characters that begin with $2a$, $2b$ or $2y$")
+	case cost < 10:
+		return fmt.Errorf("has bcrypt cost %d, which is too fast to guess: use 10 or more", cost)
+	case cost > 16:
+		return fmt.Errorf("has bcrypt cost %d, which takes many seconds for each sign-in: use 16 or less", cost)
+	}
+	return nil
+}
+
+func (r *reader) checkExpiry(cfg *Config) {
+	if d := time.Duration(cfg.Expiry.Codes); d > 10*time.Minute {
+		r.fault("expiry.codes", "value", "", "must be 10m or less (RFC 6749 section 4.1.2), but is %s", d)
+	}
+	unused, most := cfg.Expiry.RefreshTokens.ValidIfNotUsedFor, cfg.Expiry.RefreshTokens.AbsoluteLifetime
+	if most > 0 && unused > most {
+		r.fault("expiry.refreshTokens.validIfNotUsedFor", "value", "", "must not be longer than absoluteLifetime, %s", time.Duration(most))
+	}
+	if d := time.Duration(cfg.Expiry.SecretMaxAge); d != 0 && d < time.Hour {
+		r.fault("expiry.secretMaxAge", "value", "", "must be 1h or more, or 0s for never, but is %s", d)
+	}
+	if d := time.Duration(cfg.Expiry.RefreshTokens.ReuseInterval); d > 5*time.Minute {
+		r.fault("expiry.refreshTokens.reuseInterval", "value", "", "must be 5m or less, but is %s: it is as long that a stolen token is not noticed", d)
+	}
+	for path, d := range map[string]Duration{
+		"expiry.accessTokens": cfg.Expiry.AccessTokens, "expiry.idTokens": cfg.Expiry.IDTokens, "expiry.codes": cfg.Expiry.Codes,
+		"expiry.authRequests": cfg.Expiry.AuthRequests, "expiry.sessions": cfg.Expiry.Sessions,
+		"expiry.signingKeys": cfg.Expiry.SigningKeys, "expiry.sealingKeys": cfg.Expiry.SealingKeys,
+	} {
+		if d != 0 && time.Duration(d) < time.Second {
+			r.fault(path, "value", "", "must be 1s or more, but is %s", time.Duration(d))
+		}
+	}
+}
+
+// scopeToken is RFC 6749 section 3.3.
+var scopeToken = regexp.MustCompile(`^[\x21\x23-\x5B\x5D-\x7E]{1,100}$`)
+
+func (r *reader) checkScopes(scopes []ScopeConfig) {
+	seen := make(map[string]int)
+	for i, s := range scopes {
+		at := fmt.Sprintf("scopes[%d]", i)
+		if r.required(at+".name", s.Name, "as in files:read") {
+			if !scopeToken.MatchString(s.Name) {
+				r.fault(at+".name", "value", "", "must be 1 to 100 visible ASCII characters without spaces, quotes and backslashes (RFC 6749 section 3.3)")
+			}
+			if first, ok := seen[s.Name]; ok {
+				r.fault(at+".name", "duplicate", "", "is the same as scopes[%d].name", first)
+			}
+			seen[s.Name] = i
+		}
+		r.required(at+".description.en", s.Description.EN, "the consent page says what the scope allows")
+		r.required(at+".description.ja", s.Description.JA, "the consent page says what the scope allows")
+		r.required(at+".risk", string(s.Risk), "low, write or broad")
+	}
+}
+
+func (r *reader) checkOffer(path string, got []string, offered ...string) {
+	if len(got) == 0 {
+		return
+	}
+	for i, value := range got {
+		if !slices.Contains(offered, value) {
+			r.fault(fmt.Sprintf("%s[%d]", path, i), "unsupported", nearest(value, offered), "is not offered by this version, which has %s", strings.Join(offered, " and "))
+		}
+	}
+	for _, value := range offered {
+		if !slices.Contains(got, value) {
+			r.fault(path, "unsupported", "", "must hold %s: it cannot be switched off", value)
+		}
+	}
+}
+
+var pluginName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
+
+func (r *reader) checkPlugins(at string, plugins []PluginConfig, builtin []string) {
+	seen := make(map[string]bool)
+	for i, p := range plugins {
+		path := fmt.Sprintf("%s[%d]", at, i)
+		if !r.required(path+".name", p.Name, "a name for the plugin") {
+			continue
+		}
+		switch {
+		case !pluginName.MatchString(p.Name):
+			r.fault(path+".name", "value", "", "must be 1 to 63 of a-z, 0-9 and hyphens, but is %q", p.Name)
+		case seen[p.Name]:
+			r.fault(path+".name", "duplicate", "", "is there twice")
+		case p.Path == "" && !slices.Contains(builtin, p.Name):
+			r.fault(path+".path", "required", nearest(p.Name, builtin), "is required: only %s can go without", strings.Join(builtin, ", "))
+		}
+		seen[p.Name] = true
+		if sum, err := hex.DecodeString(p.SHA256); p.SHA256 != "" && (err != nil || len(sum) != 32) {
+			r.fault(path+".sha256", "value", "", "must be 64 hex digits, as printed by sha256sum")
+		}
+	}
+}

@@ -1,0 +1,373 @@
+package main
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/warifu/warifu/manifests"
+	"github.com/warifu/warifu/server"
+)
+
+func (c *cli) plan() *cobra.Command {
+	var files []string
+	var format string
+	command := &cobra.Command{
+		Use: "plan -f FILE|DIR|-", Short: "Say what applying manifests would change",
+		Long: `plan says what applying manifests would change, and what follows from it for those who use the apps.
+It changes nothing. The exit code is 2 when there are changes.`,
+		Example: `  warifu plan -f .takos/app.yml
+  warifu plan -f apps/ -o json
+  cat app.yml | warifu plan -f -`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			docs, err := c.documents(files)
+			if err != nil {
+				return err
+			}
+			planned, err := c.planned(cmd.Context(), docs)
+			if err != nil {
+				return err
+			}
+			if err := c.showPlans(planned, format); err != nil {
+				return err
+			}
+			if changed(planned) {
+				return errChanges
+			}
+			return nil
+		},
+	}
+	fileFlag(command, &files)
+	outputFlag(command, &format, "table", "json", "yaml", "name")
+	return command
+}
+
+func fileFlag(command *cobra.Command, files *[]string) {
+	command.Flags().StringArrayVarP(files, "filename", "f", nil, "manifest, directory of manifests, or - for stdin; may be given several times")
+	must(command.MarkFlagFilename("filename", "yml", "yaml"))
+}
+
+func (c *cli) apply() *cobra.Command {
+	var files []string
+	var format string
+	var dryRun, yes bool
+	var wait waiting
+	command := &cobra.Command{
+		Use: "apply -f FILE|DIR|-", Short: "Apply manifests",
+		Long: `apply registers the apps of manifests, or changes what is registered, and delivers their env. It shows the
+plan first and asks; --yes applies without asking. An app that is registered keeps its client id and
+secret. Without changes it still repairs env that was lost.`,
+		Example: `  warifu apply -f .takos/app.yml
+  warifu apply -f apps/ --yes --wait
+  warifu apply -f app.yml --dry-run`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			docs, err := c.documents(files)
+			if err != nil {
+				return err
+			}
+			planned, err := c.planned(cmd.Context(), docs)
+			if err != nil {
+				return err
+			}
+			if dryRun {
+				return c.showPlans(planned, format)
+			}
+			if format == "table" {
+				if err := c.showPlans(planned, format); err != nil {
+					return err
+				}
+			}
+			if changed(planned) && !yes {
+				if format != "table" {
+					return usagef("with -o %s there is no plan to say yes to: add --yes", format)
+				}
+				if err := c.confirm("Apply these changes?"); err != nil {
+					return err
+				}
+			}
+			request := applyRequest{Documents: docs, Expected: make(map[string]string)}
+			for _, p := range planned.Plans {
+				request.Expected[p.App] = p.Revision
+			}
+			applied, err := c.applied(cmd.Context(), request)
+			if err != nil {
+				return err
+			}
+			if format != "table" {
+				err = c.showPlans(applied, format)
+			} else {
+				for _, p := range applied.Plans {
+					c.say("%s %s", p.App, c.paint(c.stderr, green, "applied"))
+				}
+			}
+			if err != nil {
+				return err
+			}
+			var names []string
+			for _, p := range applied.Plans {
+				names = append(names, p.App)
+			}
+			return c.delivered(cmd.Context(), wait, "applied", names...)
+		},
+	}
+	fileFlag(command, &files)
+	command.Flags().BoolVar(&dryRun, "dry-run", false, "show the plan and change nothing")
+	command.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	wait.flags(command)
+	outputFlag(command, &format, "table", "json", "yaml", "name")
+	return command
+}
+
+// applyRequest is the body of apply and, without the rest, of plan.
+type applyRequest struct {
+	Documents []server.Document `json:"documents"`
+	Expected  map[string]string `json:"expected,omitempty"`
+}
+
+// documents reads manifests without judging them: the server knows the scopes.
+func (c *cli) documents(paths []string) ([]server.Document, error) {
+	if len(paths) == 0 {
+		return nil, usagef("name a manifest, a directory of manifests or - (stdin) with -f")
+	}
+	files, faults := manifests.Read(paths, c.stdin)
+	if err := faults.Err(); err != nil {
+		return nil, err
+	}
+	docs := make([]server.Document, len(files))
+	for i, f := range files {
+		docs[i] = server.Document{Name: f.Name, Content: string(f.Data)}
+	}
+	return docs, nil
+}
+
+func (c *cli) planned(ctx context.Context, docs []server.Document) (server.Planned, error) {
+	return c.sent(ctx, "/v1/plan", applyRequest{Documents: docs})
+}
+
+func (c *cli) applied(ctx context.Context, request applyRequest) (server.Planned, error) {
+	return c.sent(ctx, "/v1/apply", request)
+}
+
+func (c *cli) sent(ctx context.Context, path string, request applyRequest) (server.Planned, error) {
+	var out server.Planned
+	api, err := c.client()
+	if err != nil {
+		return out, err
+	}
+	if err := api.do(ctx, http.MethodPost, path, request, &out); err != nil {
+		return out, err
+	}
+	if path == "/v1/plan" { // apply would only say it again
+		for _, w := range out.Warnings {
+			c.say("%s", faultOf(w))
+		}
+	}
+	return out, nil
+}
+
+func changed(planned server.Planned) bool {
+	for _, p := range planned.Plans {
+		if p.Changed {
+			return true
+		}
+	}
+	return false
+}
+
+// showPlans writes plans on stdout.
+func (c *cli) showPlans(planned server.Planned, format string) error {
+	switch format {
+	case "json", "yaml":
+		return encode(c.stdout, format, planned)
+	case "name":
+		for _, p := range planned.Plans {
+			if _, err := fmt.Fprintln(c.stdout, "app/"+p.App); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	var b strings.Builder
+	for _, p := range planned.Plans {
+		title := p.App
+		if !p.Changed && len(p.Changes) == 0 {
+			title += ": no changes"
+		}
+		fmt.Fprintln(&b, c.paint(c.stdout, bold, title))
+		for _, change := range p.Changes {
+			sign, ink := signOf(change.Kind)
+			fmt.Fprintf(&b, "  %s %s\n", c.paint(c.stdout, ink, sign), harmless(change.Text))
+		}
+		for _, consequence := range p.Consequences {
+			fmt.Fprintf(&b, "  %s %s\n", c.paint(c.stdout, yellow, "!"), harmless(consequence))
+		}
+		for _, w := range p.Warnings {
+			text := strings.TrimSpace(w.Path + " " + w.Message)
+			if w.Remedy != "" {
+				text += ": " + w.Remedy
+			}
+			fmt.Fprintf(&b, "  %s %s\n", c.paint(c.stdout, yellow, "warning:"), harmless(text))
+		}
+	}
+	_, err := c.stdout.Write([]byte(b.String()))
+	return err
+}
+
+func signOf(kind string) (string, color) {
+	switch manifests.ChangeKind(kind) {
+	case manifests.CreateApp, manifests.RegisterClient, manifests.AddTo, manifests.AddTarget, manifests.SetEnv:
+		return "+", green
+	case manifests.RemoveClient, manifests.RemoveFrom, manifests.RemoveTarget, manifests.UnsetEnv:
+		return "-", red
+	}
+	return "~", yellow
+}
+
+// confirm asks a person, who must be there.
+func (c *cli) confirm(question string) error {
+	if !isTerminal(c.stdin) {
+		return usagef("%s There is nobody to ask: add --yes", question)
+	}
+	_, _ = fmt.Fprintf(c.stderr, "%s [y/N] ", question)
+	answer, err := bufio.NewReader(c.stdin).ReadString('\n')
+	if word := strings.ToLower(strings.TrimSpace(answer)); err != nil || word != "y" && word != "yes" {
+		return fmt.Errorf("nothing was changed")
+	}
+	return nil
+}
+
+func deliveryLine(d server.Delivery) string {
+	line := fmt.Sprintf("  %s %s/%s is %s", d.App, d.Kind, d.Name, d.State)
+	if d.Error != "" {
+		line += ": " + d.Error
+	}
+	if d.Remedy != "" {
+		line += " (" + d.Remedy + ")"
+	}
+	return harmless(line)
+}
+
+func (c *cli) delete() *cobra.Command {
+	var yes bool
+	command := &cobra.Command{Use: "delete", Short: "Delete an app", Args: cobra.NoArgs, RunE: needsSubcommand}
+	app := &cobra.Command{
+		Use: "app NAME", Short: "Delete an app: its grants end, its env is taken away, its client goes",
+		Example: `  warifu delete app my-oauth-app --yes`,
+		Args:    cobra.ExactArgs(1), ValidArgsFunction: c.completeApps,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			name := args[0]
+			detail, err := fetch[server.AppDetail](cmd.Context(), c, appPath(name))
+			if err != nil {
+				return err
+			}
+			if !yes {
+				if err := c.confirm(fmt.Sprintf("Delete %s? %d grants end at once, %d targets lose their env.", name, detail.Grants, len(detail.Deliveries))); err != nil {
+					return err
+				}
+			}
+			api, err := c.client()
+			if err != nil {
+				return err
+			}
+			var out server.Deleted
+			if err := api.do(cmd.Context(), http.MethodDelete, appPath(name)+"?wait=30", nil, &out); err != nil {
+				return err
+			}
+			if !out.Gone {
+				return fmt.Errorf("%s is being deleted: its grants have ended, but its env is not taken away everywhere yet (see warifu get deliveries)", name)
+			}
+			c.say("%s deleted", name)
+			return nil
+		},
+	}
+	app.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	command.AddCommand(app)
+	return command
+}
+
+func (c *cli) revoke() *cobra.Command {
+	command := &cobra.Command{Use: "revoke", Short: "Revoke a grant", Args: cobra.NoArgs, RunE: needsSubcommand}
+	command.AddCommand(&cobra.Command{
+		Use: "grant ID", Short: "Revoke a grant: every token that was issued from it ends",
+		Example: `  warifu get grants
+  warifu revoke grant 5dq3v2zkzq7m4t2l6s3b5r7yqe`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			api, err := c.client()
+			if err != nil {
+				return err
+			}
+			var out server.Revoked
+			if err := api.do(cmd.Context(), http.MethodDelete, "/v1/grants/"+url.PathEscape(args[0]), nil, &out); err != nil {
+				return err
+			}
+			c.say("grant %s revoked", out.Grant)
+			return nil
+		},
+	})
+	return command
+}
+
+func (c *cli) credentials() *cobra.Command {
+	var format string
+	command := &cobra.Command{
+		Use: "credentials APP", Short: "Print an app's client id and secret",
+		Long: `credentials prints what an app needs to be an OAuth client. With autoEnv: true the app has it in its
+environment already; with autoEnv: false this is how it gets it.`,
+		Example: `  warifu credentials my-oauth-app
+  warifu credentials my-oauth-app -o env > .env`,
+		Args: cobra.ExactArgs(1), ValidArgsFunction: c.completeApps,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			out, err := fetch[server.Credentials](cmd.Context(), c, appPath(args[0])+"/credentials")
+			if err != nil {
+				return err
+			}
+			if format == "json" {
+				return json.NewEncoder(c.stdout).Encode(out)
+			}
+			lines := []string{"OAUTH_CLIENT_ID=" + out.ClientID}
+			if out.ClientSecret != "" {
+				lines = append(lines, "OAUTH_CLIENT_SECRET="+out.ClientSecret)
+			}
+			lines = append(lines, "OAUTH_ISSUER="+out.Issuer)
+			_, err = fmt.Fprintln(c.stdout, strings.Join(lines, "\n"))
+			return err
+		},
+	}
+	outputFlag(command, &format, "json", "env")
+	return command
+}
+
+// needsSubcommand is for commands that are only a first word.
+func needsSubcommand(cmd *cobra.Command, _ []string) error {
+	var names []string
+	for _, sub := range cmd.Commands() {
+		names = append(names, sub.Name())
+	}
+	return usagef("%s needs one of: %s", cmd.CommandPath(), strings.Join(names, ", "))
+}
+
+// completeApps completes names of apps, when a server answers.
+func (c *cli) completeApps(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	list, err := fetch[[]server.App](cmd.Context(), c, "/v1/apps")
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	var names []string
+	for _, app := range list {
+		names = append(names, cobra.CompletionWithDesc(app.Name, cmp.Or(app.ClientID, "no client")))
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}

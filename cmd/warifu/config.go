@@ -1,0 +1,216 @@
+package main
+
+import (
+	"time"
+)
+
+// Config is the configuration file of `warifu serve`. Keys are named as in Dex's where they mean the same. The comments of
+// config.example.yaml are the manual for people; the texts here are shown by editors through config.schema.json.
+//
+// A key is the field's json name. Every scalar and every list of strings can be overridden from the environment: the path in
+// capitals after WARIFU_, such as WARIFU_WEB_HTTP for web.http and WARIFU_WEB_TLS_CERT for web.tlsCert (see env.go).
+type Config struct {
+	Issuer             string           `json:"issuer,omitempty" jsonschema:"Address of this server as apps and browsers see it. It is in every token, so it stays for ever. https, or http on loopback; a path is allowed."`
+	Storage            StorageConfig    `json:"storage,omitzero" jsonschema:"Where records are kept."`
+	Web                WebConfig        `json:"web,omitzero" jsonschema:"Listeners for browsers and apps."`
+	Admin              AdminConfig      `json:"admin,omitzero" jsonschema:"Listeners for the admin API, which the other commands of warifu use."`
+	EncryptionKeyFiles []string         `json:"encryptionKeyFiles,omitempty" jsonschema:"Files with the keys that seal secrets in storage, newest first; each holds 32 bytes in base64 (openssl rand -base64 32). Required with etcd. With embedded storage one is made in dataDir by default."`
+	EnablePasswordDB   bool             `json:"enablePasswordDB,omitempty" jsonschema:"Whether people sign in with the passwords of staticPasswords."`
+	StaticPasswords    []StaticPassword `json:"staticPasswords,omitempty" jsonschema:"People who can sign in with a password."`
+	Connectors         []Connector      `json:"connectors,omitempty" jsonschema:"Other identity providers. This version has none yet, so the list stays empty."`
+	Expiry             ExpiryConfig     `json:"expiry,omitzero" jsonschema:"How long things last, as in 90s, 15m, 24h."`
+	OAuth2             OAuth2Config     `json:"oauth2,omitzero" jsonschema:"What of OAuth 2 is offered."`
+	Scopes             []ScopeConfig    `json:"scopes,omitempty" jsonschema:"The catalogue of scopes that apps may ask for. When given, it replaces the built-in one."`
+	Manifests          ManifestsConfig  `json:"manifests,omitzero" jsonschema:"Manifests (app.yml) that the server applies by itself."`
+	Plugins            PluginsConfig    `json:"plugins,omitzero" jsonschema:"Deploy hooks and runtimes, each an executable of its own."`
+	Logger             LoggerConfig     `json:"logger,omitzero" jsonschema:"What is logged on stderr, and how."`
+}
+
+// StorageType names a kind of storage.
+type StorageType string
+
+// Kinds of storage.
+const (
+	StorageEmbedded StorageType = "embedded"
+	StorageEtcd     StorageType = "etcd"
+)
+
+// StorageConfig says where records are kept.
+type StorageConfig struct {
+	Type   StorageType   `json:"type,omitempty" jsonschema:"embedded (etcd inside this process, no socket) or etcd (a cluster that any number of replicas share)."`
+	Config StorageDetail `json:"config,omitzero" jsonschema:"Settings of that kind of storage."`
+}
+
+// StorageDetail holds the settings of both kinds of storage; check says which of them belong to the type.
+type StorageDetail struct {
+	DataDir      string    `json:"dataDir,omitempty" jsonschema:"Directory for what this process keeps: the embedded database and its encryption key, the admin socket, env files and plugin state. Made with mode 0700."`
+	Endpoints    []string  `json:"endpoints,omitempty" jsonschema:"etcd: addresses of the cluster's members, as in https://etcd-1:2379."`
+	Namespace    string    `json:"namespace,omitempty" jsonschema:"etcd: prefix of all keys, as in warifu/."`
+	Username     string    `json:"username,omitempty" jsonschema:"etcd: user name."`
+	PasswordFile string    `json:"passwordFile,omitempty" jsonschema:"etcd: file that holds the password."`
+	SSL          SSLConfig `json:"ssl,omitzero" jsonschema:"etcd: TLS to the cluster."`
+}
+
+// SSLConfig is TLS to an etcd cluster.
+type SSLConfig struct {
+	CAFile     string `json:"caFile,omitempty" jsonschema:"Certificates of the authorities that vouch for the cluster (PEM). Empty: those of the system."`
+	CertFile   string `json:"certFile,omitempty" jsonschema:"Client certificate (PEM)."`
+	KeyFile    string `json:"keyFile,omitempty" jsonschema:"Key of the client certificate (PEM)."`
+	ServerName string `json:"serverName,omitempty" jsonschema:"Name in the members' certificates, where it is not their host name."`
+}
+
+// WebConfig are the listeners for browsers and apps.
+type WebConfig struct {
+	HTTP           string   `json:"http,omitempty" jsonschema:"host:port for http: behind a proxy that terminates TLS, or on loopback."`
+	HTTPS          string   `json:"https,omitempty" jsonschema:"host:port for https; needs tlsCert and tlsKey."`
+	TLSCert        string   `json:"tlsCert,omitempty" jsonschema:"Certificate chain (PEM). It is read again when the file changes."`
+	TLSKey         string   `json:"tlsKey,omitempty" jsonschema:"Key of the certificate (PEM)."`
+	AllowedOrigins []string `json:"allowedOrigins,omitempty" jsonschema:"Origins whose scripts may call the token, userinfo, revocation and discovery endpoints (CORS). None by default."`
+}
+
+// AdminConfig are the listeners of the admin API.
+type AdminConfig struct {
+	Socket    string `json:"socket,omitempty" jsonschema:"Path of the Unix socket (mode 0600). By default admin.sock in dataDir."`
+	Listen    string `json:"listen,omitempty" jsonschema:"host:port, to offer the admin API over TCP as well; needs tokenFile, and TLS unless it is on loopback."`
+	TLSCert   string `json:"tlsCert,omitempty" jsonschema:"Certificate chain for listen (PEM)."`
+	TLSKey    string `json:"tlsKey,omitempty" jsonschema:"Key of that certificate (PEM)."`
+	TokenFile string `json:"tokenFile,omitempty" jsonschema:"File that holds the bearer token for listen: at least 32 characters."`
+}
+
+// StaticPassword is a person who signs in with a password.
+type StaticPassword struct {
+	Email         string `json:"email,omitempty" jsonschema:"E-mail address, with which the person signs in."`
+	Hash          string `json:"hash,omitempty" jsonschema:"bcrypt hash of the password, as printed by: htpasswd -nBC 10 user."`
+	HashFile      string `json:"hashFile,omitempty" jsonschema:"File that holds the bcrypt hash, in place of hash."`
+	Username      string `json:"username,omitempty" jsonschema:"User name, with which the person can sign in as well."`
+	Name          string `json:"name,omitempty" jsonschema:"Full name."`
+	UserID        string `json:"userID,omitempty" jsonschema:"The subject of tokens: never change it, never give it to somebody else."`
+	EmailVerified bool   `json:"emailVerified,omitempty" jsonschema:"Whether the address is known to be the person's."`
+}
+
+// Connector is another identity provider; there are none yet.
+type Connector struct {
+	Type string `json:"type,omitempty" jsonschema:"Kind of connector."`
+	ID   string `json:"id,omitempty" jsonschema:"Its id."`
+	Name string `json:"name,omitempty" jsonschema:"Its name on the sign-in page."`
+}
+
+// Duration is a time.Duration that is written as in 90s, 15m, 24h.
+type Duration time.Duration
+
+// MarshalText writes it the way it is read.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+// ExpiryConfig says how long things last. Zero leaves the default.
+type ExpiryConfig struct {
+	AccessTokens  Duration            `json:"accessTokens,omitzero" jsonschema:"Access tokens. Default 1h."`
+	IDTokens      Duration            `json:"idTokens,omitzero" jsonschema:"ID tokens. Default 1h."`
+	Codes         Duration            `json:"codes,omitzero" jsonschema:"Authorization codes. Default 60s, at most 10m."`
+	AuthRequests  Duration            `json:"authRequests,omitzero" jsonschema:"How long somebody may take to sign in and consent. Default 1h."`
+	Sessions      Duration            `json:"sessions,omitzero" jsonschema:"How long a browser stays signed in. Default 24h."`
+	SigningKeys   Duration            `json:"signingKeys,omitzero" jsonschema:"How long a key signs before the next one does."`
+	SealingKeys   Duration            `json:"sealingKeys,omitzero" jsonschema:"How long a key seals codes and refresh tokens before the next one does."`
+	SecretMaxAge  Duration            `json:"secretMaxAge,omitzero" jsonschema:"A client secret that is older is replaced by itself, as warifu rotate does. 0s, the default: never. At least 1h."`
+	RefreshTokens RefreshTokensConfig `json:"refreshTokens,omitzero" jsonschema:"Refresh tokens; each can be used once."`
+}
+
+// RefreshTokensConfig says how long refresh tokens last.
+type RefreshTokensConfig struct {
+	ReuseInterval     Duration `json:"reuseInterval,omitzero" jsonschema:"How long a used refresh token gets the same successor again, for clients that lose replies. Default 0s: never."`
+	ValidIfNotUsedFor Duration `json:"validIfNotUsedFor,omitzero" jsonschema:"A refresh token that is not used for so long ends. Default 2160h (90 days)."`
+	AbsoluteLifetime  Duration `json:"absoluteLifetime,omitzero" jsonschema:"So long after the sign-in, everything issued from it ends. Default 3960h (165 days)."`
+}
+
+// OAuth2Config says what of OAuth 2 is offered. This version offers exactly one set; the keys are here so that a Dex file
+// that asks for more is refused instead of being half heeded.
+type OAuth2Config struct {
+	GrantTypes    []string `json:"grantTypes,omitempty" jsonschema:"authorization_code and refresh_token; this version offers exactly these."`
+	ResponseTypes []string `json:"responseTypes,omitempty" jsonschema:"code; this version offers exactly this."`
+}
+
+// ScopeConfig is an entry of the scope catalogue.
+type ScopeConfig struct {
+	Name        string           `json:"name,omitempty" jsonschema:"Name, as apps ask for it."`
+	Description DescriptionTexts `json:"description,omitzero" jsonschema:"What it allows, as the consent page says it."`
+	Risk        ScopeRisk        `json:"risk,omitempty" jsonschema:"low (reads), write, or broad: the consent page marks the latter two."`
+}
+
+// DescriptionTexts is a text in the languages of the pages.
+type DescriptionTexts struct {
+	EN string `json:"en,omitempty" jsonschema:"English."`
+	JA string `json:"ja,omitempty" jsonschema:"Japanese."`
+}
+
+// ScopeRisk says how much harm a scope can do.
+type ScopeRisk string
+
+// LocalhostRedirects says what happens to loopback redirect URIs in manifests.
+type LocalhostRedirects string
+
+// What happens to loopback redirect URIs.
+const (
+	LocalhostWarn  LocalhostRedirects = "warn"
+	LocalhostAllow LocalhostRedirects = "allow"
+	LocalhostDeny  LocalhostRedirects = "deny"
+)
+
+// ManifestsConfig names the manifests that the server applies by itself.
+type ManifestsConfig struct {
+	Directories        []string           `json:"directories,omitempty" jsonschema:"Directories whose *.yml and *.yaml files are applied when the server starts."`
+	Watch              bool               `json:"watch,omitempty" jsonschema:"Whether they are applied again when a file changes."`
+	LocalhostRedirects LocalhostRedirects `json:"localhostRedirects,omitempty" jsonschema:"Redirect URIs on localhost are for development: warn (the default), allow, or deny them."`
+	Repair             bool               `json:"repair,omitempty" jsonschema:"Whether env that was lost or changed at a target is delivered again by itself (the default). With false it is only shown."`
+}
+
+// PluginsConfig lists the plugins.
+type PluginsConfig struct {
+	DeployHooks []PluginConfig `json:"deployHooks,omitempty" jsonschema:"Deploy hooks, in the order in which they are asked. By default the built-in one, oauth."`
+	Runtimes    []PluginConfig `json:"runtimes,omitempty" jsonschema:"Runtimes that get the env of apps; the first one that serves a kind of target gets what targets does not say. By default the built-in one, file, which writes env files."`
+	Targets     []TargetConfig `json:"targets,omitempty" jsonschema:"Which runtime gets which targets; the first entry that fits a target counts. Kind, app and name are patterns (* and ? and [a-z]); those left out fit everything."`
+}
+
+// TargetConfig gives targets to a runtime.
+type TargetConfig struct {
+	Kind    string `json:"kind,omitempty" jsonschema:"worker, container or service."`
+	App     string `json:"app,omitempty" jsonschema:"Name of the app, as in shop-*."`
+	Name    string `json:"name,omitempty" jsonschema:"Name of the worker, container or service."`
+	Runtime string `json:"runtime,omitempty" jsonschema:"Name of the runtime that gets them, as in runtimes."`
+}
+
+// PluginConfig is one plugin.
+type PluginConfig struct {
+	Name   string         `json:"name,omitempty" jsonschema:"Its name: a-z, 0-9 and hyphens. oauth (deploy hook) and file, workers and containers (runtimes) are built in."`
+	Path   string         `json:"path,omitempty" jsonschema:"Its executable. Left out for what is built in."`
+	SHA256 string         `json:"sha256,omitempty" jsonschema:"Checksum that the executable must have, in hex."`
+	Config map[string]any `json:"config,omitempty" jsonschema:"Settings that are handed to the plugin."`
+}
+
+// LogLevel and LogFormat say what is logged, and how.
+type (
+	LogLevel  string
+	LogFormat string
+)
+
+// LoggerConfig says what is logged.
+type LoggerConfig struct {
+	Level  LogLevel  `json:"level,omitempty" jsonschema:"debug, info, warn or error."`
+	Format LogFormat `json:"format,omitempty" jsonschema:"text or json."`
+}
+
+// choices are the values of the string types that have a fixed set; the first is the default. Reader and schema use it.
+var choices = map[string][]string{
+	"StorageType":        {string(StorageEmbedded), string(StorageEtcd)},
+	"ScopeRisk":          {"low", "write", "broad"},
+	"LocalhostRedirects": {string(LocalhostWarn), string(LocalhostAllow), string(LocalhostDeny)},
+	"LogLevel":           {"info", "debug", "warn", "error"},
+	"LogFormat":          {"text", "json"},
+}
+
+// defaults are what a configuration holds before the file is read.
+func defaults() *Config {
+	return &Config{
+		Storage:   StorageConfig{Type: StorageEmbedded, Config: StorageDetail{DataDir: ".warifu"}},
+		Manifests: ManifestsConfig{LocalhostRedirects: LocalhostWarn, Repair: true},
+		Logger:    LoggerConfig{Level: "info", Format: "text"},
+	}
+}

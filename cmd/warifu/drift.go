@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"github.com/spf13/cobra"
+
+	"github.com/warifu/warifu/manifests"
+	"github.com/warifu/warifu/server"
+)
+
+func (c *cli) drift() *cobra.Command {
+	var files []string
+	var app, format string
+	command := &cobra.Command{
+		Use: "drift", Short: "Compare what was applied with what is there",
+		Long: `drift compares the registered clients, the env that was delivered and the env that runtimes have with
+what was applied; with -f, with these manifests. It changes nothing. The exit code is 2 when something
+differs, and 1 when a runtime does not say what it has.
+
+The server observes targets by itself as well, and delivers again what was lost, unless
+manifests.repair is false.`,
+		Example: `  warifu drift
+  warifu drift --app my-oauth-app -o json
+  warifu drift -f .takos/app.yml`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			request := driftRequest{App: app}
+			if len(files) > 0 {
+				if app != "" {
+					return usagef("--app and -f exclude each other: the manifests name their apps")
+				}
+				var err error
+				if request.Documents, err = c.documents(files); err != nil {
+					return err
+				}
+			}
+			api, err := c.client()
+			if err != nil {
+				return err
+			}
+			var found server.Drift
+			if err := api.do(cmd.Context(), http.MethodPost, "/v1/drift", request, &found); err != nil {
+				return err
+			}
+			return c.showDrift(found, format)
+		},
+	}
+	fileFlag(command, &files)
+	command.Flags().StringVar(&app, "app", "", "only of this app")
+	must(command.RegisterFlagCompletionFunc("app", c.completeApps))
+	outputFlag(command, &format, "table", "json", "yaml")
+	return command
+}
+
+// driftRequest is the body of drift.
+type driftRequest struct {
+	App       string            `json:"app,omitempty"`
+	Documents []server.Document `json:"documents,omitempty"`
+}
+
+// showDrift writes what was found and gives the error that leads to the exit code.
+func (c *cli) showDrift(found server.Drift, format string) error {
+	if format != "table" {
+		if err := encode(c.stdout, format, found); err != nil {
+			return err
+		}
+	} else if len(found.Findings) > 0 {
+		var cells [][]string
+		for _, f := range found.Findings {
+			cells = append(cells, []string{f.App, f.Target, f.Runtime, f.Kind, f.Text, f.Remedy})
+		}
+		if err := table(c.stdout, []string{"APP", "TARGET", "RUNTIME", "KIND", "FOUND", "WHAT TO DO"}, cells); err != nil {
+			return err
+		}
+	}
+	unknown := 0
+	for _, f := range found.Findings {
+		if f.Kind == string(manifests.FoundUnknown) {
+			unknown++
+		}
+	}
+	switch {
+	case len(found.Findings) > unknown:
+		return errChanges
+	case unknown > 0:
+		return fmt.Errorf("no drift where runtimes answered, but %d did not say what they have", unknown)
+	}
+	c.say("no drift (apps: %d, targets: %d)", found.Apps, found.Targets)
+	return nil
+}
+
+// Drift is for server.Apps.
+func (a *apps) Drift(ctx context.Context, docs []server.Document, app string) (server.Drift, error) {
+	var parsed []*manifests.Document
+	if len(docs) > 0 {
+		var err error
+		if parsed, _, err = a.parse(filesOf(docs)); err != nil {
+			return server.Drift{}, edge(err)
+		}
+	}
+	drift, err := a.deployer.Drift(ctx, parsed, app)
+	if err != nil {
+		return server.Drift{}, edge(err)
+	}
+	out := server.Drift{Apps: drift.Apps, Targets: drift.Targets, Findings: []server.DriftFinding{}}
+	for _, f := range drift.Findings {
+		found := server.DriftFinding{App: f.App, Runtime: f.Runtime, Kind: string(f.Kind), Text: f.Text, Remedy: f.Remedy}
+		if f.Target != nil {
+			found.Target = f.Target.Kind + "/" + f.Target.Name
+		}
+		out.Findings = append(out.Findings, found)
+	}
+	return out, nil
+}

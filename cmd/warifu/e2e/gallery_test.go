@@ -1,0 +1,182 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"testing"
+
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/page"
+	"github.com/chromedp/chromedp"
+)
+
+// windows are the sizes of which pictures are kept. A page has to fit into a narrower one, too (WCAG 2.2, 1.4.10).
+var windows = []struct {
+	name          string
+	width, height int64
+	phone         bool
+}{
+	{"desktop", 1280, 800, false},
+	{"phone", 390, 844, true},
+}
+
+// TestGallery shows every page in both languages, light and dark, on desktops and phones, keeps a picture of each, and checks
+// what can be measured of how it is laid out.
+func TestGallery(t *testing.T) {
+	t.Parallel()
+	a := newApp(t, "gallery")
+	var people []*tab
+	for _, lang := range []string{"en", "ja"} {
+		_, b := newPerson(t, lang)
+		people = append(people, b)
+		signInPages(t, a, b, lang)
+		b.signInAs(suite.server)
+		b.shoot("consent", lang)
+		errorPages(t, a, b, lang)
+	}
+	// What is allowed is the account's, in whichever browser.
+	first := people[0]
+	first.open(a.url("/login?scope=openid+profile+threads:read"))
+	first.press(allow)
+	first.onApp("signed in")
+	for i, lang := range []string{"en", "ja"} {
+		b := people[i]
+		b.open(a.url("/login"))
+		b.shoot("consent-more", lang)
+		b.open(a.url("/login?prompt=consent&scope=openid+threads:read"))
+		b.shoot("consent-again", lang)
+	}
+	people[1].open(a.url("/login"))
+	pending := run(people[1], chromedp.Value(chromedp.CSS(`input[name="request"]`)))
+	issuer := suite.server.ready.Issuer
+	first.onError(first.open(issuer+"/oauth/continue?request="+url.QueryEscape(pending)), http.StatusBadRequest, "invalid_request")
+	first.shoot("error-other-browser", "en")
+}
+
+func signInPages(t *testing.T, a *app, b *tab, lang string) {
+	t.Helper()
+	b.open(suite.server.ready.Issuer + "/")
+	b.shoot("landing", lang)
+	b.open(a.url("/login"))
+	b.shoot("signin", lang)
+	b.signIn("somebody@example.com", "wrong")
+	b.shoot("signin-problem", lang)
+	for range 12 { // too many; the lock is of an account that nobody has
+		b.eval(`document.querySelector('#login').value = 'locked'; document.querySelector('#password').value = 'wrong'`)
+		if b.press(submit).Status == http.StatusTooManyRequests {
+			b.shoot("signin-too-many", lang)
+			return
+		}
+	}
+	t.Error("one may guess for ever")
+}
+
+func errorPages(t *testing.T, a *app, b *tab, lang string) {
+	t.Helper()
+	issuer := suite.server.ready.Issuer
+	authorize := func(change func(url.Values)) string {
+		query := url.Values{"response_type": {"code"}, "client_id": {a.oauth.ClientID}, "redirect_uri": {a.url("/callback")}, "scope": {"openid"}}
+		change(query)
+		return issuer + "/oauth/authorize?" + query.Encode()
+	}
+	for _, fault := range []struct {
+		name, address string
+		status        int64
+		code          string
+	}{
+		{"unauthorized-client", authorize(func(q url.Values) { q.Set("redirect_uri", "https://elsewhere.example/callback") }), 400, "unauthorized_client"},
+		{"invalid-client", authorize(func(q url.Values) { q.Set("client_id", "nobody") }), 400, "invalid_client"},
+		{"invalid-request", authorize(func(q url.Values) { q.Del("redirect_uri") }), 400, "invalid_request"},
+		{"altered", issuer + "/oauth/continue?request=altered", 400, "invalid_request"},
+		{"not-found", issuer + "/nowhere", 404, "not_found"},
+		{"method", issuer + "/oauth/signin", 405, "method_not_allowed"},
+	} {
+		response := b.open(fault.address)
+		b.onError(response, fault.status, fault.code)
+		b.shoot("error-"+fault.name, lang)
+	}
+	b.open(a.url("/login"))
+	b.eval(`document.querySelector('input[name=form]').value = 'forged'`)
+	b.onError(b.press(allow), http.StatusForbidden, "invalid_request")
+	b.shoot("error-forbidden", lang)
+}
+
+// layout is what can be measured of a page.
+type layout struct {
+	Lang     string
+	Headings int      // h1
+	Width    int64    // of what is there, in pixels
+	Small    []string // what is too small for a finger (WCAG 2.2, 2.5.8)
+	Unnamed  int      // fields without a label
+}
+
+const measure = `(() => {
+	const all = (s) => [...document.querySelectorAll(s)];
+	const shown = (e) => e.getClientRects().length > 0;
+	return {
+		Lang: document.documentElement.lang, Headings: all('h1').length,
+		Width: document.documentElement.scrollWidth,
+		Small: all('button, input:not([type=hidden]), nav a, a.brand').filter(shown)
+			.filter(e => { const r = e.getBoundingClientRect(); return r.height < 24 || r.width < 24 }).map(e => e.outerHTML.slice(0, 80)),
+		Unnamed: all('input:not([type=hidden])').filter(e => e.labels.length === 0).length,
+	};
+})()`
+
+// shoot keeps pictures of the page in every window, light and dark, and measures it.
+func (b *tab) shoot(name, lang string) {
+	b.t.Helper()
+	b.resize(320, 568, true)
+	b.measure(name+" in a narrow window", lang, 320)
+	for _, w := range windows {
+		b.resize(w.width, w.height, w.phone)
+		b.measure(name+" on a "+w.name, lang, w.width)
+		for _, scheme := range []string{"light", "dark"} {
+			picture := run(b, func(ctx context.Context, target *chromedp.Target) ([]byte, error) {
+				if _, err := cdp.Call(ctx, target, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+					// Without motion, so that no picture shows a colour on its way to another.
+					Features: []*emulation.MediaFeature{
+						{Name: "prefers-color-scheme", Value: scheme}, {Name: "prefers-reduced-motion", Value: "reduce"},
+					}}); err != nil {
+					return nil, err
+				}
+				size, err := cdp.Call(ctx, target, page.GetLayoutMetrics, cdp.Empty{})
+				if err != nil {
+					return nil, err
+				}
+				shot, err := cdp.Call(ctx, target, page.CaptureScreenshot, page.CaptureScreenshotParams{
+					CaptureBeyondViewport: new(true), OptimizeForSpeed: new(true), Clip: &page.Viewport{
+						Width: float64(w.width), Height: max(float64(w.height), size.CSSContentSize.Height), Scale: 1}})
+				return shot.Data, err
+			})
+			file := fmt.Sprintf("%s-%s-%s-%s.png", name, lang, w.name, scheme)
+			if err := os.WriteFile(artifact(b.t, file), picture, 0o644); err != nil {
+				b.t.Fatal(err)
+			}
+		}
+	}
+	run(b, func(ctx context.Context, target *chromedp.Target) (cdp.Empty, error) {
+		return cdp.Call(ctx, target, emulation.ClearDeviceMetricsOverride, cdp.Empty{})
+	})
+}
+
+func (b *tab) resize(width, height int64, phone bool) {
+	b.t.Helper()
+	run(b, func(ctx context.Context, target *chromedp.Target) (cdp.Empty, error) {
+		return cdp.Call(ctx, target, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{
+			Width: width, Height: height, DeviceScaleFactor: 1, Mobile: phone})
+	})
+}
+
+func (b *tab) measure(where, lang string, width int64) {
+	b.t.Helper()
+	l := run(b, chromedp.Evaluate[layout](measure))
+	if l.Lang != lang || l.Headings != 1 || l.Width > width || len(l.Small) > 0 || l.Unnamed > 0 {
+		b.t.Errorf("%s: %+v", where, l)
+	}
+}

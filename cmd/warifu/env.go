@@ -1,0 +1,106 @@
+package main
+
+import (
+	"reflect"
+	"slices"
+	"strings"
+	"unicode"
+
+	"github.com/agnivade/levenshtein"
+)
+
+// envPrefix begins every environment variable that overrides a key.
+const envPrefix = "WARIFU_"
+
+// envName is the variable that overrides the key at path: web.tlsCert is WARIFU_WEB_TLS_CERT, and an acronym is one word, so
+// enablePasswordDB is WARIFU_ENABLE_PASSWORD_DB.
+func envName(path string) string {
+	var b strings.Builder
+	b.WriteString(envPrefix)
+	runes := []rune(path)
+	for i, c := range runes {
+		switch {
+		case c == '.':
+			b.WriteByte('_')
+			continue
+		case i > 0 && unicode.IsUpper(c) && !unicode.IsUpper(runes[i-1]) && runes[i-1] != '.':
+			b.WriteByte('_')
+		}
+		b.WriteRune(unicode.ToUpper(c))
+	}
+	return b.String()
+}
+
+// override is a key that can come from the environment.
+type override struct {
+	name, path string
+	value      reflect.Value
+}
+
+// overrides lists the scalars and lists of strings of cfg. What is in a list of mappings (users, scopes, plugins) cannot be
+// overridden: it has no stable path.
+func overrides(cfg *Config) []override {
+	var found []override
+	var walk func(path string, v reflect.Value)
+	walk = func(path string, v reflect.Value) {
+		for _, f := range fieldsOf(v.Type()) {
+			at, value := join(path, f.key), v.Field(f.index)
+			switch {
+			case value.Kind() == reflect.Struct:
+				walk(at, value)
+			case value.Kind() == reflect.Slice && value.Type().Elem().Kind() != reflect.String:
+			default:
+				found = append(found, override{envName(at), at, value})
+			}
+		}
+	}
+	walk("", reflect.ValueOf(cfg).Elem())
+	return found
+}
+
+// environment lays variables over what the file says. A list is separated by commas. An empty variable counts as not set.
+func (r *reader) environment(environ []string, cfg *Config) {
+	set := make(map[string]string)
+	for _, entry := range environ {
+		if name, value, ok := strings.Cut(entry, "="); ok && value != "" && strings.HasPrefix(name, envPrefix) {
+			set[name] = value
+		}
+	}
+	for _, o := range overrides(cfg) {
+		value, ok := set[o.name]
+		if !ok {
+			continue
+		}
+		r.variables[o.path] = "$" + o.name // later faults about this key are the variable's
+		if o.value.Kind() == reflect.Slice {
+			o.value.Set(reflect.Zero(o.value.Type()))
+			for item := range strings.SplitSeq(value, ",") {
+				if item = strings.TrimSpace(item); item != "" {
+					o.value.Set(reflect.Append(o.value, reflect.ValueOf(item)))
+				}
+			}
+			continue
+		}
+		r.scalar(o.path, value, o.value)
+	}
+}
+
+// misspelled finds variables that look like an override and are none, with the one that was probably meant. Others under the
+// prefix are left alone: a container platform sets variables such as WARIFU_SERVICE_HOST by itself.
+func misspelled(environ []string) map[string]string {
+	var known []string
+	for _, o := range overrides(defaults()) {
+		known = append(known, o.name)
+	}
+	found := make(map[string]string)
+	for _, entry := range environ {
+		name, _, _ := strings.Cut(entry, "=")
+		if !strings.HasPrefix(name, envPrefix) || name == adminVariable || slices.Contains(known, name) {
+			continue
+		}
+		if meant := nearest(name, known); meant != "" && levenshtein.ComputeDistance(name, meant) <= 3 {
+			found[name] = meant
+		}
+	}
+	return found
+}

@@ -1,0 +1,52 @@
+package main
+
+import (
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// allowed are the imports between our packages, by the longest prefix that fits: which package may import which others. The
+// direction is cmd, then server and manifests, then storage and plugins; nothing points back.
+var allowed = map[string][]string{
+	"cmd/warifu":                {"server", "server/connector", "storage", "manifests", "plugins", "plugins/hookoauth", "plugins/runtimefile", "plugins/runtimecontainers", "plugins/runtimeworkers", "plugins/plugintest"},
+	"cmd/warifu/e2e":            {},
+	"server":                    {"server/connector", "server/pages", "storage"},
+	"server/connector":          {},
+	"server/pages":              {},
+	"manifests":                 {"storage", "plugins"},
+	"storage":                   {},
+	"storage/storagetest":       {"storage"},
+	"plugins":                   {"plugins/pluginpb"},
+	"plugins/pluginpb":          {},
+	"plugins/hookoauth":         {"plugins", "plugins/pluginpb"},
+	"plugins/runtimefile":       {"plugins", "plugins/pluginpb"},
+	"plugins/plugintest":        {"plugins", "plugins/pluginpb"},
+	"plugins/example":           {"plugins"},
+	"plugins/example-python":    {},
+	"plugins/runtimecontainers": {"plugins", "plugins/pluginpb"},
+	"plugins/runtimeworkers":    {"plugins", "plugins/pluginpb"},
+}
+
+func TestImportsGoOneWay(t *testing.T) {
+	const module = "github.com/warifu/warifu/"
+	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, module+"...").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	for line := range strings.Lines(string(out)) {
+		fields := strings.Fields(line)
+		pkg := strings.TrimPrefix(fields[0], module)
+		may, known := allowed[pkg]
+		if !known {
+			t.Errorf("%s is a new room: say here what it may import", pkg)
+		}
+		for _, imported := range fields[1:] {
+			ours, is := strings.CutPrefix(imported, module)
+			if is && !slices.Contains(may, ours) {
+				t.Errorf("%s imports %s", pkg, ours)
+			}
+		}
+	}
+}

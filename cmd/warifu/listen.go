@@ -1,0 +1,195 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/warifu/warifu/storage"
+)
+
+// maxSocketPath is what fits into sockaddr_un with its NUL.
+const maxSocketPath = 107
+
+// socketAddress is the shortest spelling of a socket's path, because a path of more than 107 bytes cannot be bound or
+// connected to.
+func socketAddress(path string) (string, error) {
+	if len(path) <= maxSocketPath {
+		return path, nil
+	}
+	if wd, err := os.Getwd(); err == nil {
+		if absolute, err := filepath.Abs(path); err == nil {
+			if relative, err := filepath.Rel(wd, absolute); err == nil && len(relative) <= maxSocketPath {
+				return relative, nil
+			}
+		}
+	}
+	return "", usagef("the path of the admin socket has %d bytes, and a Unix socket takes %d: choose a shorter one (admin.socket, --data or --admin): %s",
+		len(path), maxSocketPath, path)
+}
+
+// listenSocket listens on a Unix socket of mode 0600 in a directory that is made with mode 0700. A socket that a dead process
+// left behind is replaced; one that answers is not.
+func listenSocket(ctx context.Context, path string) (net.Listener, error) {
+	address, err := socketAddress(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("make directory of the admin socket: %w", err)
+	}
+	if info, err := os.Lstat(path); err == nil {
+		if info.Mode()&os.ModeSocket == 0 {
+			return nil, fmt.Errorf("listen on the admin socket: %s exists and is no socket", path)
+		}
+		if conn, err := net.DialTimeout("unix", address, time.Second); err == nil {
+			_ = conn.Close()
+			return nil, fmt.Errorf("listen on the admin socket: another server answers at %s", path)
+		}
+		if err := os.Remove(path); err != nil {
+			return nil, fmt.Errorf("remove the admin socket of an ended server: %w", err)
+		}
+	}
+	listener, err := (&net.ListenConfig{Control: ownerOnly}).Listen(ctx, "unix", address)
+	if err != nil {
+		return nil, fmt.Errorf("listen on the admin socket: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil { // where ownerOnly has no effect
+		_ = listener.Close()
+		return nil, fmt.Errorf("listen on the admin socket: %w", err)
+	}
+	return listener, nil
+}
+
+// ownerOnly sets the mode of a socket before it is bound, so that nobody can connect between bind and chmod: on Linux the
+// file gets the mode of the open socket.
+func ownerOnly(_, _ string, raw syscall.RawConn) error {
+	return raw.Control(func(fd uintptr) { _ = syscall.Fchmod(int(fd), 0o600) }) // chmod follows anyway
+}
+
+// certificate is a pair of files that is read again when one of them changes, so that a renewed certificate needs no restart.
+type certificate struct {
+	cert, key string
+	log       *slog.Logger
+
+	mu     sync.Mutex // guards what follows
+	loaded *tls.Certificate
+	stamp  [2]time.Time
+	looked time.Time
+}
+
+func loadCertificate(cert, key string, log *slog.Logger) (*certificate, error) {
+	c := &certificate{cert: cert, key: key, log: log}
+	if _, err := c.get(nil); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// get is for tls.Config.GetCertificate. It looks at the files once in ten seconds at most, and keeps the certificate that it
+// has when the new one cannot be read.
+func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.loaded != nil && time.Since(c.looked) < 10*time.Second {
+		return c.loaded, nil
+	}
+	c.looked = time.Now()
+	var stamp [2]time.Time
+	for i, file := range []string{c.cert, c.key} {
+		if info, err := os.Stat(file); err == nil {
+			stamp[i] = info.ModTime()
+		}
+	}
+	if c.loaded != nil && stamp == c.stamp {
+		return c.loaded, nil
+	}
+	pair, err := tls.LoadX509KeyPair(c.cert, c.key)
+	if err != nil && c.loaded == nil {
+		return nil, fmt.Errorf("read certificate: %w", err)
+	}
+	if err != nil {
+		c.log.Error("the changed certificate cannot be used, the one before stays", "file", c.cert, "error", err)
+		return c.loaded, nil
+	}
+	c.loaded, c.stamp = &pair, stamp
+	return c.loaded, nil
+}
+
+func (c *certificate) config() *tls.Config {
+	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.get}
+}
+
+// unknownPeer is somebody at the admin socket of whom the kernel does not say who it is.
+const unknownPeer = "socket"
+
+// withPeer makes who is at the other end of a Unix socket the actor of its requests.
+func withPeer(ctx context.Context, conn net.Conn) context.Context {
+	if local, ok := conn.(*net.UnixConn); ok {
+		return storage.WithActor(ctx, peerOf(local))
+	}
+	return ctx
+}
+
+// endpoint is a listener with what answers on it.
+type endpoint struct {
+	name     string
+	listener net.Listener
+	tls      *tls.Config // nil: plain
+	handler  http.Handler
+	// patience is how long a reply may take from the end of the request's headers.
+	patience time.Duration
+	// slowest is how long the headers of a request, and a TLS handshake, may take. 0: headerTime.
+	slowest time.Duration
+}
+
+const headerTime = 10 * time.Second
+
+// serve answers on the endpoint until ctx ends; then requests under way have two seconds.
+func (e endpoint) serve(ctx context.Context, log *slog.Logger) error {
+	s := &http.Server{
+		Handler: e.handler, TLSConfig: e.tls, ConnContext: withPeer,
+		// A peer that sends slowly or nothing, also in the TLS handshake, is cut off.
+		ReadHeaderTimeout: cmp.Or(e.slowest, headerTime),
+		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      e.patience,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    32 << 10,
+		ErrorLog:          slog.NewLogLogger(log.With("listener", e.name).Handler(), slog.LevelDebug),
+	}
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		var err error
+		if e.tls != nil {
+			err = s.ServeTLS(e.listener, "", "")
+		} else {
+			err = s.Serve(e.listener)
+		}
+		if errors.Is(err, http.ErrServerClosed) {
+			return nil
+		}
+		return fmt.Errorf("serve %s: %w", e.name, err)
+	})
+	group.Go(func() error {
+		<-groupCtx.Done()
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		defer cancel()
+		if err := s.Shutdown(end); err != nil {
+			_ = s.Close() // those who were still there are cut off
+		}
+		return nil
+	})
+	return group.Wait()
+}

@@ -1,0 +1,120 @@
+// Command warifu is an OpenID Connect and OAuth 2 authorization server that registers apps from their app.yml.
+//
+// # Rooms
+//
+// This package has no logic of its own but that of a command line: it reads a configuration (config.go, decode.go, env.go,
+// check.go), builds what the other packages offer from it (instance.go, apps.go, listen.go), and speaks to a running server
+// through its admin API (client.go). `warifu dev` and `warifu serve` build the same instance; dev only makes the
+// configuration itself.
+//
+// # Invariants
+//
+//   - Data goes to stdout, words to stderr. Exit codes: 0 done, 1 failed, 2 plan found changes, 3 invalid input, 4 server
+//     unreachable.
+//   - No secret is in argv, in the environment of another process, or in a log.
+//   - Every goroutine belongs to an instance's group and ends with its context.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/warifu/warifu/manifests"
+	"github.com/warifu/warifu/server"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// Exit codes.
+const (
+	exitDone        = 0
+	exitFailed      = 1
+	exitChanges     = 2
+	exitInvalid     = 3
+	exitUnreachable = 4
+)
+
+// errChanges ends a plan that found changes. There is nothing to say about it.
+var errChanges = errors.New("the plan has changes")
+
+// usageError is a command line that makes no sense.
+type usageError struct{ err error }
+
+func (e usageError) Error() string { return e.err.Error() }
+func (e usageError) Unwrap() error { return e.err }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// run is the program: it returns the exit code.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	c := &cli{stdin: stdin, stdout: stdout, stderr: stderr, environ: os.Environ()}
+	root := c.root()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil || errors.Is(err, errChanges) {
+		return exitCode(err)
+	}
+	if !c.started { // cobra did not get as far as a command of ours
+		err = usageError{err}
+	}
+	c.report(err)
+	return exitCode(err)
+}
+
+func exitCode(err error) int {
+	var usage usageError
+	var faults manifests.Faults
+	var problem *server.Problem
+	var unreachable *unreachableError
+	switch {
+	case err == nil:
+		return exitDone
+	case errors.Is(err, errChanges):
+		return exitChanges
+	case errors.As(err, &unreachable):
+		return exitUnreachable
+	case errors.As(err, &usage), errors.As(err, &faults):
+		return exitInvalid
+	case errors.As(err, &problem) && (problem.Status == 400 || problem.Status == 413 || problem.Status == 422):
+		return exitInvalid
+	default:
+		return exitFailed
+	}
+}
+
+// report says on stderr what went wrong: faults one a line, so that editors and terminals find them.
+func (c *cli) report(err error) {
+	var faults manifests.Faults
+	var problem *server.Problem
+	var usage usageError
+	switch {
+	case errors.As(err, &faults):
+		for _, f := range faults {
+			c.say("%s", f)
+		}
+	case errors.As(err, &problem):
+		for _, f := range problem.Faults {
+			c.say("%s", faultOf(f))
+		}
+		c.say("%s %s", c.paint(c.stderr, red, "error:"), problem.Detail)
+		if problem.Remedy != "" {
+			c.say("%s", problem.Remedy)
+		}
+	default:
+		c.say("%s %s", c.paint(c.stderr, red, "error:"), err)
+		if errors.As(err, &usage) {
+			c.say("See warifu --help.")
+		}
+	}
+}

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode"
+
+	"github.com/spf13/cobra"
+	"gopkg.in/yaml.v3"
+
+	"github.com/warifu/warifu/manifests"
+	"github.com/warifu/warifu/server"
+)
+
+// outputFlag adds -o with the formats that a command knows; the first is the default.
+func outputFlag(command *cobra.Command, format *string, formats ...string) {
+	command.Flags().StringVarP(format, "output", "o", formats[0], "format: "+strings.Join(formats, ", "))
+	must(command.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp)))
+	check := command.Args
+	command.Args = func(cmd *cobra.Command, args []string) error {
+		if !slices.Contains(formats, *format) {
+			return fmt.Errorf("unknown format %q: -o knows %s", *format, strings.Join(formats, ", "))
+		}
+		return check(cmd, args)
+	}
+}
+
+// must is for what only a mistake in this package can make fail.
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+// encode writes data as json or yaml.
+func encode(w io.Writer, format string, data any) error {
+	if format == "json" {
+		enc := json.NewEncoder(w)
+		enc.SetEscapeHTML(false)
+		enc.SetIndent("", "  ")
+		return enc.Encode(data)
+	}
+	// By way of JSON, so that both have the same keys.
+	text, err := json.Marshal(data)
+	if err != nil {
+		return err
+	}
+	var plain any
+	if err := yaml.Unmarshal(text, &plain); err != nil { // JSON is YAML, and whole numbers stay whole
+		return err
+	}
+	enc := yaml.NewEncoder(w)
+	enc.SetIndent(2)
+	if err := enc.Encode(plain); err != nil {
+		return err
+	}
+	return enc.Close()
+}
+
+// table writes rows in columns. What came from others is made harmless to terminals.
+func table(w io.Writer, header []string, rows [][]string) error {
+	tw := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	for _, row := range append([][]string{header}, rows...) {
+		cells := make([]string, len(row))
+		for i, cell := range row {
+			if cell = harmless(cell); cell == "" {
+				cell = "-"
+			}
+			cells[i] = cell
+		}
+		if _, err := fmt.Fprintln(tw, strings.Join(cells, "\t")); err != nil {
+			return err
+		}
+	}
+	return tw.Flush()
+}
+
+// harmless replaces control characters: a name must not move the cursor of whoever reads it.
+func harmless(s string) string {
+	return strings.Map(func(c rune) rune {
+		if unicode.IsControl(c) || unicode.Is(unicode.Cf, c) {
+			return '\uFFFD'
+		}
+		return c
+	}, s)
+}
+
+// when is a time in a table, in UTC.
+func when(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format("2006-01-02 15:04:05Z")
+}
+
+func faultOf(f server.Fault) manifests.Fault {
+	return manifests.Fault{
+		File: f.File, Line: f.Line, Column: f.Column, Path: f.Path, Code: f.Code,
+		Message: f.Message, Suggestion: f.Suggestion, Severity: manifests.Severity(f.Severity),
+	}
+}

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/warifu/warifu/server"
+)
+
+// waiting are the flags of commands that may wait for env to be delivered.
+type waiting struct {
+	wait    bool
+	timeout time.Duration
+}
+
+func (w *waiting) flags(command *cobra.Command) {
+	command.Flags().BoolVar(&w.wait, "wait", false, "wait until the env is served everywhere, show how it comes along, and fail when it is not")
+	command.Flags().DurationVar(&w.timeout, "timeout", 2*time.Minute, "with --wait: how long")
+}
+
+// glance is how long a command waits between two looks at deliveries.
+const glance = 200 * time.Millisecond
+
+// delivered waits, when that was asked for, until every target of the apps is at rest, and fails when one does not serve what it
+// should. Each change of a target is a line on stderr. what has been done is part of the error.
+func (c *cli) delivered(ctx context.Context, w waiting, what string, apps ...string) error {
+	if !w.wait {
+		return nil
+	}
+	api, err := c.client()
+	if err != nil {
+		return err
+	}
+	waited, cancel := context.WithTimeout(ctx, w.timeout)
+	defer cancel()
+	var late []string
+	for shown := make(map[string]string); ; {
+		moving := false
+		late = nil
+		for _, app := range apps {
+			var deliveries []server.Delivery
+			if err := api.do(ctx, http.MethodGet, "/v1/deliveries?app="+url.QueryEscape(app), nil, &deliveries); err != nil {
+				return err
+			}
+			for _, d := range deliveries {
+				if d.Leaving && held(d, deliveries) {
+					continue
+				}
+				moving = moving || d.State == "pending" || d.State == "rolling"
+				if d.State != "ready" {
+					late = append(late, deliveryLine(d))
+				}
+				c.progress(shown, d)
+			}
+		}
+		if !moving {
+			break
+		}
+		timer := time.NewTimer(glance)
+		select {
+		case <-timer.C:
+			continue
+		case <-waited.Done():
+			timer.Stop()
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return fmt.Errorf("%s, but after %s not every target has its env:\n%s", what, w.timeout, strings.Join(late, "\n"))
+	}
+	if len(late) > 0 {
+		return fmt.Errorf("%s, but not every target has its env:\n%s", what, strings.Join(late, "\n"))
+	}
+	return nil
+}
+
+// held says whether a target cannot leave a runtime for now, because the one to which it moves fails to serve it.
+func held(leaving server.Delivery, deliveries []server.Delivery) bool {
+	return slices.ContainsFunc(deliveries, func(d server.Delivery) bool {
+		return !d.Leaving && !d.Removing && d.Kind == leaving.Kind && d.Name == leaving.Name && (d.State == "failed" || d.State == "degraded")
+	})
+}
+
+// progress says how a target comes along, when that has changed.
+func (c *cli) progress(shown map[string]string, d server.Delivery) {
+	name := d.App + " " + d.Kind + "/" + d.Name
+	if d.Removing {
+		name += " at " + d.Runtime + " (removing)"
+	}
+	ink := yellow
+	switch d.State {
+	case "ready":
+		ink = green
+	case "failed", "degraded":
+		ink = red
+	}
+	now := c.paint(c.stderr, ink, d.State) + fmt.Sprintf(", generation %d wanted, %d accepted, %d serving", d.Generation, d.Accepted, d.Serving)
+	if d.Instances > 0 {
+		now += fmt.Sprintf(", instances: %d", d.Instances)
+	}
+	if d.Error != "" {
+		now += ": " + harmless(d.Error)
+	}
+	if shown[name] != now {
+		shown[name] = now
+		c.say("  %s %s", harmless(name), now)
+	}
+}

@@ -1,0 +1,121 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+)
+
+// cli is one run of the program.
+type cli struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	environ        []string
+	started        bool // a command of ours has begun
+
+	admin     string // --admin
+	tokenFile string // --admin-token-file
+}
+
+// version is set when a release is built; otherwise it is what the Go tool knows.
+var version string
+
+func programVersion() string {
+	if version != "" {
+		return version
+	}
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Main.Version == "" {
+		return "devel"
+	}
+	return strings.Trim(info.Main.Version, "()")
+}
+
+const (
+	groupServer = "server"
+	groupApps   = "apps"
+)
+
+func (c *cli) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "warifu",
+		Short: "An app.yml goes in, tokens come out",
+		Long: `warifu is an OpenID Connect and OAuth 2 authorization server. It registers apps from their
+app.yml, puts the credentials into the environment of their Workers and Containers, and serves
+the sign-in and consent pages.`,
+		Example: `  warifu dev -f app.yml              try it: no account, no other service needed
+  warifu token my-oauth-app          get a first token
+  warifu serve config.yaml           run it for real`,
+		SilenceErrors: true, SilenceUsage: true,
+		PersistentPreRun: func(*cobra.Command, []string) { c.started = true },
+	}
+	root.SetIn(c.stdin)
+	root.SetOut(c.stdout)
+	root.SetErr(c.stderr)
+	root.AddGroup(&cobra.Group{ID: groupServer, Title: "Run a server:"}, &cobra.Group{ID: groupApps, Title: "Work with the apps of a server:"})
+	root.PersistentFlags().StringVar(&c.admin, "admin", "", "admin API of the server: a socket's path, unix://PATH or http(s)://HOST:PORT (default $"+adminVariable+", then "+defaultSocket+")")
+	root.PersistentFlags().StringVar(&c.tokenFile, "admin-token-file", "", "file with the bearer token of an admin API over TCP (default $"+tokenVariable+")")
+	add := func(group string, commands ...*cobra.Command) {
+		for _, command := range commands {
+			command.GroupID = group
+			root.AddCommand(command)
+		}
+	}
+	add(groupServer, c.dev(), c.serve(), c.config())
+	add(groupApps, c.plan(), c.apply(), c.get(), c.describe(), c.delete(), c.rotate(), c.retry(), c.revoke(), c.drift(), c.audit(), c.credentials(), c.token())
+	add("", c.version(), c.plugin())
+	return root
+}
+
+func (c *cli) version() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the version", Example: "  warifu version", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			_, err := fmt.Fprintln(c.stdout, "warifu", programVersion())
+			return err
+		},
+	}
+}
+
+// say writes a line of words on stderr. There is nobody to tell when that fails.
+func (c *cli) say(format string, args ...any) { _, _ = fmt.Fprintf(c.stderr, format+"\n", args...) }
+
+// env is a variable of the environment.
+func (c *cli) env(name string) string {
+	for _, entry := range slices.Backward(c.environ) {
+		if value, ok := strings.CutPrefix(entry, name+"="); ok {
+			return value
+		}
+	}
+	return ""
+}
+
+// isTerminal says whether a person reads or writes this stream.
+func isTerminal(stream any) bool {
+	f, ok := stream.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+type color string
+
+const (
+	red    color = "31"
+	green  color = "32"
+	yellow color = "33"
+	bold   color = "1"
+	faint  color = "2"
+)
+
+// paint colors text when w is a terminal and nobody asked for plain text (https://no-color.org).
+func (c *cli) paint(w io.Writer, ink color, text string) string {
+	if !isTerminal(w) || c.env("NO_COLOR") != "" || c.env("TERM") == "dumb" {
+		return text
+	}
+	return "\x1b[" + string(ink) + "m" + text + "\x1b[0m"
+}

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/warifu/warifu/manifests"
+	"github.com/warifu/warifu/server"
+)
+
+var _ server.Rotations = (*apps)(nil)
+
+// Rotate is the admin API's.
+func (a *apps) Rotate(ctx context.Context, app string, grace time.Duration, compromised bool) (server.Rotated, error) {
+	begun, err := a.deployer.Rotate(ctx, app, manifests.RotateOptions{Grace: grace, Compromised: compromised})
+	if err != nil {
+		return server.Rotated{}, edge(err)
+	}
+	rot := begun.Rotation
+	out := server.Rotated{
+		App: rot.App, ClientID: rot.ClientID, Secret: rot.SecretID, Previous: rot.Previous, Compromised: rot.Compromised,
+		Targets: []string{}, Consequences: append([]string{}, begun.Consequences...),
+	}
+	if !rot.Compromised {
+		out.Grace = int64(rot.Grace / time.Second)
+	}
+	for _, t := range begun.Targets {
+		out.Targets = append(out.Targets, t.Kind+"/"+t.Name)
+	}
+	return out, nil
+}
+
+// Retry is the admin API's.
+func (a *apps) Retry(ctx context.Context, app string) error { return edge(a.deployer.Retry(ctx, app)) }
+
+// Secrets is the admin API's.
+func (a *apps) Secrets(ctx context.Context, app string) ([]server.Secret, error) {
+	found, err := a.deployer.Secrets(ctx, app)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]server.Secret, 0, len(found))
+	for _, s := range found {
+		out = append(out, server.Secret{
+			App: s.App, ClientID: s.ClientID, ID: s.ID, State: s.State, CreatedAt: s.CreatedAt, ServedAt: s.ServedAt,
+			UsedAt: s.UsedAt, LastUsedAt: s.LastUsedAt, RetiresAt: s.RetiresAt, Waiting: s.Waiting,
+		})
+	}
+	return out, nil
+}
+
+// rotateRequest is the body of a rotation.
+type rotateRequest struct {
+	Grace       *int64 `json:"grace,omitempty"`
+	Compromised bool   `json:"compromised,omitempty"`
+}
+
+func (c *cli) rotate() *cobra.Command {
+	var grace time.Duration
+	var compromised bool
+	var wait waiting
+	command := &cobra.Command{
+		Use: "rotate APP", Short: "Replace the client secret of an app, without breaking it",
+		Long: `rotate gives an app's client a new secret and delivers it to every target that has the old one. Both are
+valid until every target serves the new one, the app has used it, and the grace has passed since then; a
+target that lags keeps the old one valid. warifu get secrets shows how far it has come. Grants stay: no
+user has to sign in again.
+
+--compromised ends the old secret at once, whoever still holds it, and says what that breaks.`,
+		Example: `  warifu rotate my-oauth-app
+  warifu rotate my-oauth-app --grace 1h --wait
+  warifu rotate my-oauth-app --compromised --wait`,
+		Args: cobra.ExactArgs(1), ValidArgsFunction: c.completeApps,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			request := rotateRequest{Compromised: compromised}
+			if cmd.Flags().Changed("grace") {
+				if compromised {
+					return usagef("--grace and --compromised exclude each other: a secret that somebody else may have gets no grace")
+				}
+				if grace < 0 || grace%time.Second != 0 {
+					return usagef("--grace %s must be whole seconds, 0s or more", grace)
+				}
+				seconds := int64(grace / time.Second)
+				request.Grace = &seconds
+			}
+			api, err := c.client()
+			if err != nil {
+				return err
+			}
+			var out server.Rotated
+			if err := api.do(cmd.Context(), http.MethodPost, appPath(args[0])+"/rotate", request, &out); err != nil {
+				return err
+			}
+			c.say("%s %s: secret %s in the place of %s", out.App, c.paint(c.stderr, green, "rotated"), out.Secret, out.Previous)
+			for _, consequence := range out.Consequences {
+				c.say("  %s %s", c.paint(c.stderr, yellow, "!"), harmless(consequence))
+			}
+			return c.delivered(cmd.Context(), wait, "rotated", out.App)
+		},
+	}
+	command.Flags().DurationVar(&grace, "grace", server.DefaultGrace, "how long the old secret stays valid after the new one is served everywhere and was used")
+	command.Flags().BoolVar(&compromised, "compromised", false, "end the old secret at once")
+	wait.flags(command)
+	return command
+}
+
+func (c *cli) retry() *cobra.Command {
+	var wait waiting
+	command := &cobra.Command{
+		Use: "retry APP", Short: "Deliver the env of an app again now, where that has failed",
+		Long: `retry has every delivery of an app tried again now, also where the server has given up. What is ready is
+looked at, and repaired if need be.`,
+		Example: `  warifu retry my-oauth-app --wait`,
+		Args:    cobra.ExactArgs(1), ValidArgsFunction: c.completeApps,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			api, err := c.client()
+			if err != nil {
+				return err
+			}
+			var out server.Retried
+			if err := api.do(cmd.Context(), http.MethodPost, appPath(args[0])+"/retry", nil, &out); err != nil {
+				return err
+			}
+			c.say("%s: tried again", out.App)
+			return c.delivered(cmd.Context(), wait, "tried again", out.App)
+		},
+	}
+	wait.flags(command)
+	return command
+}
+
+// secretCells are a secret in a table.
+func secretCells(s server.Secret) []string {
+	return []string{s.ID, s.State, when(s.CreatedAt), when(s.ServedAt), when(s.UsedAt), when(s.LastUsedAt), when(s.RetiresAt), s.Waiting}
+}
+
+var secretHeader = []string{"ID", "STATE", "CREATED", "SERVED", "USED", "LAST USED", "RETIRES", "WAITING"}

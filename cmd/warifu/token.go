@@ -1,0 +1,281 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/cli/browser"
+	"github.com/spf13/cobra"
+
+	"github.com/warifu/warifu/server"
+	"github.com/warifu/warifu/storage"
+)
+
+// tokenOptions are the flags of `warifu token`.
+type tokenOptions struct {
+	scopes        []string
+	login         string
+	passwordStdin bool
+	noBrowser     bool
+}
+
+func (c *cli) token() *cobra.Command {
+	var opts tokenOptions
+	command := &cobra.Command{
+		Use: "token APP", Short: "Get a first token, without writing an app",
+		Long: `token acts as the app: it listens on a loopback port that the app's redirect URIs allow, prints (and on a
+terminal opens) the address at which to sign in, and prints the token reply as JSON.
+With --login it walks the pages itself and allows what the app asks for; nothing has to listen then.`,
+		Example: `  warifu token my-oauth-app
+  warifu token my-oauth-app --scope threads:read --scope openid
+  echo "$PASSWORD" | warifu token my-oauth-app --login dev@example.com --password-stdin`,
+		Args: cobra.ExactArgs(1), ValidArgsFunction: c.completeApps,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if (opts.login != "") != opts.passwordStdin {
+				return usagef("--login and --password-stdin belong together")
+			}
+			return c.getToken(cmd.Context(), args[0], opts)
+		},
+	}
+	flags := command.Flags()
+	flags.StringSliceVar(&opts.scopes, "scope", nil, "scope to ask for; several, or separated by commas (default: all of the app's)")
+	flags.StringVar(&opts.login, "login", "", "sign in as this user")
+	flags.BoolVar(&opts.passwordStdin, "password-stdin", false, "read the user's password from stdin")
+	flags.BoolVar(&opts.noBrowser, "no-browser", false, "only print the address")
+	return command
+}
+
+// authorization is one run of the authorization code flow (RFC 6749 section 4.1, with PKCE, RFC 7636).
+type authorization struct {
+	http        *http.Client
+	issuer      string
+	credentials server.Credentials
+	redirectURI string
+	state       string
+	verifier    string
+
+	authorizeAt, tokenAt string // endpoints, from the issuer's metadata
+}
+
+func (c *cli) getToken(ctx context.Context, app string, opts tokenOptions) error {
+	detail, err := fetch[server.AppDetail](ctx, c, appPath(app))
+	if err != nil {
+		return err
+	}
+	creds, err := fetch[server.Credentials](ctx, c, appPath(app)+"/credentials")
+	if err != nil {
+		return err
+	}
+	a := &authorization{
+		http: &http.Client{Timeout: 30 * time.Second}, issuer: creds.Issuer, credentials: creds,
+		state: rand.Text(), verifier: rand.Text() + rand.Text(),
+	}
+	if err := a.discover(ctx); err != nil {
+		return err
+	}
+	scopes := opts.scopes
+	if len(scopes) == 0 {
+		scopes = detail.Client.Scopes
+	}
+	loopback := storage.LoopbackRedirects(detail.Client.RedirectURIs)
+	var answer url.Values
+	if opts.login != "" {
+		password, err := io.ReadAll(io.LimitReader(c.stdin, 4096))
+		if err != nil {
+			return fmt.Errorf("read password: %w", err)
+		}
+		// The walk stops before the redirect is followed, so any registered URI will do.
+		if a.redirectURI = detail.Client.RedirectURIs[0]; len(loopback) > 0 {
+			a.redirectURI = loopback[0].URI(anyPort)
+		}
+		answer, err = a.walk(ctx, a.url(scopes), opts.login, strings.TrimRight(string(password), "\r\n"))
+		if err != nil {
+			return err
+		}
+	} else {
+		if len(loopback) == 0 {
+			return fmt.Errorf("%s has no redirect URI on this machine: add http://localhost:* to spec.oauth.redirectUris of its manifest, apply it, and take it out before production", app)
+		}
+		if answer, err = c.waitForAnswer(ctx, a, loopback, scopes, opts); err != nil {
+			return err
+		}
+	}
+	reply, err := a.redeem(ctx, answer)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(c.stdout, string(reply))
+	return err
+}
+
+// anyPort stands in for the port of a redirect URI that leaves it open and that nobody listens on.
+const anyPort = 49152
+
+// discover reads where the endpoints are (OpenID Connect Discovery section 4).
+func (a *authorization) discover(ctx context.Context) error {
+	var metadata struct {
+		Issuer    string `json:"issuer"`
+		Authorize string `json:"authorization_endpoint"`
+		Token     string `json:"token_endpoint"`
+	}
+	where := a.issuer + "/.well-known/openid-configuration"
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, where, nil)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", where, err)
+	}
+	resp, err := a.http.Do(req)
+	if err != nil {
+		return &unreachableError{a.issuer, err}
+	}
+	defer func() { _ = resp.Body.Close() }()
+	err = json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&metadata)
+	if err != nil || resp.StatusCode != http.StatusOK || metadata.Issuer != a.issuer {
+		return fmt.Errorf("read %s: it is not the metadata of this issuer (%s)", where, resp.Status)
+	}
+	a.authorizeAt, a.tokenAt = metadata.Authorize, metadata.Token
+	return nil
+}
+
+// url is the authorization request.
+func (a *authorization) url(scopes []string) string {
+	challenge := sha256.Sum256([]byte(a.verifier))
+	return a.authorizeAt + "?" + url.Values{
+		"response_type": {"code"}, "client_id": {a.credentials.ClientID}, "redirect_uri": {a.redirectURI},
+		"scope": {strings.Join(scopes, " ")}, "state": {a.state},
+		"code_challenge": {base64.RawURLEncoding.EncodeToString(challenge[:])}, "code_challenge_method": {"S256"},
+	}.Encode()
+}
+
+// redeem checks the answer to the authorization request and exchanges its code. It returns the token reply as it came.
+func (a *authorization) redeem(ctx context.Context, answer url.Values) ([]byte, error) {
+	switch {
+	case subtle.ConstantTimeCompare([]byte(answer.Get("state")), []byte(a.state)) != 1:
+		return nil, errors.New("the answer belongs to another request (its state differs)")
+	case answer.Get("iss") != a.issuer: // RFC 9207
+		return nil, fmt.Errorf("the answer is from another issuer (%q)", answer.Get("iss"))
+	case answer.Get("error") != "":
+		return nil, oauthError(answer.Get("error"), answer.Get("error_description"))
+	}
+	form := url.Values{
+		"grant_type": {"authorization_code"}, "code": {answer.Get("code")}, "redirect_uri": {a.redirectURI},
+		"code_verifier": {a.verifier}, "client_id": {a.credentials.ClientID},
+	}
+	if a.credentials.ClientSecret != "" {
+		form.Set("client_secret", a.credentials.ClientSecret)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, a.tokenAt, strings.NewReader(form.Encode()))
+	if err != nil {
+		return nil, fmt.Errorf("redeem the code: %w", err)
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	resp, err := a.http.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("redeem the code: %w", err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err != nil {
+		return nil, fmt.Errorf("redeem the code: %w", err)
+	}
+	var reply struct {
+		Error       string `json:"error"`
+		Description string `json:"error_description"`
+	}
+	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")) // an odd one is none
+	if err := json.Unmarshal(body, &reply); err != nil || kind != "application/json" {
+		return nil, fmt.Errorf("redeem the code: the server answers %s without JSON", resp.Status)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, oauthError(reply.Error, reply.Description)
+	}
+	return []byte(strings.TrimSpace(string(body))), nil
+}
+
+func oauthError(code, description string) error {
+	if description == "" {
+		return fmt.Errorf("the server answers %s", harmless(code))
+	}
+	return fmt.Errorf("the server answers %s: %s", harmless(code), harmless(description))
+}
+
+// waitForAnswer listens where the app would, sends the person to the server, and waits until they come back.
+func (c *cli) waitForAnswer(ctx context.Context, a *authorization, redirects []storage.LoopbackRedirect, scopes []string, opts tokenOptions) (url.Values, error) {
+	listener, redirect, err := listenForAnswer(ctx, redirects)
+	if err != nil {
+		return nil, err
+	}
+	a.redirectURI = redirect.URI(listener.Addr().(*net.TCPAddr).Port)
+	answers := make(chan url.Values, 1)
+	s := &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: answerPage(redirect.Path, a.state, answers)}
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(listener) }() // ends with Shutdown below
+	defer func() {
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		if s.Shutdown(end) != nil {
+			_ = s.Close()
+		}
+	}()
+	address := a.url(scopes)
+	c.say("Sign in and allow the app at:\n\n  %s\n", address)
+	if !opts.noBrowser && isTerminal(c.stderr) {
+		browser.Stdout, browser.Stderr = io.Discard, io.Discard
+		if err := browser.OpenURL(address); err != nil {
+			c.say("(No browser could be opened: open the address yourself.)")
+		}
+	}
+	select {
+	case answer := <-answers:
+		return answer, nil
+	case err := <-served:
+		return nil, fmt.Errorf("wait for the answer: %w", err)
+	case <-ctx.Done():
+		return nil, errors.New("nobody came back before this was interrupted")
+	}
+}
+
+// listenForAnswer takes the first redirect URI whose port is free.
+func listenForAnswer(ctx context.Context, redirects []storage.LoopbackRedirect) (net.Listener, storage.LoopbackRedirect, error) {
+	var errs []error
+	for _, redirect := range redirects {
+		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", redirect.Address())
+		if err == nil {
+			return listener, redirect, nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, storage.LoopbackRedirect{}, fmt.Errorf("listen for the answer: no port that the app's redirect URIs allow is free (stop what uses it, or add http://localhost:* to them): %w", errors.Join(errs...))
+}
+
+// answerPage takes the redirect with the right state, once, and tells the person that they are done.
+func answerPage(path, state string, answers chan<- url.Values) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.Header().Set("Cache-Control", "no-store")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		query := r.URL.Query()
+		if r.Method != http.MethodGet || r.URL.EscapedPath() != path || query.Get("state") != state {
+			w.WriteHeader(http.StatusNotFound)
+			_, _ = io.WriteString(w, "This is not the address that warifu token waits at.\n")
+			return
+		}
+		_, _ = io.WriteString(w, "Done. You can close this page and go back to the terminal.\n")
+		select {
+		case answers <- query:
+		default: // the page was loaded again
+		}
+	})
+}

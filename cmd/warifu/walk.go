@@ -1,0 +1,196 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/cookiejar"
+	"net/url"
+	"strings"
+
+	"golang.org/x/net/html"
+	"golang.org/x/net/html/atom"
+)
+
+// maxPages is how many pages a walk looks at: sign-in and consent are two, redirects between them a few more.
+const maxPages = 12
+
+// walk signs in with a password and allows the request, as a person with a browser would, and returns the parameters of the
+// redirect to the app, which it does not follow.
+func (a *authorization) walk(ctx context.Context, address, login, password string) (url.Values, error) {
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		return nil, fmt.Errorf("sign in: %w", err)
+	}
+	visitor := &http.Client{Jar: jar, Timeout: a.http.Timeout, CheckRedirect: func(*http.Request, []*http.Request) error {
+		return http.ErrUseLastResponse
+	}}
+	back, err := url.Parse(a.redirectURI)
+	if err != nil {
+		return nil, fmt.Errorf("sign in: %w", err)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	signedIn := false
+	for range maxPages {
+		if err != nil {
+			return nil, fmt.Errorf("sign in: %w", err)
+		}
+		req.Header.Set("Accept", "text/html")
+		req.Header.Set("Accept-Language", "en")
+		resp, err2 := visitor.Do(req)
+		if err2 != nil {
+			return nil, fmt.Errorf("sign in: %w", err2)
+		}
+		body, err2 := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+		_ = resp.Body.Close()
+		if err2 != nil {
+			return nil, fmt.Errorf("sign in: %w", err2)
+		}
+		if resp.StatusCode >= 300 && resp.StatusCode < 400 {
+			next, err := resp.Location()
+			if err != nil {
+				return nil, fmt.Errorf("sign in: %w", err)
+			}
+			if next.Scheme == back.Scheme && next.Host == back.Host && next.Path == back.Path {
+				return next.Query(), nil
+			}
+			if next.Host != req.URL.Host {
+				return nil, fmt.Errorf("sign in: the server leads to %s, where a person has to go on", next.Host)
+			}
+			req, _ = http.NewRequestWithContext(ctx, http.MethodGet, next.String(), nil) // a URL that was parsed already
+			continue
+		}
+		page, err2 := readPage(req.URL, body)
+		if err2 != nil {
+			return nil, fmt.Errorf("sign in: %w", err2)
+		}
+		form := page.form
+		switch {
+		case form == nil:
+			return nil, fmt.Errorf("sign in: the server answers %s: %s", resp.Status, page.words())
+		case form.password != "" && signedIn:
+			return nil, fmt.Errorf("sign in as %s: %s", login, page.words())
+		case form.password != "":
+			signedIn = true
+			form.values.Set(form.login, login)
+			form.values.Set(form.password, password)
+		case form.allow == (button{}):
+			return nil, errors.New("sign in: there is a page that a person has to answer: leave out --login")
+		default:
+			form.values.Set(form.allow.name, form.allow.value)
+		}
+		req, err = http.NewRequestWithContext(ctx, http.MethodPost, form.action.String(), strings.NewReader(form.values.Encode()))
+		if err == nil {
+			req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+			req.Header.Set("Origin", page.url.Scheme+"://"+page.url.Host)
+		}
+	}
+	return nil, errors.New("sign in: the pages lead in a circle")
+}
+
+// button is the name and value of one that was pressed.
+type button struct{ name, value string }
+
+// page is what a walk understands of an HTML page.
+type page struct {
+	url     *url.URL
+	form    *form // nil: none that can be sent
+	heading string
+	alert   string
+}
+
+// form is a form that is sent by POST.
+type form struct {
+	action          *url.URL
+	values          url.Values // what is filled in already
+	login, password string     // names of the fields
+	allow           button     // the button that says yes
+}
+
+// words are what the page tells people.
+func (p *page) words() string {
+	text := p.heading
+	if p.alert != "" {
+		text = p.alert
+	}
+	if text == "" {
+		text = "a page without words"
+	}
+	return harmless(text)
+}
+
+func readPage(at *url.URL, body []byte) (*page, error) {
+	root, err := html.Parse(strings.NewReader(string(body)))
+	if err != nil {
+		return nil, fmt.Errorf("read page: %w", err)
+	}
+	p := &page{url: at}
+	for n := range root.Descendants() {
+		switch {
+		case n.Type != html.ElementNode:
+		case n.DataAtom == atom.H1 && p.heading == "":
+			p.heading = textOf(n)
+		case attribute(n, "role") == "alert" && p.alert == "":
+			var said []string
+			for child := range n.ChildNodes() {
+				if text := textOf(child); text != "" {
+					said = append(said, text)
+				}
+			}
+			p.alert = strings.Join(said, ": ")
+		case n.DataAtom == atom.Form && p.form == nil && strings.EqualFold(attribute(n, "method"), "post"):
+			if p.form, err = readForm(at, n); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return p, nil
+}
+
+func readForm(at *url.URL, node *html.Node) (*form, error) {
+	action, err := at.Parse(attribute(node, "action"))
+	if err != nil {
+		return nil, fmt.Errorf("read form: %w", err)
+	}
+	f := &form{action: action, values: make(url.Values)}
+	for n := range node.Descendants() {
+		if n.Type != html.ElementNode {
+			continue
+		}
+		name, value := attribute(n, "name"), attribute(n, "value")
+		switch {
+		case n.DataAtom == atom.Button && value == "allow":
+			f.allow = button{name, value}
+		case n.DataAtom != atom.Input || name == "":
+		case attribute(n, "type") == "password":
+			f.password = name
+		case attribute(n, "type") == "hidden":
+			f.values.Set(name, value)
+		case attribute(n, "autocomplete") == "username":
+			f.login = name
+		}
+	}
+	return f, nil
+}
+
+func attribute(n *html.Node, key string) string {
+	for _, a := range n.Attr {
+		if a.Key == key {
+			return a.Val
+		}
+	}
+	return ""
+}
+
+// textOf is the text below a node, in one line.
+func textOf(n *html.Node) string {
+	var b strings.Builder
+	for d := range n.Descendants() {
+		if d.Type == html.TextNode {
+			b.WriteString(d.Data + " ")
+		}
+	}
+	return strings.Join(strings.Fields(b.String()), " ")
+}

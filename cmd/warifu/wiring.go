@@ -1,0 +1,217 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/warifu/warifu/manifests"
+	"github.com/warifu/warifu/plugins"
+	"github.com/warifu/warifu/server"
+	"github.com/warifu/warifu/server/connector"
+	"github.com/warifu/warifu/storage"
+)
+
+// logger is what the configuration asks for, on w.
+func (l LoggerConfig) logger(w io.Writer) *slog.Logger {
+	var level slog.Level
+	must(level.UnmarshalText([]byte(l.Level))) // one of choices
+	opts := &slog.HandlerOptions{Level: level}
+	if l.Format == "json" {
+		return slog.New(server.LogHandler(slog.NewJSONHandler(w, opts)))
+	}
+	return slog.New(server.LogHandler(slog.NewTextHandler(w, opts)))
+}
+
+// lifetimes are the defaults with what the configuration says over them.
+func (cfg *Config) lifetimes() server.Lifetimes {
+	l, e := server.DefaultLifetimes(), cfg.Expiry
+	for _, f := range []struct {
+		into *time.Duration
+		from Duration
+	}{
+		{&l.AccessToken, e.AccessTokens}, {&l.IDToken, e.IDTokens}, {&l.Code, e.Codes}, {&l.AuthRequest, e.AuthRequests},
+		{&l.Session, e.Sessions}, {&l.SigningKeys, e.SigningKeys}, {&l.SealingKeys, e.SealingKeys},
+		{&l.RefreshIdle, e.RefreshTokens.ValidIfNotUsedFor}, {&l.RefreshAbsolute, e.RefreshTokens.AbsoluteLifetime},
+		{&l.RefreshReuse, e.RefreshTokens.ReuseInterval},
+	} {
+		if f.from != 0 {
+			*f.into = time.Duration(f.from)
+		}
+	}
+	return l
+}
+
+func (cfg *Config) catalogue() []server.Scope {
+	if len(cfg.Scopes) == 0 {
+		return server.DefaultScopes()
+	}
+	scopes := make([]server.Scope, len(cfg.Scopes))
+	for i, s := range cfg.Scopes {
+		scopes[i] = server.Scope{Name: s.Name, Risk: string(s.Risk), Description: map[string]string{"en": s.Description.EN, "ja": s.Description.JA}}
+	}
+	return scopes
+}
+
+// people makes the password connector and brings the records of its users up to date. Without enablePasswordDB there is no
+// connector, and those who were known to it are disabled.
+func (i *instance) people(ctx context.Context) (connector.Password, error) {
+	var users []connector.StaticUser
+	var records []storage.User
+	for n, p := range i.cfg.StaticPasswords {
+		hash := p.Hash
+		if p.HashFile != "" {
+			var err error
+			at := fmt.Sprintf("staticPasswords[%d].hashFile", n)
+			if hash, err = readSecret(at, p.HashFile); err == nil {
+				err = checkHash(hash)
+			}
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", at, err)
+			}
+		}
+		users = append(users, connector.StaticUser{
+			Identity: connector.Identity{UserID: p.UserID, Username: p.Username, Name: p.Name, Email: p.Email, EmailVerified: p.EmailVerified},
+			Hash:     []byte(hash),
+		})
+		records = append(records, storage.User{ID: p.UserID, Username: p.Username, Name: p.Name, Email: p.Email, EmailVerified: p.EmailVerified})
+	}
+	if err := i.store.SyncUsers(ctx, connector.StaticName, records); err != nil {
+		return nil, fmt.Errorf("staticPasswords: %w", err)
+	}
+	if !i.cfg.EnablePasswordDB {
+		return nil, nil
+	}
+	static, err := connector.NewStatic(users)
+	if err != nil {
+		return nil, fmt.Errorf("staticPasswords: %w", err)
+	}
+	return static, nil
+}
+
+// buildApps starts the plugin host and makes the deployer.
+func (i *instance) buildApps(scopes []string, dev bool) error {
+	host, err := plugins.NewHost(plugins.HostOptions{Logger: i.log, Dir: filepath.Join(i.dir, "run")})
+	if err != nil {
+		return fmt.Errorf("start the plugin host: %w", err)
+	}
+	i.onClose(func() {
+		if err := host.Close(); err != nil {
+			i.log.Warn("closing the plugin host", "error", err)
+		}
+	})
+	var hooks []manifests.Hook
+	for _, p := range orBuiltin(i.cfg.Plugins.DeployHooks, builtinHook) {
+		spec, err := i.spec("hooks", p, builtinHooks)
+		if err != nil {
+			return err
+		}
+		hook, err := host.Hook(spec)
+		if err != nil {
+			return fmt.Errorf("plugins.deployHooks: %w", err)
+		}
+		hooks = append(hooks, hook)
+	}
+	var runtimes []manifests.Runtime
+	for _, p := range orBuiltin(i.cfg.Plugins.Runtimes, builtinRuntime) {
+		spec, err := i.spec("runtimes", p, builtinRuntimes)
+		if err != nil {
+			return err
+		}
+		runtime, err := host.Runtime(spec)
+		if err != nil {
+			return fmt.Errorf("plugins.runtimes: %w", err)
+		}
+		runtimes = append(runtimes, runtime)
+	}
+	replica := "" // a random name: replicas share the cluster
+	if i.cfg.Storage.Type == StorageEmbedded {
+		replica = "embedded" // one process at a time has the data directory, and takes over where the one before stopped
+	}
+	localhost := i.cfg.Manifests.LocalhostRedirects
+	i.apps = &apps{
+		deployer: manifests.New(manifests.DeployerOptions{
+			Store: i.store, Hooks: hooks, Runtimes: runtimes, Assignments: i.cfg.Plugins.assignments(), LeaveDrift: !i.cfg.Manifests.Repair,
+			Issuer: i.cfg.Issuer, Dev: dev || localhost == LocalhostAllow,
+			Scopes: scopes, SecretMaxAge: time.Duration(i.cfg.Expiry.SecretMaxAge), Replica: replica, Logger: i.log,
+		}),
+		store:     i.store,
+		options:   manifests.Options{Dev: dev, Scopes: scopes},
+		localhost: localhost,
+		log:       i.log,
+	}
+	return nil
+}
+
+func (p PluginsConfig) assignments() []manifests.Assignment {
+	var out []manifests.Assignment
+	for _, t := range p.Targets {
+		out = append(out, manifests.Assignment{Kind: t.Kind, App: t.App, Name: t.Name, Runtime: t.Runtime})
+	}
+	return out
+}
+
+func orBuiltin(configured []PluginConfig, builtin string) []PluginConfig {
+	if len(configured) > 0 {
+		return configured
+	}
+	return []PluginConfig{{Name: builtin}}
+}
+
+// spec is how the host runs a plugin. The built-in runtime writes below the data directory unless it is told where.
+func (i *instance) spec(kind string, p PluginConfig, builtin map[string]func()) (plugins.Spec, error) {
+	spec := plugins.Spec{Name: p.Name, Path: p.Path, SHA256: p.SHA256, StateDir: filepath.Join(i.dir, "plugins", kind, p.Name)}
+	settings := p.Config
+	if p.Path == "" && builtin[p.Name] != nil {
+		self, err := os.Executable()
+		if err != nil {
+			return spec, fmt.Errorf("find this program: %w", err)
+		}
+		spec.Path, spec.Args = self, []string{"plugin", "serve", p.Name}
+		if p.Name == builtinRuntime {
+			dir, _ := settings["dir"].(string) // the plugin itself says what else is wrong with its settings
+			if dir == "" {
+				dir = filepath.Join(i.dir, "env")
+			}
+			absolute, err := filepath.Abs(dir)
+			if err != nil {
+				return spec, fmt.Errorf("plugin %s: %w", p.Name, err)
+			}
+			with := map[string]any{}
+			for key, value := range settings {
+				with[key] = value
+			}
+			with["dir"] = absolute
+			settings = with
+		}
+	}
+	var err error
+	if spec.Path, err = filepath.Abs(spec.Path); err != nil {
+		return spec, fmt.Errorf("plugin %s: %w", p.Name, err)
+	}
+	if settings != nil {
+		if spec.Config, err = json.Marshal(settings); err != nil {
+			return spec, fmt.Errorf("plugin %s: its config has what JSON has not (%w)", p.Name, err)
+		}
+	}
+	return spec, nil
+}
+
+func certPool(file string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read certificates: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, errors.New(file + " holds no certificate in PEM")
+	}
+	return pool, nil
+}
