@@ -23,7 +23,7 @@ func TestPodmanRuntimeKeepsTheContract(t *testing.T) {
 		t.Fatal(err)
 	}
 	plugintest.Run(t, binary, plugintest.Harness{
-		Args: []string{"serve"}, Config: config(t, "unix://"+p.socket), Settle: time.Minute,
+		Args: []string{"serve"}, Config: config(t, "unix://"+p.Socket), Settle: time.Minute,
 		Prepare: func(ctx context.Context, app string, target plugins.Target) error {
 			return p.prepare(ctx, app, target)
 		},
@@ -44,7 +44,7 @@ func TestPodmanRuntimeKeepsTheContract(t *testing.T) {
 }
 
 func (p *podman) instances(app string, target plugins.Target) string {
-	return filepath.Join(p.dir, "instances", app, target.Kind+"-"+target.Name)
+	return filepath.Join(p.Dir, "instances", app, target.Kind+"-"+target.Name)
 }
 
 // prepare starts a container as its owner would, unless there is one.
@@ -59,7 +59,7 @@ func (p *podman) prepare(ctx context.Context, app string, target plugins.Target,
 	label, _ := targetLabel(target.Kind)
 	args := []string{"run", "--detach", "--name", target.Name, "--network", "host", "--volume", dir + ":/instances",
 		"--label", labelApp + "=" + app, "--label", label + "=" + target.Name}
-	_, err := p.try(ctx, append(append(args, more...), testImage)...)
+	_, err := p.Try(ctx, append(append(args, more...), testImage)...)
 	return err
 }
 
@@ -69,13 +69,13 @@ func (p *podman) discard(ctx context.Context, app string, target plugins.Target)
 	if err != nil || len(ids) == 0 {
 		return err
 	}
-	_, err = p.try(ctx, append([]string{"rm", "--force", "--time", "0"}, ids...)...)
+	_, err = p.Try(ctx, append([]string{"rm", "--force", "--time", "0"}, ids...)...)
 	return errors.Join(err, os.RemoveAll(p.instances(app, target)))
 }
 
 func (p *podman) ids(ctx context.Context, app string, target plugins.Target, more ...string) ([]string, error) {
 	label, _ := targetLabel(target.Kind)
-	out, err := p.try(ctx, append([]string{"ps", "--no-trunc", "--quiet",
+	out, err := p.Try(ctx, append([]string{"ps", "--no-trunc", "--quiet",
 		"--filter", "label=" + labelApp + "=" + app, "--filter", "label=" + label + "=" + target.Name}, more...)...)
 	return strings.Fields(out), err
 }

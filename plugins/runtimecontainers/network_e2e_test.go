@@ -8,18 +8,20 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/warifu/warifu/plugins/runtimecontainers/podmantest"
 )
 
 func TestPodmanContainerKeepsItsNetworksNamesAndPublishedPort(t *testing.T) {
 	p := startPodman(t)
-	r := served(t, "unix://"+p.socket, t.TempDir())
+	r := served(t, "unix://"+p.Socket, t.TempDir())
 	for _, name := range []string{"front", "back"} {
-		p.run(t, "network", "create", name)
-		t.Cleanup(func() { p.run(t, "network", "rm", "--force", "--time", "0", name) })
+		p.Run(t, "network", "create", name)
+		t.Cleanup(func() { p.Run(t, "network", "rm", "--force", "--time", "0", name) })
 	}
 	published := freeAddress(t)
 	dir := p.instancesDir(t, "web")
-	p.run(t, "run", "--detach", "--name", "web", "--network", "front:alias=shop", "--network", "back", "--publish", published+":80",
+	p.Run(t, "run", "--detach", "--name", "web", "--network", "front:alias=shop", "--network", "back", "--publish", published+":80",
 		"--volume", string(dir)+":/instances", "--label", labelApp+"=app", "--label", labelContainer+"=web",
 		"--label", labelProbe+"=http://:80/", testImage, "-listen", ":80")
 	waitFor(t, published)
@@ -60,9 +62,9 @@ func TestPodmanContainerKeepsItsNetworksNamesAndPublishedPort(t *testing.T) {
 
 func TestPodmanContainerOnTheDefaultNetworkStaysThere(t *testing.T) {
 	p := startPodman(t)
-	r := served(t, "unix://"+p.socket, t.TempDir())
+	r := served(t, "unix://"+p.Socket, t.TempDir())
 	dir := p.instancesDir(t, "web")
-	p.run(t, "run", "--detach", "--name", "web", "--volume", string(dir)+":/instances", "--hostname", "chosen",
+	p.Run(t, "run", "--detach", "--name", "web", "--volume", string(dir)+":/instances", "--hostname", "chosen",
 		"--label", labelApp+"=app", "--label", labelContainer+"=web", "--label", labelProbe+"=tcp://:80", testImage, "-listen", ":80")
 	before := p.inspected(t, "web")
 	ready(t, r, push(1, credentials))
@@ -76,7 +78,7 @@ func TestPodmanContainerOnTheDefaultNetworkStaysThere(t *testing.T) {
 // waitFor waits until somebody answers there.
 func waitFor(t *testing.T, address string) {
 	t.Helper()
-	eventually(t, func() error {
+	podmantest.Eventually(t, func() error {
 		conn, err := net.Dial("tcp", address)
 		if err != nil {
 			return err

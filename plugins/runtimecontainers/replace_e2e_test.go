@@ -23,7 +23,7 @@ import (
 // inspected is what the engine says about a container, through the API.
 func (p *podman) inspected(t *testing.T, name string) container.InspectResponse {
 	t.Helper()
-	api, err := client.New(client.WithHost("unix://" + p.socket))
+	api, err := client.New(client.WithHost("unix://" + p.Socket))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,12 +41,12 @@ func (p *podman) inspected(t *testing.T, name string) container.InspectResponse 
 
 func TestPodmanContainerGetsItsVariablesAndKeepsWhatIsItsOwn(t *testing.T) {
 	p := startPodman(t)
-	r := served(t, "unix://"+p.socket, t.TempDir())
+	r := served(t, "unix://"+p.Socket, t.TempDir())
 	app := p.app(t, "web", []string{"--env", "EMPTY=", "--env", "LINES=a\nb", "--env", "OAUTH_ISSUER=by hand",
 		"--restart", "on-failure:3", "--memory", "64m", "--stop-timeout", "3", "--cap-drop", "NET_RAW", "--read-only",
 		"--tmpfs", "/scratch", "--pids-limit", "50", "--user", "0:0", "--workdir", "/data", "--label", "theirs=kept"}, nil)
 	before, env := p.inspected(t, "web"), app.env(t)
-	bystander := p.run(t, "run", "--detach", "--network", "none", testImage, "-listen", "127.0.0.1:1")
+	bystander := p.Run(t, "run", "--detach", "--network", "none", testImage, "-listen", "127.0.0.1:1")
 
 	ready(t, r, push(1, credentials))
 	want := maps.Clone(env)
@@ -77,7 +77,7 @@ func TestPodmanContainerGetsItsVariablesAndKeepsWhatIsItsOwn(t *testing.T) {
 	if got := app.env(t); !maps.Equal(got, env) {
 		t.Errorf("after the removal the app sees %v, want %v", got, env)
 	}
-	if left := strings.Fields(p.run(t, "ps", "--all", "--no-trunc", "--format", "{{.ID}}")); !slices.Contains(left, bystander) || len(left) != 2 {
+	if left := strings.Fields(p.Run(t, "ps", "--all", "--no-trunc", "--format", "{{.ID}}")); !slices.Contains(left, bystander) || len(left) != 2 {
 		t.Errorf("containers are %q, want web and %s", left, bystander)
 	}
 	if c := p.inspected(t, "web"); readMark(c.Config.Labels) != nil {
@@ -100,7 +100,7 @@ func freeAddress(t *testing.T) string {
 
 func TestPodmanContainerWithAFixedPortIsStoppedFirstAndComesBackWhenTheNextFails(t *testing.T) {
 	p := startPodman(t)
-	r := served(t, "unix://"+p.socket, t.TempDir())
+	r := served(t, "unix://"+p.Socket, t.TempDir())
 	address := freeAddress(t)
 	app := p.app(t, "web", []string{"--label", labelReplace + "=" + replaceStopFirst, "--label", labelProbe + "=http://" + address + "/"},
 		[]string{"-listen", address})
@@ -126,14 +126,14 @@ func TestPodmanContainerWithAFixedPortIsStoppedFirstAndComesBackWhenTheNextFails
 // have it, and nothing is interrupted.
 func TestPodmanContainerWhosePortIsTakenFailsAndTheOldOneServes(t *testing.T) {
 	p := startPodman(t)
-	r := served(t, "unix://"+p.socket, t.TempDir())
+	r := served(t, "unix://"+p.Socket, t.TempDir())
 	app := p.app(t, "web", nil, []string{"-listen", freeAddress(t)})
 	app.env(t)
 	failed(t, r, push(1, credentials))
 	if _, there := app.env(t)["OAUTH_CLIENT_ID"]; there {
 		t.Error("the app sees variables whose rollout failed")
 	}
-	if names := p.run(t, "ps", "--all", "--format", "{{.Names}}"); names != "web" {
+	if names := p.Run(t, "ps", "--all", "--format", "{{.Names}}"); names != "web" {
 		t.Errorf("containers are %q, want web", names)
 	}
 }
@@ -141,7 +141,7 @@ func TestPodmanContainerWhosePortIsTakenFailsAndTheOldOneServes(t *testing.T) {
 func TestPodmanRotationsUnderLoadLoseNoRequest(t *testing.T) {
 	const rotations, clients = 10, 4
 	p := startPodman(t)
-	r := served(t, "unix://"+p.socket, t.TempDir())
+	r := served(t, "unix://"+p.Socket, t.TempDir())
 	app := p.app(t, "web", nil, nil)
 	app.env(t)
 	ready(t, r, push(1, map[string]string{"OAUTH_CLIENT_SECRET": "1"}))
@@ -181,7 +181,7 @@ func TestPodmanRotationsUnderLoadLoseNoRequest(t *testing.T) {
 // it, a moment of steadiness (200 ms) and the app's own ending (400 ms) included.
 func BenchmarkPodmanPushToReady(b *testing.B) {
 	p := startPodman(b)
-	r := served(b, "unix://"+p.socket, b.TempDir())
+	r := served(b, "unix://"+p.Socket, b.TempDir())
 	p.app(b, "web", nil, nil).env(b)
 	generation := int64(0)
 	for b.Loop() {

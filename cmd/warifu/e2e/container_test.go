@@ -14,7 +14,7 @@ func TestContainer(t *testing.T) {
 	d := startContainer(t, engine)
 	d.survives(t, 2)
 	// Who owns the container finds it under a name of its own, with the credentials in nothing but its environment.
-	if name := engine.run(t, "ps", "--format", "{{.Names}}"); name == "" || name == "shop" {
+	if name := engine.Run(t, "ps", "--format", "{{.Names}}"); name == "" || name == "shop" {
 		t.Errorf("after rotations podman runs %q", name)
 	}
 }
@@ -33,5 +33,5 @@ func containersRuntime(engine *podman) string {
 	return fmt.Sprintf(`plugins:
   runtimes:
     - {name: containers, config: {host: "unix://%s"}}
-`, engine.socket)
+`, engine.Socket)
 }
