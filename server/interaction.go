@@ -161,9 +161,11 @@ func (s *Server) advance(w http.ResponseWriter, r *http.Request, t turn) {
 func (s *Server) answer(w http.ResponseWriter, r *http.Request, t turn, p storage.Presence) {
 	a := t.request
 	code, err := s.seal(storage.SealCode, authCode{
-		Grant: storage.NewGrantID(), Client: a.ClientID, User: p.User.ID, UserRevision: p.User.Revision,
-		RedirectURI: a.RedirectURI, Scopes: a.Scopes, Nonce: a.Nonce, Challenge: a.Challenge,
-		AuthTime: p.Session.AuthTime.UnixMilli(), Expires: s.now().Add(s.life.Code).UnixMilli(),
+		approval: approval{
+			Grant: storage.NewGrantID(), Client: a.ClientID, User: p.User.ID, UserRevision: p.User.Revision, Scopes: a.Scopes,
+			AuthTime: p.Session.AuthTime.UnixMilli(), AMR: p.Session.AMR, Session: p.Session.SID,
+		},
+		RedirectURI: a.RedirectURI, Nonce: a.Nonce, Challenge: a.Challenge, Expires: s.now().Add(s.life.Code).UnixMilli(),
 	})
 	if err != nil {
 		s.refuse(w, r, err)

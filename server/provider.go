@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -153,10 +154,7 @@ func (p *provider) CodeExchange(ctx context.Context, r *op.ClientRequest[oidc.Ac
 		ID: code.Grant, ClientID: c.ID, UserID: code.User, AuthTime: time.UnixMilli(code.AuthTime).UTC(),
 		CreatedAt: now.UTC(), ExpiresAt: now.Add(p.life.RefreshAbsolute).UTC(),
 	}
-	refresh := refreshToken{
-		Grant: code.Grant, Generation: 1, Client: c.ID, User: code.User, UserRevision: code.UserRevision,
-		AuthTime: code.AuthTime, Issued: now.UnixMilli(), Ends: grant.ExpiresAt.UnixMilli(),
-	}
+	refresh := refreshToken{approval: code.approval, Generation: 1, Issued: now.UnixMilli(), Ends: grant.ExpiresAt.UnixMilli()}
 	// An expired code is refused, but a second use of one that was redeemed in its time still kills the grant.
 	if now.After(time.UnixMilli(code.Expires)) {
 		return nil, p.lateCode(ctx, code)
@@ -171,8 +169,8 @@ func (p *provider) CodeExchange(ctx context.Context, r *op.ClientRequest[oidc.Ac
 			return nil, invalidGrant("the app may not ask for these scopes any more")
 		}
 		refresh.Scopes = grant.Scopes
-		openid := len(within([]string{scopeOpenID}, grant.Scopes)) == 1
-		signing := p.signAhead(refresh, grant.Scopes, openid, code.Nonce)
+		signing := p.signAhead(issue{approval: refresh.approval, client: c.Client, scopes: grant.Scopes,
+			withID: slices.Contains(grant.Scopes, scopeOpenID), nonce: code.Nonce})
 		err := p.store.CreateGrant(ctx, grant, refresh.expires(p.life), c.Revision, refresh.UserRevision)
 		var stale *storage.StaleError
 		switch {
@@ -260,7 +258,7 @@ func (p *provider) RefreshToken(ctx context.Context, r *op.ClientRequest[oidc.Re
 		if len(scopes) == 0 {
 			return nil, invalidGrant("the app may not ask for these scopes any more")
 		}
-		signing := p.signAhead(next, scopes, false, "")
+		signing := p.signAhead(issue{approval: next.approval, client: c.Client, scopes: scopes})
 		rotation, err := p.store.RotateGrant(ctx, ref, next.expires(p.life), p.life.RefreshReuse, c.Revision, next.UserRevision)
 		var stale *storage.StaleError
 		switch {
@@ -285,17 +283,17 @@ func (p *provider) RefreshToken(ctx context.Context, r *op.ClientRequest[oidc.Re
 
 // introspection is the reply of RFC 7662 section 2.2.
 type introspection struct {
-	Active    bool   `json:"active"`
-	Scope     string `json:"scope,omitempty"`
-	ClientID  string `json:"client_id,omitempty"`
-	Username  string `json:"username,omitempty"`
-	TokenType string `json:"token_type,omitempty"`
-	Expires   int64  `json:"exp,omitempty"`
-	IssuedAt  int64  `json:"iat,omitempty"`
-	Subject   string `json:"sub,omitempty"`
-	Audience  string `json:"aud,omitempty"`
-	Issuer    string `json:"iss,omitempty"`
-	ID        string `json:"jti,omitempty"`
+	Active    bool     `json:"active"`
+	Scope     string   `json:"scope,omitempty"`
+	ClientID  string   `json:"client_id,omitempty"`
+	Username  string   `json:"username,omitempty"`
+	TokenType string   `json:"token_type,omitempty"`
+	Expires   int64    `json:"exp,omitempty"`
+	IssuedAt  int64    `json:"iat,omitempty"`
+	Subject   string   `json:"sub,omitempty"`
+	Audience  audience `json:"aud,omitempty"`
+	Issuer    string   `json:"iss,omitempty"`
+	ID        string   `json:"jti,omitempty"`
 }
 
 // Introspect says whether a token of the calling client is good (RFC 7662): at most one read. A token of somebody else is

@@ -44,6 +44,7 @@ import (
 	"time"
 
 	"github.com/warifu/warifu/server/connector"
+	"github.com/warifu/warifu/server/outbound"
 	"github.com/warifu/warifu/server/pages"
 	"github.com/warifu/warifu/storage"
 )
@@ -83,11 +84,49 @@ type Config struct {
 	Passwords connector.Password
 	Scopes    []Scope
 	Lifetimes Lifetimes
+	// GrantTypes that clients may register; nil means [DefaultGrantTypes]. Authorization code and refresh token are always on.
+	GrantTypes []string
+	// ResourceServers that are no apps of their own: who they are when they introspect, and whose tokens they may.
+	ResourceServers []ResourceServer
+	// Registration offers dynamic client registration (RFC 7591); off when nil.
+	Registration *Registration
+	// ClientIDMetadataDocuments lets a client be the https URL of a document that describes it.
+	ClientIDMetadataDocuments bool
+	// Outbound fetches what registrations name, and sends logout tokens; nil reaches public addresses only.
+	Outbound *outbound.Client
 	// AllowedOrigins of browser apps that may call the endpoints that machines call (CORS); "*" is any.
 	AllowedOrigins []string
 	Logger         *slog.Logger
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
+}
+
+// ResourceServer is an API that takes this server's access tokens and is registered in the configuration.
+type ResourceServer struct {
+	ID         string // with which it authenticates to introspect (client_secret_basic or client_secret_post)
+	Identifier string // its resource indicator (RFC 8707), the audience of its tokens
+	Secret     string
+}
+
+// Registration says who may register clients (RFC 7591 section 3).
+type Registration struct {
+	// InitialAccessTokens, one of which a registration must show; with none anybody may register.
+	InitialAccessTokens []string
+}
+
+// Grant types by their registered names (RFC 7591 section 2).
+const (
+	GrantAuthorizationCode = "authorization_code"
+	GrantRefreshToken      = "refresh_token"
+	GrantClientCredentials = "client_credentials"
+	GrantDeviceCode        = "urn:ietf:params:oauth:grant-type:device_code"
+	GrantTokenExchange     = "urn:ietf:params:oauth:grant-type:token-exchange"
+)
+
+// DefaultGrantTypes are on unless the configuration says otherwise. Token exchange is not: it lets one service act for users
+// of another.
+func DefaultGrantTypes() []string {
+	return []string{GrantAuthorizationCode, GrantRefreshToken, GrantClientCredentials, GrantDeviceCode}
 }
 
 // Server serves everything below the issuer's address.
@@ -129,6 +168,12 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 	}
 	if s.now == nil {
 		s.now = time.Now
+	}
+	if s.cfg.GrantTypes == nil {
+		s.cfg.GrantTypes = DefaultGrantTypes()
+	}
+	if s.cfg.Outbound == nil {
+		s.cfg.Outbound = outbound.New(outbound.Options{})
 	}
 	if err := s.store.RotateKeys(ctx, true, s.keySchedules()...); err != nil {
 		return nil, err

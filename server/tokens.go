@@ -20,31 +20,34 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// authCode is what an authorization code holds, sealed. Times are Unix milliseconds.
-type authCode struct {
-	Grant        string   `json:"g"` // the grant that redeeming it creates
-	Client       string   `json:"c"`
-	User         string   `json:"u"`
-	UserRevision int64    `json:"r"`
-	RedirectURI  string   `json:"d"`
-	Scopes       []string `json:"s"`
-	Nonce        string   `json:"n,omitempty"`
-	Challenge    string   `json:"p,omitempty"` // PKCE, always S256
-	AuthTime     int64    `json:"a"`
-	Expires      int64    `json:"x"`
-}
-
-// refreshToken is what a refresh token holds, sealed. Times are Unix milliseconds.
-type refreshToken struct {
-	Grant        string   `json:"g"`
-	Generation   int64    `json:"n"`
+// approval is what a user allowed a client. The sealed code and every refresh token of the grant carry it, so that issuing
+// tokens reads nothing. Times are Unix milliseconds.
+type approval struct {
+	Grant        string   `json:"g"` // the grant that redeeming the code creates
 	Client       string   `json:"c"`
 	User         string   `json:"u"`
 	UserRevision int64    `json:"r"`
 	Scopes       []string `json:"s"` // of the grant
 	AuthTime     int64    `json:"a"`
-	Issued       int64    `json:"i"`
-	Ends         int64    `json:"e"` // of the grant
+	AMR          []string `json:"m,omitempty"` // how the user signed in (RFC 8176)
+	Session      string   `json:"b,omitempty"` // the browser's sign-in, as sid (OpenID Connect Back-Channel Logout 1.0)
+}
+
+// authCode is what an authorization code holds, sealed.
+type authCode struct {
+	approval
+	RedirectURI string `json:"d"`
+	Nonce       string `json:"n,omitempty"`
+	Challenge   string `json:"p,omitempty"` // PKCE, always S256
+	Expires     int64  `json:"x"`
+}
+
+// refreshToken is what a refresh token holds, sealed.
+type refreshToken struct {
+	approval
+	Generation int64 `json:"v"`
+	Issued     int64 `json:"i"`
+	Ends       int64 `json:"e"` // of the grant
 }
 
 // expires is when the token ends if it is not used.
@@ -101,15 +104,34 @@ func (s *Server) sealRefresh(t refreshToken) (string, error) {
 
 // accessClaims are the claims of an access token (RFC 9068 section 2.2).
 type accessClaims struct {
-	Issuer   string `json:"iss"`
-	Subject  string `json:"sub"`
-	Audience string `json:"aud"`
-	Expires  int64  `json:"exp"`
-	IssuedAt int64  `json:"iat"`
-	ID       string `json:"jti"` // the grant's id, a dot, and random
-	ClientID string `json:"client_id"`
-	Scope    string `json:"scope"`
-	AuthTime int64  `json:"auth_time"`
+	Issuer   string   `json:"iss"`
+	Subject  string   `json:"sub"`
+	Audience audience `json:"aud"`
+	Expires  int64    `json:"exp"`
+	IssuedAt int64    `json:"iat"`
+	ID       string   `json:"jti"` // the grant's id, a dot, and random
+	ClientID string   `json:"client_id"`
+	Scope    string   `json:"scope"`
+	AuthTime int64    `json:"auth_time"`
+}
+
+// audience is a string when it is one, an array otherwise (RFC 7519 section 4.1.3).
+type audience []string
+
+func (a audience) MarshalJSON() ([]byte, error) {
+	if len(a) == 1 {
+		return json.Marshal(a[0])
+	}
+	return json.Marshal([]string(a))
+}
+
+func (a *audience) UnmarshalJSON(data []byte) error {
+	var one string
+	if json.Unmarshal(data, &one) == nil {
+		*a = audience{one}
+		return nil
+	}
+	return json.Unmarshal(data, (*[]string)(a))
 }
 
 // grant is the id of the grant that the token belongs to.
@@ -128,6 +150,7 @@ type idClaims struct {
 	AuthTime int64  `json:"auth_time"`
 	Nonce    string `json:"nonce,omitempty"`
 	AtHash   string `json:"at_hash"`
+	Session  string `json:"sid,omitempty"`
 }
 
 // Types of JWTs, their typ header: one type is never taken for another (RFC 8725 section 3.11).
@@ -219,16 +242,25 @@ type issued struct {
 // signed are the JWTs of a reply.
 type signed struct{ access, id string }
 
+// issue is what the JWTs of one reply are made of.
+type issue struct {
+	approval
+	client *storage.Client
+	scopes []string // of this reply; within those of the grant
+	withID bool     // an ID token is due: signing RSA costs more than all the rest, so nobody gets one who did not ask
+	nonce  string   // of the authorization request, for the ID token
+}
+
 // signAhead begins to sign and gives the function that waits for it: signing takes about as long as storing, and both fit on
-// two cores. Who owes an ID token says so: signing RSA costs more than all the rest, so nobody gets one who did not ask.
-func (s *Server) signAhead(refresh refreshToken, scopes []string, withID bool, nonce string) func() (signed, error) {
+// two cores.
+func (s *Server) signAhead(i issue) func() (signed, error) {
 	var out signed
 	var err error
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		if out.access, err = s.accessToken(refresh, scopes); err == nil && withID {
-			out.id, err = s.idToken(refresh, nonce, out.access)
+		if out.access, err = s.accessToken(i); err == nil && i.withID {
+			out.id, err = s.idToken(i, out.access)
 		}
 	}()
 	return func() (signed, error) {
@@ -237,23 +269,23 @@ func (s *Server) signAhead(refresh refreshToken, scopes []string, withID bool, n
 	}
 }
 
-func (s *Server) accessToken(refresh refreshToken, scopes []string) (string, error) {
+func (s *Server) accessToken(i issue) (string, error) {
 	now := s.now()
 	return s.sign(storage.UseES256, typAccess, accessClaims{
-		Issuer: s.cfg.Issuer, Subject: refresh.User, Audience: s.cfg.Issuer,
+		Issuer: s.cfg.Issuer, Subject: i.User, Audience: audience{s.cfg.Issuer},
 		Expires: now.Add(s.life.AccessToken).Unix(), IssuedAt: now.Unix(),
-		ID: refresh.Grant + "." + randomHex(8), ClientID: refresh.Client,
-		Scope: joined(scopes), AuthTime: refresh.AuthTime / 1000,
+		ID: i.Grant + "." + randomHex(8), ClientID: i.Client,
+		Scope: joined(i.scopes), AuthTime: i.AuthTime / 1000,
 	})
 }
 
-func (s *Server) idToken(refresh refreshToken, nonce, accessToken string) (string, error) {
+func (s *Server) idToken(i issue, accessToken string) (string, error) {
 	now := s.now()
 	half := sha256.Sum256([]byte(accessToken)) // RS256: SHA-256, its left half (OpenID Connect Core 1.0 section 3.1.3.6)
 	return s.sign(storage.UseRS256, typID, idClaims{
-		Issuer: s.cfg.Issuer, Subject: refresh.User, Audience: refresh.Client,
-		Expires: now.Add(s.life.IDToken).Unix(), IssuedAt: now.Unix(), AuthTime: refresh.AuthTime / 1000,
-		Nonce: nonce, AtHash: base64.RawURLEncoding.EncodeToString(half[:16]),
+		Issuer: s.cfg.Issuer, Subject: i.User, Audience: i.Client,
+		Expires: now.Add(s.life.IDToken).Unix(), IssuedAt: now.Unix(), AuthTime: i.AuthTime / 1000,
+		Nonce: i.nonce, AtHash: base64.RawURLEncoding.EncodeToString(half[:16]), Session: i.Session,
 	})
 }
 

@@ -19,6 +19,7 @@ type Client struct {
 	TosURI                 string         `json:"tosUri,omitempty"`
 	PolicyURI              string         `json:"policyUri,omitempty"`
 	Secrets                []ClientSecret `json:"secrets,omitempty"`
+	ClientMetadata
 	// Disabled clients are unknown to every protocol endpoint: their app is being deleted.
 	Disabled  bool      `json:"disabled,omitempty"`
 	CreatedAt time.Time `json:"createdAt"`
@@ -26,6 +27,43 @@ type Client struct {
 
 	// Revision is etcd's modification revision of the record.
 	Revision int64 `json:"-"`
+}
+
+// ClientMetadata is what a registration may say beyond the name, the addresses and the scopes. The names are those of RFC 7591
+// section 2, OpenID Connect Dynamic Client Registration 1.0 section 2, and the documents named. What is empty has its default.
+type ClientMetadata struct {
+	// GrantTypes that the client may use; authorization_code and refresh_token when empty.
+	GrantTypes []string `json:"grantTypes,omitempty"`
+	// TokenEndpointAuthMethod is client_secret_basic, client_secret_post, private_key_jwt or none. Empty: none for a public
+	// client, otherwise its secret in either way.
+	TokenEndpointAuthMethod     string `json:"tokenEndpointAuthMethod,omitempty"`
+	TokenEndpointAuthSigningAlg string `json:"tokenEndpointAuthSigningAlg,omitempty"`
+	// JWKS is the client's JWK Set, JWKSURI where it is fetched from; at most one of them.
+	JWKS    string `json:"jwks,omitempty"`
+	JWKSURI string `json:"jwksUri,omitempty"`
+
+	IDTokenSignedResponseAlg       string `json:"idTokenSignedResponseAlg,omitempty"`       // RS256 when empty
+	UserinfoSignedResponseAlg      string `json:"userinfoSignedResponseAlg,omitempty"`      // plain JSON when empty
+	IntrospectionSignedResponseAlg string `json:"introspectionSignedResponseAlg,omitempty"` // RFC 9701; plain JSON when empty
+	RequestObjectSigningAlg        string `json:"requestObjectSigningAlg,omitempty"`        // any that we know when empty
+
+	RequirePushedAuthorizationRequests bool `json:"requirePushedAuthorizationRequests,omitempty"` // RFC 9126 section 6
+	DPoPBoundAccessTokens              bool `json:"dpopBoundAccessTokens,omitempty"`              // RFC 9449 section 5.2
+
+	// SubjectType is public or pairwise (OpenID Connect Core 1.0 section 8); public when empty.
+	SubjectType         string `json:"subjectType,omitempty"`
+	SectorIdentifierURI string `json:"sectorIdentifierUri,omitempty"`
+	DefaultMaxAge       *int64 `json:"defaultMaxAge,omitempty"` // seconds
+	RequireAuthTime     bool   `json:"requireAuthTime,omitempty"`
+	InitiateLoginURI    string `json:"initiateLoginUri,omitempty"` // OpenID Connect Core 1.0 section 4
+
+	BackchannelLogoutURI              string `json:"backchannelLogoutUri,omitempty"`
+	BackchannelLogoutSessionRequired  bool   `json:"backchannelLogoutSessionRequired,omitempty"`
+	FrontchannelLogoutURI             string `json:"frontchannelLogoutUri,omitempty"`
+	FrontchannelLogoutSessionRequired bool   `json:"frontchannelLogoutSessionRequired,omitempty"`
+
+	// ResourceIdentifiers are the resource servers (RFC 8707) that this client speaks for: it may introspect their tokens.
+	ResourceIdentifiers []string `json:"resourceIdentifiers,omitempty"`
 }
 
 // ClientSecret is one of a client's secrets: verified by its hash, kept sealed to be handed out again.
@@ -65,6 +103,9 @@ type Session struct {
 	AuthTime  time.Time `json:"authTime"`
 	AMR       []string  `json:"amr"`
 	ExpiresAt time.Time `json:"expiresAt"`
+
+	// SID names the session to others and opens nothing: a hash of its id (sid of OpenID Connect Back-Channel Logout 1.0).
+	SID string `json:"-"`
 }
 
 // Consent is what a user allowed a client.

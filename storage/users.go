@@ -104,11 +104,14 @@ func (s *Store) SyncUsers(ctx context.Context, connector string, users []User) e
 	return nil
 }
 
-// sessionKey stores a session under the hash of its id, so that the database opens no browser.
-func sessionKey(id string) string {
-	sum := sha256.Sum256([]byte(id))
-	return key("sessions", hex.EncodeToString(sum[:]))
+// SID is the public name of a session: the hash of its id.
+func SID(sessionID string) string {
+	sum := sha256.Sum256([]byte(sessionID))
+	return hex.EncodeToString(sum[:])
 }
+
+// sessionKey stores a session under the hash of its id, so that the database opens no browser.
+func sessionKey(id string) string { return key("sessions", SID(id)) }
 
 // NewSessionID has 256 random bits.
 func NewSessionID() string {
@@ -168,6 +171,7 @@ func (s *Store) Presence(ctx context.Context, sessionID, userID, clientID string
 			return Presence{}, fmt.Errorf("read session: %w", err)
 		}
 		if session.UserID == userID && s.now().Before(session.ExpiresAt) {
+			session.SID = SID(sessionID)
 			p.Session = session
 		}
 	}
