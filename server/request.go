@@ -104,6 +104,33 @@ func (s *Server) filterClientRequest(w http.ResponseWriter, r *http.Request, pat
 	to(engine, cw, r, path, form)
 }
 
+// clientRequest is what filterClientRequest does, for endpoints that the library does not have: it reads the parameters, each
+// of them once, and authenticates the client. Its error is for op.WriteError.
+func (p *provider) clientRequest(r *http.Request, path string) (*client, url.Values, error) {
+	form, err := bodyForm(r)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := checkCredentials(r, form, path); err != nil {
+		return nil, nil, err
+	}
+	credentials := op.ClientCredentials{
+		ClientID: form.Get("client_id"), ClientSecret: form.Get("client_secret"),
+		ClientAssertion: form.Get("client_assertion"), ClientAssertionType: form.Get("client_assertion_type"),
+	}
+	if id, secret, basic := r.BasicAuth(); basic {
+		// checkCredentials has found that both are well-formed.
+		credentials.ClientID, _ = url.QueryUnescape(id)
+		credentials.ClientSecret, _ = url.QueryUnescape(secret)
+	}
+	c, err := p.VerifyClient(r.Context(), &op.Request[op.ClientCredentials]{
+		Method: r.Method, URL: r.URL, Header: r.Header, Form: form, PostForm: form, Data: &credentials})
+	if err != nil {
+		return nil, nil, err
+	}
+	return c.(*client), form, nil
+}
+
 // omitted stands for a redirect_uri that a code exchange did not send. It can never have been registered.
 const omitted = "urn:warifu:omitted"
 
@@ -134,7 +161,7 @@ func checkCredentials(r *http.Request, form url.Values, path string) error {
 		return invalidClient()
 	case path == pathIntrospect && !basic && !form.Has("client_secret"):
 		return invalidClient()
-	case path != pathToken && !form.Has("token"):
+	case (path == pathIntrospect || path == pathRevoke) && !form.Has("token"):
 		return invalidRequest("token is missing")
 	case path == pathToken && form.Has("grant_type") && !slices.Contains(grantTypes, oidc.GrantType(form.Get("grant_type"))):
 		// Of some of those the library would say that this client may not use them.
