@@ -30,6 +30,14 @@ type AuthRequest struct {
 	MaxAge      *int64   `json:"m,omitempty"` // seconds
 	LoginHint   string   `json:"h,omitempty"`
 	UILocales   string   `json:"l,omitempty"`
+	// Claims asked for one by one, as far as they are permitted.
+	Claims *claimsRequest `json:"q,omitempty"`
+	// ACR says that the client asked how the user signed in, so the ID token tells it (acr).
+	ACR bool `json:"v,omitempty"`
+	// DPoPKey is the thumbprint of the key to which the code will be bound (dpop_jkt, RFC 9449 section 10).
+	DPoPKey string `json:"k,omitempty"`
+	// Resources are the resource indicators (RFC 8707).
+	Resources []string `json:"w,omitempty"`
 
 	// Started is when the request came, Unix nanoseconds: as exact as the time of a sign-in, which may be just before it.
 	Started int64 `json:"a"`
@@ -152,6 +160,13 @@ func (s *Server) checkAuthRequest(c *storage.Client, params url.Values) (*AuthRe
 	}
 	if a.Prompt, err = checkPrompt(params.Get("prompt")); err != nil {
 		return nil, err
+	}
+	if param := params.Get("claims"); param != "" {
+		asked, err := parseClaims(param)
+		if err != nil {
+			return nil, invalid(err.Error())
+		}
+		a.Claims = s.permitted(c, asked)
 	}
 	if param := params.Get("max_age"); param != "" {
 		seconds, err := strconv.ParseInt(param, 10, 64)

@@ -164,6 +164,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, t turn, p storag
 		approval: approval{
 			Grant: storage.NewGrantID(), Client: a.ClientID, User: p.User.ID, UserRevision: p.User.Revision, Scopes: a.Scopes,
 			AuthTime: p.Session.AuthTime.UnixMilli(), AMR: p.Session.AMR, Session: p.Session.SID,
+			Claims: a.Claims, ACR: a.ACR, DPoPKey: a.DPoPKey, Resources: a.Resources,
 		},
 		RedirectURI: a.RedirectURI, Nonce: a.Nonce, Challenge: a.Challenge, Expires: s.now().Add(s.life.Code).UnixMilli(),
 	})

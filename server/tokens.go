@@ -31,6 +31,12 @@ type approval struct {
 	AuthTime     int64    `json:"a"`
 	AMR          []string `json:"m,omitempty"` // how the user signed in (RFC 8176)
 	Session      string   `json:"b,omitempty"` // the browser's sign-in, as sid (OpenID Connect Back-Channel Logout 1.0)
+	// Claims that the authorization request asked for one by one, as far as they are permitted; nil when none.
+	Claims *claimsRequest `json:"q,omitempty"`
+	ACR    bool           `json:"h,omitempty"` // the authorization request asked for the claim acr
+	// DPoPKey is the JWK thumbprint of the key that must prove possession (RFC 9449 section 10), when the request named one.
+	DPoPKey   string   `json:"k,omitempty"`
+	Resources []string `json:"w,omitempty"` // resource indicators of the authorization request (RFC 8707)
 }
 
 // authCode is what an authorization code holds, sealed.
