@@ -29,8 +29,8 @@ func (r *reader) check(cfg *Config) {
 	r.checkPlugins("plugins.deployHooks", cfg.Plugins.DeployHooks, namesOf(builtinHooks))
 	r.checkPlugins("plugins.runtimes", cfg.Plugins.Runtimes, namesOf(builtinRuntimes))
 	r.checkTargets(cfg.Plugins)
-	r.checkOffer("oauth2.grantTypes", cfg.OAuth2.GrantTypes, "authorization_code", "refresh_token")
-	r.checkOffer("oauth2.responseTypes", cfg.OAuth2.ResponseTypes, "code")
+	r.checkOAuth2(cfg)
+	r.checkOutbound(cfg.Outbound)
 	if len(cfg.Connectors) > 0 {
 		r.fault("connectors", "unsupported", "", "must stay empty: this version has no connectors yet, people sign in with staticPasswords")
 	}
@@ -268,22 +268,6 @@ func (r *reader) checkScopes(scopes []ScopeConfig) {
 		r.required(at+".description.en", s.Description.EN, "the consent page says what the scope allows")
 		r.required(at+".description.ja", s.Description.JA, "the consent page says what the scope allows")
 		r.required(at+".risk", string(s.Risk), "low, write or broad")
-	}
-}
-
-func (r *reader) checkOffer(path string, got []string, offered ...string) {
-	if len(got) == 0 {
-		return
-	}
-	for i, value := range got {
-		if !slices.Contains(offered, value) {
-			r.fault(fmt.Sprintf("%s[%d]", path, i), "unsupported", nearest(value, offered), "is not offered by this version, which has %s", strings.Join(offered, " and "))
-		}
-	}
-	for _, value := range offered {
-		if !slices.Contains(got, value) {
-			r.fault(path, "unsupported", "", "must hold %s: it cannot be switched off", value)
-		}
 	}
 }
 

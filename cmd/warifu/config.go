@@ -20,6 +20,7 @@ type Config struct {
 	Connectors         []Connector      `json:"connectors,omitempty" jsonschema:"Other identity providers. This version has none yet, so the list stays empty."`
 	Expiry             ExpiryConfig     `json:"expiry,omitzero" jsonschema:"How long things last, as in 90s, 15m, 24h."`
 	OAuth2             OAuth2Config     `json:"oauth2,omitzero" jsonschema:"What of OAuth 2 is offered."`
+	Outbound           OutboundConfig   `json:"outbound,omitzero" jsonschema:"Requests that this server makes because a registration names an address: keys of clients, logout tokens, sector identifiers."`
 	Scopes             []ScopeConfig    `json:"scopes,omitempty" jsonschema:"The catalogue of scopes that apps may ask for. When given, it replaces the built-in one."`
 	Manifests          ManifestsConfig  `json:"manifests,omitzero" jsonschema:"Manifests (app.yml) that the server applies by itself."`
 	Plugins            PluginsConfig    `json:"plugins,omitzero" jsonschema:"Deploy hooks and runtimes, each an executable of its own."`
@@ -121,11 +122,32 @@ type RefreshTokensConfig struct {
 	AbsoluteLifetime  Duration `json:"absoluteLifetime,omitzero" jsonschema:"So long after the sign-in, everything issued from it ends. Default 3960h (165 days)."`
 }
 
-// OAuth2Config says what of OAuth 2 is offered. This version offers exactly one set; the keys are here so that a Dex file
-// that asks for more is refused instead of being half heeded.
+// OAuth2Config says what of OAuth 2 is offered.
 type OAuth2Config struct {
-	GrantTypes    []string `json:"grantTypes,omitempty" jsonschema:"authorization_code and refresh_token; this version offers exactly these."`
-	ResponseTypes []string `json:"responseTypes,omitempty" jsonschema:"code; this version offers exactly this."`
+	GrantTypes                []string               `json:"grantTypes,omitempty" jsonschema:"Grant types that apps may ask for. authorization_code and refresh_token are always among them. By default these, client_credentials and the device grant (urn:ietf:params:oauth:grant-type:device_code); token exchange (urn:ietf:params:oauth:grant-type:token-exchange) has to be named."`
+	ResponseTypes             []string               `json:"responseTypes,omitempty" jsonschema:"code; this version offers exactly this."`
+	ResourceServers           []ResourceServerConfig `json:"resourceServers,omitempty" jsonschema:"APIs that take this server's access tokens and are no apps of their own."`
+	Registration              RegistrationConfig     `json:"registration,omitzero" jsonschema:"Dynamic client registration (RFC 7591), off by default."`
+	ClientIDMetadataDocuments bool                   `json:"clientIDMetadataDocuments,omitempty" jsonschema:"Whether a client may be the https URL of a document that describes it, without being registered. Off by default."`
+}
+
+// ResourceServerConfig is an API that introspects this server's access tokens.
+type ResourceServerConfig struct {
+	ID         string `json:"id,omitempty" jsonschema:"Name with which it authenticates to introspect tokens."`
+	Identifier string `json:"identifier,omitempty" jsonschema:"Its resource indicator (RFC 8707): an absolute URI without a fragment, the audience of its tokens."`
+	SecretFile string `json:"secretFile,omitempty" jsonschema:"File that holds its secret: at least 32 characters."`
+}
+
+// RegistrationConfig says who may register clients by themselves.
+type RegistrationConfig struct {
+	Enabled                 bool     `json:"enabled,omitempty" jsonschema:"Whether clients can register themselves."`
+	InitialAccessTokenFiles []string `json:"initialAccessTokenFiles,omitempty" jsonschema:"Files that hold a token of at least 32 characters each; a registration must show one of them. Without any, anybody may register."`
+}
+
+// OutboundConfig is about requests that this server makes because a registration names an address.
+type OutboundConfig struct {
+	Allow  []string `json:"allow,omitempty" jsonschema:"Networks, as in 10.0.0.0/8, that may be reached although they are not public, also by plain http. None by default."`
+	CAFile string   `json:"caFile,omitempty" jsonschema:"Certificates of the authorities that vouch for https servers (PEM). Empty: those of the system."`
 }
 
 // ScopeConfig is an entry of the scope catalogue.

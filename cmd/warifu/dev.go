@@ -128,6 +128,7 @@ func (c *cli) devConfig(opts devOptions, host string, web net.Listener, user dev
 	cfg := defaults()
 	cfg.Issuer = "http://" + net.JoinHostPort(host, port)
 	cfg.Storage.Config.DataDir = opts.data
+	cfg.Outbound.Allow = []string{"127.0.0.0/8", "::1/128"} // the app that is being developed
 	cfg.EnablePasswordDB = true
 	cfg.StaticPasswords = []StaticPassword{{
 		Email: user.Email, EmailVerified: true, Username: "dev", Name: "Dev User", UserID: "dev", Hash: string(hash),

@@ -13,7 +13,7 @@ import (
 const envPrefix = "WARIFU_"
 
 // envName is the variable that overrides the key at path: web.tlsCert is WARIFU_WEB_TLS_CERT, and an acronym is one word, so
-// enablePasswordDB is WARIFU_ENABLE_PASSWORD_DB.
+// enablePasswordDB is WARIFU_ENABLE_PASSWORD_DB, and clientIDMetadataDocuments ends with CLIENT_ID_METADATA_DOCUMENTS.
 func envName(path string) string {
 	var b strings.Builder
 	b.WriteString(envPrefix)
@@ -23,7 +23,8 @@ func envName(path string) string {
 		case c == '.':
 			b.WriteByte('_')
 			continue
-		case i > 0 && unicode.IsUpper(c) && !unicode.IsUpper(runes[i-1]) && runes[i-1] != '.':
+		case i == 0 || !unicode.IsUpper(c) || runes[i-1] == '.':
+		case !unicode.IsUpper(runes[i-1]), i+1 < len(runes) && unicode.IsLower(runes[i+1]):
 			b.WriteByte('_')
 		}
 		b.WriteRune(unicode.ToUpper(c))

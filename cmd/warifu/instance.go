@@ -61,25 +61,26 @@ func build(ctx context.Context, cfg *Config, with building) (_ *instance, err er
 	if err := os.MkdirAll(i.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make data directory: %w", err)
 	}
+	provider := server.Config{
+		Issuer: cfg.Issuer, Scopes: cfg.catalogue(), Lifetimes: cfg.lifetimes(), AllowedOrigins: cfg.Web.AllowedOrigins, Logger: i.log,
+	}
+	if err := i.oauth2(&provider); err != nil {
+		return nil, err
+	}
 	if err := i.openWeb(ctx, with.web); err != nil {
 		return nil, err
 	}
 	if err := i.openStorage(ctx); err != nil {
 		return nil, err
 	}
-	passwords, err := i.people(ctx)
-	if err != nil {
+	provider.Store = i.store
+	if provider.Passwords, err = i.people(ctx); err != nil {
 		return nil, err
 	}
-	scopes := cfg.catalogue()
-	i.public, err = server.New(ctx, server.Config{
-		Issuer: cfg.Issuer, Store: i.store, Passwords: passwords, Scopes: scopes, Lifetimes: cfg.lifetimes(),
-		AllowedOrigins: cfg.Web.AllowedOrigins, Logger: i.log,
-	})
-	if err != nil {
+	if i.public, err = server.New(ctx, provider); err != nil {
 		return nil, fmt.Errorf("start the provider: %w", err)
 	}
-	if err := i.buildApps(server.ScopeNames(scopes), with.dev); err != nil {
+	if err := i.buildApps(server.ScopeNames(provider.Scopes), with.dev); err != nil {
 		return nil, err
 	}
 	for n := range i.endpoints {
@@ -171,12 +172,9 @@ func (i *instance) openAdmin(ctx context.Context) error {
 	if admin.Listen == "" {
 		return nil
 	}
-	token, err := readSecret("admin.tokenFile", admin.TokenFile)
+	token, err := readLongSecret("admin.tokenFile", admin.TokenFile)
 	if err != nil {
 		return err
-	}
-	if len(token) < 32 {
-		return fmt.Errorf("admin.tokenFile: %s must hold at least 32 characters (make them with: openssl rand -hex 32)", admin.TokenFile)
 	}
 	tcp := endpoint{name: "admin.listen", handler: handler(token), patience: patience}
 	if admin.TLSCert != "" {
@@ -199,6 +197,15 @@ func readSecret(key, file string) (string, error) {
 		return "", fmt.Errorf("%s: %w", key, err)
 	}
 	return strings.TrimSpace(string(text)), nil
+}
+
+// readLongSecret reads a secret that nobody has to remember, and that therefore is too long to be guessed.
+func readLongSecret(key, file string) (string, error) {
+	secret, err := readSecret(key, file)
+	if err == nil && len(secret) < 32 {
+		err = fmt.Errorf("%s: %s must hold at least 32 characters (make them with: openssl rand -hex 32)", key, file)
+	}
+	return secret, err
 }
 
 // storageTime is how long a start waits for storage. Who supervises the process may try again after that.

@@ -1,0 +1,74 @@
+package main
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/warifu/warifu/server"
+	"github.com/warifu/warifu/server/outbound"
+)
+
+// grantTypes are those that are on.
+func (cfg *Config) grantTypes() []string {
+	if len(cfg.OAuth2.GrantTypes) == 0 {
+		return server.DefaultGrantTypes()
+	}
+	return cfg.OAuth2.GrantTypes
+}
+
+// identifiers are those of the resource servers of the configuration.
+func (c OAuth2Config) identifiers() []string {
+	var out []string
+	for _, s := range c.ResourceServers {
+		out = append(out, s.Identifier)
+	}
+	return out
+}
+
+// oauth2 adds what the configuration says of OAuth 2 to what a server is built of. Secrets are read from their files.
+func (i *instance) oauth2(into *server.Config) error {
+	cfg := i.cfg.OAuth2
+	into.GrantTypes = i.cfg.grantTypes()
+	into.ClientIDMetadataDocuments = cfg.ClientIDMetadataDocuments
+	for n, s := range cfg.ResourceServers {
+		secret, err := readLongSecret(fmt.Sprintf("oauth2.resourceServers[%d].secretFile", n), s.SecretFile)
+		if err != nil {
+			return err
+		}
+		into.ResourceServers = append(into.ResourceServers, server.ResourceServer{ID: s.ID, Identifier: s.Identifier, Secret: secret})
+	}
+	if cfg.Registration.Enabled {
+		into.Registration = &server.Registration{}
+		for n, file := range cfg.Registration.InitialAccessTokenFiles {
+			token, err := readLongSecret(fmt.Sprintf("oauth2.registration.initialAccessTokenFiles[%d]", n), file)
+			if err != nil {
+				return err
+			}
+			into.Registration.InitialAccessTokens = append(into.Registration.InitialAccessTokens, token)
+		}
+		if len(into.Registration.InitialAccessTokens) == 0 {
+			i.log.Warn("anybody may register clients: oauth2.registration names no initial access tokens")
+		}
+	}
+	var err error
+	into.Outbound, err = i.cfg.Outbound.client()
+	return err
+}
+
+func (c OutboundConfig) client() (*outbound.Client, error) {
+	var opts outbound.Options
+	for n, text := range c.Allow {
+		prefix, err := netip.ParsePrefix(text)
+		if err != nil {
+			return nil, fmt.Errorf("outbound.allow[%d]: %w", n, err)
+		}
+		opts.Allow = append(opts.Allow, prefix)
+	}
+	if c.CAFile != "" {
+		var err error
+		if opts.RootCAs, err = certPool(c.CAFile); err != nil {
+			return nil, fmt.Errorf("outbound.caFile: %w", err)
+		}
+	}
+	return outbound.New(opts), nil
+}
