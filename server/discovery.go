@@ -53,7 +53,7 @@ func (s *Server) metadata() metadata {
 		IntrospectionAuth:     secret,
 		RevocationAuth:        withNone,
 		ChallengeMethods:      []string{"S256"},
-		Claims: []string{"iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "at_hash",
+		Claims: []string{"iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "at_hash", "sid",
 			"name", "preferred_username", "updated_at", "email", "email_verified"},
 		Prompts:   []string{"none", "login", "consent", "select_account"},
 		UILocales: []string{"en", "ja"},

@@ -24,36 +24,18 @@ const (
 	codeLoginRequired           = "login_required"
 	codeConsentRequired         = "consent_required"
 	codeAccessDenied            = "access_denied"
+	codeInvalidTarget           = "invalid_target" // RFC 8707 section 2
 )
 
 // fail makes an OAuth error with its status for the endpoints that machines call.
 func fail(status int, code, description string) error {
 	e := &oidc.Error{Description: description}
-	// The type of the code is not exported; its constants are untyped strings that convert.
-	switch code {
-	case codeInvalidToken:
-		e.ErrorType = codeInvalidToken
-	case codeInsufficientScope:
-		e.ErrorType = codeInsufficientScope
-	case codeTemporarilyUnavailable:
-		e.ErrorType = codeTemporarilyUnavailable
-	case string(oidc.InvalidRequest):
-		e.ErrorType = oidc.InvalidRequest
-	case string(oidc.InvalidClient):
-		e.ErrorType = oidc.InvalidClient
-	case string(oidc.InvalidGrant):
-		e.ErrorType = oidc.InvalidGrant
-	case string(oidc.InvalidScope):
-		e.ErrorType = oidc.InvalidScope
-	case string(oidc.UnauthorizedClient):
-		e.ErrorType = oidc.UnauthorizedClient
-	case string(oidc.UnsupportedGrantType):
-		e.ErrorType = oidc.UnsupportedGrantType
-	default:
-		e.ErrorType = oidc.ServerError
-	}
+	setText(&e.ErrorType, code)
 	return op.NewStatusError(e, status)
 }
+
+// setText sets a string whose type's name the library does not export.
+func setText[T ~string](to *T, text string) { *to = T(text) }
 
 func invalidRequest(description string) error {
 	return fail(http.StatusBadRequest, string(oidc.InvalidRequest), description)

@@ -169,9 +169,13 @@ func (p *provider) CodeExchange(ctx context.Context, r *op.ClientRequest[oidc.Ac
 			return nil, invalidGrant("the app may not ask for these scopes any more")
 		}
 		refresh.Scopes = grant.Scopes
-		signing := p.signAhead(issue{approval: refresh.approval, client: c.Client, scopes: grant.Scopes,
+		audience, err := p.audienceOf(code.Resources, grant.Scopes, r.Form["resource"])
+		if err != nil {
+			return nil, err
+		}
+		signing := p.signAhead(issue{approval: refresh.approval, client: c.Client, scopes: grant.Scopes, audience: audience,
 			withID: slices.Contains(grant.Scopes, scopeOpenID), nonce: code.Nonce})
-		err := p.store.CreateGrant(ctx, grant, refresh.expires(p.life), c.Revision, refresh.UserRevision)
+		err = p.store.CreateGrant(ctx, grant, refresh.expires(p.life), c.Revision, refresh.UserRevision)
 		var stale *storage.StaleError
 		switch {
 		case err == nil:
@@ -258,7 +262,11 @@ func (p *provider) RefreshToken(ctx context.Context, r *op.ClientRequest[oidc.Re
 		if len(scopes) == 0 {
 			return nil, invalidGrant("the app may not ask for these scopes any more")
 		}
-		signing := p.signAhead(issue{approval: next.approval, client: c.Client, scopes: scopes})
+		audience, err := p.audienceOf(token.Resources, scopes, r.Form["resource"])
+		if err != nil {
+			return nil, err
+		}
+		signing := p.signAhead(issue{approval: next.approval, client: c.Client, scopes: scopes, audience: audience})
 		rotation, err := p.store.RotateGrant(ctx, ref, next.expires(p.life), p.life.RefreshReuse, c.Revision, next.UserRevision)
 		var stale *storage.StaleError
 		switch {
@@ -402,7 +410,7 @@ type userinfo struct {
 func (p *provider) UserInfo(ctx context.Context, r *op.Request[oidc.UserInfoRequest]) (*op.Response, error) {
 	bad := fail(http.StatusUnauthorized, codeInvalidToken, "the access token is invalid, expired or revoked")
 	claims, err := p.verifyAccess(r.Data.AccessToken)
-	if err != nil {
+	if err != nil || !p.forUserinfo(claims.Audience) {
 		return nil, bad
 	}
 	scopes := parseScopes(claims.Scope)

@@ -275,23 +275,30 @@ func bodyForm(r *http.Request) (url.Values, error) {
 	return onceEach(form)
 }
 
+// severalTimes are the parameters that may come more than once (RFC 8707 section 2, RFC 8693 section 2.1).
+var severalTimes = []string{"resource", "audience"}
+
 // onceEach drops parameters without a value and refuses those that come more than once.
 func onceEach(form url.Values) (url.Values, error) {
 	for name, values := range form {
-		if len(values) > 1 {
+		if len(values) > 1 && !slices.Contains(severalTimes, name) {
 			return nil, invalidRequest("a parameter comes more than once")
 		}
-		if !utf8.ValidString(name) || !utf8.ValidString(values[0]) || strings.ContainsRune(values[0], 0) {
-			return nil, invalidRequest("a parameter is not text")
+		for _, value := range values {
+			if !utf8.ValidString(name) || !utf8.ValidString(value) || strings.ContainsRune(value, 0) {
+				return nil, invalidRequest("a parameter is not text")
+			}
 		}
-		if values[0] == "" {
+		if values = slices.DeleteFunc(values, func(value string) bool { return value == "" }); len(values) == 0 {
 			delete(form, name)
+		} else {
+			form[name] = values
 		}
 	}
 	return form, nil
 }
 
-// jsonForm reads one flat JSON object of strings, each name once.
+// jsonForm reads one flat JSON object of strings, each name once: who needs several resources sends a form.
 func jsonForm(body []byte) (url.Values, error) {
 	bad := invalidRequest("the body must be one JSON object whose values are strings")
 	dec := json.NewDecoder(bytes.NewReader(body))
@@ -312,7 +319,10 @@ func jsonForm(body []byte) (url.Values, error) {
 		if !ok {
 			return nil, bad
 		}
-		form.Add(name.(string), text)
+		if form.Has(name.(string)) {
+			return nil, invalidRequest("a parameter comes more than once")
+		}
+		form.Set(name.(string), text)
 	}
 	if t, err := dec.Token(); err != nil || t != json.Delim('}') {
 		return nil, bad

@@ -34,9 +34,10 @@ type approval struct {
 	// Claims that the authorization request asked for one by one, as far as they are permitted; nil when none.
 	Claims *claimsRequest `json:"q,omitempty"`
 	ACR    bool           `json:"h,omitempty"` // the authorization request asked for the claim acr
-	// DPoPKey is the JWK thumbprint of the key that must prove possession (RFC 9449 section 10), when the request named one.
+	// DPoPKey is the JWK thumbprint of the key that must prove possession (RFC 9449): of a code, the one that the authorization
+	// request named (section 10); of a refresh token, the one to which a public client bound it (section 5).
 	DPoPKey   string   `json:"k,omitempty"`
-	Resources []string `json:"w,omitempty"` // resource indicators of the authorization request (RFC 8707)
+	Resources []string `json:"w,omitempty"` // resource indicators of the authorization request (RFC 8707), see audienceOf
 }
 
 // authCode is what an authorization code holds, sealed.
@@ -253,8 +254,10 @@ type issue struct {
 	approval
 	client *storage.Client
 	scopes []string // of this reply; within those of the grant
-	withID bool     // an ID token is due: signing RSA costs more than all the rest, so nobody gets one who did not ask
-	nonce  string   // of the authorization request, for the ID token
+	// audience of the access token, see audienceOf and clientAudience; the issuer when nil.
+	audience audience
+	withID   bool   // an ID token is due: signing RSA costs more than all the rest, so nobody gets one who did not ask
+	nonce    string // of the authorization request, for the ID token
 }
 
 // signAhead begins to sign and gives the function that waits for it: signing takes about as long as storing, and both fit on
@@ -277,8 +280,11 @@ func (s *Server) signAhead(i issue) func() (signed, error) {
 
 func (s *Server) accessToken(i issue) (string, error) {
 	now := s.now()
+	if i.audience == nil {
+		i.audience = audience{s.cfg.Issuer}
+	}
 	return s.sign(storage.UseES256, typAccess, accessClaims{
-		Issuer: s.cfg.Issuer, Subject: i.User, Audience: audience{s.cfg.Issuer},
+		Issuer: s.cfg.Issuer, Subject: i.User, Audience: i.audience,
 		Expires: now.Add(s.life.AccessToken).Unix(), IssuedAt: now.Unix(),
 		ID: i.Grant + "." + randomHex(8), ClientID: i.Client,
 		Scope: joined(i.scopes), AuthTime: i.AuthTime / 1000,

@@ -21,13 +21,15 @@ type memory struct {
 	clients map[string]*Client
 	keys    map[string]*Key // by name, see Key.Name
 
+	resources resources // derived from clients
+
 	// Derived from keys, and replaced as a whole when a key comes or goes.
 	byUse map[string][]*Key // newest first
 	seals *seals
 }
 
 func (m *memory) init() {
-	m.clients = make(map[string]*Client)
+	m.clients, m.resources = make(map[string]*Client), make(resources)
 	m.keys = make(map[string]*Key)
 	m.derive()
 }
@@ -56,6 +58,7 @@ func (m *memory) learn(c *Client) {
 	defer m.mu.Unlock()
 	if held := m.clients[c.ID]; held == nil || held.Revision < c.Revision {
 		m.clients[c.ID] = c
+		m.resources.replace(held, c)
 	}
 }
 
@@ -64,6 +67,7 @@ func (m *memory) forget(id string, revision int64) {
 	defer m.mu.Unlock()
 	if held := m.clients[id]; held != nil && held.Revision < revision {
 		delete(m.clients, id)
+		m.resources.replace(held, nil)
 	}
 }
 
@@ -161,17 +165,18 @@ func decodeClient(kv *mvccpb.KeyValue) (*Client, error) {
 }
 
 func (s *Store) resetClients(kvs []*mvccpb.KeyValue) error {
-	clients := make(map[string]*Client, len(kvs))
+	clients, spoken := make(map[string]*Client, len(kvs)), make(resources)
 	for _, kv := range kvs {
 		c, err := decodeClient(kv)
 		if err != nil {
 			return err
 		}
 		clients[c.ID] = c
+		spoken.replace(nil, c)
 	}
 	s.mem.mu.Lock()
 	defer s.mem.mu.Unlock()
-	s.mem.clients = clients
+	s.mem.clients, s.mem.resources = clients, spoken
 	return nil
 }
 

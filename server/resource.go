@@ -1,0 +1,105 @@
+package server
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+
+	"github.com/zitadel/oidc/v3/pkg/oidc"
+
+	"github.com/warifu/warifu/storage"
+)
+
+// Resource indicators (RFC 8707): whom access tokens are for.
+//
+// A resource server is known by an identifier: this server itself by its issuer, those of the configuration
+// ([ResourceServer.Identifier]), and those that registered clients speak for (ResourceIdentifiers). Everything else is
+// invalid_target. Any client may ask for any of them: what it may do there is a matter of scopes.
+//
+// The resource parameters of an authorization request say for whom tokens may be issued; those of a token request which of
+// these its token is for. Without them it is for all that were granted. Without any at all the audience is the issuer, as it
+// is for every API that knows nothing of resources.
+//
+// The scope openid is a wish to call userinfo. So a grant of it with resources that leave the issuer out also has the userinfo
+// endpoint as a resource, and a library that asks for openid and a resource, and sends no resource to the token endpoint, can
+// call userinfo as it does anywhere. It is the endpoint's address and not the issuer, because the resource servers of a token
+// could use it at each other (RFC 9068 section 5): at userinfo they learn no more than the token's scopes, whereas the issuer
+// is the audience of all the APIs that ask for no resource. Who wants a token for one resource alone says so in the token
+// request.
+
+// Most resources of a request, and how long they may be in all, so that a sealed request still fits into a URL.
+const (
+	maxResources     = 8
+	maxResourceBytes = 1024
+)
+
+// knowsResource says whether tokens can be for that identifier. It reads memory alone.
+func (s *Server) knowsResource(identifier string) bool {
+	return identifier == s.cfg.Issuer || identifier == s.endpoint(pathUserinfo) ||
+		slices.ContainsFunc(s.cfg.ResourceServers, func(r ResourceServer) bool { return r.Identifier == identifier }) ||
+		s.store.KnowsResource(identifier)
+}
+
+// checkResources checks the resource parameters of a request of c; its error is always an oauthFault.
+func (s *Server) checkResources(c *storage.Client, values []string) error {
+	length := 0
+	for _, value := range values {
+		if !s.knowsResource(value) {
+			return &oauthFault{codeInvalidTarget, fmt.Sprintf("no resource server is registered as %s", printable(value))}
+		}
+		length += len(value)
+	}
+	if len(values) > maxResources || length > maxResourceBytes {
+		return &oauthFault{codeInvalidTarget, "too many resources at once"}
+	}
+	return nil
+}
+
+// audienceOf is for whom a token of these scopes is: those of the resources that were granted which the token request asks for,
+// or all of them.
+func (s *Server) audienceOf(granted, scopes, asked []string) (audience, error) {
+	if len(granted) == 0 {
+		granted = []string{s.cfg.Issuer}
+	}
+	if slices.Contains(scopes, scopeOpenID) && !slices.Contains(granted, s.cfg.Issuer) {
+		granted = append(slices.Clone(granted), s.endpoint(pathUserinfo))
+	}
+	if len(asked) == 0 {
+		return once(granted), nil
+	}
+	if beyond := without(asked, granted); len(beyond) > 0 {
+		return nil, invalidTarget("resource was not granted: " + printable(beyond[0]))
+	}
+	return once(asked), nil
+}
+
+// clientAudience is for whom a token is that a client gets for itself: whom it asks for (RFC 8707 section 2.2).
+func (s *Server) clientAudience(c *storage.Client, asked []string) (audience, error) {
+	if err := s.checkResources(c, asked); err != nil {
+		return nil, invalidTarget(err.(*oauthFault).description)
+	}
+	if len(asked) == 0 {
+		return audience{s.cfg.Issuer}, nil
+	}
+	return once(asked), nil
+}
+
+// once is each of values once.
+func once(values []string) audience {
+	var out audience
+	for _, value := range values {
+		if !slices.Contains(out, value) {
+			out = append(out, value)
+		}
+	}
+	return out
+}
+
+func invalidTarget(description string) error {
+	return fail(http.StatusBadRequest, string(oidc.InvalidTarget), description)
+}
+
+// forUserinfo says whether a token of that audience is for the userinfo endpoint: one for the issuer is, or for the endpoint.
+func (s *Server) forUserinfo(a audience) bool {
+	return slices.Contains(a, s.cfg.Issuer) || slices.Contains(a, s.endpoint(pathUserinfo))
+}
