@@ -141,6 +141,7 @@ type Server struct {
 	scopes  catalogue
 	pages   *pages.Set
 	signers signers
+	keySets *keySets
 	handler http.Handler
 }
 
@@ -164,7 +165,7 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, issuer: issuer, base: issuer.EscapedPath(), store: cfg.Store, log: cfg.Logger,
-		now: cfg.Now, life: cfg.Lifetimes, scopes: scopes, pages: set,
+		now: cfg.Now, life: cfg.Lifetimes, scopes: scopes, pages: set, keySets: newKeySets(),
 	}
 	if s.now == nil {
 		s.now = time.Now
