@@ -28,6 +28,7 @@ const (
 	SealRequest SealType = "wfq_" // pending authorization requests
 	SealSession SealType = "wfk_" // session cookies
 	SealForm    SealType = "wff_" // anti-forgery tokens of forms
+	SealDevice  SealType = "wfd_" // device codes
 )
 
 // maxSealed is longer than anything we seal.

@@ -14,6 +14,7 @@
 //	  .../<runtime>                    Delivery that takes env away from a runtime which the target has left
 //	grants/<client>/<grant>            Grant, written once; replaced by a tombstone when it dies
 //	chains/<client>/<grant>            its refresh chain: etcd's own version of this key is the generation
+//	devices/<hash of user code>        Device, a device authorization; gone once it is redeemed
 //	consents/<client>/<user>           Consent
 //	users/<user>, sessions/<hash>      User, Session
 //	keys/<use>/<sequence>              Key: signing and sealing keys, sealed
@@ -37,6 +38,9 @@
 //     and returns the current records in a [StaleError]; the caller decides anew and tries again.
 //
 // So a code exchange and a refresh are one raft proposal each and no read.
+//
+// A device code (RFC 8628) is polled for, so its state is read first: a poll that has to wait is one read, the one that is
+// answered with tokens a proposal more. That creates the grant as above and takes the device authorization away.
 //
 // # Memory
 //
