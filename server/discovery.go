@@ -46,7 +46,7 @@ func (s *Server) metadata() metadata {
 		Scopes:                s.scopes.names,
 		ResponseTypes:         []string{"code"},
 		ResponseModes:         []string{"query"},
-		GrantTypes:            []string{"authorization_code", "refresh_token"},
+		GrantTypes:            s.offeredGrants(),
 		SubjectTypes:          []string{"public"},
 		IDTokenAlgs:           []string{"RS256"},
 		TokenAuth:             withNone,

@@ -37,7 +37,6 @@ func (c *client) ApplicationType() op.ApplicationType { return op.ApplicationTyp
 func (c *client) ResponseTypes() []oidc.ResponseType {
 	return []oidc.ResponseType{oidc.ResponseTypeCode}
 }
-func (c *client) GrantTypes() []oidc.GrantType         { return grantTypes }
 func (c *client) LoginURL(string) string               { return "" }
 func (c *client) AccessTokenType() op.AccessTokenType  { return op.AccessTokenTypeJWT }
 func (c *client) IDTokenLifetime() time.Duration       { return 0 }
@@ -58,8 +57,6 @@ func (c *client) AuthMethod() oidc.AuthMethod {
 	}
 	return oidc.AuthMethodBasic
 }
-
-var grantTypes = []oidc.GrantType{oidc.GrantTypeCode, oidc.GrantTypeRefreshToken}
 
 // Health and Ready are served by our own routes.
 

@@ -8,7 +8,6 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -89,7 +88,7 @@ func (s *Server) filterClientRequest(w http.ResponseWriter, r *http.Request, pat
 		op.WriteError(cw, r, err, nil)
 		return
 	}
-	if err := checkCredentials(r, form, path); err != nil {
+	if err := s.checkCredentials(r, form, path); err != nil {
 		op.WriteError(cw, r, err, nil)
 		return
 	}
@@ -111,7 +110,7 @@ func (p *provider) clientRequest(r *http.Request, path string) (*client, url.Val
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := checkCredentials(r, form, path); err != nil {
+	if err := p.checkCredentials(r, form, path); err != nil {
 		return nil, nil, err
 	}
 	credentials := op.ClientCredentials{
@@ -135,7 +134,7 @@ func (p *provider) clientRequest(r *http.Request, path string) (*client, url.Val
 const omitted = "urn:warifu:omitted"
 
 // checkCredentials answers what the library would answer with the wrong error.
-func checkCredentials(r *http.Request, form url.Values, path string) error {
+func (s *Server) checkCredentials(r *http.Request, form url.Values, path string) error {
 	headers := r.Header.Values("Authorization")
 	id, secret, basic := r.BasicAuth()
 	if basic {
@@ -163,9 +162,9 @@ func checkCredentials(r *http.Request, form url.Values, path string) error {
 		return invalidClient()
 	case (path == pathIntrospect || path == pathRevoke) && !form.Has("token"):
 		return invalidRequest("token is missing")
-	case path == pathToken && form.Has("grant_type") && !slices.Contains(grantTypes, oidc.GrantType(form.Get("grant_type"))):
+	case path == pathToken && form.Has("grant_type") && !s.offers(form.Get("grant_type")):
 		// Of some of those the library would say that this client may not use them.
-		return fail(http.StatusBadRequest, string(oidc.UnsupportedGrantType), "grant_type must be authorization_code or refresh_token")
+		return s.unsupportedGrantType()
 	}
 	return nil
 }

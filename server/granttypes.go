@@ -1,0 +1,55 @@
+package server
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/zitadel/oidc/v3/pkg/oidc"
+
+	"github.com/warifu/warifu/storage"
+)
+
+// grantTypes are those that the token endpoint can serve, in the order of discovery. A grant type joins them together with what
+// serves it.
+var grantTypes = []string{GrantAuthorizationCode, GrantRefreshToken}
+
+// promised are the grant types of the flow that app developers were promised: always on, and those of a client whose
+// registration names none.
+var promised = []string{GrantAuthorizationCode, GrantRefreshToken}
+
+// offers says whether a grant type is on: it can be served, and the configuration wants it.
+func (s *Server) offers(grantType string) bool {
+	return slices.Contains(s.offeredGrants(), grantType)
+}
+
+// offeredGrants are the grant types that are on.
+func (s *Server) offeredGrants() []string {
+	return within(grantTypes, append(slices.Clone(promised), s.cfg.GrantTypes...))
+}
+
+// mayUse says whether a client registered a grant type (grant_types of RFC 7591 section 2).
+func mayUse(c *storage.Client, grantType string) bool {
+	return slices.Contains(registeredGrants(c), grantType)
+}
+
+func registeredGrants(c *storage.Client) []string {
+	if len(c.GrantTypes) == 0 {
+		return promised
+	}
+	return c.GrantTypes
+}
+
+// GrantTypes are those for which the library does not answer unauthorized_client.
+func (c *client) GrantTypes() []oidc.GrantType {
+	var types []oidc.GrantType
+	for _, grantType := range registeredGrants(c.Client) {
+		types = append(types, oidc.GrantType(grantType))
+	}
+	return types
+}
+
+// unsupportedGrantType names what is on.
+func (s *Server) unsupportedGrantType() error {
+	return fail(http.StatusBadRequest, string(oidc.UnsupportedGrantType), "grant_type must be one of "+strings.Join(s.offeredGrants(), ", "))
+}
