@@ -2,6 +2,8 @@ package server
 
 import (
 	"slices"
+
+	"github.com/warifu/warifu/storage"
 )
 
 // metadata is what discovery says: exactly what works (RFC 8414 section 2, OpenID Connect Discovery 1.0 section 3).
@@ -19,6 +21,7 @@ type metadata struct {
 	GrantTypes            []string `json:"grant_types_supported"`
 	SubjectTypes          []string `json:"subject_types_supported"`
 	IDTokenAlgs           []string `json:"id_token_signing_alg_values_supported"`
+	UserinfoAlgs          []string `json:"userinfo_signing_alg_values_supported"`
 	TokenAuth             []string `json:"token_endpoint_auth_methods_supported"`
 	IntrospectionAuth     []string `json:"introspection_endpoint_auth_methods_supported"`
 	RevocationAuth        []string `json:"revocation_endpoint_auth_methods_supported"`
@@ -47,16 +50,16 @@ func (s *Server) metadata() metadata {
 		ResponseTypes:         []string{"code"},
 		ResponseModes:         []string{"query"},
 		GrantTypes:            s.offeredGrants(),
-		SubjectTypes:          []string{"public"},
-		IDTokenAlgs:           []string{"RS256"},
+		SubjectTypes:          []string{storage.SubjectPublic, storage.SubjectPairwise},
+		IDTokenAlgs:           idTokenAlgs,
+		UserinfoAlgs:          idTokenAlgs,
 		TokenAuth:             withNone,
 		IntrospectionAuth:     secret,
 		RevocationAuth:        withNone,
 		ChallengeMethods:      []string{"S256"},
-		Claims: []string{"iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "at_hash", "sid",
-			"name", "preferred_username", "updated_at", "email", "email_verified"},
-		Prompts:   []string{"none", "login", "consent", "select_account"},
-		UILocales: []string{"en", "ja"},
-		Iss:       true,
+		Claims:                claimNames(),
+		Prompts:               []string{"none", "login", "consent", "select_account"},
+		UILocales:             []string{"en", "ja"},
+		Iss:                   true,
 	}
 }

@@ -61,8 +61,9 @@ func TestDiscoverySaysWhatWorks(t *testing.T) {
 
 	same("response_types_supported", "code")
 	same("response_modes_supported", "query")
-	same("subject_types_supported", "public")
-	same("id_token_signing_alg_values_supported", "RS256")
+	same("subject_types_supported", "public", "pairwise")                    // see TestPairwiseSubjects
+	same("id_token_signing_alg_values_supported", "RS256", "ES256", "EdDSA") // see TestIDTokenAlgorithms
+	same("userinfo_signing_alg_values_supported", "RS256", "ES256", "EdDSA") // see TestSignedUserinfo
 	same("code_challenge_methods_supported", "S256")
 	same("grant_types_supported", "authorization_code", "refresh_token")
 	b := p.browser()

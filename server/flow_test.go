@@ -140,7 +140,8 @@ func newIDP(t testing.TB, change ...func(*server.Config)) *idp {
 		t.Fatal(err)
 	}
 	static, err := connector.NewStatic([]connector.StaticUser{
-		{Identity: connector.Identity{UserID: "user-ann", Email: userEmail, Username: "ann", Name: "Ann", EmailVerified: true}, Hash: hash},
+		{Identity: connector.Identity{UserID: "user-ann", Email: userEmail, Username: "ann", Name: "Ann", EmailVerified: true,
+			Profile: annProfile, Address: annAddress}, Hash: hash},
 		{Identity: connector.Identity{UserID: "user-bob", Email: "bob@app.test"}, Hash: hash},
 	})
 	if err != nil {
@@ -148,7 +149,7 @@ func newIDP(t testing.TB, change ...func(*server.Config)) *idp {
 	}
 	var users []storage.User
 	for _, id := range static.Identities() {
-		users = append(users, storage.User{ID: id.UserID, Username: id.Username, Name: id.Name, Email: id.Email, EmailVerified: id.EmailVerified})
+		users = append(users, server.UserRecord(id))
 	}
 	if err := p.store.SyncUsers(t.Context(), connector.StaticName, users); err != nil {
 		t.Fatal(err)

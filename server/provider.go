@@ -68,7 +68,7 @@ func (p *provider) Discovery(context.Context, *op.Request[struct{}]) (*op.Respon
 // Keys is the JWK Set (RFC 7517 section 5): every key that signs, will sign next, or signed what may still be valid.
 func (p *provider) Keys(context.Context, *op.Request[struct{}]) (*op.Response, error) {
 	set := jose.JSONWebKeySet{Keys: []jose.JSONWebKey{}}
-	for _, use := range []string{storage.UseRS256, storage.UseES256} {
+	for _, use := range idTokenAlgs { // access tokens are of one of them
 		for _, k := range p.store.Keys(use) {
 			set.Keys = append(set.Keys, jose.JSONWebKey{Key: publicKey(k), KeyID: k.Name(), Algorithm: use, Use: "sig"})
 		}
@@ -332,7 +332,7 @@ func (p *provider) introspect(ctx context.Context, clientID, token string) (intr
 	if claims.ClientID != clientID {
 		return introspection{}, storage.ErrNotFound
 	}
-	view, err := p.liveGrant(ctx, clientID, claims.grant(), claims.Subject)
+	view, err := p.liveGrant(ctx, clientID, claims.grant(), p.userOf(claims.Subject))
 	if err != nil {
 		return introspection{}, err
 	}
@@ -359,9 +359,17 @@ func (p *provider) introspectRefresh(ctx context.Context, clientID, sealed strin
 	if view.Generation != token.Generation {
 		return introspection{}, storage.ErrNotFound
 	}
+	c, err := p.store.Client(ctx, clientID)
+	if err != nil {
+		return introspection{}, err
+	}
+	sub, err := p.subject(c, token.User)
+	if err != nil {
+		return introspection{}, err
+	}
 	return introspection{
 		Active: true, Scope: joined(token.Scopes), ClientID: clientID, Username: view.User.login(),
-		Expires: expires.Unix(), IssuedAt: token.Issued / 1000, Subject: token.User, Issuer: p.cfg.Issuer,
+		Expires: expires.Unix(), IssuedAt: token.Issued / 1000, Subject: sub, Issuer: p.cfg.Issuer,
 	}, nil
 }
 
@@ -391,52 +399,6 @@ func (p *provider) liveGrant(ctx context.Context, clientID, grantID, userID stri
 		return grantView{}, storage.ErrNotFound
 	}
 	return grantView{view, activeUser{view.User}}, nil
-}
-
-// userinfo are the claims of OpenID Connect Core 1.0 section 5.1 that scopes ask for (section 5.4).
-type userinfo struct {
-	Subject           string `json:"sub"`
-	Name              string `json:"name,omitempty"`
-	PreferredUsername string `json:"preferred_username,omitempty"`
-	UpdatedAt         int64  `json:"updated_at,omitempty"`
-	Email             string `json:"email,omitempty"`
-	EmailVerified     *bool  `json:"email_verified,omitempty"`
-}
-
-// UserInfo is the userinfo endpoint (OpenID Connect Core 1.0 section 5.3): at most one read.
-func (p *provider) UserInfo(ctx context.Context, r *op.Request[oidc.UserInfoRequest]) (*op.Response, error) {
-	bad := fail(http.StatusUnauthorized, codeInvalidToken, "the access token is invalid, expired or revoked")
-	claims, err := p.verifyAccess(r.Data.AccessToken)
-	if err != nil || !p.forUserinfo(claims.Audience) {
-		return nil, bad
-	}
-	scopes := parseScopes(claims.Scope)
-	if len(within([]string{scopeOpenID}, scopes)) == 0 {
-		return nil, fail(http.StatusForbidden, codeInsufficientScope, "userinfo needs the scope openid")
-	}
-	if _, err := p.store.Client(ctx, claims.ClientID); errors.Is(err, storage.ErrNotFound) {
-		return nil, bad
-	} else if err != nil {
-		return nil, p.unavailable(ctx, "reading a client", err)
-	}
-	view, err := p.liveGrant(ctx, claims.ClientID, claims.grant(), claims.Subject)
-	if errors.Is(err, storage.ErrNotFound) {
-		return nil, bad
-	} else if err != nil {
-		return nil, p.unavailable(ctx, "reading a grant", err)
-	}
-	u, info := view.User, userinfo{Subject: claims.Subject}
-	for _, scope := range scopes {
-		switch scope {
-		case scopeProfile:
-			info.Name, info.PreferredUsername, info.UpdatedAt = u.Name, u.Username, u.UpdatedAt.Unix()
-		case scopeEmail:
-			if u.Email != "" {
-				info.Email, info.EmailVerified = u.Email, &u.EmailVerified
-			}
-		}
-	}
-	return op.NewResponse(info), nil
 }
 
 // Revocation ends a grant by one of its tokens, access or refresh (RFC 7009): with it everything issued from it ends. A token

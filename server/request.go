@@ -36,10 +36,10 @@ var machinePaths = []string{pathToken, pathUserinfo, pathIntrospect, pathRevoke,
 // machines is zitadel/oidc behind our filter. The library reads parameters from the query as well as from the body, takes
 // any method, and knows nothing of JSON: what it is given has been made a plain form, with each parameter once.
 func (s *Server) machines() http.Handler {
-	engine := op.RegisterServer(&provider{Server: s}, op.Endpoints{
+	p := &provider{Server: s}
+	engine := op.RegisterServer(p, op.Endpoints{
 		Token:         op.NewEndpoint(pathToken),
 		Introspection: op.NewEndpoint(pathIntrospect),
-		Userinfo:      op.NewEndpoint(pathUserinfo),
 		Revocation:    op.NewEndpoint(pathRevoke),
 		JwksURI:       op.NewEndpoint(pathJWKS),
 	}, op.WithServerCORSOptions(nil))
@@ -49,7 +49,7 @@ func (s *Server) machines() http.Handler {
 		case pathToken, pathIntrospect, pathRevoke:
 			s.filterClientRequest(w, r, path, engine)
 		case pathUserinfo:
-			s.filterUserinfo(w, r, engine)
+			p.userinfo(w, r)
 		default:
 			s.filterDocument(w, r, path, engine)
 		}
@@ -168,37 +168,6 @@ func (s *Server) checkCredentials(r *http.Request, form url.Values, path string)
 		return s.unsupportedGrantType()
 	}
 	return nil
-}
-
-// filterUserinfo finds the access token (RFC 6750 section 2: header or form body, once, never the query).
-func (s *Server) filterUserinfo(w http.ResponseWriter, r *http.Request, engine http.Handler) {
-	noStore(w)
-	if !method(w, r, http.MethodGet, http.MethodPost) {
-		return
-	}
-	form := url.Values{}
-	if r.Method == http.MethodPost && r.Header.Get("Content-Type") != "" {
-		var err error
-		if form, err = bodyForm(r); err != nil {
-			op.WriteError(w, r, err, nil)
-			return
-		}
-	}
-	headers := r.Header.Values("Authorization")
-	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	inHeader := strings.EqualFold(scheme, "Bearer") && token != ""
-	cw := &challenged{ResponseWriter: w, challenge: `Bearer realm="warifu"`}
-	switch {
-	case inHeader && form.Has("access_token"), len(headers) > 1:
-		op.WriteError(cw, r, invalidRequest("send the access token once, not twice"), nil)
-		return
-	case !inHeader && !form.Has("access_token"):
-		// RFC 6750 section 3.1: no error code for a request that did not even try.
-		cw.WriteHeader(http.StatusUnauthorized)
-		return
-	}
-	cw.bearer = true
-	to(engine, cw, r, pathUserinfo, form)
 }
 
 // challenged adds the WWW-Authenticate header that a 401 must have (RFC 9110 section 11.6.1).

@@ -39,7 +39,7 @@ func TestKeyRotation(t *testing.T) {
 	p := newIDP(t)
 	p.clock.stop()
 	p.rotate()
-	both := []string{"ES256-1", "ES256-2", "RS256-1", "RS256-2"}
+	both := []string{"ES256-1", "ES256-2", "EdDSA-1", "EdDSA-2", "RS256-1", "RS256-2"}
 	if got := p.kids(); !slices.Equal(got, both) {
 		t.Fatalf("published at first: %v", got)
 	}
@@ -77,7 +77,7 @@ func TestKeyRotation(t *testing.T) {
 			t.Errorf("ID token: %v", err)
 		}
 	}
-	want := []string{"ES256-1", "ES256-2", "ES256-3", "RS256-1", "RS256-2", "RS256-3"}
+	want := []string{"ES256-1", "ES256-2", "ES256-3", "EdDSA-1", "EdDSA-2", "EdDSA-3", "RS256-1", "RS256-2", "RS256-3"}
 	if got := p.kids(); !slices.Equal(got, want) {
 		t.Errorf("published while the old ones verify: %v", got)
 	}
@@ -85,7 +85,7 @@ func TestKeyRotation(t *testing.T) {
 
 	p.clock.forward(70 * time.Minute)
 	p.rotate()
-	if got := p.kids(); !slices.Equal(got, []string{"ES256-2", "ES256-3", "RS256-2", "RS256-3"}) {
+	if got := p.kids(); !slices.Equal(got, []string{"ES256-2", "ES256-3", "EdDSA-2", "EdDSA-3", "RS256-2", "RS256-3"}) {
 		t.Errorf("published afterwards: %v", got)
 	}
 	if p.active(old.text("access_token")) {
@@ -96,7 +96,7 @@ func TestKeyRotation(t *testing.T) {
 		t.Errorf("a refresh token sealed by the key before: %d %s", got.status, got.raw)
 	}
 	p.restart()
-	if got := p.kids(); len(got) != 4 {
+	if got := p.kids(); len(got) != 6 {
 		t.Errorf("after a restart: %v", got)
 	}
 }

@@ -42,8 +42,13 @@ func DefaultScopes() []Scope {
 func standardScopes() []Scope {
 	return []Scope{
 		{scopeOpenID, map[string]string{"ja": "あなたが誰であるかの確認", "en": "Confirm who you are"}, RiskLow},
-		{scopeProfile, map[string]string{"ja": "名前とユーザー名の閲覧", "en": "View your name and user name"}, RiskLow},
+		{scopeProfile, map[string]string{
+			"ja": "プロフィール(名前、ユーザー名、写真、性別、生年月日、タイムゾーンなど)の閲覧",
+			"en": "View your profile: name, user name, picture, gender, date of birth, time zone and the like",
+		}, RiskLow},
 		{scopeEmail, map[string]string{"ja": "メールアドレスの閲覧", "en": "View your e-mail address"}, RiskLow},
+		{scopeAddress, map[string]string{"ja": "住所の閲覧", "en": "View your postal address"}, RiskLow},
+		{scopePhone, map[string]string{"ja": "電話番号の閲覧", "en": "View your phone number"}, RiskLow},
 		{scopeOffline, map[string]string{"ja": "あなたが利用していない間のアクセス", "en": "Access while you are not using it"}, RiskBroad},
 	}
 }
@@ -52,6 +57,8 @@ const (
 	scopeOpenID  = "openid"
 	scopeProfile = "profile"
 	scopeEmail   = "email"
+	scopeAddress = "address"
+	scopePhone   = "phone"
 	scopeOffline = "offline_access"
 )
 

@@ -214,7 +214,9 @@ func (s *Server) keySchedules() []storage.KeySchedule {
 	const skew = 5 * time.Minute
 	return []storage.KeySchedule{
 		{Use: storage.UseSeal, Period: s.life.SealingKeys, Overlap: s.life.RefreshAbsolute + skew},
-		{Use: storage.UseES256, Period: s.life.SigningKeys, Overlap: s.life.AccessToken + skew},
+		{Use: storage.UsePairwise},
+		{Use: storage.UseES256, Period: s.life.SigningKeys, Overlap: max(s.life.AccessToken, s.life.IDToken) + skew},
+		{Use: storage.UseEdDSA, Period: s.life.SigningKeys, Overlap: s.life.IDToken + skew},
 		{Use: storage.UseRS256, Period: s.life.SigningKeys, Overlap: s.life.IDToken + skew},
 	}
 }

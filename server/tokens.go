@@ -147,19 +147,6 @@ func (c accessClaims) grant() string {
 	return id
 }
 
-// idClaims are the claims of an ID token (OpenID Connect Core 1.0 section 2).
-type idClaims struct {
-	Issuer   string `json:"iss"`
-	Subject  string `json:"sub"`
-	Audience string `json:"aud"`
-	Expires  int64  `json:"exp"`
-	IssuedAt int64  `json:"iat"`
-	AuthTime int64  `json:"auth_time"`
-	Nonce    string `json:"nonce,omitempty"`
-	AtHash   string `json:"at_hash"`
-	Session  string `json:"sid,omitempty"`
-}
-
 // Types of JWTs, their typ header: one type is never taken for another (RFC 8725 section 3.11).
 const (
 	typAccess = "at+jwt" // RFC 9068 section 2.1
@@ -256,8 +243,9 @@ type issue struct {
 	scopes []string // of this reply; within those of the grant
 	// audience of the access token, see audienceOf and clientAudience; the issuer when nil.
 	audience audience
-	withID   bool   // an ID token is due: signing RSA costs more than all the rest, so nobody gets one who did not ask
-	nonce    string // of the authorization request, for the ID token
+	withID   bool           // an ID token is due: signing RSA costs more than all the rest, so nobody gets one who did not ask
+	nonce    string         // of the authorization request, for the ID token
+	told     map[string]any // what the ID token says about the user, because the request asked for it
 }
 
 // signAhead begins to sign and gives the function that waits for it: signing takes about as long as storing, and both fit on
@@ -279,25 +267,19 @@ func (s *Server) signAhead(i issue) func() (signed, error) {
 }
 
 func (s *Server) accessToken(i issue) (string, error) {
+	sub, err := s.subject(i.client, i.User)
+	if err != nil {
+		return "", err
+	}
 	now := s.now()
 	if i.audience == nil {
 		i.audience = audience{s.cfg.Issuer}
 	}
 	return s.sign(storage.UseES256, typAccess, accessClaims{
-		Issuer: s.cfg.Issuer, Subject: i.User, Audience: i.audience,
+		Issuer: s.cfg.Issuer, Subject: sub, Audience: i.audience,
 		Expires: now.Add(s.life.AccessToken).Unix(), IssuedAt: now.Unix(),
 		ID: i.Grant + "." + randomHex(8), ClientID: i.Client,
 		Scope: joined(i.scopes), AuthTime: i.AuthTime / 1000,
-	})
-}
-
-func (s *Server) idToken(i issue, accessToken string) (string, error) {
-	now := s.now()
-	half := sha256.Sum256([]byte(accessToken)) // RS256: SHA-256, its left half (OpenID Connect Core 1.0 section 3.1.3.6)
-	return s.sign(storage.UseRS256, typID, idClaims{
-		Issuer: s.cfg.Issuer, Subject: i.User, Audience: i.Client,
-		Expires: now.Add(s.life.IDToken).Unix(), IssuedAt: now.Unix(), AuthTime: i.AuthTime / 1000,
-		Nonce: i.nonce, AtHash: base64.RawURLEncoding.EncodeToString(half[:16]), Session: i.Session,
 	})
 }
 

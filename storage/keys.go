@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
@@ -17,10 +18,15 @@ import (
 
 // Uses of keys. Each use has a sequence of keys of its own.
 const (
-	UseSeal  = "seal"  // 32 random bytes: sealed strings, see Store.Seal
-	UseRS256 = "RS256" // RSA 2048: ID tokens
-	UseES256 = "ES256" // ECDSA P-256: access tokens
+	UseSeal     = "seal"     // 32 random bytes: sealed strings, see Store.Seal
+	UseRS256    = "RS256"    // RSA 2048: ID tokens
+	UseES256    = "ES256"    // ECDSA P-256: access tokens, and ID tokens of clients that want it
+	UseEdDSA    = "EdDSA"    // Ed25519: ID tokens of clients that want it
+	UsePairwise = "pairwise" // 32 random bytes, for ever: pairwise subjects, see Store.PairwiseSubject
 )
+
+// symmetric says whether keys of a use are random bytes.
+func symmetric(use string) bool { return use == UseSeal || use == UsePairwise }
 
 // Key is a signing or sealing key. A key signs from NotBefore until the next key's NotBefore.
 type Key struct {
@@ -29,7 +35,7 @@ type Key struct {
 	NotBefore time.Time `json:"notBefore"`
 	Sealed    []byte    `json:"sealed"`
 
-	// Private is *rsa.PrivateKey, *ecdsa.PrivateKey or, for UseSeal, []byte.
+	// Private is *rsa.PrivateKey, *ecdsa.PrivateKey, ed25519.PrivateKey or, for UseSeal and UsePairwise, []byte.
 	Private any `json:"-"`
 
 	revision int64
@@ -45,7 +51,7 @@ func (k *Key) storageKey() string { return key("keys", k.Use, strconv.FormatInt(
 // KeySchedule says how keys of one use follow each other.
 type KeySchedule struct {
 	Use string
-	// Period is how long a key signs. Its successor is made, and so published, a whole period before it signs.
+	// Period is how long a key signs. Its successor is made, and so published, a whole period before it signs. 0: for ever.
 	Period time.Duration
 	// Overlap is how long a key verifies after it has stopped to sign: the longest life of what it signed.
 	Overlap time.Duration
@@ -91,7 +97,7 @@ func (s *Store) rotateKeys(ctx context.Context, onlyFirst bool, schedule KeySche
 		}
 		keys = []*Key{first}
 	}
-	if onlyFirst {
+	if onlyFirst || schedule.Period == 0 {
 		return nil
 	}
 	if newest := keys[0]; !newest.NotBefore.After(now) {
@@ -155,7 +161,13 @@ func newPrivate(use string) ([]byte, error) {
 			return nil, err
 		}
 		return x509.MarshalPKCS8PrivateKey(private)
-	case UseSeal:
+	case UseEdDSA:
+		_, private, err := ed25519.GenerateKey(rand.Reader)
+		if err != nil {
+			return nil, err
+		}
+		return x509.MarshalPKCS8PrivateKey(private)
+	case UseSeal, UsePairwise:
 		secret := make([]byte, 32)
 		_, _ = rand.Read(secret) // never fails: crypto/rand ends the process instead
 		return secret, nil
@@ -172,7 +184,7 @@ func (s *Store) decodeKey(kv *mvccpb.KeyValue) (*Key, error) {
 	if err != nil {
 		return nil, err
 	}
-	if k.Private = any(plain); k.Use != UseSeal {
+	if k.Private = any(plain); !symmetric(k.Use) {
 		if k.Private, err = x509.ParsePKCS8PrivateKey(plain); err != nil {
 			return nil, fmt.Errorf("decode key %s: %w", k.Name(), err)
 		}

@@ -24,8 +24,9 @@ type memory struct {
 	resources resources // derived from clients
 
 	// Derived from keys, and replaced as a whole when a key comes or goes.
-	byUse map[string][]*Key // newest first
-	seals *seals
+	byUse    map[string][]*Key // newest first
+	seals    *seals
+	pairwise *pairwise // nil before the key is there
 }
 
 func (m *memory) init() {
@@ -44,6 +45,7 @@ func (m *memory) derive() {
 		slices.SortFunc(keys, func(a, b *Key) int { return cmp.Compare(b.Sequence, a.Sequence) })
 	}
 	m.seals = newSeals(m.byUse[UseSeal])
+	m.pairwise = newPairwise(m.byUse[UsePairwise])
 }
 
 func (m *memory) client(id string) *Client {

@@ -74,21 +74,53 @@ type ClientSecret struct {
 	CreatedAt time.Time `json:"createdAt"`
 }
 
-// User is somebody who can sign in.
+// User is somebody who can sign in. What apps may learn of them are the standard claims of OpenID Connect Core 1.0 section 5.1;
+// what is empty is not known.
+//
+// Two records are compared with ==, so every field is a plain value.
 type User struct {
-	// ID is the subject of tokens: 1 to 255 ASCII characters, never reassigned.
+	// ID is the subject of tokens: 1 to [MaxUserID] ASCII characters, never reassigned.
 	ID string `json:"id"`
 	// Connector that vouches for this user.
-	Connector     string    `json:"connector"`
-	Username      string    `json:"username,omitempty"`
-	Name          string    `json:"name,omitempty"`
-	Email         string    `json:"email,omitempty"`
-	EmailVerified bool      `json:"emailVerified,omitempty"`
-	Disabled      bool      `json:"disabled,omitempty"`
-	UpdatedAt     time.Time `json:"updatedAt"`
+	Connector     string `json:"connector"`
+	Username      string `json:"username,omitempty"` // preferred_username
+	Name          string `json:"name,omitempty"`
+	Email         string `json:"email,omitempty"`
+	EmailVerified bool   `json:"emailVerified,omitempty"`
+	Profile
+	Address   Address   `json:"address,omitzero"`
+	Disabled  bool      `json:"disabled,omitempty"`
+	UpdatedAt time.Time `json:"updatedAt"`
 
 	// Revision is etcd's modification revision of the record.
 	Revision int64 `json:"-"`
+}
+
+// Profile is what most people never say of themselves: the rest of the standard claims.
+type Profile struct {
+	GivenName           string `json:"givenName,omitempty"`
+	FamilyName          string `json:"familyName,omitempty"`
+	MiddleName          string `json:"middleName,omitempty"`
+	Nickname            string `json:"nickname,omitempty"`
+	ProfileURL          string `json:"profile,omitempty"` // a page about the user
+	PictureURL          string `json:"picture,omitempty"`
+	WebsiteURL          string `json:"website,omitempty"`
+	Gender              string `json:"gender,omitempty"`
+	Birthdate           string `json:"birthdate,omitempty"` // YYYY-MM-DD; year 0000 is not told; YYYY alone is allowed
+	Zoneinfo            string `json:"zoneinfo,omitempty"`  // IANA, as in Asia/Tokyo
+	Locale              string `json:"locale,omitempty"`    // BCP 47, as in ja-JP
+	PhoneNumber         string `json:"phoneNumber,omitempty"`
+	PhoneNumberVerified bool   `json:"phoneNumberVerified,omitempty"`
+}
+
+// Address is a postal address (OpenID Connect Core 1.0 section 5.1.1).
+type Address struct {
+	Formatted     string `json:"formatted,omitempty"` // as on a label, with line breaks
+	StreetAddress string `json:"streetAddress,omitempty"`
+	Locality      string `json:"locality,omitempty"`
+	Region        string `json:"region,omitempty"`
+	PostalCode    string `json:"postalCode,omitempty"`
+	Country       string `json:"country,omitempty"`
 }
 
 // Active says whether the user may sign in and their grants may be used. A nil user is gone.

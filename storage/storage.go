@@ -17,7 +17,7 @@
 //	devices/<hash of user code>        Device, a device authorization; gone once it is redeemed
 //	consents/<client>/<user>           Consent
 //	users/<user>, sessions/<hash>      User, Session
-//	keys/<use>/<sequence>              Key: signing and sealing keys, sealed
+//	keys/<use>/<sequence>              Key: keys that sign, seal, and make pairwise subjects; sealed
 //	limits/<account>/<window>          guesses: etcd's own version of this key is the count
 //	rotations/<client>                 SecretRotation, the newest change of its secret
 //	secretuse/<client>/<secret>        SecretUse, when it was used, coarse; written apart from requests

@@ -7,14 +7,45 @@ package connector
 
 import "context"
 
-// Identity is somebody who has proven who they are.
+// Identity is somebody who has proven who they are, with what the connector knows of them: the standard claims of OpenID Connect
+// Core 1.0 section 5.1. What is empty is not known.
 type Identity struct {
-	// UserID is the subject of tokens: stable, never reassigned, 1 to 255 ASCII characters (OpenID Connect Core 1.0, section 2).
+	// UserID is the subject of tokens: stable, never reassigned, 1 to 144 ASCII characters (a pairwise subject, which has 255 at the
+	// most, holds it: OpenID Connect Core 1.0, section 2).
 	UserID        string
 	Username      string
 	Name          string
 	Email         string
 	EmailVerified bool
+	Profile
+	Address Address
+}
+
+// Profile is the rest of the standard claims.
+type Profile struct {
+	GivenName           string
+	FamilyName          string
+	MiddleName          string
+	Nickname            string
+	ProfileURL          string
+	PictureURL          string
+	WebsiteURL          string
+	Gender              string
+	Birthdate           string // YYYY-MM-DD; year 0000 is not told; YYYY alone is allowed
+	Zoneinfo            string // IANA, as in Asia/Tokyo
+	Locale              string // BCP 47, as in ja-JP
+	PhoneNumber         string // E.164, as in +81 3 1234 5678
+	PhoneNumberVerified bool
+}
+
+// Address is a postal address (OpenID Connect Core 1.0 section 5.1.1).
+type Address struct {
+	Formatted     string // as on a label, with line breaks
+	StreetAddress string
+	Locality      string
+	Region        string
+	PostalCode    string
+	Country       string
 }
 
 // Password is a connector that takes a login name and a password.

@@ -1,0 +1,99 @@
+package server
+
+import (
+	"slices"
+
+	"github.com/warifu/warifu/server/connector"
+	"github.com/warifu/warifu/storage"
+)
+
+// UserRecord is the record of somebody whom a connector knows.
+func UserRecord(who connector.Identity) storage.User {
+	return storage.User{
+		ID: who.UserID, Username: who.Username, Name: who.Name, Email: who.Email, EmailVerified: who.EmailVerified,
+		Profile: storage.Profile(who.Profile), Address: storage.Address(who.Address),
+	}
+}
+
+// claim is something that can be said about a user.
+type claim struct {
+	name  string
+	scope string // that covers it
+	// of is the value, as JSON encodes it; nil when it is not known.
+	of func(u *storage.User) any
+}
+
+// standardClaims are those of OpenID Connect Core 1.0 section 5.1 but for sub, with the scopes of section 5.4.
+var standardClaims = []claim{
+	{"name", scopeProfile, func(u *storage.User) any { return known(u.Name) }},
+	{"given_name", scopeProfile, func(u *storage.User) any { return known(u.GivenName) }},
+	{"family_name", scopeProfile, func(u *storage.User) any { return known(u.FamilyName) }},
+	{"middle_name", scopeProfile, func(u *storage.User) any { return known(u.MiddleName) }},
+	{"nickname", scopeProfile, func(u *storage.User) any { return known(u.Nickname) }},
+	{"preferred_username", scopeProfile, func(u *storage.User) any { return known(u.Username) }},
+	{"profile", scopeProfile, func(u *storage.User) any { return known(u.ProfileURL) }},
+	{"picture", scopeProfile, func(u *storage.User) any { return known(u.PictureURL) }},
+	{"website", scopeProfile, func(u *storage.User) any { return known(u.WebsiteURL) }},
+	{"gender", scopeProfile, func(u *storage.User) any { return known(u.Gender) }},
+	{"birthdate", scopeProfile, func(u *storage.User) any { return known(u.Birthdate) }},
+	{"zoneinfo", scopeProfile, func(u *storage.User) any { return known(u.Zoneinfo) }},
+	{"locale", scopeProfile, func(u *storage.User) any { return known(u.Locale) }},
+	{"updated_at", scopeProfile, func(u *storage.User) any { return u.UpdatedAt.Unix() }},
+	{"email", scopeEmail, func(u *storage.User) any { return known(u.Email) }},
+	{"email_verified", scopeEmail, func(u *storage.User) any { return verified(u.Email, u.EmailVerified) }},
+	{"address", scopeAddress, addressOf},
+	{"phone_number", scopePhone, func(u *storage.User) any { return known(u.PhoneNumber) }},
+	{"phone_number_verified", scopePhone, func(u *storage.User) any { return verified(u.PhoneNumber, u.PhoneNumberVerified) }},
+}
+
+// claimNames are all claims that an ID token or userinfo can have.
+func claimNames() []string {
+	names := []string{"iss", "sub", "aud", "exp", "iat", "auth_time", "amr", "nonce", "at_hash", "sid"}
+	for _, c := range standardClaims {
+		names = append(names, c.name)
+	}
+	return names
+}
+
+func known(text string) any {
+	if text == "" {
+		return nil
+	}
+	return text
+}
+
+// verified says nothing about what is not there.
+func verified(text string, is bool) any {
+	if text == "" {
+		return nil
+	}
+	return is
+}
+
+// addressOf is the claim address (OpenID Connect Core 1.0 section 5.1.1).
+func addressOf(u *storage.User) any {
+	if u.Address == (storage.Address{}) {
+		return nil
+	}
+	return struct {
+		Formatted     string `json:"formatted,omitempty"`
+		StreetAddress string `json:"street_address,omitempty"`
+		Locality      string `json:"locality,omitempty"`
+		Region        string `json:"region,omitempty"`
+		PostalCode    string `json:"postal_code,omitempty"`
+		Country       string `json:"country,omitempty"`
+	}(u.Address)
+}
+
+// userClaims are what is known about a user: the claims of scopes, and those that wanted picks one by one (section 5.5). What is
+// not known is left out.
+func userClaims(u *storage.User, scopes []string, wanted func(name string, value any) bool) map[string]any {
+	out := make(map[string]any)
+	for _, c := range standardClaims {
+		value := c.of(u)
+		if value != nil && (slices.Contains(scopes, c.scope) || wanted != nil && wanted(c.name, value)) {
+			out[c.name] = value
+		}
+	}
+	return out
+}

@@ -1,0 +1,65 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+
+	"github.com/warifu/warifu/storage"
+)
+
+// subject is what tokens, userinfo and introspection call a user when they speak to a client: the id, or for a client that is
+// registered as pairwise what that is in its sector (OpenID Connect Core 1.0 section 8).
+func (s *Server) subject(c *storage.Client, userID string) (string, error) {
+	if c.SubjectType != storage.SubjectPairwise || userID == c.ID { // a client that acts for itself is no user
+		return userID, nil
+	}
+	sector, err := c.Sector()
+	if err != nil {
+		// Registration refuses such a client. Should one be there all the same, it shares its subjects with no other.
+		sector = "client " + c.ID
+	}
+	sub, err := s.store.PairwiseSubject(sector, userID)
+	if err != nil {
+		return "", fmt.Errorf("make subject: %w", err)
+	}
+	return sub, nil
+}
+
+// userOf is the user behind a subject that this server has signed, of whatever type: it asks no record, and goes on working when
+// the client's registration changes.
+func (s *Server) userOf(subject string) string {
+	if id, pairwise := s.store.PairwiseUser(subject); pairwise {
+		return id
+	}
+	return subject
+}
+
+// maxSectorDocument is the longest sector identifier document, in bytes.
+const maxSectorDocument = 64 << 10
+
+// checkSectorIdentifier fetches the document at sector_identifier_uri: a JSON array that lists all redirect URIs of the client
+// (OpenID Connect Core 1.0 section 8.1, Dynamic Client Registration 1.0 section 5). Otherwise anybody could take part in somebody
+// else's sector. The error says what is wrong, for whoever registers.
+func (s *Server) checkSectorIdentifier(ctx context.Context, uri string, redirectURIs []string) error {
+	if u, err := url.Parse(uri); err != nil || u.Scheme != "https" || u.Hostname() == "" {
+		return errors.New("sector_identifier_uri must be an https URL")
+	}
+	reply, err := s.cfg.Outbound.Get(ctx, uri, "application/json", maxSectorDocument)
+	if err != nil {
+		return fmt.Errorf("sector_identifier_uri cannot be fetched: %w", err)
+	}
+	var listed []string
+	if err := json.Unmarshal(reply.Body, &listed); err != nil || listed == nil {
+		return errors.New("sector_identifier_uri must lead to a JSON array of redirect URIs")
+	}
+	for _, redirect := range redirectURIs {
+		if !slices.Contains(listed, redirect) {
+			return fmt.Errorf("the document at sector_identifier_uri does not list the redirect URI %s", printable(redirect))
+		}
+	}
+	return nil
+}

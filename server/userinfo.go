@@ -1,0 +1,101 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/zitadel/oidc/v3/pkg/op"
+
+	"github.com/warifu/warifu/storage"
+)
+
+// userinfo is the userinfo endpoint (OpenID Connect Core 1.0 section 5.3). The library knows it as JSON only, so it is ours. The
+// access token is in the header or in a form body, once, never in the query (RFC 6750 section 2).
+func (p *provider) userinfo(w http.ResponseWriter, r *http.Request) {
+	noStore(w)
+	if !method(w, r, http.MethodGet, http.MethodPost) {
+		return
+	}
+	form := url.Values{}
+	if r.Method == http.MethodPost && r.Header.Get("Content-Type") != "" {
+		var err error
+		if form, err = bodyForm(r); err != nil {
+			op.WriteError(w, r, err, nil)
+			return
+		}
+	}
+	headers := r.Header.Values("Authorization")
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	inHeader := strings.EqualFold(scheme, "Bearer") && token != ""
+	cw := &challenged{ResponseWriter: w, challenge: `Bearer realm="warifu"`}
+	switch {
+	case inHeader && form.Has("access_token"), len(headers) > 1:
+		op.WriteError(cw, r, invalidRequest("send the access token once, not twice"), nil)
+		return
+	case !inHeader && !form.Has("access_token"):
+		// RFC 6750 section 3.1: no error code for a request that did not even try.
+		cw.WriteHeader(http.StatusUnauthorized)
+		return
+	case !inHeader:
+		token = form.Get("access_token")
+	}
+	cw.bearer = true
+	contentType, body, err := p.claimsOfToken(r.Context(), token)
+	if err != nil {
+		op.WriteError(cw, r, err, nil)
+		return
+	}
+	w.Header().Set("Content-Type", contentType)
+	_, _ = w.Write(body)
+}
+
+// userinfoClaims say whose userinfo it is. As a JWT it also says who speaks to whom (OpenID Connect Core 1.0 section 5.3.2).
+type userinfoClaims struct {
+	Issuer   string `json:"iss,omitempty"`
+	Audience string `json:"aud,omitempty"`
+	Subject  string `json:"sub"` // that of the ID token
+}
+
+// claimsOfToken is what userinfo answers, as JSON, or as a JWT for a client that has registered an algorithm: at most one read.
+func (p *provider) claimsOfToken(ctx context.Context, token string) (contentType string, body []byte, err error) {
+	bad := fail(http.StatusUnauthorized, codeInvalidToken, "the access token is invalid, expired or revoked")
+	claims, err := p.verifyAccess(token)
+	if err != nil || !p.forUserinfo(claims.Audience) {
+		return "", nil, bad
+	}
+	scopes := parseScopes(claims.Scope)
+	if !slices.Contains(scopes, scopeOpenID) {
+		return "", nil, fail(http.StatusForbidden, codeInsufficientScope, "userinfo needs the scope openid")
+	}
+	c, err := p.store.Client(ctx, claims.ClientID)
+	if errors.Is(err, storage.ErrNotFound) {
+		return "", nil, bad
+	} else if err != nil {
+		return "", nil, p.unavailable(ctx, "reading a client", err)
+	}
+	view, err := p.liveGrant(ctx, claims.ClientID, claims.grant(), p.userOf(claims.Subject))
+	if errors.Is(err, storage.ErrNotFound) {
+		return "", nil, bad
+	} else if err != nil {
+		return "", nil, p.unavailable(ctx, "reading a grant", err)
+	}
+	who, about := userinfoClaims{Subject: claims.Subject}, userClaims(view.User.User, scopes, nil)
+	if c.UserinfoSignedResponseAlg == "" {
+		body, err = json.Marshal(withClaims{who, about})
+		contentType = "application/json"
+	} else {
+		who.Issuer, who.Audience = p.cfg.Issuer, c.ID
+		var signed string
+		signed, err = p.sign(registeredAlg(c.UserinfoSignedResponseAlg), typID, withClaims{who, about})
+		contentType, body = "application/jwt", []byte(signed)
+	}
+	if err != nil {
+		return "", nil, p.unavailable(ctx, "telling about a user", err)
+	}
+	return contentType, body, nil
+}

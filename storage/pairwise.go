@@ -1,0 +1,146 @@
+package storage
+
+import (
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+
+	"golang.org/x/crypto/chacha20poly1305"
+)
+
+// MaxUserID is the longest id of a user, in bytes: a pairwise subject holds it, and has 255 characters at the most (OpenID
+// Connect Core 1.0 section 2).
+const MaxUserID = 144
+
+// pairwiseBlock is to what the id is filled up in a pairwise subject, so that its length tells apps that compare their users little.
+const pairwiseBlock = 48
+
+// pairwise are the keys of pairwise subjects.
+//
+// A subject is the id of the user, encrypted under a nonce that is a MAC over sector and id: the same for the same two, and
+// without any likeness otherwise. So one sector cannot know the users of another (OpenID Connect Core 1.0 section 8.1), and
+// this server needs no table to know its own again. The key is made once and stays for ever, because apps keep subjects for
+// ever; only the encryption key that seals it in etcd is rotated.
+type pairwise struct {
+	aead  cipher.AEAD
+	nonce []byte
+}
+
+// newPairwise takes the keys of the use, of which there is one.
+func newPairwise(keys []*Key) *pairwise {
+	if len(keys) == 0 {
+		return nil
+	}
+	secret, _ := keys[len(keys)-1].Private.([]byte)
+	material, err := hkdf.Key(sha256.New, secret, nil, "warifu pairwise subject", 2*chacha20poly1305.KeySize)
+	if err != nil {
+		panic("storage: derive key: " + err.Error()) // the length is constant
+	}
+	aead, err := chacha20poly1305.NewX(material[:chacha20poly1305.KeySize])
+	if err != nil {
+		panic("storage: derive key: " + err.Error()) // and so is this one
+	}
+	return &pairwise{aead: aead, nonce: material[chacha20poly1305.KeySize:]}
+}
+
+var errNoPairwise = errors.New("no key for pairwise subjects yet")
+
+func (s *Store) pairwise() *pairwise {
+	s.mem.mu.RLock()
+	defer s.mem.mu.RUnlock()
+	return s.mem.pairwise
+}
+
+// PairwiseSubject is the subject of a user for the clients of a sector. It is the same each time.
+func (s *Store) PairwiseSubject(sector, userID string) (string, error) {
+	p := s.pairwise()
+	switch {
+	case p == nil:
+		return "", errNoPairwise
+	case userID == "" || len(userID) > MaxUserID || strings.Contains(userID, "\x00"):
+		return "", fmt.Errorf("a user id of %d bytes has no pairwise subject", len(userID))
+	}
+	mac := hmac.New(sha256.New, p.nonce)
+	_ = binary.Write(mac, binary.BigEndian, uint64(len(sector))) // so that no two pairs are written alike
+	mac.Write([]byte(sector + userID))
+	nonce := mac.Sum(nil)[:chacha20poly1305.NonceSizeX]
+	padded := make([]byte, (len(userID)+pairwiseBlock-1)/pairwiseBlock*pairwiseBlock)
+	copy(padded, userID)
+	return base64.RawURLEncoding.EncodeToString(p.aead.Seal(nonce, nonce, padded, nil)), nil
+}
+
+// PairwiseUser is the user whose pairwise subject this is, for whatever sector; false when it is not one.
+func (s *Store) PairwiseUser(subject string) (userID string, ok bool) {
+	p := s.pairwise()
+	if p == nil || len(subject) > 255 || strings.ContainsAny(subject, "\r\n") {
+		return "", false
+	}
+	raw, err := base64.RawURLEncoding.Strict().DecodeString(subject)
+	if err != nil || len(raw) < chacha20poly1305.NonceSizeX {
+		return "", false
+	}
+	padded, err := p.aead.Open(nil, raw[:chacha20poly1305.NonceSizeX], raw[chacha20poly1305.NonceSizeX:], nil)
+	if err != nil {
+		return "", false
+	}
+	return strings.TrimRight(string(padded), "\x00"), true
+}
+
+// Subject types (OpenID Connect Core 1.0 section 8).
+const (
+	SubjectPublic   = "public"
+	SubjectPairwise = "pairwise"
+)
+
+// ErrSectors: the redirect URIs lie on several hosts, and nothing says to which sector the client belongs.
+var ErrSectors = errors.New("redirect URIs on several hosts need a sector identifier")
+
+// Sector is where a client's pairwise subjects are the same: the host of its sector identifier, or else of its redirect URIs
+// (OpenID Connect Core 1.0 section 8.1). Redirect URIs on loopback do not count, because they come and go during development;
+// a client that has no other, or only those of native apps, is a sector of its own. [ErrSectors]: there is more than one host.
+func (c *Client) Sector() (string, error) {
+	if c.SectorIdentifierURI != "" {
+		u, err := url.Parse(c.SectorIdentifierURI)
+		if err != nil || u.Hostname() == "" {
+			return "", errors.New("the sector identifier is not a URL with a host")
+		}
+		return strings.ToLower(u.Hostname()), nil
+	}
+	sector := ""
+	for _, uri := range c.RedirectURIs {
+		host := redirectHost(uri)
+		switch {
+		case host == "" || host == sector:
+		case sector != "":
+			return "", ErrSectors
+		default:
+			sector = host
+		}
+	}
+	if sector == "" {
+		// No host has a space in it.
+		sector = "client " + c.ID
+	}
+	return sector, nil
+}
+
+// redirectHost is the host of a redirect URI on the web, "" of any other.
+func redirectHost(uri string) string {
+	u, err := url.Parse(uri)
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" {
+		return "" // with a wildcard for the port it does not parse: that is loopback
+	}
+	switch host := strings.ToLower(u.Hostname()); host {
+	case "localhost", "127.0.0.1", "::1":
+		return ""
+	default:
+		return host
+	}
+}
