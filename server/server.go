@@ -297,5 +297,6 @@ func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 // verdict says whether an error of storage is about the record, rather than a fault.
 func verdict(err error) bool {
 	var stale *storage.StaleError
-	return errors.Is(err, storage.ErrNotFound) || errors.Is(err, storage.ErrReplayed) || errors.As(err, &stale)
+	return errors.Is(err, storage.ErrNotFound) || errors.Is(err, storage.ErrReplayed) || errors.Is(err, storage.ErrSpent) ||
+		errors.As(err, &stale)
 }

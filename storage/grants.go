@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,8 +34,9 @@ func clientKey(id string) string        { return key("clients", id) }
 // chainEnds is when the first refresh token expires.
 //
 // Errors: [ErrReplayed] when the grant exists or has existed, and it is dead now; a [StaleError] when client or user
-// changed, and nothing was written.
-func (s *Store) CreateGrant(ctx context.Context, grant Grant, chainEnds time.Time, clientRevision, userRevision int64) error {
+// changed, and nothing was written; [ErrSpent] when one of once was used before, and nothing was written, whatever the grant
+// is. With [ErrReplayed], too, once is used now.
+func (s *Store) CreateGrant(ctx context.Context, grant Grant, chainEnds time.Time, clientRevision, userRevision int64, once ...Once) error {
 	gk, ck := grantKey(grant.ClientID, grant.ID), chainKey(grant.ClientID, grant.ID)
 	now := s.now()
 	resp, err := s.commit(ctx, func() (clientv3.Txn, error) {
@@ -51,16 +53,20 @@ func (s *Store) CreateGrant(ctx context.Context, grant Grant, chainEnds time.Tim
 		if err != nil {
 			return nil, err
 		}
+		spend, err := s.spend(ctx, once)
+		if err != nil {
+			return nil, err
+		}
 		return s.kv.Txn(ctx).
-			If(append(sameRevisions(grant.ClientID, clientRevision, grant.UserID, userRevision),
-				clientv3.Compare(clientv3.Version(gk), "=", 0))...).
-			Then(
+			If(slices.Concat(unspent(once), sameRevisions(grant.ClientID, clientRevision, grant.UserID, userRevision),
+				[]clientv3.Cmp{clientv3.Compare(clientv3.Version(gk), "=", 0)})...).
+			Then(append(spend,
 				clientv3.OpPut(gk, encode(grant), clientv3.WithLease(body)),
-				clientv3.OpPut(ck, encode(link{At: now.UnixMilli()}), clientv3.WithLease(chain))).
-			Else(clientv3.OpTxn(
+				clientv3.OpPut(ck, encode(link{At: now.UnixMilli()}), clientv3.WithLease(chain)))...).
+			Else(clientv3.OpTxn(unspent(once), []clientv3.Op{clientv3.OpTxn(
 				[]clientv3.Cmp{clientv3.Compare(clientv3.Version(gk), ">", 0)},
-				bury,
-				currentRecords(grant.ClientID, grant.UserID))), nil
+				append(bury, spend...),
+				currentRecords(grant.ClientID, grant.UserID))}, nil)), nil
 	})
 	if err != nil {
 		return fmt.Errorf("create grant: %w", err)
@@ -68,7 +74,11 @@ func (s *Store) CreateGrant(ctx context.Context, grant Grant, chainEnds time.Tim
 	if resp.Succeeded {
 		return nil
 	}
-	if inner := resp.Responses[0].GetResponseTxn(); !inner.Succeeded {
+	fresh := resp.Responses[0].GetResponseTxn()
+	if !fresh.Succeeded {
+		return ErrSpent
+	}
+	if inner := fresh.Responses[0].GetResponseTxn(); !inner.Succeeded {
 		return s.stale(inner.Responses)
 	}
 	return ErrReplayed
@@ -94,7 +104,9 @@ type Rotation struct {
 // With reuse > 0, a token whose successor is not older than that and was not used itself gets the same successor again: the
 // Rotation as it was made. Otherwise a token that is not the newest of its chain is a replay: [ErrReplayed], and the grant is
 // dead now. [ErrNotFound]: the grant is dead already. A [StaleError]: client or user changed, and nothing was written.
-func (s *Store) RotateGrant(ctx context.Context, ref GrantRef, chainEnds time.Time, reuse time.Duration, clientRevision, userRevision int64) (Rotation, error) {
+// [ErrSpent]: one of once was used before, and nothing was written, whatever the grant is. Where the grant is moved, killed, or
+// gives the same successor again, once is used now.
+func (s *Store) RotateGrant(ctx context.Context, ref GrantRef, chainEnds time.Time, reuse time.Duration, clientRevision, userRevision int64, once ...Once) (Rotation, error) {
 	ck := chainKey(ref.ClientID, ref.GrantID)
 	now := s.now()
 	resp, err := s.commit(ctx, func() (clientv3.Txn, error) {
@@ -112,13 +124,17 @@ func (s *Store) RotateGrant(ctx context.Context, ref GrantRef, chainEnds time.Ti
 		if err != nil {
 			return nil, err
 		}
+		spend, err := s.spend(ctx, once)
+		if err != nil {
+			return nil, err
+		}
 		look := append(currentRecords(ref.ClientID, ref.UserID), clientv3.OpGet(ck))
 		return s.kv.Txn(ctx).
-			If(append(sameRevisions(ref.ClientID, clientRevision, ref.UserID, userRevision),
-				clientv3.Compare(clientv3.Version(ck), "=", ref.Generation))...).
-			Then(clientv3.OpPut(ck, encode(link{At: now.UnixMilli()}), clientv3.WithLease(chain))).
-			Else(clientv3.OpTxn(
-				[]clientv3.Cmp{clientv3.Compare(clientv3.Version(ck), ">", beyond)}, bury, look)), nil
+			If(slices.Concat(unspent(once), sameRevisions(ref.ClientID, clientRevision, ref.UserID, userRevision),
+				[]clientv3.Cmp{clientv3.Compare(clientv3.Version(ck), "=", ref.Generation)})...).
+			Then(append(spend, clientv3.OpPut(ck, encode(link{At: now.UnixMilli()}), clientv3.WithLease(chain)))...).
+			Else(clientv3.OpTxn(unspent(once), []clientv3.Op{clientv3.OpTxn(
+				[]clientv3.Cmp{clientv3.Compare(clientv3.Version(ck), ">", beyond)}, append(bury, spend...), look)}, nil)), nil
 	})
 	if err != nil {
 		return Rotation{}, fmt.Errorf("rotate grant: %w", err)
@@ -126,7 +142,11 @@ func (s *Store) RotateGrant(ctx context.Context, ref GrantRef, chainEnds time.Ti
 	if resp.Succeeded {
 		return Rotation{Generation: ref.Generation + 1, At: time.UnixMilli(now.UnixMilli())}, nil
 	}
-	inner := resp.Responses[0].GetResponseTxn()
+	fresh := resp.Responses[0].GetResponseTxn()
+	if !fresh.Succeeded {
+		return Rotation{}, ErrSpent
+	}
+	inner := fresh.Responses[0].GetResponseTxn()
 	if inner.Succeeded {
 		return Rotation{}, ErrReplayed
 	}
@@ -143,16 +163,22 @@ func (s *Store) RotateGrant(ctx context.Context, ref GrantRef, chainEnds time.Ti
 		return Rotation{}, fmt.Errorf("rotate grant: %w", err)
 	}
 	made := time.UnixMilli(at.At)
-	if now.Sub(made) > reuse {
+	late := now.Sub(made) > reuse
+	if stale := s.staleOf(inner.Responses); !late && (stale.Client == nil || stale.Client.Revision != clientRevision ||
+		stale.User == nil || stale.User.Revision != userRevision) {
+		return Rotation{}, stale
+	}
+	for _, o := range once { // a look has written nothing
+		if err := s.Spend(ctx, o); err != nil {
+			return Rotation{}, fmt.Errorf("rotate grant: %w", err)
+		}
+	}
+	if late {
 		if _, err := s.KillGrant(ctx, ref.ClientID, ref.GrantID, AuditEntry{
 			Actor: ClientActor(ref.ClientID), Action: AuditGrantReplayed, Reason: "refresh token replayed"}); err != nil {
 			return Rotation{}, fmt.Errorf("rotate grant: %w", err)
 		}
 		return Rotation{}, ErrReplayed
-	}
-	if stale := s.staleOf(inner.Responses); stale.Client == nil || stale.Client.Revision != clientRevision ||
-		stale.User == nil || stale.User.Revision != userRevision {
-		return Rotation{}, stale
 	}
 	return Rotation{Generation: chains[0].Version, At: made}, nil
 }

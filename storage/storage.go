@@ -18,6 +18,7 @@
 //	consents/<client>/<user>           Consent
 //	users/<user>, sessions/<hash>      User, Session
 //	keys/<use>/<sequence>              Key: keys that sign, seal, and make pairwise subjects; sealed
+//	spent/<hash>                       what could be used once and has been, see Once; leased in buckets
 //	limits/<account>/<window>          guesses: etcd's own version of this key is the count
 //	rotations/<client>                 SecretRotation, the newest change of its secret
 //	secretuse/<client>/<secret>        SecretUse, when it was used, coarse; written apart from requests
@@ -36,6 +37,10 @@
 //     the same transaction kills the grant. A grant is alive exactly as long as its chain key exists.
 //   - Both also compare the revisions of the client and of the user on which the caller decided. A mismatch changes nothing
 //     and returns the current records in a [StaleError]; the caller decides anew and tries again.
+//
+// Both can take along what may be used once only ([Once]), such as the jti of the assertion with which the client
+// authenticated: it is compared and marked in the same transaction, also when that kills the grant, but not when it changes
+// nothing because a record is stale.
 //
 // So a code exchange and a refresh are one raft proposal each and no read.
 //
@@ -87,6 +92,8 @@ var (
 	ErrConflict = errors.New("changed since it was read")
 	// ErrReplayed: a code or refresh token was used again. Its grant is dead now.
 	ErrReplayed = errors.New("used before")
+	// ErrSpent: a [Once] was used before, and nothing was written.
+	ErrSpent = errors.New("already spent")
 	// ErrBusy: too many look-ups of unknown clients at this moment.
 	ErrBusy = errors.New("too many look-ups")
 )

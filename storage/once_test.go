@@ -1,0 +1,179 @@
+package storage_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/warifu/warifu/storage"
+	"github.com/warifu/warifu/storage/storagetest"
+)
+
+func TestOnce(t *testing.T) {
+	etcd := storagetest.New(t)
+	s, other := etcd.Store(), etcd.Store()
+	ctx := t.Context()
+	once := storage.Once{ID: "client/a jti", Until: time.Now().Add(time.Minute)}
+	if err := s.Spend(ctx, once, storage.AuditEntry{Action: "first"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, store := range []*storage.Store{s, other} {
+		if err := store.Spend(ctx, once, storage.AuditEntry{Action: "second"}); !errors.Is(err, storage.ErrSpent) {
+			t.Errorf("a second use: %v", err)
+		}
+	}
+	if err := s.Spend(ctx, storage.Once{ID: "client/a jt", Until: once.Until}); err != nil {
+		t.Errorf("another name: %v", err)
+	}
+	entries, _, err := s.Audit(ctx, storage.AuditQuery{})
+	if err != nil || len(entries) != 1 || entries[0].Action != "first" {
+		t.Errorf("audit log %+v, %v", entries, err)
+	}
+	// The database holds no name, and each mark goes with the bucket of its end.
+	all, err := etcd.Client.Get(ctx, etcd.Prefix+"spent/", clientv3.WithPrefix())
+	if err != nil || len(all.Kvs) != 2 || all.Kvs[0].Lease == 0 || all.Kvs[0].Lease != all.Kvs[1].Lease {
+		t.Fatalf("%v, %v", all, err)
+	}
+	for _, kv := range all.Kvs {
+		if strings.Contains(string(kv.Key)+string(kv.Value), "jti") {
+			t.Errorf("%s %s", kv.Key, kv.Value)
+		}
+	}
+	lease, err := etcd.Client.TimeToLive(ctx, clientv3.LeaseID(all.Kvs[0].Lease))
+	if err != nil || lease.TTL < 60 || lease.TTL > 60+600 {
+		t.Errorf("%+v, %v", lease, err)
+	}
+}
+
+func TestOnceRacers(t *testing.T) {
+	etcd := storagetest.New(t)
+	s := etcd.Store()
+	ctx, ends := t.Context(), time.Now().Add(time.Hour)
+	c, u := registered(t, s)
+	once := storage.Once{ID: "a", Until: ends}
+	if won := race(t, 32, func() error { return s.Spend(ctx, once) }, storage.ErrSpent); won != 1 {
+		t.Errorf("%d used a name at once", won)
+	}
+	// Each with a code of its own, and one assertion.
+	once.ID = "b"
+	if won := race(t, 32, func() error { return s.CreateGrant(ctx, newGrant(c, u), ends, c.Revision, u.Revision, once) }, storage.ErrSpent); won != 1 {
+		t.Errorf("%d codes were redeemed with one assertion", won)
+	}
+	if list, err := s.Grants(ctx, c.ID); err != nil || len(list) != 1 {
+		t.Errorf("%d grants, %v", len(list), err)
+	}
+	g := newGrant(c, u)
+	if err := s.CreateGrant(ctx, g, ends, c.Revision, u.Revision); err != nil {
+		t.Fatal(err)
+	}
+	once.ID = "c"
+	ref := storage.GrantRef{ClientID: c.ID, GrantID: g.ID, UserID: u.ID, Generation: 1}
+	if won := race(t, 32, func() error {
+		_, err := s.RotateGrant(ctx, ref, ends, 0, c.Revision, u.Revision, once)
+		return err
+	}, storage.ErrSpent); won != 1 {
+		t.Errorf("%d refreshes with one assertion", won)
+	}
+	if _, err := s.Grant(ctx, c.ID, g.ID, u.ID); err != nil {
+		t.Errorf("the grant suffered from assertions that were spent: %v", err)
+	}
+}
+
+// What is spent changes nothing; what changes nothing spends nothing; and what kills a grant does spend.
+func TestOnceInTheTransactionOfAGrant(t *testing.T) {
+	etcd := storagetest.New(t)
+	s := etcd.Store()
+	ctx, ends := t.Context(), time.Now().Add(time.Hour)
+	c, u := registered(t, s)
+	name := func(id string) storage.Once { return storage.Once{ID: id, Until: ends} }
+	spent := func(id string) bool {
+		t.Helper()
+		_, err := s.CurrentClient(ctx, c.ID, id)
+		if err != nil && !errors.Is(err, storage.ErrSpent) {
+			t.Fatal(err)
+		}
+		return err != nil
+	}
+	alive := func(g storage.Grant) bool {
+		t.Helper()
+		_, err := s.Grant(ctx, c.ID, g.ID, u.ID)
+		if err != nil && !errors.Is(err, storage.ErrNotFound) {
+			t.Fatal(err)
+		}
+		return err == nil
+	}
+	var stale *storage.StaleError
+	g := newGrant(c, u)
+	if err := s.CreateGrant(ctx, g, ends, c.Revision, u.Revision-1, name("1")); !errors.As(err, &stale) || spent("1") {
+		t.Errorf("stale: %v, spent %v", err, spent("1"))
+	}
+	if err := s.CreateGrant(ctx, g, ends, c.Revision, u.Revision, name("1")); err != nil || !spent("1") {
+		t.Fatalf("%v, spent %v", err, spent("1"))
+	}
+	if err := s.CreateGrant(ctx, g, ends, c.Revision, u.Revision, name("1")); !errors.Is(err, storage.ErrSpent) || !alive(g) {
+		t.Errorf("code and assertion both replayed: %v, alive %v", err, alive(g))
+	}
+	if err := s.CreateGrant(ctx, newGrant(c, u), ends, c.Revision, u.Revision-1, name("1")); !errors.Is(err, storage.ErrSpent) {
+		t.Errorf("stale and spent: %v", err)
+	}
+	ref := storage.GrantRef{ClientID: c.ID, GrantID: g.ID, UserID: u.ID, Generation: 1}
+	if _, err := s.RotateGrant(ctx, ref, ends, 0, c.Revision, u.Revision-1, name("2")); !errors.As(err, &stale) || spent("2") {
+		t.Errorf("stale refresh: %v, spent %v", err, spent("2"))
+	}
+	if _, err := s.RotateGrant(ctx, ref, ends, 0, c.Revision, u.Revision, name("1")); !errors.Is(err, storage.ErrSpent) || !alive(g) {
+		t.Errorf("refresh with a spent assertion: %v, alive %v", err, alive(g))
+	}
+	if _, err := s.RotateGrant(ctx, ref, ends, 0, c.Revision, u.Revision, name("2"), name("3")); err != nil || !spent("2") || !spent("3") {
+		t.Errorf("refresh: %v", err)
+	}
+	if _, err := s.RotateGrant(ctx, ref, ends, time.Minute, c.Revision, u.Revision, name("2")); !errors.Is(err, storage.ErrSpent) || !alive(g) {
+		t.Errorf("the token again, within a reuse interval, and the assertion again: %v", err)
+	}
+	if again, err := s.RotateGrant(ctx, ref, ends, time.Minute, c.Revision, u.Revision, name("4")); err != nil || again.Generation != 2 || !spent("4") {
+		t.Errorf("the token again, within a reuse interval: %v, spent %v", err, spent("4"))
+	}
+	if _, err := s.RotateGrant(ctx, ref, ends, time.Minute, c.Revision, u.Revision-1, name("5")); !errors.As(err, &stale) || spent("5") {
+		t.Errorf("the same, stale: %v, spent %v", err, spent("5"))
+	}
+	if err := s.CreateGrant(ctx, g, ends, c.Revision, u.Revision, name("5")); !errors.Is(err, storage.ErrReplayed) || !spent("5") || alive(g) {
+		t.Errorf("code replay: %v, spent %v, alive %v", err, spent("5"), alive(g))
+	}
+	g = newGrant(c, u)
+	ref.GrantID = g.ID
+	if err := s.CreateGrant(ctx, g, ends, c.Revision, u.Revision); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.RotateGrant(ctx, ref, ends, 0, c.Revision, u.Revision); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.RotateGrant(ctx, ref, ends, 0, c.Revision, u.Revision, name("6")); !errors.Is(err, storage.ErrReplayed) || !spent("6") || alive(g) {
+		t.Errorf("refresh replay: %v, spent %v, alive %v", err, spent("6"), alive(g))
+	}
+}
+
+func TestCurrentClient(t *testing.T) {
+	etcd := storagetest.New(t)
+	s := etcd.Store()
+	ctx := t.Context()
+	c, _ := registered(t, s)
+	if got, err := s.CurrentClient(ctx, c.ID, ""); err != nil || got.Revision != c.Revision {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if _, err := s.CurrentClient(ctx, "unknown", "x"); !errors.Is(err, storage.ErrNotFound) {
+		t.Error(err)
+	}
+	view, err := s.App(ctx, "app")
+	if err != nil {
+		t.Fatal(err)
+	}
+	view.Client.Disabled = true
+	if err := s.CommitRelease(ctx, storage.Release{App: *view.App, Client: view.Client}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.CurrentClient(ctx, c.ID, ""); !errors.Is(err, storage.ErrNotFound) {
+		t.Error(err)
+	}
+}
