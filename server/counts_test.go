@@ -62,7 +62,11 @@ func TestWhatRequestsAskOfEtcd(t *testing.T) {
 		{"discovery", storagetest.Counts{}, 200, func() int {
 			return p.send(p.request(http.MethodGet, p.issuer+"/.well-known/openid-configuration", "")).status
 		}},
-		{"landing", storagetest.Counts{}, 200, func() int { return b.get(p.issuer + "/").status }},
+		{"landing", storagetest.Counts{}, 200, func() int { return p.browser().get(p.issuer + "/").status }},
+		{"landing with a session", storagetest.Counts{Reads: 1}, 200, func() int { return b.get(p.issuer + "/").status }},
+		{"logout without a session", storagetest.Counts{}, 200, func() int { return p.browser().get(p.issuer + "/oauth/logout").status }},
+		{"the question before a logout", storagetest.Counts{Reads: 1}, 200, func() int { return b.get(p.issuer + "/oauth/logout").status }},
+		{"logout with its question", storagetest.Counts{Proposals: 1, Reads: 3}, 200, func() int { return b.decide(b.get(p.issuer+"/oauth/logout"), "signout").status }},
 		{"revocation", storagetest.Counts{Proposals: 1}, 200, func() int {
 			return p.call("/oauth/revoke", url.Values{"token": {newest.text("refresh_token")}}).status
 		}},

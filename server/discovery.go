@@ -33,6 +33,17 @@ type metadata struct {
 	ClaimsParameter       bool     `json:"claims_parameter_supported"`
 	RequestParameter      bool     `json:"request_parameter_supported"`
 	RequestURIParameter   bool     `json:"request_uri_parameter_supported"` // its default is true
+	logoutMetadata
+}
+
+// logoutMetadata are the parts of OpenID Connect RP-Initiated Logout 1.0 (section 2.1), Back-Channel Logout 1.0 (section 2.1) and
+// Front-Channel Logout 1.0 (section 3).
+type logoutMetadata struct {
+	EndSessionEndpoint        string `json:"end_session_endpoint"`
+	BackchannelLogout         bool   `json:"backchannel_logout_supported"`
+	BackchannelLogoutSession  bool   `json:"backchannel_logout_session_supported"`
+	FrontchannelLogout        bool   `json:"frontchannel_logout_supported"`
+	FrontchannelLogoutSession bool   `json:"frontchannel_logout_session_supported"`
 }
 
 func (s *Server) metadata() metadata {
@@ -61,5 +72,9 @@ func (s *Server) metadata() metadata {
 		Prompts:               []string{"none", "login", "consent", "select_account"},
 		UILocales:             []string{"en", "ja"},
 		Iss:                   true,
+		logoutMetadata: logoutMetadata{
+			EndSessionEndpoint: s.endpoint(pathLogout),
+			BackchannelLogout:  true, BackchannelLogoutSession: true, FrontchannelLogout: true, FrontchannelLogoutSession: true,
+		},
 	}
 }

@@ -152,6 +152,7 @@ func TestDiscoverySaysWhatWorks(t *testing.T) {
 	p.redirected(b.get(p.authorizeURL("response_type", "code id_token")), "a response type that is not offered", "unsupported_response_type")
 	p.redirected(b.get(p.authorizeURL("response_mode", "form_post")), "a response mode that is not offered", "invalid_request")
 	p.redirected(b.get(p.authorizeURL("registration", "{}")), "registration", "registration_not_supported")
+	p.exerciseLogout(doc, exercised)
 	for name := range doc {
 		if !exercised[name] {
 			t.Errorf("%s is said, and not tested", name)

@@ -225,7 +225,8 @@ func (s *Server) signIn(w http.ResponseWriter, r *http.Request) {
 	s.backTo(w, r, t)
 }
 
-// begin starts a session under a new id, in the place of the one that the browser had. False: the account is disabled.
+// begin starts a session under a new id, in the place of the one that the browser had: that of the same user goes on, that of
+// another ends. False: the account is disabled.
 func (s *Server) begin(w http.ResponseWriter, r *http.Request, who connector.Identity) (bool, error) {
 	u, err := s.store.User(r.Context(), who.UserID)
 	if errors.Is(err, storage.ErrNotFound) || (err == nil && !u.Active()) {
@@ -234,15 +235,17 @@ func (s *Server) begin(w http.ResponseWriter, r *http.Request, who connector.Ide
 	if err != nil {
 		return false, err
 	}
-	ref := sessionRef{ID: storage.NewSessionID(), User: u.ID}
 	old, _ := s.session(r)
 	now := s.now().UTC()
-	err = s.store.CreateSession(r.Context(), ref.ID, storage.Session{
+	id, err := s.store.CreateSession(r.Context(), storage.Session{
 		UserID: u.ID, AuthTime: now, AMR: []string{"pwd"}, ExpiresAt: now.Add(s.life.Session)}, old.ID)
 	if err != nil {
 		return false, err
 	}
-	return true, s.setSession(w, ref)
+	if old.ID != "" {
+		s.wakeSender() // another user's session may have ended
+	}
+	return true, s.setSession(w, sessionRef{ID: id, User: u.ID})
 }
 
 // consent takes the consent form.
@@ -258,7 +261,7 @@ func (s *Server) consent(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, &redirectError{t.request.RedirectURI, t.request.State, codeAccessDenied, "the user denied the request"})
 	case pages.DecisionSwitch:
 		if ok {
-			if err := s.store.DeleteSession(r.Context(), ref.ID); err != nil {
+			if _, err := s.endSession(r.Context(), ref, "the user switched accounts"); err != nil {
 				s.refuse(w, r, err)
 				return
 			}
@@ -417,12 +420,4 @@ func (s *Server) keepLang(w http.ResponseWriter, r *http.Request) {
 	if chosen := chosenLang(r); chosen == "en" || chosen == "ja" {
 		s.setCookie(w, cookieLang, chosen, 365*24*time.Hour)
 	}
-}
-
-// landing is the front page of the issuer.
-func (s *Server) landing(w http.ResponseWriter, r *http.Request) {
-	s.keepLang(w, r)
-	home := s.base + "/"
-	s.pages.Render(w, http.StatusOK, pages.Landing{Frame: pages.Frame{
-		Lang: s.lang(r, ""), English: home + "?" + fieldLang + "=en", Japanese: home + "?" + fieldLang + "=ja"}})
 }

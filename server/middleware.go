@@ -129,11 +129,11 @@ func (s *Server) methods(path string) string {
 		return ""
 	}
 	switch rest {
-	case pathAuthorize:
+	case pathAuthorize, pathLogout:
 		return "GET, HEAD, POST"
 	case pathContinue, "/":
 		return "GET, HEAD"
-	case pathSignIn, pathConsent:
+	case pathSignIn, pathConsent, pathSignOut:
 		return "POST"
 	}
 	return ""

@@ -170,6 +170,7 @@ func (p *provider) CodeExchange(ctx context.Context, r *op.ClientRequest[oidc.Ac
 		if err != nil {
 			return nil, err
 		}
+		p.bindToSession(&grant, code.approval)
 		signing := p.signAhead(issue{approval: refresh.approval, client: c.Client, scopes: grant.Scopes, audience: audience,
 			withID: slices.Contains(grant.Scopes, scopeOpenID), nonce: code.Nonce})
 		err = p.store.CreateGrant(ctx, grant, refresh.expires(p.life), c.Revision, refresh.UserRevision)
@@ -180,6 +181,8 @@ func (p *provider) CodeExchange(ctx context.Context, r *op.ClientRequest[oidc.Ac
 		case errors.Is(err, storage.ErrReplayed):
 			p.log.WarnContext(ctx, "authorization code used twice: its grant was revoked", "client", c.ID, "grant", code.Grant)
 			return nil, invalidGrant("the authorization code was used before; everything issued from it is revoked")
+		case errors.Is(err, storage.ErrSessionEnded):
+			return nil, invalidGrant("the user has signed out since")
 		case errors.As(err, &stale):
 			if c, refresh.UserRevision, err = p.decideAnew(c, stale); err != nil {
 				return nil, err

@@ -22,6 +22,8 @@ const (
 	pathContinue   = "/oauth/continue"
 	pathSignIn     = "/oauth/signin"
 	pathConsent    = "/oauth/consent"
+	pathLogout     = "/oauth/logout"
+	pathSignOut    = "/oauth/signout"
 	pathToken      = "/oauth/token"
 	pathUserinfo   = "/oauth/userinfo"
 	pathIntrospect = "/oauth/introspect"

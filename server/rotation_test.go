@@ -36,7 +36,7 @@ func kid(t *testing.T, token string) any {
 // The next key is published long before it signs; the old one until what it signed has run out.
 func TestKeyRotation(t *testing.T) {
 	const day = 24 * time.Hour
-	p := newIDP(t)
+	p := newIDP(t, func(c *server.Config) { c.Lifetimes.Session = time.Hour }) // ID tokens are hints as long as sessions last
 	p.clock.stop()
 	p.rotate()
 	both := []string{"ES256-1", "ES256-2", "EdDSA-1", "EdDSA-2", "RS256-1", "RS256-2"}

@@ -143,6 +143,8 @@ type Server struct {
 	signers signers
 	keySets *keySets
 	handler http.Handler
+	// ended wakes the sender of logout tokens: this replica has written to their outbox.
+	ended chan struct{}
 }
 
 // New makes the keys that are needed first and returns a Server that is ready.
@@ -166,6 +168,7 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 	s := &Server{
 		cfg: cfg, issuer: issuer, base: issuer.EscapedPath(), store: cfg.Store, log: cfg.Logger,
 		now: cfg.Now, life: cfg.Lifetimes, scopes: scopes, pages: set, keySets: newKeySets(),
+		ended: make(chan struct{}, 1),
 	}
 	if s.now == nil {
 		s.now = time.Now
@@ -212,21 +215,24 @@ func loopback(host string) bool { return host == "localhost" || host == "127.0.0
 
 func (s *Server) keySchedules() []storage.KeySchedule {
 	const skew = 5 * time.Minute
+	// An ID token that has expired is still good as a hint, as long as its session lasts.
+	hint := max(s.life.IDToken, s.life.Session)
 	return []storage.KeySchedule{
 		{Use: storage.UseSeal, Period: s.life.SealingKeys, Overlap: s.life.RefreshAbsolute + skew},
 		{Use: storage.UsePairwise},
-		{Use: storage.UseES256, Period: s.life.SigningKeys, Overlap: max(s.life.AccessToken, s.life.IDToken) + skew},
-		{Use: storage.UseEdDSA, Period: s.life.SigningKeys, Overlap: s.life.IDToken + skew},
-		{Use: storage.UseRS256, Period: s.life.SigningKeys, Overlap: s.life.IDToken + skew},
+		{Use: storage.UseES256, Period: s.life.SigningKeys, Overlap: max(s.life.AccessToken, hint) + skew},
+		{Use: storage.UseEdDSA, Period: s.life.SigningKeys, Overlap: hint + skew},
+		{Use: storage.UseRS256, Period: s.life.SigningKeys, Overlap: hint + skew},
 	}
 }
 
-// Run keeps keys rotating and secrets sealed under the newest encryption key, and writes when client secrets were used, until ctx
-// ends.
+// Run keeps keys rotating and secrets sealed under the newest encryption key, writes when client secrets were used, and tells
+// clients of sessions that have ended, until ctx ends.
 func (s *Server) Run(ctx context.Context) error {
-	var uses sync.WaitGroup
-	defer uses.Wait()
-	uses.Go(func() { s.store.WriteUses(ctx) })
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	beside.Go(func() { s.store.WriteUses(ctx) })
+	beside.Go(func() { s.sendLogouts(ctx) })
 	if err := s.store.Reseal(ctx); err != nil && ctx.Err() == nil {
 		s.log.Error("sealing secrets under the newest encryption key", "error", err)
 	}
@@ -264,6 +270,8 @@ func (s *Server) routes() http.Handler {
 	handle("POST", pathConsent, s.sameOrigin(s.consent))
 	mux.Handle("GET "+s.pages.AssetsPath(), s.pages.Assets())
 	handle("GET", "/{$}", s.landing)
+	handle("GET POST", pathLogout, s.logout)
+	handle("POST", pathSignOut, s.sameOrigin(s.signOut))
 
 	// For machines. They share one policy for browser apps of other origins.
 	machines := s.machines()

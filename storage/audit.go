@@ -15,8 +15,8 @@ type AuditEntry struct {
 	// ID orders entries by time; the store gives it.
 	ID string    `json:"-"`
 	At time.Time `json:"at"` // zero: now
-	// Actor is who did it: [ActorServer], "uid:1000" at the admin socket, "token" at the admin API over TCP, or "client:" and
-	// a client id. Empty: the actor of the context, see [WithActor].
+	// Actor is who did it: [ActorServer], "uid:1000" at the admin socket, "token" at the admin API over TCP, "client:" and
+	// a client id, or "user:" and a user id. Empty: the actor of the context, see [WithActor].
 	Actor  string `json:"actor"`
 	Action string `json:"action"` // one of the Audit constants, or another word that stays the same
 	App    string `json:"app,omitempty"`
@@ -37,6 +37,8 @@ const (
 	AuditCredentials      = "credentials-read"
 	AuditGrantRevoked     = "grant-revoked"
 	AuditGrantReplayed    = "grant-replayed" // a code or refresh token came twice, so its grant died
+	AuditSessionEnded     = "session-ended"  // a user signed out, or another one signed in, in that browser
+	AuditLogoutFailed     = "logout-failed"  // a client could not be told that a session has ended
 	AuditRotate           = "rotate"         // a secret's rotation begins
 	AuditSecretServed     = "secret-served"  // every target serves the new secret
 	AuditSecretUsed       = "secret-used"    // the new secret was used for the first time
@@ -143,6 +145,9 @@ func cut(text string) string {
 	}
 	return strings.ToValidUTF8(text[:maxAuditText], "") + "..."
 }
+
+// UserActor names a user as an actor.
+func UserActor(userID string) string { return "user:" + userID }
 
 // AuditQuery says which entries are wanted.
 type AuditQuery struct {

@@ -33,9 +33,11 @@ func clientKey(id string) string        { return key("clients", id) }
 // one transaction, provided that the grant never existed and that client and user are still at the given revisions.
 // chainEnds is when the first refresh token expires.
 //
-// Errors: [ErrReplayed] when the grant exists or has existed, and it is dead now; a [StaleError] when client or user
-// changed, and nothing was written; [ErrSpent] when one of once was used before, and nothing was written, whatever the grant
-// is. With [ErrReplayed], too, once is used now.
+// A grant that came from a session ([Grant.Session]) is noted with it, provided that the session still stands.
+//
+// Errors: [ErrReplayed] when the grant exists or has existed, and it is dead now; [ErrSessionEnded] when its session has ended,
+// and a [StaleError] when client or user changed: then nothing was written; [ErrSpent] when one of once was used before, and
+// nothing was written, whatever the grant is. With [ErrReplayed], too, once is used now.
 func (s *Store) CreateGrant(ctx context.Context, grant Grant, chainEnds time.Time, clientRevision, userRevision int64, once ...Once) error {
 	gk, ck := grantKey(grant.ClientID, grant.ID), chainKey(grant.ClientID, grant.ID)
 	now := s.now()
@@ -57,16 +59,19 @@ func (s *Store) CreateGrant(ctx context.Context, grant Grant, chainEnds time.Tim
 		if err != nil {
 			return nil, err
 		}
+		noted, err := s.sessionOps(ctx, grant)
+		if err != nil {
+			return nil, err
+		}
+		look := append(currentRecords(grant.ClientID, grant.UserID), clientv3.OpGet(sessionKey(grant.Session), clientv3.WithCountOnly()))
 		return s.kv.Txn(ctx).
 			If(slices.Concat(unspent(once), sameRevisions(grant.ClientID, clientRevision, grant.UserID, userRevision),
-				[]clientv3.Cmp{clientv3.Compare(clientv3.Version(gk), "=", 0)})...).
-			Then(append(spend,
+				[]clientv3.Cmp{clientv3.Compare(clientv3.Version(gk), "=", 0)}, sessionCmp(grant))...).
+			Then(slices.Concat(spend, noted, []clientv3.Op{
 				clientv3.OpPut(gk, encode(grant), clientv3.WithLease(body)),
-				clientv3.OpPut(ck, encode(link{At: now.UnixMilli()}), clientv3.WithLease(chain)))...).
+				clientv3.OpPut(ck, encode(link{At: now.UnixMilli()}), clientv3.WithLease(chain))})...).
 			Else(clientv3.OpTxn(unspent(once), []clientv3.Op{clientv3.OpTxn(
-				[]clientv3.Cmp{clientv3.Compare(clientv3.Version(gk), ">", 0)},
-				append(bury, spend...),
-				currentRecords(grant.ClientID, grant.UserID))}, nil)), nil
+				[]clientv3.Cmp{clientv3.Compare(clientv3.Version(gk), ">", 0)}, append(bury, spend...), look)}, nil)), nil
 	})
 	if err != nil {
 		return fmt.Errorf("create grant: %w", err)
@@ -78,10 +83,14 @@ func (s *Store) CreateGrant(ctx context.Context, grant Grant, chainEnds time.Tim
 	if !fresh.Succeeded {
 		return ErrSpent
 	}
-	if inner := fresh.Responses[0].GetResponseTxn(); !inner.Succeeded {
-		return s.stale(inner.Responses)
+	inner := fresh.Responses[0].GetResponseTxn()
+	switch {
+	case inner.Succeeded:
+		return ErrReplayed
+	case grant.Session != "" && inner.Responses[2].GetResponseRange().Count == 0:
+		return ErrSessionEnded
 	}
-	return ErrReplayed
+	return s.stale(inner.Responses)
 }
 
 // GrantRef names a place in a refresh chain: what a refresh token holds.

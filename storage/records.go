@@ -135,8 +135,10 @@ type Session struct {
 	AuthTime  time.Time `json:"authTime"`
 	AMR       []string  `json:"amr"`
 	ExpiresAt time.Time `json:"expiresAt"`
+	// Hash of the id that opens the session, SHA-256; the store gives it. So the database opens no browser.
+	Hash []byte `json:"hash"`
 
-	// SID names the session to others and opens nothing: a hash of its id (sid of OpenID Connect Back-Channel Logout 1.0).
+	// SID names the session to others and opens nothing (sid of OpenID Connect Back-Channel Logout 1.0).
 	SID string `json:"-"`
 }
 
@@ -171,6 +173,11 @@ type Grant struct {
 	// CreatedAt is when the code was redeemed; ExpiresAt when the last token of the family ends.
 	CreatedAt time.Time `json:"createdAt"`
 	ExpiresAt time.Time `json:"expiresAt"`
+	// Session is the sid of the sign-in from which a grant with openid came; it lasts until SessionEnds by itself. When it is
+	// ended before, the grant ends with it, unless OutlivesSession (offline_access).
+	Session         string    `json:"session,omitempty"`
+	OutlivesSession bool      `json:"outlivesSession,omitempty"`
+	SessionEnds     time.Time `json:"-"`
 	// Dead says why the grant died; such a record is a tombstone and holds nothing else.
 	Dead string `json:"dead,omitempty"`
 

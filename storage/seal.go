@@ -29,6 +29,7 @@ const (
 	SealSession SealType = "wfk_" // session cookies
 	SealForm    SealType = "wff_" // anti-forgery tokens of forms
 	SealDevice  SealType = "wfd_" // device codes
+	SealLogout  SealType = "wfl_" // pending logout requests
 )
 
 // maxSealed is longer than anything we seal.

@@ -211,10 +211,11 @@ func TestRawDatabaseHoldsNoUsableSecret(t *testing.T) {
 	if err := s.CommitRelease(t.Context(), storage.Release{App: *view.App, Deliveries: []storage.Delivery{d}}); err != nil {
 		t.Fatal(err)
 	}
-	session := storage.NewSessionID()
-	if err := s.CreateSession(t.Context(), session, storage.Session{UserID: u.ID, ExpiresAt: time.Now().Add(time.Hour)}, ""); err != nil {
+	session, err := s.CreateSession(t.Context(), storage.Session{UserID: u.ID, ExpiresAt: time.Now().Add(time.Hour)}, "")
+	if err != nil {
 		t.Fatal(err)
 	}
+	session = strings.TrimPrefix(session, storage.SID(session)+".")
 	if err := s.RotateKeys(t.Context(), true, storage.KeySchedule{Use: storage.UseSeal, Period: time.Hour}); err != nil {
 		t.Fatal(err)
 	}

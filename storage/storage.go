@@ -16,7 +16,9 @@
 //	chains/<client>/<grant>            its refresh chain: etcd's own version of this key is the generation
 //	devices/<hash of user code>        Device, a device authorization; gone once it is redeemed
 //	consents/<client>/<user>           Consent
-//	users/<user>, sessions/<hash>      User, Session
+//	users/<user>, sessions/<sid>       User, Session
+//	sessiongrants/<sid>/<client>/<grant>  a grant with openid that came from the session, so that ending the session finds it
+//	logouts/<sid>/<client>             Logout, the outbox: a client is to be told that the session has ended
 //	keys/<use>/<sequence>              Key: keys that sign, seal, and make pairwise subjects; sealed
 //	spent/<hash>                       what could be used once and has been, see Once; leased in buckets
 //	limits/<account>/<window>          guesses: etcd's own version of this key is the count
@@ -35,7 +37,9 @@
 //     kills the grant. A dead grant leaves a tombstone until no code can name it any more.
 //   - A refresh moves the chain from generation N to N+1 if the chain is at N; if it is beyond N, the token is a replay and
 //     the same transaction kills the grant. A grant is alive exactly as long as its chain key exists.
-//   - Both also compare the revisions of the client and of the user on which the caller decided. A mismatch changes nothing
+//   - Ending a session kills the grants that came from it, but for those that outlive it, and writes to the outbox whom to
+//     tell. Redeeming a code compares that its session stands, so that nothing is issued from one that has ended.
+//   - Code and refresh also compare the revisions of the client and of the user on which the caller decided. A mismatch changes nothing
 //     and returns the current records in a [StaleError]; the caller decides anew and tries again.
 //
 // Both can take along what may be used once only ([Once]), such as the jti of the assertion with which the client

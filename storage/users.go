@@ -2,9 +2,7 @@ package storage
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -102,88 +100,6 @@ func (s *Store) SyncUsers(ctx context.Context, connector string, users []User) e
 		}
 	}
 	return nil
-}
-
-// SID is the public name of a session: the hash of its id.
-func SID(sessionID string) string {
-	sum := sha256.Sum256([]byte(sessionID))
-	return hex.EncodeToString(sum[:])
-}
-
-// sessionKey stores a session under the hash of its id, so that the database opens no browser.
-func sessionKey(id string) string { return key("sessions", SID(id)) }
-
-// NewSessionID has 256 random bits.
-func NewSessionID() string {
-	b := make([]byte, 32)
-	_, _ = rand.Read(b) // never fails: crypto/rand ends the process instead
-	return base64.RawURLEncoding.EncodeToString(b)
-}
-
-// CreateSession stores a session under a new id, in the place of an older one of the same browser (or "").
-func (s *Store) CreateSession(ctx context.Context, id string, session Session, replaces string) error {
-	_, err := s.commit(ctx, func() (clientv3.Txn, error) {
-		lease, err := s.leases.until(ctx, session.ExpiresAt)
-		if err != nil {
-			return nil, err
-		}
-		ops := []clientv3.Op{clientv3.OpPut(sessionKey(id), encode(session), clientv3.WithLease(lease))}
-		if replaces != "" && replaces != id {
-			ops = append(ops, clientv3.OpDelete(sessionKey(replaces)))
-		}
-		return s.kv.Txn(ctx).Then(ops...), nil
-	})
-	if err != nil {
-		return fmt.Errorf("store session: %w", err)
-	}
-	return nil
-}
-
-// DeleteSession ends a session. One that does not exist has ended already.
-func (s *Store) DeleteSession(ctx context.Context, id string) error {
-	if _, err := s.kv.Delete(ctx, sessionKey(id)); err != nil {
-		return fmt.Errorf("end session: %w", err)
-	}
-	return nil
-}
-
-// Presence is what a browser's request for authorization is judged by, read at one revision. Each may be nil.
-type Presence struct {
-	Session *Session
-	User    *User
-	Consent *Consent
-}
-
-// Presence reads the session, its user and the user's consent to the client: one read. A session that has ended, or is
-// another user's, is nil.
-func (s *Store) Presence(ctx context.Context, sessionID, userID, clientID string) (Presence, error) {
-	resp, err := s.kv.Txn(ctx).Then(
-		clientv3.OpGet(sessionKey(sessionID)),
-		clientv3.OpGet(userKey(userID)),
-		clientv3.OpGet(consentKey(clientID, userID))).Commit()
-	if err != nil {
-		return Presence{}, fmt.Errorf("read session: %w", err)
-	}
-	var p Presence
-	if kvs := resp.Responses[0].GetResponseRange().Kvs; len(kvs) > 0 {
-		session, err := decode[Session]("session", kvs[0].Value)
-		if err != nil {
-			return Presence{}, fmt.Errorf("read session: %w", err)
-		}
-		if session.UserID == userID && s.now().Before(session.ExpiresAt) {
-			session.SID = SID(sessionID)
-			p.Session = session
-		}
-	}
-	if p.User, err = decodeUsers(resp.Responses[1].GetResponseRange().Kvs); err != nil {
-		return Presence{}, fmt.Errorf("read session: %w", err)
-	}
-	if kvs := resp.Responses[2].GetResponseRange().Kvs; len(kvs) > 0 {
-		if p.Consent, err = decode[Consent]("consent", kvs[0].Value); err != nil {
-			return Presence{}, fmt.Errorf("read session: %w", err)
-		}
-	}
-	return p, nil
 }
 
 func consentKey(clientID, userID string) string { return key("consents", clientID, userID) }

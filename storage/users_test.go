@@ -61,7 +61,6 @@ func TestSessionEnds(t *testing.T) {
 	now := time.Now()
 	s := etcd.Store(func(o *storage.Options) { o.Now = func() time.Time { return now } })
 	ctx := t.Context()
-	first, second := storage.NewSessionID(), storage.NewSessionID()
 	session := storage.Session{UserID: "1", ExpiresAt: now.Add(time.Hour)}
 	present := func(id, user string) bool {
 		p, err := s.Presence(ctx, id, user, "c")
@@ -70,13 +69,15 @@ func TestSessionEnds(t *testing.T) {
 		}
 		return p.Session != nil
 	}
-	if err := s.CreateSession(ctx, first, session, ""); err != nil || !present(first, "1") {
+	first, err := s.CreateSession(ctx, session, "")
+	if err != nil || !present(first, "1") {
 		t.Fatal(err)
 	}
 	if present(first, "2") {
 		t.Error("another user's session counts")
 	}
-	if err := s.CreateSession(ctx, second, session, first); err != nil || present(first, "1") || !present(second, "1") {
+	second, err := s.CreateSession(ctx, session, first)
+	if err != nil || present(first, "1") || !present(second, "1") {
 		t.Errorf("a new sign-in left the old session: %v", err)
 	}
 	now = now.Add(2 * time.Hour)

@@ -36,8 +36,8 @@ func openerPolicy(page Page) string {
 }
 
 // policy is the Content-Security-Policy of a page: the stylesheet and icon from
-// here, the logo's one origin, no script, no frame, and forms that end where
-// this request is known to go.
+// here, the logo's one origin, no script, no frame but those of apps that sign
+// out in one, and forms that end where this request is known to go.
 func (s *Set) policy(page Page) string {
 	img := "'self'"
 	if u, ok := webURL(page.app().Logo); ok {
@@ -47,7 +47,16 @@ func (s *Set) policy(page Page) string {
 	if redirectURI, ok := page.formTarget(); ok {
 		form = strings.Join(append([]string{"'self'"}, s.formSources(redirectURI)...), " ")
 	}
-	return "default-src 'none'; style-src 'self'; img-src " + img +
+	frames := ""
+	for _, address := range page.frames() {
+		if u, ok := webURL(address); ok && !strings.Contains(frames+" ", " "+originSource(u)+" ") {
+			frames += " " + originSource(u)
+		}
+	}
+	if frames != "" {
+		frames = "; frame-src" + frames
+	}
+	return "default-src 'none'; style-src 'self'; img-src " + img + frames +
 		"; form-action " + form + "; frame-ancestors 'none'; base-uri 'none'"
 }
 

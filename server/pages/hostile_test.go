@@ -17,7 +17,7 @@ func TestHTMLInForeignText(t *testing.T) {
 		Consent{App: app, Action: "/a", UserName: evil, UserEmail: evil, New: sc, Granted: sc, Hidden: []Field{{evil, evil}}},
 		Error{Reason: ReasonInvalidRequest, Code: evil, Developer: evil, RequestID: evil},
 		SignedOut{ClientName: evil, ReturnURI: "javascript:alert(1)"},
-		Landing{Frame{English: "javascript:alert(1)", Japanese: "data:text/html,x"}},
+		Landing{Frame: Frame{English: "javascript:alert(1)", Japanese: "data:text/html,x"}},
 	} {
 		name := page.template()
 		body := get(s, page).Body.Bytes()

@@ -12,11 +12,14 @@ import (
 const (
 	FieldLogin    = "login"    // sign-in: what the person typed as user name or e-mail address
 	FieldPassword = "password" // sign-in
-	FieldDecision = "decision" // consent: one of the Decision values, from the button that was pressed
+	FieldDecision = "decision" // consent and sign-out: one of the Decision values, from the button that was pressed
 
 	DecisionAllow  = "allow"
 	DecisionDeny   = "deny"
 	DecisionSwitch = "switch" // "not you?": sign in as somebody else
+
+	DecisionSignOut = "signout"
+	DecisionStay    = "stay" // stay signed in
 )
 
 // Page is one of the page types of this package.
@@ -28,6 +31,8 @@ type Page interface {
 	// formTarget tells whether the page has a form, and the redirect URI that
 	// its answers may lead to ("" for none).
 	formTarget() (redirectURI string, hasForm bool)
+	// frames are addresses that the page shows in frames.
+	frames() []string
 }
 
 // Frame is what surrounds each page: its language, and the same page in the
@@ -44,6 +49,7 @@ func (f Frame) frame() Frame             { return f }
 func (Frame) app() app                   { return app{} }
 func (Frame) retryAfter() time.Duration  { return 0 }
 func (Frame) formTarget() (string, bool) { return "", false }
+func (Frame) frames() []string           { return nil }
 func (f Frame) links(now language.Tag) []languageLink {
 	if f.English == "" || f.Japanese == "" {
 		return nil
@@ -152,12 +158,7 @@ func (p Consent) app() app                   { return p.view() }
 func (p Consent) formTarget() (string, bool) { return p.RedirectURI, true }
 
 // Who is the name to show for the person: the name, else the e-mail address.
-func (p Consent) Who() string {
-	if p.UserName != "" {
-		return p.UserName
-	}
-	return p.UserEmail
-}
+func (p Consent) Who() string { return who(p.UserName, p.UserEmail) }
 
 // Reason says what an error page is about. Its texts are
 // error.<reason>.{title,message,developer} in the locales.
@@ -170,6 +171,7 @@ const (
 	ReasonInvalidRequest     Reason = "invalid_request"     // missing, repeated or malformed parameters
 	ReasonOtherBrowser       Reason = "other_browser"       // started in another browser, or its cookie is gone
 	ReasonExpired            Reason = "expired"             // the request waited too long
+	ReasonLogout             Reason = "logout"              // a logout request that is not followed: the session stands
 	ReasonForbidden          Reason = "forbidden"           // form from another site, CSRF token wrong
 	ReasonTooMany            Reason = "too_many"            // limited; set RetryAfter
 	ReasonUnavailable        Reason = "unavailable"         // storage or a connector is down
@@ -181,7 +183,7 @@ const (
 // Reasons is all of them.
 var Reasons = []Reason{
 	ReasonInvalidClient, ReasonUnauthorizedClient, ReasonInvalidRequest, ReasonOtherBrowser, ReasonExpired,
-	ReasonForbidden, ReasonTooMany, ReasonUnavailable, ReasonNotFound, ReasonMethodNotAllowed, ReasonServerError,
+	ReasonLogout, ReasonForbidden, ReasonTooMany, ReasonUnavailable, ReasonNotFound, ReasonMethodNotAllowed, ReasonServerError,
 }
 
 // Status is the HTTP status that fits the reason.
@@ -226,21 +228,81 @@ func (p Error) ShownCode() string {
 	return string(p.Reason)
 }
 
-// Landing is the front page of the issuer, for people who wonder what this is.
+// Landing is the front page of the issuer, for people who wonder what this is, and who they are here.
 type Landing struct {
 	Frame
+	UserName  string // of who is signed in
+	UserEmail string
+	SignOut   string // where signing out begins; "" when nobody is signed in
 }
 
 func (Landing) template() string { return "landing" }
+
+// Who is the name to show for the person: the name, else the e-mail address.
+func (p Landing) Who() string { return who(p.UserName, p.UserEmail) }
+
+// SignOut asks whether to sign out.
+type SignOut struct {
+	Frame
+	App       // left empty when no app asked; RedirectURI is where the answer may lead to
+	UserName  string
+	UserEmail string
+	Action    string
+	Hidden    []Field
+}
+
+func (SignOut) template() string             { return "signout" }
+func (p SignOut) app() app                   { return p.view() }
+func (p SignOut) formTarget() (string, bool) { return p.RedirectURI, true }
+
+// Who is the name to show for the person: the name, else the e-mail address.
+func (p SignOut) Who() string { return who(p.UserName, p.UserEmail) }
+
+func who(name, email string) string {
+	if name != "" {
+		return name
+	}
+	return email
+}
 
 // SignedOut confirms that the session here has ended.
 type SignedOut struct {
 	Frame
 	ClientName string // app to go back to, when known
 	ReturnURI  string // its checked post-logout redirect URI; linked when https or loopback http
+	// Stays: the person has chosen to stay signed in instead.
+	Stays bool
+	// Frames are addresses of apps that sign the person out when they are shown in a frame (OpenID Connect Front-Channel Logout
+	// 1.0 section 2); those that are neither https nor loopback http are left out. The page then goes back to ReturnURI by
+	// itself, after the frames had a chance.
+	Frames []string
 }
 
 func (SignedOut) template() string { return "signedout" }
 func (p SignedOut) app() app {
 	return App{ClientName: p.ClientName, RedirectURI: p.ReturnURI}.view()
+}
+
+func (p SignedOut) frames() []string { return p.Shown() }
+
+// Shown are the frames that may be shown.
+func (p SignedOut) Shown() []string {
+	var out []string
+	for _, raw := range p.Frames {
+		if address := linkable(raw); address != "" {
+			out = append(out, address)
+		}
+	}
+	return out
+}
+
+// FrameSeconds is how long a page with frames waits before it goes back to the app by itself.
+const FrameSeconds = 3
+
+// Wait is FrameSeconds when the page goes on by itself, else 0.
+func (p SignedOut) Wait() int {
+	if p.Stays || len(p.Shown()) == 0 || p.app().Return == "" {
+		return 0
+	}
+	return FrameSeconds
 }

@@ -3,7 +3,7 @@
 //
 // Use it from the handlers of server, and only for answers that a browser
 // shows. A handler fills one of the page types ([SignIn], [Consent], [Error],
-// [Landing], [SignedOut]) and calls [Set.Render]; nothing here reads a request,
+// [Landing], [SignOut], [SignedOut]) and calls [Set.Render]; nothing here reads a request,
 // keeps state, or decides what comes next.
 //
 // # Flow
@@ -146,7 +146,7 @@ func New(c Config) (*Set, error) {
 }
 
 // templateNames are the pages; each is layout.html and parts.html around one file.
-var templateNames = []string{"signin", "consent", "error", "landing", "signedout"}
+var templateNames = []string{"signin", "consent", "error", "landing", "signout", "signedout"}
 
 // parseTemplates gives each page its own copy of the layout, with texts in one language.
 func parseTemplates(tx texts) (map[string]*template.Template, error) {

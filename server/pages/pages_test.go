@@ -355,7 +355,7 @@ func TestLandingLeadsToDiscovery(t *testing.T) {
 
 func TestLanguageSwitch(t *testing.T) {
 	s := newSet(t, "https://id.example.com")
-	doc := parse(t, get(s, Landing{Frame{Lang: language.Japanese, English: "/?ui_locales=en", Japanese: "/?ui_locales=ja"}}).Body.Bytes())
+	doc := parse(t, get(s, Landing{Frame: Frame{Lang: language.Japanese, English: "/?ui_locales=en", Japanese: "/?ui_locales=ja"}}).Body.Bytes())
 	nav := elements(doc, "nav")[0]
 	for _, a := range elements(nav, "a") {
 		if has(a, "hreflang", "ja") != has(a, "aria-current", "true") {

@@ -1,0 +1,365 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/warifu/warifu/server/pages"
+	"github.com/warifu/warifu/storage"
+)
+
+// Logout (OpenID Connect RP-Initiated Logout 1.0, Back-Channel Logout 1.0, Front-Channel Logout 1.0).
+//
+// A session ends when its user signs out, and also when they switch accounts or another user signs in, in that browser. One
+// transaction ends it: with it go the grants with openid that came from it, unless they have offline_access, and the outbox of
+// logout tokens is filled (see backchannel.go). Grants without openid are no sign-in and stay.
+//
+//	GET /oauth/logout ─ an ID token of this very session? ─ yes ─┐
+//	                         └ no ─ the question ─ POST /oauth/signout ─ end ─ frames of the apps ─ back to the app, or signed out
+//
+// Nobody is sent anywhere before the address was found to be registered for the client that the hint or client_id names: a
+// request with a fault ends on a page.
+
+// logoutRequest is a logout request that has been found valid. Sealed, it travels through the question.
+type logoutRequest struct {
+	ClientID    string `json:"c,omitempty"`
+	RedirectURI string `json:"d,omitempty"` // registered for the client
+	State       string `json:"t,omitempty"`
+	UILocales   string `json:"l,omitempty"`
+	Started     int64  `json:"a"` // Unix milliseconds
+	// Browser is the hash of the cookie of the browser that it came from, SID the session that the question is about.
+	Browser string `json:"b"`
+	SID     string `json:"s"`
+}
+
+// returnURI is where the user goes afterwards, with the state; "" when the app named no address.
+func (l logoutRequest) returnURI() string {
+	if l.RedirectURI == "" || l.State == "" {
+		return l.RedirectURI
+	}
+	separator := "?"
+	if strings.Contains(l.RedirectURI, "?") {
+		separator = "&"
+	}
+	return l.RedirectURI + separator + url.Values{"state": {l.State}}.Encode()
+}
+
+func badLogout(developer string) error {
+	return onPage(pages.ReasonLogout, "invalid_request", developer)
+}
+
+// logout is the end_session_endpoint (OpenID Connect RP-Initiated Logout 1.0 section 2).
+func (s *Server) logout(w http.ResponseWriter, r *http.Request) {
+	params, err := s.authorizeParams(r)
+	if err != nil {
+		s.refuse(w, r, badLogout("the parameters are not well-formed"))
+		return
+	}
+	if r.Method == http.MethodPost {
+		// A form of another site brings no SameSite cookies; the GET that follows does.
+		noStore(w)
+		http.Redirect(w, r, s.endpoint(pathLogout)+"?"+params.Encode(), http.StatusSeeOther)
+		return
+	}
+	l, hint, err := s.parseLogout(r.Context(), params)
+	if err != nil {
+		s.refuse(w, r, err)
+		return
+	}
+	s.keepLang(w, r)
+	ref, user, err := s.whoIsHere(r)
+	switch {
+	case err != nil:
+		s.refuse(w, r, err)
+	case user == nil:
+		s.afterLogout(w, r, l, nil)
+	case s.proves(hint, ref) && r.Method == http.MethodGet: // HEAD asks what GET would do
+		s.end(w, r, l, ref)
+	default:
+		l.Browser, l.SID, l.Started = s.browser(w, r), storage.SID(ref.ID), s.now().UnixMilli()
+		s.askLogout(w, r, l, user)
+	}
+}
+
+// parseLogout checks a logout request. Its errors are for a page: the client is not to be trusted with the user yet.
+func (s *Server) parseLogout(ctx context.Context, params url.Values) (l logoutRequest, hint idHint, err error) {
+	for name, values := range params {
+		if len(values) > 1 || !utf8.ValidString(values[0]) || strings.ContainsRune(values[0], 0) {
+			return l, hint, badLogout("a parameter is not text, or comes more than once: " + printable(name))
+		}
+	}
+	l = logoutRequest{
+		ClientID: params.Get("client_id"), RedirectURI: params.Get("post_logout_redirect_uri"), State: params.Get("state"),
+		UILocales: cut(params.Get("ui_locales"), maxHint),
+	}
+	if len(l.State) > maxState {
+		return l, hint, badLogout("state is longer than 2048 bytes")
+	}
+	if token := params.Get("id_token_hint"); token != "" {
+		if hint, err = s.verifyIDTokenHint(token); err != nil {
+			return l, hint, badLogout("id_token_hint is not an ID token of this server, or too old")
+		}
+		if l.ClientID != "" && l.ClientID != hint.Audience {
+			return l, hint, badLogout("client_id is not the client that id_token_hint was issued to")
+		}
+		l.ClientID = hint.Audience
+	}
+	if l.ClientID == "" {
+		if l.RedirectURI != "" {
+			return l, hint, badLogout("post_logout_redirect_uri needs id_token_hint or client_id")
+		}
+		return l, hint, nil
+	}
+	c, err := s.store.Client(ctx, l.ClientID)
+	if err != nil && !errors.Is(err, storage.ErrNotFound) {
+		return l, hint, err
+	}
+	switch {
+	case err == nil && (l.RedirectURI == "" || storage.MatchRedirectURI(c.PostLogoutRedirectURIs, l.RedirectURI)):
+		return l, hint, nil
+	case err == nil:
+		return l, hint, badLogout(fmt.Sprintf("post_logout_redirect_uri %q is not registered for %s; add it to spec.oauth.postLogoutRedirectUris in app.yml and apply again",
+			cut(l.RedirectURI, 200), c.ID))
+	case l.RedirectURI != "" || hint.Audience == "":
+		return l, hint, badLogout(fmt.Sprintf("no client has the client_id %q", cut(l.ClientID, 80)))
+	}
+	l.ClientID = "" // a client that was removed since it got its ID token has no say any more
+	return l, idHint{}, nil
+}
+
+// whoIsHere is the session that the browser holds and its user; nil when there is none.
+func (s *Server) whoIsHere(r *http.Request) (sessionRef, *storage.User, error) {
+	ref, ok := s.session(r)
+	if !ok {
+		return ref, nil, nil
+	}
+	p, err := s.store.Presence(r.Context(), ref.ID, ref.User, "")
+	if err != nil || p.Session == nil {
+		return ref, nil, err
+	}
+	if p.User == nil { // removed since; the session is still there to be ended
+		p.User = &storage.User{ID: ref.User}
+	}
+	return ref, p.User, nil
+}
+
+// askLogout asks whether to sign out: nothing has proved yet that the user wants that (section 2, and section 6 of
+// RP-Initiated Logout 1.0).
+func (s *Server) askLogout(w http.ResponseWriter, r *http.Request, l logoutRequest, user *storage.User) {
+	sealed, err := s.seal(storage.SealLogout, l)
+	if err != nil {
+		s.refuse(w, r, err)
+		return
+	}
+	token, err := s.formToken(l.Browser, sealed)
+	if err != nil {
+		s.refuse(w, r, err)
+		return
+	}
+	page := pages.SignOut{
+		Frame: pages.Frame{Lang: s.lang(r, l.UILocales)}, App: s.logoutApp(r.Context(), l), Action: s.base + pathSignOut,
+		Hidden:   []pages.Field{{Name: fieldRequest, Value: sealed}, {Name: fieldForm, Value: token}},
+		UserName: shownName(user), UserEmail: user.Email,
+	}
+	if r.Method != http.MethodPost {
+		page.English, page.Japanese = s.inLang(r, "en"), s.inLang(r, "ja")
+	}
+	s.pages.Render(w, http.StatusOK, page)
+}
+
+// inLang is the address of this very page in another language.
+func (s *Server) inLang(r *http.Request, lang string) string {
+	query := r.URL.Query()
+	query.Set(fieldLang, lang)
+	return r.URL.EscapedPath() + "?" + query.Encode()
+}
+
+// logoutApp is what the pages say about the app that asked.
+func (s *Server) logoutApp(ctx context.Context, l logoutRequest) pages.App {
+	if l.ClientID == "" {
+		return pages.App{}
+	}
+	c, err := s.store.Client(ctx, l.ClientID)
+	if err != nil { // gone within this moment: the page does without
+		return pages.App{}
+	}
+	return pages.App{ClientName: c.Name, LogoURI: c.LogoURI, RedirectURI: l.returnURI()}
+}
+
+// signOut takes the answer to the question.
+func (s *Server) signOut(w http.ResponseWriter, r *http.Request) {
+	l, err := s.logoutForm(r)
+	if err != nil {
+		s.refuse(w, r, err)
+		return
+	}
+	ref, user, err := s.whoIsHere(r)
+	switch decision := r.PostForm.Get(pages.FieldDecision); {
+	case err != nil:
+		s.refuse(w, r, err)
+	case decision == pages.DecisionStay:
+		s.pages.Render(w, http.StatusOK, s.signedOutPage(r, l, true))
+	case decision != pages.DecisionSignOut:
+		s.refuse(w, r, badLogout("the form says neither to sign out nor to stay"))
+	case user == nil:
+		s.afterLogout(w, r, l, nil)
+	case storage.SID(ref.ID) != l.SID:
+		// Somebody else has signed in meanwhile, in another tab: they were not asked.
+		l.SID = storage.SID(ref.ID)
+		s.askLogout(w, r, l, user)
+	default:
+		s.end(w, r, l, ref)
+	}
+}
+
+// logoutForm opens the request of a posted form, provided that we made the form for this browser, and checks again what may
+// have changed since.
+func (s *Server) logoutForm(r *http.Request) (logoutRequest, error) {
+	var l logoutRequest
+	if err := r.ParseForm(); err != nil {
+		return l, badLogout("the form is not well-formed")
+	}
+	sealed := r.PostForm.Get(fieldRequest)
+	if err := s.open(storage.SealLogout, sealed, &l); errors.Is(err, storage.ErrNotFound) {
+		return l, badLogout("the pending logout request was altered or is too old")
+	} else if err != nil {
+		return l, err
+	}
+	held := s.cookie(r, cookieBrowser)
+	if len(held) < 32 || !s.checkFormToken(r.PostForm.Get(fieldForm), hashed(held), sealed) {
+		return l, onPage(pages.ReasonForbidden, "invalid_request", "the form is not one that this server made for this browser")
+	}
+	if s.now().After(time.UnixMilli(l.Started).Add(s.life.AuthRequest)) {
+		return l, onPage(pages.ReasonExpired, "invalid_request", "the logout request has expired")
+	}
+	if l.RedirectURI == "" {
+		return l, nil
+	}
+	c, err := s.store.Client(r.Context(), l.ClientID)
+	if err != nil && !errors.Is(err, storage.ErrNotFound) {
+		return l, err
+	}
+	if err != nil || !storage.MatchRedirectURI(c.PostLogoutRedirectURIs, l.RedirectURI) {
+		l.RedirectURI = "" // removed while the user was asked, who still wants to sign out
+	}
+	return l, nil
+}
+
+// end ends the session and shows what comes after it.
+func (s *Server) end(w http.ResponseWriter, r *http.Request, l logoutRequest, ref sessionRef) {
+	ended, err := s.endSession(r.Context(), ref, "the user signed out")
+	if err != nil {
+		s.refuse(w, r, err)
+		return
+	}
+	s.afterLogout(w, r, l, ended)
+}
+
+// endSession ends a session everywhere; nil when it had ended already.
+func (s *Server) endSession(ctx context.Context, ref sessionRef, why string) (*storage.EndedSession, error) {
+	ended, err := s.store.EndSession(ctx, ref.ID, why)
+	if errors.Is(err, storage.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.log.InfoContext(ctx, "session ended", "session", ended.SID, "why", why)
+	s.wakeSender()
+	return ended, nil
+}
+
+// afterLogout tells the browser that it is signed out: it loses the cookie, shows the apps in frames that want to be told that
+// way, and goes back to the app that asked.
+func (s *Server) afterLogout(w http.ResponseWriter, r *http.Request, l logoutRequest, ended *storage.EndedSession) {
+	s.setCookie(w, cookieSession, "", -1)
+	page := s.signedOutPage(r, l, false)
+	if ended != nil {
+		page.Frames = s.logoutFrames(r.Context(), ended)
+	}
+	if back := l.returnURI(); back != "" && len(page.Frames) == 0 {
+		noStore(w)
+		w.Header().Set("Location", back)
+		w.WriteHeader(http.StatusSeeOther)
+		return
+	}
+	s.pages.Render(w, http.StatusOK, page)
+}
+
+func (s *Server) signedOutPage(r *http.Request, l logoutRequest, stays bool) pages.SignedOut {
+	app := s.logoutApp(r.Context(), l)
+	return pages.SignedOut{
+		Frame: pages.Frame{Lang: s.lang(r, l.UILocales)}, ClientName: app.ClientName, ReturnURI: l.returnURI(), Stays: stays,
+	}
+}
+
+// logoutFrames are the addresses of the apps that the session was used with and that want to be told in a frame (OpenID Connect
+// Front-Channel Logout 1.0 section 2).
+func (s *Server) logoutFrames(ctx context.Context, ended *storage.EndedSession) []string {
+	var frames []string
+	for _, id := range ended.Clients {
+		c, err := s.store.Client(ctx, id)
+		if err != nil || c.FrontchannelLogoutURI == "" {
+			continue
+		}
+		u, err := url.Parse(c.FrontchannelLogoutURI)
+		if err != nil {
+			continue
+		}
+		if c.FrontchannelLogoutSessionRequired {
+			if u.RawQuery != "" {
+				u.RawQuery += "&"
+			}
+			u.RawQuery += url.Values{"iss": {s.cfg.Issuer}, "sid": {ended.SID}}.Encode()
+		}
+		frames = append(frames, u.String())
+	}
+	return frames
+}
+
+// bindToSession makes a grant with openid one of the session that it came from.
+func (s *Server) bindToSession(grant *storage.Grant, a approval) {
+	grant.Session, grant.OutlivesSession = "", false
+	if a.Session == "" || !slices.Contains(grant.Scopes, scopeOpenID) {
+		return
+	}
+	grant.Session, grant.OutlivesSession = a.Session, slices.Contains(grant.Scopes, scopeOffline)
+	grant.SessionEnds = time.UnixMilli(a.AuthTime).Add(s.life.Session)
+}
+
+// landing is the front page of the issuer, where people see who they are here.
+func (s *Server) landing(w http.ResponseWriter, r *http.Request) {
+	s.keepLang(w, r)
+	home := s.base + "/"
+	page := pages.Landing{Frame: pages.Frame{
+		Lang: s.lang(r, ""), English: home + "?" + fieldLang + "=en", Japanese: home + "?" + fieldLang + "=ja"}}
+	_, user, err := s.whoIsHere(r)
+	if err != nil {
+		s.refuse(w, r, err)
+		return
+	}
+	if user != nil {
+		page.UserName, page.UserEmail, page.SignOut = shownName(user), user.Email, s.base+pathLogout
+	}
+	s.pages.Render(w, http.StatusOK, page)
+}
+
+// shownName is how a page names a user, beside the e-mail address if there is one.
+func shownName(user *storage.User) string {
+	switch {
+	case user.Name != "":
+		return user.Name
+	case user.Email != "":
+		return ""
+	case user.Username != "":
+		return user.Username
+	}
+	return user.ID
+}
