@@ -15,7 +15,7 @@ import (
 // The sender of logout tokens (OpenID Connect Back-Channel Logout 1.0).
 //
 // The transaction that ends a session writes an outbox entry for each client that wants to be told; whoever ended the session
-// wakes the sender of this replica, and all of them look into the outbox from time to time. An entry is claimed by compare
+// wakes the sender of that replica, and all of them look into the outbox from time to time. An entry is claimed by compare
 // before it is sent, so replicas do not send it twice, and goes when the client has confirmed: a client is told at least once,
 // whatever dies in between. What fails is tried again, later and later, for about an hour.
 
@@ -24,7 +24,7 @@ const typLogout = "logout+jwt"
 
 const (
 	logoutTokenLife = 2 * time.Minute // section 2.4: preferably no longer
-	// logoutClaim is how long a replica has an entry for itself: longer than a request of package outbound.
+	// logoutClaim is how long a replica has an entry for itself; it gives up a request before that.
 	logoutClaim = 30 * time.Second
 	// logoutLook is how often a replica looks into the outbox when nothing wakes it.
 	logoutLook = 20 * time.Second
@@ -162,8 +162,8 @@ func (s *Server) tellClient(ctx context.Context, l storage.Logout) error {
 	s.log.WarnContext(ctx, "client could not be told of a logout", "client", c.ID, "session", l.SID, "attempt", l.Attempts+1, "why", failure)
 	if l.Attempts >= len(logoutPauses) || (refused && l.Attempts+1 >= mostRefusals) {
 		return s.store.DropLogout(ctx, l, storage.AuditEntry{
-			Actor: storage.ActorServer, Action: storage.AuditLogoutFailed, App: c.App, Target: storage.ClientActor(c.ID),
-			Outcome: storage.OutcomeFailed, Reason: failure, Detail: fmt.Sprintf("session %s, %d attempts", l.SID, l.Attempts+1),
+			Actor: storage.ActorServer, Action: storage.AuditLogoutFailed, App: c.App,
+			Outcome: storage.OutcomeFailed, Reason: failure, Detail: fmt.Sprintf("client %s, session %s, %d attempts", c.ID, l.SID, l.Attempts+1),
 		})
 	}
 	_, err = s.store.PostponeLogout(ctx, l, s.now().Add(logoutPauses[l.Attempts]))
@@ -177,7 +177,9 @@ func (s *Server) postLogout(ctx context.Context, c *storage.Client, l storage.Lo
 	if err != nil {
 		return "", false, err
 	}
-	reply, err := s.cfg.Outbound.Post(ctx, c.BackchannelLogoutURI, "application/x-www-form-urlencoded",
+	posting, cancel := context.WithTimeout(ctx, logoutClaim*2/3)
+	defer cancel()
+	reply, err := s.cfg.Outbound.Post(posting, c.BackchannelLogoutURI, "application/x-www-form-urlencoded",
 		[]byte(url.Values{"logout_token": {token}}.Encode()))
 	if ctx.Err() != nil {
 		return "", false, ctx.Err() // the server stops; that is not the client's fault

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -10,43 +11,33 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// idHint are the claims of an ID token that came back as a hint (OpenID Connect Core 1.0 section 3.1.2.1, RP-Initiated Logout
-// 1.0 section 2). It may have expired: it says who somebody was, and opens nothing.
-type idHint struct {
-	Issuer   string `json:"iss"`
-	Subject  string `json:"sub"`
-	Audience string `json:"aud"` // our ID tokens have one
-	Session  string `json:"sid"`
-}
+var errNotOurIDToken = fmt.Errorf("id token: %w", storage.ErrNotFound)
 
-// proves says whether the hint is an ID token of this very session, of its user.
-func (s *Server) proves(h idHint, ref sessionRef) bool {
-	return h.Session != "" && h.Session == storage.SID(ref.ID) && s.userOf(h.Subject) == ref.User
-}
-
-// verifyIDTokenHint checks that an ID token is one of ours, whether it has expired or not. The algorithm, the type and the key
-// are ours to choose. Anything else is [storage.ErrNotFound].
-func (s *Server) verifyIDTokenHint(token string) (idHint, error) {
-	var hint idHint
+// ownIDToken reads an ID token that this server issued, whether it has expired or not (OpenID Connect Core 1.0 section 3.1.2.1 of
+// id_token_hint, RP-Initiated Logout 1.0 section 4): it says who somebody was, and opens nothing. Anything else is
+// [storage.ErrNotFound]. Our keys are kept long enough to verify the ID tokens of every sign-in that still stands.
+func (s *Server) ownIDToken(token string) (idClaims, error) {
+	var claims idClaims
 	if len(token) > maxJWT || strings.Count(token, ".") != 2 {
-		return idHint{}, storage.ErrNotFound
+		return idClaims{}, errNotOurIDToken
 	}
 	var algs []jose.SignatureAlgorithm
-	for _, use := range idTokenAlgs {
-		algs = append(algs, jose.SignatureAlgorithm(use))
+	for _, alg := range idTokenAlgs {
+		algs = append(algs, jose.SignatureAlgorithm(alg))
 	}
 	parsed, err := jwt.ParseSigned(token, algs)
 	if err != nil || len(parsed.Headers) != 1 {
-		return idHint{}, storage.ErrNotFound
+		return idClaims{}, errNotOurIDToken
 	}
 	header := parsed.Headers[0]
 	if typ, _ := header.ExtraHeaders[jose.HeaderType].(string); typ != typID {
-		return idHint{}, storage.ErrNotFound
+		return idClaims{}, errNotOurIDToken
 	}
+	// The algorithm, the type and the key are ours to choose: the header only says which of our keys.
 	keys := s.store.Keys(header.Algorithm)
 	i := slices.IndexFunc(keys, func(k *storage.Key) bool { return k.Name() == header.KeyID })
-	if i < 0 || parsed.Claims(publicKey(keys[i]), &hint) != nil || hint.Issuer != s.cfg.Issuer || hint.Audience == "" {
-		return idHint{}, storage.ErrNotFound
+	if i < 0 || parsed.Claims(publicKey(keys[i]), &claims) != nil || claims.Issuer != s.cfg.Issuer || claims.Subject == "" || claims.Audience == "" {
+		return idClaims{}, errNotOurIDToken
 	}
-	return hint, nil
+	return claims, nil
 }

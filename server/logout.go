@@ -89,7 +89,7 @@ func (s *Server) logout(w http.ResponseWriter, r *http.Request) {
 }
 
 // parseLogout checks a logout request. Its errors are for a page: the client is not to be trusted with the user yet.
-func (s *Server) parseLogout(ctx context.Context, params url.Values) (l logoutRequest, hint idHint, err error) {
+func (s *Server) parseLogout(ctx context.Context, params url.Values) (l logoutRequest, hint idClaims, err error) {
 	for name, values := range params {
 		if len(values) > 1 || !utf8.ValidString(values[0]) || strings.ContainsRune(values[0], 0) {
 			return l, hint, badLogout("a parameter is not text, or comes more than once: " + printable(name))
@@ -103,7 +103,7 @@ func (s *Server) parseLogout(ctx context.Context, params url.Values) (l logoutRe
 		return l, hint, badLogout("state is longer than 2048 bytes")
 	}
 	if token := params.Get("id_token_hint"); token != "" {
-		if hint, err = s.verifyIDTokenHint(token); err != nil {
+		if hint, err = s.ownIDToken(token); err != nil {
 			return l, hint, badLogout("id_token_hint is not an ID token of this server, or too old")
 		}
 		if l.ClientID != "" && l.ClientID != hint.Audience {
@@ -131,7 +131,12 @@ func (s *Server) parseLogout(ctx context.Context, params url.Values) (l logoutRe
 		return l, hint, badLogout(fmt.Sprintf("no client has the client_id %q", cut(l.ClientID, 80)))
 	}
 	l.ClientID = "" // a client that was removed since it got its ID token has no say any more
-	return l, idHint{}, nil
+	return l, idClaims{}, nil
+}
+
+// proves says whether a hint is an ID token of this very session, of its user.
+func (s *Server) proves(hint idClaims, ref sessionRef) bool {
+	return hint.Session != "" && hint.Session == storage.SID(ref.ID) && s.userOf(hint.Subject) == ref.User
 }
 
 // whoIsHere is the session that the browser holds and its user; nil when there is none.
@@ -284,9 +289,9 @@ func (s *Server) afterLogout(w http.ResponseWriter, r *http.Request, l logoutReq
 	if ended != nil {
 		page.Frames = s.logoutFrames(r.Context(), ended)
 	}
-	if back := l.returnURI(); back != "" && len(page.Frames) == 0 {
+	if page.ReturnURI != "" && len(page.Shown()) == 0 {
 		noStore(w)
-		w.Header().Set("Location", back)
+		w.Header().Set("Location", page.ReturnURI)
 		w.WriteHeader(http.StatusSeeOther)
 		return
 	}
@@ -294,9 +299,11 @@ func (s *Server) afterLogout(w http.ResponseWriter, r *http.Request, l logoutReq
 }
 
 func (s *Server) signedOutPage(r *http.Request, l logoutRequest, stays bool) pages.SignedOut {
-	app := s.logoutApp(r.Context(), l)
+	if stays {
+		l.State = "" // it would tell the app that the logout is done
+	}
 	return pages.SignedOut{
-		Frame: pages.Frame{Lang: s.lang(r, l.UILocales)}, ClientName: app.ClientName, ReturnURI: l.returnURI(), Stays: stays,
+		Frame: pages.Frame{Lang: s.lang(r, l.UILocales)}, ClientName: s.logoutApp(r.Context(), l).ClientName, ReturnURI: l.returnURI(), Stays: stays,
 	}
 }
 

@@ -23,6 +23,12 @@
 // A client may have two secrets, and either authenticates it. One that was ended at once may still pass at a replica that has
 // not heard of it, for as long as that takes; but the transaction of a grant compares the client's revision, so it gets no token.
 //
+// # Logout
+//
+// A browser's sign-in has a name that clients know (sid). When it ends, one transaction takes with it the grants with openid that
+// came from it, unless they have offline_access, and fills an outbox of logout tokens, which every replica sends from (logout.go,
+// backchannel.go). Grants without openid are no sign-in, and stay.
+//
 // # Faults
 //
 // Only the sentinels of package storage are verdicts. Any other error of it is a fault: status 503, never a statement about
