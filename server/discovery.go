@@ -22,6 +22,7 @@ type metadata struct {
 	SubjectTypes          []string `json:"subject_types_supported"`
 	IDTokenAlgs           []string `json:"id_token_signing_alg_values_supported"`
 	UserinfoAlgs          []string `json:"userinfo_signing_alg_values_supported"`
+	DPoPAlgs              []string `json:"dpop_signing_alg_values_supported"` // RFC 9449 section 5.1
 	TokenAuth             []string `json:"token_endpoint_auth_methods_supported"`
 	IntrospectionAuth     []string `json:"introspection_endpoint_auth_methods_supported"`
 	RevocationAuth        []string `json:"revocation_endpoint_auth_methods_supported"`
@@ -64,6 +65,7 @@ func (s *Server) metadata() metadata {
 		SubjectTypes:          []string{storage.SubjectPublic, storage.SubjectPairwise},
 		IDTokenAlgs:           idTokenAlgs,
 		UserinfoAlgs:          idTokenAlgs,
+		DPoPAlgs:              dpopAlgNames(),
 		TokenAuth:             withNone,
 		IntrospectionAuth:     secret,
 		RevocationAuth:        withNone,

@@ -24,7 +24,9 @@ const (
 	codeLoginRequired           = "login_required"
 	codeConsentRequired         = "consent_required"
 	codeAccessDenied            = "access_denied"
-	codeInvalidTarget           = "invalid_target" // RFC 8707 section 2
+	codeInvalidTarget           = "invalid_target"     // RFC 8707 section 2
+	codeInvalidProof            = "invalid_dpop_proof" // RFC 9449 section 5
+	codeUseNonce                = "use_dpop_nonce"     // RFC 9449 section 8
 )
 
 // fail makes an OAuth error with its status for the endpoints that machines call.

@@ -165,8 +165,8 @@ func (s *Server) cors(next http.Handler) http.Handler {
 	return cors.New(cors.Options{
 		AllowedOrigins: s.cfg.AllowedOrigins,
 		AllowedMethods: []string{http.MethodGet, http.MethodPost},
-		AllowedHeaders: []string{"Authorization", "Content-Type"},
-		ExposedHeaders: []string{"WWW-Authenticate", "X-Request-Id"},
+		AllowedHeaders: []string{"Authorization", "Content-Type", headerDPoP},
+		ExposedHeaders: []string{"WWW-Authenticate", "X-Request-Id", headerDPoPNonce},
 		MaxAge:         600,
 	}).Handler(next)
 }

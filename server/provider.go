@@ -152,6 +152,11 @@ func (p *provider) CodeExchange(ctx context.Context, r *op.ClientRequest[oidc.Ac
 		CreatedAt: now.UTC(), ExpiresAt: now.Add(p.life.RefreshAbsolute).UTC(),
 	}
 	refresh := refreshToken{approval: code.approval, Generation: 1, Issued: now.UnixMilli(), Ends: grant.ExpiresAt.UnixMilli()}
+	key, err := p.tokenKey(ctx, c.Client, r.Header, code.DPoPKey)
+	if err != nil {
+		return nil, err
+	}
+	refresh.DPoPKey = boundTo(c.Client, key)
 	// An expired code is refused, but a second use of one that was redeemed in its time still kills the grant.
 	if now.After(time.UnixMilli(code.Expires)) {
 		return nil, p.lateCode(ctx, code)
@@ -166,12 +171,15 @@ func (p *provider) CodeExchange(ctx context.Context, r *op.ClientRequest[oidc.Ac
 			return nil, invalidGrant("the app may not ask for these scopes any more")
 		}
 		refresh.Scopes = grant.Scopes
+		if err := mustProve(c.Client, key); err != nil {
+			return nil, err
+		}
 		audience, err := p.audienceOf(code.Resources, grant.Scopes, r.Form["resource"])
 		if err != nil {
 			return nil, err
 		}
 		p.bindToSession(&grant, code.approval)
-		signing := p.signAhead(issue{approval: refresh.approval, client: c.Client, scopes: grant.Scopes, audience: audience,
+		signing := p.signAhead(issue{approval: refresh.approval, client: c.Client, scopes: grant.Scopes, audience: audience, key: key,
 			withID: slices.Contains(grant.Scopes, scopeOpenID), nonce: code.Nonce})
 		err = p.store.CreateGrant(ctx, grant, refresh.expires(p.life), c.Revision, refresh.UserRevision)
 		var stale *storage.StaleError
@@ -254,6 +262,10 @@ func (p *provider) RefreshToken(ctx context.Context, r *op.ClientRequest[oidc.Re
 			return nil, fail(http.StatusBadRequest, string(oidc.InvalidScope), "scope asks for more than was granted")
 		}
 	}
+	key, err := p.tokenKey(ctx, c.Client, r.Header, token.DPoPKey)
+	if err != nil {
+		return nil, err
+	}
 	ref := storage.GrantRef{ClientID: c.ID, GrantID: token.Grant, UserID: token.User, Generation: token.Generation}
 	next := token
 	next.Issued = now.UnixMilli()
@@ -262,11 +274,14 @@ func (p *provider) RefreshToken(ctx context.Context, r *op.ClientRequest[oidc.Re
 		if len(scopes) == 0 {
 			return nil, invalidGrant("the app may not ask for these scopes any more")
 		}
+		if err := mustProve(c.Client, key); err != nil {
+			return nil, err
+		}
 		audience, err := p.audienceOf(token.Resources, scopes, r.Form["resource"])
 		if err != nil {
 			return nil, err
 		}
-		signing := p.signAhead(issue{approval: next.approval, client: c.Client, scopes: scopes, audience: audience})
+		signing := p.signAhead(issue{approval: next.approval, client: c.Client, scopes: scopes, audience: audience, key: key})
 		rotation, err := p.store.RotateGrant(ctx, ref, next.expires(p.life), p.life.RefreshReuse, c.Revision, next.UserRevision)
 		var stale *storage.StaleError
 		switch {
@@ -291,17 +306,18 @@ func (p *provider) RefreshToken(ctx context.Context, r *op.ClientRequest[oidc.Re
 
 // introspection is the reply of RFC 7662 section 2.2.
 type introspection struct {
-	Active    bool     `json:"active"`
-	Scope     string   `json:"scope,omitempty"`
-	ClientID  string   `json:"client_id,omitempty"`
-	Username  string   `json:"username,omitempty"`
-	TokenType string   `json:"token_type,omitempty"`
-	Expires   int64    `json:"exp,omitempty"`
-	IssuedAt  int64    `json:"iat,omitempty"`
-	Subject   string   `json:"sub,omitempty"`
-	Audience  audience `json:"aud,omitempty"`
-	Issuer    string   `json:"iss,omitempty"`
-	ID        string   `json:"jti,omitempty"`
+	Active    bool          `json:"active"`
+	Scope     string        `json:"scope,omitempty"`
+	ClientID  string        `json:"client_id,omitempty"`
+	Username  string        `json:"username,omitempty"`
+	TokenType string        `json:"token_type,omitempty"`
+	Expires   int64         `json:"exp,omitempty"`
+	IssuedAt  int64         `json:"iat,omitempty"`
+	Subject   string        `json:"sub,omitempty"`
+	Audience  audience      `json:"aud,omitempty"`
+	Issuer    string        `json:"iss,omitempty"`
+	ID        string        `json:"jti,omitempty"`
+	Confirm   *confirmation `json:"cnf,omitempty"`
 }
 
 // Introspect says whether a token of the calling client is good (RFC 7662): at most one read. A token of somebody else is
@@ -340,7 +356,7 @@ func (p *provider) introspect(ctx context.Context, clientID, token string) (intr
 		return introspection{}, err
 	}
 	return introspection{
-		Active: true, Scope: claims.Scope, ClientID: clientID, Username: view.User.login(), TokenType: "Bearer",
+		Active: true, Scope: claims.Scope, ClientID: clientID, Username: view.User.login(), TokenType: kindOf(claims.key()), Confirm: claims.Confirm,
 		Expires: claims.Expires, IssuedAt: claims.IssuedAt, Subject: claims.Subject, Audience: claims.Audience,
 		Issuer: claims.Issuer, ID: claims.ID,
 	}, nil

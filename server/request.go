@@ -82,6 +82,9 @@ func (s *Server) filterDocument(w http.ResponseWriter, r *http.Request, path str
 // filterClientRequest is for requests in which a client authenticates (RFC 6749 section 3.2.1).
 func (s *Server) filterClientRequest(w http.ResponseWriter, r *http.Request, path string, engine http.Handler) {
 	noStore(w)
+	if path == pathToken {
+		s.offerNonce(w)
+	}
 	if !method(w, r, http.MethodPost) {
 		return
 	}

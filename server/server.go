@@ -147,6 +147,7 @@ type Server struct {
 	scopes  catalogue
 	pages   *pages.Set
 	signers signers
+	proofs  proofs
 	keySets *keySets
 	handler http.Handler
 	// ended wakes the sender of logout tokens: this replica has written to their outbox.

@@ -111,15 +111,16 @@ func (s *Server) sealRefresh(t refreshToken) (string, error) {
 
 // accessClaims are the claims of an access token (RFC 9068 section 2.2).
 type accessClaims struct {
-	Issuer   string   `json:"iss"`
-	Subject  string   `json:"sub"`
-	Audience audience `json:"aud"`
-	Expires  int64    `json:"exp"`
-	IssuedAt int64    `json:"iat"`
-	ID       string   `json:"jti"` // the grant's id, a dot, and random
-	ClientID string   `json:"client_id"`
-	Scope    string   `json:"scope"`
-	AuthTime int64    `json:"auth_time"`
+	Issuer   string        `json:"iss"`
+	Subject  string        `json:"sub"`
+	Audience audience      `json:"aud"`
+	Expires  int64         `json:"exp"`
+	IssuedAt int64         `json:"iat"`
+	ID       string        `json:"jti"` // the grant's id, a dot, and random
+	ClientID string        `json:"client_id"`
+	Scope    string        `json:"scope"`
+	AuthTime int64         `json:"auth_time"`
+	Confirm  *confirmation `json:"cnf,omitempty"`
 }
 
 // audience is a string when it is one, an array otherwise (RFC 7519 section 4.1.3).
@@ -151,6 +152,7 @@ func (c accessClaims) grant() string {
 const (
 	typAccess = "at+jwt" // RFC 9068 section 2.1
 	typID     = "JWT"
+	typProof  = "dpop+jwt" // RFC 9449 section 4.2
 )
 
 // signers makes one signer for each key and type.
@@ -234,7 +236,10 @@ type issued struct {
 }
 
 // signed are the JWTs of a reply.
-type signed struct{ access, id string }
+type signed struct {
+	access, id string
+	kind       string // token_type of the access token
+}
 
 // issue is what the JWTs of one reply are made of.
 type issue struct {
@@ -243,6 +248,7 @@ type issue struct {
 	scopes []string // of this reply; within those of the grant
 	// audience of the access token, see audienceOf and clientAudience; the issuer when nil.
 	audience audience
+	key      string         // the thumbprint of the key that the access token is bound to, see tokenKey; "" when it is bound to none
 	withID   bool           // an ID token is due: signing RSA costs more than all the rest, so nobody gets one who did not ask
 	nonce    string         // of the authorization request, for the ID token
 	told     map[string]any // what the ID token says about the user, because the request asked for it
@@ -251,7 +257,7 @@ type issue struct {
 // signAhead begins to sign and gives the function that waits for it: signing takes about as long as storing, and both fit on
 // two cores.
 func (s *Server) signAhead(i issue) func() (signed, error) {
-	var out signed
+	out := signed{kind: kindOf(i.key)}
 	var err error
 	done := make(chan struct{})
 	go func() {
@@ -279,7 +285,7 @@ func (s *Server) accessToken(i issue) (string, error) {
 		Issuer: s.cfg.Issuer, Subject: sub, Audience: i.audience,
 		Expires: now.Add(s.life.AccessToken).Unix(), IssuedAt: now.Unix(),
 		ID: i.Grant + "." + randomHex(8), ClientID: i.Client,
-		Scope: joined(i.scopes), AuthTime: i.AuthTime / 1000,
+		Scope: joined(i.scopes), AuthTime: i.AuthTime / 1000, Confirm: confirm(i.key),
 	})
 }
 
@@ -294,7 +300,7 @@ func (s *Server) reply(refresh refreshToken, scopes []string, wait func() (signe
 		return issued{}, err
 	}
 	return issued{
-		AccessToken: jwts.access, TokenType: "Bearer", ExpiresIn: int64(s.life.AccessToken / time.Second),
+		AccessToken: jwts.access, TokenType: jwts.kind, ExpiresIn: int64(s.life.AccessToken / time.Second),
 		RefreshToken: sealed, Scope: joined(scopes), IDToken: jwts.id,
 	}, nil
 }

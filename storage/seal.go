@@ -28,6 +28,7 @@ const (
 	SealRequest SealType = "wfq_" // pending authorization requests
 	SealSession SealType = "wfk_" // session cookies
 	SealForm    SealType = "wff_" // anti-forgery tokens of forms
+	SealNonce   SealType = "wfn_" // nonces of DPoP proofs
 	SealDevice  SealType = "wfd_" // device codes
 	SealLogout  SealType = "wfl_" // pending logout requests
 )

@@ -1,0 +1,237 @@
+package server
+
+import (
+	"context"
+	"crypto"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+
+	"github.com/warifu/warifu/storage"
+)
+
+// DPoP (RFC 9449): tokens that only the holder of a key can use.
+//
+// A client proves possession of a key by a JWT in the header DPoP, made for one request. At the token endpoint the access token is
+// then bound to the key (its claim cnf), and so is the refresh token of a public client, which has no other secret (section 5). A
+// refresh token that was issued without a proof stays unbound, whatever its access tokens are. At userinfo a bound token needs
+// the scheme DPoP and a proof of the same key for that token; the schemes Bearer and DPoP are no substitute for each other.
+//
+// Each proof holds a nonce of this server, which comes with every reply of these endpoints: a proof that somebody made ahead is
+// worth nothing, and what has to be remembered of proofs is bounded by the life of a nonce. A proof is used once at a replica;
+// no record is written for it. What a second replica would take again within those minutes is a request that is authenticated
+// otherwise and once only (a code, a refresh token), or shows the same userinfo once more.
+//
+// Where the request went is compared with the configured issuer, never with the Host header.
+
+// dpopAlgs are the algorithms of proofs: asymmetric ones.
+var dpopAlgs = []jose.SignatureAlgorithm{jose.ES256, jose.RS256, jose.PS256, jose.EdDSA}
+
+func dpopAlgNames() []string {
+	var names []string
+	for _, alg := range dpopAlgs {
+		names = append(names, string(alg))
+	}
+	return names
+}
+
+const (
+	headerDPoP      = "DPoP"
+	headerDPoPNonce = "DPoP-Nonce"
+
+	tokenTypeBearer = "Bearer"
+	tokenTypeDPoP   = "DPoP"
+
+	// A proof's clock may be behind by proofPast and ahead by proofAhead. The nonce says more about its age, so this is generous.
+	proofPast  = 5 * time.Minute
+	proofAhead = time.Minute
+
+	maxProofID = 256 // bytes of jti
+)
+
+// confirmation is the claim cnf (RFC 7800 section 3.1) of a token that is bound to a key.
+type confirmation struct {
+	Thumbprint string `json:"jkt"` // RFC 9449 section 6.1
+}
+
+// confirm is the confirmation of a key; none for "".
+func confirm(thumbprint string) *confirmation {
+	if thumbprint == "" {
+		return nil
+	}
+	return &confirmation{thumbprint}
+}
+
+// key is the thumbprint of the key that a token is bound to.
+func (c accessClaims) key() string {
+	if c.Confirm == nil {
+		return ""
+	}
+	return c.Confirm.Thumbprint
+}
+
+// kindOf is the token_type of an access token that is bound to a key; "" is none.
+func kindOf(key string) string {
+	if key == "" {
+		return tokenTypeBearer
+	}
+	return tokenTypeDPoP
+}
+
+// proofClaims are the claims of a proof (RFC 9449 section 4.2).
+type proofClaims struct {
+	ID        string  `json:"jti"`
+	Method    string  `json:"htm"`
+	Address   string  `json:"htu"`
+	IssuedAt  float64 `json:"iat"`
+	TokenHash string  `json:"ath"`
+	Nonce     string  `json:"nonce"`
+}
+
+func badProof(description string) error { return &oauthFault{codeInvalidProof, description} }
+
+// proof checks the proof of a request to an endpoint, path below the issuer, and gives the thumbprint of its key (RFC 9449
+// section 4.3). accessToken is the one that is shown with it, if any. An oauthFault is a verdict, any other error a fault.
+func (s *Server) proof(header http.Header, method, path, accessToken string) (string, error) {
+	values := header.Values(headerDPoP)
+	if len(values) != 1 || len(values[0]) > maxJWT {
+		return "", badProof("send one DPoP proof")
+	}
+	key, claims, err := parseProof(values[0])
+	if err != nil {
+		return "", err
+	}
+	now := float64(s.now().UnixMilli()) / 1000
+	hash := sha256.Sum256([]byte(accessToken))
+	switch {
+	case claims.ID == "" || len(claims.ID) > maxProofID:
+		return "", badProof("jti of the DPoP proof is missing or too long")
+	case claims.Method != method:
+		return "", badProof("htm of the DPoP proof is not the method of the request")
+	case !sameAddress(claims.Address, s.endpoint(path)):
+		return "", badProof("htu of the DPoP proof is not the address of the request")
+	case claims.IssuedAt < now-proofPast.Seconds() || claims.IssuedAt > now+proofAhead.Seconds():
+		return "", badProof("iat of the DPoP proof is not the time of the request")
+	case accessToken != "" && subtle.ConstantTimeCompare([]byte(claims.TokenHash), []byte(base64.RawURLEncoding.EncodeToString(hash[:]))) == 0:
+		return "", badProof("ath of the DPoP proof is not the hash of the access token")
+	}
+	sum, err := key.Thumbprint(crypto.SHA256)
+	if err != nil {
+		return "", badProof("jwk of the DPoP proof is not a key for it")
+	}
+	thumbprint := base64.RawURLEncoding.EncodeToString(sum)
+	return thumbprint, s.useProof(claims.Nonce, thumbprint, claims.ID)
+}
+
+// parseProof verifies a proof by the key in its own header (RFC 9449 section 4.2): a public one, that fits the algorithm. All
+// that could point to another key is refused.
+func parseProof(proof string) (*jose.JSONWebKey, proofClaims, error) {
+	var claims proofClaims
+	parsed, err := jwt.ParseSigned(proof, dpopAlgs)
+	if err != nil || len(parsed.Headers) != 1 {
+		return nil, claims, badProof("the DPoP proof is not a signed JWT of a supported algorithm with a public jwk")
+	}
+	header := parsed.Headers[0]
+	if typ, _ := header.ExtraHeaders[jose.HeaderType].(string); typ != typProof {
+		return nil, claims, badProof("typ of the DPoP proof must be " + typProof)
+	}
+	if _, critical := header.ExtraHeaders["crit"]; critical {
+		return nil, claims, badProof("the DPoP proof has critical headers")
+	}
+	key := header.JSONWebKey
+	if key == nil || !key.IsPublic() || len(key.Certificates) > 0 || key.CertificatesURL != nil ||
+		key.Algorithm != "" && key.Algorithm != header.Algorithm || key.Use != "" && key.Use != "sig" {
+		return nil, claims, badProof("jwk of the DPoP proof is not a key for it")
+	}
+	// Weak keys prove little, and huge ones cost us more than them.
+	if public, is := key.Key.(*rsa.PublicKey); is && (public.N.BitLen() < 2048 || public.N.BitLen() > 4096) {
+		return nil, claims, badProof("an RSA key of the DPoP proof must have 2048 to 4096 bits")
+	}
+	if err := parsed.Claims(key.Key, &claims); err != nil {
+		return nil, claims, badProof("the signature or the claims of the DPoP proof are not right")
+	}
+	return key, claims, nil
+}
+
+// sameAddress compares an htu with the address of an endpoint, after the normalization of RFC 3986 sections 6.2.2 and 6.2.3 and
+// without query and fragment (RFC 9449 section 4.3).
+func sameAddress(htu, endpoint string) bool {
+	got, ok := normalAddress(htu)
+	want, _ := normalAddress(endpoint)
+	return ok && got == want
+}
+
+func normalAddress(address string) (string, bool) {
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" || u.User != nil || u.Opaque != "" {
+		return "", false
+	}
+	u = u.ResolveReference(&url.URL{Path: u.Path, RawPath: u.RawPath}) // removes dot segments
+	host := strings.ToLower(u.Host)
+	switch u.Scheme { // package url has made it lower case
+	case "https":
+		host = strings.TrimSuffix(host, ":443")
+	case "http":
+		host = strings.TrimSuffix(host, ":80")
+	}
+	// The paths of our endpoints have nothing but unreserved characters, so they are right as they are decoded, if nothing else
+	// was encoded.
+	if strings.Contains(strings.ToLower(u.EscapedPath()), "%2f") {
+		return "", false
+	}
+	return u.Scheme + "://" + host + u.Path, true
+}
+
+// proofFault is the error reply to a proof that is not good: a verdict with that status, or 503.
+func (s *Server) proofFault(ctx context.Context, status int, err error) error {
+	var fault *oauthFault
+	if errors.As(err, &fault) {
+		return fail(status, fault.code, fault.description)
+	}
+	return s.unavailable(ctx, "checking a DPoP proof", err)
+}
+
+// tokenKey is the thumbprint of the key whose possession a request to the token endpoint proves; "" when it does not try, and
+// need not. bound is the thumbprint to which the code or the refresh token is bound, if it is.
+func (s *Server) tokenKey(ctx context.Context, c *storage.Client, header http.Header, bound string) (string, error) {
+	if len(header.Values(headerDPoP)) == 0 {
+		if bound != "" {
+			return "", invalidGrant("it is bound to a key, and the DPoP proof of that key is missing")
+		}
+		return "", mustProve(c, "")
+	}
+	key, err := s.proof(header, http.MethodPost, pathToken, "")
+	switch {
+	case err != nil:
+		return "", s.proofFault(ctx, http.StatusBadRequest, err)
+	case bound != "" && key != bound:
+		return "", invalidGrant("it is bound to another key than that of the DPoP proof")
+	}
+	return key, nil
+}
+
+// boundTo is the key to which the refresh token of a client is bound that proved possession of key (RFC 9449 section 5): clients
+// that authenticate have their secret for that, and may change the key.
+func boundTo(c *storage.Client, key string) string {
+	if c.Public {
+		return key
+	}
+	return ""
+}
+
+// mustProve refuses a client that has registered to use DPoP always (RFC 9449 section 5.2) and did not.
+func mustProve(c *storage.Client, key string) error {
+	if c.DPoPBoundAccessTokens && key == "" {
+		return fail(http.StatusBadRequest, codeInvalidProof, "the client is registered for DPoP: the DPoP proof is missing")
+	}
+	return nil
+}

@@ -1,0 +1,119 @@
+package server
+
+import (
+	"crypto/sha256"
+	"errors"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/warifu/warifu/storage"
+)
+
+// Nonces of DPoP proofs (RFC 9449 section 8) are sealed times: any replica takes those of any other, and none is stored.
+const (
+	nonceStep = 30 * time.Second // a new one so often
+	nonceLife = 5 * time.Minute
+)
+
+// mostProofs is how many proofs a replica remembers: some 10 MB.
+const mostProofs = 100_000
+
+// proofs remembers which proofs were used, by their nonces. When they become too many, those of the oldest nonce are forgotten and
+// that nonce, with all before it, is not taken any more: clients are told to use a newer one, and no proof is taken twice.
+type proofs struct {
+	mu    sync.Mutex // owns all
+	used  map[int64]map[[16]byte]struct{}
+	count int
+	floor int64 // no nonce before this is taken
+
+	at    int64 // of the nonce that was made last
+	nonce string
+}
+
+// offerNonce sends the present nonce along with a reply.
+func (s *Server) offerNonce(w http.ResponseWriter) {
+	nonce, err := s.proofNonce()
+	if err != nil {
+		s.log.Error("making a DPoP nonce", "error", err)
+		return
+	}
+	w.Header().Set(headerDPoPNonce, nonce)
+}
+
+func (s *Server) proofNonce() (string, error) {
+	p := &s.proofs
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	at := max(s.now().Truncate(nonceStep).UnixMilli(), p.floor)
+	if p.nonce != "" && p.at == at {
+		return p.nonce, nil
+	}
+	nonce, err := s.store.SealFixed(storage.SealNonce, strconv.AppendInt(nil, at, 10))
+	if err != nil {
+		return "", err
+	}
+	p.at, p.nonce = at, nonce
+	return nonce, nil
+}
+
+// useProof checks the nonce of a proof that is right otherwise, and that the proof was not used before.
+func (s *Server) useProof(nonce, thumbprint, id string) error {
+	again := &oauthFault{codeUseNonce, "use the nonce of the header DPoP-Nonce in the DPoP proof"}
+	plain, err := s.store.Open(storage.SealNonce, nonce)
+	if errors.Is(err, storage.ErrNotFound) {
+		return again
+	} else if err != nil {
+		return err
+	}
+	at, err := strconv.ParseInt(string(plain), 10, 64)
+	if err != nil {
+		return err // we sealed it
+	}
+	now := s.now()
+	if made := time.UnixMilli(at); now.Sub(made) >= nonceLife || made.Sub(now) > proofAhead {
+		return again
+	}
+	sum := sha256.Sum256([]byte(thumbprint + "." + id))
+	p := &s.proofs
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if at < p.floor {
+		return again
+	}
+	if _, used := p.used[at][[16]byte(sum[:16])]; used {
+		return badProof("the DPoP proof was used before")
+	}
+	p.remember(now, at, [16]byte(sum[:16]))
+	return nil
+}
+
+// remember makes room first: for proofs whose nonce has expired, and if need be by giving up the oldest nonce.
+func (p *proofs) remember(now time.Time, at int64, proof [16]byte) {
+	for made := range p.used {
+		if now.Sub(time.UnixMilli(made)) >= nonceLife {
+			p.drop(made)
+		}
+	}
+	for p.count >= mostProofs {
+		oldest := slices.Min(slices.Collect(maps.Keys(p.used)))
+		p.drop(oldest)
+		p.floor = max(p.floor, oldest+1)
+	}
+	if p.used == nil {
+		p.used = make(map[int64]map[[16]byte]struct{})
+	}
+	if p.used[at] == nil {
+		p.used[at] = make(map[[16]byte]struct{})
+	}
+	p.used[at][proof] = struct{}{}
+	p.count++
+}
+
+func (p *proofs) drop(made int64) {
+	p.count -= len(p.used[made])
+	delete(p.used, made)
+}
