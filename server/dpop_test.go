@@ -508,3 +508,80 @@ func TestDPoPAcrossOrigins(t *testing.T) {
 		}
 	}
 }
+
+// userinfo shows an access token with a proof of d's.
+func (d *prover) userinfo(method, token string, changes ...any) reply {
+	d.p.t.Helper()
+	return d.p.send(d.p.request(method, d.p.issuer+"/oauth/userinfo", "", "Authorization", "DPoP "+token, "DPoP", d.proof(method, "/oauth/userinfo", token, changes...)))
+}
+
+// RFC 9449 section 7: a token that is bound to a key is good with a proof of that key for that token, and never as Bearer.
+func TestUserinfoWithDPoP(t *testing.T) {
+	p := newIDP(t)
+	d := p.informed()
+	token := d.tokens("openid email").text("access_token")
+	for _, method := range []string{http.MethodGet, http.MethodPost} {
+		if got := d.userinfo(method, token); got.status != http.StatusOK || got.text("email") != userEmail || got.header.Get("DPoP-Nonce") == "" {
+			t.Errorf("%s: %d %s", method, got.status, got.raw)
+		}
+	}
+	address := p.issuer + "/oauth/userinfo"
+	scheme := p.request(http.MethodGet, address, "", "Authorization", "dpop "+token, "DPoP", d.proof(http.MethodGet, "/oauth/userinfo", token))
+	if got := p.send(scheme); got.status != http.StatusOK {
+		t.Errorf("scheme in lower case: %d %s", got.status, got.raw)
+	}
+	second := d.refresh(d.tokens("openid").text("refresh_token")).text("access_token")
+	plain := p.tokens("scope", "openid").text("access_token")
+	other := p.informed()
+	replayed := d.proof(http.MethodGet, "/oauth/userinfo", token)
+	show := func(scheme, token, proof string) reply {
+		header := []string{"Authorization", scheme + " " + token}
+		if proof != "" {
+			header = append(header, "DPoP", proof)
+		}
+		return p.send(p.request(http.MethodGet, address, "", header...))
+	}
+	if got := show("DPoP", token, replayed); got.status != http.StatusOK {
+		t.Fatalf("%d %s", got.status, got.raw)
+	}
+	const bearer, dpop = `Bearer realm="warifu"`, `DPoP algs="ES256 RS256 PS256 EdDSA"`
+	for rule, c := range map[string]struct {
+		got           reply
+		code          string
+		first, second string
+	}{
+		"as Bearer":                      {show("Bearer", token, ""), "invalid_token", bearer, dpop},
+		"as Bearer, with a proof":        {show("Bearer", token, d.proof(http.MethodGet, "/oauth/userinfo", token)), "invalid_token", bearer, dpop},
+		"in a form":                      {p.send(p.request(http.MethodPost, address, url.Values{"access_token": {token}}.Encode(), "Content-Type", formType)), "invalid_token", bearer, dpop},
+		"in a form, with a proof":        {p.send(p.request(http.MethodPost, address, url.Values{"access_token": {token}}.Encode(), "Content-Type", formType, "DPoP", d.proof(http.MethodPost, "/oauth/userinfo", token))), "invalid_token", bearer, dpop},
+		"a Bearer token as DPoP":         {show("DPoP", plain, d.proof(http.MethodGet, "/oauth/userinfo", plain)), "invalid_token", dpop, bearer},
+		"garbage as DPoP":                {show("DPoP", "garbage", d.proof(http.MethodGet, "/oauth/userinfo", "garbage")), "invalid_token", dpop, bearer},
+		"no proof":                       {show("DPoP", token, ""), "invalid_dpop_proof", dpop, bearer},
+		"a proof that was used":          {show("DPoP", token, replayed), "invalid_dpop_proof", dpop, bearer},
+		"another key":                    {other.userinfo(http.MethodGet, token), "invalid_token", dpop, bearer},
+		"no ath":                         {d.userinfo(http.MethodGet, token, "ath", nil), "invalid_dpop_proof", dpop, bearer},
+		"ath of another token":           {show("DPoP", token, d.proof(http.MethodGet, "/oauth/userinfo", second)), "invalid_dpop_proof", dpop, bearer},
+		"ath that is the token":          {d.userinfo(http.MethodGet, token, "ath", token), "invalid_dpop_proof", dpop, bearer},
+		"htm of another request":         {d.userinfo(http.MethodGet, token, "htm", "POST"), "invalid_dpop_proof", dpop, bearer},
+		"htu of the token endpoint":      {d.userinfo(http.MethodGet, token, "htu", p.issuer+"/oauth/token"), "invalid_dpop_proof", dpop, bearer},
+		"no nonce":                       {d.userinfo(http.MethodGet, token, "nonce", nil), "use_dpop_nonce", dpop, bearer},
+		"a nonce of nobody":              {d.userinfo(http.MethodGet, token, "nonce", "x"), "use_dpop_nonce", dpop, bearer},
+		"a proof for the token endpoint": {show("DPoP", token, d.proof(http.MethodPost, "/oauth/token", "")), "invalid_dpop_proof", dpop, bearer},
+	} {
+		c.got.wants(t, rule, http.StatusUnauthorized, c.code)
+		challenges := c.got.header.Values("WWW-Authenticate")
+		if !slices.Equal(challenges, []string{c.first + `, error="` + c.code + `"`, c.second}) || c.got.header.Get("DPoP-Nonce") == "" {
+			t.Errorf("%s: challenges %q", rule, challenges)
+		}
+	}
+	p.send(p.request(http.MethodPost, address, url.Values{"access_token": {token}}.Encode(), "Content-Type", formType, "Authorization", "DPoP "+token)).
+		wants(t, "header and form", http.StatusBadRequest, "invalid_request")
+	got := d.userinfo(http.MethodGet, d.tokens("threads:read").text("access_token"))
+	got.wants(t, "without openid", http.StatusForbidden, "insufficient_scope")
+	if want := dpop + `, error="insufficient_scope", scope="openid"`; got.header.Get("WWW-Authenticate") != want {
+		t.Errorf("challenge %q", got.header.Get("WWW-Authenticate"))
+	}
+	if got := d.userinfo(http.MethodGet, token); got.status != http.StatusOK {
+		t.Errorf("afterwards: %d %s", got.status, got.raw)
+	}
+}

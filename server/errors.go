@@ -39,6 +39,15 @@ func fail(status int, code, description string) error {
 // setText sets a string whose type's name the library does not export.
 func setText[T ~string](to *T, text string) { *to = T(text) }
 
+// codeOf is the error code of an error that fail has made.
+func codeOf(err error) string {
+	var e *oidc.Error
+	if !errors.As(err, &e) {
+		return ""
+	}
+	return string(e.ErrorType)
+}
+
 func invalidRequest(description string) error {
 	return fail(http.StatusBadRequest, string(oidc.InvalidRequest), description)
 }

@@ -178,22 +178,42 @@ func (s *Server) checkCredentials(r *http.Request, form url.Values, path string)
 // challenged adds the WWW-Authenticate header that a 401 must have (RFC 9110 section 11.6.1).
 type challenged struct {
 	http.ResponseWriter
-	challenge string
-	bearer    bool // name the error in the challenge, as RFC 6750 section 3 wants
+	challenge string // of an endpoint where clients authenticate
+
+	// resource is an endpoint that takes access tokens: by Bearer or, when this request did so, by DPoP. The scheme that was used
+	// names the error (RFC 6750 section 3, RFC 9449 section 7.1); the other is offered beside it.
+	resource bool
+	proven   bool
+	code     string
 }
 
 func (c *challenged) WriteHeader(status int) {
 	switch {
-	case status == http.StatusUnauthorized && c.bearer:
-		c.Header().Set("WWW-Authenticate", c.challenge+`, error="`+codeInvalidToken+`"`)
-	case status == http.StatusForbidden && c.bearer:
-		c.Header().Set("WWW-Authenticate", c.challenge+`, error="`+codeInsufficientScope+`", scope="`+scopeOpenID+`"`)
+	case status == http.StatusUnauthorized && c.resource:
+		mine, other := c.schemes("")
+		c.Header().Set("WWW-Authenticate", mine)
+		c.Header().Add("WWW-Authenticate", other)
+	case status == http.StatusForbidden && c.resource:
+		mine, _ := c.schemes(`, scope="` + scopeOpenID + `"`)
+		c.Header().Set("WWW-Authenticate", mine)
 	case status == http.StatusUnauthorized:
 		c.Header().Set("WWW-Authenticate", c.challenge)
 	case status == http.StatusServiceUnavailable:
 		c.Header().Set("Retry-After", "2")
 	}
 	c.ResponseWriter.WriteHeader(status)
+}
+
+// schemes are the challenges of a resource: the one of the scheme that was used, with the error, and the other.
+func (c *challenged) schemes(more string) (mine, other string) {
+	mine, other = `Bearer realm="warifu"`, `DPoP algs="`+strings.Join(dpopAlgNames(), " ")+`"`
+	if c.proven {
+		mine, other = other, mine
+	}
+	if c.code != "" {
+		mine += `, error="` + c.code + `"` + more
+	}
+	return mine, other
 }
 
 // noStore is for everything that holds or judges a token (RFC 6749 section 5.1).

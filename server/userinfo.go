@@ -1,7 +1,6 @@
 package server
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -15,9 +14,11 @@ import (
 )
 
 // userinfo is the userinfo endpoint (OpenID Connect Core 1.0 section 5.3). The library knows it as JSON only, so it is ours. The
-// access token is in the header or in a form body, once, never in the query (RFC 6750 section 2).
+// access token is in the header or in a form body, once, never in the query (RFC 6750 section 2); one that is bound to a key is in
+// the header alone, with a proof (RFC 9449 section 7).
 func (p *provider) userinfo(w http.ResponseWriter, r *http.Request) {
 	noStore(w)
+	p.offerNonce(w)
 	if !method(w, r, http.MethodGet, http.MethodPost) {
 		return
 	}
@@ -31,8 +32,9 @@ func (p *provider) userinfo(w http.ResponseWriter, r *http.Request) {
 	}
 	headers := r.Header.Values("Authorization")
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	inHeader := strings.EqualFold(scheme, "Bearer") && token != ""
-	cw := &challenged{ResponseWriter: w, challenge: `Bearer realm="warifu"`}
+	proven := strings.EqualFold(scheme, tokenTypeDPoP)
+	inHeader := (proven || strings.EqualFold(scheme, tokenTypeBearer)) && token != ""
+	cw := &challenged{ResponseWriter: w, resource: true, proven: proven}
 	switch {
 	case inHeader && form.Has("access_token"), len(headers) > 1:
 		op.WriteError(cw, r, invalidRequest("send the access token once, not twice"), nil)
@@ -44,9 +46,9 @@ func (p *provider) userinfo(w http.ResponseWriter, r *http.Request) {
 	case !inHeader:
 		token = form.Get("access_token")
 	}
-	cw.bearer = true
-	contentType, body, err := p.claimsOfToken(r.Context(), token)
+	contentType, body, err := p.claimsOfToken(r, token, proven)
 	if err != nil {
+		cw.code = codeOf(err)
 		op.WriteError(cw, r, err, nil)
 		return
 	}
@@ -62,11 +64,15 @@ type userinfoClaims struct {
 }
 
 // claimsOfToken is what userinfo answers, as JSON, or as a JWT for a client that has registered an algorithm: at most one read.
-func (p *provider) claimsOfToken(ctx context.Context, token string) (contentType string, body []byte, err error) {
+func (p *provider) claimsOfToken(r *http.Request, token string, proven bool) (contentType string, body []byte, err error) {
+	ctx := r.Context()
 	bad := fail(http.StatusUnauthorized, codeInvalidToken, "the access token is invalid, expired or revoked")
 	claims, err := p.verifyAccess(token)
 	if err != nil || !p.forUserinfo(claims.Audience) {
 		return "", nil, bad
+	}
+	if err := p.checkPossession(r, pathUserinfo, token, claims, proven); err != nil {
+		return "", nil, err
 	}
 	scopes := parseScopes(claims.Scope)
 	if !slices.Contains(scopes, scopeOpenID) {
