@@ -12,6 +12,7 @@ import (
 var allowed = map[string][]string{
 	"cmd/warifu":                           {"server", "server/connector", "server/outbound", "storage", "manifests", "plugins", "plugins/hookoauth", "plugins/runtimefile", "plugins/runtimecontainers", "plugins/runtimeworkers", "plugins/plugintest"},
 	"cmd/warifu/e2e":                       {},
+	"conformance":                          {},
 	"server":                               {"server/connector", "server/outbound", "server/pages", "storage"},
 	"server/outbound":                      {},
 	"server/connector":                     {},

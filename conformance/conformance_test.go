@@ -1,0 +1,115 @@
+package conformance
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"sync"
+	"testing"
+	"time"
+)
+
+var (
+	issuer = flag.String("issuer", "", "issuer of the provider to test; by default a warifu server that the suite starts")
+	config = flag.String("config", "", "configuration of the suite for that provider, see Config")
+	report = flag.String("report", "", "directory for report.json, index.html and table.txt")
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if !wasSet("test.parallel") {
+		// Modules wait more than they work, and the suite bounds how many work at once.
+		must(flag.Set("test.parallel", "64"))
+	}
+	code := m.Run()
+	if err := own.close(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = max(code, 1)
+	}
+	os.Exit(code)
+}
+
+func wasSet(name string) bool {
+	found := false
+	flag.Visit(func(f *flag.Flag) { found = found || f.Name == name })
+	return found
+}
+
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+// subject is the provider under test with all that the suite needs for it: somebody else's, or our own.
+func subject(t *testing.T) *Suite {
+	t.Helper()
+	if *issuer == "" && *config == "" {
+		return own.suite(t, nil)
+	}
+	cfg, err := ReadConfig(*config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if *issuer != "" {
+		cfg.Issuer = *issuer
+	}
+	party, err := Listen(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if party != nil {
+		t.Cleanup(func() {
+			if err := party.Close(context.Background()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	s, err := New(cfg, party)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
+// TestPlan runs all modules of all plans: TestPlan/oidcc-basic-certification-test-plan/oidcc-server and so on.
+func TestPlan(t *testing.T) {
+	s := subject(t)
+	started := time.Now()
+	var mu sync.Mutex // guards results
+	results := map[string]ModuleReport{}
+	t.Cleanup(func() {
+		r := Report{Issuer: s.cfg.Issuer, Started: started, Seconds: time.Since(started).Seconds()}
+		for _, p := range Plans() {
+			for _, m := range p.Modules {
+				if result, ran := results[p.Name+"/"+m.Name]; ran {
+					r.Modules = append(r.Modules, result)
+				}
+			}
+		}
+		if *report != "" {
+			if err := r.Write(*report); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	for _, p := range s.Plans() {
+		t.Run(p.Name, func(t *testing.T) {
+			t.Parallel()
+			for _, m := range p.Modules {
+				t.Run(m.Name, func(t *testing.T) {
+					t.Parallel()
+					result := s.Run(t.Context(), p, m)
+					mu.Lock()
+					results[p.Name+"/"+m.Name] = result
+					mu.Unlock()
+					if err := s.Verdict(result); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+		})
+	}
+}
