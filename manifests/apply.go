@@ -133,8 +133,9 @@ func (d *Deployer) client(want *plugins.Registration, was *storage.Client, app, 
 	c.App, c.Name, c.Public, c.Scopes = app, want.ClientName, want.Public, want.Scopes
 	c.RedirectURIs, c.PostLogoutRedirectURIs = want.RedirectURIs, want.PostLogoutRedirectURIs
 	c.LogoURI, c.TosURI, c.PolicyURI = want.LogoURI, want.TOSURI, want.PolicyURI
+	c.ClientMetadata = storage.ClientMetadata(want.ClientMetadata)
 	c.UpdatedAt = now
-	if c.Public {
+	if !want.HasSecret() {
 		c.Secrets = nil
 	} else if len(c.Secrets) == 0 {
 		secret, _ := d.store.NewClientSecret(c.ID) // the value is opened where env needs it

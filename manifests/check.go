@@ -52,6 +52,12 @@ func (c *checker) check(v *value, s *shape, path string) {
 			c.errorf(v.position, path, "wrong-value", s.constant, "must be %s", s.constant)
 		} else if s.nonEmpty && v.text == "" {
 			c.errorf(v.position, path, "required", "", "is empty")
+		} else if s.choices != nil && !slices.Contains(s.choices, v.text) {
+			c.errorf(v.position, path, "wrong-value", c.nearest(v.text, s.choices), "must be one of %s", strings.Join(s.choices, ", "))
+		}
+	case numberKind:
+		if n, ok := wholeNumber(v); !ok || n < 0 || n > s.most {
+			c.errorf(v.position, path, "wrong-value", "", "must be from 0 to %d", s.most)
 		}
 	}
 	if s.rule != nil {
@@ -82,6 +88,8 @@ func (c *checker) checkKind(v *value, s *shape, path string) bool {
 				"false": "false", "no": "false", "off": "false", "0": "false",
 			}[strings.ToLower(v.text)]
 		}
+	case numberKind:
+		fits, wanted = v.kind == yaml.ScalarNode && v.tag == "!!int", "a whole number"
 	case listKind:
 		fits, wanted = v.kind == yaml.SequenceNode, "a list"
 		if isText(v) && v.text != "" && len(v.text) <= maxQuoted && !strings.Contains(v.text, "@") {
@@ -94,6 +102,17 @@ func (c *checker) checkKind(v *value, s *shape, path string) bool {
 		c.errorf(v.position, path, "wrong-type", suggestion, "must be %s", wanted)
 	}
 	return fits
+}
+
+// wholeNumber is a value of the tag !!int, when it fits.
+func wholeNumber(v *value) (int64, bool) {
+	switch n := v.data.(type) {
+	case int:
+		return int64(n), true
+	case int64:
+		return n, true
+	}
+	return 0, false
 }
 
 func isText(v *value) bool { return v.kind == yaml.ScalarNode && v.tag == "!!str" }
@@ -153,18 +172,22 @@ func (c *checker) checkList(v *value, s *shape, path string) {
 	}
 	lines := map[string]int{}
 	for i, item := range v.items {
-		itemPath := path + "[" + strconv.Itoa(i) + "]"
-		c.check(item, s.each, itemPath)
+		at := itemPath(path, i)
+		c.check(item, s.each, at)
 		if !s.unique || !isText(item) {
 			continue
 		}
-		if line, twice := lines[item.text]; twice {
-			c.errorf(item.position, itemPath, "duplicate", "", "is in the list twice, first on line %d", line)
+		if line, twice := lines[item.text]; twice && line == 0 { // what a hook answered has no lines
+			c.errorf(item.position, at, "duplicate", "", "is in the list twice")
+		} else if twice {
+			c.errorf(item.position, at, "duplicate", "", "is in the list twice, first on line %d", line)
 		} else {
 			lines[item.text] = item.line
 		}
 	}
 }
+
+func itemPath(list string, i int) string { return list + "[" + strconv.Itoa(i) + "]" }
 
 // dnsLabel is RFC 1123 section 2.1: what metadata.name looks like.
 var dnsLabel = regexp.MustCompile(dnsLabelPattern)
@@ -262,6 +285,7 @@ func (c *checker) checkTogether(root *value) {
 		}
 	}
 	c.checkRoutes(spec.field("routes"), names)
+	c.checkOAuth(spec.field("oauth"), "spec.oauth")
 	autoEnv := spec.field("oauth").field("autoEnv")
 	if autoEnv == nil || autoEnv.data != true {
 		return

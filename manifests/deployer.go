@@ -54,6 +54,10 @@ type DeployerOptions struct {
 	Dev bool
 	// Scopes are the names of the catalogue. What a hook registers is held against it.
 	Scopes []string
+	// GrantTypes are those that the server has on; empty: all that there are. What a hook registers is held against them.
+	GrantTypes []string
+	// ResourceServers are the resource identifiers that the configuration gives to others than apps.
+	ResourceServers []string
 	// Replica names this process among those that share the store. A process that takes over its predecessor's data
 	// directory should take over its name as well: it then owns the deliveries that its predecessor was pushing, and need
 	// not wait until the claims on them end. Empty: a random name.
@@ -115,14 +119,16 @@ type Deployer struct {
 	assignments []Assignment
 	leaveDrift  bool
 
-	issuer  string
-	dev     bool
-	scopes  []string
-	replica string
-	log     *slog.Logger
-	now     func() time.Time
-	maxAge  time.Duration // of client secrets
-	pace    Pace
+	issuer     string
+	dev        bool
+	scopes     []string
+	grantTypes []string
+	resources  []string // identifiers that no app may speak for
+	replica    string
+	log        *slog.Logger
+	now        func() time.Time
+	maxAge     time.Duration // of client secrets
+	pace       Pace
 }
 
 // New makes a Deployer.
@@ -130,7 +136,7 @@ func New(opts DeployerOptions) *Deployer {
 	d := &Deployer{
 		store: opts.Store, hooks: opts.Hooks, runtimes: opts.Runtimes,
 		assignments: opts.Assignments, leaveDrift: opts.LeaveDrift,
-		issuer: opts.Issuer, dev: opts.Dev, scopes: opts.Scopes,
+		issuer: opts.Issuer, dev: opts.Dev, scopes: opts.Scopes, grantTypes: opts.GrantTypes, resources: opts.ResourceServers,
 		replica: opts.Replica, log: opts.Logger, now: opts.Now, maxAge: opts.SecretMaxAge, pace: opts.Pace.withDefaults(),
 	}
 	if d.replica == "" {

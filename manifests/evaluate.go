@@ -126,6 +126,8 @@ func (d *Deployer) checkAnswer(doc *Document, answer *plugins.Answer) []plugins.
 				add("env_source", path, "%s wants the credentials of a client that the app does not have", name)
 			case value.Source == plugins.SourceClientSecret && answer.Client.Public:
 				add("env_source", path, "%s wants the secret of a public client, which has none", name)
+			case value.Source == plugins.SourceClientSecret && !answer.Client.HasSecret():
+				add("env_source", path, "%s wants the secret of a client that signs with a key of its own (private_key_jwt) and has none", name)
 			case strings.ContainsRune(value.Literal, 0):
 				add("env_value", path, "%s has a NUL byte in its value", name)
 			}
@@ -136,41 +138,6 @@ func (d *Deployer) checkAnswer(doc *Document, answer *plugins.Answer) []plugins.
 				add("env_collision", path+".env."+name, "%s is set by the manifest itself and would be replaced", name)
 			}
 		}
-	}
-	return notices
-}
-
-// checkRegistration applies the manifest's own checks to what a hook made of it.
-func (d *Deployer) checkRegistration(file string, r *plugins.Registration) []plugins.Notice {
-	c := &checker{report: &report{file: file}, opts: Options{Dev: d.dev, Scopes: d.scopes}}
-	checkClientName(c, &value{text: r.ClientName}, "spec.oauth.clientName")
-	list := func(path string, items []string, required bool, check func(*checker, *value, string)) {
-		if required && len(items) == 0 {
-			c.errorf(position{}, path, "required", "", "is empty")
-		}
-		for i, item := range items {
-			at := fmt.Sprintf("%s[%d]", path, i)
-			check(c, &value{text: item}, at)
-			if slices.Contains(items[:i], item) {
-				c.errorf(position{}, at, "duplicate", "", "is there twice")
-			}
-		}
-	}
-	list("spec.oauth.redirectUris", r.RedirectURIs, true, checkRedirectURI)
-	list("spec.oauth.scopes", r.Scopes, true, checkScope)
-	list("spec.oauth.postLogoutRedirectUris", r.PostLogoutRedirectURIs, false, checkRedirectURI)
-	for _, address := range [...]struct{ path, uri string }{
-		{"spec.oauth.metadata.logoUri", r.LogoURI},
-		{"spec.oauth.metadata.tosUri", r.TOSURI},
-		{"spec.oauth.metadata.policyUri", r.PolicyURI},
-	} {
-		if address.uri != "" {
-			checkWebAddress(c, &value{text: address.uri}, address.path)
-		}
-	}
-	var notices []plugins.Notice
-	for _, f := range c.faults.Errors() {
-		notices = append(notices, plugins.Notice{Code: strings.ReplaceAll(f.Code, "-", "_"), Path: f.Path, Message: strings.TrimPrefix(f.Message, f.Path+" ")})
 	}
 	return notices
 }
@@ -225,15 +192,3 @@ func envOf(app *App, t plugins.Target) EnvNames {
 }
 
 func targetPath(t plugins.Target) string { return "spec." + t.Kind + "s." + t.Name }
-
-// registrationOf is a client as hooks see it.
-func registrationOf(c *storage.Client) *plugins.Registration {
-	if c == nil {
-		return nil
-	}
-	return &plugins.Registration{
-		ClientName: c.Name, RedirectURIs: c.RedirectURIs, Scopes: c.Scopes, Public: c.Public,
-		LogoURI: c.LogoURI, TOSURI: c.TosURI, PolicyURI: c.PolicyURI,
-		PostLogoutRedirectURIs: c.PostLogoutRedirectURIs,
-	}
-}

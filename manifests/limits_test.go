@@ -2,6 +2,7 @@ package manifests
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -131,11 +132,16 @@ func FuzzParse(f *testing.F) {
 			if d.App.APIVersion != APIVersion || d.App.Kind != Kind || !dnsLabel.MatchString(d.App.Metadata.Name) {
 				t.Errorf("accepted: %+v", d.App)
 			}
-			if o := d.App.Spec.OAuth; o != nil && (o.ClientName == "" || len(o.RedirectURIs) == 0 || len(o.Scopes) == 0) {
-				t.Errorf("accepted: %+v", o)
-			}
 			if _, err := d.App.JSON(); err != nil {
 				t.Error(err)
+			}
+			o := d.App.Spec.OAuth
+			if o == nil {
+				continue
+			}
+			signsIn := len(o.GrantTypes) == 0 || slices.Contains(o.GrantTypes, grantAuthorizationCode)
+			if o.ClientName == "" || signsIn && len(o.RedirectURIs) == 0 || len(o.Scopes) == 0 {
+				t.Errorf("accepted: %+v", o)
 			}
 		}
 	})

@@ -87,6 +87,8 @@ type Options struct {
 	// Scopes are the names of the server's scope catalogue. When empty, names are only checked for their syntax
 	// (RFC 6749 section 3.3), as a command without a server at hand must.
 	Scopes []string
+	// GrantTypes are those that the server has on. When empty, all that there are may be asked for.
+	GrantTypes []string
 	// InjectedEnv are the names that autoEnv will set. Nil means [DefaultInjectedEnv].
 	InjectedEnv []string
 }
@@ -127,13 +129,15 @@ type Spec struct {
 	Routes     []Route           `json:"routes,omitempty"`
 }
 
-// OAuth is the client that the app asks for.
+// OAuth is the client that the app asks for, as far as this project reads it by itself; what it means to ask for the rest
+// (RFC 7591 section 2) is for the deploy hooks to say.
 type OAuth struct {
 	ClientName             string         `json:"clientName"`
-	RedirectURIs           []string       `json:"redirectUris"`
+	RedirectURIs           []string       `json:"redirectUris,omitempty"`
 	Scopes                 []string       `json:"scopes"`
-	AutoEnv                bool           `json:"autoEnv,omitempty"` // true only when written
-	Public                 bool           `json:"public,omitempty"`  // no secret; PKCE required
+	GrantTypes             []string       `json:"grantTypes,omitempty"` // none: the usual ones, with which users sign in
+	AutoEnv                bool           `json:"autoEnv,omitempty"`    // true only when written
+	Public                 bool           `json:"public,omitempty"`     // no secret; PKCE required
 	PostLogoutRedirectURIs []string       `json:"postLogoutRedirectUris,omitempty"`
 	Metadata               ClientMetadata `json:"metadata,omitzero"`
 }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 
 	"github.com/google/jsonschema-go/jsonschema"
+
+	"github.com/warifu/warifu/storage"
 )
 
 //go:embed app.schema.json
@@ -46,9 +48,18 @@ func (s *shape) schema() *jsonschema.Schema {
 		if s.constant != "" {
 			out.Const = jsonschema.Ptr[any](s.constant)
 		}
+		for _, choice := range s.choices {
+			out.Enum = append(out.Enum, choice)
+		}
+		if s.choices != nil && s.nullable {
+			out.Enum = append(out.Enum, nil)
+		}
 	case flagKind:
 		kind = "boolean"
 		out.Default = json.RawMessage("false")
+	case numberKind:
+		kind = "integer"
+		out.Minimum, out.Maximum = jsonschema.Ptr(0.0), jsonschema.Ptr(float64(s.most))
 	case listKind:
 		kind = "array"
 		out.Items, out.UniqueItems = s.each.schema(), s.unique
@@ -110,6 +121,43 @@ func describeScope(s *jsonschema.Schema) {
 	s.Examples = []any{
 		"threads:read", "threads:write", "runs:read", "runs:write", "files:read", "files:write", "repos:read", "repos:write",
 		"openid", "profile", "email", "offline_access",
+	}
+}
+
+// describeOAuth requires redirectUris where users sign in.
+func describeOAuth(s *jsonschema.Schema) {
+	s.If = &jsonschema.Schema{
+		Required: []string{"grantTypes"},
+		Properties: map[string]*jsonschema.Schema{"grantTypes": {
+			Type: "array", Not: &jsonschema.Schema{Contains: &jsonschema.Schema{Const: jsonschema.Ptr[any](grantAuthorizationCode)}},
+		}},
+	}
+	s.Else = &jsonschema.Schema{Required: []string{"redirectUris"}}
+}
+
+// describeGrantType completes what there is, and leaves it to the server which of them are on.
+func describeGrantType(s *jsonschema.Schema) {
+	for _, name := range grantTypes {
+		s.Enum = append(s.Enum, name)
+	}
+}
+
+func describeAppAddress(s *jsonschema.Schema) {
+	s.Pattern = `^(https://[^/?#@*]+|http://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?)([/?][^#*]*)?$`
+	s.MaxLength = jsonschema.Ptr(storage.MaxRedirectURI)
+}
+
+func describeResourceIdentifier(s *jsonschema.Schema) {
+	s.Pattern = `^[A-Za-z][A-Za-z0-9+.-]*:[^#]+$`
+	s.MaxLength = jsonschema.Ptr(maxWebAddress)
+	s.Examples = []any{"https://api.example.com"}
+}
+
+func describeJWK(s *jsonschema.Schema) {
+	s.Required = []string{"kty"}
+	s.Properties = map[string]*jsonschema.Schema{"kty": {Enum: []any{"RSA", "EC", "OKP"}}}
+	for _, name := range privateMembers {
+		s.Properties[name] = &jsonschema.Schema{Not: &jsonschema.Schema{}}
 	}
 }
 

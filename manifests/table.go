@@ -14,9 +14,11 @@ type shape struct {
 	others unknownKeys // of an object: what happens to keys that are not among fields
 	each   *shape      // of a list or mapping: its values
 
-	constant string // of a text: the only value
-	bare     bool   // of a text: numbers reach rule, which explains better than "must be text" what is wrong with 1.0
-	unique   bool   // of a list of texts
+	constant string   // of a text: the only value
+	choices  []string // of a text: the only values
+	most     int64    // of a number, which is never negative
+	bare     bool     // of a text: numbers reach rule, which explains better than "must be text" what is wrong with 1.0
+	unique   bool     // of a list of texts
 
 	// rule checks what the kind cannot say. It is called with values of the right kind only.
 	rule func(c *checker, v *value, path string)
@@ -30,6 +32,7 @@ const (
 	anyKind shapeKind = iota
 	textKind
 	flagKind
+	numberKind // whole
 	listKind
 	objectKind  // known keys
 	mappingKind // keys are names that the author chose
@@ -108,39 +111,6 @@ var specShape = &shape{
 	},
 }
 
-var oauthShape = &shape{
-	kind: objectKind, about: "The OAuth client that is registered when the app is deployed.",
-	fields: []field{
-		{"clientName", true, &shape{
-			kind: textKind, rule: checkClientName, describe: describeClientName,
-			about: "What users see on the consent page.",
-		}},
-		{"redirectUris", true, redirectURIs(true,
-			"Where users return to with a code: https, or http on localhost, 127.0.0.1 or [::1], "+
-				"where the port may be * (http://localhost:*).")},
-		{"scopes", true, &shape{
-			kind: listKind, nonEmpty: true, unique: true, about: "The most that the app may ask for.",
-			each: &shape{kind: textKind, rule: checkScope, describe: describeScope, about: "A scope of the server's catalogue."},
-		}},
-		{"autoEnv", false, &shape{
-			kind: flagKind, about: "Set OAUTH_CLIENT_ID, OAUTH_CLIENT_SECRET and OAUTH_ISSUER in every worker, container and " +
-				"service. Off unless written.",
-		}},
-		{"public", false, &shape{
-			kind: flagKind, about: "The app cannot keep a secret (it runs in a browser or on a phone): no client secret, PKCE required.",
-		}},
-		{"postLogoutRedirectUris", false, redirectURIs(false, "Where users may return to after signing out.")},
-		{"metadata", false, &shape{
-			kind: objectKind, nullable: true, about: "Shown on the consent page.",
-			fields: []field{
-				{"logoUri", false, webAddress("The app's logo, an https URL.")},
-				{"tosUri", false, webAddress("The app's terms of service, an https URL.")},
-				{"policyUri", false, webAddress("The app's privacy policy, an https URL.")},
-			},
-		}},
-	},
-}
-
 var workerShape = &shape{
 	kind: objectKind, nullable: true, others: warnUnknown, about: "A worker.",
 	fields: []field{
@@ -201,15 +171,4 @@ func passing(about string) *shape { return &shape{about: about} }
 
 func targets(about string, each *shape) *shape {
 	return &shape{kind: mappingKind, nullable: true, each: each, about: about, rule: checkTargetNames, describe: describeTargets}
-}
-
-func redirectURIs(required bool, about string) *shape {
-	return &shape{
-		kind: listKind, nonEmpty: required, nullable: !required, unique: true, about: about,
-		each: &shape{kind: textKind, rule: checkRedirectURI, describe: describeRedirectURI, about: "A redirect URI."},
-	}
-}
-
-func webAddress(about string) *shape {
-	return &shape{kind: textKind, rule: checkWebAddress, describe: describeWebAddress, about: about}
 }

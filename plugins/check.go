@@ -50,7 +50,7 @@ func (t TargetEnv) check(client *Registration) error {
 		case !ValidEnvName(name):
 			return fmt.Errorf("%q cannot be the name of a variable", name)
 		case value.Source == SourceClientID && client == nil,
-			value.Source == SourceClientSecret && (client == nil || client.Public):
+			value.Source == SourceClientSecret && (client == nil || !client.HasSecret()):
 			return fmt.Errorf("variable %s wants the %s of a client that has none", name, value.Source)
 		}
 	}

@@ -25,28 +25,6 @@ func describeToPB(d Description) *pluginpb.DescribeResponse {
 	return &pluginpb.DescribeResponse{Name: d.Name, Version: d.Version, Kinds: d.Kinds}
 }
 
-func registrationToPB(r *Registration) *pluginpb.Registration {
-	if r == nil {
-		return nil
-	}
-	return &pluginpb.Registration{
-		ClientName: r.ClientName, RedirectUris: r.RedirectURIs, Scopes: r.Scopes, Public: r.Public,
-		LogoUri: r.LogoURI, TosUri: r.TOSURI, PolicyUri: r.PolicyURI,
-		PostLogoutRedirectUris: r.PostLogoutRedirectURIs,
-	}
-}
-
-func registrationFromPB(r *pluginpb.Registration) *Registration {
-	if r == nil {
-		return nil
-	}
-	return &Registration{
-		ClientName: r.GetClientName(), RedirectURIs: r.GetRedirectUris(), Scopes: r.GetScopes(), Public: r.GetPublic(),
-		LogoURI: r.GetLogoUri(), TOSURI: r.GetTosUri(), PolicyURI: r.GetPolicyUri(),
-		PostLogoutRedirectURIs: r.GetPostLogoutRedirectUris(),
-	}
-}
-
 var sourceToPB = map[EnvSource]pluginpb.EnvValue_Source{
 	SourceClientID:     pluginpb.EnvValue_CLIENT_ID,
 	SourceClientSecret: pluginpb.EnvValue_CLIENT_SECRET,

@@ -140,10 +140,10 @@ func (i *instance) buildApps(scopes []string, dev bool) error {
 		deployer: manifests.New(manifests.DeployerOptions{
 			Store: i.store, Hooks: hooks, Runtimes: runtimes, Assignments: i.cfg.Plugins.assignments(), LeaveDrift: !i.cfg.Manifests.Repair,
 			Issuer: i.cfg.Issuer, Dev: dev || localhost == LocalhostAllow,
-			Scopes: scopes, SecretMaxAge: time.Duration(i.cfg.Expiry.SecretMaxAge), Replica: replica, Logger: i.log,
+			Scopes: scopes, GrantTypes: i.cfg.grantTypes(), ResourceServers: i.cfg.OAuth2.identifiers(), SecretMaxAge: time.Duration(i.cfg.Expiry.SecretMaxAge), Replica: replica, Logger: i.log,
 		}),
 		store:     i.store,
-		options:   manifests.Options{Dev: dev, Scopes: scopes},
+		options:   manifests.Options{Dev: dev, Scopes: scopes, GrantTypes: i.cfg.grantTypes()},
 		localhost: localhost,
 		log:       i.log,
 	}

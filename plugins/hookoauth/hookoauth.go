@@ -6,8 +6,9 @@
 // what the hook adds is meaning:
 //
 //   - no spec.oauth: no client of this hook's, and nothing injected;
-//   - autoEnv: true: OAUTH_CLIENT_ID, OAUTH_ISSUER and, unless the client is
-//     public, OAUTH_CLIENT_SECRET at every worker, container and service;
+//   - autoEnv: true: OAUTH_CLIENT_ID, OAUTH_ISSUER and, unless the client has
+//     none (public, or private_key_jwt), OAUTH_CLIENT_SECRET at every worker,
+//     container and service;
 //   - autoEnv: false: the same targets with no variables, which takes away what
 //     an earlier version injected;
 //   - a loopback redirect URI outside a development server: a warning.
@@ -89,6 +90,9 @@ type oauth struct {
 		TOSURI    string `json:"tosUri"`
 		PolicyURI string `json:"policyUri"`
 	} `json:"metadata"`
+	plugins.ClientMetadata
+	// JWKS is a mapping in the manifest, and text in a registration.
+	JWKS json.RawMessage `json:"jwks"`
 }
 
 // Evaluate is the hook. The only error is a manifest that is not JSON of the
@@ -119,10 +123,15 @@ func Evaluate(req plugins.EvaluateRequest) (plugins.Answer, error) {
 }
 
 func (o *oauth) registration() *plugins.Registration {
+	metadata := o.ClientMetadata
+	if len(o.JWKS) > 0 && string(o.JWKS) != "null" {
+		metadata.JWKS = string(o.JWKS)
+	}
 	return &plugins.Registration{
 		ClientName: o.ClientName, RedirectURIs: o.RedirectURIs, Scopes: o.Scopes, Public: o.Public,
 		LogoURI: o.Metadata.LogoURI, TOSURI: o.Metadata.TOSURI, PolicyURI: o.Metadata.PolicyURI,
 		PostLogoutRedirectURIs: o.PostLogoutRedirectURIs,
+		ClientMetadata:         metadata,
 	}
 }
 
@@ -134,7 +143,7 @@ func (o *oauth) env() map[string]plugins.EnvValue {
 		EnvClientID: {Source: plugins.SourceClientID},
 		EnvIssuer:   {Source: plugins.SourceIssuer},
 	}
-	if !o.Public {
+	if o.registration().HasSecret() {
 		env[EnvClientSecret] = plugins.EnvValue{Source: plugins.SourceClientSecret}
 	}
 	return env

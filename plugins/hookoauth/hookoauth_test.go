@@ -66,6 +66,36 @@ func TestManifestBecomesRegistration(t *testing.T) {
 	}
 }
 
+// Every field of the metadata is set: a new one that is forgotten on the way, in the hook or on the wire, fails here.
+const metadata = `{"spec":{"oauth":{"clientName":"x","redirectUris":["https://my.app/cb"],"scopes":["openid"],
+"grantTypes":["authorization_code","client_credentials"],"tokenEndpointAuthMethod":"private_key_jwt","tokenEndpointAuthSigningAlg":"ES256",
+"jwks":{"keys":[{"kty":"EC","kid":"1"}]},"jwksUri":"https://my.app/jwks","idTokenSignedResponseAlg":"ES256","userinfoSignedResponseAlg":"RS256",
+"introspectionSignedResponseAlg":"EdDSA","requestObjectSigningAlg":"PS256","requirePushedAuthorizationRequests":true,"dpopBoundAccessTokens":true,
+"subjectType":"pairwise","sectorIdentifierUri":"https://my.app/sector","defaultMaxAge":0,"requireAuthTime":true,"initiateLoginUri":"https://my.app/login",
+"backchannelLogoutUri":"https://my.app/back","backchannelLogoutSessionRequired":true,"frontchannelLogoutUri":"https://my.app/front",
+"frontchannelLogoutSessionRequired":true,"resourceIdentifiers":["https://api.my.app"]}}}`
+
+func TestEveryFieldOfTheMetadataReachesTheRegistration(t *testing.T) {
+	got := evaluate(t, metadata, nil).Client
+	if got.JWKS != `{"keys":[{"kty":"EC","kid":"1"}]}` {
+		t.Errorf("jwks: %s", got.JWKS)
+	}
+	fields := reflect.ValueOf(got.ClientMetadata)
+	for i := range fields.NumField() {
+		if fields.Field(i).IsZero() {
+			t.Errorf("%s is lost", fields.Type().Field(i).Name)
+		}
+	}
+	if got.DefaultMaxAge == nil || *got.DefaultMaxAge != 0 {
+		t.Errorf("defaultMaxAge 0 is %v", got.DefaultMaxAge)
+	}
+	for _, none := range []string{`{"spec":{"oauth":{"jwks":null}}}`, `{"spec":{"oauth":{}}}`} {
+		if got := evaluate(t, none, nil).Client; !reflect.DeepEqual(got.ClientMetadata, plugins.ClientMetadata{}) {
+			t.Errorf("%s: %+v", none, got.ClientMetadata)
+		}
+	}
+}
+
 func TestAutoEnvReachesEveryWorkerContainerAndService(t *testing.T) {
 	const all = " OAUTH_CLIENT_ID=clientId OAUTH_CLIENT_SECRET=clientSecret OAUTH_ISSUER=issuer"
 	for name, c := range map[string]struct {
@@ -76,6 +106,7 @@ func TestAutoEnvReachesEveryWorkerContainerAndService(t *testing.T) {
 		"autoEnv false takes it away":        {strings.Replace(full, `"autoEnv":true`, `"autoEnv":false`, 1), ""},
 		"autoEnv not written":                {strings.Replace(full, `"autoEnv":true,`, ``, 1), ""},
 		"public client has no secret":        {strings.Replace(full, `"autoEnv":true`, `"autoEnv":true,"public":true`, 1), " OAUTH_CLIENT_ID=clientId OAUTH_ISSUER=issuer"},
+		"private_key_jwt has no secret":      {strings.Replace(full, `"autoEnv":true`, `"autoEnv":true,"tokenEndpointAuthMethod":"private_key_jwt"`, 1), " OAUTH_CLIENT_ID=clientId OAUTH_ISSUER=issuer"},
 		"no spec.oauth, nothing is injected": {strings.Replace(full, `"oauth":`, `"other":`, 1), ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -169,12 +200,14 @@ func TestServedAsAPluginItAnswersTheSame(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := hook.Evaluate(t.Context(), plugins.EvaluateRequest{Manifest: json.RawMessage(full)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if want := evaluate(t, full, nil); !reflect.DeepEqual(got, want) {
-		t.Errorf("got  %+v\nwant %+v", got, want)
+	for _, manifest := range []string{full, metadata} {
+		got, err := hook.Evaluate(t.Context(), plugins.EvaluateRequest{Manifest: json.RawMessage(manifest)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := evaluate(t, manifest, nil); !reflect.DeepEqual(got, want) {
+			t.Errorf("got  %+v\nwant %+v", got, want)
+		}
 	}
 	misconfigured, err := host.Hook(plugins.Spec{Name: "oauth-2", Path: path, Args: []string{"serve"}, Config: json.RawMessage(`{"colour":1}`)})
 	if err != nil {

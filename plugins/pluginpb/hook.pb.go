@@ -354,7 +354,7 @@ func (x *Answer) GetDenials() []*Notice {
 }
 
 // Registration is what a hook decides about a client (RFC 7591 names). Ids,
-// secrets and dates are the server's business. Numbers 9 to 31 are kept for
+// secrets and dates are the server's business. Numbers 30 and 31 are kept for
 // more client metadata of RFC 7591.
 type Registration struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
@@ -367,8 +367,42 @@ type Registration struct {
 	TosUri                 string   `protobuf:"bytes,6,opt,name=tos_uri,json=tosUri,proto3" json:"tos_uri,omitempty"`
 	PolicyUri              string   `protobuf:"bytes,7,opt,name=policy_uri,json=policyUri,proto3" json:"policy_uri,omitempty"`
 	PostLogoutRedirectUris []string `protobuf:"bytes,8,rep,name=post_logout_redirect_uris,json=postLogoutRedirectUris,proto3" json:"post_logout_redirect_uris,omitempty"`
-	unknownFields          protoimpl.UnknownFields
-	sizeCache              protoimpl.SizeCache
+	// What follows has its default when it is empty.
+	//
+	// authorization_code and refresh_token by default.
+	GrantTypes []string `protobuf:"bytes,9,rep,name=grant_types,json=grantTypes,proto3" json:"grant_types,omitempty"`
+	// A client with private_key_jwt has no secret.
+	TokenEndpointAuthMethod     string `protobuf:"bytes,10,opt,name=token_endpoint_auth_method,json=tokenEndpointAuthMethod,proto3" json:"token_endpoint_auth_method,omitempty"`
+	TokenEndpointAuthSigningAlg string `protobuf:"bytes,11,opt,name=token_endpoint_auth_signing_alg,json=tokenEndpointAuthSigningAlg,proto3" json:"token_endpoint_auth_signing_alg,omitempty"`
+	// The JWK Set of the client as JSON text, public keys only; or jwks_uri,
+	// where it is fetched from. At most one of them.
+	Jwks                      string `protobuf:"bytes,12,opt,name=jwks,proto3" json:"jwks,omitempty"`
+	JwksUri                   string `protobuf:"bytes,13,opt,name=jwks_uri,json=jwksUri,proto3" json:"jwks_uri,omitempty"`
+	IdTokenSignedResponseAlg  string `protobuf:"bytes,14,opt,name=id_token_signed_response_alg,json=idTokenSignedResponseAlg,proto3" json:"id_token_signed_response_alg,omitempty"`
+	UserinfoSignedResponseAlg string `protobuf:"bytes,15,opt,name=userinfo_signed_response_alg,json=userinfoSignedResponseAlg,proto3" json:"userinfo_signed_response_alg,omitempty"`
+	// RFC 9701.
+	IntrospectionSignedResponseAlg string `protobuf:"bytes,16,opt,name=introspection_signed_response_alg,json=introspectionSignedResponseAlg,proto3" json:"introspection_signed_response_alg,omitempty"`
+	RequestObjectSigningAlg        string `protobuf:"bytes,17,opt,name=request_object_signing_alg,json=requestObjectSigningAlg,proto3" json:"request_object_signing_alg,omitempty"`
+	// RFC 9126 section 6.
+	RequirePushedAuthorizationRequests bool `protobuf:"varint,18,opt,name=require_pushed_authorization_requests,json=requirePushedAuthorizationRequests,proto3" json:"require_pushed_authorization_requests,omitempty"`
+	// RFC 9449 section 5.2.
+	DpopBoundAccessTokens bool `protobuf:"varint,19,opt,name=dpop_bound_access_tokens,json=dpopBoundAccessTokens,proto3" json:"dpop_bound_access_tokens,omitempty"`
+	// public or pairwise (OpenID Connect Core 1.0 section 8).
+	SubjectType         string `protobuf:"bytes,20,opt,name=subject_type,json=subjectType,proto3" json:"subject_type,omitempty"`
+	SectorIdentifierUri string `protobuf:"bytes,21,opt,name=sector_identifier_uri,json=sectorIdentifierUri,proto3" json:"sector_identifier_uri,omitempty"`
+	// In seconds; 0 is not the same as absent.
+	DefaultMaxAge                     *int64 `protobuf:"varint,22,opt,name=default_max_age,json=defaultMaxAge,proto3,oneof" json:"default_max_age,omitempty"`
+	RequireAuthTime                   bool   `protobuf:"varint,23,opt,name=require_auth_time,json=requireAuthTime,proto3" json:"require_auth_time,omitempty"`
+	InitiateLoginUri                  string `protobuf:"bytes,24,opt,name=initiate_login_uri,json=initiateLoginUri,proto3" json:"initiate_login_uri,omitempty"`
+	BackchannelLogoutUri              string `protobuf:"bytes,25,opt,name=backchannel_logout_uri,json=backchannelLogoutUri,proto3" json:"backchannel_logout_uri,omitempty"`
+	BackchannelLogoutSessionRequired  bool   `protobuf:"varint,26,opt,name=backchannel_logout_session_required,json=backchannelLogoutSessionRequired,proto3" json:"backchannel_logout_session_required,omitempty"`
+	FrontchannelLogoutUri             string `protobuf:"bytes,27,opt,name=frontchannel_logout_uri,json=frontchannelLogoutUri,proto3" json:"frontchannel_logout_uri,omitempty"`
+	FrontchannelLogoutSessionRequired bool   `protobuf:"varint,28,opt,name=frontchannel_logout_session_required,json=frontchannelLogoutSessionRequired,proto3" json:"frontchannel_logout_session_required,omitempty"`
+	// Resource servers (RFC 8707) that the client speaks for: it may introspect
+	// their tokens.
+	ResourceIdentifiers []string `protobuf:"bytes,29,rep,name=resource_identifiers,json=resourceIdentifiers,proto3" json:"resource_identifiers,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *Registration) Reset() {
@@ -453,6 +487,153 @@ func (x *Registration) GetPolicyUri() string {
 func (x *Registration) GetPostLogoutRedirectUris() []string {
 	if x != nil {
 		return x.PostLogoutRedirectUris
+	}
+	return nil
+}
+
+func (x *Registration) GetGrantTypes() []string {
+	if x != nil {
+		return x.GrantTypes
+	}
+	return nil
+}
+
+func (x *Registration) GetTokenEndpointAuthMethod() string {
+	if x != nil {
+		return x.TokenEndpointAuthMethod
+	}
+	return ""
+}
+
+func (x *Registration) GetTokenEndpointAuthSigningAlg() string {
+	if x != nil {
+		return x.TokenEndpointAuthSigningAlg
+	}
+	return ""
+}
+
+func (x *Registration) GetJwks() string {
+	if x != nil {
+		return x.Jwks
+	}
+	return ""
+}
+
+func (x *Registration) GetJwksUri() string {
+	if x != nil {
+		return x.JwksUri
+	}
+	return ""
+}
+
+func (x *Registration) GetIdTokenSignedResponseAlg() string {
+	if x != nil {
+		return x.IdTokenSignedResponseAlg
+	}
+	return ""
+}
+
+func (x *Registration) GetUserinfoSignedResponseAlg() string {
+	if x != nil {
+		return x.UserinfoSignedResponseAlg
+	}
+	return ""
+}
+
+func (x *Registration) GetIntrospectionSignedResponseAlg() string {
+	if x != nil {
+		return x.IntrospectionSignedResponseAlg
+	}
+	return ""
+}
+
+func (x *Registration) GetRequestObjectSigningAlg() string {
+	if x != nil {
+		return x.RequestObjectSigningAlg
+	}
+	return ""
+}
+
+func (x *Registration) GetRequirePushedAuthorizationRequests() bool {
+	if x != nil {
+		return x.RequirePushedAuthorizationRequests
+	}
+	return false
+}
+
+func (x *Registration) GetDpopBoundAccessTokens() bool {
+	if x != nil {
+		return x.DpopBoundAccessTokens
+	}
+	return false
+}
+
+func (x *Registration) GetSubjectType() string {
+	if x != nil {
+		return x.SubjectType
+	}
+	return ""
+}
+
+func (x *Registration) GetSectorIdentifierUri() string {
+	if x != nil {
+		return x.SectorIdentifierUri
+	}
+	return ""
+}
+
+func (x *Registration) GetDefaultMaxAge() int64 {
+	if x != nil && x.DefaultMaxAge != nil {
+		return *x.DefaultMaxAge
+	}
+	return 0
+}
+
+func (x *Registration) GetRequireAuthTime() bool {
+	if x != nil {
+		return x.RequireAuthTime
+	}
+	return false
+}
+
+func (x *Registration) GetInitiateLoginUri() string {
+	if x != nil {
+		return x.InitiateLoginUri
+	}
+	return ""
+}
+
+func (x *Registration) GetBackchannelLogoutUri() string {
+	if x != nil {
+		return x.BackchannelLogoutUri
+	}
+	return ""
+}
+
+func (x *Registration) GetBackchannelLogoutSessionRequired() bool {
+	if x != nil {
+		return x.BackchannelLogoutSessionRequired
+	}
+	return false
+}
+
+func (x *Registration) GetFrontchannelLogoutUri() string {
+	if x != nil {
+		return x.FrontchannelLogoutUri
+	}
+	return ""
+}
+
+func (x *Registration) GetFrontchannelLogoutSessionRequired() bool {
+	if x != nil {
+		return x.FrontchannelLogoutSessionRequired
+	}
+	return false
+}
+
+func (x *Registration) GetResourceIdentifiers() []string {
+	if x != nil {
+		return x.ResourceIdentifiers
 	}
 	return nil
 }
@@ -618,7 +799,7 @@ const file_warifu_plugin_v1_hook_proto_rawDesc = "" +
 	"\x06client\x18\x01 \x01(\v2\x1e.warifu.plugin.v1.RegistrationR\x06client\x125\n" +
 	"\atargets\x18\x02 \x03(\v2\x1b.warifu.plugin.v1.TargetEnvR\atargets\x124\n" +
 	"\bwarnings\x18\x03 \x03(\v2\x18.warifu.plugin.v1.NoticeR\bwarnings\x122\n" +
-	"\adenials\x18\x04 \x03(\v2\x18.warifu.plugin.v1.NoticeR\adenials\"\x92\x02\n" +
+	"\adenials\x18\x04 \x03(\v2\x18.warifu.plugin.v1.NoticeR\adenials\"\xad\v\n" +
 	"\fRegistration\x12\x1f\n" +
 	"\vclient_name\x18\x01 \x01(\tR\n" +
 	"clientName\x12#\n" +
@@ -629,7 +810,31 @@ const file_warifu_plugin_v1_hook_proto_rawDesc = "" +
 	"\atos_uri\x18\x06 \x01(\tR\x06tosUri\x12\x1d\n" +
 	"\n" +
 	"policy_uri\x18\a \x01(\tR\tpolicyUri\x129\n" +
-	"\x19post_logout_redirect_uris\x18\b \x03(\tR\x16postLogoutRedirectUris\"\xc9\x01\n" +
+	"\x19post_logout_redirect_uris\x18\b \x03(\tR\x16postLogoutRedirectUris\x12\x1f\n" +
+	"\vgrant_types\x18\t \x03(\tR\n" +
+	"grantTypes\x12;\n" +
+	"\x1atoken_endpoint_auth_method\x18\n" +
+	" \x01(\tR\x17tokenEndpointAuthMethod\x12D\n" +
+	"\x1ftoken_endpoint_auth_signing_alg\x18\v \x01(\tR\x1btokenEndpointAuthSigningAlg\x12\x12\n" +
+	"\x04jwks\x18\f \x01(\tR\x04jwks\x12\x19\n" +
+	"\bjwks_uri\x18\r \x01(\tR\ajwksUri\x12>\n" +
+	"\x1cid_token_signed_response_alg\x18\x0e \x01(\tR\x18idTokenSignedResponseAlg\x12?\n" +
+	"\x1cuserinfo_signed_response_alg\x18\x0f \x01(\tR\x19userinfoSignedResponseAlg\x12I\n" +
+	"!introspection_signed_response_alg\x18\x10 \x01(\tR\x1eintrospectionSignedResponseAlg\x12;\n" +
+	"\x1arequest_object_signing_alg\x18\x11 \x01(\tR\x17requestObjectSigningAlg\x12Q\n" +
+	"%require_pushed_authorization_requests\x18\x12 \x01(\bR\"requirePushedAuthorizationRequests\x127\n" +
+	"\x18dpop_bound_access_tokens\x18\x13 \x01(\bR\x15dpopBoundAccessTokens\x12!\n" +
+	"\fsubject_type\x18\x14 \x01(\tR\vsubjectType\x122\n" +
+	"\x15sector_identifier_uri\x18\x15 \x01(\tR\x13sectorIdentifierUri\x12+\n" +
+	"\x0fdefault_max_age\x18\x16 \x01(\x03H\x00R\rdefaultMaxAge\x88\x01\x01\x12*\n" +
+	"\x11require_auth_time\x18\x17 \x01(\bR\x0frequireAuthTime\x12,\n" +
+	"\x12initiate_login_uri\x18\x18 \x01(\tR\x10initiateLoginUri\x124\n" +
+	"\x16backchannel_logout_uri\x18\x19 \x01(\tR\x14backchannelLogoutUri\x12M\n" +
+	"#backchannel_logout_session_required\x18\x1a \x01(\bR backchannelLogoutSessionRequired\x126\n" +
+	"\x17frontchannel_logout_uri\x18\x1b \x01(\tR\x15frontchannelLogoutUri\x12O\n" +
+	"$frontchannel_logout_session_required\x18\x1c \x01(\bR!frontchannelLogoutSessionRequired\x121\n" +
+	"\x14resource_identifiers\x18\x1d \x03(\tR\x13resourceIdentifiersB\x12\n" +
+	"\x10_default_max_age\"\xc9\x01\n" +
 	"\tTargetEnv\x120\n" +
 	"\x06target\x18\x01 \x01(\v2\x18.warifu.plugin.v1.TargetR\x06target\x126\n" +
 	"\x03env\x18\x02 \x03(\v2$.warifu.plugin.v1.TargetEnv.EnvEntryR\x03env\x1aR\n" +
@@ -713,6 +918,7 @@ func file_warifu_plugin_v1_hook_proto_init() {
 		return
 	}
 	file_warifu_plugin_v1_common_proto_init()
+	file_warifu_plugin_v1_hook_proto_msgTypes[5].OneofWrappers = []any{}
 	file_warifu_plugin_v1_hook_proto_msgTypes[7].OneofWrappers = []any{
 		(*EnvValue_Literal)(nil),
 		(*EnvValue_Source_)(nil),

@@ -33,6 +33,9 @@ var sampleManifests = []json.RawMessage{
 	json.RawMessage(`{"apiVersion":"takos.dev/v1alpha1","kind":"App","metadata":{"name":"kit-public"},"spec":{"version":"0.1.0",
 		"oauth":{"clientName":"Kit Public","redirectUris":["https://kit.example.com/callback"],"scopes":["openid"],"autoEnv":true,"public":true},
 		"workers":{"web":{},"zeta":{},"alpha":{}}}}`),
+	json.RawMessage(`{"apiVersion":"takos.dev/v1alpha1","kind":"App","metadata":{"name":"kit-keys"},"spec":{"version":"0.1.0",
+		"oauth":{"clientName":"Kit Keys","scopes":["files:read"],"autoEnv":true,"grantTypes":["client_credentials"],
+		"tokenEndpointAuthMethod":"private_key_jwt","jwksUri":"https://kit.example.com/jwks.json","defaultMaxAge":0},"workers":{"web":{}}}}`),
 	json.RawMessage(`{"apiVersion":"takos.dev/v1alpha1","kind":"App","metadata":{"name":"kit-plain"},"spec":{"version":"0.1.0","workers":{"web":{}}}}`),
 }
 

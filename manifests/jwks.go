@@ -1,0 +1,211 @@
+package manifests
+
+import (
+	"crypto"
+	"crypto/rsa"
+	"encoding/base64"
+	"encoding/json"
+	"slices"
+	"strings"
+
+	"github.com/go-jose/go-jose/v4"
+	"gopkg.in/yaml.v3"
+)
+
+const (
+	// maxKeys bounds a JWK Set: an app has a key, its successor, and perhaps one of each kind.
+	maxKeys = 16
+	// minRSA and maxRSA are in bits: below, a key can be broken (RFC 7518 section 3.3); above, verifying costs too much.
+	minRSA, maxRSA = 2048, 8192
+	maxKeyID       = 256
+)
+
+// privateMembers are of private and symmetric keys (RFC 7518 section 6). Whoever reads a manifest would have the key.
+var privateMembers = []string{"d", "p", "q", "dp", "dq", "qi", "oth", "k"}
+
+// keyMembers are those that a public key of a type must have, and its curve.
+var keyMembers = map[string]struct {
+	members []string
+	curve   string
+}{
+	"RSA": {members: []string{"n", "e"}},
+	"EC":  {members: []string{"crv", "x", "y"}, curve: "P-256"},
+	"OKP": {members: []string{"crv", "x"}, curve: "Ed25519"},
+}
+
+// keyType is the type of key that an algorithm takes.
+func keyType(alg string) string {
+	switch alg {
+	case "RS256", "PS256":
+		return "RSA"
+	case "ES256":
+		return "EC"
+	}
+	return "OKP"
+}
+
+// checkJWK holds one key against RFC 7517 and 7518, and against what this server verifies. No fault repeats a part of a key.
+func checkJWK(c *checker, v *value, path string) {
+	before := c.errors
+	for _, m := range v.fields {
+		if slices.Contains(privateMembers, m.key) {
+			c.errorf(m.position, join(path, m.key), "private-key", "",
+				"is part of a secret key, which must not leave the app: register the public key only, and replace this one, since it was written down")
+			return
+		}
+	}
+	kty := c.keyText(v, path, "kty", true)
+	shape, known := keyMembers[kty]
+	switch {
+	case kty == "oct":
+		c.errorf(v.field("kty").position, join(path, "kty"), "private-key", "", "is oct, a shared secret: use a key pair (RSA, EC or OKP)")
+	case kty != "" && !known:
+		types := []string{"EC", "OKP", "RSA"}
+		c.errorf(v.field("kty").position, join(path, "kty"), "key-type", c.nearest(kty, types), "must be one of %s", strings.Join(types, ", "))
+	}
+	if !known {
+		return
+	}
+	for _, member := range shape.members {
+		text := c.keyText(v, path, member, true)
+		if member == "crv" && text != "" && text != shape.curve {
+			c.errorf(v.field("crv").position, join(path, "crv"), "key-type", shape.curve, "must be %s for a key of the type %s", shape.curve, kty)
+		}
+	}
+	c.checkKeyUse(v, path, kty)
+	if c.errors > before {
+		return
+	}
+	key, err := publicKey(v)
+	if err != nil {
+		c.errorf(v.position, path, "key", "", "is not a public key of the type %s", kty)
+		return
+	}
+	if public, ok := key.Key.(*rsa.PublicKey); ok && (public.N.BitLen() < minRSA || public.N.BitLen() > maxRSA) {
+		c.errorf(v.position, path, "key-size", "", "has %d bits; an RSA key must have %d to %d", public.N.BitLen(), minRSA, maxRSA)
+	}
+}
+
+// keyText is a member of a key that must be text.
+func (c *checker) keyText(key *value, path, name string, required bool) string {
+	v := key.field(name)
+	switch {
+	case v == nil && required:
+		c.errorf(key.position, join(path, name), "required", "", "is required")
+	case v == nil:
+	case !isText(v):
+		c.errorf(v.position, join(path, name), "wrong-type", "", "must be text: put it in quotes")
+	case v.text == "":
+		c.errorf(v.position, join(path, name), "required", "", "is empty")
+	default:
+		return v.text
+	}
+	return ""
+}
+
+// checkKeyUse checks what a key says that it is for (RFC 7517 sections 4.2, 4.4 and 4.5).
+func (c *checker) checkKeyUse(v *value, path, kty string) {
+	if len(c.keyText(v, path, "kid", false)) > maxKeyID {
+		c.errorf(v.field("kid").position, join(path, "kid"), "key", "", "is longer than %d bytes", maxKeyID)
+	}
+	switch use := c.keyText(v, path, "use", false); use {
+	case "enc":
+		return // not for us
+	case "", "sig":
+	default:
+		c.errorf(v.field("use").position, join(path, "use"), "wrong-value", c.nearest(use, []string{"sig", "enc"}), "must be sig or enc")
+	}
+	alg := c.keyText(v, path, "alg", false)
+	if alg != "" && (!slices.Contains(clientAlgs, alg) || keyType(alg) != kty) {
+		c.errorf(v.field("alg").position, join(path, "alg"), "wrong-value", "",
+			"must be an algorithm of a key of the type %s that this server verifies: %s", kty, strings.Join(algsOf(kty), ", "))
+	}
+}
+
+func algsOf(kty string) []string {
+	return slices.DeleteFunc(slices.Clone(clientAlgs), func(alg string) bool { return keyType(alg) != kty })
+}
+
+func publicKey(v *value) (*jose.JSONWebKey, error) {
+	data, err := json.Marshal(v.json())
+	if err != nil {
+		return nil, err
+	}
+	key := new(jose.JSONWebKey)
+	if err := key.UnmarshalJSON(data); err != nil {
+		return nil, err
+	}
+	return key, nil
+}
+
+// checkJWKS holds the keys of a set against each other.
+func checkJWKS(c *checker, v *value, path string) {
+	keys := v.field("keys")
+	if keys == nil {
+		return
+	}
+	path = join(path, "keys")
+	if len(keys.items) > maxKeys {
+		c.errorf(keys.position, path, "key", "", "holds %d keys, and a client may have %d", len(keys.items), maxKeys)
+	}
+	seen := make(map[string]bool)
+	for i, key := range keys.items {
+		kid := key.field("kid")
+		if kid == nil || !isText(kid) {
+			continue
+		}
+		if seen[kid.text] {
+			c.errorf(kid.position, join(itemPath(path, i), "kid"), "duplicate", "", "is the kid of another key as well: nobody could tell which of them signed")
+		}
+		seen[kid.text] = true
+	}
+}
+
+// canSign says whether a set has a key for signatures of an algorithm, or for any when it is empty. A key that was refused
+// counts: what is wrong with it has been said.
+func canSign(set *value, alg string) bool {
+	keys := set.field("keys")
+	if keys == nil || len(keys.items) == 0 {
+		return true
+	}
+	return slices.ContainsFunc(keys.items, func(key *value) bool {
+		if key.kind != yaml.MappingNode {
+			return true
+		}
+		textOf := func(name string) string {
+			if v := key.field(name); v != nil {
+				return v.text
+			}
+			return ""
+		}
+		if textOf("use") == "enc" {
+			return false
+		}
+		only, kty := textOf("alg"), textOf("kty")
+		return alg == "" || kty == keyType(alg) && (only == "" || only == alg) || keyMembers[kty].members == nil
+	})
+}
+
+// keyNames are the keys of a JWK Set in JSON by what people call them: the kid, or else the thumbprint (RFC 7638). With each
+// comes its JSON.
+func keyNames(jwks string) map[string]string {
+	var set struct {
+		Keys []json.RawMessage `json:"keys"`
+	}
+	if jwks == "" || json.Unmarshal([]byte(jwks), &set) != nil {
+		return nil
+	}
+	names := make(map[string]string, len(set.Keys))
+	for _, raw := range set.Keys {
+		var key jose.JSONWebKey
+		if key.UnmarshalJSON(raw) != nil {
+			continue
+		}
+		name := key.KeyID
+		if sum, err := key.Thumbprint(crypto.SHA256); err == nil && name == "" {
+			name = base64.RawURLEncoding.EncodeToString(sum)
+		}
+		names[name] = string(raw)
+	}
+	return names
+}

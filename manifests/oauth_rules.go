@@ -1,0 +1,326 @@
+package manifests
+
+import (
+	"errors"
+	"net/url"
+	"slices"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/warifu/warifu/storage"
+)
+
+// Grant types by their registered names (RFC 7591 section 2).
+const (
+	grantAuthorizationCode = "authorization_code"
+	grantRefreshToken      = "refresh_token"
+	grantClientCredentials = "client_credentials"
+	grantDeviceCode        = grantURN + "device_code"
+	grantTokenExchange     = grantURN + "token-exchange"
+
+	grantURN = "urn:ietf:params:oauth:grant-type:"
+)
+
+var grantTypes = []string{grantAuthorizationCode, grantRefreshToken, grantClientCredentials, grantDeviceCode, grantTokenExchange}
+
+// Ways to authenticate at the token endpoint (RFC 7591 section 2, OpenID Connect Core 1.0 section 9).
+const (
+	authBasic         = "client_secret_basic"
+	authPost          = "client_secret_post"
+	authPrivateKeyJWT = "private_key_jwt"
+	authNone          = "none"
+)
+
+var authMethods = []string{authBasic, authPost, authPrivateKeyJWT, authNone}
+
+// Algorithms with which this server signs, and those of signatures of clients that it verifies.
+var (
+	serverAlgs = []string{"RS256", "ES256", "EdDSA"}
+	clientAlgs = []string{"RS256", "PS256", "ES256", "EdDSA"}
+)
+
+func checkGrantType(c *checker, v *value, path string) {
+	on := c.opts.GrantTypes
+	if len(on) == 0 {
+		on = grantTypes
+	}
+	switch {
+	case slices.Contains(on, v.text):
+	case v.text == "":
+		c.errorf(v.position, path, "required", "", "is empty")
+	case slices.Contains(grantTypes, v.text):
+		c.errorf(v.position, path, "grant-type", "", "is %s, which this server has not switched on (oauth2.grantTypes of its configuration)", v.text)
+	default:
+		c.errorf(v.position, path, "grant-type", c.nearestGrantType(v.text, on), "is %s, which is not a grant type of this server", quote(v.text))
+	}
+}
+
+// nearestGrantType also takes the last part of a URN for the whole, as people say it.
+func (c *checker) nearestGrantType(word string, on []string) string {
+	short := make([]string, len(on))
+	for i, name := range on {
+		short[i] = strings.TrimPrefix(name, grantURN)
+	}
+	i := slices.Index(short, word)
+	if i < 0 {
+		i = slices.Index(short, c.nearest(strings.TrimPrefix(word, grantURN), short))
+	}
+	if i < 0 {
+		return ""
+	}
+	return on[i]
+}
+
+// checkAppAddress allows what may be a redirect URI, and has a port of its own: this server, or the user's browser, is going to
+// ask for exactly this address.
+func checkAppAddress(c *checker, v *value, path string) {
+	var refused *storage.RedirectURIError
+	err := storage.CheckRedirectURI(v.text)
+	switch {
+	case errors.As(err, &refused):
+		suggestion := mendRedirectURI(v.text, refused.Rule)
+		if strings.Contains(suggestion, "*") {
+			suggestion = ""
+		}
+		c.errorf(v.position, path, "url", suggestion, "%s", refused.Reason)
+	case strings.Contains(v.text, "*"):
+		c.errorf(v.position, path, "url", "", "must name a port: only a redirect URI may leave it open")
+	}
+}
+
+// checkResourceIdentifier is RFC 8707 section 2.
+func checkResourceIdentifier(c *checker, v *value, path string) {
+	const wanted = "must be an absolute URI without a fragment, as in https://api.example.com"
+	u, err := url.Parse(v.text)
+	switch {
+	case v.text == "":
+		c.errorf(v.position, path, "required", "", "is empty")
+	case err != nil || len(v.text) > maxWebAddress || !isPlainASCII(v.text),
+		u.Scheme == "", u.Opaque == "" && u.Host == "", (u.Scheme == "https" || u.Scheme == "http") && u.Hostname() == "":
+		c.errorf(v.position, path, "resource-identifier", "", wanted)
+	case strings.Contains(v.text, "#"):
+		before, _, _ := strings.Cut(v.text, "#")
+		c.errorf(v.position, path, "resource-identifier", before, wanted)
+	case u.User != nil:
+		c.errorf(v.position, path, "resource-identifier", "", "must not hold a user name or password")
+	}
+}
+
+// client is spec.oauth while its parts are held against each other. What has the wrong type was reported before and counts
+// as not written here.
+type client struct {
+	*checker
+	*value
+	path string
+}
+
+func (c *checker) checkOAuth(oauth *value, path string) {
+	if oauth == nil || oauth.kind != yaml.MappingNode {
+		return
+	}
+	o := client{c, oauth, path}
+	o.checkGrants()
+	o.checkAuthentication()
+	o.checkKeys()
+	o.checkSubjects()
+	o.checkLogout()
+	o.checkResources()
+}
+
+// fault is an error about a key, at its value.
+func (o client) fault(key, code, format string, args ...any) {
+	at := o.position
+	if v := o.field(key); v != nil {
+		at = v.position
+	}
+	o.errorf(at, join(o.path, key), code, "", format, args...)
+}
+
+// unused is a warning about a key that nothing follows from.
+func (o client) unused(key, format string, args ...any) {
+	o.warnf(o.field(key).position, join(o.path, key), "unused", "", format, args...)
+}
+
+func (o client) has(key string) bool {
+	v := o.field(key)
+	return v != nil && !v.isNull()
+}
+
+func (o client) text(key string) string {
+	if v := o.field(key); v != nil && isText(v) {
+		return v.text
+	}
+	return ""
+}
+
+func (o client) flag(key string) bool {
+	v := o.field(key)
+	return v != nil && v.data == true
+}
+
+func (o client) texts(key string) []string {
+	v := o.field(key)
+	if v == nil {
+		return nil
+	}
+	var out []string
+	for _, item := range v.items {
+		if isText(item) {
+			out = append(out, item.text)
+		}
+	}
+	return out
+}
+
+// grants are the grant types that are written and that there are.
+func (o client) grants() []string {
+	return slices.DeleteFunc(o.texts("grantTypes"), func(name string) bool { return !slices.Contains(grantTypes, name) })
+}
+
+// signsIn says whether users sign in to the client with a browser.
+func (o client) signsIn() bool {
+	types := o.grants()
+	return len(types) == 0 || slices.Contains(types, grantAuthorizationCode)
+}
+
+func (o client) checkGrants() {
+	types := o.grants()
+	switch signsIn := o.signsIn(); {
+	case signsIn && o.field("redirectUris") == nil:
+		o.fault("redirectUris", "required", "is required")
+	case !signsIn && len(o.texts("redirectUris")) > 0:
+		o.unused("redirectUris", "is of no use: grantTypes has no authorization_code")
+	}
+	if slices.Contains(types, grantRefreshToken) && !o.signsIn() && !slices.Contains(types, grantDeviceCode) {
+		o.unused("grantTypes", "has refresh_token, and none of the grants that give one (authorization_code and the device grant)")
+	}
+	if !o.flag("public") {
+		return
+	}
+	for _, name := range types {
+		if name == grantClientCredentials || name == grantTokenExchange {
+			o.fault("grantTypes", "public-client", "has %s, which is for clients that authenticate: a public one cannot", name)
+		}
+	}
+}
+
+func (o client) checkAuthentication() {
+	method, public := o.text("tokenEndpointAuthMethod"), o.flag("public")
+	switch {
+	case method == authNone && !public:
+		o.fault("tokenEndpointAuthMethod", "auth-method", "is none, which is for public clients: add public: true, or leave it out to use the secret")
+	case public && method != authNone && slices.Contains(authMethods, method):
+		o.fault("tokenEndpointAuthMethod", "auth-method", "is %s, and a public client has nothing to authenticate with: take out one of the two", method)
+	}
+	if o.has("tokenEndpointAuthSigningAlg") && method != authPrivateKeyJWT && (method == "" || slices.Contains(authMethods, method)) {
+		o.fault("tokenEndpointAuthSigningAlg", "auth-method", "is for tokenEndpointAuthMethod: private_key_jwt")
+	}
+}
+
+// checkKeys holds what the client signs against the keys that it names.
+func (o client) checkKeys() {
+	jwks, uri := o.has("jwks"), o.has("jwksUri")
+	if jwks && uri {
+		o.fault("jwksUri", "pair", "and jwks exclude each other (RFC 7591 section 2)")
+	}
+	authenticates := o.text("tokenEndpointAuthMethod") == authPrivateKeyJWT
+	request := o.text("requestObjectSigningAlg")
+	switch {
+	case !jwks && !uri && authenticates:
+		o.fault("tokenEndpointAuthMethod", "keys", "is private_key_jwt, which needs jwks or jwksUri: the public keys of the client")
+	case !jwks && !uri && slices.Contains(clientAlgs, request):
+		o.fault("requestObjectSigningAlg", "keys", "needs jwks or jwksUri: the public keys of the client")
+	}
+	if !jwks || uri {
+		return
+	}
+	set := o.field("jwks")
+	for _, signed := range [...]struct {
+		key  string
+		used bool
+	}{{"tokenEndpointAuthSigningAlg", authenticates}, {"requestObjectSigningAlg", true}} {
+		if alg := o.text(signed.key); signed.used && slices.Contains(clientAlgs, alg) && !canSign(set, alg) {
+			o.fault(signed.key, "keys", "is %s, and no key of jwks can sign so", alg)
+		}
+	}
+	if authenticates && !canSign(set, "") {
+		o.fault("jwks", "keys", "has no key that signs: they are all for encryption")
+	}
+}
+
+func (o client) checkSubjects() {
+	if o.text("subjectType") != "pairwise" {
+		if subject := o.text("subjectType"); o.has("sectorIdentifierUri") && (subject == "" || subject == "public") {
+			o.unused("sectorIdentifierUri", "is of no use without subjectType: pairwise")
+		}
+		return
+	}
+	if o.has("sectorIdentifierUri") {
+		return
+	}
+	hosts := hostsOf(o.texts("redirectUris"))
+	switch {
+	case len(hosts) > 1:
+		o.fault("subjectType", "sector", "is pairwise, and redirectUris are on several hosts (%s): add sectorIdentifierUri "+
+			"(OpenID Connect Core 1.0 section 8.1)", strings.Join(hosts, ", "))
+	case len(hosts) == 0 && !o.signsIn():
+		o.fault("subjectType", "sector", "is pairwise, and there is no redirect URI whose host would be the sector: add sectorIdentifierUri")
+	}
+}
+
+func (o client) checkLogout() {
+	for _, channel := range [...]string{"backchannel", "frontchannel"} {
+		if o.flag(channel+"LogoutSessionRequired") && !o.has(channel+"LogoutUri") {
+			o.fault(channel+"LogoutSessionRequired", "pair", "needs %sLogoutUri", channel)
+		}
+	}
+	uri := o.text("frontchannelLogoutUri")
+	if uri == "" || storage.CheckRedirectURI(uri) != nil {
+		return
+	}
+	if !slices.ContainsFunc(o.texts("redirectUris"), func(redirect string) bool { return sameOrigin(redirect, uri) }) {
+		o.fault("frontchannelLogoutUri", "front-channel", "must have scheme, host and port of a redirect URI "+
+			"(OpenID Connect Front-Channel Logout 1.0 section 2)")
+	}
+}
+
+func (o client) checkResources() {
+	if o.flag("public") && len(o.texts("resourceIdentifiers")) > 0 {
+		o.fault("resourceIdentifiers", "public-client", "is for clients that authenticate: a public one cannot introspect tokens")
+	}
+}
+
+// hostsOf are the hosts of redirect URIs, each once.
+func hostsOf(uris []string) []string {
+	var hosts []string
+	for _, uri := range uris {
+		if _, host, _, ok := origin(uri); ok && !slices.Contains(hosts, host) {
+			hosts = append(hosts, host)
+		}
+	}
+	return hosts
+}
+
+// sameOrigin compares scheme, host and port; the port of a redirect URI may be left open.
+func sameOrigin(redirect, uri string) bool {
+	scheme, host, port, ok := origin(redirect)
+	otherScheme, otherHost, otherPort, otherOK := origin(uri)
+	return ok && otherOK && scheme == otherScheme && host == otherHost && (port == otherPort || port == "*")
+}
+
+// origin takes a URI apart that may be a redirect URI: net/url does not read a port that is left open.
+func origin(uri string) (scheme, host, port string, ok bool) {
+	if storage.CheckRedirectURI(uri) != nil {
+		return "", "", "", false
+	}
+	scheme, rest, _ := strings.Cut(uri, "://")
+	if i := strings.IndexAny(rest, "/?"); i >= 0 {
+		rest = rest[:i]
+	}
+	host, port = rest, map[string]string{"http": "80", "https": "443"}[scheme]
+	if i := strings.LastIndexByte(rest, ':'); i > strings.LastIndexByte(rest, ']') {
+		host, port = rest[:i], rest[i+1:]
+	}
+	return scheme, strings.ToLower(host), port, true
+}

@@ -1,0 +1,222 @@
+package manifests
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+
+	"github.com/warifu/warifu/plugins"
+)
+
+// canonicalKeys makes the JWK Set that is stored the one that was checked, in one spelling: a hook may have written it in any.
+func canonicalKeys(r *plugins.Registration) {
+	if r == nil || r.JWKS == "" {
+		return
+	}
+	if set, err := decodeObject([]byte(r.JWKS)); err == nil {
+		canonical, _ := json.Marshal(set) // it came from JSON
+		r.JWKS = string(canonical)
+	}
+}
+
+func sameMetadata(was, want *plugins.ClientMetadata) bool {
+	a, _ := json.Marshal(was) // strings, numbers and flags always encode
+	b, _ := json.Marshal(want)
+	return bytes.Equal(a, b)
+}
+
+// metadata compares what RFC 7591 and its kin add to a registration.
+func (c *comparison) metadata(was, want *plugins.ClientMetadata) {
+	c.list("grantTypes", effectiveGrantTypes(was), effectiveGrantTypes(want))
+	for _, f := range [...]struct{ name, was, want string }{
+		{"tokenEndpointAuthMethod", was.TokenEndpointAuthMethod, want.TokenEndpointAuthMethod},
+		{"tokenEndpointAuthSigningAlg", was.TokenEndpointAuthSigningAlg, want.TokenEndpointAuthSigningAlg},
+		{"jwksUri", was.JWKSURI, want.JWKSURI},
+		{"idTokenSignedResponseAlg", was.IDTokenSignedResponseAlg, want.IDTokenSignedResponseAlg},
+		{"userinfoSignedResponseAlg", was.UserinfoSignedResponseAlg, want.UserinfoSignedResponseAlg},
+		{"introspectionSignedResponseAlg", was.IntrospectionSignedResponseAlg, want.IntrospectionSignedResponseAlg},
+		{"requestObjectSigningAlg", was.RequestObjectSigningAlg, want.RequestObjectSigningAlg},
+		{"subjectType", was.SubjectType, want.SubjectType},
+		{"sectorIdentifierUri", was.SectorIdentifierURI, want.SectorIdentifierURI},
+		{"initiateLoginUri", was.InitiateLoginURI, want.InitiateLoginURI},
+		{"backchannelLogoutUri", was.BackchannelLogoutURI, want.BackchannelLogoutURI},
+		{"frontchannelLogoutUri", was.FrontchannelLogoutURI, want.FrontchannelLogoutURI},
+	} {
+		if f.was != f.want {
+			c.change(Change{Kind: UpdateField, Field: f.name, Old: f.was, New: f.want}, "%s: %q -> %q", f.name, f.was, f.want)
+		}
+	}
+	for _, f := range [...]struct {
+		name      string
+		was, want string
+	}{
+		{"requirePushedAuthorizationRequests", onOff(was.RequirePushedAuthorizationRequests), onOff(want.RequirePushedAuthorizationRequests)},
+		{"dpopBoundAccessTokens", onOff(was.DPoPBoundAccessTokens), onOff(want.DPoPBoundAccessTokens)},
+		{"defaultMaxAge", seconds(was.DefaultMaxAge), seconds(want.DefaultMaxAge)},
+		{"requireAuthTime", onOff(was.RequireAuthTime), onOff(want.RequireAuthTime)},
+		{"backchannelLogoutSessionRequired", onOff(was.BackchannelLogoutSessionRequired), onOff(want.BackchannelLogoutSessionRequired)},
+		{"frontchannelLogoutSessionRequired", onOff(was.FrontchannelLogoutSessionRequired), onOff(want.FrontchannelLogoutSessionRequired)},
+	} {
+		if f.was != f.want {
+			c.change(Change{Kind: UpdateField, Field: f.name, Old: f.was, New: f.want}, "%s: %s -> %s", f.name, f.was, f.want)
+		}
+	}
+	c.keys(keyNames(was.JWKS), keyNames(want.JWKS))
+	c.list("resourceIdentifiers", was.ResourceIdentifiers, want.ResourceIdentifiers)
+}
+
+func onOff(flag bool) string { return strconv.FormatBool(flag) }
+
+func seconds(n *int64) string {
+	if n == nil {
+		return "none"
+	}
+	return fmt.Sprint(*n)
+}
+
+// keys compares the client's own keys by their names.
+func (c *comparison) keys(was, want map[string]string) {
+	for _, name := range slices.Sorted(maps.Keys(want)) {
+		switch old, there := was[name]; {
+		case !there:
+			c.change(Change{Kind: AddTo, Field: "jwks", New: name}, "jwks: add key %s", name)
+		case old != want[name]:
+			c.change(Change{Kind: UpdateField, Field: "jwks", Old: name, New: name}, "jwks: replace key %s", name)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(was)) {
+		if _, stays := want[name]; !stays {
+			c.change(Change{Kind: RemoveFrom, Field: "jwks", Old: name}, "jwks: remove key %s", name)
+		}
+	}
+}
+
+func effectiveGrantTypes(m *plugins.ClientMetadata) []string {
+	if len(m.GrantTypes) == 0 {
+		return []string{grantAuthorizationCode, grantRefreshToken}
+	}
+	return m.GrantTypes
+}
+
+func grantTypesOf(r *plugins.Registration) []string { return effectiveGrantTypes(&r.ClientMetadata) }
+
+// metadataConsequences says what follows from changes of the metadata; grants are those that live.
+func (c *comparison) metadataConsequences(was, want *plugins.Registration, grants int) {
+	c.grantTypeConsequences(grantTypesOf(was), grantTypesOf(want), grants)
+	c.authenticationConsequences(was, want)
+	c.signatureConsequences(&was.ClientMetadata, &want.ClientMetadata)
+	c.signInConsequences(was, want)
+	for _, uri := range was.ResourceIdentifiers {
+		if !slices.Contains(want.ResourceIdentifiers, uri) {
+			c.consequence("removes %s: the app cannot introspect tokens for it any more", uri)
+		}
+	}
+}
+
+func (c *comparison) grantTypeConsequences(was, want []string, grants int) {
+	for _, name := range was {
+		if slices.Contains(want, name) {
+			continue
+		}
+		follows := "token requests with it will fail"
+		switch name {
+		case grantAuthorizationCode:
+			follows = "nobody can sign in to the app with a browser any more"
+		case grantRefreshToken:
+			follows = count(grants, "grant cannot be refreshed any more", "grants cannot be refreshed any more")
+		case grantDeviceCode:
+			follows = "nobody can sign in on a device any more"
+		}
+		c.consequence("removes the grant type %s: %s", name, follows)
+	}
+}
+
+// authenticationConsequences leaves a change of public to fields.
+func (c *comparison) authenticationConsequences(was, want *plugins.Registration) {
+	if was.Public == want.Public && !want.Public {
+		switch {
+		case was.HasSecret() && !want.HasSecret():
+			c.consequence("has the client sign with a key of its own: its secret stops working, and token requests that are not signed will fail")
+		case !was.HasSecret() && want.HasSecret():
+			c.consequence("gives the client a secret: token requests that are signed with its key will fail")
+		case was.TokenEndpointAuthMethod == want.TokenEndpointAuthMethod:
+		case want.TokenEndpointAuthMethod == authBasic:
+			c.consequence("takes the secret by HTTP Basic only: token requests that have it in the body will fail")
+		case want.TokenEndpointAuthMethod == authPost:
+			c.consequence("takes the secret in the body only: token requests that have it by HTTP Basic will fail")
+		}
+	}
+	if alg := want.TokenEndpointAuthSigningAlg; alg != "" && alg != was.TokenEndpointAuthSigningAlg && !was.HasSecret() && !was.Public {
+		c.consequence("takes %s only: token requests that are signed otherwise will fail", alg)
+	}
+	keys := keyNames(want.JWKS)
+	for _, name := range slices.Sorted(maps.Keys(keyNames(was.JWKS))) {
+		if _, stays := keys[name]; !stays && want.JWKSURI == "" && !want.Public {
+			c.consequence("removes key %s: what is signed with it will be refused", name)
+		}
+	}
+	if want.DPoPBoundAccessTokens && !was.DPoPBoundAccessTokens {
+		c.consequence("binds all access tokens to a key of the app: token requests without a DPoP proof will fail")
+	}
+}
+
+func (c *comparison) signatureConsequences(was, want *plugins.ClientMetadata) {
+	const usual = "RS256" // OpenID Connect Dynamic Client Registration 1.0 section 2
+	if before, after := cmp.Or(was.IDTokenSignedResponseAlg, usual), cmp.Or(want.IDTokenSignedResponseAlg, usual); before != after {
+		c.consequence("signs ID tokens with %s: an app that expects %s will refuse them", after, before)
+	}
+	switch before, after := was.UserinfoSignedResponseAlg, want.UserinfoSignedResponseAlg; {
+	case before == after:
+	case after == "":
+		c.consequence("makes userinfo plain JSON: an app that expects a JWT will refuse it")
+	default:
+		c.consequence("makes userinfo a JWT that is signed with %s: an app that expects something else will refuse it", after)
+	}
+	if alg := want.RequestObjectSigningAlg; alg != "" && alg != was.RequestObjectSigningAlg {
+		how := "that are not signed with " + alg
+		if alg == "none" {
+			how = "that are signed"
+		}
+		c.consequence("takes no request objects %s: sign-ins with such will fail", how)
+	}
+}
+
+// signInConsequences are about what users, and the app of them, notice.
+func (c *comparison) signInConsequences(was, want *plugins.Registration) {
+	if want.RequirePushedAuthorizationRequests && !was.RequirePushedAuthorizationRequests {
+		c.consequence("takes pushed requests only (RFC 9126): other sign-ins will fail")
+	}
+	if sectorOf(was) != sectorOf(want) {
+		c.consequence("gives every user another sub: the app will take them for new ones")
+	}
+	if most := want.DefaultMaxAge; most != nil && (was.DefaultMaxAge == nil || *most < *was.DefaultMaxAge) {
+		c.consequence("asks users to sign in again when they did so more than %s ago", count(int(*most), "second", "seconds"))
+	}
+	for _, channel := range [...]struct{ name, was, want string }{
+		{"back", was.BackchannelLogoutURI, want.BackchannelLogoutURI}, {"front", was.FrontchannelLogoutURI, want.FrontchannelLogoutURI},
+	} {
+		if channel.was != "" && channel.want == "" {
+			c.consequence("removes the %s-channel logout: the app is not told by it any more when users sign out", channel.name)
+		}
+	}
+}
+
+// sectorOf names what the pairwise subjects of a client depend on (OpenID Connect Core 1.0 section 8.1); empty, it has public
+// ones.
+func sectorOf(r *plugins.Registration) string {
+	if r.SubjectType != "pairwise" {
+		return ""
+	}
+	uris := r.RedirectURIs
+	if r.SectorIdentifierURI != "" {
+		uris = []string{r.SectorIdentifierURI}
+	}
+	for _, host := range hostsOf(uris) {
+		return host
+	}
+	return "none"
+}
