@@ -33,7 +33,7 @@ const DefaultGrace = 24 * time.Hour
 var (
 	// ErrRotating: a rotation is under way, and a client has two secrets at the most.
 	ErrRotating = errors.New("a rotation is under way")
-	// ErrNoSecret: the app has no client, or its client is public.
+	// ErrNoSecret: the app has no client, or its client is public, or signs with a key of its own.
 	ErrNoSecret = errors.New("has no client secret")
 	// ErrSealed: an env cannot be opened, so nobody knows whether it holds the secret.
 	ErrSealed = errors.New("cannot be opened with the encryption keys of this server")
@@ -122,7 +122,7 @@ func (d *Deployer) rotation(ctx context.Context, view storage.AppView, opts Rota
 	case app.Deleting:
 		return Rotated{}, storage.Release{}, deleting(app.Name)
 	case was == nil || was.Public || len(was.Secrets) == 0:
-		return Rotated{}, storage.Release{}, fmt.Errorf("app %s %w: there is nothing to rotate", app.Name, ErrNoSecret)
+		return Rotated{}, storage.Release{}, fmt.Errorf("app %s %w: %s", app.Name, ErrNoSecret, noSecret(was))
 	}
 	seen, err := d.store.Secrets(ctx, was.ID)
 	if err != nil {
@@ -165,6 +165,17 @@ func (d *Deployer) rotation(ctx context.Context, view storage.AppView, opts Rota
 	}
 	begun.Consequences = rotationConsequences(begun, len(grants))
 	return begun, release, nil
+}
+
+// noSecret says why there is nothing to rotate.
+func noSecret(c *storage.Client) string {
+	switch {
+	case c == nil:
+		return "its manifest has no spec.oauth"
+	case c.TokenEndpointAuthMethod == authPrivateKeyJWT:
+		return "its client signs with a key of its own (private_key_jwt), which is replaced in jwks, or at jwksUri"
+	}
+	return "its client is public"
 }
 
 // withSecret are the deliveries whose env holds one of the client's secrets, as they are to be with another one. Which variable

@@ -80,7 +80,7 @@ type AppDetail struct {
 // Credentials are what an app needs to be an OAuth client.
 type Credentials struct {
 	ClientID     string `json:"clientId"`
-	ClientSecret string `json:"clientSecret,omitempty" doc:"A public client has none."`
+	ClientSecret string `json:"clientSecret,omitempty" doc:"A public client has none, nor has one that signs with a key of its own (private_key_jwt)."`
 	Issuer       string `json:"issuer"`
 }
 
@@ -272,7 +272,7 @@ func (a *admin) credentials(ctx context.Context, in *appInput) (*reply[Credentia
 		return nil, problem(http.StatusNotFound, "no_client", "The app "+in.Name+" has no client.", "Its manifest needs spec.oauth.")
 	}
 	out := Credentials{ClientID: view.Client.ID, Issuer: a.Issuer}
-	if !view.Client.Public {
+	if len(view.Client.Secrets) > 0 {
 		if out.ClientSecret, err = a.Store.ClientSecretValue(view.Client); err != nil {
 			return nil, a.stored(ctx, "secret of app "+in.Name, err)
 		}

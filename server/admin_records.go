@@ -12,23 +12,6 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// Client is an OAuth client, without its secrets.
-type Client struct {
-	ID                     string    `json:"id"`
-	App                    string    `json:"app"`
-	Name                   string    `json:"name"`
-	Public                 bool      `json:"public"`
-	Disabled               bool      `json:"disabled"`
-	RedirectURIs           []string  `json:"redirectUris" nullable:"false"`
-	PostLogoutRedirectURIs []string  `json:"postLogoutRedirectUris,omitempty"`
-	Scopes                 []string  `json:"scopes" nullable:"false"`
-	LogoURI                string    `json:"logoUri,omitempty"`
-	TosURI                 string    `json:"tosUri,omitempty"`
-	PolicyURI              string    `json:"policyUri,omitempty"`
-	CreatedAt              time.Time `json:"createdAt"`
-	UpdatedAt              time.Time `json:"updatedAt"`
-}
-
 // Delivery says how far the env of one target has come.
 type Delivery struct {
 	App         string    `json:"app"`
@@ -94,14 +77,6 @@ func (a *admin) registerRecords(api huma.API) {
 		OperationID: "revoke-grant", Method: http.MethodDelete, Path: "/v1/grants/{id}", Summary: "Revoke a grant and everything issued from it",
 		Tags: []string{"records"}, Errors: []int{404, 503}, DefaultStatus: http.StatusOK,
 	}, a.revokeGrant)
-}
-
-func clientOf(c *storage.Client) Client {
-	return Client{
-		ID: c.ID, App: c.App, Name: c.Name, Public: c.Public, Disabled: c.Disabled,
-		RedirectURIs: listed(c.RedirectURIs), PostLogoutRedirectURIs: c.PostLogoutRedirectURIs, Scopes: listed(c.Scopes),
-		LogoURI: c.LogoURI, TosURI: c.TosURI, PolicyURI: c.PolicyURI, CreatedAt: c.CreatedAt, UpdatedAt: c.UpdatedAt,
-	}
 }
 
 func deliveryOf(d *storage.Delivery) Delivery {

@@ -134,9 +134,9 @@ func Rotating(waiting string) *Problem {
 		"Wait for it (warifu get secrets), or end both secrets at once with --compromised.")
 }
 
-// NoSecret is the problem of an app whose client has no secret, or that has no client.
-func NoSecret() *Problem {
-	return problem(http.StatusConflict, "no_secret", "The app has no client secret: it has no client, or a public one.", "")
+// NoSecret is the problem of an app whose client has no secret, or that has no client; detail says which.
+func NoSecret(detail string) *Problem {
+	return problem(http.StatusConflict, "no_secret", detail+".", "")
 }
 
 // SealedEnv is the problem of env that cannot be opened.

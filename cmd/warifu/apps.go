@@ -159,7 +159,7 @@ func edge(err error) error {
 	case errors.As(err, &rotating):
 		return server.Rotating(rotating.Waiting)
 	case errors.Is(err, manifests.ErrNoSecret):
-		return server.NoSecret()
+		return server.NoSecret(err.Error())
 	case errors.Is(err, manifests.ErrSealed):
 		return server.SealedEnv(err.Error())
 	case errors.Is(err, manifests.ErrDeleting):

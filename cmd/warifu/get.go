@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/warifu/warifu/plugins"
 	"github.com/warifu/warifu/server"
 )
 
@@ -86,6 +87,8 @@ func clientType(c server.Client) string {
 	kind := "confidential"
 	if c.Public {
 		kind = "public"
+	} else if c.TokenEndpointAuthMethod == plugins.AuthMethodPrivateKeyJWT {
+		kind += ", own key"
 	}
 	if c.Disabled {
 		kind += ", disabled"
@@ -202,6 +205,10 @@ func (c *cli) showApp(a server.AppDetail) error {
 		}{
 			{"  Redirect URIs", client.RedirectURIs}, {"  After sign-out", client.PostLogoutRedirectURIs}, {"  Scopes", client.Scopes},
 			{"  Logo", single(client.LogoURI)}, {"  Terms", single(client.TosURI)}, {"  Privacy", single(client.PolicyURI)},
+			{"  Grant types", client.GrantTypes}, {"  Authenticates", single(authentication(*client))}, {"  Keys", client.KeyIDs},
+			{"  Keys from", single(client.JWKSURI)}, {"  Signatures", signatures(*client)}, {"  Requires", requirements(*client)},
+			{"  Subjects", single(subjects(*client))}, {"  Starts at", single(client.InitiateLoginURI)},
+			{"  Logout", logoutAddresses(*client)}, {"  Speaks for", client.ResourceIdentifiers},
 		} {
 			for i, value := range entry.values {
 				title := entry.title

@@ -20,6 +20,7 @@ import (
 	"github.com/cli/browser"
 	"github.com/spf13/cobra"
 
+	"github.com/warifu/warifu/plugins"
 	"github.com/warifu/warifu/server"
 	"github.com/warifu/warifu/storage"
 )
@@ -79,6 +80,9 @@ func (c *cli) getToken(ctx context.Context, app string, opts tokenOptions) error
 	if err != nil {
 		return err
 	}
+	if err := canStandIn(app, detail.Client); err != nil {
+		return err
+	}
 	a := &authorization{
 		http: &http.Client{Timeout: 30 * time.Second}, issuer: creds.Issuer, credentials: creds,
 		state: rand.Text(), verifier: rand.Text() + rand.Text(),
@@ -119,6 +123,17 @@ func (c *cli) getToken(ctx context.Context, app string, opts tokenOptions) error
 	}
 	_, err = fmt.Fprintln(c.stdout, string(reply))
 	return err
+}
+
+// canStandIn says whether this command can do what the app does.
+func canStandIn(app string, client *server.Client) error {
+	switch {
+	case client.TokenEndpointAuthMethod == plugins.AuthMethodPrivateKeyJWT:
+		return fmt.Errorf("%s signs its token requests with a key of its own (private_key_jwt), which only the app has", app)
+	case len(client.RedirectURIs) == 0:
+		return fmt.Errorf("%s has no redirect URI: nobody signs in to it (spec.oauth.grantTypes of its manifest)", app)
+	}
+	return nil
 }
 
 // anyPort stands in for the port of a redirect URI that leaves it open and that nobody listens on.

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/warifu/warifu/server"
+)
+
+// What of a client's metadata `warifu describe app` shows: what differs from the default, in words.
+
+func authentication(c server.Client) string {
+	if c.TokenEndpointAuthMethod == "" || c.TokenEndpointAuthSigningAlg == "" {
+		return c.TokenEndpointAuthMethod
+	}
+	return c.TokenEndpointAuthMethod + ", " + c.TokenEndpointAuthSigningAlg
+}
+
+func signatures(c server.Client) []string {
+	var out []string
+	for _, s := range [...]struct{ what, alg string }{
+		{"ID tokens", c.IDTokenSignedResponseAlg}, {"userinfo", c.UserinfoSignedResponseAlg},
+		{"introspection", c.IntrospectionSignedResponseAlg}, {"request objects", c.RequestObjectSigningAlg},
+	} {
+		if s.alg != "" {
+			out = append(out, s.what+" "+s.alg)
+		}
+	}
+	return single(strings.Join(out, ", "))
+}
+
+func requirements(c server.Client) []string {
+	var out []string
+	for _, r := range [...]struct {
+		what string
+		on   bool
+	}{
+		{"pushed requests", c.RequirePushedAuthorizationRequests}, {"DPoP", c.DPoPBoundAccessTokens}, {"auth_time", c.RequireAuthTime},
+	} {
+		if r.on {
+			out = append(out, r.what)
+		}
+	}
+	if c.DefaultMaxAge != nil {
+		out = append(out, fmt.Sprintf("a sign-in of the last %d s", *c.DefaultMaxAge))
+	}
+	return single(strings.Join(out, ", "))
+}
+
+func subjects(c server.Client) string {
+	if c.SubjectType == "" || c.SectorIdentifierURI == "" {
+		return c.SubjectType
+	}
+	return c.SubjectType + ", " + c.SectorIdentifierURI
+}
+
+func logoutAddresses(c server.Client) []string {
+	var out []string
+	for _, l := range [...]struct {
+		channel, uri string
+		session      bool
+	}{
+		{"back channel", c.BackchannelLogoutURI, c.BackchannelLogoutSessionRequired},
+		{"front channel", c.FrontchannelLogoutURI, c.FrontchannelLogoutSessionRequired},
+	} {
+		if l.uri == "" {
+			continue
+		}
+		text := l.channel + ": " + l.uri
+		if l.session {
+			text += " (with sid)"
+		}
+		out = append(out, text)
+	}
+	return out
+}
