@@ -39,6 +39,9 @@ type AuthRequest struct {
 	// Resources are the resource indicators (RFC 8707).
 	Resources []string `json:"w,omitempty"`
 
+	// Device is there when no client asks for a code, but somebody types in what a device shows.
+	Device *deviceRequest `json:"e,omitempty"`
+
 	// Started is when the request came, Unix nanoseconds: as exact as the time of a sign-in, which may be just before it.
 	Started int64 `json:"a"`
 	// Browser is the hash of the cookie of the browser that it came from.

@@ -15,6 +15,7 @@ type metadata struct {
 	IntrospectionEndpoint string   `json:"introspection_endpoint"`
 	RevocationEndpoint    string   `json:"revocation_endpoint"`
 	JWKSURI               string   `json:"jwks_uri"`
+	DeviceEndpoint        string   `json:"device_authorization_endpoint,omitempty"` // RFC 8628 section 4
 	Scopes                []string `json:"scopes_supported"`
 	ResponseTypes         []string `json:"response_types_supported"`
 	ResponseModes         []string `json:"response_modes_supported"`
@@ -50,6 +51,10 @@ type logoutMetadata struct {
 func (s *Server) metadata() metadata {
 	secret := []string{"client_secret_basic", "client_secret_post"}
 	withNone := append(slices.Clone(secret), "none")
+	deviceAuth := ""
+	if s.offers(GrantDeviceCode) {
+		deviceAuth = s.endpoint(pathDeviceAuth)
+	}
 	return metadata{
 		Issuer:                s.cfg.Issuer,
 		AuthorizationEndpoint: s.endpoint(pathAuthorize),
@@ -58,6 +63,7 @@ func (s *Server) metadata() metadata {
 		IntrospectionEndpoint: s.endpoint(pathIntrospect),
 		RevocationEndpoint:    s.endpoint(pathRevoke),
 		JWKSURI:               s.endpoint(pathJWKS),
+		DeviceEndpoint:        deviceAuth,
 		Scopes:                s.scopes.names,
 		ResponseTypes:         []string{"code"},
 		ResponseModes:         []string{"query"},

@@ -66,7 +66,7 @@ func TestDiscoverySaysWhatWorks(t *testing.T) {
 	same("userinfo_signing_alg_values_supported", "RS256", "ES256", "EdDSA") // see TestSignedUserinfo
 	same("code_challenge_methods_supported", "S256")
 	same("dpop_signing_alg_values_supported", "ES256", "RS256", "PS256", "EdDSA") // see TestDPoPAlgorithms
-	same("grant_types_supported", "authorization_code", "refresh_token")
+	same("grant_types_supported", "authorization_code", "refresh_token", deviceGrant)
 	b := p.browser()
 	exercised["authorization_endpoint"], exercised["token_endpoint"] = true, true
 	start := p.issuer + at("authorization_endpoint")
@@ -119,6 +119,11 @@ func TestDiscoverySaysWhatWorks(t *testing.T) {
 		}
 	}
 	exercised["introspection_endpoint"], exercised["revocation_endpoint"] = true, true
+
+	exercised["device_authorization_endpoint"] = true
+	if at("device_authorization_endpoint") != "/oauth/device_authorization" || withDevices(p).device().text("device_code") == "" {
+		t.Error("no device authorization")
+	}
 
 	exercised["jwks_uri"] = true
 	if p.issuer+at("jwks_uri") != p.issuer+"/oauth/jwks" || len(p.jwks().Keys) == 0 {

@@ -105,11 +105,17 @@ func (s *Server) pending(r *http.Request, sealed string) (turn, error) {
 	if s.now().After(a.started().Add(s.life.AuthRequest)) {
 		return turn{}, onPage(pages.ReasonExpired, "invalid_request", "the authorization request has expired")
 	}
+	if a.Device != nil && a.Device.Grant == "" {
+		return turn{client: &storage.Client{}, request: &a, sealed: sealed}, nil // nobody has looked whose code it is
+	}
 	c, err := s.store.Client(r.Context(), a.ClientID)
 	if errors.Is(err, storage.ErrNotFound) {
 		return turn{}, onPage(pages.ReasonInvalidClient, "invalid_client", "the client was removed while the user was asked")
 	} else if err != nil {
 		return turn{}, err
+	}
+	if a.Device != nil {
+		return turn{client: c, request: &a, sealed: sealed}, nil
 	}
 	if !storage.MatchRedirectURI(c.RedirectURIs, a.RedirectURI) {
 		return turn{}, onPage(pages.ReasonUnauthorizedClient, "unauthorized_client", "the redirect URI was removed while the user was asked")
@@ -137,6 +143,10 @@ func (s *Server) form(r *http.Request) (turn, error) {
 
 // advance reads who is there, asks next what to do, and does it.
 func (s *Server) advance(w http.ResponseWriter, r *http.Request, t turn) {
+	if t.request.Device != nil && t.request.Device.Decision != "" {
+		s.showDeviceDone(w, r, t)
+		return
+	}
 	var p storage.Presence
 	if ref, ok := s.session(r); ok {
 		var err error
@@ -149,6 +159,10 @@ func (s *Server) advance(w http.ResponseWriter, r *http.Request, t turn) {
 	case stepSignIn:
 		s.showSignIn(w, r, t)
 	case stepConsent:
+		if t.request.Device != nil {
+			s.confirmDevice(w, r, t, p)
+			return
+		}
 		s.showConsent(w, r, t, p, d.fresh)
 	case stepRefuse:
 		s.refuse(w, r, &redirectError{t.request.RedirectURI, t.request.State, d.code, "the user would have to be asked, and prompt is none"})
@@ -161,18 +175,22 @@ func (s *Server) advance(w http.ResponseWriter, r *http.Request, t turn) {
 func (s *Server) answer(w http.ResponseWriter, r *http.Request, t turn, p storage.Presence) {
 	a := t.request
 	code, err := s.seal(storage.SealCode, authCode{
-		approval: approval{
-			Grant: storage.NewGrantID(), Client: a.ClientID, User: p.User.ID, UserRevision: p.User.Revision, Scopes: a.Scopes,
-			AuthTime: p.Session.AuthTime.UnixMilli(), AMR: p.Session.AMR, Session: p.Session.SID,
-			Claims: a.Claims, ACR: a.ACR, DPoPKey: a.DPoPKey, Resources: a.Resources,
-		},
-		RedirectURI: a.RedirectURI, Nonce: a.Nonce, Challenge: a.Challenge, Expires: s.now().Add(s.life.Code).UnixMilli(),
+		approval: approvalOf(a, p, storage.NewGrantID()), RedirectURI: a.RedirectURI, Nonce: a.Nonce, Challenge: a.Challenge, Expires: s.now().Add(s.life.Code).UnixMilli(),
 	})
 	if err != nil {
 		s.refuse(w, r, err)
 		return
 	}
 	s.respond(w, a.RedirectURI, a.State, url.Values{"code": {code}})
+}
+
+// approvalOf is what the user who is present allows with a request.
+func approvalOf(a *AuthRequest, p storage.Presence, grant string) approval {
+	return approval{
+		Grant: grant, Client: a.ClientID, User: p.User.ID, UserRevision: p.User.Revision, Scopes: a.Scopes,
+		AuthTime: p.Session.AuthTime.UnixMilli(), AMR: p.Session.AMR, Session: p.Session.SID,
+		Claims: a.Claims, ACR: a.ACR, DPoPKey: a.DPoPKey, Resources: a.Resources,
+	}
 }
 
 // signIn takes the sign-in form.
@@ -256,7 +274,12 @@ func (s *Server) consent(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	ref, ok := s.session(r)
-	switch r.PostForm.Get(pages.FieldDecision) {
+	decision := r.PostForm.Get(pages.FieldDecision)
+	if t.request.Device != nil && (decision == pages.DecisionAllow || decision == pages.DecisionDeny) {
+		s.decideDevice(w, r, t, decision)
+		return
+	}
+	switch decision {
 	case pages.DecisionDeny:
 		s.refuse(w, r, &redirectError{t.request.RedirectURI, t.request.State, codeAccessDenied, "the user denied the request"})
 	case pages.DecisionSwitch:

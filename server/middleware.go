@@ -135,6 +135,10 @@ func (s *Server) methods(path string) string {
 		return "GET, HEAD"
 	case pathSignIn, pathConsent, pathSignOut:
 		return "POST"
+	case pathDevice:
+		if s.offers(GrantDeviceCode) {
+			return "GET, HEAD, POST"
+		}
 	}
 	return ""
 }

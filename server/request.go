@@ -28,6 +28,8 @@ const (
 	pathUserinfo   = "/oauth/userinfo"
 	pathIntrospect = "/oauth/introspect"
 	pathRevoke     = "/oauth/revoke"
+	pathDeviceAuth = "/oauth/device_authorization"
+	pathDevice     = "/device"
 	pathJWKS       = "/oauth/jwks"
 	pathDiscovery  = "/.well-known/openid-configuration"
 	pathMetadata   = "/.well-known/oauth-authorization-server"
@@ -43,12 +45,14 @@ func (s *Server) machines() http.Handler {
 		Token:         op.NewEndpoint(pathToken),
 		Introspection: op.NewEndpoint(pathIntrospect),
 		Revocation:    op.NewEndpoint(pathRevoke),
-		JwksURI:       op.NewEndpoint(pathJWKS),
+
+		DeviceAuthorization: op.NewEndpoint(pathDeviceAuth),
+		JwksURI:             op.NewEndpoint(pathJWKS),
 	}, op.WithServerCORSOptions(nil))
 	return s.cors(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		path := strings.TrimPrefix(r.URL.Path, s.base)
 		switch path {
-		case pathToken, pathIntrospect, pathRevoke:
+		case pathToken, pathIntrospect, pathRevoke, pathDeviceAuth:
 			s.filterClientRequest(w, r, path, engine)
 		case pathUserinfo:
 			p.userinfo(w, r)

@@ -61,6 +61,7 @@ type Lifetimes struct {
 	IDToken     time.Duration
 	Code        time.Duration // at most 60 s is wise, RFC 6749 section 4.1.2
 	AuthRequest time.Duration // from authorize until sign-in and consent are done
+	DeviceCode  time.Duration // from a device's request until somebody has decided, RFC 8628 section 3.2
 	Session     time.Duration // of a browser's sign-in
 	// RefreshIdle ends a refresh token that is not used; RefreshAbsolute ends its family, used or not.
 	RefreshIdle     time.Duration
@@ -76,7 +77,7 @@ type Lifetimes struct {
 func DefaultLifetimes() Lifetimes {
 	const day = 24 * time.Hour
 	return Lifetimes{
-		AccessToken: time.Hour, IDToken: time.Hour, Code: time.Minute, AuthRequest: time.Hour, Session: day,
+		AccessToken: time.Hour, IDToken: time.Hour, Code: time.Minute, AuthRequest: time.Hour, DeviceCode: 10 * time.Minute, Session: day,
 		RefreshIdle: 90 * day, RefreshAbsolute: 165 * day, SigningKeys: 30 * day, SealingKeys: 30 * day,
 	}
 }
@@ -149,6 +150,7 @@ type Server struct {
 	signers signers
 	proofs  proofs
 	keySets *keySets
+	devices *devices
 	handler http.Handler
 	// ended wakes the sender of logout tokens: this replica has written to their outbox.
 	ended chan struct{}
@@ -164,6 +166,9 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 		// Longer than that, a code could outlive the tombstone of its grant.
 		return nil, fmt.Errorf("codes may last %s at the most", maxCode)
 	}
+	if cfg.Lifetimes.DeviceCode > storage.MaxDeviceLife {
+		return nil, fmt.Errorf("device codes may last %s at the most", storage.MaxDeviceLife)
+	}
 	scopes, err := newCatalogue(cfg.Scopes)
 	if err != nil {
 		return nil, err
@@ -174,7 +179,7 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, issuer: issuer, base: issuer.EscapedPath(), store: cfg.Store, log: cfg.Logger,
-		now: cfg.Now, life: cfg.Lifetimes, scopes: scopes, pages: set, keySets: newKeySets(),
+		now: cfg.Now, life: cfg.Lifetimes, scopes: scopes, pages: set, keySets: newKeySets(), devices: newDevices(),
 		ended: make(chan struct{}, 1),
 	}
 	if s.now == nil {
@@ -284,6 +289,11 @@ func (s *Server) routes() http.Handler {
 	machines := s.machines()
 	for _, path := range machinePaths {
 		mux.Handle(s.base+path, machines)
+	}
+	if s.offers(GrantDeviceCode) {
+		mux.Handle(s.base+pathDeviceAuth, machines)
+		handle("GET", pathDevice, s.device)
+		handle("POST", pathDevice, s.sameOrigin(s.enterUserCode))
 	}
 	// RFC 8414 section 3.1 puts the well-known part before the issuer's path.
 	if s.base != "" {

@@ -17,6 +17,7 @@ type Device struct {
 	Grant     string    `json:"grant"` // id of the grant that it may lead to
 	ClientID  string    `json:"clientId"`
 	Scopes    []string  `json:"scopes"`
+	Resources []string  `json:"resources,omitempty"`
 	CreatedAt time.Time `json:"createdAt"`
 	ExpiresAt time.Time `json:"expiresAt"`
 	// Decision is empty until somebody decides, once. UserID is who did.

@@ -16,6 +16,9 @@ func TestHTMLInForeignText(t *testing.T) {
 		SignIn{App: app, Action: "/a", Login: evil, Hidden: []Field{{evil, evil}}},
 		Consent{App: app, Action: "/a", UserName: evil, UserEmail: evil, New: sc, Granted: sc, Hidden: []Field{{evil, evil}}},
 		Error{Reason: ReasonInvalidRequest, Code: evil, Developer: evil, RequestID: evil},
+		Device{Action: "/a", UserCode: evil, Hidden: []Field{{evil, evil}}},
+		ConfirmDevice{App: app, Action: "/a", UserCode: evil, UserName: evil, UserEmail: evil, Scopes: sc, Hidden: []Field{{evil, evil}}},
+		DeviceDone{App: app, Approved: true},
 		SignedOut{ClientName: evil, ReturnURI: "javascript:alert(1)"},
 		Landing{Frame: Frame{English: "javascript:alert(1)", Japanese: "data:text/html,x"}},
 	} {

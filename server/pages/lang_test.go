@@ -145,6 +145,10 @@ func TestEveryUsedTextExists(t *testing.T) {
 			}
 		case strings.HasPrefix(id, "signin."):
 			fill(id, string(ProblemCredentials), string(ProblemTooMany), string(ProblemExpired))
+		case strings.HasPrefix(id, "device."):
+			for _, p := range DeviceProblems {
+				fill(id, string(p))
+			}
 		case strings.HasPrefix(id, "consent.risk."):
 			fill(id, string(RiskWrite), string(RiskBroad))
 		default:

@@ -146,7 +146,7 @@ func New(c Config) (*Set, error) {
 }
 
 // templateNames are the pages; each is layout.html and parts.html around one file.
-var templateNames = []string{"signin", "consent", "error", "landing", "signout", "signedout"}
+var templateNames = []string{"signin", "consent", "error", "landing", "signout", "signedout", "device", "confirmdevice", "devicedone"}
 
 // parseTemplates gives each page its own copy of the layout, with texts in one language.
 func parseTemplates(tx texts) (map[string]*template.Template, error) {

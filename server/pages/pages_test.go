@@ -55,10 +55,20 @@ func everyPage(f Frame) map[string]Page {
 		"consent to more":         Consent{Frame: f, App: exampleApp, UserEmail: "h@example.com", New: []Scope{write}, Granted: []Scope{low, write}, Action: "/consent", AtMost: 165 * 24 * time.Hour},
 		"consent to nothing new":  Consent{Frame: f, App: exampleApp, UserName: "Hanako", Granted: []Scope{low}, Action: "/consent", AtMost: 12 * time.Hour, UnusedFor: 10 * time.Minute},
 		"consent, bare local app": Consent{Frame: f, App: App{ClientName: "x", RedirectURI: "http://localhost:3000/"}, UserName: "Hanako", New: []Scope{low}, Action: "/consent"},
+		"device":                  Device{Frame: f, Action: "/device", Hidden: hidden},
+		"device, code known":      Device{Frame: f, Action: "/device", UserCode: "WDJB-MJHT"},
+		"device, too many, wait":  Device{Frame: f, Action: "/device", Problem: DeviceTooMany, RetryAfter: 90 * time.Second},
+		"confirm device":          ConfirmDevice{Frame: f, App: exampleApp, UserCode: "WDJB-MJHT", UserName: "Hanako", UserEmail: "h@example.com", Scopes: []Scope{low, write, broad}, Action: "/consent", Hidden: hidden, AtMost: time.Hour},
+		"confirm device, bare":    ConfirmDevice{Frame: f, App: App{ClientName: "x"}, UserCode: "WDJB-MJHT", UserEmail: "h@example.com", Scopes: []Scope{low}, Action: "/consent", AtMost: time.Hour, UnusedFor: time.Minute},
+		"device connected":        DeviceDone{Frame: f, App: exampleApp, Approved: true},
+		"device denied":           DeviceDone{Frame: f, App: exampleApp},
 		"landing":                 Landing{Frame: f},
 		"signed out":              SignedOut{Frame: f},
 		"signed out, back to app": SignedOut{Frame: f, ClientName: "My OAuth App", ReturnURI: "https://my-app.example.com/"},
 		"error with everything":   Error{Frame: f, Reason: ReasonUnavailable, Code: "temporarily_unavailable", Developer: "storage", RequestID: "r-1", RetryAfter: time.Second},
+	}
+	for _, p := range DeviceProblems {
+		m["device "+string(p)] = Device{Frame: f, Action: "/device", UserCode: "x", Problem: p}
 	}
 	for _, r := range Reasons {
 		m["error "+string(r)] = Error{Frame: f, Reason: r, RequestID: "r-1"}
@@ -227,8 +237,11 @@ func checkReferences(t *testing.T, doc *html.Node) {
 	}
 	for _, n := range elements(doc) {
 		for _, key := range []string{"aria-describedby", "aria-labelledby", "for", "form"} {
-			if v, ok := attr(n, key); ok && !ids[v] {
-				t.Errorf("%s=%q points nowhere", key, v)
+			v, _ := attr(n, key)
+			for id := range strings.FieldsSeq(v) {
+				if !ids[id] {
+					t.Errorf("%s=%q points nowhere", key, id)
+				}
 			}
 		}
 	}

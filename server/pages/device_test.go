@@ -1,0 +1,50 @@
+package pages
+
+import (
+	"strings"
+	"testing"
+)
+
+// RFC 8628 section 5.4: the person is the only one who can tell that the device is theirs.
+func TestConfirmDeviceWarnsOfRemotePhishing(t *testing.T) {
+	s := newSet(t, "https://id.example.com")
+	doc := parse(t, get(s, ConfirmDevice{
+		App: exampleApp, UserCode: "WDJB-MJHT", UserName: "Hanako", UserEmail: "h@example.com",
+		Scopes: []Scope{{"runs:write", "Start runs", RiskWrite}}, Hidden: []Field{{"csrf", "c1"}},
+	}).Body.Bytes())
+	text := words(doc)
+	for _, want := range []string{
+		"My OAuth App", "WDJB-MJHT", "exactly this code", "Hanako", "h@example.com", "Start runs", "Makes changes",
+		"Did you start this yourself?", "somebody sent you this code", "chosen by the app’s developer", "If you deny",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the page does not say %q", want)
+		}
+	}
+	decisions := map[string]string{}
+	for _, b := range elements(elements(doc, "form")[0], "button") {
+		if has(b, "name", FieldDecision) {
+			v, _ := attr(b, "value")
+			decisions[v] = words(b)
+		}
+	}
+	for _, d := range []string{DecisionAllow, DecisionDeny, DecisionSwitch} {
+		if decisions[d] == "" {
+			t.Errorf("no button for %q", d)
+		}
+	}
+}
+
+func TestDeviceFormKeepsWhatWasTyped(t *testing.T) {
+	s := newSet(t, "https://id.example.com")
+	doc := parse(t, get(s, Device{Action: "/device", UserCode: `wdjb "x"`, Problem: DeviceMalformed}).Body.Bytes())
+	for _, in := range elements(doc, "input") {
+		if has(in, "name", FieldUserCode) {
+			if !has(in, "value", `wdjb "x"`) || !has(in, "aria-invalid", "true") || !has(in, "aria-describedby", "problem hint") {
+				t.Errorf("%v", in.Attr)
+			}
+			return
+		}
+	}
+	t.Error("no field for the code")
+}
