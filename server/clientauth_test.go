@@ -174,7 +174,7 @@ func TestGrantTypes(t *testing.T) {
 	for grantType, code := range map[string]string{
 		"": "invalid_request", "password": "unsupported_grant_type", "client_credentials": "unsupported_grant_type", "implicit": "unsupported_grant_type",
 		"urn:ietf:params:oauth:grant-type:jwt-bearer":     "unsupported_grant_type",
-		"urn:ietf:params:oauth:grant-type:device_code":    "unsupported_grant_type",
+		"urn:ietf:params:oauth:grant-type:device_code":    "unauthorized_client", // on, but not registered
 		"urn:ietf:params:oauth:grant-type:token-exchange": "unsupported_grant_type",
 		"Authorization_Code":                              "unsupported_grant_type", "authorization_code ": "unsupported_grant_type", "nonsense\"\\\x7f": "unsupported_grant_type",
 	} {

@@ -147,6 +147,11 @@ func (p *provider) DeviceToken(ctx context.Context, r *op.ClientRequest[oidc.Dev
 	if code.Client != c.ID {
 		return nil, invalidGrant("the device code was issued to another client")
 	}
+	// Before the poll counts: who has to send a nonce may try again at once.
+	key, err := p.tokenKey(ctx, c.Client, r.Header, "")
+	if err != nil {
+		return nil, err
+	}
 	if p.devices.early(code.Grant, now) {
 		return nil, fail(http.StatusBadRequest, string(oidc.SlowDown), "the device polls too often; from now on wait 5 seconds longer")
 	}
@@ -165,11 +170,11 @@ func (p *provider) DeviceToken(ctx context.Context, r *op.ClientRequest[oidc.Dev
 	case state.Device.Decision != storage.DeviceApproved:
 		return nil, fail(http.StatusBadRequest, string(oidc.AuthorizationPending), "the user has not decided yet")
 	}
-	return p.redeemDevice(ctx, c, code, state.Device, r.Form["resource"])
+	return p.redeemDevice(ctx, c, code, state.Device, key, r.Form["resource"])
 }
 
 // redeemDevice issues tokens for what a user approved: one transaction.
-func (p *provider) redeemDevice(ctx context.Context, c *client, code deviceCode, device *storage.Device, resources []string) (*op.Response, error) {
+func (p *provider) redeemDevice(ctx context.Context, c *client, code deviceCode, device *storage.Device, key string, resources []string) (*op.Response, error) {
 	now := p.now()
 	var allowed approval
 	if err := json.Unmarshal(device.Approval, &allowed); err != nil {
@@ -180,7 +185,11 @@ func (p *provider) redeemDevice(ctx context.Context, c *client, code deviceCode,
 		CreatedAt: now.UTC(), ExpiresAt: now.Add(p.life.RefreshAbsolute).UTC(),
 	}
 	refresh := refreshToken{approval: allowed, Generation: 1, Issued: now.UnixMilli(), Ends: grant.ExpiresAt.UnixMilli()}
+	refresh.DPoPKey = boundTo(c.Client, key)
 	for range changes {
+		if err := mustProve(c.Client, key); err != nil {
+			return nil, err
+		}
 		// Both may have gone since the user approved.
 		if !mayUse(c.Client, GrantDeviceCode) {
 			return nil, fail(http.StatusBadRequest, string(oidc.UnauthorizedClient), "the client has not registered the grant type "+GrantDeviceCode)
@@ -193,7 +202,7 @@ func (p *provider) redeemDevice(ctx context.Context, c *client, code deviceCode,
 		if err != nil {
 			return nil, err
 		}
-		signing := p.signAhead(issue{approval: refresh.approval, client: c.Client, scopes: grant.Scopes, audience: audience,
+		signing := p.signAhead(issue{approval: refresh.approval, client: c.Client, scopes: grant.Scopes, audience: audience, key: key,
 			withID: slices.Contains(grant.Scopes, scopeOpenID)})
 		err = p.store.RedeemDevice(ctx, code.UserCode, device, grant, refresh.expires(p.life), c.Revision, refresh.UserRevision)
 		var stale *storage.StaleError
