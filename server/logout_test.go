@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/warifu/warifu/server"
 	"github.com/warifu/warifu/server/outbound"
@@ -177,4 +178,234 @@ func TestLogoutQuestion(t *testing.T) {
 	if b.signedInHere() || b.cookie("warifu_session") != "" {
 		t.Error("still signed in")
 	}
+}
+
+// Where people go afterwards: only to an address that is registered for the client, byte for byte.
+func TestAfterALogout(t *testing.T) {
+	p := logoutIDP(t)
+	for _, c := range []struct {
+		rule, redirect, state, want string
+	}{
+		{"registered", afterLogout, "s", afterLogout + "?state=s"},
+		{"no state", afterLogout, "", afterLogout},
+		{"a long state", afterLogout, strings.Repeat("ü&", 512), afterLogout + "?state=" + strings.Repeat("%C3%BC%26", 512)},
+		{"any local port", "http://localhost:4711/bye", "s", "http://localhost:4711/bye?state=s"},
+		{"no address", "", "", ""},
+		{"state alone", "", "s", ""},
+	} {
+		for _, method := range []string{http.MethodGet, http.MethodPost} {
+			b := p.browser()
+			id := p.exchange(b.code("scope", "openid")).text("id_token")
+			address := p.logoutURL("id_token_hint", id, "client_id", p.client.ID, "post_logout_redirect_uri", c.redirect, "state", c.state)
+			got := page{}
+			if method == http.MethodGet {
+				got = b.get(address)
+			} else {
+				u, err := url.Parse(address)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got = b.post(p.issuer+"/oauth/logout", u.Query()); got.status != http.StatusSeeOther {
+					t.Errorf("%s by POST: %d", c.rule, got.status)
+				}
+				got = b.get(got.location.String())
+			}
+			switch {
+			case c.want == "":
+				got.signedOut(t, c.rule)
+			case got.location == nil || got.location.String() != c.want || got.status != http.StatusSeeOther || !strings.Contains(got.header.Get("Cache-Control"), "no-store"):
+				t.Errorf("%s: %d to %v, want %s", c.rule, got.status, got.location, c.want)
+			}
+			if b.signedInHere() {
+				t.Errorf("%s: still signed in", c.rule)
+			}
+		}
+	}
+}
+
+// Whoever has no session is not asked, and whoever has nothing to be asked about goes on.
+func TestLogoutWithoutASession(t *testing.T) {
+	p := logoutIDP(t)
+	b := p.browser()
+	id := p.exchange(b.code("scope", "openid")).text("id_token")
+	b.get(p.logoutURL("id_token_hint", id)).signedOut(t, "the session")
+	for rule, params := range map[string][]string{"again": {"id_token_hint", id}, "nothing": {}, "client_id": {"client_id", p.client.ID}} {
+		for who, b := range map[string]*browser{"signed out": b, "never here": p.browser()} {
+			b.get(p.logoutURL(params...)).signedOut(t, who+": "+rule)
+			got := b.get(p.logoutURL(append(params, "client_id", p.client.ID, "post_logout_redirect_uri", afterLogout, "state", "s")...))
+			if got.location == nil || got.location.String() != afterLogout+"?state=s" {
+				t.Errorf("%s: %s: %d to %v", who, rule, got.status, got.location)
+			}
+		}
+	}
+	stale := p.browser()
+	stale.code("scope", "openid")
+	p.clock.forward(25 * time.Hour)
+	stale.get(p.logoutURL()).signedOut(t, "a session that has run out")
+	odd := p.browser()
+	odd.plant("warifu_session", "wfk_x")
+	odd.get(p.logoutURL()).signedOut(t, "a cookie of garbage")
+}
+
+// An ID token is a hint as long as its session lasts: expired, of whatever algorithm, with whatever subject, after the keys have
+// changed and after the user has signed in again.
+func TestIDTokenHints(t *testing.T) {
+	for rule, change := range map[string]func(*storage.Client){
+		"RS256": func(*storage.Client) {}, "ES256": func(c *storage.Client) { c.IDTokenSignedResponseAlg = "ES256" },
+		"EdDSA": func(c *storage.Client) { c.IDTokenSignedResponseAlg = "EdDSA" }, "pairwise": func(c *storage.Client) { c.SubjectType = storage.SubjectPairwise },
+	} {
+		t.Run(rule, func(t *testing.T) {
+			p := logoutIDP(t, change, func(c *storage.Client) { c.RedirectURIs = []string{callback} })
+			p.clock.stop()
+			p.rotate()
+			b := p.browser()
+			p.clock.forward(30*24*time.Hour - time.Minute) // then the next keys sign
+			id := p.exchange(b.code("scope", "openid")).text("id_token")
+			for range 3 {
+				p.clock.forward(7 * time.Hour)
+				p.rotate()
+			}
+			if got := b.get(p.logoutURL("id_token_hint", id, "post_logout_redirect_uri", afterLogout)); got.location == nil || got.location.String() != afterLogout {
+				t.Errorf("%d to %v\n%s", got.status, got.location, shown(got.body))
+			}
+			if b.signedInHere() {
+				t.Error("still signed in")
+			}
+		})
+	}
+	p := logoutIDP(t)
+	b := p.browser()
+	id := p.exchange(b.code("scope", "openid")).text("id_token")
+	b.follow(b.signIn(b.get(p.authorizeURL("prompt", "login")), userEmail, userPassword))
+	again := p.exchange(b.code("scope", "openid")).text("id_token")
+	if claimsOf(t, id)["sid"] != claimsOf(t, again)["sid"] {
+		t.Error("the session did not go on when its user signed in again")
+	}
+	b.get(p.logoutURL("id_token_hint", id)).signedOut(t, "from before the user signed in again")
+}
+
+// HEAD asks what GET would do, and does not do it.
+func TestHeadDoesNotSignOut(t *testing.T) {
+	p := logoutIDP(t)
+	b := p.browser()
+	id := p.exchange(b.code("scope", "openid")).text("id_token")
+	if got := b.do(p.request(http.MethodHead, p.logoutURL("id_token_hint", id), "")); got.status != http.StatusOK {
+		t.Errorf("%d", got.status)
+	}
+	if !b.signedInHere() {
+		t.Error("signed out")
+	}
+	for path, allowed := range map[string]string{"/oauth/logout": "GET, HEAD, POST", "/oauth/signout": "POST"} {
+		got := b.do(p.request(http.MethodPut, p.issuer+path, ""))
+		if got.status != http.StatusMethodNotAllowed || got.header.Get("Allow") != allowed {
+			t.Errorf("%s: %d, Allow %q", path, got.status, got.header.Get("Allow"))
+		}
+	}
+}
+
+// The question, in both languages, and its two answers.
+func TestLogoutQuestionAnswered(t *testing.T) {
+	p := logoutIDP(t)
+	b := p.browser()
+	b.code("scope", "openid")
+	question := b.get(p.logoutURL("client_id", p.client.ID, "post_logout_redirect_uri", afterLogout, "state", "s", "ui_locales", "ja"))
+	if !strings.Contains(question.body, "ログアウトしますか") || !strings.Contains(question.body, "My App") {
+		t.Errorf("not in Japanese, or without the app:\n%s", shown(question.body))
+	}
+	inEnglish := b.get(p.logoutURL("client_id", p.client.ID, "ui_locales", "ja", "lang", "en"))
+	if !strings.Contains(inEnglish.body, "<h1>Sign out of ") {
+		t.Errorf("not in English:\n%s", shown(inEnglish.body))
+	}
+	stays := b.decide(question, "stay")
+	if stays.status != http.StatusOK || !strings.Contains(stays.body, "You are still signed in") || !strings.Contains(stays.body, `href="`+afterLogout+`"`) {
+		t.Errorf("stay: %d to %v\n%s", stays.status, stays.location, shown(stays.body))
+	}
+	if !b.signedInHere() {
+		t.Fatal("stay signs out")
+	}
+	for _, decision := range []string{"", "yes", "allow"} {
+		b.decide(question, decision).wants(t, "decision "+decision, http.StatusBadRequest, "invalid_request")
+	}
+	got := b.decide(question, "signout")
+	if got.status != http.StatusSeeOther || got.location.String() != afterLogout+"?state=s" || b.signedInHere() {
+		t.Errorf("sign out: %d to %v", got.status, got.location)
+	}
+	// Once more, as after a press of the back button.
+	if got := b.decide(question, "signout"); got.location == nil || got.location.String() != afterLogout+"?state=s" {
+		t.Errorf("again: %d to %v", got.status, got.location)
+	}
+}
+
+// What changed while the user was asked counts.
+func TestLogoutQuestionOvertaken(t *testing.T) {
+	p := logoutIDP(t)
+	b := p.browser()
+	b.code("scope", "openid")
+	ask := func() page {
+		return b.get(p.logoutURL("client_id", p.client.ID, "post_logout_redirect_uri", afterLogout))
+	}
+	forAnn := ask()
+	b.follow(b.signIn(b.get(p.authorizeURL("prompt", "login")), "bob@app.test", userPassword))
+	got := b.decide(forAnn, "signout")
+	if got.asks() != "decision" || !strings.Contains(got.body, "bob@app.test") || strings.Contains(got.body, userEmail) {
+		t.Errorf("bob was signed out by what ann was asked: %d to %v\n%s", got.status, got.location, shown(got.body))
+	}
+	forBob := ask()
+	p.update("my-app", func(c *storage.Client) { c.PostLogoutRedirectURIs = nil })
+	b.decide(forBob, "signout").signedOut(t, "the address was removed")
+	p.update("my-app", func(c *storage.Client) { c.PostLogoutRedirectURIs = []string{afterLogout} })
+	b.code("scope", "openid")
+	late := ask()
+	p.clock.forward(2 * time.Hour)
+	b.decide(late, "signout").wants(t, "the question is too old", http.StatusBadRequest, "invalid_request")
+	gone := ask()
+	p.deleteApp()
+	b.decide(gone, "signout").signedOut(t, "the app was removed")
+}
+
+// The front page says who is signed in, and lets them sign out.
+func TestLanding(t *testing.T) {
+	p := logoutIDP(t)
+	b := p.browser()
+	if got := b.get(p.issuer + "/"); got.status != http.StatusOK || strings.Contains(got.body, "/oauth/logout") {
+		t.Errorf("nobody is signed in: %d", got.status)
+	}
+	b.code()
+	got := b.get(p.issuer + "/")
+	if !strings.Contains(got.body, userEmail) || !strings.Contains(got.body, `href="/oauth/logout"`) {
+		t.Fatalf("%d\n%s", got.status, shown(got.body))
+	}
+	if ja := b.get(p.issuer + "/?lang=ja"); !strings.Contains(ja.body, ">ログアウト</a>") {
+		t.Error("not in Japanese")
+	}
+	b.get(p.issuer + "/?lang=en")
+	b.decide(b.get(p.issuer+"/oauth/logout"), "signout").signedOut(t, "from the front page")
+	if got := b.get(p.issuer + "/"); strings.Contains(got.body, userEmail) {
+		t.Error("still signed in")
+	}
+	// An account that was disabled or removed meanwhile can still leave.
+	for rule, end := range map[string]func(){
+		"disabled": func() { p.putUser(storage.User{ID: "user-ann", Email: userEmail, Disabled: true}) },
+		"removed": func() {
+			if _, err := p.etcd.Client.Delete(t.Context(), p.etcd.Prefix+"users/user-bob"); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		b, login := p.browser(), map[string]string{"disabled": userEmail, "removed": "bob@app.test"}[rule]
+		b.follow(b.signIn(b.get(p.authorizeURL()), login, userPassword))
+		end()
+		b.decide(b.get(p.issuer+"/oauth/logout"), "signout").signedOut(t, rule)
+	}
+}
+
+// An issuer with a path has its logout below that path, too.
+func TestLogoutBelowAPath(t *testing.T) {
+	p := newIDP(t, loopbackAllowed, func(c *server.Config) { c.Issuer += "/tenant" })
+	b := p.browser()
+	b.code("scope", "openid")
+	if got := b.get(p.issuer + "/"); !strings.Contains(got.body, `href="/tenant/oauth/logout"`) {
+		t.Error(shown(got.body))
+	}
+	b.decide(b.get(p.logoutURL()), "signout").signedOut(t, "below a path")
 }
