@@ -44,6 +44,10 @@ func TestEveryPageHasItsHeaders(t *testing.T) {
 			t.Errorf("%s: Cross-Origin-Opener-Policy %q", name, got)
 		}
 		csp := directives(w.Header().Get("Content-Security-Policy"))
+		if want := frameSources[name]; csp["frame-src"] != want {
+			t.Errorf("%s: frame-src is %q, want %q", name, csp["frame-src"], want)
+		}
+		delete(csp, "frame-src")
 		for key, want := range map[string]string{
 			"default-src": "'none'", "style-src": "'self'", "frame-ancestors": "'none'", "base-uri": "'none'",
 		} {
@@ -56,6 +60,26 @@ func TestEveryPageHasItsHeaders(t *testing.T) {
 		}
 		if len(csp) != 6 {
 			t.Errorf("%s: policy %v", name, csp)
+		}
+	}
+}
+
+// frameSources are those of the one page that shows apps in frames.
+var frameSources = map[string]string{"signed out, frames": "https://a.example https://b.example"}
+
+func TestFrameSources(t *testing.T) {
+	s := newSet(t, "https://id.example.com")
+	for want, frames := range map[string][]string{
+		"":                         {"javascript:alert(1)", "http://a.example/", "https://u:p@a.example/", "//a.example/", "", "https://a b/", "https://a;script-src%20*/"},
+		"https://a.example":        {"https://a.example/1?x=;script-src", "https://A.example/2", "data:text/html,x"},
+		"https://a.example:8443":   {"https://a.example:8443/"},
+		"http://localhost:3000":    {"http://localhost:3000/out"},
+		"https://xn--r8jz45g.jp":   {"https://例え.jp/"},
+		"https://b.example https:": {"https://b.example/", "https://[2001:db8::1]/"},
+	} {
+		page := SignedOut{Frames: frames}
+		if got := directives(get(s, page).Header().Get("Content-Security-Policy"))["frame-src"]; got != want {
+			t.Errorf("%v: frame-src %q, want %q", frames, got, want)
 		}
 	}
 }

@@ -19,8 +19,10 @@ func TestHTMLInForeignText(t *testing.T) {
 		Device{Action: "/a", UserCode: evil, Hidden: []Field{{evil, evil}}},
 		ConfirmDevice{App: app, Action: "/a", UserCode: evil, UserName: evil, UserEmail: evil, Scopes: sc, Hidden: []Field{{evil, evil}}},
 		DeviceDone{App: app, Approved: true},
-		SignedOut{ClientName: evil, ReturnURI: "javascript:alert(1)"},
-		Landing{Frame: Frame{English: "javascript:alert(1)", Japanese: "data:text/html,x"}},
+		SignOut{App: app, Action: "/a", UserName: evil, UserEmail: evil, Hidden: []Field{{evil, evil}}},
+		SignedOut{ClientName: evil, ReturnURI: "javascript:alert(1)", Frames: []string{"javascript:alert(1)", "data:text/html,x", "http://plain.example/", evil}},
+		SignedOut{ClientName: evil, ReturnURI: "https://ok.example/" + evil, Frames: []string{"https://ok.example/" + evil}},
+		Landing{Frame: Frame{English: "javascript:alert(1)", Japanese: "data:text/html,x"}, UserName: evil, UserEmail: evil, SignOut: "/logout"},
 	} {
 		name := page.template()
 		body := get(s, page).Body.Bytes()

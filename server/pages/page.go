@@ -288,6 +288,9 @@ func (p SignedOut) frames() []string { return p.Shown() }
 // Shown are the frames that may be shown.
 func (p SignedOut) Shown() []string {
 	var out []string
+	if p.Stays {
+		return nil
+	}
 	for _, raw := range p.Frames {
 		if address := linkable(raw); address != "" {
 			out = append(out, address)
@@ -301,7 +304,7 @@ const FrameSeconds = 3
 
 // Wait is FrameSeconds when the page goes on by itself, else 0.
 func (p SignedOut) Wait() int {
-	if p.Stays || len(p.Shown()) == 0 || p.app().Return == "" {
+	if len(p.Shown()) == 0 || p.app().Return == "" {
 		return 0
 	}
 	return FrameSeconds

@@ -63,6 +63,11 @@ func everyPage(f Frame) map[string]Page {
 		"device connected":        DeviceDone{Frame: f, App: exampleApp, Approved: true},
 		"device denied":           DeviceDone{Frame: f, App: exampleApp},
 		"landing":                 Landing{Frame: f},
+		"landing, signed in":      Landing{Frame: f, UserName: "Hanako", UserEmail: "h@example.com", SignOut: "/logout"},
+		"sign-out":                SignOut{Frame: f, App: exampleApp, UserName: "Hanako", UserEmail: "h@example.com", Action: "/signout", Hidden: hidden},
+		"sign-out, no app":        SignOut{Frame: f, UserEmail: "h@example.com", Action: "/signout", Hidden: hidden},
+		"stays signed in":         SignedOut{Frame: f, Stays: true, ClientName: "My OAuth App", ReturnURI: "https://my-app.example.com/"},
+		"signed out, frames":      SignedOut{Frame: f, ClientName: "My OAuth App", ReturnURI: "https://my-app.example.com/?state=s", Frames: []string{"https://a.example/out", "https://b.example/out"}},
 		"signed out":              SignedOut{Frame: f},
 		"signed out, back to app": SignedOut{Frame: f, ClientName: "My OAuth App", ReturnURI: "https://my-app.example.com/"},
 		"error with everything":   Error{Frame: f, Reason: ReasonUnavailable, Code: "temporarily_unavailable", Developer: "storage", RequestID: "r-1", RetryAfter: time.Second},
@@ -143,6 +148,7 @@ func TestEveryPageIsAccessible(t *testing.T) {
 			t.Run(lang.String()+"/"+name, func(t *testing.T) {
 				doc := parse(t, get(s, page).Body.Bytes())
 				checkDocument(t, doc, lang)
+				checkFrames(t, doc, page)
 				checkForms(t, doc)
 				checkReferences(t, doc)
 			})
@@ -177,7 +183,7 @@ func checkDocument(t *testing.T, doc *html.Node, lang language.Tag) {
 	}
 	for _, n := range elements(doc) {
 		switch n.Data {
-		case "script", "style", "iframe", "object", "embed", "base":
+		case "script", "style", "object", "embed", "base":
 			t.Errorf("<%s> on a page", n.Data)
 		case "img":
 			if _, ok := attr(n, "alt"); !ok {
@@ -202,6 +208,51 @@ func checkDocument(t *testing.T, doc *html.Node, lang language.Tag) {
 			if strings.Contains(a.Val, "ZgotmplZ") {
 				t.Errorf("%s of %s was refused by html/template", a.Key, n.Data)
 			}
+		}
+	}
+}
+
+// checkFrames holds that frames are those of the page, can do little, and are nothing to stop at.
+func checkFrames(t *testing.T, doc *html.Node, page Page) {
+	frames := elements(doc, "iframe")
+	if len(frames) != len(page.frames()) {
+		t.Errorf("%d frames, want %d", len(frames), len(page.frames()))
+	}
+	for _, f := range frames {
+		if !has(f, "sandbox", "allow-scripts allow-same-origin") || !has(f, "tabindex", "-1") || !has(f, "aria-hidden", "true") {
+			t.Errorf("frame %v", f.Attr)
+		}
+	}
+}
+
+// The page with frames goes on by itself only when there is something to wait for and somewhere to go, and by a button always.
+func TestSignedOutGoesOn(t *testing.T) {
+	s := newSet(t, "https://id.example.com")
+	const back, frame = "https://app.example/bye?state=a%22%3Bb&x=1", "https://a.example/out"
+	for name, c := range map[string]struct {
+		page    SignedOut
+		refresh string
+	}{
+		"frames and somewhere to go": {SignedOut{ReturnURI: back, Frames: []string{frame}}, "3;url=" + back},
+		"nowhere to go":              {SignedOut{Frames: []string{frame}}, ""},
+		"no frames":                  {SignedOut{ReturnURI: back}, ""},
+		"frames that are not shown":  {SignedOut{ReturnURI: back, Frames: []string{"javascript:alert(1)"}}, ""},
+		"not a place for a browser":  {SignedOut{ReturnURI: "javascript:alert(1)", Frames: []string{frame}}, ""},
+		"stays":                      {SignedOut{ReturnURI: back, Frames: []string{frame}, Stays: true}, ""},
+	} {
+		doc := parse(t, get(s, c.page).Body.Bytes())
+		got := ""
+		for _, m := range elements(doc, "meta") {
+			if has(m, "http-equiv", "refresh") {
+				got, _ = attr(m, "content")
+			}
+		}
+		button := false
+		for _, a := range elements(doc, "a") {
+			button = button || has(a, "href", back)
+		}
+		if got != c.refresh || button != (c.page.ReturnURI == back) {
+			t.Errorf("%s: refresh %q, button %v", name, got, button)
 		}
 	}
 }
