@@ -13,6 +13,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/zitadel/oidc/v3/pkg/oidc"
+
 	"github.com/warifu/warifu/server/pages"
 	"github.com/warifu/warifu/storage"
 )
@@ -131,6 +133,8 @@ func (s *Server) checkAuthRequest(c *storage.Client, params url.Values) (*AuthRe
 		}
 	}
 	switch {
+	case !mayUse(c, GrantAuthorizationCode):
+		return nil, &oauthFault{string(oidc.UnauthorizedClient), "the client did not register the grant type authorization_code"}
 	case params.Get("request") != "":
 		return nil, &oauthFault{codeRequestNotSupported, "request objects are not supported"}
 	case params.Get("request_uri") != "":

@@ -172,7 +172,7 @@ func TestMethodsOfMachineEndpoints(t *testing.T) {
 func TestGrantTypes(t *testing.T) {
 	p := newIDP(t)
 	for grantType, code := range map[string]string{
-		"": "invalid_request", "password": "unsupported_grant_type", "client_credentials": "unsupported_grant_type", "implicit": "unsupported_grant_type",
+		"": "invalid_request", "password": "unsupported_grant_type", "client_credentials": "unauthorized_client", "implicit": "unsupported_grant_type",
 		"urn:ietf:params:oauth:grant-type:jwt-bearer":     "unsupported_grant_type",
 		"urn:ietf:params:oauth:grant-type:device_code":    "unauthorized_client", // on, but not registered
 		"urn:ietf:params:oauth:grant-type:token-exchange": "unsupported_grant_type",
@@ -188,5 +188,74 @@ func TestGrantTypes(t *testing.T) {
 	}
 	for _, path := range []string{"/oauth/introspect", "/oauth/revoke"} {
 		p.call(path, url.Values{}).wants(t, path+" without a token", http.StatusBadRequest, "invalid_request")
+	}
+}
+
+// CVE-2026-16093 and its kin: what was not registered opens nothing, at any endpoint, although it is right.
+func TestRegisteredMethodIsEnforced(t *testing.T) {
+	p := newIDP(t)
+	type app struct {
+		rule  string
+		works string // the methods that must work
+		as    *idp
+	}
+	with := func(name, method string, more ...func(*storage.Client)) *idp {
+		return p.as(p.register(name, func(c *storage.Client) {
+			c.TokenEndpointAuthMethod = method
+			c.JWKS = jwksOf(t, publicJWK(testKeys()["ES256"], "k")) // whatever is registered, there are keys
+			for _, f := range more {
+				f(c)
+			}
+		}))
+	}
+	public := func(c *storage.Client) { c.Public = true }
+	apps := []app{
+		{"nothing registered", "basic post", with("a", "")},
+		{"client_secret_basic", "basic", with("b", "client_secret_basic")},
+		{"client_secret_post", "post", with("c", "client_secret_post")},
+		{"private_key_jwt, and it has a secret", "key", with("d", "private_key_jwt")},
+		{"public", "none", with("e", "", public)},
+		{"public, none", "none", with("f", "none", public)},
+		{"none, but not public", "", with("g", "none")},
+		{"public, but client_secret_post", "", with("h", "client_secret_post", public)},
+		{"public, but private_key_jwt", "", with("i", "private_key_jwt", public)},
+		{"what nobody knows", "", with("j", "tls_client_auth")},
+	}
+	for _, a := range apps {
+		for path, form := range map[string]url.Values{
+			"/oauth/token":      {"grant_type": {"refresh_token"}, "refresh_token": {"x"}},
+			"/oauth/introspect": {"token": {"x"}},
+			"/oauth/revoke":     {"token": {"x"}},
+		} {
+			for _, method := range []string{"basic", "post", "key", "none"} {
+				secret, sent, header := a.as.secret, url.Values{}, []string(nil)
+				if secret == "" {
+					secret = p.secret // a public client has none
+				}
+				switch method {
+				case "basic":
+					header = []string{"Authorization", basic(a.as.client.ID, secret)}
+				case "post":
+					sent.Set("client_id", a.as.client.ID)
+					sent.Set("client_secret", secret)
+				case "key":
+					sent.Set("client_assertion", a.as.assertion("ES256", nil))
+					sent.Set("client_assertion_type", jwtBearer)
+				case "none":
+					sent.Set("client_id", a.as.client.ID)
+				}
+				for name, values := range form {
+					sent[name] = values
+				}
+				got := p.machine(path, sent, header...)
+				want := strings.Contains(a.works, method) && (method != "none" || path != "/oauth/introspect")
+				if works := got.text("error") != "invalid_client"; works != want {
+					t.Errorf("%s: %s by %s: %d %s", a.rule, path, method, got.status, got.raw)
+				}
+				if !want && got.text("error_description") != "unknown client, or wrong client credentials" {
+					t.Errorf("%s: %s by %s: tells why: %s", a.rule, path, method, got.raw)
+				}
+			}
+		}
 	}
 }

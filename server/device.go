@@ -137,7 +137,13 @@ func (p *provider) DeviceAuthorization(ctx context.Context, r *op.ClientRequest[
 
 // DeviceToken answers a device that polls (RFC 8628 section 3.4 and 3.5).
 func (p *provider) DeviceToken(ctx context.Context, r *op.ClientRequest[oidc.DeviceAccessTokenRequest]) (*op.Response, error) {
-	c, now := r.Client.(*client), p.now()
+	c := r.Client.(*client)
+	reply, err := p.poll(ctx, c, r)
+	return p.settled(ctx, c, reply, err)
+}
+
+func (p *provider) poll(ctx context.Context, c *client, r *op.ClientRequest[oidc.DeviceAccessTokenRequest]) (*op.Response, error) {
+	now := p.now()
 	var code deviceCode
 	if err := p.open(storage.SealDevice, r.Data.DeviceCode, &code); errors.Is(err, storage.ErrNotFound) {
 		return nil, invalidGrant("the device code is invalid")
@@ -150,6 +156,9 @@ func (p *provider) DeviceToken(ctx context.Context, r *op.ClientRequest[oidc.Dev
 	// Before the poll counts: who has to send a nonce may try again at once.
 	key, err := p.tokenKey(ctx, c.Client, r.Header, "")
 	if err != nil {
+		return nil, err
+	}
+	if err := p.spend(ctx, c); err != nil {
 		return nil, err
 	}
 	if p.devices.early(code.Grant, now) {
@@ -181,10 +190,8 @@ func (p *provider) redeemDevice(ctx context.Context, c *client, code deviceCode,
 		return nil, p.unavailable(ctx, "reading what was approved", err)
 	}
 	grant := storage.Grant{
-		ID: allowed.Grant, ClientID: c.ID, UserID: allowed.User, AuthTime: time.UnixMilli(allowed.AuthTime).UTC(),
-		CreatedAt: now.UTC(), ExpiresAt: now.Add(p.life.RefreshAbsolute).UTC(),
-	}
-	refresh := refreshToken{approval: allowed, Generation: 1, Issued: now.UnixMilli(), Ends: grant.ExpiresAt.UnixMilli()}
+		ID: allowed.Grant, ClientID: c.ID, UserID: allowed.User, AuthTime: time.UnixMilli(allowed.AuthTime).UTC(), CreatedAt: now.UTC()}
+	refresh := refreshToken{approval: allowed, Generation: 1, Issued: now.UnixMilli()}
 	refresh.DPoPKey = boundTo(c.Client, key)
 	for range changes {
 		if err := mustProve(c.Client, key); err != nil {
@@ -192,8 +199,10 @@ func (p *provider) redeemDevice(ctx context.Context, c *client, code deviceCode,
 		}
 		// Both may have gone since the user approved.
 		if !mayUse(c.Client, GrantDeviceCode) {
-			return nil, fail(http.StatusBadRequest, string(oidc.UnauthorizedClient), "the client has not registered the grant type "+GrantDeviceCode)
+			return nil, unauthorizedClient(GrantDeviceCode)
 		}
+		grant.ExpiresAt = p.grantEnds(c.Client, now)
+		refresh.Ends = grant.ExpiresAt.UnixMilli()
 		if grant.Scopes = p.offered(c.Client, allowed.Scopes); len(grant.Scopes) == 0 {
 			return nil, invalidGrant("the app may not ask for these scopes any more")
 		}
@@ -208,14 +217,14 @@ func (p *provider) redeemDevice(ctx context.Context, c *client, code deviceCode,
 		var stale *storage.StaleError
 		switch {
 		case err == nil:
-			return p.tokens(ctx, refresh, grant.Scopes, signing)
+			return p.tokens(ctx, keptBy(c.Client, refresh), grant.Scopes, signing)
 		case errors.Is(err, storage.ErrReplayed):
 			p.log.WarnContext(ctx, "device code used twice: its grant was revoked", "client", c.ID, "grant", code.Grant)
 			return nil, invalidGrant("the device code was used before; everything issued from it is revoked")
 		case errors.Is(err, storage.ErrNotFound):
 			return nil, invalidGrant("the device code is not good any more")
 		case errors.As(err, &stale):
-			if c, refresh.UserRevision, err = p.decideAnew(c, stale); err != nil {
+			if c, refresh.UserRevision, err = p.decideAnew(ctx, c, stale); err != nil {
 				return nil, err
 			}
 		default:

@@ -27,6 +27,9 @@ type metadata struct {
 	TokenAuth             []string `json:"token_endpoint_auth_methods_supported"`
 	IntrospectionAuth     []string `json:"introspection_endpoint_auth_methods_supported"`
 	RevocationAuth        []string `json:"revocation_endpoint_auth_methods_supported"`
+	TokenAuthAlgs         []string `json:"token_endpoint_auth_signing_alg_values_supported"`
+	IntrospectionAuthAlgs []string `json:"introspection_endpoint_auth_signing_alg_values_supported"`
+	RevocationAuthAlgs    []string `json:"revocation_endpoint_auth_signing_alg_values_supported"`
 	ChallengeMethods      []string `json:"code_challenge_methods_supported"`
 	Claims                []string `json:"claims_supported"`
 	Prompts               []string `json:"prompt_values_supported"`
@@ -49,8 +52,8 @@ type logoutMetadata struct {
 }
 
 func (s *Server) metadata() metadata {
-	secret := []string{"client_secret_basic", "client_secret_post"}
-	withNone := append(slices.Clone(secret), "none")
+	confidential := []string{methodBasic, methodPost, methodKey}
+	withNone := append(slices.Clone(confidential), methodNone)
 	deviceAuth := ""
 	if s.offers(GrantDeviceCode) {
 		deviceAuth = s.endpoint(pathDeviceAuth)
@@ -73,8 +76,11 @@ func (s *Server) metadata() metadata {
 		UserinfoAlgs:          idTokenAlgs,
 		DPoPAlgs:              dpopAlgNames(),
 		TokenAuth:             withNone,
-		IntrospectionAuth:     secret,
+		IntrospectionAuth:     confidential,
 		RevocationAuth:        withNone,
+		TokenAuthAlgs:         assertionAlgs,
+		IntrospectionAuthAlgs: assertionAlgs,
+		RevocationAuthAlgs:    assertionAlgs,
 		ChallengeMethods:      []string{"S256"},
 		Claims:                claimNames(),
 		Prompts:               []string{"none", "login", "consent", "select_account"},

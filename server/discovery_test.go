@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/go-jose/go-jose/v4"
+
 	"github.com/warifu/warifu/server"
 	"github.com/warifu/warifu/storage"
 )
@@ -66,7 +68,7 @@ func TestDiscoverySaysWhatWorks(t *testing.T) {
 	same("userinfo_signing_alg_values_supported", "RS256", "ES256", "EdDSA") // see TestSignedUserinfo
 	same("code_challenge_methods_supported", "S256")
 	same("dpop_signing_alg_values_supported", "ES256", "RS256", "PS256", "EdDSA") // see TestDPoPAlgorithms
-	same("grant_types_supported", "authorization_code", "refresh_token", deviceGrant)
+	same("grant_types_supported", "authorization_code", "refresh_token", "client_credentials", deviceGrant)
 	b := p.browser()
 	exercised["authorization_endpoint"], exercised["token_endpoint"] = true, true
 	start := p.issuer + at("authorization_endpoint")
@@ -92,12 +94,15 @@ func TestDiscoverySaysWhatWorks(t *testing.T) {
 
 	// Every way of client authentication at every endpoint that has one.
 	public := p.as(p.register("public-app", func(c *storage.Client) { c.Public = true }))
-	for name, path := range map[string]string{
-		"token_endpoint_auth_methods_supported":         at("token_endpoint"),
-		"introspection_endpoint_auth_methods_supported": at("introspection_endpoint"),
-		"revocation_endpoint_auth_methods_supported":    at("revocation_endpoint"),
+	for endpoint, path := range map[string]string{
+		"token":         at("token_endpoint"),
+		"introspection": at("introspection_endpoint"),
+		"revocation":    at("revocation_endpoint"),
 	} {
+		name := endpoint + "_endpoint_auth_methods_supported"
 		offered := use(name)
+		algs := use(endpoint + "_endpoint_auth_signing_alg_values_supported")
+		same(endpoint+"_endpoint_auth_signing_alg_values_supported", "RS256", "PS256", "ES256", "EdDSA")
 		for _, method := range []string{"client_secret_basic", "client_secret_post", "none", "private_key_jwt", "client_secret_jwt"} {
 			form, header := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {"wfr_x"}, "token": {"x"}}, []string(nil)
 			switch method {
@@ -108,9 +113,18 @@ func TestDiscoverySaysWhatWorks(t *testing.T) {
 				form.Set("client_secret", p.secret)
 			case "none":
 				form.Set("client_id", public.client.ID)
-			default:
-				form.Set("client_id", p.client.ID)
-				form.Set("client_assertion", "a.b.c")
+			case "private_key_jwt":
+				for _, alg := range algs {
+					k := p.keyed(endpoint+alg, alg)
+					if got := k.asserting(path, k.assertion(alg, nil), form); got.text("error") == "invalid_client" {
+						t.Errorf("%s: %s: %s", name, alg, got.raw)
+					}
+					form.Set("client_assertion", k.assertion(alg, nil))
+				}
+				form.Set("client_assertion_type", jwtBearer)
+			default: // client_secret_jwt
+				form.Set("client_assertion", signedBy(t, []byte(p.secret), jose.HS256, nil, p.assertionClaims(nil)))
+				form.Set("client_assertion_type", jwtBearer)
 			}
 			works := p.machine(path, form, header...).text("error") != "invalid_client"
 			if works != slices.Contains(offered, method) {

@@ -12,7 +12,7 @@ import (
 
 // grantTypes are those that the token endpoint can serve, in the order of discovery. A grant type joins them together with what
 // serves it.
-var grantTypes = []string{GrantAuthorizationCode, GrantRefreshToken, GrantDeviceCode}
+var grantTypes = []string{GrantAuthorizationCode, GrantRefreshToken, GrantClientCredentials, GrantDeviceCode}
 
 // promised are the grant types of the flow that app developers were promised: always on, and those of a client whose
 // registration names none.
@@ -28,14 +28,17 @@ func (s *Server) offeredGrants() []string {
 	return within(grantTypes, append(slices.Clone(promised), s.cfg.GrantTypes...))
 }
 
-// mayUse says whether a client registered a grant type (grant_types of RFC 7591 section 2).
+// mayUse says whether a client registered a grant type (grant_types of RFC 7591 section 2) that is for its kind of client.
 func mayUse(c *storage.Client, grantType string) bool {
 	return slices.Contains(registeredGrants(c), grantType)
 }
 
 func registeredGrants(c *storage.Client) []string {
-	if len(c.GrantTypes) == 0 {
+	switch {
+	case len(c.GrantTypes) == 0:
 		return promised
+	case c.Public: // anybody could say to be it (RFC 6749 section 4.4)
+		return without(c.GrantTypes, []string{GrantClientCredentials})
 	}
 	return c.GrantTypes
 }
@@ -52,4 +55,9 @@ func (c *client) GrantTypes() []oidc.GrantType {
 // unsupportedGrantType names what is on.
 func (s *Server) unsupportedGrantType() error {
 	return fail(http.StatusBadRequest, string(oidc.UnsupportedGrantType), "grant_type must be one of "+strings.Join(s.offeredGrants(), ", "))
+}
+
+// unauthorizedClient is the answer to a client that did not register a grant type (RFC 6749 section 5.2).
+func unauthorizedClient(grantType string) error {
+	return fail(http.StatusBadRequest, string(oidc.UnauthorizedClient), "the client did not register the grant type "+grantType)
 }

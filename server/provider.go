@@ -22,14 +22,6 @@ type provider struct {
 	*Server
 }
 
-// client is a [storage.Client] as the library wants to see it, after it has authenticated. It keeps the secret that was
-// shown, to check it again should the client's record change meanwhile.
-type client struct {
-	*storage.Client
-	secret   string
-	secretID string // empty for a public client
-}
-
 func (c *client) GetID() string                       { return c.ID }
 func (c *client) RedirectURIs() []string              { return c.Client.RedirectURIs }
 func (c *client) PostLogoutRedirectURIs() []string    { return c.Client.PostLogoutRedirectURIs }
@@ -49,13 +41,6 @@ func (c *client) RestrictAdditionalIdTokenScopes() func([]string) []string {
 }
 func (c *client) RestrictAdditionalAccessTokenScopes() func([]string) []string {
 	return func(scopes []string) []string { return scopes }
-}
-
-func (c *client) AuthMethod() oidc.AuthMethod {
-	if c.Public {
-		return oidc.AuthMethodNone
-	}
-	return oidc.AuthMethodBasic
 }
 
 // Health and Ready are served by our own routes.
@@ -80,53 +65,17 @@ func publicKey(k *storage.Key) crypto.PublicKey {
 	return k.Private.(crypto.Signer).Public()
 }
 
-// VerifyClient authenticates a client by its secret, or takes a public one that shows none (RFC 6749 section 2.3). That a secret
-// was used is noted in memory; a rotation waits for it.
-func (p *provider) VerifyClient(ctx context.Context, r *op.Request[op.ClientCredentials]) (op.Client, error) {
-	id, secret := r.Data.ClientID, r.Data.ClientSecret
-	c, err := p.store.Client(ctx, id)
-	if err != nil && !errors.Is(err, storage.ErrNotFound) {
-		return nil, p.unavailable(ctx, "reading a client", err)
-	}
-	known, refused := authenticate(c, secret)
-	if refused != nil && c.Active() && !c.Public {
-		// The secret may have been rotated a moment ago, and memory not have heard of it.
-		current, err := p.store.ClientWith(ctx, id, secret)
-		if err != nil {
-			return nil, p.unavailable(ctx, "reading a client", err)
-		}
-		if current != nil {
-			known, refused = authenticate(current, secret)
-		}
-	}
-	if refused != nil {
-		return nil, refused
-	}
-	if known.secretID != "" {
-		p.store.NoteUse(id, known.secretID)
-	}
-	return known, nil
-}
-
-// authenticate takes the same time for an unknown client (nil) as for a wrong secret.
-func authenticate(c *storage.Client, secret string) (*client, error) {
-	secretID := c.SecretID(secret)
-	right := secretID != ""
-	if c.Active() && c.Public {
-		right = secret == ""
-	}
-	if !c.Active() || !right {
-		return nil, invalidClient()
-	}
-	return &client{Client: c, secret: secret, secretID: secretID}, nil
-}
-
 // changes is how often a request is decided anew because client or user changed while it was decided.
 const changes = 4
 
 // CodeExchange redeems an authorization code (RFC 6749 section 4.1.3): one transaction.
 func (p *provider) CodeExchange(ctx context.Context, r *op.ClientRequest[oidc.AccessTokenRequest]) (*op.Response, error) {
 	c := r.Client.(*client)
+	reply, err := p.redeem(ctx, c, r)
+	return p.settled(ctx, c, reply, err)
+}
+
+func (p *provider) redeem(ctx context.Context, c *client, r *op.ClientRequest[oidc.AccessTokenRequest]) (*op.Response, error) {
 	now := p.now()
 	var code authCode
 	if err := p.open(storage.SealCode, r.Data.Code, &code); errors.Is(err, storage.ErrNotFound) {
@@ -148,10 +97,8 @@ func (p *provider) CodeExchange(ctx context.Context, r *op.ClientRequest[oidc.Ac
 		return nil, invalidGrant("code_verifier does not match the code_challenge")
 	}
 	grant := storage.Grant{
-		ID: code.Grant, ClientID: c.ID, UserID: code.User, AuthTime: time.UnixMilli(code.AuthTime).UTC(),
-		CreatedAt: now.UTC(), ExpiresAt: now.Add(p.life.RefreshAbsolute).UTC(),
-	}
-	refresh := refreshToken{approval: code.approval, Generation: 1, Issued: now.UnixMilli(), Ends: grant.ExpiresAt.UnixMilli()}
+		ID: code.Grant, ClientID: c.ID, UserID: code.User, AuthTime: time.UnixMilli(code.AuthTime).UTC(), CreatedAt: now.UTC()}
+	refresh := refreshToken{approval: code.approval, Generation: 1, Issued: now.UnixMilli()}
 	key, err := p.tokenKey(ctx, c.Client, r.Header, code.DPoPKey)
 	if err != nil {
 		return nil, err
@@ -159,9 +106,12 @@ func (p *provider) CodeExchange(ctx context.Context, r *op.ClientRequest[oidc.Ac
 	refresh.DPoPKey = boundTo(c.Client, key)
 	// An expired code is refused, but a second use of one that was redeemed in its time still kills the grant.
 	if now.After(time.UnixMilli(code.Expires)) {
-		return nil, p.lateCode(ctx, code)
+		return nil, p.lateCode(ctx, c, code)
 	}
 	for range changes {
+		if !mayUse(c.Client, GrantAuthorizationCode) {
+			return nil, unauthorizedClient(GrantAuthorizationCode)
+		}
 		// The redirect URI, too, may have gone since: at another replica, before this one has heard of it.
 		if !storage.MatchRedirectURI(c.Client.RedirectURIs, code.RedirectURI) {
 			return nil, invalidGrant("the redirect URI of the authorization request is not registered any more")
@@ -174,6 +124,8 @@ func (p *provider) CodeExchange(ctx context.Context, r *op.ClientRequest[oidc.Ac
 		if err := mustProve(c.Client, key); err != nil {
 			return nil, err
 		}
+		grant.ExpiresAt = p.grantEnds(c.Client, now)
+		refresh.Ends = grant.ExpiresAt.UnixMilli()
 		audience, err := p.audienceOf(code.Resources, grant.Scopes, r.Form["resource"])
 		if err != nil {
 			return nil, err
@@ -181,18 +133,21 @@ func (p *provider) CodeExchange(ctx context.Context, r *op.ClientRequest[oidc.Ac
 		p.bindToSession(&grant, code.approval)
 		signing := p.signAhead(issue{approval: refresh.approval, client: c.Client, scopes: grant.Scopes, audience: audience, key: key,
 			withID: slices.Contains(grant.Scopes, scopeOpenID), nonce: code.Nonce})
-		err = p.store.CreateGrant(ctx, grant, refresh.expires(p.life), c.Revision, refresh.UserRevision)
+		err = p.store.CreateGrant(ctx, grant, refresh.expires(p.life), c.Revision, refresh.UserRevision, c.once()...)
+		c.noteSpent(err)
 		var stale *storage.StaleError
 		switch {
 		case err == nil:
-			return p.tokens(ctx, refresh, grant.Scopes, signing)
+			return p.tokens(ctx, keptBy(c.Client, refresh), grant.Scopes, signing)
 		case errors.Is(err, storage.ErrReplayed):
 			p.log.WarnContext(ctx, "authorization code used twice: its grant was revoked", "client", c.ID, "grant", code.Grant)
 			return nil, invalidGrant("the authorization code was used before; everything issued from it is revoked")
 		case errors.Is(err, storage.ErrSessionEnded):
 			return nil, invalidGrant("the user has signed out since")
+		case errors.Is(err, storage.ErrSpent):
+			return nil, assertionReplayed()
 		case errors.As(err, &stale):
-			if c, refresh.UserRevision, err = p.decideAnew(c, stale); err != nil {
+			if c, refresh.UserRevision, err = p.decideAnew(ctx, c, stale); err != nil {
 				return nil, err
 			}
 		default:
@@ -202,8 +157,27 @@ func (p *provider) CodeExchange(ctx context.Context, r *op.ClientRequest[oidc.Ac
 	return nil, p.unavailable(ctx, "redeeming a code", storage.ErrConflict)
 }
 
+// grantEnds is when a grant ends that begins now. A client that may not refresh has nothing left of it after the access token.
+func (s *Server) grantEnds(c *storage.Client, now time.Time) time.Time {
+	if mayUse(c, GrantRefreshToken) {
+		return now.Add(s.life.RefreshAbsolute).UTC()
+	}
+	return now.Add(s.life.AccessToken).UTC()
+}
+
+// keptBy is the refresh token that a client gets: none, if it may not refresh.
+func keptBy(c *storage.Client, refresh refreshToken) refreshToken {
+	if !mayUse(c, GrantRefreshToken) {
+		return refreshToken{}
+	}
+	return refresh
+}
+
 // lateCode answers a code that has expired. If it was redeemed in its time, this is a replay, and its grant dies.
-func (p *provider) lateCode(ctx context.Context, code authCode) error {
+func (p *provider) lateCode(ctx context.Context, c *client, code authCode) error {
+	if err := p.spend(ctx, c); err != nil {
+		return err
+	}
 	killed, err := p.store.KillGrant(ctx, code.Client, code.Grant, storage.AuditEntry{
 		Actor: storage.ClientActor(code.Client), Action: storage.AuditGrantReplayed, Reason: "code replayed"})
 	if err != nil {
@@ -224,24 +198,14 @@ func (p *provider) tokens(ctx context.Context, refresh refreshToken, scopes []st
 	return op.NewResponse(reply), nil
 }
 
-// decideAnew checks the records that came back in the place of those that were used.
-func (p *provider) decideAnew(c *client, stale *storage.StaleError) (*client, int64, error) {
-	if stale.Client == nil {
-		p.store.Forget(c.ID)
-	}
-	again, err := authenticate(stale.Client, c.secret)
-	if err != nil {
-		return nil, 0, err
-	}
-	if !stale.User.Active() {
-		return nil, 0, invalidGrant("the user's account was disabled or removed")
-	}
-	return again, stale.User.Revision, nil
-}
-
 // RefreshToken rotates a refresh token (RFC 6749 section 6, RFC 9700 section 4.14.2): one transaction.
 func (p *provider) RefreshToken(ctx context.Context, r *op.ClientRequest[oidc.RefreshTokenRequest]) (*op.Response, error) {
 	c := r.Client.(*client)
+	reply, err := p.rotate(ctx, c, r)
+	return p.settled(ctx, c, reply, err)
+}
+
+func (p *provider) rotate(ctx context.Context, c *client, r *op.ClientRequest[oidc.RefreshTokenRequest]) (*op.Response, error) {
 	now := p.now()
 	var token refreshToken
 	if err := p.open(storage.SealRefresh, r.Data.RefreshToken, &token); errors.Is(err, storage.ErrNotFound) {
@@ -270,6 +234,9 @@ func (p *provider) RefreshToken(ctx context.Context, r *op.ClientRequest[oidc.Re
 	next := token
 	next.Issued = now.UnixMilli()
 	for range changes {
+		if !mayUse(c.Client, GrantRefreshToken) {
+			return nil, unauthorizedClient(GrantRefreshToken)
+		}
 		scopes := p.offered(c.Client, asked)
 		if len(scopes) == 0 {
 			return nil, invalidGrant("the app may not ask for these scopes any more")
@@ -282,7 +249,8 @@ func (p *provider) RefreshToken(ctx context.Context, r *op.ClientRequest[oidc.Re
 			return nil, err
 		}
 		signing := p.signAhead(issue{approval: next.approval, client: c.Client, scopes: scopes, audience: audience, key: key})
-		rotation, err := p.store.RotateGrant(ctx, ref, next.expires(p.life), p.life.RefreshReuse, c.Revision, next.UserRevision)
+		rotation, err := p.store.RotateGrant(ctx, ref, next.expires(p.life), p.life.RefreshReuse, c.Revision, next.UserRevision, c.once()...)
+		c.noteSpent(err)
 		var stale *storage.StaleError
 		switch {
 		case err == nil:
@@ -293,8 +261,10 @@ func (p *provider) RefreshToken(ctx context.Context, r *op.ClientRequest[oidc.Re
 			return nil, invalidGrant("the refresh token was used before; everything issued from it is revoked")
 		case errors.Is(err, storage.ErrNotFound):
 			return nil, invalidGrant("the refresh token was revoked")
+		case errors.Is(err, storage.ErrSpent):
+			return nil, assertionReplayed()
 		case errors.As(err, &stale):
-			if c, next.UserRevision, err = p.decideAnew(c, stale); err != nil {
+			if c, next.UserRevision, err = p.decideAnew(ctx, c, stale); err != nil {
 				return nil, err
 			}
 		default:
@@ -323,7 +293,7 @@ type introspection struct {
 // Introspect says whether a token of the calling client is good (RFC 7662): at most one read. A token of somebody else is
 // not active, whatever it is.
 func (p *provider) Introspect(ctx context.Context, r *op.Request[op.IntrospectionRequest]) (*op.Response, error) {
-	c, err := p.VerifyClient(ctx, &op.Request[op.ClientCredentials]{Data: r.Data.ClientCredentials})
+	c, err := p.VerifyClient(ctx, &op.Request[op.ClientCredentials]{URL: r.URL, Form: r.Form, Data: r.Data.ClientCredentials})
 	if err != nil {
 		return nil, err
 	}
@@ -351,15 +321,29 @@ func (p *provider) introspect(ctx context.Context, clientID, token string) (intr
 	if claims.ClientID != clientID {
 		return introspection{}, storage.ErrNotFound
 	}
-	view, err := p.liveGrant(ctx, clientID, claims.grant(), p.userOf(claims.Subject))
+	username, err := p.liveToken(ctx, claims)
 	if err != nil {
 		return introspection{}, err
 	}
 	return introspection{
-		Active: true, Scope: claims.Scope, ClientID: clientID, Username: view.User.login(), TokenType: kindOf(claims.key()), Confirm: claims.Confirm,
+		Active: true, Scope: claims.Scope, ClientID: clientID, Username: username, TokenType: kindOf(claims.key()), Confirm: claims.Confirm,
 		Expires: claims.Expires, IssuedAt: claims.IssuedAt, Subject: claims.Subject, Audience: claims.Audience,
 		Issuer: claims.Issuer, ID: claims.ID,
 	}, nil
+}
+
+// liveToken says whether what an access token stands for is still there: one read. It gives the name under which people know the
+// user; a client's own token has none. Otherwise the error is a verdict, or a fault.
+func (p *provider) liveToken(ctx context.Context, claims accessClaims) (username string, err error) {
+	if claims.own() {
+		_, err := p.store.CurrentClient(ctx, claims.ClientID, claims.ended().ID)
+		return "", err
+	}
+	view, err := p.liveGrant(ctx, claims.ClientID, claims.grant(), p.userOf(claims.Subject))
+	if err != nil {
+		return "", err
+	}
+	return view.User.login(), nil
 }
 
 func (p *provider) introspectRefresh(ctx context.Context, clientID, sealed string) (introspection, error) {
@@ -424,6 +408,7 @@ func (p *provider) liveGrant(ctx context.Context, clientID, grantID, userID stri
 // that is not good any more is revoked already.
 func (p *provider) Revocation(ctx context.Context, r *op.ClientRequest[oidc.RevocationRequest]) (*op.Response, error) {
 	owner, grantID := "", ""
+	var own *accessClaims
 	if strings.HasPrefix(r.Data.Token, string(storage.SealRefresh)) {
 		var token refreshToken
 		if err := p.open(storage.SealRefresh, r.Data.Token, &token); err == nil {
@@ -431,12 +416,21 @@ func (p *provider) Revocation(ctx context.Context, r *op.ClientRequest[oidc.Revo
 		}
 	} else if claims, err := p.verifyAccess(r.Data.Token); err == nil {
 		owner, grantID = claims.ClientID, claims.grant()
+		if claims.own() {
+			own = &claims
+		}
 	}
 	if owner == "" {
 		return op.NewResponse(nil), nil
 	}
 	if owner != r.Client.GetID() {
 		return nil, invalidGrant("the token was issued to another client")
+	}
+	if own != nil {
+		if err := p.revokeOwn(ctx, r.Client.(*client), *own); err != nil {
+			return nil, err
+		}
+		return op.NewResponse(nil), nil
 	}
 	if _, err := p.store.KillGrant(ctx, owner, grantID, storage.AuditEntry{
 		Actor: storage.ClientActor(owner), Action: storage.AuditGrantRevoked, Reason: "revoked by the client"}); err != nil {

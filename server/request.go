@@ -133,7 +133,7 @@ func (p *provider) clientRequest(r *http.Request, path string) (*client, url.Val
 		credentials.ClientSecret, _ = url.QueryUnescape(secret)
 	}
 	c, err := p.VerifyClient(r.Context(), &op.Request[op.ClientCredentials]{
-		Method: r.Method, URL: r.URL, Header: r.Header, Form: form, PostForm: form, Data: &credentials})
+		Method: r.Method, URL: &url.URL{Path: path}, Header: r.Header, Form: form, PostForm: form, Data: &credentials})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -155,20 +155,23 @@ func (s *Server) checkCredentials(r *http.Request, form url.Values, path string)
 			return invalidClient()
 		}
 	}
+	secretSent, asserted := form.Has("client_secret"), form.Has("client_assertion")
 	switch {
 	case len(headers) > 1:
 		return invalidRequest("send one Authorization header, not two")
 	case len(headers) == 1 && !basic:
 		return invalidClient()
-	case basic && (form.Has("client_secret") || form.Has("client_assertion")):
+	case basic && (secretSent || asserted), secretSent && asserted:
 		return invalidRequest("use one way of client authentication, not two")
 	case basic && form.Has("client_id") && form.Get("client_id") != id:
 		return invalidRequest("client_id is not that of the client that authenticates")
-	case form.Has("client_assertion"):
+	case asserted != form.Has("client_assertion_type"):
+		return invalidRequest("client_assertion and client_assertion_type go together")
+	case asserted && form.Get("client_assertion_type") != assertionType:
 		return invalidClient()
-	case !basic && !form.Has("client_id"):
+	case !basic && !asserted && !form.Has("client_id"):
 		return invalidClient()
-	case path == pathIntrospect && !basic && !form.Has("client_secret"):
+	case path == pathIntrospect && !basic && !asserted && !secretSent:
 		return invalidClient()
 	case (path == pathIntrospect || path == pathRevoke) && !form.Has("token"):
 		return invalidRequest("token is missing")

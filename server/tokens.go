@@ -119,7 +119,7 @@ type accessClaims struct {
 	ID       string        `json:"jti"` // the grant's id, a dot, and random
 	ClientID string        `json:"client_id"`
 	Scope    string        `json:"scope"`
-	AuthTime int64         `json:"auth_time"`
+	AuthTime int64         `json:"auth_time,omitempty"`
 	Confirm  *confirmation `json:"cnf,omitempty"`
 }
 
@@ -230,7 +230,7 @@ type issued struct {
 	AccessToken  string `json:"access_token"`
 	TokenType    string `json:"token_type"`
 	ExpiresIn    int64  `json:"expires_in"` // seconds
-	RefreshToken string `json:"refresh_token"`
+	RefreshToken string `json:"refresh_token,omitempty"`
 	Scope        string `json:"scope"`
 	IDToken      string `json:"id_token,omitempty"`
 }
@@ -289,11 +289,14 @@ func (s *Server) accessToken(i issue) (string, error) {
 	})
 }
 
-// reply is the answer of the token endpoint, once the grant stands as refresh says.
+// reply is the answer of the token endpoint, once the grant stands as refresh says. Without a generation there is no refresh token.
 func (s *Server) reply(refresh refreshToken, scopes []string, wait func() (signed, error)) (issued, error) {
-	sealed, err := s.sealRefresh(refresh)
-	if err != nil {
-		return issued{}, err
+	sealed := ""
+	if refresh.Generation > 0 {
+		var err error
+		if sealed, err = s.sealRefresh(refresh); err != nil {
+			return issued{}, err
+		}
 	}
 	jwts, err := wait()
 	if err != nil {

@@ -39,6 +39,7 @@ const (
 	AuditGrantReplayed    = "grant-replayed" // a code or refresh token came twice, so its grant died
 	AuditSessionEnded     = "session-ended"  // a user signed out, or another one signed in, in that browser
 	AuditLogoutFailed     = "logout-failed"  // a client could not be told that a session has ended
+	AuditTokenRevoked     = "token-revoked"  // a client's own, which belongs to no grant
 	AuditRotate           = "rotate"         // a secret's rotation begins
 	AuditSecretServed     = "secret-served"  // every target serves the new secret
 	AuditSecretUsed       = "secret-used"    // the new secret was used for the first time
