@@ -58,6 +58,9 @@ type DeployerOptions struct {
 	GrantTypes []string
 	// ResourceServers are the resource identifiers that the configuration gives to others than apps.
 	ResourceServers []string
+	// CheckSector says what is wrong when a client with these redirect URIs names a sector identifier (OpenID Connect Core 1.0
+	// section 8.1); nil: nothing is.
+	CheckSector func(ctx context.Context, uri string, redirectURIs []string) error
 	// Replica names this process among those that share the store. A process that takes over its predecessor's data
 	// directory should take over its name as well: it then owns the deliveries that its predecessor was pushing, and need
 	// not wait until the claims on them end. Empty: a random name.
@@ -124,6 +127,7 @@ type Deployer struct {
 	scopes     []string
 	grantTypes []string
 	resources  []string // identifiers that no app may speak for
+	sector     func(ctx context.Context, uri string, redirectURIs []string) error
 	replica    string
 	log        *slog.Logger
 	now        func() time.Time
@@ -137,6 +141,7 @@ func New(opts DeployerOptions) *Deployer {
 		store: opts.Store, hooks: opts.Hooks, runtimes: opts.Runtimes,
 		assignments: opts.Assignments, leaveDrift: opts.LeaveDrift,
 		issuer: opts.Issuer, dev: opts.Dev, scopes: opts.Scopes, grantTypes: opts.GrantTypes, resources: opts.ResourceServers,
+		sector:  opts.CheckSector,
 		replica: opts.Replica, log: opts.Logger, now: opts.Now, maxAge: opts.SecretMaxAge, pace: opts.Pace.withDefaults(),
 	}
 	if d.replica == "" {

@@ -57,6 +57,11 @@ func (e *DeniedError) Error() string {
 	return strings.Join(lines, "\n")
 }
 
+// ownDenial is one of the server itself.
+func ownDenial(app string, notice plugins.Notice) Denial {
+	return Denial{App: app, Hook: ourselves, Notice: notice}
+}
+
 // ourselves is the name under which the server denies.
 const ourselves = "warifu"
 

@@ -89,6 +89,15 @@ func checkAppAddress(c *checker, v *value, path string) {
 	}
 }
 
+// checkSectorIdentifier is OpenID Connect Core 1.0 section 8.1, which knows no exception for loopback.
+func checkSectorIdentifier(c *checker, v *value, path string) {
+	if rest, plain := strings.CutPrefix(v.text, "http://"); plain && storage.CheckRedirectURI(v.text) == nil {
+		c.errorf(v.position, path, "url", "https://"+rest, "must be https")
+		return
+	}
+	checkAppAddress(c, v, path)
+}
+
 // checkResourceIdentifier is RFC 8707 section 2.
 func checkResourceIdentifier(c *checker, v *value, path string) {
 	const wanted = "must be an absolute URI without a fragment, as in https://api.example.com"
@@ -256,16 +265,10 @@ func (o client) checkSubjects() {
 		}
 		return
 	}
-	if o.has("sectorIdentifierUri") {
-		return
-	}
-	hosts := hostsOf(o.texts("redirectUris"))
-	switch {
-	case len(hosts) > 1:
-		o.fault("subjectType", "sector", "is pairwise, and redirectUris are on several hosts (%s): add sectorIdentifierUri "+
-			"(OpenID Connect Core 1.0 section 8.1)", strings.Join(hosts, ", "))
-	case len(hosts) == 0 && !o.signsIn():
-		o.fault("subjectType", "sector", "is pairwise, and there is no redirect URI whose host would be the sector: add sectorIdentifierUri")
+	registered := storage.Client{RedirectURIs: o.texts("redirectUris")}
+	if _, err := registered.Sector(); errors.Is(err, storage.ErrSectors) && !o.has("sectorIdentifierUri") {
+		o.fault("subjectType", "sector", "is pairwise, and redirectUris are on several hosts: add sectorIdentifierUri "+
+			"(OpenID Connect Core 1.0 section 8.1)")
 	}
 }
 
@@ -289,17 +292,6 @@ func (o client) checkResources() {
 	if o.flag("public") && len(o.texts("resourceIdentifiers")) > 0 {
 		o.fault("resourceIdentifiers", "public-client", "is for clients that authenticate: a public one cannot introspect tokens")
 	}
-}
-
-// hostsOf are the hosts of redirect URIs, each once.
-func hostsOf(uris []string) []string {
-	var hosts []string
-	for _, uri := range uris {
-		if _, host, _, ok := origin(uri); ok && !slices.Contains(hosts, host) {
-			hosts = append(hosts, host)
-		}
-	}
-	return hosts
 }
 
 // sameOrigin compares scheme, host and port; the port of a redirect URI may be left open.

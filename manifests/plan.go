@@ -85,10 +85,18 @@ type wanted struct {
 func (d *Deployer) Plan(ctx context.Context, docs []*Document) ([]*Plan, error) {
 	plans := make([]*Plan, 0, len(docs))
 	var denied DeniedError
+	taken := newClaims(d)
 	for _, doc := range docs {
 		p, denials, err := d.planApp(ctx, doc)
 		if err != nil {
 			return nil, err
+		}
+		if p != nil {
+			claimed, err := taken.check(ctx, p)
+			if err != nil {
+				return nil, err
+			}
+			denials = append(denials, claimed...)
 		}
 		plans = append(plans, p)
 		denied.Denials = append(denied.Denials, denials...)
@@ -117,6 +125,10 @@ func (d *Deployer) planApp(ctx context.Context, doc *Document) (*Plan, []Denial,
 		return nil, denials, err
 	}
 	canonicalKeys(answer.Client)
+	denials, err = d.checkSector(ctx, name, registrationOf(view.Client), answer.Client)
+	if err != nil || len(denials) > 0 {
+		return nil, denials, err
+	}
 	c := &comparison{view: view, want: &wanted{doc: doc, manifest: manifest, client: answer.Client}}
 	for _, t := range answer.Targets {
 		if len(t.Env) > 0 {
@@ -261,7 +273,7 @@ func differences(was, want map[string]string) (set, unset []string) {
 // tooMany denies what would not fit into one transaction.
 func (c *comparison) tooMany() []Denial {
 	deny := func(code, message, remedy string) []Denial {
-		return []Denial{{App: c.plan.App, Hook: ourselves, Notice: plugins.Notice{Code: code, Path: "spec", Message: message, Remedy: remedy}}}
+		return []Denial{ownDenial(c.plan.App, plugins.Notice{Code: code, Path: "spec", Message: message, Remedy: remedy})}
 	}
 	switch {
 	case len(c.want.targets) > maxTargets:

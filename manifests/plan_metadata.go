@@ -10,6 +10,7 @@ import (
 	"strconv"
 
 	"github.com/warifu/warifu/plugins"
+	"github.com/warifu/warifu/storage"
 )
 
 // canonicalKeys makes the JWK Set that is stored the one that was checked, in one spelling: a hook may have written it in any.
@@ -153,14 +154,22 @@ func (c *comparison) authenticationConsequences(was, want *plugins.Registration)
 	if alg := want.TokenEndpointAuthSigningAlg; alg != "" && alg != was.TokenEndpointAuthSigningAlg && !was.HasSecret() && !was.Public {
 		c.consequence("takes %s only: token requests that are signed otherwise will fail", alg)
 	}
-	keys := keyNames(want.JWKS)
-	for _, name := range slices.Sorted(maps.Keys(keyNames(was.JWKS))) {
-		if _, stays := keys[name]; !stays && want.JWKSURI == "" && !want.Public {
-			c.consequence("removes key %s: what is signed with it will be refused", name)
-		}
+	if want.JWKSURI == "" && !want.Public {
+		c.keyConsequences(keyNames(was.JWKS), keyNames(want.JWKS))
 	}
 	if want.DPoPBoundAccessTokens && !was.DPoPBoundAccessTokens {
 		c.consequence("binds all access tokens to a key of the app: token requests without a DPoP proof will fail")
+	}
+}
+
+func (c *comparison) keyConsequences(was, want map[string]string) {
+	for _, name := range slices.Sorted(maps.Keys(was)) {
+		switch now, stays := want[name]; {
+		case !stays:
+			c.consequence("removes key %s: what is signed with it will be refused", name)
+		case now != was[name]:
+			c.consequence("replaces key %s: what is signed with the one before will be refused", name)
+		}
 	}
 }
 
@@ -208,15 +217,13 @@ func (c *comparison) signInConsequences(was, want *plugins.Registration) {
 // sectorOf names what the pairwise subjects of a client depend on (OpenID Connect Core 1.0 section 8.1); empty, it has public
 // ones.
 func sectorOf(r *plugins.Registration) string {
-	if r.SubjectType != "pairwise" {
+	if r.SubjectType != storage.SubjectPairwise {
 		return ""
 	}
-	uris := r.RedirectURIs
-	if r.SectorIdentifierURI != "" {
-		uris = []string{r.SectorIdentifierURI}
+	c := storage.Client{RedirectURIs: r.RedirectURIs, ClientMetadata: storage.ClientMetadata(r.ClientMetadata)}
+	sector, err := c.Sector()
+	if err != nil {
+		return "none" // the rules refuse such a registration
 	}
-	for _, host := range hostsOf(uris) {
-		return host
-	}
-	return "none"
+	return sector
 }

@@ -45,7 +45,10 @@ var oauthShape = &shape{
 		{"dpopBoundAccessTokens", false, yesOrNo("Always bind access tokens to a key of the app (DPoP, RFC 9449).")},
 		{"subjectType", false, oneOf([]string{"public", "pairwise"},
 			"public: all apps know a user by the same sub. pairwise: apps of other sectors know another one, so they cannot compare.")},
-		{"sectorIdentifierUri", false, appAddress("A JSON list of redirect URIs, whose host is the sector of pairwise subjects.")},
+		{"sectorIdentifierUri", false, &shape{
+			kind: textKind, nullable: true, rule: checkSectorIdentifier, describe: describeAppAddress,
+			about: "A JSON list of all redirect URIs, at https; its host is the sector of pairwise subjects.",
+		}},
 		{"defaultMaxAge", false, &shape{
 			kind: numberKind, nullable: true, most: 1<<31 - 1, about: "Users sign in again when they did so longer ago, in seconds.",
 		}},

@@ -38,6 +38,11 @@ func (s *Server) userOf(subject string) string {
 	return subject
 }
 
+// CheckSectorIdentifier says what is wrong when a client with these redirect URIs is registered with a sector identifier.
+func (s *Server) CheckSectorIdentifier(ctx context.Context, uri string, redirectURIs []string) error {
+	return s.checkSectorIdentifier(ctx, uri, redirectURIs)
+}
+
 // maxSectorDocument is the longest sector identifier document, in bytes.
 const maxSectorDocument = 64 << 10
 

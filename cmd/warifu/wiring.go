@@ -140,7 +140,8 @@ func (i *instance) buildApps(scopes []string, dev bool) error {
 		deployer: manifests.New(manifests.DeployerOptions{
 			Store: i.store, Hooks: hooks, Runtimes: runtimes, Assignments: i.cfg.Plugins.assignments(), LeaveDrift: !i.cfg.Manifests.Repair,
 			Issuer: i.cfg.Issuer, Dev: dev || localhost == LocalhostAllow,
-			Scopes: scopes, GrantTypes: i.cfg.grantTypes(), ResourceServers: i.cfg.OAuth2.identifiers(), SecretMaxAge: time.Duration(i.cfg.Expiry.SecretMaxAge), Replica: replica, Logger: i.log,
+			Scopes: scopes, GrantTypes: i.cfg.grantTypes(), ResourceServers: i.cfg.OAuth2.identifiers(), CheckSector: i.public.CheckSectorIdentifier,
+			SecretMaxAge: time.Duration(i.cfg.Expiry.SecretMaxAge), Replica: replica, Logger: i.log,
 		}),
 		store:     i.store,
 		options:   manifests.Options{Dev: dev, Scopes: scopes, GrantTypes: i.cfg.grantTypes()},

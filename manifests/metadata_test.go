@@ -1,0 +1,343 @@
+package manifests
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/warifu/warifu/plugins"
+	"github.com/warifu/warifu/storage"
+)
+
+const (
+	key1 = "{kty: OKP, kid: first, crv: Ed25519, x: KmXLKxMcVazSq2oGL6_sc1SuiL27d58bX_kCg0bwKgc}"
+	key2 = "{kty: EC, kid: second, crv: P-256, x: QKrvCEV6Mx2cNcXBBaofJDA_36FzhbWtmZBJ5bSsvAg, y: O5fAdi6gy-jsPH1fZL7UTiJ7A5peKV7H3TOsFzf7PBg}"
+	// signs has a client sign with its own key.
+	signs = "\n    tokenEndpointAuthMethod: private_key_jwt\n    jwks: {keys: [" + key1 + "]}"
+)
+
+// with is appYML with lines added to spec.oauth.
+func with(app, lines string, change ...string) string {
+	return appYML(app, append([]string{"clientName: My App", "clientName: My App" + lines}, change...)...)
+}
+
+// Every field of the metadata goes from the manifest, through the hook, into the record, and back to what hooks see.
+func TestMetadataReachesTheClient(t *testing.T) {
+	r := newRig(t)
+	d := r.deployer()
+	for _, doc := range documents(t, string(read(t, "testdata/apps/client-metadata.yml"))) {
+		plans, err := d.Plan(context.Background(), []*Document{doc})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Apply(context.Background(), plans[0]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	client := r.view("with-keys").Client
+	fields := reflect.ValueOf(client.ClientMetadata)
+	for i := range fields.NumField() {
+		// Only one of jwks and jwksUri can be there.
+		if name := fields.Type().Field(i).Name; fields.Field(i).IsZero() != (name == "JWKSURI") {
+			t.Errorf("%s is %v", name, fields.Field(i))
+		}
+	}
+	var set struct{ Keys []map[string]string }
+	if err := json.Unmarshal([]byte(client.JWKS), &set); err != nil || len(set.Keys) != 3 || set.Keys[0]["kid"] != "2026-01" {
+		t.Errorf("jwks is %s: %v", client.JWKS, err)
+	}
+	if got := registrationOf(client).ClientMetadata; !reflect.DeepEqual(storage.ClientMetadata(got), client.ClientMetadata) {
+		t.Errorf("hooks see %+v", got)
+	}
+	if service := r.view("service").Client; len(service.RedirectURIs) > 0 || service.JWKS != "" || service.DefaultMaxAge != nil || len(service.Secrets) != 1 {
+		t.Errorf("service: %+v", service)
+	}
+	if local := r.view("local").Client; local.DefaultMaxAge == nil || *local.DefaultMaxAge != 0 {
+		t.Errorf("defaultMaxAge 0 is %v", local.DefaultMaxAge)
+	}
+	for _, doc := range documents(t, string(read(t, "testdata/apps/client-metadata.yml"))) {
+		if plans, err := d.Plan(context.Background(), []*Document{doc}); err != nil || plans[0].Changed {
+			t.Errorf("%s applied again: %v, %+v", doc.App.Metadata.Name, err, plans)
+		}
+	}
+}
+
+func TestPlanOfMetadata(t *testing.T) {
+	const takeAway = "worker web: take away OAUTH_CLIENT_SECRET\ncontainer api: take away OAUTH_CLIENT_SECRET"
+	const set = "worker web: set OAUTH_CLIENT_SECRET\ncontainer api: set OAUTH_CLIENT_SECRET"
+	const another = "gives every user another sub: the app will take them for new ones"
+	for name, c := range map[string]struct {
+		was, will string // lines of spec.oauth
+		want      string // one line a change
+		says      []string
+	}{
+		"usual grant types, written": {"", "\n    grantTypes: [refresh_token, authorization_code]", "keep the new manifest; nothing else follows from its changes", nil},
+		"no refresh tokens any more": {"", "\n    grantTypes: [authorization_code]", "grantTypes: remove refresh_token",
+			[]string{"removes the grant type refresh_token: 1 grant cannot be refreshed any more"}},
+		"other grant types": {"\n    grantTypes: [authorization_code, client_credentials]", "\n    grantTypes: [authorization_code, refresh_token]",
+			"grantTypes: add refresh_token\ngrantTypes: remove client_credentials", []string{"removes the grant type client_credentials: token requests with it will fail"}},
+		"its own key": {"", signs, `tokenEndpointAuthMethod: "" -> "private_key_jwt"` + "\njwks: add key first\n" + takeAway,
+			[]string{"has the client sign with a key of its own: its secret stops working, and token requests that are not signed will fail"}},
+		"a secret again": {signs, "", `tokenEndpointAuthMethod: "private_key_jwt" -> ""` + "\njwks: remove key first\n" + set,
+			[]string{"gives the client a secret: token requests that are signed with its key will fail", "removes key first: what is signed with it will be refused"}},
+		"public instead of its own key": {signs, "\n    public: true", "public: false -> true\n" + `tokenEndpointAuthMethod: "private_key_jwt" -> ""` + "\njwks: remove key first",
+			[]string{"makes the client public: it need not sign token requests any more, and PKCE is required of every sign-in"}},
+		"its own key instead of public": {"\n    public: true", signs, "public: true -> false\n" + `tokenEndpointAuthMethod: "" -> "private_key_jwt"` + "\njwks: add key first",
+			[]string{"makes the client confidential: token requests that are not signed with its key will fail"}},
+		"another key": {signs, strings.Replace(signs, key1, key2, 1), "jwks: add key second\njwks: remove key first",
+			[]string{"removes key first: what is signed with it will be refused"}},
+		"another key of that name": {signs, strings.Replace(signs, key1, strings.Replace(key2, "second", "first", 1), 1), "jwks: replace key first",
+			[]string{"replaces key first: what is signed with the one before will be refused"}},
+		"basic only": {"", "\n    tokenEndpointAuthMethod: client_secret_basic", `tokenEndpointAuthMethod: "" -> "client_secret_basic"`,
+			[]string{"takes the secret by HTTP Basic only: token requests that have it in the body will fail"}},
+		"algorithms": {"", "\n    idTokenSignedResponseAlg: ES256\n    userinfoSignedResponseAlg: EdDSA\n    requestObjectSigningAlg: none",
+			`idTokenSignedResponseAlg: "" -> "ES256"` + "\n" + `userinfoSignedResponseAlg: "" -> "EdDSA"` + "\n" + `requestObjectSigningAlg: "" -> "none"`,
+			[]string{"signs ID tokens with ES256: an app that expects RS256 will refuse them",
+				"makes userinfo a JWT that is signed with EdDSA: an app that expects something else will refuse it",
+				"takes no request objects that are signed: sign-ins with such will fail"}},
+		"requirements": {"", "\n    requirePushedAuthorizationRequests: true\n    dpopBoundAccessTokens: true\n    requireAuthTime: true\n    defaultMaxAge: 60",
+			"requirePushedAuthorizationRequests: false -> true\ndpopBoundAccessTokens: false -> true\ndefaultMaxAge: none -> 60\nrequireAuthTime: false -> true",
+			[]string{"binds all access tokens to a key of the app: token requests without a DPoP proof will fail",
+				"takes pushed requests only (RFC 9126): other sign-ins will fail",
+				"asks users to sign in again when they did so more than 60 seconds ago"}},
+		"pairwise":        {"", "\n    subjectType: pairwise", `subjectType: "" -> "pairwise"`, []string{another}},
+		"public subjects": {"\n    subjectType: pairwise", "\n    subjectType: public", `subjectType: "pairwise" -> "public"`, []string{another}},
+		"another sector": {"\n    subjectType: pairwise", "\n    subjectType: pairwise\n    sectorIdentifierUri: https://sector.example.com/",
+			`sectorIdentifierUri: "" -> "https://sector.example.com/"`, []string{another}},
+		"the same sector": {"\n    subjectType: pairwise", "\n    subjectType: pairwise\n    sectorIdentifierUri: https://app.example.com/sector",
+			`sectorIdentifierUri: "" -> "https://app.example.com/sector"`, nil},
+		"logout": {"\n    backchannelLogoutUri: https://app.example.com/back\n    frontchannelLogoutUri: https://app.example.com/front",
+			"\n    backchannelLogoutUri: https://app.example.com/bye\n    backchannelLogoutSessionRequired: true",
+			`backchannelLogoutUri: "https://app.example.com/back" -> "https://app.example.com/bye"` + "\n" +
+				`frontchannelLogoutUri: "https://app.example.com/front" -> ""` + "\nbackchannelLogoutSessionRequired: false -> true",
+			[]string{"removes the front-channel logout: the app is not told by it any more when users sign out"}},
+		"resources": {"\n    resourceIdentifiers: [urn:a, urn:b]", "\n    resourceIdentifiers: [urn:b, urn:c]",
+			"resourceIdentifiers: add urn:c\nresourceIdentifiers: remove urn:a", []string{"removes urn:a: the app cannot introspect tokens for it any more"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			d := r.deployer()
+			r.apply(d, with("app", c.was))
+			r.grant(r.view("app").Client.ID, "threads:read")
+			p := r.plan(d, with("app", c.will))
+			var got []string
+			for _, change := range p.Changes {
+				got = append(got, change.Text)
+			}
+			if strings.Join(got, "\n") != c.want {
+				t.Errorf("changes:\n%s\nwant:\n%s", strings.Join(got, "\n"), c.want)
+			}
+			if !slices.Equal(p.Consequences, append([]string{}, c.says...)) {
+				t.Errorf("consequences: %q\nwant: %q", p.Consequences, c.says)
+			}
+			if err := d.Apply(context.Background(), p); err != nil {
+				t.Fatal(err)
+			}
+			if again := r.plan(d, with("app", c.will)); again.Changed {
+				t.Errorf("applied, and still: %+v", again.Changes)
+			}
+		})
+	}
+}
+
+func TestAnotherRedirectHostIsAnotherSector(t *testing.T) {
+	r := newRig(t)
+	d := r.deployer()
+	r.apply(d, with("app", "\n    subjectType: pairwise"))
+	p := r.plan(d, with("app", "\n    subjectType: pairwise", "app.example.com", "app.example.org"))
+	if !slices.Contains(p.Consequences, "gives every user another sub: the app will take them for new ones") {
+		t.Errorf("%q", p.Consequences)
+	}
+}
+
+// A client that signs with its own key has no secret, is given none, and keeps its id when it changes its mind.
+func TestSecretAndOwnKeyInPlace(t *testing.T) {
+	r := newRig(t).withFiles()
+	d := r.deployer()
+	r.run(d)
+	r.apply(d, appYML("app"))
+	r.awaitReady("app")
+	first, secret := r.view("app").Client, r.secret("app")
+
+	r.apply(d, with("app", signs))
+	r.awaitReady("app")
+	client := r.view("app").Client
+	if client.ID != first.ID || len(client.Secrets) != 0 || client.JWKS == "" {
+		t.Errorf("with its own key: %+v", client)
+	}
+	if _, err := d.Rotate(context.Background(), "app", RotateOptions{}); !errors.Is(err, ErrNoSecret) || !strings.Contains(err.Error(), "private_key_jwt") {
+		t.Errorf("rotate: %v", err)
+	}
+	if secrets, err := d.Secrets(context.Background(), "app"); err != nil || len(secrets) > 0 {
+		t.Errorf("secrets: %v, %v", secrets, err)
+	}
+	for _, kind := range []string{"worker-web", "container-api"} {
+		kind, name, _ := strings.Cut(kind, "-")
+		if env := r.env("app", kind, name); env["OAUTH_CLIENT_ID"] != first.ID || env["OAUTH_CLIENT_SECRET"] != "" {
+			t.Errorf("%s %s: %v", kind, name, env)
+		}
+	}
+
+	r.apply(d, appYML("app"))
+	r.awaitReady("app")
+	client = r.view("app").Client
+	if client.ID != first.ID || len(client.Secrets) != 1 || client.JWKS != "" || r.secret("app") == secret {
+		t.Errorf("with a secret again: %+v", client)
+	}
+	if env := r.env("app", "worker", "web"); env["OAUTH_CLIENT_SECRET"] != r.secret("app") {
+		t.Error("the worker has another secret")
+	}
+}
+
+// A rotation under way ends with the secrets.
+func TestOwnKeyDuringARotation(t *testing.T) {
+	r := newRig(t)
+	d := r.deployer()
+	r.apply(d, appYML("app"))
+	if _, err := d.Rotate(context.Background(), "app", RotateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	r.apply(d, with("app", signs))
+	if client := r.view("app").Client; len(client.Secrets) != 0 {
+		t.Errorf("%d secrets", len(client.Secrets))
+	}
+	if _, err := d.Rotate(context.Background(), "app", RotateOptions{Compromised: true}); !errors.Is(err, ErrNoSecret) {
+		t.Errorf("rotate: %v", err)
+	}
+}
+
+func TestHookCannotSmuggleMetadata(t *testing.T) {
+	client := func(field string, value any) amending { return amending{Client: map[string]any{field: value}} }
+	secret := plugins.EnvValue{Source: plugins.SourceClientSecret}
+	for name, c := range map[string]struct {
+		hook amending
+		code string
+	}{
+		"a grant type that is off":    {client("grantTypes", []string{"authorization_code", grantTokenExchange}), "grant_type"},
+		"a grant type that is none":   {client("grantTypes", []string{"password"}), "grant_type"},
+		"no way to authenticate":      {client("tokenEndpointAuthMethod", "none"), "auth_method"},
+		"an unknown way":              {client("tokenEndpointAuthMethod", "tls_client_auth"), "wrong_value"},
+		"keys that are none":          {client("jwks", "hunter2"), "wrong_type"},
+		"keys with something behind":  {client("jwks", `{"keys":[{"kty":"oct"}]} {}`), "wrong_type"},
+		"a private key":               {client("jwks", `{"keys":[{"kty":"OKP","crv":"Ed25519","x":"KmXLKxMcVazSq2oGL6_sc1SuiL27d58bX_kCg0bwKgc","d":"hunter2"}]}`), "private_key"},
+		"a symmetric key":             {client("jwks", `{"keys":[{"kty":"oct","k":"hunter2"}]}`), "private_key"},
+		"keys by plain http":          {client("jwksUri", "http://keys.example.com"), "url"},
+		"a secret for its own key":    {amending{Client: map[string]any{"tokenEndpointAuthMethod": "private_key_jwt", "jwksUri": "https://app.example.com/jwks"}, Env: []plugins.TargetEnv{{Target: plugins.Target{Kind: plugins.TargetWorker, Name: "web"}, Env: map[string]plugins.EnvValue{"X": secret}}}}, ""},
+		"a negative age":              {client("defaultMaxAge", -1), "wrong_value"},
+		"a logout page elsewhere":     {client("frontchannelLogoutUri", "https://evil.example.com"), "front_channel"},
+		"a resource of nobody's kind": {client("resourceIdentifiers", []string{"api"}), "resource_identifier"},
+		"unsigned ID tokens":          {client("idTokenSignedResponseAlg", "none"), "wrong_value"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t).withAmending(c.hook)
+			d := r.deployer(func(o *DeployerOptions) { o.GrantTypes = []string{grantAuthorizationCode, grantRefreshToken} })
+			_, err := d.Plan(context.Background(), documents(t, appYML("app")))
+			if err == nil {
+				t.Fatal("accepted")
+			}
+			if strings.Contains(err.Error(), "hunter2") {
+				t.Errorf("repeats a secret: %v", err)
+			}
+			var denied *DeniedError
+			if c.code == "" { // package plugins refuses the answer
+				return
+			}
+			if !errors.As(err, &denied) || !slices.ContainsFunc(denied.Denials, func(d Denial) bool { return d.Code == c.code }) {
+				t.Errorf("%v, want a denial with the code %s", err, c.code)
+			}
+		})
+	}
+}
+
+// Whatever spelling a hook gives the keys, the record has the one that was checked.
+func TestKeysOfHooksAreStoredAsChecked(t *testing.T) {
+	const odd = "{ \"keys\" : [ {\"x\":\"KmXLKxMcVazSq2oGL6_sc1SuiL27d58bX_kCg0bwKgc\", \"crv\":\"X25519\",\n \"crv\":\"Ed25519\", \"kty\":\"OKP\"} ] }"
+	r := newRig(t).withAmending(amending{Client: map[string]any{"jwks": odd}})
+	d := r.deployer()
+	r.apply(d, appYML("app"))
+	const want = `{"keys":[{"crv":"Ed25519","kty":"OKP","x":"KmXLKxMcVazSq2oGL6_sc1SuiL27d58bX_kCg0bwKgc"}]}`
+	if got := r.view("app").Client.JWKS; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	if p := r.plan(d, appYML("app")); p.Changed {
+		t.Errorf("%+v", p.Changes)
+	}
+}
+
+// An identifier that two could speak for would let one read the tokens that are meant for the other.
+func TestResourceIdentifierBelongsToOne(t *testing.T) {
+	speaks := func(app, identifier string) string { return with(app, "\n    resourceIdentifiers: ["+identifier+"]") }
+	r := newRig(t)
+	d := r.deployer(func(o *DeployerOptions) { o.ResourceServers = []string{"https://billing.example.com"} })
+	r.apply(d, speaks("one", "https://api.example.com"))
+	r.apply(d, speaks("one", "https://api.example.com, urn:one"))
+	for name, manifest := range map[string]string{
+		"app one":                                speaks("two", "https://api.example.com"),
+		"a resource server of the configuration": speaks("two", "https://billing.example.com"),
+		"this server itself":                     speaks("two", r.opts.Issuer),
+		"app two":                                speaks("two", "urn:two") + "---\n" + speaks("three", "urn:two"),
+	} {
+		var denied *DeniedError
+		_, err := d.Plan(context.Background(), documents(t, manifest))
+		if !errors.As(err, &denied) || len(denied.Denials) != 1 || denied.Denials[0].Code != "resource_taken" ||
+			!strings.Contains(err.Error(), "belongs to "+name+",") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	r.apply(d, appYML("one"))
+	r.apply(d, speaks("two", "https://api.example.com"))
+}
+
+func TestSectorIsAskedAboutWhenItIsNew(t *testing.T) {
+	const sector = "\n    subjectType: pairwise\n    sectorIdentifierUri: https://sector.example.com/apps.json"
+	var asked []string
+	refuse := errors.New("the document does not list the redirect URI")
+	var answer error
+	r := newRig(t)
+	d := r.deployer(func(o *DeployerOptions) {
+		o.CheckSector = func(_ context.Context, uri string, redirects []string) error {
+			asked = append(asked, uri+" "+strings.Join(redirects, " "))
+			return answer
+		}
+	})
+	r.apply(d, appYML("app"))
+	answer = refuse
+	_, err := d.Plan(context.Background(), documents(t, with("app", sector)))
+	var denied *DeniedError
+	if !errors.As(err, &denied) || denied.Denials[0].Code != "sector_identifier" || !strings.Contains(err.Error(), refuse.Error()) {
+		t.Errorf("%v", err)
+	}
+	answer = nil
+	r.apply(d, with("app", sector))
+	answer = refuse // the address has gone away, which is no reason to refuse a deployment that changes nothing of it
+	r.apply(d, with("app", sector, "My App", "Your App"))
+	if _, err := d.Plan(context.Background(), documents(t, with("app", sector, "app.example.com", "app.example.org"))); !errors.As(err, &denied) {
+		t.Errorf("another redirect URI: %v", err)
+	}
+	want := []string{
+		"https://sector.example.com/apps.json https://app.example.com/callback", "https://sector.example.com/apps.json https://app.example.com/callback",
+		"https://sector.example.com/apps.json https://app.example.org/callback",
+	}
+	if !slices.Equal(asked, want) {
+		t.Errorf("asked %q", asked)
+	}
+}
+
+func TestGrantTypesAreThoseOfTheServer(t *testing.T) {
+	text := []byte(with("app", "\n    grantTypes: [authorization_code, client_credentials]"))
+	for name, c := range map[string]struct {
+		on   []string
+		want int
+	}{
+		"no server at hand": {nil, 0}, "on": {[]string{grantAuthorizationCode, grantClientCredentials}, 0}, "off": {[]string{grantAuthorizationCode}, 1},
+	} {
+		_, faults := Parse("app.yml", text, Options{GrantTypes: c.on})
+		if len(faults.Errors()) != c.want || c.want > 0 && (faults[0].Code != "grant-type" || !strings.Contains(faults[0].Message, "oauth2.grantTypes")) {
+			t.Errorf("%s: %v", name, faults)
+		}
+	}
+}
