@@ -4,16 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
-
-	"github.com/zitadel/oidc/v3/pkg/oidc"
 
 	"github.com/warifu/warifu/server/pages"
 	"github.com/warifu/warifu/storage"
@@ -22,16 +17,19 @@ import (
 // AuthRequest is an authorization request that has been found valid (RFC 6749 section 4.1.1, OpenID Connect Core 1.0
 // section 3.1.2.1). Sealed, it travels through the pages until it is answered.
 type AuthRequest struct {
-	ClientID    string   `json:"c"`
-	RedirectURI string   `json:"d"`
-	State       string   `json:"t,omitempty"`
-	Scopes      []string `json:"s"`
-	Nonce       string   `json:"n,omitempty"`
-	Challenge   string   `json:"p,omitempty"`
-	Prompt      []string `json:"o,omitempty"`
-	MaxAge      *int64   `json:"m,omitempty"` // seconds
-	LoginHint   string   `json:"h,omitempty"`
-	UILocales   string   `json:"l,omitempty"`
+	ClientID     string   `json:"c"`
+	RedirectURI  string   `json:"d"`
+	ResponseMode string   `json:"r,omitempty"` // the default of the response type, query, when empty
+	State        string   `json:"t,omitempty"`
+	Scopes       []string `json:"s"`
+	Nonce        string   `json:"n,omitempty"`
+	Challenge    string   `json:"p,omitempty"`
+	Prompt       []string `json:"o,omitempty"`
+	MaxAge       *int64   `json:"m,omitempty"` // seconds
+	LoginHint    string   `json:"h,omitempty"`
+	UILocales    string   `json:"l,omitempty"`
+	// Users are the ids of those who may answer, when the client asked for somebody (id_token_hint, or the claim sub by its value).
+	Users []string `json:"u,omitempty"`
 	// Claims asked for one by one, as far as they are permitted.
 	Claims *claimsRequest `json:"q,omitempty"`
 	// ACR says that the client asked how the user signed in, so the ID token tells it (acr).
@@ -50,41 +48,27 @@ type AuthRequest struct {
 	Browser string `json:"b"`
 }
 
-func (a AuthRequest) started() time.Time { return time.Unix(0, a.Started) }
+func (a *AuthRequest) started() time.Time { return time.Unix(0, a.Started) }
 
-func (a AuthRequest) prompts(value string) bool { return slices.Contains(a.Prompt, value) }
+func (a *AuthRequest) prompts(value string) bool { return slices.Contains(a.Prompt, value) }
 
-// pageError is a fault that must not be sent to the redirect URI, because that is not known to be good.
-type pageError struct{ page pages.Error }
+// to is where the answer goes.
+func (a *AuthRequest) to() replyTo { return replyTo{a.RedirectURI, a.State, a.ResponseMode} }
 
-func (e *pageError) Error() string { return e.page.Developer }
-
-func onPage(reason pages.Reason, code, developer string) error {
-	return &pageError{pages.Error{Reason: reason, Code: code, Developer: developer}}
+// asks are the scopes that the user has to allow: those of the request, and those to which claims belong that it asks for one by one.
+func (a *AuthRequest) asks() []string {
+	return append(slices.Clone(a.Scopes), without(a.Claims.scopes(), a.Scopes)...)
 }
 
-// redirectError is a fault that the client is told at its redirect URI (RFC 6749 section 4.1.2.1).
-type redirectError struct {
-	redirectURI, state string
-	code, description  string
-}
+// oauthFault is an error code with its description.
+type oauthFault struct{ code, description string }
 
-func (e *redirectError) Error() string { return e.code + ": " + e.description }
+func (e *oauthFault) Error() string { return e.code + ": " + e.description }
 
-// Longest parameters, in bytes. Sealed, a request of such parameters still fits into a URL.
-const (
-	maxState  = 2048
-	maxNonce  = 512
-	maxHint   = 256
-	maxScopes = 64
-)
-
-// parseAuthRequest checks a request: first what decides where its errors go, then the rest.
+// parseAuthRequest checks a request that a browser brought: first what decides where its errors go, then the rest.
 func (s *Server) parseAuthRequest(ctx context.Context, params url.Values) (*storage.Client, *AuthRequest, error) {
-	for _, name := range []string{"client_id", "redirect_uri"} {
-		if len(params[name]) > 1 {
-			return nil, nil, onPage(pages.ReasonInvalidRequest, "invalid_request", name+" comes more than once")
-		}
+	if len(params["client_id"]) > 1 {
+		return nil, nil, onPage(pages.ReasonInvalidRequest, "invalid_request", "client_id comes more than once")
 	}
 	id := params.Get("client_id")
 	if id == "" {
@@ -95,179 +79,67 @@ func (s *Server) parseAuthRequest(ctx context.Context, params url.Values) (*stor
 		return nil, nil, onPage(pages.ReasonInvalidClient, "invalid_client", fmt.Sprintf("no client has the client_id %q; check OAUTH_CLIENT_ID, or apply app.yml again", cut(id, 80)))
 	}
 	if err != nil {
-		s.logFault(ctx, "reading a client", err)
-		return nil, nil, onPage(pages.ReasonUnavailable, codeTemporarilyUnavailable, "storage does not answer")
+		return nil, nil, err
 	}
-	redirectURI := params.Get("redirect_uri")
-	if redirectURI == "" {
-		return nil, nil, onPage(pages.ReasonInvalidRequest, "invalid_request", "redirect_uri is missing")
-	}
-	if !storage.MatchRedirectURI(c.RedirectURIs, redirectURI) {
-		return nil, nil, onPage(pages.ReasonUnauthorizedClient, "unauthorized_client",
-			fmt.Sprintf("redirect_uri %q is not registered for %s; add it to spec.oauth.redirectUris in app.yml and apply again", cut(redirectURI, 200), c.ID))
-	}
-	a, err := s.checkAuthRequest(c, params)
+	a, to, err := s.checkRequest(ctx, c, params)
+	return c, a, s.told(err, to)
+}
+
+// told is an error of checkRequest as one of a browser's request: the client is told, when its redirect URI is known to be good.
+func (s *Server) told(err error, to replyTo) error {
 	var fault *oauthFault
-	if errors.As(err, &fault) {
-		// The first state, should there be several: the client can find its request by it.
-		return nil, nil, &redirectError{redirectURI, cut(params.Get("state"), maxState), fault.code, fault.description}
-	}
-	a.ClientID, a.RedirectURI = c.ID, redirectURI
-	return c, a, nil
-}
-
-// oauthFault is an error code with its description.
-type oauthFault struct{ code, description string }
-
-func (e *oauthFault) Error() string { return e.code + ": " + e.description }
-
-// checkAuthRequest checks everything but client and redirect URI; its error is always an oauthFault.
-func (s *Server) checkAuthRequest(c *storage.Client, params url.Values) (*AuthRequest, error) {
-	invalid := func(description string) error { return &oauthFault{"invalid_request", description} }
-	for name, values := range params {
-		if len(values) > 1 {
-			return nil, invalid("a parameter comes more than once: " + printable(name))
-		}
-		if !utf8.ValidString(values[0]) || strings.ContainsRune(values[0], 0) {
-			return nil, invalid("a parameter is not text")
-		}
-	}
 	switch {
-	case !mayUse(c, GrantAuthorizationCode):
-		return nil, &oauthFault{string(oidc.UnauthorizedClient), "the client did not register the grant type authorization_code"}
-	case params.Get("request") != "":
-		return nil, &oauthFault{codeRequestNotSupported, "request objects are not supported"}
-	case params.Get("request_uri") != "":
-		return nil, &oauthFault{codeRequestURINotSupported, "request_uri is not supported"}
-	case params.Get("registration") != "":
-		return nil, &oauthFault{codeRegistrationUnsupported, "registration is not supported"}
-	case params.Get("response_type") == "":
-		return nil, invalid("response_type is missing; it must be code")
-	case params.Get("response_type") != "code":
-		return nil, &oauthFault{codeUnsupportedResponseType, "response_type must be code"}
-	case params.Get("response_mode") != "" && params.Get("response_mode") != "query":
-		return nil, invalid("response_mode must be query")
-	case len(params.Get("state")) > maxState:
-		return nil, invalid("state is longer than 2048 bytes")
-	case len(params.Get("nonce")) > maxNonce:
-		return nil, invalid("nonce is longer than 512 bytes")
-	case strings.ContainsFunc(params.Get("state")+params.Get("nonce"), unicode.IsControl):
-		return nil, invalid("state and nonce must not have control characters") // RFC 6749 appendix A.5
+	case !errors.As(err, &fault):
+		return err
+	case to.redirectURI != "":
+		return &redirectError{to, fault.code, fault.description}
+	case fault.code == "unauthorized_client":
+		return onPage(pages.ReasonUnauthorizedClient, fault.code, fault.description)
 	}
-	a := &AuthRequest{
-		State: params.Get("state"), Nonce: params.Get("nonce"), Challenge: params.Get("code_challenge"),
-		LoginHint: cut(params.Get("login_hint"), maxHint), UILocales: cut(params.Get("ui_locales"), maxHint),
-	}
-	if err := checkChallenge(c, a.Challenge, params.Get("code_challenge_method")); err != nil {
-		return nil, err
-	}
-	var err error
-	if a.Scopes, err = s.checkScopes(c, params.Get("scope")); err != nil {
-		return nil, err
-	}
-	if a.Prompt, err = checkPrompt(params.Get("prompt")); err != nil {
-		return nil, err
-	}
-	if param := params.Get("claims"); param != "" {
-		asked, err := parseClaims(param)
-		if err != nil {
-			return nil, invalid(err.Error())
-		}
-		a.Claims = s.permitted(c, asked)
-	}
-	if param := params.Get("max_age"); param != "" {
-		seconds, err := strconv.ParseInt(param, 10, 64)
-		if err != nil || seconds < 0 || seconds > 1<<31 {
-			return nil, invalid("max_age must be a number of seconds")
-		}
-		a.MaxAge = &seconds
-	}
-	return a, nil
+	return onPage(pages.ReasonInvalidRequest, fault.code, fault.description)
 }
 
-// checkChallenge allows S256 and nothing else (RFC 7636 section 4.3, RFC 9700 section 2.1.1).
-func checkChallenge(c *storage.Client, challenge, method string) error {
-	switch {
-	case challenge == "" && method != "":
-		return &oauthFault{"invalid_request", "code_challenge_method without code_challenge"}
-	case challenge == "" && c.Public:
-		return &oauthFault{"invalid_request", "a public client must use PKCE: code_challenge is missing"}
-	case challenge == "":
-		return nil
-	case method != "S256":
-		return &oauthFault{"invalid_request", "code_challenge_method must be S256"}
-	case len(challenge) != 43 || !validVerifier(challenge):
-		return &oauthFault{"invalid_request", "code_challenge must be 43 characters of base64url"}
-	}
-	return nil
-}
-
-func (s *Server) checkScopes(c *storage.Client, param string) ([]string, error) {
-	scopes := parseScopes(param)
-	switch {
-	case len(scopes) == 0:
-		return nil, &oauthFault{"invalid_scope", "scope is missing; ask for one or more of those that app.yml lists"}
-	case len(scopes) > maxScopes:
-		return nil, &oauthFault{"invalid_scope", "scope lists more than 64 scopes"}
-	}
-	if beyond := without(scopes, c.Scopes); len(beyond) > 0 {
-		return nil, &oauthFault{"invalid_scope", "not in spec.oauth.scopes of app.yml: " + printable(beyond[0])}
-	}
-	if gone := without(scopes, s.scopes.names); len(gone) > 0 {
-		return nil, &oauthFault{"invalid_scope", "not in this server's catalogue of scopes: " + printable(gone[0])}
-	}
-	return scopes, nil
-}
-
-func checkPrompt(param string) ([]string, error) {
-	prompt := parseScopes(param)
-	for _, p := range prompt {
-		if !slices.Contains([]string{"none", "login", "consent", "select_account"}, p) {
-			return nil, &oauthFault{"invalid_request", "prompt must be none, login, consent or select_account"}
-		}
-	}
-	if slices.Contains(prompt, "none") && len(prompt) > 1 {
-		return nil, &oauthFault{"invalid_request", "prompt none goes with no other"}
-	}
-	return prompt, nil
-}
-
-// respond sends the browser back to the client with parameters, iss among them (RFC 9207). Always 303: the browser may come
-// from a form, and its password must not be sent on.
-func (s *Server) respond(w http.ResponseWriter, redirectURI, state string, params url.Values) {
-	u, err := url.Parse(redirectURI)
+// checkRequest checks what a client asks for. Its error is an oauthFault, or a fault of storage; replyTo is where the client may
+// be told of it, without a redirect URI when that is not known to be good.
+func (s *Server) checkRequest(ctx context.Context, c *storage.Client, params url.Values) (*AuthRequest, replyTo, error) {
+	redirectURI, err := checkRedirectURI(c, params["redirect_uri"])
 	if err != nil {
-		// It was registered, so it parses.
-		http.Error(w, http.StatusText(http.StatusInternalServerError), http.StatusInternalServerError)
-		return
+		return nil, replyTo{}, err
 	}
-	if state != "" {
-		params.Set("state", state)
+	// The first state, should there be several: the client can find its request by it.
+	to := replyTo{redirectURI: redirectURI, state: cut(params.Get("state"), maxState)}
+	if modes := params["response_mode"]; len(modes) == 1 && modes[0] == modeFormPost {
+		to.mode = modeFormPost // errors are posted as well
 	}
-	params.Set("iss", s.cfg.Issuer)
-	if u.RawQuery != "" {
-		u.RawQuery += "&"
+	for name, values := range params {
+		if len(values) > 1 && !slices.Contains(severalTimes, name) {
+			return nil, to, invalidParam("a parameter comes more than once: " + printable(name))
+		}
+		for _, value := range values {
+			if !utf8.ValidString(value) || strings.ContainsRune(value, 0) {
+				return nil, to, invalidParam("a parameter is not text")
+			}
+		}
 	}
-	u.RawQuery += params.Encode()
-	noStore(w)
-	w.Header().Set("Location", u.String())
-	w.WriteHeader(http.StatusSeeOther)
+	a := &AuthRequest{ClientID: c.ID, RedirectURI: redirectURI, ResponseMode: to.mode}
+	if err := s.checkParams(c, params, a); err != nil {
+		return nil, to, err
+	}
+	return a, to, nil
 }
 
-// refuse tells the client, or the user when the client cannot be told.
-func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
-	var page *pageError
-	var redirect *redirectError
+// checkRedirectURI finds the redirect URI good for the client, or says why not (RFC 6749 section 3.1.2.3).
+func checkRedirectURI(c *storage.Client, values []string) (string, error) {
 	switch {
-	case errors.As(err, &page):
-		s.fault(w, r, page.page)
-	case errors.As(err, &redirect):
-		s.respond(w, redirect.redirectURI, redirect.state, url.Values{
-			"error": {redirect.code}, "error_description": {redirect.description}})
-	default:
-		s.logFault(r.Context(), "authorization", err)
-		s.fault(w, r, pages.Error{Reason: pages.ReasonUnavailable, Code: codeTemporarilyUnavailable, Developer: "storage does not answer"})
+	case len(values) > 1:
+		return "", invalidParam("redirect_uri comes more than once")
+	case len(values) == 0 || values[0] == "":
+		return "", invalidParam("redirect_uri is missing")
+	case !storage.MatchRedirectURI(c.RedirectURIs, values[0]):
+		return "", &oauthFault{"unauthorized_client",
+			fmt.Sprintf("redirect_uri %q is not registered for %s; add it to spec.oauth.redirectUris in app.yml and apply again", cut(values[0], 200), c.ID)}
 	}
+	return values[0], nil
 }
 
 // cut shortens to at most n bytes, at a character.

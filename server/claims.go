@@ -48,7 +48,7 @@ var standardClaims = []claim{
 
 // claimNames are all claims that an ID token or userinfo can have.
 func claimNames() []string {
-	names := []string{"iss", "sub", "aud", "exp", "iat", "auth_time", "amr", "nonce", "at_hash", "sid"}
+	names := []string{"iss", "sub", "aud", "exp", "iat", "auth_time", "amr", "acr", "nonce", "at_hash", "sid"}
 	for _, c := range standardClaims {
 		names = append(names, c.name)
 	}

@@ -30,14 +30,14 @@ type claimWish struct {
 // maxClaims is the longest claims parameter, in bytes.
 const maxClaims = 2048
 
-// claimScopes are the claims that come with a scope (OpenID Connect Core 1.0 section 5.4). Asking for one of them by name takes the
-// same permission: app.yml lists the scope, and the user allows it.
-var claimScopes = map[string]string{
-	"name": scopeProfile, "family_name": scopeProfile, "given_name": scopeProfile, "middle_name": scopeProfile, "nickname": scopeProfile,
-	"preferred_username": scopeProfile, "profile": scopeProfile, "picture": scopeProfile, "website": scopeProfile, "gender": scopeProfile,
-	"birthdate": scopeProfile, "zoneinfo": scopeProfile, "locale": scopeProfile, "updated_at": scopeProfile,
-	"email": scopeEmail, "email_verified": scopeEmail,
-	"address": "address", "phone_number": "phone", "phone_number_verified": "phone",
+// claimScope is the scope that a claim comes with (OpenID Connect Core 1.0 section 5.4), "" for what is no claim about a user. Asking
+// for one of them by name takes the same permission: app.yml lists the scope, and the user allows it.
+func claimScope(name string) string {
+	i := slices.IndexFunc(standardClaims, func(c claim) bool { return c.name == name })
+	if i < 0 {
+		return ""
+	}
+	return standardClaims[i].scope
 }
 
 // forUserinfo and forIDToken are what is asked for in either place. A nil request asks for nothing.
@@ -86,7 +86,7 @@ func (c *claimsRequest) scopes() []string {
 	var out []string
 	for _, wishes := range []claimWishes{c.forUserinfo(), c.forIDToken()} {
 		for _, name := range wishes.names() {
-			if scope := claimScopes[name]; scope != "" && !slices.Contains(out, scope) {
+			if scope := claimScope(name); scope != "" && !slices.Contains(out, scope) {
 				out = append(out, scope)
 			}
 		}
@@ -100,7 +100,7 @@ func (s *Server) permitted(c *storage.Client, asked *claimsRequest) *claimsReque
 	filter := func(wishes claimWishes) claimWishes {
 		out := claimWishes{}
 		for name, wish := range wishes {
-			if scope := claimScopes[name]; scope != "" && len(s.offered(c, []string{scope})) > 0 {
+			if scope := claimScope(name); scope != "" && len(s.offered(c, []string{scope})) > 0 {
 				out[name] = wish
 			}
 		}

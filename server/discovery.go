@@ -33,6 +33,8 @@ type metadata struct {
 	ChallengeMethods      []string `json:"code_challenge_methods_supported"`
 	Claims                []string `json:"claims_supported"`
 	Prompts               []string `json:"prompt_values_supported"`
+	Displays              []string `json:"display_values_supported"`
+	ACRs                  []string `json:"acr_values_supported"`
 	UILocales             []string `json:"ui_locales_supported"`
 	Iss                   bool     `json:"authorization_response_iss_parameter_supported"` // RFC 9207
 	ClaimsParameter       bool     `json:"claims_parameter_supported"`
@@ -69,7 +71,7 @@ func (s *Server) metadata() metadata {
 		DeviceEndpoint:        deviceAuth,
 		Scopes:                s.scopes.names,
 		ResponseTypes:         []string{"code"},
-		ResponseModes:         []string{"query"},
+		ResponseModes:         []string{modeQuery, modeFormPost},
 		GrantTypes:            s.offeredGrants(),
 		SubjectTypes:          []string{storage.SubjectPublic, storage.SubjectPairwise},
 		IDTokenAlgs:           idTokenAlgs,
@@ -83,7 +85,9 @@ func (s *Server) metadata() metadata {
 		RevocationAuthAlgs:    assertionAlgs,
 		ChallengeMethods:      []string{"S256"},
 		Claims:                claimNames(),
-		Prompts:               []string{"none", "login", "consent", "select_account"},
+		Prompts:               prompts,
+		Displays:              displays,
+		ACRs:                  []string{acrPassword},
 		UILocales:             []string{"en", "ja"},
 		Iss:                   true,
 		logoutMetadata: logoutMetadata{

@@ -62,7 +62,7 @@ func TestDiscoverySaysWhatWorks(t *testing.T) {
 	}
 
 	same("response_types_supported", "code")
-	same("response_modes_supported", "query")
+	same("response_modes_supported", "query", "form_post")
 	same("subject_types_supported", "public", "pairwise")                    // see TestPairwiseSubjects
 	same("id_token_signing_alg_values_supported", "RS256", "ES256", "EdDSA") // see TestIDTokenAlgorithms
 	same("userinfo_signing_alg_values_supported", "RS256", "ES256", "EdDSA") // see TestSignedUserinfo
@@ -76,7 +76,7 @@ func TestDiscoverySaysWhatWorks(t *testing.T) {
 		t.Errorf("endpoints %s, %s", start, at("token_endpoint"))
 	}
 	scopes := use("scopes_supported")
-	code := b.code("scope", strings.Join(scopes, " "), "response_mode", "query", "nonce", "n", "code_challenge", challengeOf(verifier), "code_challenge_method", "S256")
+	code := b.code("scope", strings.Join(scopes, " "), "response_mode", "query", "nonce", "n", "acr_values", "urn:warifu:acr:pwd", "code_challenge", challengeOf(verifier), "code_challenge_method", "S256")
 	got := p.exchange(code, "code_verifier", verifier)
 	if got.text("scope") != strings.Join(scopes, " ") {
 		t.Errorf("scopes %v, granted %s", scopes, got.raw)
@@ -90,6 +90,7 @@ func TestDiscoverySaysWhatWorks(t *testing.T) {
 	}
 	claims := claimsOf(t, got.text("id_token"))
 	maps.Copy(claims, p.userinfo(got.text("access_token")).json)
+	same("acr_values_supported", fmt.Sprint(claims["acr"]))
 	same("claims_supported", slices.Collect(maps.Keys(claims))...)
 
 	// Every way of client authentication at every endpoint that has one.
@@ -143,6 +144,17 @@ func TestDiscoverySaysWhatWorks(t *testing.T) {
 	if p.issuer+at("jwks_uri") != p.issuer+"/oauth/jwks" || len(p.jwks().Keys) == 0 {
 		t.Error("no keys")
 	}
+	for _, mode := range use("response_modes_supported") {
+		if mode == "form_post" {
+			b.posted(b.get(p.authorizeURL("response_mode", mode)), callback)
+			continue
+		}
+		b.answered(b.get(p.authorizeURL("response_mode", mode)), "response mode "+mode)
+	}
+	for _, display := range use("display_values_supported") {
+		b.answered(b.get(p.authorizeURL("display", display)), "display "+display)
+	}
+	p.redirected(b.get(p.authorizeURL("display", "hologram")), "a display that is not offered", "invalid_request")
 	for _, prompt := range use("prompt_values_supported") {
 		if answer := b.get(p.authorizeURL("prompt", prompt)); answer.location != nil && answer.location.Query().Get("error") != "" {
 			t.Errorf("prompt %s: %s", prompt, answer.location)
@@ -170,7 +182,7 @@ func TestDiscoverySaysWhatWorks(t *testing.T) {
 	}
 	exercised["authorization_response_iss_parameter_supported"] = true // see TestMixUpIss
 	p.redirected(b.get(p.authorizeURL("response_type", "code id_token")), "a response type that is not offered", "unsupported_response_type")
-	p.redirected(b.get(p.authorizeURL("response_mode", "form_post")), "a response mode that is not offered", "invalid_request")
+	p.redirected(b.get(p.authorizeURL("response_mode", "fragment")), "a response mode that is not offered", "invalid_request")
 	p.redirected(b.get(p.authorizeURL("registration", "{}")), "registration", "registration_not_supported")
 	p.exerciseLogout(doc, exercised)
 	for name := range doc {

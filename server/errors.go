@@ -23,6 +23,7 @@ const (
 	codeRegistrationUnsupported = "registration_not_supported"
 	codeLoginRequired           = "login_required"
 	codeConsentRequired         = "consent_required"
+	codeUnmetAuthentication     = "unmet_authentication_requirements" // OpenID Connect Core Error Code unmet_authentication_requirements 1.0
 	codeAccessDenied            = "access_denied"
 	codeInvalidTarget           = "invalid_target"     // RFC 8707 section 2
 	codeInvalidProof            = "invalid_dpop_proof" // RFC 9449 section 5

@@ -31,6 +31,7 @@ type idClaims struct {
 	IssuedAt int64    `json:"iat"`
 	AuthTime int64    `json:"auth_time"`
 	AMR      []string `json:"amr,omitempty"`
+	ACR      string   `json:"acr,omitempty"` // when the request asked for it
 	Nonce    string   `json:"nonce,omitempty"`
 	AtHash   string   `json:"at_hash"`
 	Session  string   `json:"sid,omitempty"`
@@ -48,6 +49,9 @@ func (s *Server) idToken(i issue, accessToken string) (string, error) {
 		Issuer: s.cfg.Issuer, Subject: sub, Audience: i.Client,
 		Expires: now.Add(s.life.IDToken).Unix(), IssuedAt: now.Unix(), AuthTime: i.AuthTime / 1000, AMR: i.AMR,
 		Nonce: i.nonce, AtHash: halfHash(alg, accessToken), Session: i.Session,
+	}
+	if i.ACR {
+		claims.ACR = acrPassword
 	}
 	return s.sign(alg, typID, withClaims{claims, i.told})
 }

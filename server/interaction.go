@@ -121,7 +121,7 @@ func (s *Server) pending(r *http.Request, sealed string) (turn, error) {
 		return turn{}, onPage(pages.ReasonUnauthorizedClient, "unauthorized_client", "the redirect URI was removed while the user was asked")
 	}
 	if _, err := s.checkScopes(c, joined(a.Scopes)); err != nil {
-		return turn{}, &redirectError{a.RedirectURI, a.State, "invalid_scope", "the app may not ask for these scopes any more"}
+		return turn{}, &redirectError{a.to(), "invalid_scope", "the app may not ask for these scopes any more"}
 	}
 	return turn{client: c, request: &a, sealed: sealed}, nil
 }
@@ -165,7 +165,7 @@ func (s *Server) advance(w http.ResponseWriter, r *http.Request, t turn) {
 		}
 		s.showConsent(w, r, t, p, d.fresh)
 	case stepRefuse:
-		s.refuse(w, r, &redirectError{t.request.RedirectURI, t.request.State, d.code, "the user would have to be asked, and prompt is none"})
+		s.refuse(w, r, &redirectError{t.request.to(), d.code, d.why})
 	case stepDone:
 		s.answer(w, r, t, p)
 	}
@@ -181,7 +181,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, t turn, p storag
 		s.refuse(w, r, err)
 		return
 	}
-	s.respond(w, a.RedirectURI, a.State, url.Values{"code": {code}})
+	s.respond(w, r, a.to(), url.Values{"code": {code}})
 }
 
 // approvalOf is what the user who is present allows with a request.
@@ -281,7 +281,7 @@ func (s *Server) consent(w http.ResponseWriter, r *http.Request) {
 	}
 	switch decision {
 	case pages.DecisionDeny:
-		s.refuse(w, r, &redirectError{t.request.RedirectURI, t.request.State, codeAccessDenied, "the user denied the request"})
+		s.refuse(w, r, &redirectError{t.request.to(), codeAccessDenied, "the user denied the request"})
 	case pages.DecisionSwitch:
 		if ok {
 			if _, err := s.endSession(r.Context(), ref, "the user switched accounts"); err != nil {
@@ -319,8 +319,8 @@ func (s *Server) allow(w http.ResponseWriter, r *http.Request, t turn, ref sessi
 		s.advance(w, r, t)
 		return
 	}
-	if !p.Consent.Covers(t.request.Scopes) {
-		if err := s.store.AddConsent(r.Context(), t.client.ID, ref.User, t.request.Scopes); err != nil {
+	if asks := t.request.asks(); !p.Consent.Covers(asks) {
+		if err := s.store.AddConsent(r.Context(), t.client.ID, ref.User, asks); err != nil {
 			s.refuse(w, r, err)
 			return
 		}
@@ -380,7 +380,7 @@ func (s *Server) showConsent(w http.ResponseWriter, r *http.Request, t turn, p s
 		page.UserName = p.User.Username
 	}
 	page.New = s.describe(fresh, page.Lang)
-	page.Granted = s.describe(without(t.request.Scopes, fresh), page.Lang)
+	page.Granted = s.describe(without(t.request.asks(), fresh), page.Lang)
 	s.pages.Render(w, http.StatusOK, page)
 }
 

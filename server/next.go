@@ -1,6 +1,7 @@
 package server
 
 import (
+	"slices"
 	"time"
 
 	"github.com/warifu/warifu/storage"
@@ -13,7 +14,7 @@ const (
 	stepSignIn  step = iota // the user has to sign in
 	stepConsent             // the user has to allow what is new
 	stepDone                // the client gets its code
-	stepRefuse              // the client gets an error: it wanted no question asked (prompt=none)
+	stepRefuse              // the client gets an error: it wanted no question asked (prompt=none), or somebody else
 )
 
 // decision is a step, with the scopes to ask for or the error to give.
@@ -21,24 +22,33 @@ type decision struct {
 	step  step
 	fresh []string // stepConsent: what was not allowed before
 	code  string   // stepRefuse
+	why   string   // stepRefuse: for the client's developer
 }
 
 // next is the one place that decides how an authorization request goes on (OpenID Connect Core 1.0 section 3.1.2.3 and
 // 3.1.2.4). It looks at nothing but its arguments; allowed says that the user has just allowed this very request.
 func next(a *AuthRequest, p storage.Presence, allowed bool, now time.Time) decision {
+	const asked = "the user would have to be asked, and prompt is none"
 	if !signedIn(a, p, now) {
 		if a.prompts("none") {
-			return decision{step: stepRefuse, code: codeLoginRequired}
+			return decision{step: stepRefuse, code: codeLoginRequired, why: asked}
 		}
 		return decision{step: stepSignIn}
 	}
-	fresh := a.Scopes
+	if a.Users != nil && !slices.Contains(a.Users, p.User.ID) {
+		// Whoever signed in for this very request was told to, and is somebody else all the same.
+		if a.prompts("none") || !p.Session.AuthTime.Before(a.started()) {
+			return decision{step: stepRefuse, code: codeLoginRequired, why: "another user is signed in than the one whom the request names"}
+		}
+		return decision{step: stepSignIn}
+	}
+	fresh := a.asks()
 	if p.Consent != nil {
-		fresh = without(a.Scopes, p.Consent.Scopes)
+		fresh = without(fresh, p.Consent.Scopes)
 	}
 	if (len(fresh) > 0 || a.prompts("consent")) && !allowed {
 		if a.prompts("none") {
-			return decision{step: stepRefuse, code: codeConsentRequired}
+			return decision{step: stepRefuse, code: codeConsentRequired, why: asked}
 		}
 		return decision{step: stepConsent, fresh: fresh}
 	}

@@ -24,6 +24,19 @@ func TestNext(t *testing.T) {
 		a.MaxAge = age
 		return a
 	}
+	named := func(user string, prompt ...string) *AuthRequest {
+		a := ask(prompt...)
+		a.Users = []string{"carol", user}
+		return a
+	}
+	byName := func(claims ...string) *AuthRequest {
+		a := ask()
+		a.Claims = &claimsRequest{IDToken: claimWishes{}}
+		for _, name := range claims {
+			a.Claims.IDToken[name] = claimWish{}
+		}
+		return a
+	}
 	signIn, done := decision{step: stepSignIn}, decision{step: stepDone}
 	asks := func(scopes ...string) decision { return decision{step: stepConsent, fresh: scopes} }
 	refuse := func(code string) decision { return decision{step: stepRefuse, code: code} }
@@ -68,9 +81,24 @@ func TestNext(t *testing.T) {
 		{"max_age, a second too old", within(seconds(3659)), storage.Presence{Session: before, User: user}, true, signIn},
 		{"max_age 0, signed in before", within(seconds(0)), storage.Presence{Session: before, User: user}, true, signIn},
 		{"max_age 0, signed in for this", within(seconds(0)), storage.Presence{Session: during, User: user}, true, done},
+
+		{"named user, signed in", named("ann"), storage.Presence{Session: before, User: user, Consent: consent("a", "b")}, false, done},
+		{"named user, nobody is signed in", named("ann"), storage.Presence{}, false, signIn},
+		{"named user, another is signed in", named("bob"), storage.Presence{Session: before, User: user, Consent: consent("a", "b")}, false, signIn},
+		{"named user, another has just allowed", named("bob"), storage.Presence{Session: before, User: user}, true, signIn},
+		{"named user, another signed in for this", named("bob"), storage.Presence{Session: during, User: user, Consent: consent("a", "b")}, false, refuse(codeLoginRequired)},
+		{"named user, another signed in for this and allowed", named("bob"), storage.Presence{Session: during, User: user}, true, refuse(codeLoginRequired)},
+		{"named user, none, signed in", named("ann", "none"), storage.Presence{Session: before, User: user, Consent: consent("a", "b")}, false, done},
+		{"named user, none, another is signed in", named("bob", "none"), storage.Presence{Session: before, User: user, Consent: consent("a", "b")}, false, refuse(codeLoginRequired)},
+		{"named user, none, another who allowed nothing", named("bob", "none"), storage.Presence{Session: before, User: user}, false, refuse(codeLoginRequired)},
+		{"named user, login, another is signed in", named("bob", "login"), storage.Presence{Session: before, User: user}, false, signIn},
+
+		{"claims by name", byName("email", "phone_number"), storage.Presence{Session: before, User: user, Consent: consent("a", "b")}, false, asks("email", "phone")},
+		{"claims by name, of a scope that was allowed", byName("email", "email_verified"), storage.Presence{Session: before, User: user, Consent: consent("a", "b", "email")}, false, done},
+		{"claims by name, just allowed", byName("email"), storage.Presence{Session: before, User: user}, true, done},
 	} {
 		got := next(c.request, c.there, c.allowed, now)
-		if got.step != c.want.step || got.code != c.want.code || !slices.Equal(got.fresh, c.want.fresh) {
+		if got.step != c.want.step || got.code != c.want.code || !slices.Equal(got.fresh, c.want.fresh) || (got.why == "") != (got.code == "") {
 			t.Errorf("%s: %+v, want %+v", c.rule, got, c.want)
 		}
 	}

@@ -36,8 +36,9 @@ func openerPolicy(page Page) string {
 }
 
 // policy is the Content-Security-Policy of a page: the stylesheet and icon from
-// here, the logo's one origin, no script, no frame but those of apps that sign
-// out in one, and forms that end where this request is known to go.
+// here, the logo's one origin, no frame but those of apps that sign out in one,
+// forms that end where this request is known to go, and no script but the one
+// that a page is made for.
 func (s *Set) policy(page Page) string {
 	img := "'self'"
 	if u, ok := webURL(page.app().Logo); ok {
@@ -56,8 +57,12 @@ func (s *Set) policy(page Page) string {
 	if frames != "" {
 		frames = "; frame-src" + frames
 	}
-	return "default-src 'none'; style-src 'self'; img-src " + img + frames +
+	policy := "default-src 'none'; style-src 'self'; img-src " + img + frames +
 		"; form-action " + form + "; frame-ancestors 'none'; base-uri 'none'"
+	if script := page.script(); script != "" {
+		policy += "; script-src " + scriptSource(script)
+	}
+	return policy
 }
 
 // formSources are the places beside ourselves that a form's answer may redirect

@@ -33,6 +33,8 @@ type Page interface {
 	formTarget() (redirectURI string, hasForm bool)
 	// frames are addresses that the page shows in frames.
 	frames() []string
+	// script is the one script that the page runs, "" for none.
+	script() string
 }
 
 // Frame is what surrounds each page: its language, and the same page in the
@@ -50,6 +52,7 @@ func (Frame) app() app                   { return app{} }
 func (Frame) retryAfter() time.Duration  { return 0 }
 func (Frame) formTarget() (string, bool) { return "", false }
 func (Frame) frames() []string           { return nil }
+func (Frame) script() string             { return "" }
 func (f Frame) links(now language.Tag) []languageLink {
 	if f.English == "" || f.Japanese == "" {
 		return nil

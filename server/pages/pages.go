@@ -3,7 +3,7 @@
 //
 // Use it from the handlers of server, and only for answers that a browser
 // shows. A handler fills one of the page types ([SignIn], [Consent], [Error],
-// [Landing], [SignOut], [SignedOut]) and calls [Set.Render]; nothing here reads a request,
+// [Landing], [SignOut], [SignedOut], [FormPost]) and calls [Set.Render]; nothing here reads a request,
 // keeps state, or decides what comes next.
 //
 // # Flow
@@ -16,8 +16,9 @@
 //
 // # Invariants
 //
-//   - There is no script, and the policy allows none. Every page works with a
-//     keyboard, a screen reader, and in forced colours.
+//   - There is no script, and the policy allows none: but for [FormPost], which
+//     has one line, allowed by its hash. Every page works without scripts, with
+//     a keyboard, a screen reader, and in forced colours.
 //   - Whatever comes from an app, a person or a request is text. html/template
 //     escapes it, [plain] takes out what would reorder or hide it, and an
 //     address is only linked when [webURL] says that it is plain https (or
@@ -146,7 +147,7 @@ func New(c Config) (*Set, error) {
 }
 
 // templateNames are the pages; each is layout.html and parts.html around one file.
-var templateNames = []string{"signin", "consent", "error", "landing", "signout", "signedout", "device", "confirmdevice", "devicedone"}
+var templateNames = []string{"signin", "consent", "error", "landing", "signout", "signedout", "device", "confirmdevice", "devicedone", "formpost"}
 
 // parseTemplates gives each page its own copy of the layout, with texts in one language.
 func parseTemplates(tx texts) (map[string]*template.Template, error) {

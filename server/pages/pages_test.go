@@ -62,6 +62,7 @@ func everyPage(f Frame) map[string]Page {
 		"confirm device, bare":    ConfirmDevice{Frame: f, App: App{ClientName: "x"}, UserCode: "WDJB-MJHT", UserEmail: "h@example.com", Scopes: []Scope{low}, Action: "/consent", AtMost: time.Hour, UnusedFor: time.Minute},
 		"device connected":        DeviceDone{Frame: f, App: exampleApp, Approved: true},
 		"device denied":           DeviceDone{Frame: f, App: exampleApp},
+		"form post":               FormPost{Frame: f, RedirectURI: "https://my-app.example.com/callback", Fields: []Field{{"code", "c1"}, {"state", "s1"}, {"iss", "https://id.example.com"}}},
 		"landing":                 Landing{Frame: f},
 		"landing, signed in":      Landing{Frame: f, UserName: "Hanako", UserEmail: "h@example.com", SignOut: "/logout"},
 		"sign-out":                SignOut{Frame: f, App: exampleApp, UserName: "Hanako", UserEmail: "h@example.com", Action: "/signout", Hidden: hidden},
@@ -149,6 +150,7 @@ func TestEveryPageIsAccessible(t *testing.T) {
 				doc := parse(t, get(s, page).Body.Bytes())
 				checkDocument(t, doc, lang)
 				checkFrames(t, doc, page)
+				checkScripts(t, doc, page)
 				checkForms(t, doc)
 				checkReferences(t, doc)
 			})
@@ -183,7 +185,7 @@ func checkDocument(t *testing.T, doc *html.Node, lang language.Tag) {
 	}
 	for _, n := range elements(doc) {
 		switch n.Data {
-		case "script", "style", "object", "embed", "base":
+		case "style", "object", "embed", "base":
 			t.Errorf("<%s> on a page", n.Data)
 		case "img":
 			if _, ok := attr(n, "alt"); !ok {
@@ -254,6 +256,17 @@ func TestSignedOutGoesOn(t *testing.T) {
 		if got != c.refresh || button != (c.page.ReturnURI == back) {
 			t.Errorf("%s: refresh %q, button %v", name, got, button)
 		}
+	}
+}
+
+// checkScripts holds that a page has the script that its policy allows, and no other.
+func checkScripts(t *testing.T, doc *html.Node, page Page) {
+	scripts := elements(doc, "script")
+	if len(scripts) == 0 && page.script() == "" {
+		return
+	}
+	if len(scripts) != 1 || len(scripts[0].Attr) != 0 || words(scripts[0]) != page.script() {
+		t.Errorf("%d scripts, want %q", len(scripts), page.script())
 	}
 }
 

@@ -1,0 +1,206 @@
+package server
+
+import (
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+
+	"github.com/warifu/warifu/storage"
+)
+
+// Longest parameters, in bytes. Sealed, a request of such parameters still fits into a URL.
+const (
+	maxState  = 2048
+	maxNonce  = 512
+	maxHint   = 256
+	maxScopes = 64
+)
+
+func invalidParam(description string) error { return &oauthFault{"invalid_request", description} }
+
+// checkParams puts the parameters into a, each of which comes once; its error is always an oauthFault.
+func (s *Server) checkParams(c *storage.Client, params url.Values, a *AuthRequest) error {
+	if !mayUse(c, GrantAuthorizationCode) {
+		return &oauthFault{"unauthorized_client", "the client did not register the grant type authorization_code"}
+	}
+	if err := checkResponse(params); err != nil {
+		return err
+	}
+	a.State, a.Nonce, a.Challenge = params.Get("state"), params.Get("nonce"), params.Get("code_challenge")
+	a.LoginHint, a.UILocales = cut(params.Get("login_hint"), maxHint), cut(params.Get("ui_locales"), maxHint)
+	if err := checkChallenge(c, a.Challenge, params.Get("code_challenge_method")); err != nil {
+		return err
+	}
+	var err error
+	if a.Scopes, err = s.checkScopes(c, params.Get("scope")); err != nil {
+		return err
+	}
+	if a.Prompt, err = checkPrompt(params.Get("prompt")); err != nil {
+		return err
+	}
+	if a.MaxAge, err = checkMaxAge(c, params.Get("max_age")); err != nil {
+		return err
+	}
+	if a.DPoPKey = params.Get("dpop_jkt"); a.DPoPKey != "" && !validThumbprint(a.DPoPKey) {
+		return invalidParam("dpop_jkt must be a SHA-256 thumbprint in base64url") // RFC 9449 section 10
+	}
+	a.Resources = slices.DeleteFunc(slices.Clone(params["resource"]), func(value string) bool { return value == "" })
+	if err := s.checkResources(c, a.Resources); err != nil {
+		return err
+	}
+	return s.checkIdentity(c, params, a)
+}
+
+// checkResponse checks what decides the kind of answer, and what comes back with it.
+func checkResponse(params url.Values) error {
+	switch {
+	case params.Get("request") != "":
+		return &oauthFault{codeRequestNotSupported, "request objects are not supported"}
+	case params.Get("request_uri") != "":
+		return &oauthFault{codeRequestURINotSupported, "request_uri is not supported"}
+	case params.Get("registration") != "":
+		return &oauthFault{codeRegistrationUnsupported, "registration is not supported"}
+	case params.Get("response_type") == "":
+		return invalidParam("response_type is missing; it must be code")
+	case params.Get("response_type") != "code":
+		return &oauthFault{codeUnsupportedResponseType, "response_type must be code"}
+	case params.Get("response_mode") != "" && params.Get("response_mode") != modeQuery && params.Get("response_mode") != modeFormPost:
+		return invalidParam("response_mode must be query or form_post")
+	case params.Get("display") != "" && !slices.Contains(displays, params.Get("display")):
+		return invalidParam("display must be page, popup, touch or wap")
+	case len(params.Get("state")) > maxState:
+		return invalidParam("state is longer than 2048 bytes")
+	case len(params.Get("nonce")) > maxNonce:
+		return invalidParam("nonce is longer than 512 bytes")
+	case strings.ContainsFunc(params.Get("state")+params.Get("nonce"), unicode.IsControl):
+		return invalidParam("state and nonce must not have control characters") // RFC 6749 appendix A.5
+	}
+	return nil
+}
+
+// displays are the values of display (OpenID Connect Core 1.0 section 3.1.2.1). Our pages are the same for all of them: they fit
+// into a popup and onto a phone.
+var displays = []string{"page", "popup", "touch", "wap"}
+
+// checkChallenge allows S256 and nothing else (RFC 7636 section 4.3, RFC 9700 section 2.1.1).
+func checkChallenge(c *storage.Client, challenge, method string) error {
+	switch {
+	case challenge == "" && method != "":
+		return invalidParam("code_challenge_method without code_challenge")
+	case challenge == "" && c.Public:
+		return invalidParam("a public client must use PKCE: code_challenge is missing")
+	case challenge == "":
+		return nil
+	case method != "S256":
+		return invalidParam("code_challenge_method must be S256")
+	case !validThumbprint(challenge):
+		return invalidParam("code_challenge must be 43 characters of base64url")
+	}
+	return nil
+}
+
+// validThumbprint is the syntax of a SHA-256 hash in base64url.
+func validThumbprint(text string) bool { return len(text) == 43 && validVerifier(text) }
+
+func (s *Server) checkScopes(c *storage.Client, param string) ([]string, error) {
+	scopes := parseScopes(param)
+	switch {
+	case len(scopes) == 0:
+		return nil, &oauthFault{"invalid_scope", "scope is missing; ask for one or more of those that app.yml lists"}
+	case len(scopes) > maxScopes:
+		return nil, &oauthFault{"invalid_scope", "scope lists more than 64 scopes"}
+	}
+	if beyond := without(scopes, c.Scopes); len(beyond) > 0 {
+		return nil, &oauthFault{"invalid_scope", "not in spec.oauth.scopes of app.yml: " + printable(beyond[0])}
+	}
+	if gone := without(scopes, s.scopes.names); len(gone) > 0 {
+		return nil, &oauthFault{"invalid_scope", "not in this server's catalogue of scopes: " + printable(gone[0])}
+	}
+	return scopes, nil
+}
+
+// prompts are the values of prompt (OpenID Connect Core 1.0 section 3.1.2.1).
+var prompts = []string{"none", "login", "consent", "select_account"}
+
+func checkPrompt(param string) ([]string, error) {
+	prompt := parseScopes(param)
+	if len(without(prompt, prompts)) > 0 {
+		return nil, invalidParam("prompt must be none, login, consent or select_account")
+	}
+	if slices.Contains(prompt, "none") && len(prompt) > 1 {
+		return nil, invalidParam("prompt none goes with no other")
+	}
+	return prompt, nil
+}
+
+// checkMaxAge is the greatest age of a sign-in: of this request, or else of the client's registration. Nil is any.
+func checkMaxAge(c *storage.Client, param string) (*int64, error) {
+	if param == "" {
+		return c.DefaultMaxAge, nil
+	}
+	seconds, err := strconv.ParseInt(param, 10, 64)
+	if err != nil || seconds < 0 || seconds > 1<<31 {
+		return nil, invalidParam("max_age must be a number of seconds")
+	}
+	return &seconds, nil
+}
+
+// acrPassword is the authentication context class of everybody who signs in here: a password, and nothing beside it.
+const acrPassword = "urn:warifu:acr:pwd"
+
+// checkIdentity checks what is asked about the user: who it is, how they signed in, and what is to be told.
+func (s *Server) checkIdentity(c *storage.Client, params url.Values, a *AuthRequest) error {
+	a.ACR = params.Get("acr_values") != "" // voluntary: it is told what it gets (section 3.1.2.1)
+	if token := params.Get("id_token_hint"); token != "" {
+		hint, err := s.ownIDToken(token)
+		if err != nil || hint.Audience != c.ID {
+			return invalidParam("id_token_hint is no ID token that this server issued to this client")
+		}
+		a.Users = []string{s.userOf(hint.Subject)}
+	}
+	if params.Get("claims") == "" {
+		return nil
+	}
+	asked, err := parseClaims(params.Get("claims"))
+	if err != nil {
+		return invalidParam(err.Error())
+	}
+	if acr, named := asked.IDToken["acr"]; named {
+		a.ACR = true
+		// Section 5.5.1.1: an essential one that cannot be met is a failed sign-in.
+		if acr.Essential && len(acr.Values) > 0 && !slices.Contains(acr.texts(), acrPassword) {
+			return &oauthFault{codeUnmetAuthentication, "this server does not offer the acr that claims asks for"}
+		}
+	}
+	for _, wishes := range []claimWishes{asked.IDToken, asked.Userinfo} {
+		if sub := wishes["sub"]; len(sub.Values) > 0 {
+			if err := a.onlyFor(s.usersOf(sub.texts())); err != nil {
+				return err
+			}
+		}
+	}
+	a.Claims = s.permitted(c, asked)
+	return nil
+}
+
+func (s *Server) usersOf(subjects []string) []string {
+	users := make([]string, len(subjects))
+	for i, subject := range subjects {
+		users[i] = s.userOf(subject)
+	}
+	return users
+}
+
+// onlyFor leaves only those users, of the ones that may answer.
+func (a *AuthRequest) onlyFor(users []string) error {
+	if a.Users != nil {
+		users = within(users, a.Users)
+	}
+	if len(users) == 0 {
+		return invalidParam("id_token_hint and the sub of claims name different users, or nobody")
+	}
+	a.Users = users
+	return nil
+}
