@@ -9,6 +9,7 @@ import (
 
 	"github.com/warifu/warifu/server"
 	"github.com/warifu/warifu/storage"
+	"github.com/warifu/warifu/storage/storagetest"
 )
 
 const deviceGrant = server.GrantDeviceCode
@@ -434,5 +435,89 @@ func TestDeviceOfSomebodyElse(t *testing.T) {
 	b.follow(b.decide(got, "allow"))
 	if tokens := p.poll(device); tokens.status != http.StatusOK || claimsOf(t, tokens.text("access_token"))["sub"] != "user-ann" {
 		t.Errorf("%s", tokens.raw)
+	}
+}
+
+// RFC 9449 section 5 with a device: the nonce that it is told first is no poll, and what it gets is bound to its key.
+func TestDeviceProvesItsKey(t *testing.T) {
+	p := newDeviceIDP(t)
+	public := p.as(p.register("public-app", func(c *storage.Client) {
+		c.Public, c.GrantTypes, c.DPoPBoundAccessTokens = true, []string{deviceGrant, server.GrantRefreshToken}, true
+	}))
+	device := public.device("client_id", public.client.ID)
+	public.poll(device, "client_id", public.client.ID).wants(t, "no proof", http.StatusBadRequest, "invalid_dpop_proof")
+	public.approve(device)
+	p.clock.forward(time.Minute)
+	form := url.Values{"grant_type": {deviceGrant}, "device_code": {device.text("device_code")}, "client_id": {public.client.ID}}
+	d := public.prover()
+	got := d.token(form)
+	if got.status != http.StatusOK || got.text("token_type") != "DPoP" {
+		t.Fatalf("%d %s", got.status, got.raw)
+	}
+	refresh := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {got.text("refresh_token")}, "client_id": {public.client.ID}}
+	public.prover().token(refresh).wants(t, "another key", http.StatusBadRequest, "invalid_grant")
+	if next := d.token(refresh); next.status != http.StatusOK {
+		t.Errorf("its own key: %d %s", next.status, next.raw)
+	}
+}
+
+// Whom the tokens are for is asked for by the device, as an authorization request asks (RFC 8707).
+func TestDeviceResources(t *testing.T) {
+	const api = "https://api.test"
+	p := newDeviceIDP(t, func(c *server.Config) {
+		c.ResourceServers = []server.ResourceServer{{ID: "api", Identifier: api, Secret: strings.Repeat("x", 32)}}
+	})
+	device := p.device("resource", api)
+	p.approve(device)
+	got := p.poll(device)
+	if claims := claimsOf(t, got.text("access_token")); claims["aud"] != api {
+		t.Errorf("%v", claims)
+	}
+	device = p.device()
+	p.approve(device)
+	p.poll(device, "resource", api).wants(t, "what was not asked for", http.StatusBadRequest, "invalid_target")
+	if got := p.poll(device); got.status != http.StatusOK {
+		t.Errorf("%d %s", got.status, got.raw)
+	}
+}
+
+// What the flow asks of etcd, once the shared leases are there.
+func TestWhatDevicesAskOfEtcd(t *testing.T) {
+	p := newDeviceIDP(t)
+	p.approve(p.device())
+	warm := p.device()
+	p.approve(warm)
+	p.poll(warm)
+	var device reply
+	b := p.browser()
+	b.code()
+	var asked page
+	for _, c := range []struct {
+		rule string
+		want storagetest.Counts
+		do   func() (status int)
+		fine int
+	}{
+		{"device authorization", storagetest.Counts{Proposals: 1}, func() int { device = p.asks(); return device.status }, 200},
+		{"a pending poll", storagetest.Counts{Reads: 1}, func() int { return p.pollNow(device).status }, 400},
+		{"a poll too early", storagetest.Counts{}, func() int { return p.pollNow(device).status }, 400},
+		{"a poll with garbage", storagetest.Counts{}, func() int { return p.pollNow(device, "device_code", "wfd_garbage").status }, 400},
+		{"the page for the code", storagetest.Counts{}, func() int { return b.get(device.text("verification_uri_complete")).status }, 200},
+		{"a code that cannot be one", storagetest.Counts{}, func() int { return b.enter("x").status }, 422},
+		{"a stranger's code", storagetest.Counts{}, func() int { return p.browser().enter(device.text("user_code")).status }, 200},
+		// Who is there, twice; the guess; the record.
+		{"a code", storagetest.Counts{Reads: 3, Proposals: 1}, func() int { asked = b.enter(device.text("user_code")); return asked.status }, 200},
+		{"the question again", storagetest.Counts{Reads: 1}, func() int { return b.get(asked.address).status }, 200},
+		{"the decision", storagetest.Counts{Reads: 1, Proposals: 1}, func() int { return b.follow(b.decide(asked, "allow")).status }, 200},
+		{"the poll that gets tokens", storagetest.Counts{Reads: 1, Proposals: 1}, func() int { return p.pollNow(device).status }, 200},
+		{"its replay", storagetest.Counts{Reads: 1, Proposals: 1}, func() int { return p.pollNow(device).status }, 400},
+	} {
+		if c.rule != "a poll too early" {
+			p.clock.forward(11 * time.Second)
+		}
+		status := 0
+		if got := p.etcd.Count(func() { status = c.do() }); got != c.want || status != c.fine {
+			t.Errorf("%s: %+v, want %+v; status %d, want %d", c.rule, got, c.want, status, c.fine)
+		}
 	}
 }

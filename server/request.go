@@ -205,7 +205,7 @@ func (c *challenged) WriteHeader(status int) {
 		c.Header().Set("WWW-Authenticate", mine)
 	case status == http.StatusUnauthorized:
 		c.Header().Set("WWW-Authenticate", c.challenge)
-	case status == http.StatusServiceUnavailable:
+	case status == http.StatusServiceUnavailable, status == http.StatusTooManyRequests:
 		c.Header().Set("Retry-After", "2")
 	}
 	c.ResponseWriter.WriteHeader(status)
