@@ -127,7 +127,11 @@ func (f *form) sent(step Step) (string, *url.URL, url.Values) {
 	for name, value := range step.Fill {
 		fields.Set(name, value)
 	}
-	if name, value, ok := strings.Cut(step.Press, "="); ok {
+	press := step.Press
+	if press == "" {
+		press = step.When
+	}
+	if name, value, ok := strings.Cut(press, "="); ok {
 		fields.Set(name, value)
 	} else if len(f.buttons) > 0 && f.buttons[0].name != "" {
 		fields.Set(f.buttons[0].name, f.buttons[0].value)

@@ -83,11 +83,12 @@ type Client struct {
 	FrontchannelLogoutURI string `yaml:"frontchannelLogoutUri"`
 }
 
-// Step is how one of the provider's pages is used: a page with a form that has the field or button When is filled in and sent.
+// Step is how one of the provider's pages is used: a page with a form that has the field When, or the button When, which is
+// written as decision=allow, is filled in and sent.
 type Step struct {
 	When string            `yaml:"when"`
 	Fill map[string]string `yaml:"fill"`
-	// Press is the name and value of the button, as in decision=allow; by default the first one.
+	// Press is the name and value of the button; by default the one of When, or else the first one.
 	Press string `yaml:"press"`
 	// SignIn marks the page on which the user proves who they are.
 	SignIn bool `yaml:"signIn"`

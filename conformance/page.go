@@ -92,7 +92,7 @@ type form struct {
 	method  string
 	fields  url.Values // as they are sent when nothing is changed and no button counts
 	buttons []button
-	names   []string // of all fields and buttons
+	names   []string // of all fields and buttons; of buttons also name=value
 	typed   bool     // something can be typed or chosen
 }
 
@@ -119,6 +119,7 @@ func (f *form) control(n *html.Node) {
 	switch {
 	case n.DataAtom == atom.Button && kind != "button" && kind != "reset", n.DataAtom == atom.Input && (kind == "submit" || kind == "image"):
 		f.buttons = append(f.buttons, button{name, value})
+		f.names = append(f.names, name+"="+value)
 	case n.DataAtom == atom.Input && (kind == "button" || kind == "reset" || kind == "file"):
 		return
 	case n.DataAtom == atom.Input && (kind == "checkbox" || kind == "radio"):
