@@ -1,10 +1,13 @@
 package conformance
 
 import (
+	"bytes"
 	"context"
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
+	"regexp"
 	"sync"
 	"testing"
 	"time"
@@ -74,6 +77,35 @@ func subject(t *testing.T) *Suite {
 	return s
 }
 
+// credential is what must not be in a report: a JWT with its signature, a PKCE verifier or code that is long enough to be one.
+var credential = regexp.MustCompile(`eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,}|\bwf[a-z]_[\w-]{8,}`)
+
+// noSecrets looks for secrets in a report that people may publish.
+func noSecrets(t *testing.T, s *Suite, r Report) {
+	t.Helper()
+	dir := t.TempDir()
+	if err := r.Write(dir); err != nil {
+		t.Error(err)
+		return
+	}
+	secrets := []string{s.cfg.Registration.InitialAccessToken, s.cfg.Clients.Client.Secret, s.cfg.Clients.Client2.Secret, s.cfg.Clients.SecretPost.Secret}
+	for _, name := range []string{"report.json", "index.html", "table.txt"} {
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		for _, secret := range secrets {
+			if secret != "" && bytes.Contains(text, []byte(secret)) {
+				t.Errorf("%s holds a secret of the configuration", name)
+			}
+		}
+		if found := credential.Find(text); found != nil {
+			t.Errorf("%s holds %.20s…", name, found)
+		}
+	}
+}
+
 // TestPlan runs all modules of all plans: TestPlan/oidcc-basic-certification-test-plan/oidcc-server and so on.
 func TestPlan(t *testing.T) {
 	s := subject(t)
@@ -89,6 +121,7 @@ func TestPlan(t *testing.T) {
 				}
 			}
 		}
+		noSecrets(t, s, r)
 		if *report != "" {
 			if err := r.Write(*report); err != nil {
 				t.Error(err)

@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -41,6 +42,7 @@ type ownServer struct {
 	ended  chan struct{} // closed after waited is set
 	waited error
 	pair   tls.Certificate
+	slots  chan struct{} // of all suites together: the server counts sign-ins of a user at the same time as guesses
 }
 
 // suite is one for the server, with changes of the configuration.
@@ -58,6 +60,7 @@ func (o *ownServer) suite(t *testing.T, change func(*Config)) *Suite {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.slots = o.slots
 	t.Cleanup(s.Close)
 	return s
 }
@@ -104,7 +107,7 @@ func (o *ownServer) start() (err error) {
 	if o.cfg, err = ReadConfig(filepath.Join(o.dir, "suite.yaml")); err != nil {
 		return err
 	}
-	o.cfg.Issuer = "https://127.0.0.1:" + port
+	o.cfg.Issuer, o.slots = "https://127.0.0.1:"+port, make(chan struct{}, 2*runtime.GOMAXPROCS(0))
 	return o.register(binary, base)
 }
 

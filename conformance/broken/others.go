@@ -1,0 +1,180 @@
+package broken
+
+import (
+	"html"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// userinfo changes successful answers of the userinfo endpoint.
+func userinfo(name string, change func(map[string]any)) Fault {
+	return Fault{Name: name, tell: func(p *Provider, r *http.Request, resp *http.Response, body []byte) []byte {
+		if p.at(r, "userinfo_endpoint") && resp.StatusCode == http.StatusOK {
+			return object(body, change)
+		}
+		return body
+	}}
+}
+
+func userinfoFaults() []Fault {
+	return []Fault{
+		userinfo("userinfo-sub-other", put("sub", "somebody-else")),
+		userinfo("userinfo-sub-missing", drop("sub")),
+		userinfo("userinfo-email-missing", drop("email")),
+		userinfo("userinfo-name-missing", drop("name")),
+		userinfo("userinfo-email-verified-text", put("email_verified", "true")),
+		userinfo("userinfo-updated-at-text", put("updated_at", "2026-01-01")),
+		userinfo("userinfo-updated-at-milliseconds", put("updated_at", time.Now().UnixMilli())),
+		userinfo("userinfo-phone-empty", put("phone_number", "")),
+		userinfo("userinfo-address-text", put("address", "Somewhere")),
+		{Name: "userinfo-untyped", tell: func(p *Provider, r *http.Request, resp *http.Response, body []byte) []byte {
+			if p.at(r, "userinfo_endpoint") {
+				resp.Header.Set("Content-Type", "text/plain")
+			}
+			return body
+		}},
+		{Name: "userinfo-by-get-only", alone: func(p *Provider, w http.ResponseWriter, r *http.Request) bool {
+			return p.at(r, "userinfo_endpoint") && r.Method != http.MethodGet && fails(w, http.StatusMethodNotAllowed, "invalid_request")
+		}},
+		{Name: "token-outlives-code", tell: func(p *Provider, r *http.Request, resp *http.Response, body []byte) []byte {
+			if !p.at(r, "userinfo_endpoint") {
+				return body
+			}
+			if resp.StatusCode == http.StatusOK {
+				p.keep(r.Header.Get("Authorization"), string(body))
+				return body
+			}
+			if first, ok := p.recall(r.Header.Get("Authorization")); ok {
+				resp.StatusCode = http.StatusOK
+				return []byte(first)
+			}
+			return body
+		}},
+	}
+}
+
+// member changes metadata.
+func member(name string, change func(map[string]any)) Fault {
+	return Fault{Name: name, tell: func(p *Provider, r *http.Request, _ *http.Response, body []byte) []byte {
+		if p.at(r, "discovery") {
+			return object(body, change)
+		}
+		return body
+	}}
+}
+
+func metadataFaults() []Fault {
+	return []Fault{
+		member("metadata-issuer-other", put("issuer", "https://another.example.com")),
+		member("metadata-endpoint-plain", func(m map[string]any) {
+			m["token_endpoint"] = strings.Replace(m["token_endpoint"].(string), "https:", "http:", 1)
+		}),
+		member("metadata-without-rs256", put("id_token_signing_alg_values_supported", []string{"ES256"})),
+		member("metadata-without-jwks", drop("jwks_uri")),
+		member("metadata-without-response-types", drop("response_types_supported")),
+		member("metadata-without-subject-types", drop("subject_types_supported")),
+		member("metadata-without-openid", put("scopes_supported", []string{"profile"})),
+		member("metadata-list-is-text", put("grant_types_supported", "authorization_code")),
+		member("metadata-locale-unknown", put("ui_locales_supported", []string{"en_US-"})),
+		member("metadata-member-unknown", put("x_vendor_feature", true)),
+		member("metadata-without-logout", drop("end_session_endpoint")),
+		{Name: "metadata-is-html", tell: func(p *Provider, r *http.Request, resp *http.Response, body []byte) []byte {
+			if p.at(r, "discovery") {
+				resp.Header.Set("Content-Type", "text/html")
+			}
+			return body
+		}},
+		{Name: "keys-private", tell: func(p *Provider, r *http.Request, _ *http.Response, body []byte) []byte {
+			if p.at(r, "jwks_uri") {
+				return p.publish(body, p.key)
+			}
+			return body
+		}},
+		{Name: "keys-nameless", tell: func(p *Provider, r *http.Request, _ *http.Response, body []byte) []byte {
+			if p.at(r, "jwks_uri") {
+				return object(body, func(set map[string]any) {
+					for _, k := range set["keys"].([]any) {
+						delete(k.(map[string]any), "kid")
+					}
+				})
+			}
+			return body
+		}},
+	}
+}
+
+// logoutFaults answer logout requests without logging anybody out, unless they say otherwise.
+func logoutFaults() []Fault {
+	leave := func(name string, which func(url.Values) bool, change func(to *url.URL, q url.Values)) Fault {
+		return Fault{Name: name, alone: func(p *Provider, w http.ResponseWriter, r *http.Request) bool {
+			q := r.URL.Query()
+			to, err := url.Parse(q.Get("post_logout_redirect_uri"))
+			if !p.at(r, "end_session_endpoint") || err != nil || to.Host == "" || !which(q) {
+				return false
+			}
+			query := to.Query()
+			if q.Has("state") {
+				query.Set("state", q.Get("state"))
+			}
+			to.RawQuery = query.Encode()
+			if change != nil {
+				change(to, q)
+			}
+			w.Header().Set("Location", to.String())
+			w.WriteHeader(http.StatusSeeOther)
+			return true
+		}}
+	}
+	always := func(url.Values) bool { return true }
+	return []Fault{
+		leave("logout-forgotten", always, nil),
+		leave("logout-state-dropped", always, func(to *url.URL, _ url.Values) { to.RawQuery = "" }),
+		leave("logout-to-anywhere", func(q url.Values) bool {
+			return !strings.HasSuffix(q.Get("post_logout_redirect_uri"), "/post_logout_redirect")
+		}, nil),
+		leave("logout-hint-unneeded", func(q url.Values) bool { return !q.Has("id_token_hint") }, nil),
+		leave("logout-hint-unsigned", func(q url.Values) bool { return strings.HasSuffix(q.Get("id_token_hint"), ".") }, nil),
+		leave("logout-hint-of-anybody", func(q url.Values) bool { return claimsOf(q.Get("id_token_hint"))["sub"] == "SubjectID" }, nil),
+		{Name: "logout-ignored", alone: func(p *Provider, w http.ResponseWriter, r *http.Request) bool {
+			if !p.at(r, "end_session_endpoint") || r.URL.Query().Has("post_logout_redirect_uri") {
+				return false
+			}
+			w.Header().Set("Content-Type", "text/html; charset=utf-8")
+			_, _ = w.Write([]byte("<!doctype html><title>Bye</title><p>You are signed out."))
+			return true
+		}},
+		{Name: "frame-missing", tell: frames(func(string) string { return "" })},
+		{Name: "frame-sid-other", tell: frames(func(src string) string { return change(src, "sid", "another") })},
+		{Name: "frame-iss-other", tell: frames(func(src string) string { return change(src, "iss", "https://another.example.com") })},
+	}
+}
+
+// source is where a frame loads from.
+var source = regexp.MustCompile(`(<iframe[^>]* src=")([^"]*)(")`)
+
+// frames changes what pages of the logout embed.
+func frames(change func(src string) string) func(*Provider, *http.Request, *http.Response, []byte) []byte {
+	return func(p *Provider, r *http.Request, resp *http.Response, body []byte) []byte {
+		if !strings.HasPrefix(resp.Header.Get("Content-Type"), "text/html") {
+			return body
+		}
+		return source.ReplaceAllFunc(body, func(found []byte) []byte {
+			parts := source.FindSubmatch(found)
+			return []byte(string(parts[1]) + html.EscapeString(change(html.UnescapeString(string(parts[2])))) + string(parts[3]))
+		})
+	}
+}
+
+func change(src, name, value string) string {
+	u, err := url.Parse(src)
+	if err != nil {
+		return src
+	}
+	query := u.Query()
+	query.Set(name, value)
+	u.RawQuery = query.Encode()
+	return u.String()
+}
