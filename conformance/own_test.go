@@ -265,6 +265,9 @@ func (o *ownServer) register(binary, base string) error {
 	}
 	clients := &o.cfg.Clients
 	clients.Client, clients.Client2, clients.SecretPost = credentials("client"), credentials("client2"), credentials("client-secret-post")
+	back, front := credentials("backchannel"), credentials("frontchannel")
+	back.BackchannelLogoutURI, front.FrontchannelLogoutURI = base+"/backchannel_logout", base+"/frontchannel_logout"
+	clients.Backchannel, clients.Frontchannel = &back, &front
 	return errors.Join(faults...)
 }
 

@@ -28,12 +28,27 @@ func shorten(s string, most int) string {
 	return strings.ToValidUTF8(s[:most], "") + fmt.Sprintf("… (%d bytes)", len(s))
 }
 
+// longNames may hold something long that is not a secret. Under other names of parameters and fields it may be one, such as what a
+// provider keeps in hidden fields of its pages.
+var longNames = []string{
+	"state", "nonce", "redirect_uri", "post_logout_redirect_uri", "scope", "claims", "iss", "request_uri", "code_challenge",
+	"client_assertion_type", "error_description", "client_id", "acr_values",
+}
+
 // redact is a value under a name, as the log keeps it.
 func redact(name, value string) string {
 	if slices.Contains(secretNames, name) && value != "" {
 		return redactSecret(value)
 	}
 	return shorten(value, longest)
+}
+
+// redactParameter is redact for parameters and fields.
+func redactParameter(name, value string) string {
+	if len(value) > 40 && !slices.Contains(longNames, name) {
+		return redactSecret(value)
+	}
+	return redact(name, value)
 }
 
 func redactSecret(value string) string {
@@ -56,7 +71,7 @@ func redactValues(values url.Values) map[string]string {
 	for name, all := range values {
 		shown := make([]string, len(all))
 		for i, v := range all {
-			shown[i] = redact(name, v)
+			shown[i] = redactParameter(name, v)
 		}
 		out[name] = strings.Join(shown, " | ")
 	}
@@ -74,7 +89,7 @@ func redactURL(u *url.URL) string {
 		query := u.Query()
 		for name, values := range query {
 			for i := range values {
-				values[i] = redact(name, values[i])
+				values[i] = redactParameter(name, values[i])
 			}
 		}
 		shown.RawQuery = query.Encode()
@@ -95,6 +110,8 @@ func redactHeader(h http.Header) map[string]string {
 			case "Authorization":
 				scheme, _, _ := strings.Cut(v, " ")
 				v = scheme + " (redacted)"
+			case "Dpop-Nonce":
+				v = redactSecret(v)
 			case "Cookie":
 				v = cookieNames(v)
 			case "Set-Cookie":

@@ -13,6 +13,7 @@ var allowed = map[string][]string{
 	"cmd/warifu":                           {"server", "server/connector", "server/outbound", "storage", "manifests", "plugins", "plugins/hookoauth", "plugins/runtimefile", "plugins/runtimecontainers", "plugins/runtimeworkers", "plugins/plugintest"},
 	"cmd/warifu/e2e":                       {},
 	"conformance":                          {},
+	"conformance/broken":                   {},
 	"server":                               {"server/connector", "server/outbound", "server/pages", "storage"},
 	"server/outbound":                      {},
 	"server/connector":                     {},

@@ -35,6 +35,9 @@ type Provider struct {
 	key      jose.JSONWebKey
 	paths    map[string]string // of endpoints, by their name in metadata, and of jwks_uri and discovery
 
+	// Backchannel is where faults of logout tokens send them. The good provider must not send any.
+	Backchannel string
+
 	mu   sync.Mutex // guards kept
 	kept map[string]string
 }

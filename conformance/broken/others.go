@@ -1,10 +1,12 @@
 package broken
 
 import (
+	"crypto/rand"
 	"html"
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -129,7 +131,7 @@ func logoutFaults() []Fault {
 		}}
 	}
 	always := func(url.Values) bool { return true }
-	return []Fault{
+	return slices.Concat(logoutTokenFaults(), []Fault{
 		leave("logout-forgotten", always, nil),
 		leave("logout-state-dropped", always, func(to *url.URL, _ url.Values) { to.RawQuery = "" }),
 		leave("logout-to-anywhere", func(q url.Values) bool {
@@ -149,6 +151,74 @@ func logoutFaults() []Fault {
 		{Name: "frame-missing", tell: frames(func(string) string { return "" })},
 		{Name: "frame-sid-other", tell: frames(func(src string) string { return change(src, "sid", "another") })},
 		{Name: "frame-iss-other", tell: frames(func(src string) string { return change(src, "iss", "https://another.example.com") })},
+	})
+}
+
+// event makes a JWT a logout token.
+const event = "http://schemas.openid.net/event/backchannel-logout"
+
+// logoutTokenFaults send a logout token themselves, and let the good provider do the rest.
+func logoutTokenFaults() []Fault {
+	send := func(name, method string, change func(map[string]any)) Fault {
+		return Fault{
+			Name: name,
+			ask: func(p *Provider, r *http.Request) {
+				hint := claimsOf(r.URL.Query().Get("id_token_hint"))
+				if !p.at(r, "end_session_endpoint") || hint == nil {
+					return
+				}
+				claims := map[string]any{
+					"iss": p.issuer, "sub": hint["sub"], "sid": hint["sid"], "aud": hint["aud"], "jti": rand.Text(),
+					"iat": time.Now().Unix(), "exp": time.Now().Add(time.Minute).Unix(), "events": map[string]any{event: map[string]any{}},
+				}
+				change(claims)
+				p.call(method, url.Values{"logout_token": {p.signed(p.own(), claims)}})
+			},
+			tell: func(p *Provider, r *http.Request, _ *http.Response, body []byte) []byte {
+				if p.at(r, "jwks_uri") {
+					return p.publish(body, p.key.Public())
+				}
+				return body
+			},
+		}
+	}
+	nothing := func(map[string]any) {}
+	unpublished := send("logout-token-key-unknown", http.MethodPost, nothing)
+	unpublished.tell = nil
+	return []Fault{
+		send("logout-token-sent", http.MethodPost, nothing), // nothing is wrong with that
+		{Name: "logout-token-missing"},
+		unpublished,
+		send("logout-token-got", http.MethodGet, nothing),
+		send("logout-token-aud-other", http.MethodPost, put("aud", "another-client")),
+		send("logout-token-iss-other", http.MethodPost, put("iss", "https://another.example.com")),
+		send("logout-token-sid-other", http.MethodPost, put("sid", "another")),
+		send("logout-token-sub-other", http.MethodPost, put("sub", "somebody-else")),
+		send("logout-token-of-nobody", http.MethodPost, func(c map[string]any) { delete(c, "sub"); delete(c, "sid") }),
+		send("logout-token-jti-missing", http.MethodPost, drop("jti")),
+		send("logout-token-iat-missing", http.MethodPost, drop("iat")),
+		send("logout-token-exp-past", http.MethodPost, put("exp", time.Now().Add(-time.Hour).Unix())),
+		send("logout-token-nonce", http.MethodPost, put("nonce", "unasked")),
+		send("logout-token-events-missing", http.MethodPost, drop("events")),
+		send("logout-token-event-text", http.MethodPost, put("events", map[string]any{event: "logout"})),
+	}
+}
+
+// call sends a form to where logout tokens go.
+func (p *Provider) call(method string, values url.Values) {
+	address, body := p.Backchannel, values.Encode()
+	if method == http.MethodGet {
+		address, body = address+"?"+body, ""
+	}
+	req, err := http.NewRequest(method, address, strings.NewReader(body))
+	if err != nil {
+		return
+	}
+	if method == http.MethodPost {
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	}
+	if resp, err := p.upstream.RoundTrip(req); err == nil {
+		_ = resp.Body.Close()
 	}
 }
 
