@@ -150,16 +150,29 @@ func (d *Deployer) checkAnswer(doc *Document, answer *plugins.Answer) []plugins.
 // warnings are the hooks' own and those that no hook may leave out.
 func (d *Deployer) warnings(answer *plugins.Answer) []plugins.Notice {
 	warnings := answer.Warnings
-	said := func(n plugins.Notice) bool { return n.Code == "loopback_redirect" }
-	if d.dev || answer.Client == nil || slices.ContainsFunc(warnings, said) {
+	if d.dev || answer.Client == nil {
 		return warnings
 	}
-	for i, uri := range answer.Client.RedirectURIs {
-		if storage.IsLoopbackRedirect(uri) {
+	said := func(n plugins.Notice) bool { return n.Code == "loopback_redirect" }
+	if !slices.ContainsFunc(warnings, said) {
+		for i, uri := range answer.Client.RedirectURIs {
+			if storage.IsLoopbackRedirect(uri) {
+				warnings = append(warnings, plugins.Notice{
+					Code: "loopback_redirect", Path: fmt.Sprintf("spec.oauth.redirectUris[%d]", i),
+					Message: "this redirect URI leads to the user's own machine, where any program may listen",
+					Remedy:  "remove it before production",
+				})
+			}
+		}
+	}
+	for _, address := range [...]struct{ key, uri string }{
+		{"jwksUri", answer.Client.JWKSURI}, {"backchannelLogoutUri", answer.Client.BackchannelLogoutURI},
+	} {
+		if storage.IsLoopbackRedirect(address.uri) {
 			warnings = append(warnings, plugins.Notice{
-				Code: "loopback_redirect", Path: fmt.Sprintf("spec.oauth.redirectUris[%d]", i),
-				Message: "this redirect URI leads to the user's own machine, where any program may listen",
-				Remedy:  "remove it before production",
+				Code: "loopback_address", Path: "spec.oauth." + address.key,
+				Message: "this address leads to the machine of this server, which sends requests there only where outbound.allow of its configuration says so",
+				Remedy:  "use an https address before production",
 			})
 		}
 	}

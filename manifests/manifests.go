@@ -10,14 +10,17 @@
 //
 //  1. The bytes are checked and split (text.go): size, encoding, control characters, number of documents.
 //  2. Each document becomes a tree of values with positions (tree.go): depth, aliases, merge keys, duplicate keys, tags.
-//  3. The tree is held against the table of known keys (table.go) by the checker (check.go, oauth.go, redirect.go), then
-//     parts are held against each other: routes against targets, env against what is injected.
+//  3. The tree is held against the table of known keys (table.go, table_oauth.go) by the checker (check.go, oauth.go, redirect.go,
+//     jwks.go), then parts are held against each other: routes against targets, env against what is injected, and what
+//     spec.oauth says of the client (oauth_rules.go).
 //  4. What has no error becomes an [App].
 //
 // # From a document to an app
 //
 // A [Deployer] takes it from there. [Deployer.Plan] asks the deploy hooks what the manifest means (evaluate.go) and compares
-// the answer with the store (plan.go); it has no side effects, and no secret is in what it returns. [Deployer.Apply] commits
+// the answer with the store (plan.go, plan_client.go, plan_metadata.go); it has no side effects, and no secret is in what it
+// returns. What hooks answer about the client is held against the same table and rules as what was written (registration.go), and
+// what it claims of the world around it must be its own (claims.go): resource identifiers, a sector. [Deployer.Apply] commits
 // client, release record and outbox in one transaction, guarded by the revisions that the plan was made from (apply.go).
 // [Deployer.Run] is the outbox (delivery.go: what is due; attempt.go: what is done about it): it calls the runtimes until
 // each target confirms. [Watch] says when manifests on disk have changed.
@@ -51,6 +54,8 @@
 //   - Runtimes do not wait for each other, nor do apps. What is ready is observed every 10 minutes and delivered again when it
 //     was lost, unless drift is to be left for people to see.
 //   - What changes is in the audit log with the same transaction.
+//   - A client that signs with a key of its own (private_key_jwt) has no secret, nor does a public one; whichever way it changes,
+//     it stays the same client. Private and symmetric keys are refused wherever they are written.
 //   - The values of env are in the store, sealed, and at the target; in no plan, error, status or log.
 //   - All faults are reported at once, sorted, each with file, line and column. Nothing is decided on the first one.
 //   - The envelope (top level, metadata) and spec.oauth are strict: an unknown key is an error. Elsewhere in spec, keys

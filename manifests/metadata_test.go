@@ -341,3 +341,29 @@ func TestGrantTypesAreThoseOfTheServer(t *testing.T) {
 		}
 	}
 }
+
+func TestPlanSaysHowANewClientGetsTokens(t *testing.T) {
+	r := newRig(t)
+	p := r.plan(r.deployer(), with("app", signs+"\n    grantTypes: [authorization_code, client_credentials]"))
+	const want = `register client "My App" with scopes threads:read runs:write, grant types authorization_code client_credentials, and its own key (private_key_jwt)`
+	if p.Changes[1].Text != want {
+		t.Errorf("got  %s\nwant %s", p.Changes[1].Text, want)
+	}
+}
+
+func TestLoopbackOfTheServerIsWarnedOfOutsideDev(t *testing.T) {
+	const local = "\n    jwksUri: http://localhost:3000/jwks\n    backchannelLogoutUri: http://127.0.0.1:3000/logout"
+	r := newRig(t)
+	for dev, want := range map[bool][]string{false: {"spec.oauth.jwksUri", "spec.oauth.backchannelLogoutUri"}, true: nil} {
+		p := r.plan(r.deployer(func(o *DeployerOptions) { o.Dev = dev }), with("app", local))
+		var got []string
+		for _, w := range p.Warnings {
+			if w.Code == "loopback_address" {
+				got = append(got, w.Path)
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("dev %t: %q", dev, got)
+		}
+	}
+}

@@ -22,8 +22,15 @@ func (d *Deployer) compareClient(ctx context.Context, c *comparison) error {
 		if want.Public {
 			kind = "public client"
 		}
-		c.change(Change{Kind: RegisterClient, New: want.ClientName}, "register %s %q with scopes %s",
-			kind, want.ClientName, strings.Join(want.Scopes, " "))
+		how := ""
+		if len(want.GrantTypes) > 0 {
+			how += ", grant types " + strings.Join(want.GrantTypes, " ")
+		}
+		if want.TokenEndpointAuthMethod == authPrivateKeyJWT {
+			how += ", and its own key (private_key_jwt)"
+		}
+		c.change(Change{Kind: RegisterClient, New: want.ClientName}, "register %s %q with scopes %s%s",
+			kind, want.ClientName, strings.Join(want.Scopes, " "), how)
 		return nil
 	case want == nil:
 		c.change(Change{Kind: RemoveClient, Old: c.view.Client.ID}, "remove client %s", c.view.Client.ID)

@@ -425,7 +425,7 @@ func (d *Deployer) confirmed(view storage.AppView) (bool, error) {
 	return true, nil
 }
 
-// rotateOld begins a rotation for every client whose newest secret is too old. A client with two secrets is left alone.
+// rotateOld begins a rotation for every client of an app whose newest secret is too old. A client with two secrets is left alone.
 func (d *Deployer) rotateOld(ctx context.Context) {
 	clients, err := d.store.Clients(ctx)
 	if err != nil {
@@ -438,7 +438,7 @@ func (d *Deployer) rotateOld(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if c.Disabled || len(c.Secrets) != 1 || d.now().Sub(c.Secrets[0].CreatedAt) < d.maxAge {
+		if c.Disabled || c.App == "" || len(c.Secrets) != 1 || d.now().Sub(c.Secrets[0].CreatedAt) < d.maxAge {
 			continue
 		}
 		_, err := d.rotate(ctx, c.App, RotateOptions{Grace: DefaultGrace}, "older than secretMaxAge, "+d.maxAge.String())

@@ -1,0 +1,166 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/pem"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/warifu/warifu/server"
+	"github.com/warifu/warifu/server/outbound"
+)
+
+// wired is what the provider is built of.
+func wired(t *testing.T, text string) (server.Config, string, error) {
+	t.Helper()
+	cfg, err := parseConfig("c.yaml", []byte(smallest+text), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	var out server.Config
+	i := &instance{cfg: cfg, log: slog.New(slog.NewTextHandler(&log, nil))}
+	err = i.oauth2(&out)
+	return out, log.String(), err
+}
+
+func secretFile(t *testing.T, text string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(file, []byte(text+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+const longSecret = "0123456789abcdef0123456789abcdef"
+
+func TestOAuth2IsWired(t *testing.T) {
+	got, log, err := wired(t, `
+oauth2:
+  grantTypes: [authorization_code, refresh_token, "urn:ietf:params:oauth:grant-type:token-exchange"]
+  resourceServers: [{id: billing, identifier: https://billing.example.com, secretFile: `+secretFile(t, longSecret)+`}]
+  registration: {enabled: true, initialAccessTokenFiles: [`+secretFile(t, longSecret)+`]}
+  clientIDMetadataDocuments: true
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(got.GrantTypes, []string{server.GrantAuthorizationCode, server.GrantRefreshToken, server.GrantTokenExchange}) {
+		t.Errorf("grant types: %v", got.GrantTypes)
+	}
+	if want := (server.ResourceServer{ID: "billing", Identifier: "https://billing.example.com", Secret: longSecret}); len(got.ResourceServers) != 1 || got.ResourceServers[0] != want {
+		t.Errorf("resource servers: %d", len(got.ResourceServers))
+	}
+	if got.Registration == nil || !slices.Equal(got.Registration.InitialAccessTokens, []string{longSecret}) || !got.ClientIDMetadataDocuments || got.Outbound == nil {
+		t.Error("registration, documents or outbound are not as configured")
+	}
+	if log != "" {
+		t.Errorf("log: %s", log)
+	}
+}
+
+func TestOAuth2IsCarefulByDefault(t *testing.T) {
+	got, _, err := wired(t, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(got.GrantTypes, server.DefaultGrantTypes()) || slices.Contains(got.GrantTypes, server.GrantTokenExchange) ||
+		got.Registration != nil || got.ClientIDMetadataDocuments || len(got.ResourceServers) > 0 {
+		t.Errorf("%+v", got)
+	}
+	if _, err := got.Outbound.Get(context.Background(), "http://127.0.0.1:1/", "", 1); !errors.Is(err, outbound.ErrRefused) {
+		t.Errorf("loopback: %v", err)
+	}
+}
+
+func TestOpenRegistrationIsToldInTheLog(t *testing.T) {
+	got, log, err := wired(t, "oauth2: {registration: {enabled: true}}\n")
+	if err != nil || got.Registration == nil || len(got.Registration.InitialAccessTokens) > 0 || !strings.Contains(log, "anybody may register") {
+		t.Errorf("%v, %s", err, log)
+	}
+}
+
+func TestSecretsOfOAuth2AreLongFiles(t *testing.T) {
+	short, nowhere := secretFile(t, "swordfish"), filepath.Join(t.TempDir(), "nowhere")
+	for text, want := range map[string]string{
+		"oauth2: {resourceServers: [{id: a, identifier: urn:a, secretFile: " + short + "}]}\n":   "oauth2.resourceServers[0].secretFile: " + short + " must hold at least 32 characters",
+		"oauth2: {resourceServers: [{id: a, identifier: urn:a, secretFile: " + nowhere + "}]}\n": "oauth2.resourceServers[0].secretFile: open " + nowhere,
+		"oauth2: {registration: {enabled: true, initialAccessTokenFiles: [" + short + "]}}\n":    "oauth2.registration.initialAccessTokenFiles[0]: " + short + " must hold",
+		"outbound: {caFile: " + nowhere + "}\n":                                                  "outbound.caFile: read certificates: open " + nowhere,
+		"outbound: {caFile: " + short + "}\n":                                                    "outbound.caFile: " + short + " holds no certificate",
+	} {
+		if _, _, err := wired(t, text); err == nil || !strings.HasPrefix(err.Error(), want) || strings.Contains(err.Error(), "swordfish") {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
+// What outbound allows is reached, by plain http too, and the authorities are those of caFile.
+func TestOutboundIsWired(t *testing.T) {
+	answer := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("{}")) })
+	plain, secure := httptest.NewServer(answer), httptest.NewTLSServer(answer)
+	defer plain.Close()
+	defer secure.Close()
+	ca := secretFile(t, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw})))
+	got, _, err := wired(t, "outbound: {allow: [127.0.0.0/8], caFile: "+ca+"}\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, address := range []string{plain.URL, secure.URL} {
+		if _, err := got.Outbound.Get(t.Context(), address, "", 10); err != nil {
+			t.Errorf("%s: %v", address, err)
+		}
+	}
+}
+
+// The app that is being developed has its keys and its logout on this machine; nothing else of the network is opened.
+func TestDevReachesLoopback(t *testing.T) {
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("{}")) }))
+	defer app.Close()
+	c := &cli{}
+	cfg, err := c.devConfig(devOptions{data: t.TempDir()}, "127.0.0.1", app.Listener, devUser{Email: "dev@example.com", Password: "x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := cfg.Outbound.client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Get(t.Context(), app.URL, "", 10); err != nil {
+		t.Error(err)
+	}
+	if _, err := client.Get(t.Context(), "http://10.0.0.1/", "", 10); !errors.Is(err, outbound.ErrRefused) {
+		t.Errorf("a private network: %v", err)
+	}
+}
+
+func TestOAuth2FromTheEnvironment(t *testing.T) {
+	cfg, err := parseConfig("c.yaml", []byte(smallest), []string{
+		"WARIFU_OAUTH2_GRANT_TYPES=authorization_code,refresh_token,client_credentials", "WARIFU_OAUTH2_CLIENT_ID_METADATA_DOCUMENTS=true",
+		"WARIFU_OAUTH2_REGISTRATION_ENABLED=true", "WARIFU_OAUTH2_REGISTRATION_INITIAL_ACCESS_TOKEN_FILES=/a, /b",
+		"WARIFU_OUTBOUND_ALLOW=10.0.0.0/8,fd00::/8", "WARIFU_OUTBOUND_CA_FILE=/ca.pem",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := cfg.OAuth2
+	if len(o.GrantTypes) != 3 || !o.ClientIDMetadataDocuments || !o.Registration.Enabled || !slices.Equal(o.Registration.InitialAccessTokenFiles, []string{"/a", "/b"}) ||
+		!slices.Equal(cfg.Outbound.Allow, []string{"10.0.0.0/8", "fd00::/8"}) || cfg.Outbound.CAFile != "/ca.pem" {
+		t.Errorf("%+v %+v", o, cfg.Outbound)
+	}
+	_, err = parseConfig("c.yaml", []byte(smallest), []string{"WARIFU_OAUTH2_GRANT_TYPES=authorization_code", "WARIFU_OUTBOUND_ALLOW=10.0.0.1"})
+	want := `$WARIFU_OAUTH2_GRANT_TYPES: oauth2.grantTypes must hold refresh_token: it cannot be switched off
+$WARIFU_OUTBOUND_ALLOW: outbound.allow[0] must be a network, as in 10.0.0.0/8, but is "10.0.0.1" (did you mean "10.0.0.1/32"?)`
+	if err == nil || err.Error() != want {
+		t.Errorf("got:\n%v", err)
+	}
+}
