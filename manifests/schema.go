@@ -120,7 +120,7 @@ func describeScope(s *jsonschema.Schema) {
 	s.MaxLength = jsonschema.Ptr(maxScope)
 	s.Examples = []any{
 		"threads:read", "threads:write", "runs:read", "runs:write", "files:read", "files:write", "repos:read", "repos:write",
-		"openid", "profile", "email", "offline_access",
+		"openid", "profile", "email", "address", "phone", "offline_access",
 	}
 }
 

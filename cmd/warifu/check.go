@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/bcrypt"
+
+	"github.com/warifu/warifu/storage"
 )
 
 // check finds what is wrong with the values of a configuration, without looking at the machine that it is for: files and
@@ -192,8 +194,8 @@ func (r *reader) checkPasswords(cfg *Config) {
 			unique(at+".username", "login:", p.Username)
 		}
 		if r.required(at+".userID", p.UserID, "it becomes the subject of tokens and must never change") {
-			if len(p.UserID) > 255 || strings.ContainsFunc(p.UserID, func(c rune) bool { return c <= ' ' || c > '~' }) {
-				r.fault(at+".userID", "value", "", "must be 1 to 255 ASCII characters without spaces (OpenID Connect Core section 2)")
+			if len(p.UserID) > storage.MaxUserID || strings.ContainsFunc(p.UserID, func(c rune) bool { return c <= ' ' || c > '~' }) {
+				r.fault(at+".userID", "value", "", "must be 1 to %d ASCII characters without spaces (OpenID Connect Core section 2)", storage.MaxUserID)
 			}
 			unique(at+".userID", "id:", p.UserID)
 		}
@@ -207,6 +209,7 @@ func (r *reader) checkPasswords(cfg *Config) {
 				r.fault(at+".hash", "hash", "", "%s", err)
 			}
 		}
+		r.checkPerson(at, p)
 	}
 }
 

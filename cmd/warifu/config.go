@@ -2,6 +2,8 @@ package main
 
 import (
 	"time"
+
+	"github.com/warifu/warifu/server/connector"
 )
 
 // Config is the configuration file of `warifu serve`. Keys are named as in Dex's where they mean the same. The comments of
@@ -78,7 +80,8 @@ type AdminConfig struct {
 	TokenFile string `json:"tokenFile,omitempty" jsonschema:"File that holds the bearer token for listen: at least 32 characters."`
 }
 
-// StaticPassword is a person who signs in with a password.
+// StaticPassword is a person who signs in with a password, and what apps may learn of them: the standard claims of OpenID Connect
+// Core section 5.1, by scope and with the person's consent.
 type StaticPassword struct {
 	Email         string `json:"email,omitempty" jsonschema:"E-mail address, with which the person signs in."`
 	Hash          string `json:"hash,omitempty" jsonschema:"bcrypt hash of the password, as printed by: htpasswd -nBC 10 user."`
@@ -87,6 +90,44 @@ type StaticPassword struct {
 	Name          string `json:"name,omitempty" jsonschema:"Full name."`
 	UserID        string `json:"userID,omitempty" jsonschema:"The subject of tokens: never change it, never give it to somebody else."`
 	EmailVerified bool   `json:"emailVerified,omitempty" jsonschema:"Whether the address is known to be the person's."`
+
+	GivenName           string        `json:"givenName,omitempty" jsonschema:"Given name or names."`
+	FamilyName          string        `json:"familyName,omitempty" jsonschema:"Family name or names."`
+	MiddleName          string        `json:"middleName,omitempty" jsonschema:"Middle name or names."`
+	Nickname            string        `json:"nickname,omitempty" jsonschema:"Casual name."`
+	Profile             string        `json:"profile,omitempty" jsonschema:"Web address of a page about the person."`
+	Picture             string        `json:"picture,omitempty" jsonschema:"Web address of a picture of the person."`
+	Website             string        `json:"website,omitempty" jsonschema:"Web address of the person's own page or blog."`
+	Gender              string        `json:"gender,omitempty" jsonschema:"Gender: female, male, or another word."`
+	Birthdate           string        `json:"birthdate,omitempty" jsonschema:"Date of birth, as in 1990-04-01. 0000-04-01 tells no year, 1990 tells only that."`
+	Zoneinfo            string        `json:"zoneinfo,omitempty" jsonschema:"Time zone by its IANA name, as in Asia/Tokyo."`
+	Locale              string        `json:"locale,omitempty" jsonschema:"Language as a BCP 47 tag, as in ja-JP."`
+	PhoneNumber         string        `json:"phoneNumber,omitempty" jsonschema:"Phone number with its country (E.164), as in +81 3 1234 5678."`
+	PhoneNumberVerified bool          `json:"phoneNumberVerified,omitempty" jsonschema:"Whether the number is known to be the person's."`
+	Address             AddressConfig `json:"address,omitzero" jsonschema:"Postal address."`
+}
+
+// AddressConfig is a postal address (OpenID Connect Core section 5.1.1).
+type AddressConfig struct {
+	Formatted     string `json:"formatted,omitempty" jsonschema:"The whole address as on a label, with line breaks."`
+	StreetAddress string `json:"streetAddress,omitempty" jsonschema:"House number, street, apartment."`
+	Locality      string `json:"locality,omitempty" jsonschema:"City."`
+	Region        string `json:"region,omitempty" jsonschema:"State, province, prefecture."`
+	PostalCode    string `json:"postalCode,omitempty" jsonschema:"Postal code; in quotes when it is a number."`
+	Country       string `json:"country,omitempty" jsonschema:"Country."`
+}
+
+// identity is the person as the server knows them.
+func (p StaticPassword) identity() connector.Identity {
+	return connector.Identity{
+		UserID: p.UserID, Username: p.Username, Name: p.Name, Email: p.Email, EmailVerified: p.EmailVerified,
+		Profile: connector.Profile{
+			GivenName: p.GivenName, FamilyName: p.FamilyName, MiddleName: p.MiddleName, Nickname: p.Nickname, ProfileURL: p.Profile,
+			PictureURL: p.Picture, WebsiteURL: p.Website, Gender: p.Gender, Birthdate: p.Birthdate, Zoneinfo: p.Zoneinfo, Locale: p.Locale,
+			PhoneNumber: p.PhoneNumber, PhoneNumberVerified: p.PhoneNumberVerified,
+		},
+		Address: connector.Address(p.Address),
+	}
 }
 
 // Connector is another identity provider; there are none yet.

@@ -180,8 +180,8 @@ func (r *reader) value(path string, node *yaml.Node, v reflect.Value) {
 			r.fault(path, "type", "", "must be %s, but is %s", wanted(v), kindOf(node))
 			return
 		}
-		if v.Kind() == reflect.String && v.Type() != reflect.TypeFor[Duration]() && node.Tag != "!!str" {
-			// 5556 and true are not names; 8080 as a listener is a mistake that is better said than guessed at.
+		if v.Kind() == reflect.String && v.Type() != reflect.TypeFor[Duration]() && node.Tag != "!!str" && node.Tag != "!!timestamp" {
+			// 5556 and true are not names; 8080 as a listener is a mistake that is better said than guessed at. A date is what it says.
 			r.fault(path, "type", "", "must be a string, but is %s: put it in quotes", kindOf(node))
 			return
 		}

@@ -130,14 +130,28 @@ func (c *cli) devConfig(opts devOptions, host string, web net.Listener, user dev
 	cfg.Storage.Config.DataDir = opts.data
 	cfg.Outbound.Allow = []string{"127.0.0.0/8", "::1/128"} // the app that is being developed
 	cfg.EnablePasswordDB = true
-	cfg.StaticPasswords = []StaticPassword{{
-		Email: user.Email, EmailVerified: true, Username: "dev", Name: "Dev User", UserID: "dev", Hash: string(hash),
-	}}
+	cfg.StaticPasswords = []StaticPassword{devPerson(user.Email, string(hash))}
 	cfg.Logger.Level = "warn"
 	if level := c.env(envName("logger.level")); slices.Contains(choices["LogLevel"], level) {
 		cfg.Logger.Level = LogLevel(level)
 	}
 	return cfg, nil
+}
+
+// devPerson has every claim, so that an app can be tried with whatever it asks for. The number is one of those that are kept for
+// fiction.
+func devPerson(email, hash string) StaticPassword {
+	return StaticPassword{
+		Email: email, EmailVerified: true, Username: "dev", Name: "Dev User", UserID: "dev", Hash: hash,
+		GivenName: "Dev", FamilyName: "User", MiddleName: "Q.", Nickname: "devvy",
+		Profile: "https://example.com/dev", Picture: "https://example.com/dev/picture.png", Website: "https://example.com/",
+		Gender: "female", Birthdate: "1990-04-01", Zoneinfo: "Asia/Tokyo", Locale: "en-US",
+		PhoneNumber: "+1 (202) 555-0100", PhoneNumberVerified: true,
+		Address: AddressConfig{
+			Formatted: "1-2-3 Example\nChiyoda-ku, Tokyo 100-0005\nJapan", StreetAddress: "1-2-3 Example", Locality: "Chiyoda-ku",
+			Region: "Tokyo", PostalCode: "100-0005", Country: "Japan",
+		},
+	}
 }
 
 // loadDevUser reads the user of this data directory, or makes one.

@@ -77,11 +77,9 @@ func (i *instance) people(ctx context.Context) (connector.Password, error) {
 				return nil, fmt.Errorf("%s: %w", at, err)
 			}
 		}
-		users = append(users, connector.StaticUser{
-			Identity: connector.Identity{UserID: p.UserID, Username: p.Username, Name: p.Name, Email: p.Email, EmailVerified: p.EmailVerified},
-			Hash:     []byte(hash),
-		})
-		records = append(records, storage.User{ID: p.UserID, Username: p.Username, Name: p.Name, Email: p.Email, EmailVerified: p.EmailVerified})
+		who := p.identity()
+		users = append(users, connector.StaticUser{Identity: who, Hash: []byte(hash)})
+		records = append(records, server.UserRecord(who))
 	}
 	if err := i.store.SyncUsers(ctx, connector.StaticName, records); err != nil {
 		return nil, fmt.Errorf("staticPasswords: %w", err)
