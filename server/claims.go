@@ -85,14 +85,15 @@ func addressOf(u *storage.User) any {
 	}(u.Address)
 }
 
-// userClaims are what is known about a user: the claims of scopes, and those that wanted picks one by one (section 5.5). What is
+// userClaims are what is known about a user: the claims of scopes, and wishes for others as far as they are permitted now. What is
 // not known is left out.
-func userClaims(u *storage.User, scopes []string, wanted func(name string, value any) bool) map[string]any {
+func (s *Server) userClaims(c *storage.Client, u *storage.User, scopes []string, wishes claimWishes) map[string]any {
 	out := make(map[string]any)
-	for _, c := range standardClaims {
-		value := c.of(u)
-		if value != nil && (slices.Contains(scopes, c.scope) || wanted != nil && wanted(c.name, value)) {
-			out[c.name] = value
+	for _, claim := range standardClaims {
+		value := claim.of(u)
+		if value != nil && (slices.Contains(scopes, claim.scope) ||
+			wishes.wants(claim.name, value) && len(s.offered(c, []string{claim.scope})) > 0) {
+			out[claim.name] = value
 		}
 	}
 	return out

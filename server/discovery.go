@@ -90,6 +90,7 @@ func (s *Server) metadata() metadata {
 		ACRs:                  []string{acrPassword},
 		UILocales:             []string{"en", "ja"},
 		Iss:                   true,
+		ClaimsParameter:       true,
 		logoutMetadata: logoutMetadata{
 			EndSessionEndpoint: s.endpoint(pathLogout),
 			BackchannelLogout:  true, BackchannelLogoutSession: true, FrontchannelLogout: true, FrontchannelLogoutSession: true,

@@ -5,6 +5,7 @@ import (
 	"crypto/sha512"
 	"encoding/base64"
 	"encoding/json"
+	"maps"
 	"slices"
 
 	"github.com/warifu/warifu/storage"
@@ -53,7 +54,12 @@ func (s *Server) idToken(i issue, accessToken string) (string, error) {
 	if i.ACR {
 		claims.ACR = acrPassword
 	}
-	return s.sign(alg, typID, withClaims{claims, i.told})
+	told := maps.Clone(i.told)
+	maps.DeleteFunc(told, func(name string, _ any) bool {
+		// app.yml may have lost the scope since the code was issued.
+		return len(s.offered(i.client, []string{claimScope(name)})) == 0
+	})
+	return s.sign(alg, typID, withClaims{claims, told})
 }
 
 // halfHash is at_hash: the left half of the hash that belongs to the algorithm (OpenID Connect Core 1.0 section 3.1.3.6). Of Ed25519

@@ -36,7 +36,8 @@ func (s *Server) ownIDToken(token string) (idClaims, error) {
 	// The algorithm, the type and the key are ours to choose: the header only says which of our keys.
 	keys := s.store.Keys(header.Algorithm)
 	i := slices.IndexFunc(keys, func(k *storage.Key) bool { return k.Name() == header.KeyID })
-	if i < 0 || parsed.Claims(publicKey(keys[i]), &claims) != nil || claims.Issuer != s.cfg.Issuer || claims.Subject == "" || claims.Audience == "" {
+	if i < 0 || parsed.Claims(publicKey(keys[i]), &claims) != nil || claims.Issuer != s.cfg.Issuer || claims.Subject == "" || claims.Audience == "" ||
+		claims.Expires == 0 { // without an end it is signed userinfo
 		return idClaims{}, errNotOurIDToken
 	}
 	return claims, nil

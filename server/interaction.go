@@ -175,7 +175,8 @@ func (s *Server) advance(w http.ResponseWriter, r *http.Request, t turn) {
 func (s *Server) answer(w http.ResponseWriter, r *http.Request, t turn, p storage.Presence) {
 	a := t.request
 	code, err := s.seal(storage.SealCode, authCode{
-		approval: approvalOf(a, p, storage.NewGrantID()), RedirectURI: a.RedirectURI, Nonce: a.Nonce, Challenge: a.Challenge, Expires: s.now().Add(s.life.Code).UnixMilli(),
+		approval: approvalOf(a, p, storage.NewGrantID()), RedirectURI: a.RedirectURI, Nonce: a.Nonce, Challenge: a.Challenge,
+		Expires: s.now().Add(s.life.Code).UnixMilli(), Told: s.userClaims(t.client, p.User, nil, a.Claims.forIDToken()),
 	})
 	if err != nil {
 		s.refuse(w, r, err)

@@ -99,6 +99,10 @@ func (p *provider) redeem(ctx context.Context, c *client, r *op.ClientRequest[oi
 	grant := storage.Grant{
 		ID: code.Grant, ClientID: c.ID, UserID: code.User, AuthTime: time.UnixMilli(code.AuthTime).UTC(), CreatedAt: now.UTC()}
 	refresh := refreshToken{approval: code.approval, Generation: 1, Issued: now.UnixMilli()}
+	refresh.Claims = nil // they are in the grant, and no refresh brings an ID token
+	if err := storeWishes(&grant, code.Claims.forUserinfo()); err != nil {
+		return nil, p.unavailable(ctx, "redeeming a code", err)
+	}
 	key, err := p.tokenKey(ctx, c.Client, r.Header, code.DPoPKey)
 	if err != nil {
 		return nil, err
@@ -132,7 +136,7 @@ func (p *provider) redeem(ctx context.Context, c *client, r *op.ClientRequest[oi
 		}
 		p.bindToSession(&grant, code.approval)
 		signing := p.signAhead(issue{approval: refresh.approval, client: c.Client, scopes: grant.Scopes, audience: audience, key: key,
-			withID: slices.Contains(grant.Scopes, scopeOpenID), nonce: code.Nonce})
+			withID: slices.Contains(grant.Scopes, scopeOpenID), nonce: code.Nonce, told: code.Told})
 		err = p.store.CreateGrant(ctx, grant, refresh.expires(p.life), c.Revision, refresh.UserRevision, c.once()...)
 		c.noteSpent(err)
 		var stale *storage.StaleError
@@ -150,6 +154,7 @@ func (p *provider) redeem(ctx context.Context, c *client, r *op.ClientRequest[oi
 			if c, refresh.UserRevision, err = p.decideAnew(ctx, c, stale); err != nil {
 				return nil, err
 			}
+			code.Told = p.userClaims(c.Client, stale.User, nil, code.Claims.forIDToken())
 		default:
 			return nil, p.unavailable(ctx, "redeeming a code", err)
 		}

@@ -47,6 +47,8 @@ type authCode struct {
 	Nonce       string `json:"n,omitempty"`
 	Challenge   string `json:"p,omitempty"` // PKCE, always S256
 	Expires     int64  `json:"x"`
+	// Told is what the ID token says about the user, who is read when the code is issued and not when it is redeemed.
+	Told map[string]any `json:"t,omitempty"`
 }
 
 // refreshToken is what a refresh token holds, sealed.
@@ -251,7 +253,7 @@ type issue struct {
 	key      string         // the thumbprint of the key that the access token is bound to, see tokenKey; "" when it is bound to none
 	withID   bool           // an ID token is due: signing RSA costs more than all the rest, so nobody gets one who did not ask
 	nonce    string         // of the authorization request, for the ID token
-	told     map[string]any // what the ID token says about the user, because the request asked for it
+	told     map[string]any // what the ID token says about the user, because the request asked for it claim by claim
 }
 
 // signAhead begins to sign and gives the function that waits for it: signing takes about as long as storing, and both fit on

@@ -3,6 +3,7 @@ package server
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
@@ -90,7 +91,11 @@ func (p *provider) claimsOfToken(r *http.Request, token string, proven bool) (co
 	} else if err != nil {
 		return "", nil, p.unavailable(ctx, "reading a grant", err)
 	}
-	who, about := userinfoClaims{Subject: claims.Subject}, userClaims(view.User.User, scopes, nil)
+	wishes, err := storedWishes(view.Grant)
+	if err != nil {
+		return "", nil, p.unavailable(ctx, "reading a grant", err)
+	}
+	who, about := userinfoClaims{Subject: claims.Subject}, p.userClaims(c, view.User.User, scopes, wishes)
 	if c.UserinfoSignedResponseAlg == "" {
 		body, err = json.Marshal(withClaims{who, about})
 		contentType = "application/json"
@@ -104,4 +109,27 @@ func (p *provider) claimsOfToken(r *http.Request, token string, proven bool) (co
 		return "", nil, p.unavailable(ctx, "telling about a user", err)
 	}
 	return contentType, body, nil
+}
+
+// storeWishes keeps with the grant what was asked of userinfo claim by claim: access tokens do not carry it.
+func storeWishes(grant *storage.Grant, wishes claimWishes) error {
+	if len(wishes) == 0 {
+		return nil
+	}
+	var err error
+	if grant.Claims, err = plainJSON(wishes); err != nil {
+		return fmt.Errorf("keep claims: %w", err)
+	}
+	return nil
+}
+
+func storedWishes(grant *storage.Grant) (claimWishes, error) {
+	if len(grant.Claims) == 0 {
+		return nil, nil
+	}
+	var wishes claimWishes
+	if err := json.Unmarshal(grant.Claims, &wishes); err != nil {
+		return nil, fmt.Errorf("read claims: %w", err)
+	}
+	return wishes, nil
 }

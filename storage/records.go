@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"encoding/json"
 	"slices"
 	"time"
 )
@@ -170,6 +171,8 @@ type Grant struct {
 	UserID   string    `json:"userId"`
 	Scopes   []string  `json:"scopes"`
 	AuthTime time.Time `json:"authTime"`
+	// Claims that the client asked of userinfo beside those of its scopes, as package server writes them down.
+	Claims json.RawMessage `json:"claims,omitempty"`
 	// CreatedAt is when the code was redeemed; ExpiresAt when the last token of the family ends.
 	CreatedAt time.Time `json:"createdAt"`
 	ExpiresAt time.Time `json:"expiresAt"`
