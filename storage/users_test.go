@@ -1,6 +1,7 @@
 package storage_test
 
 import (
+	"reflect"
 	"testing"
 	"time"
 
@@ -54,6 +55,51 @@ func TestSyncUsersDisablesWhoIsGone(t *testing.T) {
 	if back, _ := s.User(ctx, "2"); !back.Active() {
 		t.Error("a user who is back is not active")
 	}
+}
+
+// Every field of a user counts when records are compared, and comes back as it was stored.
+func TestUserIsWrittenWhenAnythingChanged(t *testing.T) {
+	s := storagetest.New(t).Store()
+	ctx := t.Context()
+	revision := int64(0)
+	var u storage.User
+	put := func() int64 {
+		t.Helper()
+		stored, err := s.PutUser(ctx, u)
+		if err != nil {
+			t.Fatal(err)
+		}
+		held, err := s.User(ctx, u.ID)
+		if err != nil || *held != *stored {
+			t.Fatalf("%+v, %v; want %+v", held, err, stored)
+		}
+		return held.Revision
+	}
+	var change func(v reflect.Value, at string)
+	change = func(v reflect.Value, at string) {
+		for i := range v.NumField() {
+			f, name := v.Field(i), at+v.Type().Field(i).Name
+			switch {
+			case name == "UpdatedAt" || name == "Revision":
+				continue
+			case f.Kind() == reflect.Struct:
+				change(f, name+".")
+				continue
+			case f.Kind() == reflect.Bool:
+				f.SetBool(true)
+			default:
+				f.SetString("x")
+			}
+			after := put()
+			if after == revision {
+				t.Errorf("a change of %s was not written", name)
+			}
+			if revision = after; put() != revision {
+				t.Errorf("written without a change, after %s", name)
+			}
+		}
+	}
+	change(reflect.ValueOf(&u).Elem(), "")
 }
 
 func TestSessionEnds(t *testing.T) {
