@@ -4,11 +4,13 @@ import (
 	"encoding/json"
 	"net/http"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/warifu/warifu/server"
 	"github.com/warifu/warifu/server/connector"
 	"github.com/warifu/warifu/storage"
+	"github.com/warifu/warifu/storage/storagetest"
 )
 
 // What is known of Ann: every standard claim.
@@ -88,5 +90,149 @@ func TestUnknownClaimsAreLeftOut(t *testing.T) {
 	got = p.userinfo(token)
 	if got.json["email_verified"] != false || got.json["phone_number_verified"] != false || !reflect.DeepEqual(got.json["address"], map[string]any{"country": "Japan"}) {
 		t.Errorf("%s", got.raw)
+	}
+}
+
+// asking is a claims parameter.
+func asking(userinfo, idToken string) []string {
+	return []string{"claims", `{"userinfo": ` + userinfo + `, "id_token": ` + idToken + `}`}
+}
+
+// The claims parameter (OpenID Connect Core 1.0 section 5.5): each claim where it was asked for, essential or not, and nothing beside it.
+func TestEachClaimWhereItIsAskedFor(t *testing.T) {
+	p := newIDP(t).withAllScopes()
+	for _, claims := range claimsByScope {
+		for name, want := range claims {
+			for _, how := range []string{`null`, `{"essential": true}`, `{"essential": false}`} {
+				wish := `{"` + name + `": ` + how + `}`
+				told, asked := p.tokens(append(asking(wish, `{}`), "scope", "openid")...), p.tokens(append(asking(`{}`, wish), "scope", "openid")...)
+				for rule, c := range map[string]struct {
+					issued      reply
+					info, token bool
+				}{"userinfo": {told, true, false}, "ID token": {asked, false, true}} {
+					info := p.userinfo(c.issued.text("access_token")).json
+					id := claimsOf(t, c.issued.text("id_token"))
+					if reflect.DeepEqual(info[name], want) != c.info || reflect.DeepEqual(id[name], want) != c.token {
+						t.Errorf("%s %s in %s: userinfo %v, ID token %v", name, how, rule, info[name], id[name])
+					}
+					if c.info && len(info) != 2 || !c.info && len(info) != 1 {
+						t.Errorf("%s in %s: userinfo %v", name, rule, info)
+					}
+					if got := c.issued.text("scope"); got != "openid" {
+						t.Errorf("scope %s", got)
+					}
+				}
+			}
+		}
+	}
+}
+
+// A claim that is asked for with a value is told when it has that value, and is no error when it has not (section 5.5.1).
+func TestClaimsWithValues(t *testing.T) {
+	p := newIDP(t).withAllScopes()
+	for wish, told := range map[string]bool{
+		`{"email": {"value": "ann@app.test"}}`:                    true,
+		`{"email": {"value": "bob@app.test", "essential": true}}`: false,
+		`{"email": {"values": ["bob@app.test", "ann@app.test"]}}`: true,
+		`{"email": {"values": ["bob@app.test"]}}`:                 false,
+		`{"email_verified": {"value": true}}`:                     true,
+		`{"email_verified": {"value": false}}`:                    false,
+		`{"email_verified": {"value": "true"}}`:                   false,
+		`{"address": {"value": {"country": "Japan"}}}`:            false,
+		`{"nobody_knows_this": {"essential": true}}`:              false,
+		`{"sub": null}`: false, // always there, see below
+		`{"name": {"value": "A\u006en"}, "amr": null, "auth_time": null}`: true,
+	} {
+		issued := p.tokens(append(asking(wish, wish), "scope", "openid")...)
+		info, id := p.userinfo(issued.text("access_token")).json, claimsOf(t, issued.text("id_token"))
+		extra := 0
+		for name := range aboutAnn() {
+			if _, in := id[name]; in {
+				extra++
+			}
+		}
+		if (len(info) == 2) != told || (extra == 1) != told || info["sub"] != "user-ann" || id["sub"] != "user-ann" {
+			t.Errorf("%s: userinfo %v, ID token %v", wish, info, id)
+		}
+	}
+}
+
+// aboutAnn are the names of all claims about Ann.
+func aboutAnn() map[string]bool {
+	names := map[string]bool{"updated_at": true}
+	for _, claims := range claimsByScope {
+		for name := range claims {
+			names[name] = true
+		}
+	}
+	return names
+}
+
+// What app.yml does not let the app ask for is left out, whether it never did or does not any more; what stays is told as long as
+// the grant lives.
+func TestClaimsNeedTheScopeThatCoversThem(t *testing.T) {
+	p := newIDP(t)
+	wish := `{"email": null, "phone_number": {"essential": true}, "nickname": null}`
+	ask := append(asking(wish, wish), "scope", "openid")
+	issued := p.tokens(ask...)
+	told := func(claims map[string]any, rule string, want map[string]any) {
+		t.Helper()
+		for name := range aboutAnn() {
+			if claims[name] != want[name] {
+				t.Errorf("%s: %s is %v, want %v", rule, name, claims[name], want[name])
+			}
+		}
+	}
+	want := map[string]any{"email": userEmail, "nickname": "annie"} // the app lists no phone
+	told(p.userinfo(issued.text("access_token")).json, "userinfo", want)
+	told(claimsOf(t, issued.text("id_token")), "ID token", want)
+	refreshed := p.refresh(issued.text("refresh_token"))
+	told(p.userinfo(refreshed.text("access_token")).json, "after a refresh", want)
+
+	p.putUser(storage.User{ID: "user-ann", Username: "ann", Email: "new@app.test"})
+	told(p.userinfo(refreshed.text("access_token")).json, "of a changed user", map[string]any{"email": "new@app.test"})
+	code := p.code(ask...)
+	p.putUser(storage.User{ID: "user-ann", Username: "ann", Email: "newest@app.test", Profile: storage.Profile{Nickname: "a"}})
+	now := p.exchange(code)
+	told(claimsOf(t, now.text("id_token")), "of a user who changed after the code", map[string]any{"email": "newest@app.test", "nickname": "a"})
+
+	code = p.code(ask...)
+	p.update(p.client.App, func(c *storage.Client) { c.Scopes = []string{"openid", "profile"} })
+	now = p.exchange(code)
+	told(claimsOf(t, now.text("id_token")), "scope lost after the code", map[string]any{"nickname": "a"})
+	told(p.userinfo(now.text("access_token")).json, "scope lost after the code, userinfo", map[string]any{"nickname": "a"})
+	told(p.userinfo(refreshed.text("access_token")).json, "scope lost since", map[string]any{"nickname": "a"})
+}
+
+// Neither the address bar nor a token shows what was asked for, and the one transaction stays one.
+func TestClaimsAreInNoToken(t *testing.T) {
+	p := newIDP(t).withAllScopes()
+	p.clock.stop()
+	p.tokens("scope", "openid")
+	wish := `{"email": null, "address": null, "phone_number": null, "name": null}`
+	code := p.code(append(asking(wish, wish), "scope", "openid")...)
+	var issued, info reply
+	if got := p.etcd.Count(func() { issued = p.exchange(code) }); got != (storagetest.Counts{Proposals: 1}) {
+		t.Errorf("exchange: %+v", got)
+	}
+	if got := p.etcd.Count(func() { info = p.userinfo(issued.text("access_token")) }); got != (storagetest.Counts{Reads: 1}) || len(info.json) != 5 {
+		t.Errorf("userinfo: %+v, %s", got, info.raw)
+	}
+	if len(code) > 2000 {
+		t.Errorf("a code of %d bytes", len(code))
+	}
+	plain := p.tokens("scope", "openid")
+	if with, without := len(issued.text("refresh_token")), len(plain.text("refresh_token")); with != without {
+		t.Errorf("the refresh token has %d bytes with claims, %d without", with, without)
+	}
+	for name := range claimsOf(t, issued.text("access_token")) {
+		if aboutAnn()[name] {
+			t.Errorf("%s in the access token", name)
+		}
+	}
+	for _, value := range []string{userEmail, "Marunouchi"} {
+		if strings.Contains(p.log.String(), value) {
+			t.Errorf("the log holds %s", value)
+		}
 	}
 }

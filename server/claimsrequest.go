@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
+	"reflect"
 	"slices"
 
 	"github.com/warifu/warifu/storage"
@@ -65,8 +66,15 @@ func (w claimWishes) wants(name string, value any) bool {
 	if !asked || len(wish.Values) == 0 {
 		return asked
 	}
-	encoded, err := plainJSON(value)
-	return err == nil && slices.ContainsFunc(wish.Values, func(v json.RawMessage) bool { return bytes.Equal(v, encoded) })
+	encoded, err := json.Marshal(value)
+	var known any
+	if err != nil || json.Unmarshal(encoded, &known) != nil {
+		return false
+	}
+	return slices.ContainsFunc(wish.Values, func(v json.RawMessage) bool {
+		var wanted any
+		return json.Unmarshal(v, &wanted) == nil && reflect.DeepEqual(wanted, known) // a value has more than one spelling
+	})
 }
 
 // texts are the values of a wish that are strings.

@@ -177,7 +177,8 @@ func TestDiscoverySaysWhatWorks(t *testing.T) {
 		p.redirected(b.get(p.authorizeURL(refusal.parameter, "https://evil.test/r")), name, refusal.code)
 	}
 	exercised["claims_parameter_supported"] = true
-	if doc["claims_parameter_supported"] != false {
+	asked := p.tokens(append(asking(`{}`, `{"email": null}`), "scope", "openid")...) // see also TestEachClaimWhereItIsAskedFor
+	if doc["claims_parameter_supported"] != true || claimsOf(t, asked.text("id_token"))["email"] != userEmail {
 		t.Error("claims_parameter_supported")
 	}
 	exercised["authorization_response_iss_parameter_supported"] = true // see TestMixUpIss
