@@ -29,6 +29,15 @@
 // came from it, unless they have offline_access, and fills an outbox of logout tokens, which every replica sends from (logout.go,
 // backchannel.go). Grants without openid are no sign-in, and stay.
 //
+// # What is said about users
+//
+// A user's record has the standard claims (OpenID Connect Core 1.0 section 5.1). Userinfo tells those of the scopes, and the ID token
+// none of them, unless the request asks for claims one by one (section 5.5), which takes the user's consent to the scope that covers
+// them. The grant keeps what was asked of userinfo, and the code what the ID token will say, so neither costs a read.
+//
+// Clients may know users by pairwise subjects (section 8.1): the user's id, encrypted for the client's sector. Nothing is stored
+// for that; a subject in a token of ours leads back to its user by itself.
+//
 // # Faults
 //
 // Only the sentinels of package storage are verdicts. Any other error of it is a fault: status 503, never a statement about

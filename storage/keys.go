@@ -8,8 +8,10 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"strconv"
+	"sync"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -77,14 +79,20 @@ func (s *Store) SigningKey(use string) (*Key, error) {
 
 // RotateKeys makes the keys that the schedules ask for and drops those whose time is over. Any number of replicas may call
 // it at any time: a key is created once, by compare. The very first key of a use signs at once; all others are published
-// before they sign. onlyFirst leaves the successors to a later call (making an RSA key takes a moment).
+// before they sign. onlyFirst leaves the successors to a later call (making an RSA key takes a moment, in which the others are
+// made and stored).
 func (s *Store) RotateKeys(ctx context.Context, onlyFirst bool, schedules ...KeySchedule) error {
-	for _, schedule := range schedules {
-		if err := s.rotateKeys(ctx, onlyFirst, schedule); err != nil {
-			return fmt.Errorf("rotate %s keys: %w", schedule.Use, err)
-		}
+	errs := make([]error, len(schedules))
+	var all sync.WaitGroup
+	for i, schedule := range schedules {
+		all.Go(func() {
+			if err := s.rotateKeys(ctx, onlyFirst, schedule); err != nil {
+				errs[i] = fmt.Errorf("rotate %s keys: %w", schedule.Use, err)
+			}
+		})
 	}
-	return nil
+	all.Wait()
+	return errors.Join(errs...)
 }
 
 func (s *Store) rotateKeys(ctx context.Context, onlyFirst bool, schedule KeySchedule) error {
