@@ -484,6 +484,7 @@ func TestDeviceResources(t *testing.T) {
 // What the flow asks of etcd, once the shared leases are there.
 func TestWhatDevicesAskOfEtcd(t *testing.T) {
 	p := newDeviceIDP(t)
+	p.clock.begin()
 	p.approve(p.device())
 	warm := p.device()
 	p.approve(warm)

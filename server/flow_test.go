@@ -72,6 +72,14 @@ func (c *clock) stop() {
 	c.stopped = time.Now()
 }
 
+// begin stops at the beginning of the next bucket, for what goes forward and must not meet the end of one.
+func (c *clock) begin() {
+	c.stop()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stopped = c.stopped.Truncate(5 * time.Minute).Add(5 * time.Minute)
+}
+
 func (c *clock) forward(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
