@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,6 +32,7 @@ type tokenOptions struct {
 	login         string
 	passwordStdin bool
 	noBrowser     bool
+	device        bool
 }
 
 func (c *cli) token() *cobra.Command {
@@ -39,9 +41,11 @@ func (c *cli) token() *cobra.Command {
 		Use: "token APP", Short: "Get a first token, without writing an app",
 		Long: `token acts as the app: it listens on a loopback port that the app's redirect URIs allow, prints (and on a
 terminal opens) the address at which to sign in, and prints the token reply as JSON.
+With --device it acts as the app on a device without a browser: it shows a code to type in on another one, and a QR code.
 With --login it walks the pages itself and allows what the app asks for; nothing has to listen then.`,
 		Example: `  warifu token my-oauth-app
   warifu token my-oauth-app --scope threads:read --scope openid
+  warifu token my-tv-app --device
   echo "$PASSWORD" | warifu token my-oauth-app --login dev@example.com --password-stdin`,
 		Args: cobra.ExactArgs(1), ValidArgsFunction: c.completeApps,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -55,6 +59,7 @@ With --login it walks the pages itself and allows what the app asks for; nothing
 	flags.StringSliceVar(&opts.scopes, "scope", nil, "scope to ask for; several, or separated by commas (default: all of the app's)")
 	flags.StringVar(&opts.login, "login", "", "sign in as this user")
 	flags.BoolVar(&opts.passwordStdin, "password-stdin", false, "read the user's password from stdin")
+	flags.BoolVar(&opts.device, "device", false, "use the device grant: show a code, and wait until somebody has typed it in")
 	flags.BoolVar(&opts.noBrowser, "no-browser", false, "only print the address")
 	return command
 }
@@ -68,7 +73,7 @@ type authorization struct {
 	state       string
 	verifier    string
 
-	authorizeAt, tokenAt string // endpoints, from the issuer's metadata
+	authorizeAt, tokenAt, deviceAt string // endpoints, from the issuer's metadata; deviceAt is empty when there is none
 }
 
 func (c *cli) getToken(ctx context.Context, app string, opts tokenOptions) error {
@@ -80,7 +85,7 @@ func (c *cli) getToken(ctx context.Context, app string, opts tokenOptions) error
 	if err != nil {
 		return err
 	}
-	if err := canStandIn(app, detail.Client); err != nil {
+	if err := canStandIn(app, detail.Client, opts.device); err != nil {
 		return err
 	}
 	a := &authorization{
@@ -94,30 +99,12 @@ func (c *cli) getToken(ctx context.Context, app string, opts tokenOptions) error
 	if len(scopes) == 0 {
 		scopes = detail.Client.Scopes
 	}
-	loopback := storage.LoopbackRedirects(detail.Client.RedirectURIs)
-	var answer url.Values
-	if opts.login != "" {
-		password, err := io.ReadAll(io.LimitReader(c.stdin, 4096))
-		if err != nil {
-			return fmt.Errorf("read password: %w", err)
-		}
-		// The walk stops before the redirect is followed, so any registered URI will do.
-		if a.redirectURI = detail.Client.RedirectURIs[0]; len(loopback) > 0 {
-			a.redirectURI = loopback[0].URI(anyPort)
-		}
-		answer, err = a.walk(ctx, a.url(scopes), opts.login, strings.TrimRight(string(password), "\r\n"))
-		if err != nil {
-			return err
-		}
+	var reply []byte
+	if opts.device {
+		reply, err = c.deviceTokens(ctx, device{a, sleep}, scopes, opts)
 	} else {
-		if len(loopback) == 0 {
-			return fmt.Errorf("%s has no redirect URI on this machine: add http://localhost:* to spec.oauth.redirectUris of its manifest, apply it, and take it out before production", app)
-		}
-		if answer, err = c.waitForAnswer(ctx, a, loopback, scopes, opts); err != nil {
-			return err
-		}
+		reply, err = c.codeTokens(ctx, a, app, detail.Client.RedirectURIs, scopes, opts)
 	}
-	reply, err := a.redeem(ctx, answer)
 	if err != nil {
 		return err
 	}
@@ -125,11 +112,53 @@ func (c *cli) getToken(ctx context.Context, app string, opts tokenOptions) error
 	return err
 }
 
+// codeTokens gets an authorization code in one way or the other, and redeems it.
+func (c *cli) codeTokens(ctx context.Context, a *authorization, app string, redirectURIs, scopes []string, opts tokenOptions) ([]byte, error) {
+	loopback := storage.LoopbackRedirects(redirectURIs)
+	var answer url.Values
+	switch {
+	case opts.login != "":
+		password, err := c.readPassword()
+		if err != nil {
+			return nil, err
+		}
+		// The walk stops before the redirect is followed, so any registered URI will do.
+		if a.redirectURI = redirectURIs[0]; len(loopback) > 0 {
+			a.redirectURI = loopback[0].URI(anyPort)
+		}
+		if answer, err = a.walk(ctx, a.url(scopes), opts.login, password); err != nil {
+			return nil, err
+		}
+	case len(loopback) == 0:
+		return nil, fmt.Errorf("%s has no redirect URI on this machine: add http://localhost:* to spec.oauth.redirectUris of its manifest, apply it, and take it out before production", app)
+	default:
+		var err error
+		if answer, err = c.waitForAnswer(ctx, a, loopback, scopes, opts); err != nil {
+			return nil, err
+		}
+	}
+	return a.redeem(ctx, answer)
+}
+
+// readPassword reads it from stdin.
+func (c *cli) readPassword() (string, error) {
+	password, err := io.ReadAll(io.LimitReader(c.stdin, 4096))
+	if err != nil {
+		return "", fmt.Errorf("read password: %w", err)
+	}
+	return strings.TrimRight(string(password), "\r\n"), nil
+}
+
 // canStandIn says whether this command can do what the app does.
-func canStandIn(app string, client *server.Client) error {
+func canStandIn(app string, client *server.Client, device bool) error {
 	switch {
 	case client.TokenEndpointAuthMethod == plugins.AuthMethodPrivateKeyJWT:
 		return fmt.Errorf("%s signs its token requests with a key of its own (private_key_jwt), which only the app has", app)
+	case device && !slices.Contains(client.GrantTypes, server.GrantDeviceCode):
+		return fmt.Errorf("%s may not use the device grant: add %s to spec.oauth.grantTypes of its manifest, beside those that it uses already, and apply it", app, server.GrantDeviceCode)
+	case device:
+	case len(client.RedirectURIs) == 0 && slices.Contains(client.GrantTypes, server.GrantDeviceCode):
+		return fmt.Errorf("%s has no redirect URI: use --device", app)
 	case len(client.RedirectURIs) == 0:
 		return fmt.Errorf("%s has no redirect URI: nobody signs in to it (spec.oauth.grantTypes of its manifest)", app)
 	}
@@ -145,6 +174,7 @@ func (a *authorization) discover(ctx context.Context) error {
 		Issuer    string `json:"issuer"`
 		Authorize string `json:"authorization_endpoint"`
 		Token     string `json:"token_endpoint"`
+		Device    string `json:"device_authorization_endpoint"`
 	}
 	where := a.issuer + "/.well-known/openid-configuration"
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, where, nil)
@@ -160,7 +190,7 @@ func (a *authorization) discover(ctx context.Context) error {
 	if err != nil || resp.StatusCode != http.StatusOK || metadata.Issuer != a.issuer {
 		return fmt.Errorf("read %s: it is not the metadata of this issuer (%s)", where, resp.Status)
 	}
-	a.authorizeAt, a.tokenAt = metadata.Authorize, metadata.Token
+	a.authorizeAt, a.tokenAt, a.deviceAt = metadata.Authorize, metadata.Token, metadata.Device
 	return nil
 }
 
@@ -184,39 +214,61 @@ func (a *authorization) redeem(ctx context.Context, answer url.Values) ([]byte, 
 	case answer.Get("error") != "":
 		return nil, oauthError(answer.Get("error"), answer.Get("error_description"))
 	}
-	form := url.Values{
+	status, body, err := a.post(ctx, "redeem the code", a.tokenAt, url.Values{
 		"grant_type": {"authorization_code"}, "code": {answer.Get("code")}, "redirect_uri": {a.redirectURI},
-		"code_verifier": {a.verifier}, "client_id": {a.credentials.ClientID},
+		"code_verifier": {a.verifier},
+	})
+	if err != nil {
+		return nil, err
 	}
+	if status != http.StatusOK {
+		return nil, refusal(body)
+	}
+	return body, nil
+}
+
+// post sends a form to an endpoint, with the app's credentials, and returns the JSON that it answers.
+func (a *authorization) post(ctx context.Context, what, where string, form url.Values) (status int, body []byte, err error) {
+	form.Set("client_id", a.credentials.ClientID)
 	if a.credentials.ClientSecret != "" {
 		form.Set("client_secret", a.credentials.ClientSecret)
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, a.tokenAt, strings.NewReader(form.Encode()))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, where, strings.NewReader(form.Encode()))
 	if err != nil {
-		return nil, fmt.Errorf("redeem the code: %w", err)
+		return 0, nil, fmt.Errorf("%s: %w", what, err)
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	resp, err := a.http.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("redeem the code: %w", err)
+		return 0, nil, fmt.Errorf("%s: %w", what, err)
 	}
 	defer func() { _ = resp.Body.Close() }()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	if err != nil {
-		return nil, fmt.Errorf("redeem the code: %w", err)
-	}
-	var reply struct {
-		Error       string `json:"error"`
-		Description string `json:"error_description"`
+	if body, err = io.ReadAll(io.LimitReader(resp.Body, 1<<20)); err != nil {
+		return 0, nil, fmt.Errorf("%s: %w", what, err)
 	}
 	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")) // an odd one is none
-	if err := json.Unmarshal(body, &reply); err != nil || kind != "application/json" {
-		return nil, fmt.Errorf("redeem the code: the server answers %s without JSON", resp.Status)
+	if !json.Valid(body) || kind != "application/json" {
+		return 0, nil, fmt.Errorf("%s: the server answers %s without JSON", what, resp.Status)
 	}
-	if resp.StatusCode != http.StatusOK {
-		return nil, oauthError(reply.Error, reply.Description)
-	}
-	return []byte(strings.TrimSpace(string(body))), nil
+	return resp.StatusCode, []byte(strings.TrimSpace(string(body))), nil
+}
+
+// refused is an error reply (RFC 6749 section 5.2).
+type refused struct {
+	Error       string `json:"error"`
+	Description string `json:"error_description"`
+}
+
+func errorCode(body []byte) string {
+	var reply refused
+	_ = json.Unmarshal(body, &reply) // what is no such reply has no code
+	return reply.Error
+}
+
+func refusal(body []byte) error {
+	var reply refused
+	_ = json.Unmarshal(body, &reply)
+	return oauthError(reply.Error, reply.Description)
 }
 
 func oauthError(code, description string) error {

@@ -18,7 +18,7 @@ import (
 const maxPages = 12
 
 // walk signs in with a password and allows the request, as a person with a browser would, and returns the parameters of the
-// redirect to the app, which it does not follow.
+// redirect to the app, which it does not follow. Without a redirect URI it ends on the page that says that it is done.
 func (a *authorization) walk(ctx context.Context, address, login, password string) (url.Values, error) {
 	jar, err := cookiejar.New(nil)
 	if err != nil {
@@ -32,7 +32,7 @@ func (a *authorization) walk(ctx context.Context, address, login, password strin
 		return nil, fmt.Errorf("sign in: %w", err)
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
-	signedIn := false
+	signedIn, allowed := false, false
 	for range maxPages {
 		if err != nil {
 			return nil, fmt.Errorf("sign in: %w", err)
@@ -53,7 +53,7 @@ func (a *authorization) walk(ctx context.Context, address, login, password strin
 			if err != nil {
 				return nil, fmt.Errorf("sign in: %w", err)
 			}
-			if next.Scheme == back.Scheme && next.Host == back.Host && next.Path == back.Path {
+			if a.redirectURI != "" && next.Scheme == back.Scheme && next.Host == back.Host && next.Path == back.Path {
 				return next.Query(), nil
 			}
 			if next.Host != req.URL.Host {
@@ -68,7 +68,9 @@ func (a *authorization) walk(ctx context.Context, address, login, password strin
 		}
 		form := page.form
 		switch {
-		case form == nil:
+		case form == nil && allowed && a.redirectURI == "" && resp.StatusCode == http.StatusOK:
+			return nil, nil
+		case form == nil, form.values.Has("user_code") && resp.StatusCode != http.StatusOK:
 			return nil, fmt.Errorf("sign in: the server answers %s: %s", resp.Status, page.words())
 		case form.password != "" && signedIn:
 			return nil, fmt.Errorf("sign in as %s: %s", login, page.words())
@@ -76,9 +78,11 @@ func (a *authorization) walk(ctx context.Context, address, login, password strin
 			signedIn = true
 			form.values.Set(form.login, login)
 			form.values.Set(form.password, password)
+		case form.values.Has("user_code"): // it came with the address
 		case form.allow == (button{}):
 			return nil, errors.New("sign in: there is a page that a person has to answer: leave out --login")
 		default:
+			allowed = true
 			form.values.Set(form.allow.name, form.allow.value)
 		}
 		req, err = http.NewRequestWithContext(ctx, http.MethodPost, form.action.String(), strings.NewReader(form.values.Encode()))
@@ -170,6 +174,8 @@ func readForm(at *url.URL, node *html.Node) (*form, error) {
 			f.values.Set(name, value)
 		case attribute(n, "autocomplete") == "username":
 			f.login = name
+		case value != "":
+			f.values.Set(name, value)
 		}
 	}
 	return f, nil
