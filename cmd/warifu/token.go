@@ -41,7 +41,7 @@ func (c *cli) token() *cobra.Command {
 		Use: "token APP", Short: "Get a first token, without writing an app",
 		Long: `token acts as the app: it listens on a loopback port that the app's redirect URIs allow, prints (and on a
 terminal opens) the address at which to sign in, and prints the token reply as JSON.
-With --device it acts as the app on a device without a browser: it shows a code to type in on another one, and a QR code.
+With --device it acts as an app without a browser: it shows a code, and a QR code, to open on another device.
 With --login it walks the pages itself and allows what the app asks for; nothing has to listen then.`,
 		Example: `  warifu token my-oauth-app
   warifu token my-oauth-app --scope threads:read --scope openid
