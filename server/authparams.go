@@ -10,12 +10,13 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// Longest parameters, in bytes. Sealed, a request of such parameters still fits into a URL.
+// Longest parameters, in bytes, and all of them together as we seal them, so that it still fits into a URL.
 const (
-	maxState  = 2048
-	maxNonce  = 512
-	maxHint   = 256
-	maxScopes = 64
+	maxState   = 2048
+	maxNonce   = 512
+	maxHint    = 256
+	maxScopes  = 64
+	maxRequest = 8 << 10
 )
 
 func invalidParam(description string) error { return &oauthFault{"invalid_request", description} }
@@ -56,10 +57,8 @@ func (s *Server) checkParams(c *storage.Client, params url.Values, a *AuthReques
 // checkResponse checks what decides the kind of answer, and what comes back with it.
 func checkResponse(params url.Values) error {
 	switch {
-	case params.Get("request") != "":
-		return &oauthFault{codeRequestNotSupported, "request objects are not supported"}
 	case params.Get("request_uri") != "":
-		return &oauthFault{codeRequestURINotSupported, "request_uri is not supported"}
+		return &oauthFault{codeRequestURINotSupported, "request_uri must be one that this server gave for a pushed request"}
 	case params.Get("registration") != "":
 		return &oauthFault{codeRegistrationUnsupported, "registration is not supported"}
 	case params.Get("response_type") == "":

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,6 +40,8 @@ type AuthRequest struct {
 	// Resources are the resource indicators (RFC 8707).
 	Resources []string `json:"w,omitempty"`
 
+	// Pushed is there when the client pushed the request.
+	Pushed *pushed `json:"g,omitempty"`
 	// Device is there when no client asks for a code, but somebody types in what a device shows.
 	Device *deviceRequest `json:"e,omitempty"`
 
@@ -81,7 +84,11 @@ func (s *Server) parseAuthRequest(ctx context.Context, params url.Values) (*stor
 	if err != nil {
 		return nil, nil, err
 	}
-	a, to, err := s.checkRequest(ctx, c, params)
+	if uris := params["request_uri"]; len(uris) == 1 && strings.HasPrefix(uris[0], pushedURI) {
+		a, err := s.pushedRequest(c, uris[0]) // the other parameters do not count (RFC 9126 section 4)
+		return c, a, err
+	}
+	a, to, err := s.checkRequest(ctx, c, params, false)
 	return c, a, s.told(err, to)
 }
 
@@ -99,33 +106,63 @@ func (s *Server) told(err error, to replyTo) error {
 	return onPage(pages.ReasonInvalidRequest, fault.code, fault.description)
 }
 
-// checkRequest checks what a client asks for. Its error is an oauthFault, or a fault of storage; replyTo is where the client may
-// be told of it, without a redirect URI when that is not known to be good.
-func (s *Server) checkRequest(ctx context.Context, c *storage.Client, params url.Values) (*AuthRequest, replyTo, error) {
+// checkRequest checks what a client asks for; pushed says that it has authenticated and pushes the request. Its error is an
+// oauthFault, or a fault of ours; replyTo is where the client may be told of it, without a redirect URI when that is not known to
+// be good.
+func (s *Server) checkRequest(ctx context.Context, c *storage.Client, came url.Values, pushed bool) (*AuthRequest, replyTo, error) {
+	params, unwrapped := s.unwrap(ctx, c, came, pushed)
+	if unwrapped != nil {
+		params = came
+	}
 	redirectURI, err := checkRedirectURI(c, params["redirect_uri"])
 	if err != nil {
-		return nil, replyTo{}, err
+		return nil, replyTo{}, cmp.Or(unwrapped, err)
 	}
 	// The first state, should there be several: the client can find its request by it.
 	to := replyTo{redirectURI: redirectURI, state: cut(params.Get("state"), maxState)}
 	if modes := params["response_mode"]; len(modes) == 1 && modes[0] == modeFormPost {
 		to.mode = modeFormPost // errors are posted as well
 	}
-	for name, values := range params {
-		if len(values) > 1 && !slices.Contains(severalTimes, name) {
-			return nil, to, invalidParam("a parameter comes more than once: " + printable(name))
-		}
-		for _, value := range values {
-			if !utf8.ValidString(value) || strings.ContainsRune(value, 0) {
-				return nil, to, invalidParam("a parameter is not text")
-			}
-		}
-	}
 	a := &AuthRequest{ClientID: c.ID, RedirectURI: redirectURI, ResponseMode: to.mode}
+	if err := cmp.Or(unwrapped, checkOnce(came), checkOnce(params)); err != nil {
+		return nil, to, err
+	}
+	if c.RequirePushedAuthorizationRequests && !pushed {
+		return nil, to, invalidParam("this client must push its requests (RFC 9126)")
+	}
 	if err := s.checkParams(c, params, a); err != nil {
 		return nil, to, err
 	}
+	if whole, err := plainJSON(a); err != nil || len(whole) > maxRequest {
+		return nil, to, invalidParam("the request is too long in all")
+	}
 	return a, to, nil
+}
+
+// checkOnce refuses parameters that come more than once (RFC 6749 section 3.1), and those that are no text.
+func checkOnce(params url.Values) error {
+	for name, values := range params {
+		if len(values) > 1 && !slices.Contains(severalTimes, name) {
+			return invalidParam("a parameter comes more than once: " + printable(name))
+		}
+		for _, value := range values {
+			if !utf8.ValidString(value) || strings.ContainsRune(value, 0) {
+				return invalidParam("a parameter is not text")
+			}
+		}
+	}
+	return nil
+}
+
+// stillGood checks again what can have changed since a request was sealed.
+func (s *Server) stillGood(c *storage.Client, a *AuthRequest) error {
+	if !storage.MatchRedirectURI(c.RedirectURIs, a.RedirectURI) {
+		return onPage(pages.ReasonUnauthorizedClient, "unauthorized_client", "the redirect URI was removed since the request was made")
+	}
+	if _, err := s.checkScopes(c, joined(a.Scopes)); err != nil {
+		return &redirectError{a.to(), "invalid_scope", "the app may not ask for these scopes any more"}
+	}
+	return nil
 }
 
 // checkRedirectURI finds the redirect URI good for the client, or says why not (RFC 6749 section 3.1.2.3).

@@ -108,8 +108,11 @@ func (p *provider) VerifyClient(ctx context.Context, r *op.Request[op.ClientCred
 	return known, nil
 }
 
-// spendsLater says whether the request goes to one of the methods that end with [provider.settled].
+// spendsLater says whether the request goes to one of the methods that end with [provider.settled], or as that does.
 func spendsLater(c *client, r *op.Request[op.ClientCredentials]) bool {
+	if c.shown.endpoint == pathPushed {
+		return true
+	}
 	grantType := r.Form.Get("grant_type")
 	if c.shown.endpoint != pathToken || !mayUse(c.Client, grantType) {
 		return false

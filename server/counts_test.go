@@ -18,10 +18,12 @@ func TestWhatRequestsAskOfEtcd(t *testing.T) {
 	code := p.code("scope", "openid threads:read")
 	stranger := p.browser()
 	address := p.authorizeURL()
+	pushedURL, object := p.pushedURL(p.push()), unsigned(t, p.asked(nil))
 	signIn := stranger.get(address)
 	b, _ := p.signedIn("bob@app.test")
 	known := p.browser()
 	known.code()
+	known.answered(known.get(p.pushedURL(p.push())), "the lease of such marks is there now")
 
 	for _, c := range []struct {
 		rule   string
@@ -50,6 +52,15 @@ func TestWhatRequestsAskOfEtcd(t *testing.T) {
 			return stranger.follow(stranger.post(p.issuer+"/oauth/authorize", url.Values{"client_id": {p.client.ID}, "redirect_uri": {callback},
 				"response_type": {"code"}, "scope": {"threads:read"}})).status
 		}},
+		{"pushing a request", storagetest.Counts{}, 201, func() int { return p.push().status }},
+		{"pushing an invalid request", storagetest.Counts{}, 400, func() int { return p.push("scope", "x").status }},
+		{"a pushed request before sign-in", storagetest.Counts{}, 200, func() int { return stranger.get(pushedURL).status }},
+		{"a request_uri of garbage", storagetest.Counts{}, 400, func() int {
+			return stranger.get(p.authorizeURL("request_uri", "urn:ietf:params:oauth:request_uri:x")).status
+		}},
+		{"a pushed request when all is known", storagetest.Counts{Reads: 1, Proposals: 1}, 303, func() int { return known.get(pushedURL).status }},
+		{"a request object before sign-in", storagetest.Counts{}, 200, func() int { return stranger.get(p.objectURL(object)).status }},
+		{"a request object of garbage", storagetest.Counts{}, 400, func() int { return stranger.get(p.objectURL("x")).status }},
 		{"an invalid request", storagetest.Counts{}, 303, func() int { return stranger.get(p.authorizeURL("scope", "x")).status }},
 		{"a session cookie of garbage", storagetest.Counts{}, 200, func() int {
 			stranger.plant("warifu_session", "wfk_garbage")

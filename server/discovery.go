@@ -10,6 +10,7 @@ import (
 type metadata struct {
 	Issuer                string   `json:"issuer"`
 	AuthorizationEndpoint string   `json:"authorization_endpoint"`
+	PushedEndpoint        string   `json:"pushed_authorization_request_endpoint"` // RFC 9126 section 5
 	TokenEndpoint         string   `json:"token_endpoint"`
 	UserinfoEndpoint      string   `json:"userinfo_endpoint"`
 	IntrospectionEndpoint string   `json:"introspection_endpoint"`
@@ -39,7 +40,9 @@ type metadata struct {
 	Iss                   bool     `json:"authorization_response_iss_parameter_supported"` // RFC 9207
 	ClaimsParameter       bool     `json:"claims_parameter_supported"`
 	RequestParameter      bool     `json:"request_parameter_supported"`
+	RequestObjectAlgs     []string `json:"request_object_signing_alg_values_supported"`
 	RequestURIParameter   bool     `json:"request_uri_parameter_supported"` // its default is true
+	RequirePushed         bool     `json:"require_pushed_authorization_requests"`
 	logoutMetadata
 }
 
@@ -63,6 +66,7 @@ func (s *Server) metadata() metadata {
 	return metadata{
 		Issuer:                s.cfg.Issuer,
 		AuthorizationEndpoint: s.endpoint(pathAuthorize),
+		PushedEndpoint:        s.endpoint(pathPushed),
 		TokenEndpoint:         s.endpoint(pathToken),
 		UserinfoEndpoint:      s.endpoint(pathUserinfo),
 		IntrospectionEndpoint: s.endpoint(pathIntrospect),
@@ -91,6 +95,8 @@ func (s *Server) metadata() metadata {
 		UILocales:             []string{"en", "ja"},
 		Iss:                   true,
 		ClaimsParameter:       true,
+		RequestParameter:      true,
+		RequestObjectAlgs:     append(slices.Clone(requestObjectAlgs), algNone),
 		logoutMetadata: logoutMetadata{
 			EndSessionEndpoint: s.endpoint(pathLogout),
 			BackchannelLogout:  true, BackchannelLogoutSession: true, FrontchannelLogout: true, FrontchannelLogoutSession: true,

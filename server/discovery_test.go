@@ -166,16 +166,22 @@ func TestDiscoverySaysWhatWorks(t *testing.T) {
 			t.Errorf("ui_locales %s is not spoken", locale)
 		}
 	}
-	for name, refusal := range map[string]struct{ parameter, code string }{
-		"request_parameter_supported":     {"request", "request_not_supported"},
-		"request_uri_parameter_supported": {"request_uri", "request_uri_not_supported"},
-	} {
-		exercised[name] = true
-		if doc[name] != false {
-			t.Errorf("%s: %v", name, doc[name])
-		}
-		p.redirected(b.get(p.authorizeURL(refusal.parameter, "https://evil.test/r")), name, refusal.code)
+	exercised["request_uri_parameter_supported"], exercised["request_parameter_supported"] = true, true
+	if doc["request_uri_parameter_supported"] != false || doc["request_parameter_supported"] != true {
+		t.Errorf("request_uri %v, request %v", doc["request_uri_parameter_supported"], doc["request_parameter_supported"])
 	}
+	p.redirected(b.get(p.authorizeURL("request_uri", "https://evil.test/r")), "request_uri", "request_uri_not_supported")
+	keys := p.withKeys()
+	same("request_object_signing_alg_values_supported", append(slices.Collect(maps.Keys(keys)), "none")...)
+	for alg, key := range keys {
+		b.answered(b.get(p.objectURL(signedBy(t, key, jose.SignatureAlgorithm(alg), nil, p.asked(nil)))), "a request object of "+alg)
+	}
+	b.answered(b.get(p.objectURL(unsigned(t, p.asked(nil)))), "an unsigned request object")
+	exercised["pushed_authorization_request_endpoint"], exercised["require_pushed_authorization_requests"] = true, true
+	if doc["require_pushed_authorization_requests"] != false || at("pushed_authorization_request_endpoint") != "/oauth/par" {
+		t.Errorf("pushed requests: %v at %s", doc["require_pushed_authorization_requests"], at("pushed_authorization_request_endpoint"))
+	}
+	b.answered(b.get(p.pushedURL(p.push())), "a pushed request")
 	exercised["claims_parameter_supported"] = true
 	asked := p.tokens(append(asking(`{}`, `{"email": null}`), "scope", "openid")...) // see also TestEachClaimWhereItIsAskedFor
 	if doc["claims_parameter_supported"] != true || claimsOf(t, asked.text("id_token"))["email"] != userEmail {

@@ -18,7 +18,8 @@ const (
 	codeInsufficientScope       = "insufficient_scope"        // RFC 6750 section 3.1
 	codeTemporarilyUnavailable  = "temporarily_unavailable"   // RFC 6749 section 4.1.2.1
 	codeUnsupportedResponseType = "unsupported_response_type" // RFC 6749 section 4.1.2.1
-	codeRequestNotSupported     = "request_not_supported"     // OpenID Connect Core 1.0 section 3.1.2.6
+	codeInvalidRequestObject    = "invalid_request_object"    // OpenID Connect Core 1.0 section 3.1.2.6
+	codeInvalidRequestURI       = "invalid_request_uri"
 	codeRequestURINotSupported  = "request_uri_not_supported"
 	codeRegistrationUnsupported = "registration_not_supported"
 	codeLoginRequired           = "login_required"

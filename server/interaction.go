@@ -117,11 +117,8 @@ func (s *Server) pending(r *http.Request, sealed string) (turn, error) {
 	if a.Device != nil {
 		return turn{client: c, request: &a, sealed: sealed}, nil
 	}
-	if !storage.MatchRedirectURI(c.RedirectURIs, a.RedirectURI) {
-		return turn{}, onPage(pages.ReasonUnauthorizedClient, "unauthorized_client", "the redirect URI was removed while the user was asked")
-	}
-	if _, err := s.checkScopes(c, joined(a.Scopes)); err != nil {
-		return turn{}, &redirectError{a.to(), "invalid_scope", "the app may not ask for these scopes any more"}
+	if err := s.stillGood(c, &a); err != nil {
+		return turn{}, err
 	}
 	return turn{client: c, request: &a, sealed: sealed}, nil
 }
@@ -171,9 +168,13 @@ func (s *Server) advance(w http.ResponseWriter, r *http.Request, t turn) {
 	}
 }
 
-// answer gives the client its code. Nothing is stored: the code holds everything.
+// answer gives the client its code. The code holds everything; nothing is stored, but that a pushed request is answered.
 func (s *Server) answer(w http.ResponseWriter, r *http.Request, t turn, p storage.Presence) {
 	a := t.request
+	if err := s.answerOnce(r.Context(), a); err != nil {
+		s.refuse(w, r, err)
+		return
+	}
 	code, err := s.seal(storage.SealCode, authCode{
 		approval: approvalOf(a, p, storage.NewGrantID()), RedirectURI: a.RedirectURI, Nonce: a.Nonce, Challenge: a.Challenge,
 		Expires: s.now().Add(s.life.Code).UnixMilli(), Told: s.userClaims(t.client, p.User, nil, a.Claims.forIDToken()),

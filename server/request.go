@@ -19,6 +19,7 @@ import (
 // Paths below the issuer.
 const (
 	pathAuthorize  = "/oauth/authorize"
+	pathPushed     = "/oauth/par"
 	pathContinue   = "/oauth/continue"
 	pathSignIn     = "/oauth/signin"
 	pathConsent    = "/oauth/consent"
@@ -35,7 +36,7 @@ const (
 	pathMetadata   = "/.well-known/oauth-authorization-server"
 )
 
-var machinePaths = []string{pathToken, pathUserinfo, pathIntrospect, pathRevoke, pathJWKS, pathDiscovery, pathMetadata}
+var machinePaths = []string{pathToken, pathPushed, pathUserinfo, pathIntrospect, pathRevoke, pathJWKS, pathDiscovery, pathMetadata}
 
 // machines is zitadel/oidc behind our filter. The library reads parameters from the query as well as from the body, takes
 // any method, and knows nothing of JSON: what it is given has been made a plain form, with each parameter once.
@@ -54,6 +55,8 @@ func (s *Server) machines() http.Handler {
 		switch path {
 		case pathToken, pathIntrospect, pathRevoke, pathDeviceAuth:
 			s.filterClientRequest(w, r, path, engine)
+		case pathPushed:
+			p.push(w, r)
 		case pathUserinfo:
 			p.userinfo(w, r)
 		default:
@@ -92,7 +95,7 @@ func (s *Server) filterClientRequest(w http.ResponseWriter, r *http.Request, pat
 	if !method(w, r, http.MethodPost) {
 		return
 	}
-	cw := &challenged{ResponseWriter: w, challenge: `Basic realm="warifu", charset="UTF-8"`}
+	cw := &challenged{ResponseWriter: w, challenge: challengeBasic}
 	form, err := bodyForm(r)
 	if err != nil {
 		op.WriteError(cw, r, err, nil)
@@ -112,6 +115,9 @@ func (s *Server) filterClientRequest(w http.ResponseWriter, r *http.Request, pat
 	}
 	to(engine, cw, r, path, form)
 }
+
+// challengeBasic is where clients authenticate (RFC 7617 section 2).
+const challengeBasic = `Basic realm="warifu", charset="UTF-8"`
 
 // clientRequest is what filterClientRequest does, for endpoints that the library does not have: it reads the parameters, each
 // of them once, and authenticates the client. Its error is for op.WriteError.

@@ -26,6 +26,7 @@ const (
 	SealCode    SealType = "wfc_" // authorization codes
 	SealRefresh SealType = "wfr_" // refresh tokens
 	SealRequest SealType = "wfq_" // pending authorization requests
+	SealPushed  SealType = "wfp_" // pushed authorization requests
 	SealSession SealType = "wfk_" // session cookies
 	SealForm    SealType = "wff_" // anti-forgery tokens of forms
 	SealNonce   SealType = "wfn_" // nonces of DPoP proofs

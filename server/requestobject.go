@@ -1,0 +1,165 @@
+package server
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/go-jose/go-jose/v4/json"
+
+	"github.com/warifu/warifu/storage"
+)
+
+// Request objects: parameters of an authorization request as claims of a JWT, by value (OpenID Connect Core 1.0 section 6.1,
+// RFC 9101).
+//
+// One that is signed is signed with the client's keys, by the algorithm that the client registered, if it did; a client that
+// registered none may also send it unsigned, which proves no more than parameters in the query do. A claim wins over a parameter of
+// the same name; what is a parameter alone still counts, as OpenID Connect wants it. Not so in a pushed request, where the claims
+// are all there is (RFC 9126 section 3). client_id and response_type must be the same in both places. Encrypted ones are refused,
+// and so is a JWT that was made for something else.
+//
+// The address of a request object is never fetched: request_uri is for pushed requests (pushed.go).
+
+// requestObjectAlgs are the algorithms of signed request objects; algNone is that of unsigned ones.
+var requestObjectAlgs = []string{"RS256", "PS256", "ES256", "EdDSA"}
+
+const algNone = "none"
+
+// requestObjectTypes are the typ headers of a request object: what else a client signs is none (RFC 9101 section 10.8).
+var requestObjectTypes = []string{"", "jwt", "oauth-authz-req+jwt", "application/oauth-authz-req+jwt"}
+
+// jwtClaims are about the request object itself; they are no parameters.
+var jwtClaims = []string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti"}
+
+func badObject(description string) error { return &oauthFault{codeInvalidRequestObject, description} }
+
+// unwrap gives the parameters of a request, its request object taken in. Its error is an oauthFault, or a fault of ours.
+func (s *Server) unwrap(ctx context.Context, c *storage.Client, params url.Values, pushed bool) (url.Values, error) {
+	if len(params["request"]) != 1 || params.Get("request") == "" {
+		return params, nil // several are refused as what they are, a parameter that comes more than once
+	}
+	payload, err := s.openRequestObject(ctx, c, params.Get("request"))
+	if err != nil {
+		return nil, err
+	}
+	var claims map[string]json.RawMessage
+	if err := json.Unmarshal(payload, &claims); err != nil || claims == nil { // strict: each name once
+		return nil, badObject("the request object is no JSON object, or a claim comes twice")
+	}
+	if err := s.checkRequestObject(c, claims); err != nil {
+		return nil, err
+	}
+	merged := url.Values{}
+	if !pushed {
+		for name, values := range params {
+			merged[name] = values
+		}
+	}
+	for name, raw := range claims {
+		if slices.Contains(jwtClaims, name) {
+			continue
+		}
+		values, ok := paramOf(raw)
+		if !ok {
+			return nil, badObject("a claim of the request object is no parameter: " + printable(name))
+		}
+		asked := params.Get(name)
+		if name == "client_id" {
+			asked = c.ID
+		}
+		if (name == "client_id" || name == "response_type") && asked != "" && !slices.Equal(values, []string{asked}) {
+			return nil, badObject(name + " of the request object is not that of the request")
+		}
+		merged[name] = values
+	}
+	merged["client_id"] = []string{c.ID}
+	delete(merged, "request")
+	return merged, nil
+}
+
+// openRequestObject gives the claims of a request object, once its signature is known to be good or not due.
+func (s *Server) openRequestObject(ctx context.Context, c *storage.Client, object string) ([]byte, error) {
+	parts := strings.SplitN(object, ".", 4)
+	if len(object) > maxSigned || len(parts) != 3 {
+		return nil, badObject("the request object is not a JWT of three parts; encrypted ones are not supported")
+	}
+	var header struct {
+		Algorithm string          `json:"alg"`
+		Type      string          `json:"typ"`
+		Critical  json.RawMessage `json:"crit"`
+	}
+	raw, err := base64.RawURLEncoding.DecodeString(parts[0])
+	if err != nil || json.Unmarshal(raw, &header) != nil || header.Critical != nil {
+		return nil, badObject("the header of the request object cannot be read, or has critical parts")
+	}
+	if !slices.Contains(requestObjectTypes, strings.ToLower(header.Type)) {
+		return nil, badObject("the typ of the request object is that of something else")
+	}
+	algs := append(slices.Clone(requestObjectAlgs), algNone)
+	if pinned := c.RequestObjectSigningAlg; pinned != "" {
+		algs = within([]string{pinned}, algs)
+	}
+	if !slices.Contains(algs, header.Algorithm) {
+		return nil, badObject("the request object must be signed by one of " + joined(algs))
+	}
+	if header.Algorithm == algNone {
+		payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+		if err != nil || parts[2] != "" {
+			return nil, badObject("the request object is not an unsigned JWT, which its header says it is")
+		}
+		return payload, nil
+	}
+	payload, _, err := s.verifySigned(ctx, c, object, []string{header.Algorithm})
+	if errors.Is(err, errNotSigned) {
+		return nil, badObject("the request object is not signed with a key of the client")
+	}
+	return payload, err
+}
+
+// checkRequestObject checks what a request object says about itself (RFC 9101 section 6.3, RFC 7519 section 4.1).
+func (s *Server) checkRequestObject(c *storage.Client, claims map[string]json.RawMessage) error {
+	is := func(name, text string) bool {
+		var got string
+		return json.Unmarshal(claims[name], &got) == nil && got == text
+	}
+	has := func(name string) bool { return claims[name] != nil }
+	var aud audience
+	var expires, notBefore float64
+	now := float64(s.now().UnixMilli()) / 1000
+	switch {
+	case has("request") || has("request_uri"):
+		return badObject("a request object within the request object")
+	case has("iss") && !is("iss", c.ID):
+		return badObject("iss of the request object must be the client_id")
+	case is("sub", c.ID):
+		return badObject("sub of the request object is the client_id, as if it were to authenticate the client")
+	case has("aud") && (aud.UnmarshalJSON(claims["aud"]) != nil || !slices.Contains(aud, s.cfg.Issuer)):
+		return badObject("aud of the request object must be " + s.cfg.Issuer)
+	case has("exp") && (json.Unmarshal(claims["exp"], &expires) != nil || expires <= now):
+		return badObject("the request object has expired")
+	case has("nbf") && (json.Unmarshal(claims["nbf"], &notBefore) != nil || notBefore > now+clockSkew.Seconds()):
+		return badObject("the request object is not valid yet")
+	}
+	return nil
+}
+
+// paramOf is the parameter that a claim stands for: text, a number, JSON for an object, several for a list of texts.
+func paramOf(raw json.RawMessage) (values []string, ok bool) {
+	if len(raw) == 0 {
+		return nil, false
+	}
+	switch raw[0] {
+	case '"':
+		values = make([]string, 1)
+		return values, json.Unmarshal(raw, &values[0]) == nil
+	case '[':
+		return values, json.Unmarshal(raw, &values) == nil && len(values) > 0
+	case '{', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9':
+		return []string{string(raw)}, true
+	}
+	return nil, false
+}
