@@ -57,6 +57,25 @@ func TestGallery(t *testing.T) {
 	issuer := suite.server.ready.Issuer
 	first.onError(first.open(issuer+"/oauth/continue?request="+url.QueryEscape(pending)), http.StatusBadRequest, "invalid_request")
 	first.shoot("error-other-browser", "en")
+	for i, lang := range []string{"en", "ja"} {
+		signOutPages(t, a, people[i], lang)
+	}
+}
+
+func signOutPages(t *testing.T, a *app, b *tab, lang string) {
+	t.Helper()
+	issuer := suite.server.ready.Issuer
+	b.onError(b.open(issuer+"/oauth/logout?id_token_hint=forged"), http.StatusBadRequest, "invalid_request")
+	b.shoot("error-logout", lang)
+	b.open(issuer + "/")
+	b.shoot("landing-signed-in", lang)
+	b.open(issuer + "/oauth/logout?client_id=" + a.oauth.ClientID)
+	b.shoot("signout", lang)
+	b.press(`button[value="stay"]`)
+	b.shoot("signout-stay", lang)
+	b.back()
+	b.press(`button[value="signout"]`)
+	b.shoot("signedout", lang)
 }
 
 func signInPages(t *testing.T, a *app, b *tab, lang string) {
