@@ -80,11 +80,9 @@ func (r *reader) checkResourceServers(cfg *Config) {
 			ids[s.ID] = i
 		}
 		if r.required(at+".identifier", s.Identifier, "the audience of its tokens, as in https://api.example.com") {
-			switch u, err := url.Parse(s.Identifier); {
-			case err != nil || u.Scheme == "" || u.Host == "" && u.Opaque == "" && u.Path == "" || strings.Contains(s.Identifier, "#"):
+			u, err := url.Parse(s.Identifier)
+			if err != nil || u.Scheme == "" || u.Host == "" && u.Opaque == "" && u.Path == "" || strings.Contains(s.Identifier, "#") {
 				r.fault(at+".identifier", "url", "", "must be an absolute URI without a fragment (RFC 8707 section 2), as in https://api.example.com, but is %q", s.Identifier)
-			case s.Identifier == cfg.Issuer:
-				r.fault(at+".identifier", "value", "", "is the issuer, which is not a resource server: its own tokens are not for it")
 			}
 			if first, ok := identifiers[s.Identifier]; ok {
 				r.fault(at+".identifier", "duplicate", "", "is the same as oauth2.resourceServers[%d].identifier", first)
