@@ -14,7 +14,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 ERRCHECK    := github.com/kisielk/errcheck@v1.30.0
 ERRORLINT   := github.com/polyfloyd/go-errorlint@v1.8.0
 
-.PHONY: run build test conformance worker e2e e2e-packages lint bench generate fuzz clean
+.PHONY: run build test conformance conformance-oidf worker e2e e2e-packages lint bench generate fuzz clean
 
 run: build ## run the example app on embedded etcd, in ./.warifu
 	./$(BIN) dev -f $(EXAMPLE)
@@ -27,10 +27,14 @@ $(BIN): $(SOURCES)
 test: ## all tests, with the race detector
 	$(GO) test -race -timeout 10m ./...
 
-conformance: build ## the modules of the OpenID Foundation's plans against the binary; the report is in artifacts/conformance
+conformance: e2e-packages build ## the modules of the OpenID Foundation's plans against the binary, with a report in artifacts/conformance; then client libraries
 	@mkdir -p $(ARTIFACTS)/conformance
 	@status=0; WARIFU_BINARY=$(CURDIR)/$(BIN) $(GO) test -count=1 ./conformance -report $(ARTIFACTS)/conformance || status=$$?; \
 		cat $(ARTIFACTS)/conformance/table.txt; exit $$status
+	WARIFU_E2E_BINARY=$(CURDIR)/$(BIN) $(GO) test -count=1 -v -run Library -tags e2e ./conformance/clients
+
+conformance-oidf: build ## the OpenID Foundation's suite, which runs already at SUITE=https://…; results are in artifacts/oidf
+	$(GO) run ./conformance/oidf -suite "$(SUITE)" -warifu $(CURDIR)/$(BIN) -report $(ARTIFACTS)/oidf
 
 worker: e2e-packages $(WORKER)/dist/worker/index.js ## the example Worker with its library, and workerd to run it
 
@@ -52,7 +56,7 @@ e2e-packages:
 lint: ## formatting, vet, staticcheck, errcheck, errorlint, and generated code is current
 	@test -z "$$(gofmt -l cmd conformance manifests plugins server storage)" || { echo 'gofmt would change:'; gofmt -l cmd conformance manifests plugins server storage; exit 1; }
 	$(GO) vet ./...
-	$(GO) vet -tags e2e ./cmd/warifu/e2e/ ./plugins/...
+	$(GO) vet -tags e2e ./cmd/warifu/e2e/ ./plugins/... ./conformance/...
 	$(GO) run $(STATICCHECK) -tags e2e ./...
 	$(GO) run $(ERRCHECK) -exclude .errcheck -tags e2e ./...
 	$(GO) run $(ERRORLINT) -tags e2e ./...
