@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/warifu/warifu/manifests"
 	"github.com/warifu/warifu/server"
 	"github.com/warifu/warifu/server/outbound"
 )
@@ -162,5 +163,25 @@ func TestOAuth2FromTheEnvironment(t *testing.T) {
 $WARIFU_OUTBOUND_ALLOW: outbound.allow[0] must be a network, as in 10.0.0.0/8, but is "10.0.0.1" (did you mean "10.0.0.1/32"?)`
 	if err == nil || err.Error() != want {
 		t.Errorf("got:\n%v", err)
+	}
+}
+
+// Packages server and manifests do not know each other: what one offers, the other must let apps ask for.
+func TestManifestsKnowEveryGrantType(t *testing.T) {
+	for _, name := range grantTypes {
+		text := "apiVersion: takos.dev/v1alpha1\nkind: App\nmetadata: {name: a}\nspec:\n  version: 1.0.0\n  oauth: {clientName: A, scopes: [openid], " +
+			"redirectUris: [https://a.example/], grantTypes: [authorization_code, \"" + name + "\"]}\n"
+		if name == server.GrantAuthorizationCode {
+			text = strings.Replace(text, "authorization_code, ", "", 1)
+		}
+		if _, faults := manifests.Parse("app.yml", []byte(text), manifests.Options{GrantTypes: grantTypes}); len(faults) > 0 {
+			t.Errorf("%s: %v", name, faults)
+		}
+		if _, faults := manifests.Parse("app.yml", []byte(text), manifests.Options{}); len(faults) > 0 {
+			t.Errorf("%s, without a server at hand: %v", name, faults)
+		}
+		if !bytes.Contains(manifests.Schema(), []byte(`"`+name+`"`)) {
+			t.Errorf("the schema does not know %s", name)
+		}
 	}
 }
