@@ -220,6 +220,12 @@ func TestAdminDocumentAndHandlerAgree(t *testing.T) {
 	}
 	grant := storage.Grant{ID: storage.NewGrantID(), UserID: "ann", Scopes: []string{"threads:read"}, CreatedAt: time.Now(), ExpiresAt: time.Now().Add(time.Hour)}
 	publicApp := strings.NewReplacer("my-oauth-app", "public-app", "autoEnv: true", "public: true").Replace(example)
+	metadata, err := os.ReadFile("../../manifests/testdata/apps/client-metadata.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Without what would be fetched from elsewhere.
+	withKeys := strings.NewReplacer("    sectorIdentifierUri: https://app.example.com/sector.json\n", "", ", https://app.example.org/callback", "").Replace(string(metadata))
 	bare := "apiVersion: takos.dev/v1alpha1\nkind: App\nmetadata: {name: bare}\nspec: {version: 1.0.0}\n"
 	type step struct {
 		operation, path, body string
@@ -292,8 +298,18 @@ func TestAdminDocumentAndHandlerAgree(t *testing.T) {
 		step{operation: "POST /v1/apply", body: documents(t, map[string]any{"expected": map[string]any{"my-oauth-app": revision}}, strings.ReplaceAll(example, "1.0.0", "1.0.1")), status: 409, then: equal("stale_plan", "code")},
 		step{operation: "POST /v1/apply", body: documents(t, nil, "kind: App"), status: 422},
 		step{operation: "POST /v1/apply", body: `[]`, status: 422},
-		step{operation: "POST /v1/apply", body: documents(t, nil, publicApp, bare), status: 200},
+		step{operation: "POST /v1/apply", body: documents(t, nil, publicApp, bare, withKeys), status: 200},
 		step{operation: "GET /v1/apps", status: 200, then: equal("bare", 0, "name")},
+		step{operation: "GET /v1/apps/{name}", path: path("/v1/apps/{name}", "name", "with-keys"), status: 200, then: func(body any) {
+			equal("private_key_jwt", "client", "tokenEndpointAuthMethod")(body)
+			equal("2026-01", "client", "keyIds", 0)(body)
+			equal(nil, "client", "jwks")(body)
+			equal(3600.0, "client", "defaultMaxAge")(body)
+			equal("client_credentials", "client", "grantTypes", 2)(body)
+		}},
+		step{operation: "GET /v1/clients", path: "/v1/clients?app=service", status: 200, then: equal("client_credentials", 0, "grantTypes", 0)},
+		step{operation: "GET /v1/apps/{name}/credentials", path: path("/v1/apps/{name}/credentials", "name", "with-keys"), status: 200, then: equal(nil, "clientSecret")},
+		step{operation: "POST /v1/apps/{name}/rotate", path: path("/v1/apps/{name}/rotate", "name", "with-keys"), body: `{}`, status: 409, then: equal("no_secret", "code")},
 		step{operation: "GET /v1/apps/{name}", path: path("/v1/apps/{name}", "name", "my-oauth-app"), status: 200, then: func(body any) {
 			equal("1.0.0", "version")(body)
 			equal("ready", "deliveries", 0, "state")(body)
@@ -369,7 +385,7 @@ func TestAdminDocumentAndHandlerAgree(t *testing.T) {
 		step{operation: "GET /v1/audit", path: "/v1/audit?since=yesterday", status: 422},
 		step{operation: "GET /v1/audit", path: "/v1/audit?limit=201", status: 422},
 		step{operation: "POST /v1/drift", body: "{}", status: 200, then: func(body any) {
-			equal(3.0, "apps")(body)
+			equal(7.0, "apps")(body)
 			if found := at(t, body, "findings").([]any); len(found) > 0 {
 				t.Errorf("drift: %v", found)
 			}
