@@ -91,13 +91,14 @@ func (s *Server) ownScopes(c *storage.Client, param string) ([]string, error) {
 // own says that a token is a client's own.
 func (c accessClaims) own() bool { return strings.HasPrefix(c.ID, ".") && c.Subject == c.ClientID }
 
-// ended is what is used up when a client revokes a token of its own.
+// ended is what is used up when a client revokes this token alone.
 func (c accessClaims) ended() storage.Once {
 	return storage.Once{ID: "token\n" + c.ClientID + "\n" + c.ID, Until: time.Unix(c.Expires, 0)}
 }
 
-// revokeOwn ends a client's own token (RFC 7009): that it was revoked is remembered for as long as it would have lasted.
-func (p *provider) revokeOwn(ctx context.Context, c *client, claims accessClaims) error {
+// revokeOne ends one access token and nothing else (RFC 7009): that it was revoked is remembered for as long as it would have
+// lasted.
+func (p *provider) revokeOne(ctx context.Context, c *client, claims accessClaims) error {
 	err := p.store.Spend(ctx, claims.ended(), storage.AuditEntry{
 		Actor: storage.ClientActor(c.ID), Action: storage.AuditTokenRevoked, App: c.App,
 		Reason: "revoked by the client", Detail: "access token " + claims.ID})

@@ -27,6 +27,7 @@ type metadata struct {
 	DPoPAlgs              []string `json:"dpop_signing_alg_values_supported"` // RFC 9449 section 5.1
 	TokenAuth             []string `json:"token_endpoint_auth_methods_supported"`
 	IntrospectionAuth     []string `json:"introspection_endpoint_auth_methods_supported"`
+	IntrospectionAlgs     []string `json:"introspection_signing_alg_values_supported"` // RFC 9701 section 7
 	RevocationAuth        []string `json:"revocation_endpoint_auth_methods_supported"`
 	TokenAuthAlgs         []string `json:"token_endpoint_auth_signing_alg_values_supported"`
 	IntrospectionAuthAlgs []string `json:"introspection_endpoint_auth_signing_alg_values_supported"`
@@ -83,6 +84,7 @@ func (s *Server) metadata() metadata {
 		DPoPAlgs:              dpopAlgNames(),
 		TokenAuth:             withNone,
 		IntrospectionAuth:     confidential,
+		IntrospectionAlgs:     idTokenAlgs,
 		RevocationAuth:        withNone,
 		TokenAuthAlgs:         assertionAlgs,
 		IntrospectionAuthAlgs: assertionAlgs,

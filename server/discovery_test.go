@@ -67,6 +67,7 @@ func TestDiscoverySaysWhatWorks(t *testing.T) {
 	same("id_token_signing_alg_values_supported", "RS256", "ES256", "EdDSA") // see TestIDTokenAlgorithms
 	same("userinfo_signing_alg_values_supported", "RS256", "ES256", "EdDSA") // see TestSignedUserinfo
 	same("code_challenge_methods_supported", "S256")
+	same("introspection_signing_alg_values_supported", "RS256", "ES256", "EdDSA") // see TestSignedIntrospection
 	same("dpop_signing_alg_values_supported", "ES256", "RS256", "PS256", "EdDSA") // see TestDPoPAlgorithms
 	same("grant_types_supported", "authorization_code", "refresh_token", "client_credentials", deviceGrant)
 	b := p.browser()

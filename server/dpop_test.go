@@ -585,3 +585,23 @@ func TestUserinfoWithDPoP(t *testing.T) {
 		t.Errorf("afterwards: %d %s", got.status, got.raw)
 	}
 }
+
+// RFC 9449 section 10: a code that was asked for with dpop_jkt is worth nothing without that key, and trying costs nothing.
+func TestDPoPBindsCodes(t *testing.T) {
+	p := newIDP(t)
+	d, thief := p.informed(), p.informed()
+	code := p.code("dpop_jkt", d.thumbprint())
+	thief.exchange(code).wants(t, "another key", http.StatusBadRequest, "invalid_grant")
+	p.exchange(code).wants(t, "no proof", http.StatusBadRequest, "invalid_grant")
+	got := d.exchange(code)
+	d.bound(got, "the key")
+	thief.bound(thief.refresh(got.text("refresh_token")), "refresh by a client that authenticates, with another key")
+
+	public := p.publicApp()
+	d.p, thief.p = public, public
+	code = public.publicCode("dpop_jkt", d.thumbprint())
+	thief.exchange(code, "code_verifier", verifier).wants(t, "another key, public client", http.StatusBadRequest, "invalid_grant")
+	got = d.exchange(code, "code_verifier", verifier)
+	d.bound(got, "the key, public client")
+	thief.refresh(got.text("refresh_token")).wants(t, "refresh with another key", http.StatusBadRequest, "invalid_grant")
+}

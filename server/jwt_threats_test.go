@@ -11,6 +11,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"maps"
 	"net/http"
 	"net/url"
@@ -282,7 +283,7 @@ func TestAccessTokenIsRFC9068(t *testing.T) {
 		t.Errorf("header %v", header)
 	}
 	for name, want := range map[string]any{
-		"iss": p.issuer, "sub": "user-ann", "aud": p.issuer, "client_id": p.client.ID, "scope": "threads:read runs:write",
+		"iss": p.issuer, "sub": "user-ann", "aud": p.issuer, "client_id": p.client.ID, "scope": "threads:read runs:write", "acr": "urn:warifu:acr:pwd",
 	} {
 		if claims[name] != want {
 			t.Errorf("%s: %v, want %v", name, claims[name], want)
@@ -291,6 +292,9 @@ func TestAccessTokenIsRFC9068(t *testing.T) {
 	number := func(name string) float64 { n, _ := claims[name].(float64); return n }
 	if number("exp")-number("iat") != 3600 || number("auth_time") == 0 || number("auth_time") > number("iat") {
 		t.Errorf("times: %v", claims)
+	}
+	if fmt.Sprint(claims["amr"]) != "[pwd]" {
+		t.Errorf("amr: %v", claims["amr"])
 	}
 	second := claimsOf(t, p.refresh(issued.text("refresh_token")).text("access_token"))
 	if second["jti"] == claims["jti"] || second["jti"] == nil || second["auth_time"] != claims["auth_time"] {
@@ -304,7 +308,7 @@ func TestAccessTokenIsRFC9068(t *testing.T) {
 		t.Errorf("by the published key: %v", err)
 	}
 	for name := range claims {
-		if !slices.Contains([]string{"iss", "sub", "aud", "exp", "iat", "jti", "client_id", "scope", "auth_time"}, name) {
+		if !slices.Contains([]string{"iss", "sub", "aud", "exp", "iat", "jti", "client_id", "scope", "auth_time", "acr", "amr"}, name) {
 			t.Errorf("claim %s that nobody promised", name)
 		}
 	}

@@ -279,108 +279,6 @@ func (p *provider) rotate(ctx context.Context, c *client, r *op.ClientRequest[oi
 	return nil, p.unavailable(ctx, "refreshing", storage.ErrConflict)
 }
 
-// introspection is the reply of RFC 7662 section 2.2.
-type introspection struct {
-	Active    bool          `json:"active"`
-	Scope     string        `json:"scope,omitempty"`
-	ClientID  string        `json:"client_id,omitempty"`
-	Username  string        `json:"username,omitempty"`
-	TokenType string        `json:"token_type,omitempty"`
-	Expires   int64         `json:"exp,omitempty"`
-	IssuedAt  int64         `json:"iat,omitempty"`
-	Subject   string        `json:"sub,omitempty"`
-	Audience  audience      `json:"aud,omitempty"`
-	Issuer    string        `json:"iss,omitempty"`
-	ID        string        `json:"jti,omitempty"`
-	Confirm   *confirmation `json:"cnf,omitempty"`
-}
-
-// Introspect says whether a token of the calling client is good (RFC 7662): at most one read. A token of somebody else is
-// not active, whatever it is.
-func (p *provider) Introspect(ctx context.Context, r *op.Request[op.IntrospectionRequest]) (*op.Response, error) {
-	c, err := p.VerifyClient(ctx, &op.Request[op.ClientCredentials]{URL: r.URL, Form: r.Form, Data: r.Data.ClientCredentials})
-	if err != nil {
-		return nil, err
-	}
-	if c.AuthMethod() == oidc.AuthMethodNone {
-		return nil, invalidClient()
-	}
-	reply, err := p.introspect(ctx, c.GetID(), r.Data.IntrospectionRequest.Token)
-	if err != nil && !verdict(err) {
-		return nil, p.unavailable(ctx, "introspecting", err)
-	}
-	if err != nil {
-		reply = introspection{}
-	}
-	return op.NewResponse(reply), nil
-}
-
-func (p *provider) introspect(ctx context.Context, clientID, token string) (introspection, error) {
-	if strings.HasPrefix(token, string(storage.SealRefresh)) {
-		return p.introspectRefresh(ctx, clientID, token)
-	}
-	claims, err := p.verifyAccess(token)
-	if err != nil {
-		return introspection{}, err
-	}
-	if claims.ClientID != clientID {
-		return introspection{}, storage.ErrNotFound
-	}
-	username, err := p.liveToken(ctx, claims)
-	if err != nil {
-		return introspection{}, err
-	}
-	return introspection{
-		Active: true, Scope: claims.Scope, ClientID: clientID, Username: username, TokenType: kindOf(claims.key()), Confirm: claims.Confirm,
-		Expires: claims.Expires, IssuedAt: claims.IssuedAt, Subject: claims.Subject, Audience: claims.Audience,
-		Issuer: claims.Issuer, ID: claims.ID,
-	}, nil
-}
-
-// liveToken says whether what an access token stands for is still there: one read. It gives the name under which people know the
-// user; a client's own token has none. Otherwise the error is a verdict, or a fault.
-func (p *provider) liveToken(ctx context.Context, claims accessClaims) (username string, err error) {
-	if claims.own() {
-		_, err := p.store.CurrentClient(ctx, claims.ClientID, claims.ended().ID)
-		return "", err
-	}
-	view, err := p.liveGrant(ctx, claims.ClientID, claims.grant(), p.userOf(claims.Subject))
-	if err != nil {
-		return "", err
-	}
-	return view.User.login(), nil
-}
-
-func (p *provider) introspectRefresh(ctx context.Context, clientID, sealed string) (introspection, error) {
-	var token refreshToken
-	if err := p.open(storage.SealRefresh, sealed, &token); err != nil {
-		return introspection{}, err
-	}
-	expires := token.expires(p.life)
-	if token.Client != clientID || !p.now().Before(expires) {
-		return introspection{}, storage.ErrNotFound
-	}
-	view, err := p.liveGrant(ctx, clientID, token.Grant, token.User)
-	if err != nil {
-		return introspection{}, err
-	}
-	if view.Generation != token.Generation {
-		return introspection{}, storage.ErrNotFound
-	}
-	c, err := p.store.Client(ctx, clientID)
-	if err != nil {
-		return introspection{}, err
-	}
-	sub, err := p.subject(c, token.User)
-	if err != nil {
-		return introspection{}, err
-	}
-	return introspection{
-		Active: true, Scope: joined(token.Scopes), ClientID: clientID, Username: view.User.login(),
-		Expires: expires.Unix(), IssuedAt: token.Issued / 1000, Subject: sub, Issuer: p.cfg.Issuer,
-	}, nil
-}
-
 // grantView is a live grant with its active user.
 type grantView struct {
 	storage.GrantView
@@ -403,17 +301,46 @@ func (p *provider) liveGrant(ctx context.Context, clientID, grantID, userID stri
 	if err != nil {
 		return grantView{}, err
 	}
+	return active(view, userID)
+}
+
+// liveGrantThrough is liveGrant for an access token that another client than the grant's may have got, in a token exchange, and
+// may have revoked. It reads along a client that uses the token; nil is none that may.
+func (p *provider) liveGrantThrough(ctx context.Context, claims accessClaims, clientID string) (grantView, *storage.Client, error) {
+	userID := p.userOf(claims.Subject)
+	view, c, err := p.store.GrantThrough(ctx, claims.grantClient(), claims.grant(), userID, clientID, claims.ended().ID)
+	if err != nil {
+		return grantView{}, nil, err
+	}
+	live, err := active(view, userID)
+	return live, c, err
+}
+
+// liveGrantOf is the grant of an access token that is no client's own. known says that its client was found to be there.
+func (p *provider) liveGrantOf(ctx context.Context, claims accessClaims, known bool) (grantView, error) {
+	if known && claims.Origin == "" {
+		return p.liveGrant(ctx, claims.ClientID, claims.grant(), p.userOf(claims.Subject))
+	}
+	view, c, err := p.liveGrantThrough(ctx, claims, claims.ClientID)
+	if err == nil && c == nil {
+		err = storage.ErrNotFound
+	}
+	return view, err
+}
+
+// active is the view of a grant of that user, who is active.
+func active(view storage.GrantView, userID string) (grantView, error) {
 	if !view.User.Active() || view.Grant.UserID != userID {
 		return grantView{}, storage.ErrNotFound
 	}
 	return grantView{view, activeUser{view.User}}, nil
 }
 
-// Revocation ends a grant by one of its tokens, access or refresh (RFC 7009): with it everything issued from it ends. A token
-// that is not good any more is revoked already.
+// Revocation ends a grant by one of its tokens, access or refresh (RFC 7009): with it everything issued from it ends. A client's
+// own token and one that it got in a token exchange end alone. A token that is not good any more is revoked already.
 func (p *provider) Revocation(ctx context.Context, r *op.ClientRequest[oidc.RevocationRequest]) (*op.Response, error) {
 	owner, grantID := "", ""
-	var own *accessClaims
+	var one *accessClaims // to be ended alone
 	if strings.HasPrefix(r.Data.Token, string(storage.SealRefresh)) {
 		var token refreshToken
 		if err := p.open(storage.SealRefresh, r.Data.Token, &token); err == nil {
@@ -421,8 +348,8 @@ func (p *provider) Revocation(ctx context.Context, r *op.ClientRequest[oidc.Revo
 		}
 	} else if claims, err := p.verifyAccess(r.Data.Token); err == nil {
 		owner, grantID = claims.ClientID, claims.grant()
-		if claims.own() {
-			own = &claims
+		if claims.own() || claims.Origin != "" {
+			one = &claims
 		}
 	}
 	if owner == "" {
@@ -431,8 +358,8 @@ func (p *provider) Revocation(ctx context.Context, r *op.ClientRequest[oidc.Revo
 	if owner != r.Client.GetID() {
 		return nil, invalidGrant("the token was issued to another client")
 	}
-	if own != nil {
-		if err := p.revokeOwn(ctx, r.Client.(*client), *own); err != nil {
+	if one != nil {
+		if err := p.revokeOne(ctx, r.Client.(*client), *one); err != nil {
 			return nil, err
 		}
 		return op.NewResponse(nil), nil

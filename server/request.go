@@ -43,17 +43,17 @@ var machinePaths = []string{pathToken, pathPushed, pathUserinfo, pathIntrospect,
 func (s *Server) machines() http.Handler {
 	p := &provider{Server: s}
 	engine := op.RegisterServer(p, op.Endpoints{
-		Token:         op.NewEndpoint(pathToken),
-		Introspection: op.NewEndpoint(pathIntrospect),
-		Revocation:    op.NewEndpoint(pathRevoke),
-
+		Token:               op.NewEndpoint(pathToken),
+		Revocation:          op.NewEndpoint(pathRevoke),
 		DeviceAuthorization: op.NewEndpoint(pathDeviceAuth),
 		JwksURI:             op.NewEndpoint(pathJWKS),
 	}, op.WithServerCORSOptions(nil))
 	return s.cors(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		path := strings.TrimPrefix(r.URL.Path, s.base)
 		switch path {
-		case pathToken, pathIntrospect, pathRevoke, pathDeviceAuth:
+		case pathIntrospect:
+			p.introspection(w, r)
+		case pathToken, pathRevoke, pathDeviceAuth:
 			s.filterClientRequest(w, r, path, engine)
 		case pathPushed:
 			p.push(w, r)
@@ -122,28 +122,46 @@ const challengeBasic = `Basic realm="warifu", charset="UTF-8"`
 // clientRequest is what filterClientRequest does, for endpoints that the library does not have: it reads the parameters, each
 // of them once, and authenticates the client. Its error is for op.WriteError.
 func (p *provider) clientRequest(r *http.Request, path string) (*client, url.Values, error) {
-	form, err := bodyForm(r)
+	form, err := p.clientForm(r, path)
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := p.checkCredentials(r, form, path); err != nil {
-		return nil, nil, err
+	c, err := p.requestClient(r, form, path)
+	return c, form, err
+}
+
+// clientForm reads the parameters of a request in which a client authenticates, and finds its credentials well-formed.
+func (p *provider) clientForm(r *http.Request, path string) (url.Values, error) {
+	form, err := bodyForm(r)
+	if err != nil {
+		return nil, err
 	}
+	return form, p.checkCredentials(r, form, path)
+}
+
+// requestClient authenticates the client of a request whose form clientForm has read.
+func (p *provider) requestClient(r *http.Request, form url.Values, path string) (*client, error) {
 	credentials := op.ClientCredentials{
 		ClientID: form.Get("client_id"), ClientSecret: form.Get("client_secret"),
 		ClientAssertion: form.Get("client_assertion"), ClientAssertionType: form.Get("client_assertion_type"),
 	}
-	if id, secret, basic := r.BasicAuth(); basic {
-		// checkCredentials has found that both are well-formed.
-		credentials.ClientID, _ = url.QueryUnescape(id)
-		credentials.ClientSecret, _ = url.QueryUnescape(secret)
+	if id, secret, basic := basicCredentials(r); basic {
+		credentials.ClientID, credentials.ClientSecret = id, secret
 	}
 	c, err := p.VerifyClient(r.Context(), &op.Request[op.ClientCredentials]{
 		Method: r.Method, URL: &url.URL{Path: path}, Header: r.Header, Form: form, PostForm: form, Data: &credentials})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	return c.(*client), form, nil
+	return c.(*client), nil
+}
+
+// basicCredentials are those of the header, which checkCredentials has found to be well-formed (RFC 6749 section 2.3.1).
+func basicCredentials(r *http.Request) (id, secret string, basic bool) {
+	id, secret, basic = r.BasicAuth()
+	id, _ = url.QueryUnescape(id)
+	secret, _ = url.QueryUnescape(secret)
+	return id, secret, basic
 }
 
 // omitted stands for a redirect_uri that a code exchange did not send. It can never have been registered.

@@ -103,3 +103,13 @@ func invalidTarget(description string) error {
 func (s *Server) forUserinfo(a audience) bool {
 	return slices.Contains(a, s.cfg.Issuer) || slices.Contains(a, s.endpoint(pathUserinfo))
 }
+
+// speaksFor are the resource servers that a client speaks for. An app cannot make itself one of this server's own endpoints, nor
+// one of the configuration's.
+func (s *Server) speaksFor(c *storage.Client) []string {
+	taken := []string{s.cfg.Issuer, s.endpoint(pathUserinfo)}
+	for _, r := range s.cfg.ResourceServers {
+		taken = append(taken, r.Identifier)
+	}
+	return without(c.ResourceIdentifiers, taken)
+}

@@ -123,6 +123,11 @@ type accessClaims struct {
 	Scope    string        `json:"scope"`
 	AuthTime int64         `json:"auth_time,omitempty"`
 	Confirm  *confirmation `json:"cnf,omitempty"`
+	ACR      string        `json:"acr,omitempty"`
+	AMR      []string      `json:"amr,omitempty"`
+	Actor    *actor        `json:"act,omitempty"` // RFC 8693 section 4.1
+	// Origin is the client of the grant, when another one has got the token in a token exchange.
+	Origin string `json:"origin_client_id,omitempty"`
 }
 
 // audience is a string when it is one, an array otherwise (RFC 7519 section 4.1.3).
@@ -142,6 +147,14 @@ func (a *audience) UnmarshalJSON(data []byte) error {
 		return nil
 	}
 	return json.Unmarshal(data, (*[]string)(a))
+}
+
+// grantClient is the client of the grant that the token belongs to.
+func (c accessClaims) grantClient() string {
+	if c.Origin != "" {
+		return c.Origin
+	}
+	return c.ClientID
 }
 
 // grant is the id of the grant that the token belongs to.
@@ -280,15 +293,19 @@ func (s *Server) accessToken(i issue) (string, error) {
 		return "", err
 	}
 	now := s.now()
-	if i.audience == nil {
-		i.audience = audience{s.cfg.Issuer}
-	}
-	return s.sign(storage.UseES256, typAccess, accessClaims{
+	claims := accessClaims{
 		Issuer: s.cfg.Issuer, Subject: sub, Audience: i.audience,
 		Expires: now.Add(s.life.AccessToken).Unix(), IssuedAt: now.Unix(),
 		ID: i.Grant + "." + randomHex(8), ClientID: i.Client,
-		Scope: joined(i.scopes), AuthTime: i.AuthTime / 1000, Confirm: confirm(i.key),
-	})
+		Scope: joined(i.scopes), AuthTime: i.AuthTime / 1000, AMR: i.AMR, Confirm: confirm(i.key),
+	}
+	if i.audience == nil {
+		claims.Audience = audience{s.cfg.Issuer}
+	}
+	if i.AuthTime != 0 {
+		claims.ACR = acrPassword // of everybody who signs in; a client that acts for itself does not
+	}
+	return s.sign(storage.UseES256, typAccess, claims)
 }
 
 // reply is the answer of the token endpoint, once the grant stands as refresh says. Without a generation there is no refresh token.

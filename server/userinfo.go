@@ -85,8 +85,8 @@ func (p *provider) claimsOfToken(r *http.Request, token string, proven bool) (co
 	} else if err != nil {
 		return "", nil, p.unavailable(ctx, "reading a client", err)
 	}
-	view, err := p.liveGrant(ctx, claims.ClientID, claims.grant(), p.userOf(claims.Subject))
-	if errors.Is(err, storage.ErrNotFound) {
+	view, err := p.liveGrantOf(ctx, claims, true)
+	if err != nil && verdict(err) {
 		return "", nil, bad
 	} else if err != nil {
 		return "", nil, p.unavailable(ctx, "reading a grant", err)

@@ -219,23 +219,59 @@ type GrantView struct {
 
 // Grant reads a live grant and its user: one read. A dead or unknown one is [ErrNotFound].
 func (s *Store) Grant(ctx context.Context, clientID, grantID, userID string) (GrantView, error) {
-	resp, err := s.kv.Txn(ctx).Then(
-		clientv3.OpGet(grantKey(clientID, grantID)),
-		clientv3.OpGet(chainKey(clientID, grantID)),
-		clientv3.OpGet(userKey(userID))).Commit()
+	resp, err := s.kv.Txn(ctx).Then(grantReads(clientID, grantID, userID)...).Commit()
 	if err != nil {
 		return GrantView{}, fmt.Errorf("read grant: %w", err)
 	}
-	chain := resp.Responses[1].GetResponseRange().Kvs
+	return grantView(resp.Responses)
+}
+
+// GrantThrough is Grant, read together with the record of a client that uses the grant, be it its own or, after a token exchange,
+// another's: still one read. The client is nil when it is gone or disabled. When the ID of a [Once] is given that has been used, the
+// error is [ErrSpent].
+func (s *Store) GrantThrough(ctx context.Context, clientID, grantID, userID, throughID, onceID string) (GrantView, *Client, error) {
+	ops := append(grantReads(clientID, grantID, userID), clientv3.OpGet(clientKey(throughID)))
+	if onceID != "" {
+		ops = append(ops, clientv3.OpGet(spentKey(onceID), clientv3.WithCountOnly()))
+	}
+	resp, err := s.kv.Txn(ctx).Then(ops...).Commit()
+	if err != nil {
+		return GrantView{}, nil, fmt.Errorf("read grant: %w", err)
+	}
+	view, err := grantView(resp.Responses)
+	if err != nil {
+		return GrantView{}, nil, err
+	}
+	if onceID != "" && resp.Responses[4].GetResponseRange().Count > 0 {
+		return GrantView{}, nil, ErrSpent
+	}
+	c, err := s.current(resp.Responses[3].GetResponseRange().Kvs)
+	if errors.Is(err, ErrNotFound) {
+		return view, nil, nil
+	}
+	return view, c, err
+}
+
+func grantReads(clientID, grantID, userID string) []clientv3.Op {
+	return []clientv3.Op{
+		clientv3.OpGet(grantKey(clientID, grantID)),
+		clientv3.OpGet(chainKey(clientID, grantID)),
+		clientv3.OpGet(userKey(userID)),
+	}
+}
+
+// grantView is what grantReads brought.
+func grantView(responses []*etcdserverpb.ResponseOp) (GrantView, error) {
+	chain := responses[1].GetResponseRange().Kvs
 	if len(chain) == 0 {
 		return GrantView{}, ErrNotFound
 	}
-	grant, err := decodeGrant(resp.Responses[0].GetResponseRange().Kvs)
+	grant, err := decodeGrant(responses[0].GetResponseRange().Kvs)
 	if err != nil {
 		return GrantView{}, fmt.Errorf("read grant: %w", err)
 	}
 	view := GrantView{Grant: grant, Generation: chain[0].Version}
-	if view.User, err = decodeUsers(resp.Responses[2].GetResponseRange().Kvs); err != nil {
+	if view.User, err = decodeUsers(responses[2].GetResponseRange().Kvs); err != nil {
 		return GrantView{}, fmt.Errorf("read grant: %w", err)
 	}
 	return view, nil

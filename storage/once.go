@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
@@ -81,7 +82,18 @@ func (s *Store) CurrentClient(ctx context.Context, clientID, onceID string) (*Cl
 	if err != nil {
 		return nil, fmt.Errorf("read client: %w", err)
 	}
-	found := resp.Responses[0].GetResponseRange().Kvs
+	c, err := s.current(resp.Responses[0].GetResponseRange().Kvs)
+	if err != nil {
+		return nil, err
+	}
+	if onceID != "" && resp.Responses[1].GetResponseRange().Count > 0 {
+		return nil, ErrSpent
+	}
+	return c, nil
+}
+
+// current is the client that was read, of which memory learns. A disabled or unknown one is [ErrNotFound].
+func (s *Store) current(found []*mvccpb.KeyValue) (*Client, error) {
 	if len(found) == 0 {
 		return nil, ErrNotFound
 	}
@@ -92,9 +104,6 @@ func (s *Store) CurrentClient(ctx context.Context, clientID, onceID string) (*Cl
 	s.mem.learn(c)
 	if c.Disabled {
 		return nil, ErrNotFound
-	}
-	if onceID != "" && resp.Responses[1].GetResponseRange().Count > 0 {
-		return nil, ErrSpent
 	}
 	return c, nil
 }

@@ -177,3 +177,54 @@ func TestCurrentClient(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestGrantThroughAnotherClient(t *testing.T) {
+	etcd := storagetest.New(t)
+	s := etcd.Store()
+	ctx, ends := t.Context(), time.Now().Add(time.Hour)
+	c, u := registered(t, s)
+	g := newGrant(c, u)
+	if err := s.CreateGrant(ctx, g, ends, c.Revision, u.Revision); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.CommitRelease(ctx, storage.Release{App: storage.App{Name: "other", ClientID: "other"}, Client: &storage.Client{ID: "other", App: "other"}}); err != nil {
+		t.Fatal(err)
+	}
+	once := storage.Once{ID: "token", Until: ends}
+	if got := etcd.Count(func() {
+		view, through, err := s.GrantThrough(ctx, c.ID, g.ID, u.ID, "other", once.ID)
+		if err != nil || view.Grant.ID != g.ID || view.User.ID != u.ID || view.Generation != 1 || through.ID != "other" || through.Revision == 0 {
+			t.Errorf("%+v, %+v, %v", view, through, err)
+		}
+	}); got != (storagetest.Counts{Reads: 1}) {
+		t.Errorf("%+v", got)
+	}
+	if _, through, err := s.GrantThrough(ctx, c.ID, g.ID, u.ID, c.ID, ""); err != nil || through.ID != c.ID {
+		t.Errorf("its own: %v", err)
+	}
+	if view, through, err := s.GrantThrough(ctx, c.ID, g.ID, u.ID, "nobody", ""); err != nil || view.Grant == nil || through != nil {
+		t.Errorf("no such client: %+v, %v", through, err)
+	}
+	if err := s.Spend(ctx, once); err != nil {
+		t.Fatal(err)
+	}
+	for rule, try := range map[string]struct {
+		grant, through, once string
+		want                 error
+	}{
+		"a name that was used":   {g.ID, "other", once.ID, storage.ErrSpent},
+		"another name":           {g.ID, "other", "another", nil},
+		"no such grant":          {"none", "other", "", storage.ErrNotFound},
+		"no grant, name is used": {"none", "other", once.ID, storage.ErrNotFound},
+	} {
+		if _, _, err := s.GrantThrough(ctx, c.ID, try.grant, u.ID, try.through, try.once); !errors.Is(err, try.want) {
+			t.Errorf("%s: %v", rule, err)
+		}
+	}
+	if _, err := s.KillGrant(ctx, c.ID, g.ID, storage.AuditEntry{Action: storage.AuditGrantRevoked}); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := s.GrantThrough(ctx, c.ID, g.ID, u.ID, "other", ""); !errors.Is(err, storage.ErrNotFound) {
+		t.Errorf("a dead grant: %v", err)
+	}
+}
