@@ -12,7 +12,7 @@ import (
 
 // grantTypes are those that the token endpoint can serve, in the order of discovery. A grant type joins them together with what
 // serves it.
-var grantTypes = []string{GrantAuthorizationCode, GrantRefreshToken, GrantClientCredentials, GrantDeviceCode}
+var grantTypes = []string{GrantAuthorizationCode, GrantRefreshToken, GrantClientCredentials, GrantDeviceCode, GrantTokenExchange}
 
 // promised are the grant types of the flow that app developers were promised: always on, and those of a client whose
 // registration names none.

@@ -1,7 +1,182 @@
 package server
 
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"slices"
+
+	"github.com/zitadel/oidc/v3/pkg/oidc"
+	"github.com/zitadel/oidc/v3/pkg/op"
+
+	"github.com/warifu/warifu/storage"
+)
+
+// Token exchange (RFC 8693): a resource server that was called for a user calls on for that user.
+//
+// It is off unless the configuration turns it on and the client registers the grant type. The client must authenticate, and the
+// subject token must be for it: an access token of this server whose audience has one of the identifiers for which the client
+// speaks. So nobody can exchange a token that was not sent to it. It gets an access token
+//
+//   - for the resource servers that it names (resource or audience), which this server knows;
+//   - with the subject token's scopes, or fewer, among those that the client itself may ask for;
+//   - whose client_id is the client, and whose act says that it acts, and for whom it did: delegation, never impersonation. The
+//     subject is the user, called as in the subject token;
+//   - that ends with the subject token, and before if the user's grant does. Its jti begins with that grant's id, and
+//     origin_client_id names the grant's client. The client can revoke it, which ends nothing else.
+//
+// There is no refresh token: when the token ends, the next call of the user brings another. Only access tokens are taken and
+// given, and no actor_token: the client is the actor. A subject token that is bound to a key (RFC 9449) needs a proof of that key,
+// which the resource server does not have: it is refused, unless the client is itself the holder of the key. A client's own token
+// is refused as well, because it is for no user.
+//
+// An exchange costs one read: the grant, its user and the client as etcd has them.
+
+// typeAccessToken is the token type of RFC 8693 section 3 that goes in and comes out.
+const typeAccessToken = string(oidc.AccessTokenType)
+
 // actor is who acts for the subject of a token, and who acted before (RFC 8693 section 4.1).
 type actor struct {
 	Subject string `json:"sub"`
 	Actor   *actor `json:"act,omitempty"`
+}
+
+// maxActors is how many may act one after the other.
+const maxActors = 8
+
+func (a *actor) depth() int {
+	if a == nil {
+		return 0
+	}
+	return 1 + a.Actor.depth()
+}
+
+// exchanged is the reply of RFC 8693 section 2.2.1.
+type exchanged struct {
+	AccessToken string `json:"access_token"`
+	IssuedType  string `json:"issued_token_type"`
+	TokenType   string `json:"token_type"`
+	ExpiresIn   int64  `json:"expires_in"` // seconds
+	Scope       string `json:"scope"`
+}
+
+// TokenExchange is the grant type token-exchange.
+func (p *provider) TokenExchange(ctx context.Context, r *op.ClientRequest[oidc.TokenExchangeRequest]) (*op.Response, error) {
+	c := r.Client.(*client)
+	if err := checkExchange(r); err != nil {
+		return nil, err
+	}
+	subject, err := p.subjectToken(ctx, c.Client, r.Data.SubjectToken)
+	if err != nil {
+		return nil, err
+	}
+	key, err := p.tokenKey(ctx, c.Client, r.Header, "")
+	if err != nil {
+		return nil, err
+	}
+	if bound := subject.key(); bound != "" && bound != key {
+		return nil, invalidRequest("subject_token is bound to a key: the DPoP proof of that key is missing")
+	}
+	for range changes {
+		if !mayUse(c.Client, GrantTokenExchange) {
+			return nil, unauthorizedClient(GrantTokenExchange)
+		}
+		if err := mustProve(c.Client, key); err != nil {
+			return nil, err
+		}
+		claims, err := p.exchange(c.Client, subject, key, r.Form)
+		if err != nil {
+			return nil, err
+		}
+		_, current, err := p.liveGrantThrough(ctx, subject, c.ID)
+		if err != nil && !verdict(err) {
+			return nil, p.unavailable(ctx, "exchanging a token", err)
+		}
+		if err != nil {
+			return nil, invalidRequest("subject_token was revoked")
+		}
+		if current == nil || current.Revision != c.Revision {
+			if c, err = p.reauthenticate(ctx, c, current); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		token, err := p.sign(storage.UseES256, typAccess, claims)
+		if err != nil {
+			return nil, p.unavailable(ctx, "exchanging a token", err)
+		}
+		return op.NewResponse(exchanged{
+			AccessToken: token, IssuedType: typeAccessToken, TokenType: kindOf(key), ExpiresIn: claims.Expires - claims.IssuedAt, Scope: claims.Scope,
+		}), nil
+	}
+	return nil, p.unavailable(ctx, "exchanging a token", storage.ErrConflict)
+}
+
+// checkExchange checks what can be said without a look at the subject token. The library has seen to it that what must be there is.
+func checkExchange(r *op.ClientRequest[oidc.TokenExchangeRequest]) error {
+	switch {
+	case r.Client.(*client).Public:
+		return fail(http.StatusBadRequest, string(oidc.UnauthorizedClient), "a public client may not exchange tokens")
+	case r.Data.ActorToken != "" || r.Data.ActorTokenType != "":
+		return invalidRequest("actor_token is not supported: the client that asks is the actor")
+	case r.Data.SubjectTokenType != oidc.AccessTokenType:
+		return invalidRequest("subject_token_type must be " + typeAccessToken)
+	case r.Data.RequestedTokenType != "" && r.Data.RequestedTokenType != oidc.AccessTokenType:
+		return invalidRequest("requested_token_type must be " + typeAccessToken)
+	}
+	return nil
+}
+
+// subjectToken takes a token that the client may exchange, but for the look at its grant. A token that is not good is
+// invalid_request (RFC 8693 section 2.2.2).
+func (p *provider) subjectToken(ctx context.Context, c *storage.Client, token string) (accessClaims, error) {
+	claims, err := p.verifyAccess(token)
+	switch {
+	case err != nil:
+		return claims, invalidRequest("subject_token is no access token of this server, or has expired")
+	case len(within(p.speaksFor(c), claims.Audience)) == 0:
+		return claims, invalidRequest("subject_token is not for a resource server that this client speaks for")
+	case claims.own():
+		return claims, invalidRequest("subject_token is a client's own: there is no user to act for")
+	case claims.Actor.depth() >= maxActors:
+		return claims, invalidRequest("subject_token has come through too many exchanges")
+	}
+	// Its client may be gone, and the grant another's.
+	if _, err := p.store.Client(ctx, claims.ClientID); errors.Is(err, storage.ErrNotFound) {
+		return claims, invalidRequest("subject_token was revoked")
+	} else if err != nil {
+		return claims, p.unavailable(ctx, "reading a client", err)
+	}
+	return claims, nil
+}
+
+// exchange are the claims of the token that c gets for a subject token.
+func (p *provider) exchange(c *storage.Client, subject accessClaims, key string, form url.Values) (accessClaims, error) {
+	asked := append(slices.Clone(form["resource"]), form["audience"]...)
+	if len(asked) == 0 {
+		return accessClaims{}, invalidTarget("resource or audience must say for whom the token is to be")
+	}
+	aud, err := p.clientAudience(c, asked)
+	if err != nil {
+		return accessClaims{}, err
+	}
+	mine := p.offered(c, parseScopes(subject.Scope))
+	scopes := mine
+	if param := form.Get("scope"); param != "" {
+		scopes = parseScopes(param)
+	}
+	if beyond := without(scopes, mine); len(beyond) > 0 {
+		return accessClaims{}, fail(http.StatusBadRequest, string(oidc.InvalidScope), "not a scope of subject_token that this client may use: "+printable(beyond[0]))
+	}
+	if len(scopes) == 0 {
+		return accessClaims{}, fail(http.StatusBadRequest, string(oidc.InvalidScope), "subject_token has no scope that this client may use")
+	}
+	now := p.now()
+	claims := subject // what is known of the user and how they signed in
+	claims.Audience, claims.Scope = aud, joined(scopes)
+	claims.IssuedAt, claims.Expires = now.Unix(), min(subject.Expires, now.Add(p.life.AccessToken).Unix())
+	claims.ID, claims.ClientID, claims.Origin = subject.grant()+"."+randomHex(8), c.ID, subject.grantClient()
+	claims.Confirm, claims.Actor = confirm(key), &actor{Subject: c.ID, Actor: subject.Actor}
+	return claims, nil
 }
