@@ -200,10 +200,14 @@ func (s *Server) logoutToken(c *storage.Client, l storage.Logout) (string, error
 	if err != nil {
 		return "", err
 	}
+	session, err := s.sessionFor(c, l.SID)
+	if err != nil {
+		return "", err
+	}
 	now := s.now()
 	return s.sign(registeredAlg(c.IDTokenSignedResponseAlg), typLogout, logoutClaims{
 		Issuer: s.cfg.Issuer, Subject: sub, Audience: c.ID,
-		IssuedAt: now.Unix(), Expires: now.Add(logoutTokenLife).Unix(), ID: randomHex(16), Session: l.SID,
+		IssuedAt: now.Unix(), Expires: now.Add(logoutTokenLife).Unix(), ID: randomHex(16), Session: session,
 		Events: map[string]map[string]struct{}{eventLogout: {}},
 	})
 }

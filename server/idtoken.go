@@ -46,11 +46,15 @@ func (s *Server) idToken(i issue, accessToken string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	session, err := s.sessionFor(i.client, i.Session)
+	if err != nil {
+		return "", err
+	}
 	now, alg := s.now(), registeredAlg(i.client.IDTokenSignedResponseAlg)
 	claims := idClaims{
 		Issuer: s.cfg.Issuer, Subject: sub, Audience: i.Client,
 		Expires: now.Add(s.life.IDToken).Unix(), IssuedAt: now.Unix(), AuthTime: i.AuthTime / 1000, AMR: i.AMR,
-		Nonce: i.nonce, AtHash: halfHash(alg, accessToken), Session: i.Session,
+		Nonce: i.nonce, AtHash: halfHash(alg, accessToken), Session: session,
 	}
 	if i.ACR {
 		claims.ACR = acrPassword

@@ -136,7 +136,7 @@ func (s *Server) parseLogout(ctx context.Context, params url.Values) (l logoutRe
 
 // proves says whether a hint is an ID token of this very session, of its user.
 func (s *Server) proves(hint idClaims, ref sessionRef) bool {
-	return hint.Session != "" && hint.Session == storage.SID(ref.ID) && s.userOf(hint.Subject) == ref.User
+	return hint.Session != "" && s.sessionOf(hint.Session) == storage.SID(ref.ID) && s.userOf(hint.Subject) == ref.User
 }
 
 // whoIsHere is the session that the browser holds and its user; nil when there is none.
@@ -321,10 +321,15 @@ func (s *Server) logoutFrames(ctx context.Context, ended *storage.EndedSession) 
 			continue
 		}
 		if c.FrontchannelLogoutSessionRequired {
+			session, err := s.sessionFor(c, ended.SID)
+			if err != nil {
+				s.log.ErrorContext(ctx, "front-channel logout", "client", c.ID, "error", err)
+				continue
+			}
 			if u.RawQuery != "" {
 				u.RawQuery += "&"
 			}
-			u.RawQuery += url.Values{"iss": {s.cfg.Issuer}, "sid": {ended.SID}}.Encode()
+			u.RawQuery += url.Values{"iss": {s.cfg.Issuer}, "sid": {session}}.Encode()
 		}
 		frames = append(frames, u.String())
 	}

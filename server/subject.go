@@ -17,16 +17,33 @@ func (s *Server) subject(c *storage.Client, userID string) (string, error) {
 	if c.SubjectType != storage.SubjectPairwise || userID == c.ID { // a client that acts for itself is no user
 		return userID, nil
 	}
-	sector, err := c.Sector()
-	if err != nil {
-		// Registration refuses such a client. Should one be there all the same, it shares its subjects with no other.
-		sector = "client " + c.ID
-	}
-	sub, err := s.store.PairwiseSubject(sector, userID)
+	sub, err := s.store.PairwiseSubject(sectorOf(c), userID)
 	if err != nil {
 		return "", fmt.Errorf("make subject: %w", err)
 	}
 	return sub, nil
+}
+
+// sessionFor is what a client knows a browser's session by (sid of OpenID Connect Back-Channel Logout 1.0). One name for all clients
+// would tell those of different sectors that their users are one, so it is pairwise as well.
+func (s *Server) sessionFor(c *storage.Client, sid string) (string, error) {
+	if c.SubjectType != storage.SubjectPairwise || sid == "" {
+		return sid, nil
+	}
+	name, err := s.store.PairwiseSubject("sessions of "+sectorOf(c), sid)
+	if err != nil {
+		return "", fmt.Errorf("name session: %w", err)
+	}
+	return name, nil
+}
+
+func sectorOf(c *storage.Client) string {
+	sector, err := c.Sector()
+	if err != nil {
+		// Registration refuses such a client. Should one be there all the same, it shares its subjects with no other.
+		return "client " + c.ID
+	}
+	return sector
 }
 
 // userOf is the user behind a subject that this server has signed, of whatever type: it asks no record, and goes on working when
@@ -37,6 +54,9 @@ func (s *Server) userOf(subject string) string {
 	}
 	return subject
 }
+
+// sessionOf is the session behind a sid that this server has signed.
+func (s *Server) sessionOf(sid string) string { return s.userOf(sid) }
 
 // CheckSectorIdentifier says what is wrong when a client with these redirect URIs is registered with a sector identifier.
 func (s *Server) CheckSectorIdentifier(ctx context.Context, uri string, redirectURIs []string) error {

@@ -139,6 +139,40 @@ func TestPairwiseTokensCostTheSame(t *testing.T) {
 	}
 }
 
+// A session has one name for each sector, or apps that compare it would know that their users are one; and each app can end the
+// session by the name that it knows.
+func TestPairwiseSessions(t *testing.T) {
+	front := func(host string) func(*storage.Client) {
+		return func(c *storage.Client) {
+			pairwiseApp()(c)
+			c.SectorIdentifierURI, c.PostLogoutRedirectURIs = "https://"+host+"/", []string{afterLogout}
+			c.FrontchannelLogoutURI, c.FrontchannelLogoutSessionRequired = callback+"/"+host, true
+		}
+	}
+	p := newIDP(t)
+	b := p.browser()
+	sids, last := map[string]bool{}, ""
+	want := map[string]bool{}
+	for _, host := range []string{"a.test", "b.test"} {
+		q := p.as(p.register(strings.ReplaceAll(host, ".", "-"), front(host)))
+		last = q.exchange((&browser{q, b.http}).code("scope", "openid")).text("id_token")
+		sid, _ := claimsOf(t, last)["sid"].(string)
+		sids[sid] = true
+		want[callback+"/"+host+"?"+url.Values{"iss": {p.issuer}, "sid": {sid}}.Encode()] = true
+	}
+	if len(sids) != 2 || sids[""] {
+		t.Errorf("sid: %v", sids)
+	}
+	got := b.get(p.logoutURL("id_token_hint", last, "post_logout_redirect_uri", afterLogout))
+	got.signedOut(t, "by a hint of a pairwise app")
+	for _, frame := range got.elements(t, "iframe") {
+		delete(want, frame["src"])
+	}
+	if len(want) != 0 || b.signedInHere() {
+		t.Errorf("not told: %v", want)
+	}
+}
+
 // The document at sector_identifier_uri must list every redirect URI (OpenID Connect Core 1.0 section 8.1).
 func TestSectorIdentifierDocument(t *testing.T) {
 	documents := map[string]string{
