@@ -236,3 +236,33 @@ func TestClaimsAreInNoToken(t *testing.T) {
 		}
 	}
 }
+
+// A claim takes the user's consent to the scope that covers it, however small it is, and as the page says it.
+func TestClaimsNeedConsent(t *testing.T) {
+	p := newIDP(t).withAllScopes()
+	b := p.browser()
+	b.code("scope", "openid")
+	for wish, c := range map[string]struct{ description, scope string }{
+		`{"nickname": null}`:                     {"View your profile: name, user name, picture, gender, date of birth, time zone and the like", "profile"},
+		`{"email_verified": null}`:               {"View your e-mail address", "email"},
+		`{"address": {"essential": true}}`:       {"View your postal address", "address"},
+		`{"phone_number": {"value": "+1 2345"}}`: {"View your phone number", "phone"},
+	} {
+		for _, ask := range [][]string{asking(wish, `{}`), asking(`{}`, wish)} {
+			ask = append(ask, "scope", "openid")
+			p.redirected(b.get(p.authorizeURL(append(ask, "prompt", "none")...)), wish, "consent_required")
+			shown := b.get(p.authorizeURL(ask...))
+			if shown.asks() != "decision" || !strings.Contains(shown.body, c.description) {
+				t.Errorf("%s: the page does not say %q", wish, c.description)
+			}
+			p.redirected(b.decide(shown, "deny"), wish, "access_denied")
+		}
+		ask := append(asking(wish, wish), "scope", "openid")
+		issued := p.exchange(b.code(ask...))
+		if issued.text("scope") != "openid" {
+			t.Errorf("%s: scope %q", wish, issued.text("scope"))
+		}
+		b.answered(b.get(p.authorizeURL(append(ask, "prompt", "none")...)), wish+" again")
+		b.answered(b.get(p.authorizeURL("scope", "openid "+c.scope, "prompt", "none")), "its scope, which was allowed")
+	}
+}

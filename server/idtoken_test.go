@@ -15,6 +15,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/warifu/warifu/storage"
+	"github.com/warifu/warifu/storage/storagetest"
 )
 
 var idTokenAlgs = []string{"RS256", "ES256", "EdDSA"}
@@ -148,7 +149,10 @@ func TestSignedUserinfo(t *testing.T) {
 			"POST, form":        q.request(http.MethodPost, q.issuer+"/oauth/userinfo", form, "Content-Type", formType),
 			"POST, with header": q.request(http.MethodPost, q.issuer+"/oauth/userinfo", "", "Authorization", "Bearer "+token),
 		} {
-			got := q.send(req)
+			var got reply
+			if counts := q.etcd.Count(func() { got = q.send(req) }); counts != (storagetest.Counts{Reads: 1}) {
+				t.Errorf("%s, %s: %+v", alg, rule, counts)
+			}
 			if got.status != http.StatusOK || got.header.Get("Content-Type") != "application/jwt" || got.header.Get("Cache-Control") != "no-store" {
 				t.Fatalf("%s, %s: %d %v %s", alg, rule, got.status, got.header, got.raw)
 			}

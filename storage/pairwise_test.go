@@ -138,6 +138,25 @@ func TestPairwiseKeyIsForEver(t *testing.T) {
 	}
 }
 
+func FuzzPairwiseUser(f *testing.F) {
+	s := storagetest.New(f).Store()
+	if err := s.RotateKeys(f.Context(), true, permanent); err != nil {
+		f.Fatal(err)
+	}
+	good, err := s.PairwiseSubject("app.test", "ann")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Add("")
+	f.Add(good[:32])
+	f.Fuzz(func(t *testing.T, subject string) {
+		if user, ok := s.PairwiseUser(subject); ok != (subject == good) {
+			t.Errorf("%q is %q, %v", subject, user, ok)
+		}
+	})
+}
+
 func TestSector(t *testing.T) {
 	for rule, c := range map[string]struct {
 		uri       string
