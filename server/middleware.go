@@ -131,7 +131,7 @@ func (s *Server) methods(path string) string {
 	switch rest {
 	case pathAuthorize, pathLogout:
 		return "GET, HEAD, POST"
-	case pathContinue, "/":
+	case pathContinue, pathStart, "/":
 		return "GET, HEAD"
 	case pathSignIn, pathConsent, pathSignOut:
 		return "POST"

@@ -20,6 +20,7 @@ import (
 const (
 	pathAuthorize  = "/oauth/authorize"
 	pathPushed     = "/oauth/par"
+	pathStart      = "/oauth/start"
 	pathContinue   = "/oauth/continue"
 	pathSignIn     = "/oauth/signin"
 	pathConsent    = "/oauth/consent"

@@ -286,6 +286,7 @@ func (s *Server) routes() http.Handler {
 	}
 	// For browsers.
 	handle("GET POST", pathAuthorize, s.authorize)
+	handle("GET", pathStart, s.start)
 	handle("GET", pathContinue, s.resume)
 	handle("POST", pathSignIn, s.sameOrigin(s.signIn))
 	handle("POST", pathConsent, s.sameOrigin(s.consent))

@@ -1,0 +1,77 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/warifu/warifu/server/pages"
+	"github.com/warifu/warifu/storage"
+)
+
+// start sends somebody who begins here to an app, which begins a sign-in then (OpenID Connect Core 1.0 section 4): a portal can link
+// to /oauth/start?client_id=... and need not know the addresses of apps.
+//
+// It leads nowhere but to the initiate_login_uri of a registered client; a page of the app that is asked for (target_link_uri) must
+// be of the same origin. Who somebody is, the app learns when they sign in: login_hint is never sent.
+func (s *Server) start(w http.ResponseWriter, r *http.Request) {
+	to, err := s.startOf(r)
+	if err != nil {
+		s.refuse(w, r, err)
+		return
+	}
+	noStore(w)
+	w.Header().Set("Location", to)
+	w.WriteHeader(http.StatusSeeOther)
+}
+
+// startOf is the address where the app begins a sign-in.
+func (s *Server) startOf(r *http.Request) (string, error) {
+	bad := func(developer string) error {
+		return onPage(pages.ReasonInvalidRequest, "invalid_request", developer)
+	}
+	params, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return "", bad("the parameters are not well-formed")
+	}
+	for _, name := range []string{"client_id", "target_link_uri"} {
+		if len(params[name]) > 1 {
+			return "", bad(name + " comes more than once")
+		}
+	}
+	id := params.Get("client_id")
+	if id == "" {
+		return "", bad("client_id is missing")
+	}
+	c, err := s.store.Client(r.Context(), id)
+	if errors.Is(err, storage.ErrNotFound) {
+		return "", onPage(pages.ReasonInvalidClient, "invalid_client", fmt.Sprintf("no client has the client_id %q", cut(id, 80)))
+	}
+	if err != nil {
+		return "", err
+	}
+	u, err := url.Parse(c.InitiateLoginURI)
+	if err != nil || storage.CheckRedirectURI(c.InitiateLoginURI) != nil || strings.HasSuffix(u.Host, ":*") {
+		return "", bad("the client has not registered an initiateLoginUri, so it has to be begun at the app")
+	}
+	query := url.Values{"iss": {s.cfg.Issuer}}
+	if target := params.Get("target_link_uri"); target != "" {
+		if !sameOriginAs(u, target) {
+			return "", bad("target_link_uri is of another origin than the client's initiateLoginUri")
+		}
+		query.Set("target_link_uri", target)
+	}
+	if u.RawQuery != "" {
+		u.RawQuery += "&"
+	}
+	u.RawQuery += query.Encode()
+	return u.String(), nil
+}
+
+// sameOriginAs says whether target is an address of the same origin as u.
+func sameOriginAs(u *url.URL, target string) bool {
+	t, err := url.Parse(target)
+	return err == nil && storage.CheckRedirectURI(target) == nil && t.Scheme == u.Scheme && t.Host == u.Host
+}
