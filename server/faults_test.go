@@ -149,6 +149,25 @@ func TestStorageFaults(t *testing.T) {
 				b.answered(b.decide(consent, "allow"), "afterwards")
 			}
 		}, 303},
+		{"consent to a pushed request", func(p *idp) (func() answer, func(*testing.T, bool)) {
+			b := p.browser()
+			consent := b.follow(b.signIn(b.get(p.pushedURL(p.push())), userEmail, userPassword))
+			return func() answer { return ofPage(b.decide(consent, "allow")) }, func(t *testing.T, _ bool) {
+				b.answered(b.decide(consent, "allow"), "afterwards")
+			}
+		}, 303},
+		{"a pushed request when all is known", func(p *idp) (func() answer, func(*testing.T, bool)) {
+			b := p.browser()
+			b.code()
+			address := p.pushedURL(p.push())
+			return func() answer { return ofPage(b.get(address)) }, func(t *testing.T, done bool) {
+				if got := b.get(address); done && got.status != http.StatusSeeOther {
+					got.wants(t, "it was answered", http.StatusBadRequest, "invalid_request_uri")
+				} else {
+					b.answered(got, "afterwards")
+				}
+			}
+		}, 303},
 		{"not you", func(p *idp) (func() answer, func(*testing.T, bool)) {
 			b := p.browser()
 			b.code()

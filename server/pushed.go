@@ -143,13 +143,15 @@ func (s *Server) pushedRequest(c *storage.Client, requestURI string) (*AuthReque
 }
 
 // answerOnce takes note that a pushed request is answered with a code. One that was before is not answered again.
-func (s *Server) answerOnce(ctx context.Context, a *AuthRequest) error {
+// Only the same visit is, whose form was sent twice, or whose answer was lost.
+func (s *Server) answerOnce(ctx context.Context, t turn) error {
+	a := t.request
 	if a.Pushed == nil {
 		return nil
 	}
 	// Whoever came with it in time has the life of a pending request.
 	until := time.UnixMilli(a.Pushed.Expires).Add(s.life.AuthRequest)
-	err := s.store.Spend(ctx, storage.Once{ID: "pushed request\n" + a.Pushed.ID, Until: until})
+	err := s.store.SpendBy(ctx, storage.Once{ID: "pushed request\n" + a.Pushed.ID, Until: until}, t.sealed)
 	if errors.Is(err, storage.ErrSpent) {
 		return onPage(pages.ReasonExpired, codeInvalidRequestURI, "the pushed request was answered before; push it again")
 	}

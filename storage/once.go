@@ -22,7 +22,8 @@ type Once struct {
 
 // mark is the value of a name that was used.
 type mark struct {
-	Until int64 `json:"until"` // Unix milliseconds
+	Until int64  `json:"until"`        // Unix milliseconds
+	By    string `json:"by,omitempty"` // hash of who used it, see SpendBy
 }
 
 func spentKey(id string) string {
@@ -47,7 +48,7 @@ func (s *Store) spend(ctx context.Context, once []Once) ([]clientv3.Op, error) {
 		if err != nil {
 			return nil, err
 		}
-		ops = append(ops, clientv3.OpPut(spentKey(o.ID), encode(mark{o.Until.UnixMilli()}), clientv3.WithLease(lease)))
+		ops = append(ops, clientv3.OpPut(spentKey(o.ID), encode(mark{Until: o.Until.UnixMilli()}), clientv3.WithLease(lease)))
 	}
 	return ops, nil
 }
@@ -66,6 +67,40 @@ func (s *Store) Spend(ctx context.Context, once Once, why ...AuditEntry) error {
 		return fmt.Errorf("use once: %w", err)
 	}
 	if !resp.Succeeded {
+		return ErrSpent
+	}
+	return nil
+}
+
+// SpendBy uses a name for somebody, who may do so again: whose answer was lost, or who sent a form twice. Anybody else gets
+// [ErrSpent] after that. One raft proposal.
+func (s *Store) SpendBy(ctx context.Context, once Once, by string) error {
+	hash := sha256.Sum256([]byte(by))
+	mine := mark{Until: once.Until.UnixMilli(), By: lowerBase32.EncodeToString(hash[:])}
+	resp, err := s.commit(ctx, func() (clientv3.Txn, error) {
+		lease, err := s.leases.until(ctx, once.Until)
+		if err != nil {
+			return nil, err
+		}
+		return s.kv.Txn(ctx).If(unspent([]Once{once})...).
+			Then(clientv3.OpPut(spentKey(once.ID), encode(mine), clientv3.WithLease(lease))).
+			Else(clientv3.OpGet(spentKey(once.ID))), nil
+	})
+	if err != nil {
+		return fmt.Errorf("use once: %w", err)
+	}
+	if resp.Succeeded {
+		return nil
+	}
+	found := resp.Responses[0].GetResponseRange().Kvs
+	if len(found) == 0 {
+		return ErrSpent // it cannot come to this: what is compared and what is read is one state
+	}
+	held, err := decode[mark]("mark", found[0].Value)
+	if err != nil {
+		return fmt.Errorf("use once: %w", err)
+	}
+	if held.By != mine.By {
 		return ErrSpent
 	}
 	return nil

@@ -2,7 +2,9 @@ package storage_test
 
 import (
 	"errors"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -226,5 +228,46 @@ func TestGrantThroughAnotherClient(t *testing.T) {
 	}
 	if _, _, err := s.GrantThrough(ctx, c.ID, g.ID, u.ID, "other", ""); !errors.Is(err, storage.ErrNotFound) {
 		t.Errorf("a dead grant: %v", err)
+	}
+}
+
+// Whoever has used a name may do so again, where that is offered; nobody else may.
+func TestOnceByTheSame(t *testing.T) {
+	etcd := storagetest.New(t)
+	s, other := etcd.Store(), etcd.Store()
+	ctx := t.Context()
+	once := storage.Once{ID: "request", Until: time.Now().Add(time.Minute)}
+	for _, store := range []*storage.Store{s, other, s} {
+		if err := store.SpendBy(ctx, once, "visit 1"); err != nil {
+			t.Errorf("the same: %v", err)
+		}
+	}
+	for _, by := range []string{"visit 2", "visit", "", "VISIT 1"} {
+		if err := other.SpendBy(ctx, once, by); !errors.Is(err, storage.ErrSpent) {
+			t.Errorf("%q: %v", by, err)
+		}
+	}
+	if err := s.Spend(ctx, once); !errors.Is(err, storage.ErrSpent) {
+		t.Errorf("by nobody in particular: %v", err)
+	}
+	plain := storage.Once{ID: "jti", Until: once.Until}
+	if err := s.Spend(ctx, plain); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.SpendBy(ctx, plain, ""); !errors.Is(err, storage.ErrSpent) {
+		t.Errorf("after nobody in particular: %v", err)
+	}
+	var visits atomic.Int64
+	raced := storage.Once{ID: "raced", Until: once.Until}
+	if won := race(t, 32, func() error { return s.SpendBy(ctx, raced, strconv.FormatInt(visits.Add(1), 10)) }, storage.ErrSpent); won != 1 {
+		t.Errorf("%d used a name at once", won)
+	}
+	got := etcd.Count(func() {
+		if err := s.SpendBy(ctx, raced, "late"); !errors.Is(err, storage.ErrSpent) {
+			t.Error(err)
+		}
+	})
+	if got.Proposals > 1 || got.Reads > 0 {
+		t.Errorf("%+v", got)
 	}
 }
