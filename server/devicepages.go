@@ -135,8 +135,8 @@ func (s *Server) findDevice(w http.ResponseWriter, r *http.Request, t turn, p st
 func (s *Server) stillAsks(t *turn) error {
 	scopes := s.offered(t.client, t.request.Scopes)
 	switch {
-	case !mayUse(t.client, GrantDeviceCode):
-		return onPage(pages.ReasonInvalidClient, "unauthorized_client", "the client gave up the grant type "+GrantDeviceCode+" while the user was asked")
+	case !mayUse(t.client, GrantDeviceCode), !s.offers(GrantDeviceCode):
+		return onPage(pages.ReasonInvalidClient, "unauthorized_client", "the grant type "+GrantDeviceCode+" was given up while the user was asked")
 	case len(scopes) == 0:
 		return onPage(pages.ReasonInvalidRequest, "invalid_scope", "the app may not ask for these scopes any more")
 	case len(scopes) == len(t.request.Scopes):

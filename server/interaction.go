@@ -106,7 +106,7 @@ func (s *Server) pending(r *http.Request, sealed string) (turn, error) {
 		return turn{}, onPage(pages.ReasonExpired, "invalid_request", "the authorization request has expired")
 	}
 	if a.Device != nil && a.Device.Grant == "" {
-		return turn{client: &storage.Client{}, request: &a, sealed: sealed}, nil // nobody has looked whose code it is
+		return turn{client: &storage.Client{}, request: &a, sealed: sealed}, nil // nobody has looked yet whose code it is
 	}
 	c, err := s.store.Client(r.Context(), a.ClientID)
 	if errors.Is(err, storage.ErrNotFound) {

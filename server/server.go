@@ -23,6 +23,12 @@
 // A client may have two secrets, and either authenticates it. One that was ended at once may still pass at a replica that has
 // not heard of it, for as long as that takes; but the transaction of a grant compares the client's revision, so it gets no token.
 //
+// # Devices
+//
+// A device without a browser (RFC 8628) asks for a code that somebody types into theirs (device.go, devicepages.go). That is a
+// pending request as well, which goes through the same sign-in and the same decision; it always asks, and what it asks is
+// whether the device is theirs. Only somebody who has signed in learns whether a code fits, and has few guesses.
+//
 // # Logout
 //
 // A browser's sign-in has a name that clients know (sid). When it ends, one transaction takes with it the grants with openid that
@@ -70,7 +76,7 @@ type Lifetimes struct {
 	IDToken     time.Duration
 	Code        time.Duration // at most 60 s is wise, RFC 6749 section 4.1.2
 	AuthRequest time.Duration // from authorize until sign-in and consent are done
-	DeviceCode  time.Duration // from a device's request until somebody has decided, RFC 8628 section 3.2
+	DeviceCode  time.Duration // from a device's request until it has its tokens, RFC 8628 section 3.2
 	Session     time.Duration // of a browser's sign-in
 	// RefreshIdle ends a refresh token that is not used; RefreshAbsolute ends its family, used or not.
 	RefreshIdle     time.Duration

@@ -231,6 +231,9 @@ func (r *reader) checkExpiry(cfg *Config) {
 	if d := time.Duration(cfg.Expiry.Codes); d > 10*time.Minute {
 		r.fault("expiry.codes", "value", "", "must be 10m or less (RFC 6749 section 4.1.2), but is %s", d)
 	}
+	if d := time.Duration(cfg.Expiry.DeviceRequests); d > storage.MaxDeviceLife {
+		r.fault("expiry.deviceRequests", "value", "", "must be 30m or less, but is %s", d)
+	}
 	unused, most := cfg.Expiry.RefreshTokens.ValidIfNotUsedFor, cfg.Expiry.RefreshTokens.AbsoluteLifetime
 	if most > 0 && unused > most {
 		r.fault("expiry.refreshTokens.validIfNotUsedFor", "value", "", "must not be longer than absoluteLifetime, %s", time.Duration(most))
@@ -243,7 +246,7 @@ func (r *reader) checkExpiry(cfg *Config) {
 	}
 	for path, d := range map[string]Duration{
 		"expiry.accessTokens": cfg.Expiry.AccessTokens, "expiry.idTokens": cfg.Expiry.IDTokens, "expiry.codes": cfg.Expiry.Codes,
-		"expiry.authRequests": cfg.Expiry.AuthRequests, "expiry.sessions": cfg.Expiry.Sessions,
+		"expiry.authRequests": cfg.Expiry.AuthRequests, "expiry.sessions": cfg.Expiry.Sessions, "expiry.deviceRequests": cfg.Expiry.DeviceRequests,
 		"expiry.signingKeys": cfg.Expiry.SigningKeys, "expiry.sealingKeys": cfg.Expiry.SealingKeys,
 	} {
 		if d != 0 && time.Duration(d) < time.Second {

@@ -145,15 +145,16 @@ func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d)
 
 // ExpiryConfig says how long things last. Zero leaves the default.
 type ExpiryConfig struct {
-	AccessTokens  Duration            `json:"accessTokens,omitzero" jsonschema:"Access tokens. Default 1h."`
-	IDTokens      Duration            `json:"idTokens,omitzero" jsonschema:"ID tokens. Default 1h."`
-	Codes         Duration            `json:"codes,omitzero" jsonschema:"Authorization codes. Default 60s, at most 10m."`
-	AuthRequests  Duration            `json:"authRequests,omitzero" jsonschema:"How long somebody may take to sign in and consent. Default 1h."`
-	Sessions      Duration            `json:"sessions,omitzero" jsonschema:"How long a browser stays signed in. Default 24h."`
-	SigningKeys   Duration            `json:"signingKeys,omitzero" jsonschema:"How long a key signs before the next one does."`
-	SealingKeys   Duration            `json:"sealingKeys,omitzero" jsonschema:"How long a key seals codes and refresh tokens before the next one does."`
-	SecretMaxAge  Duration            `json:"secretMaxAge,omitzero" jsonschema:"A client secret that is older is replaced by itself, as warifu rotate does. 0s, the default: never. At least 1h."`
-	RefreshTokens RefreshTokensConfig `json:"refreshTokens,omitzero" jsonschema:"Refresh tokens; each can be used once."`
+	AccessTokens   Duration            `json:"accessTokens,omitzero" jsonschema:"Access tokens. Default 1h."`
+	IDTokens       Duration            `json:"idTokens,omitzero" jsonschema:"ID tokens. Default 1h."`
+	Codes          Duration            `json:"codes,omitzero" jsonschema:"Authorization codes. Default 60s, at most 10m."`
+	AuthRequests   Duration            `json:"authRequests,omitzero" jsonschema:"How long somebody may take to sign in and consent. Default 1h."`
+	DeviceRequests Duration            `json:"deviceRequests,omitzero" jsonschema:"How long a device waits for somebody to type in its code and decide. Default 10m, at most 30m."`
+	Sessions       Duration            `json:"sessions,omitzero" jsonschema:"How long a browser stays signed in. Default 24h."`
+	SigningKeys    Duration            `json:"signingKeys,omitzero" jsonschema:"How long a key signs before the next one does."`
+	SealingKeys    Duration            `json:"sealingKeys,omitzero" jsonschema:"How long a key seals codes and refresh tokens before the next one does."`
+	SecretMaxAge   Duration            `json:"secretMaxAge,omitzero" jsonschema:"A client secret that is older is replaced by itself, as warifu rotate does. 0s, the default: never. At least 1h."`
+	RefreshTokens  RefreshTokensConfig `json:"refreshTokens,omitzero" jsonschema:"Refresh tokens; each can be used once."`
 }
 
 // RefreshTokensConfig says how long refresh tokens last.

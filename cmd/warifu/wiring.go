@@ -37,7 +37,7 @@ func (cfg *Config) lifetimes() server.Lifetimes {
 		into *time.Duration
 		from Duration
 	}{
-		{&l.AccessToken, e.AccessTokens}, {&l.IDToken, e.IDTokens}, {&l.Code, e.Codes}, {&l.AuthRequest, e.AuthRequests},
+		{&l.AccessToken, e.AccessTokens}, {&l.IDToken, e.IDTokens}, {&l.Code, e.Codes}, {&l.AuthRequest, e.AuthRequests}, {&l.DeviceCode, e.DeviceRequests},
 		{&l.Session, e.Sessions}, {&l.SigningKeys, e.SigningKeys}, {&l.SealingKeys, e.SealingKeys},
 		{&l.RefreshIdle, e.RefreshTokens.ValidIfNotUsedFor}, {&l.RefreshAbsolute, e.RefreshTokens.AbsoluteLifetime},
 		{&l.RefreshReuse, e.RefreshTokens.ReuseInterval},

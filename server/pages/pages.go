@@ -1,5 +1,5 @@
-// Package pages draws what a person sees: sign-in, consent, errors, the front
-// page of the issuer and the page after signing out.
+// Package pages draws what a person sees: sign-in, consent, the code of a device,
+// errors, the front page of the issuer and the page after signing out.
 //
 // Use it from the handlers of server, and only for answers that a browser
 // shows. A handler fills one of the page types ([SignIn], [Consent], [Error],
