@@ -104,6 +104,7 @@ func startApp(t *testing.T, name, path string) *app {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /login", a.login)
 	mux.HandleFunc("GET /callback", a.callback)
+	mux.HandleFunc("POST /callback", a.callback) // response_mode=form_post
 	mux.HandleFunc("GET /popup", popup)
 	a.server = httptest.NewServer(mux)
 	t.Cleanup(a.server.Close)
@@ -183,7 +184,10 @@ func popup(w http.ResponseWriter, _ *http.Request) {
 
 // receive is what every callback does: check who answers to what, redeem the code, verify, ask who it is.
 func (a *app) receive(r *http.Request) visit {
-	query := r.URL.Query()
+	if err := r.ParseForm(); err != nil {
+		return visit{Fault: err}
+	}
+	query := r.Form
 	a.mu.Lock()
 	wait, known := a.pending[query.Get("state")]
 	delete(a.pending, query.Get("state"))
