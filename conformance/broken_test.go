@@ -83,6 +83,7 @@ var caught = []struct {
 	{"acr-values-refused", "oidcc-basic", "oidcc-ensure-request-with-acr-values-succeeds", Failed, "invalid_request"},
 	{"scope-order-matters", "oidcc-basic", "oidcc-alternate-happy-flow", Failed, "invalid_scope"},
 	{"request-object-ignored", "oidcc-basic", "oidcc-unsigned-request-object-supported-correctly-or-rejected-as-unsupported", Failed, "the provider sends the browser back"},
+	{"redirect-outside-object", "oidcc-basic", "oidcc-ensure-request-object-with-redirect-uri", Failed, "the response comes to the redirect URI"},
 	{"authorize-by-get-only", "oidcc-basic", "oidcc-ensure-post-request-succeeds", Failed, "the provider sends the browser back"},
 	{"form-post-ignored", "oidcc-formpost-basic", "oidcc-server", Failed, "the response is posted"},
 
@@ -160,7 +161,7 @@ var caught = []struct {
 func behind(t *testing.T, fault broken.Fault) *Suite {
 	t.Helper()
 	var address string
-	s := own.suite(t, func(cfg *Config) {
+	s := ownSuite(t, func(cfg *Config) {
 		good, err := New(*cfg, own.party)
 		if err != nil {
 			t.Fatal(err)
@@ -196,7 +197,7 @@ func serveTLS(t *testing.T, handler http.Handler) string {
 	done := make(chan struct{})
 	go func() { // ends with Close
 		defer close(done)
-		_ = server.Serve(tls.NewListener(listener, &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{own.pair}}))
+		_ = server.Serve(tls.NewListener(listener, &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{own.server.Certificate}}))
 	}()
 	t.Cleanup(func() {
 		if err := server.Close(); err != nil {

@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 		must(flag.Set("test.parallel", "64"))
 	}
 	code := m.Run()
-	if err := own.close(); err != nil {
+	if err := stopOwn(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = max(code, 1)
 	}
@@ -49,7 +49,7 @@ func must(err error) {
 func subject(t *testing.T) *Suite {
 	t.Helper()
 	if *issuer == "" && *config == "" {
-		return own.suite(t, nil)
+		return ownSuite(t, nil)
 	}
 	cfg, err := ReadConfig(*config)
 	if err != nil {

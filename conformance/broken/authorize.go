@@ -70,6 +70,13 @@ func requestFaults() []Fault {
 			}
 			return p.sendBack(w, q, url.Values{"code": {"a-code-for-anybody"}})
 		}},
+		{Name: "redirect-outside-object", alone: func(p *Provider, w http.ResponseWriter, r *http.Request) bool {
+			q := r.URL.Query()
+			if !p.at(r, "authorization_endpoint") || !q.Has("request") || !q.Has("redirect_uri") {
+				return false
+			}
+			return p.sendBack(w, q, url.Values{"code": {"a-code-for-anybody"}})
+		}},
 		{Name: "redirect-error-before-check", alone: func(p *Provider, w http.ResponseWriter, r *http.Request) bool {
 			q := r.URL.Query()
 			if !p.at(r, "authorization_endpoint") || strings.HasSuffix(q.Get("redirect_uri"), "/callback") {

@@ -74,6 +74,9 @@ func Start(ctx context.Context, opts Options) (_ *Server, err error) {
 	}()
 	if s.Binary == "" {
 		s.Binary = filepath.Join(s.Dir, "warifu")
+		if err := sources(ctx); err != nil {
+			return nil, err
+		}
 		build := exec.CommandContext(ctx, "go", "build", "-o", s.Binary, "github.com/warifu/warifu/cmd/warifu")
 		if out, err := build.CombinedOutput(); err != nil {
 			return nil, fmt.Errorf("build warifu: %w\n%s", err, out)
@@ -118,6 +121,21 @@ func Start(ctx context.Context, opts Options) (_ *Server, err error) {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
+}
+
+// sources reads the directories that the binary is built of: go test keeps results as long as what a test has read is the same.
+func sources(ctx context.Context) error {
+	root, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
+	if err != nil {
+		return fmt.Errorf("find the module: %w", err)
+	}
+	for _, part := range []string{"cmd", "manifests", "plugins", "server", "storage"} {
+		dir := filepath.Join(strings.TrimSpace(string(root)), part)
+		if err := filepath.WalkDir(dir, func(_ string, _ os.DirEntry, err error) error { return err }); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // config takes issuer, directory, port and further keys. The hash is of Password.
