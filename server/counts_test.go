@@ -23,6 +23,8 @@ func TestWhatRequestsAskOfEtcd(t *testing.T) {
 	b, _ := p.signedIn("bob@app.test")
 	known := p.browser()
 	known.code()
+	leaving := p.browser()
+	hint := p.exchange(leaving.code("scope", "openid")).text("id_token")
 	known.answered(known.get(p.pushedURL(p.push())), "the lease of such marks is there now")
 
 	for _, c := range []struct {
@@ -77,6 +79,7 @@ func TestWhatRequestsAskOfEtcd(t *testing.T) {
 		{"landing with a session", storagetest.Counts{Reads: 1}, 200, func() int { return b.get(p.issuer + "/").status }},
 		{"logout without a session", storagetest.Counts{}, 200, func() int { return p.browser().get(p.issuer + "/oauth/logout").status }},
 		{"the question before a logout", storagetest.Counts{Reads: 1}, 200, func() int { return b.get(p.issuer + "/oauth/logout").status }},
+		{"logout with a hint", storagetest.Counts{Proposals: 1, Reads: 2}, 200, func() int { return leaving.get(p.logoutURL("id_token_hint", hint)).status }},
 		{"logout with its question", storagetest.Counts{Proposals: 1, Reads: 3}, 200, func() int { return b.decide(b.get(p.issuer+"/oauth/logout"), "signout").status }},
 		{"revocation", storagetest.Counts{Proposals: 1}, 200, func() int {
 			return p.call("/oauth/revoke", url.Values{"token": {newest.text("refresh_token")}}).status

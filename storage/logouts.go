@@ -48,7 +48,7 @@ func (s *Store) logoutOp(l Logout) clientv3.Op {
 	return clientv3.OpTxn([]clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(clientKey(c.ID)), "=", c.Revision)}, nil, []clientv3.Op{put})
 }
 
-// Logouts lists the outbox of logouts.
+// Logouts lists the outbox of logouts. An entry that does not decode keeps no other from being sent.
 func (s *Store) Logouts(ctx context.Context) ([]Logout, error) {
 	resp, err := s.kv.Get(ctx, under("logouts"), clientv3.WithPrefix())
 	if err != nil {
@@ -58,7 +58,8 @@ func (s *Store) Logouts(ctx context.Context) ([]Logout, error) {
 	for _, kv := range resp.Kvs {
 		l, err := decode[Logout]("logout", kv.Value)
 		if err != nil {
-			return nil, fmt.Errorf("list logouts: %w", err)
+			s.log.Error("stored logout does not decode", "key", string(kv.Key), "error", err)
+			continue
 		}
 		l.Revision = kv.ModRevision
 		list = append(list, *l)
