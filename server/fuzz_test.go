@@ -23,11 +23,11 @@ func (l *logBuffer) faults() string {
 }
 
 // newFuzzed is a server whose log holds nothing but faults.
-func newFuzzed(f *testing.F) *idp {
+func newFuzzed(f *testing.F, change ...func(*server.Config)) *idp {
 	var log logBuffer
-	p := newIDP(f, func(c *server.Config) {
+	p := newIDP(f, append(change, func(c *server.Config) {
 		c.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelError}))
-	})
+	})...)
 	p.log = &log
 	return p
 }

@@ -21,7 +21,8 @@ import (
 // A client may ask about its own tokens, access and refresh. A resource server may ask about access tokens that are for it: whose
 // audience has its identifier. It is one of the configuration ([ResourceServer]), or a client that speaks for resource servers
 // (ResourceIdentifiers). About everything else the answer is the same, active: false, whatever is asked (RFC 7662 section 4).
-// Nobody is told of a token for the issuer but its client: apps cannot name the issuer as a resource of theirs.
+// Of a token for the issuer only its client is told, and a resource server of the configuration that is the issuer's: apps cannot
+// name the issuer as a resource of theirs.
 //
 // With Accept: application/token-introspection+jwt the answer is signed (RFC 9701): by the algorithm that the client has registered
 // for that (introspection_signed_response_alg), or RS256.
