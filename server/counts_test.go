@@ -16,6 +16,7 @@ func TestWhatRequestsAskOfEtcd(t *testing.T) {
 	warm := p.tokens("scope", "openid threads:read")
 	newest := p.refresh(warm.text("refresh_token"))
 	code := p.code("scope", "openid threads:read")
+	d, provenCode, proven := p.informed(), p.code("scope", "openid threads:read"), reply{}
 	stranger := p.browser()
 	address := p.authorizeURL()
 	pushedURL, object := p.pushedURL(p.push()), unsigned(t, p.asked(nil))
@@ -36,6 +37,15 @@ func TestWhatRequestsAskOfEtcd(t *testing.T) {
 		{"code exchange", storagetest.Counts{Proposals: 1}, 200, func() int { return p.exchange(code).status }},
 		{"code replay", storagetest.Counts{Proposals: 1}, 400, func() int { return p.exchange(code).status }},
 		{"refresh", storagetest.Counts{Proposals: 1}, 200, func() int { newest = p.refresh(newest.text("refresh_token")); return newest.status }},
+		{"code exchange with DPoP", storagetest.Counts{Proposals: 1}, 200, func() int { proven = d.exchange(provenCode); return proven.status }},
+		{"refresh with DPoP", storagetest.Counts{Proposals: 1}, 200, func() int { proven = d.refresh(proven.text("refresh_token")); return proven.status }},
+		{"refresh with a proof without a nonce", storagetest.Counts{}, 400, func() int {
+			return p.machine("/oauth/token", url.Values{"grant_type": {"refresh_token"}, "refresh_token": {proven.text("refresh_token")}, "client_id": {p.client.ID}, "client_secret": {p.secret}},
+				"DPoP", d.proof(http.MethodPost, "/oauth/token", "", "nonce", nil)).status
+		}},
+		{"refresh for an unknown resource", storagetest.Counts{}, 400, func() int { return p.refresh(newest.text("refresh_token"), "resource", "https://unknown.test").status }},
+		{"userinfo with DPoP", storagetest.Counts{Reads: 1}, 200, func() int { return d.userinfo(http.MethodGet, proven.text("access_token")).status }},
+		{"userinfo with a token that is bound, as Bearer", storagetest.Counts{}, 401, func() int { return p.userinfo(proven.text("access_token")).status }},
 		{"refresh with garbage", storagetest.Counts{}, 400, func() int { return p.refresh("wfr_garbage").status }},
 		{"exchange with garbage", storagetest.Counts{}, 400, func() int { return p.exchange("wfc_garbage").status }},
 		{"wrong secret", storagetest.Counts{}, 401, func() int { return p.exchange("x", "client_id", p.client.ID, "client_secret", "x").status }},

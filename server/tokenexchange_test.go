@@ -91,6 +91,11 @@ func TestTokenExchange(t *testing.T) {
 	if one["aud"] != filesAPI {
 		t.Errorf("audience alone: %v", one["aud"])
 	}
+	several := runs.call("/oauth/token", url.Values{"grant_type": {exchangeGrant}, "subject_token": {subject}, "subject_token_type": {accessType},
+		"resource": {filesAPI, p.issuer}, "audience": {runsAPI, "https://unused.test", filesAPI}})
+	if several.audience(t) != fmt.Sprint([]any{filesAPI, p.issuer, runsAPI, "https://unused.test"}) {
+		t.Errorf("several of both: %s", several.audience(t))
+	}
 	typed := runs.swap(subject, "requested_token_type", accessType)
 	if typed.status != http.StatusOK {
 		t.Errorf("requested_token_type: %s", typed.raw)
@@ -277,4 +282,45 @@ func TestWhatTokenExchangeCosts(t *testing.T) {
 			token = got.text("access_token")
 		}
 	}
+}
+
+// A fault of storage is never a verdict about a token, and costs nothing but the proof.
+func TestStorageFaultsOfResourceServers(t *testing.T) {
+	p, runs := newExchanger(t)
+	p.clock.stop()
+	issued := p.tokens("scope", "openid threads:read", "resource", runsAPI)
+	subject := issued.text("access_token")
+	atFiles, atUserinfo := runs.swap(subject).text("access_token"), runs.swap(subject, "resource", p.issuer).text("access_token")
+	gone := runs.swap(subject).text("access_token")
+	d := p.informed()
+	bound := d.tokens("threads:read")
+	for _, c := range []struct {
+		rule string
+		do   func() reply
+	}{
+		{"introspection by a resource server", func() reply { return p.files(atFiles) }},
+		{"signed introspection", func() reply { return p.files(atFiles, "Accept", "application/token-introspection+jwt") }},
+		{"token exchange", func() reply { return runs.swap(subject) }},
+		{"userinfo with an exchanged token", func() reply { return p.userinfo(atUserinfo) }},
+		{"revocation of an exchanged token", func() reply { return runs.call("/oauth/revoke", url.Values{"token": {gone}}) }},
+		{"refresh with DPoP", func() reply {
+			got := d.refresh(bound.text("refresh_token"))
+			if got.status == http.StatusOK {
+				bound = got
+			}
+			return got
+		}},
+	} {
+		fired := p.nth(1, false)
+		got := c.do()
+		p.etcd.Inject(nil)
+		if got.status != http.StatusServiceUnavailable || strings.Contains(got.raw, "active") || strings.Contains(got.raw, "injected") || got.header.Get("Retry-After") == "" {
+			t.Errorf("%s: %d %s", c.rule, got.status, got.raw)
+		}
+		if again := c.do(); !fired.Load() || again.status != http.StatusOK {
+			t.Errorf("%s, afterwards: %d %s", c.rule, again.status, again.raw)
+		}
+	}
+	p.files(atFiles).active(t, "after all that", nil)
+	runs.introspect(gone).inactive(t, "revoked")
 }
