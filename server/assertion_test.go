@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/warifu/warifu/server"
 	"github.com/warifu/warifu/storage"
@@ -508,5 +509,38 @@ func TestAssertionWithJWKSURIOnLoopback(t *testing.T) {
 	got.wants(t, "loopback", http.StatusUnauthorized, "invalid_client")
 	if at.asked.Load() != 0 || strings.Contains(got.raw, "127.0.0.1") || !strings.Contains(p.log.String(), "not https") {
 		t.Errorf("asked %d times: %s", at.asked.Load(), got.raw)
+	}
+}
+
+// CVE-2025-2559: what is remembered of assertions is small, ends soon, and is nowhere but in etcd.
+func TestAssertionJTIsAreBounded(t *testing.T) {
+	p := newIDP(t)
+	p.clock.stop()
+	k := p.keyed("key-app", "EdDSA")
+	jti := strings.Repeat("j", 256)
+	for range 20 {
+		changes := map[string]any{"jti": rand.Text() + jti[26:], "exp": p.clock.now().Add(time.Hour).Unix()}
+		if got := k.asserting("/oauth/token", k.assertion("EdDSA", changes), forItself("threads:read")); got.status != http.StatusOK {
+			t.Fatalf("%d %s", got.status, got.raw)
+		}
+	}
+	marks, err := p.etcd.Client.Get(t.Context(), p.etcd.Prefix+"spent/", clientv3.WithPrefix())
+	if err != nil || len(marks.Kvs) != 20 {
+		t.Fatalf("%d marks, %v", len(marks.Kvs), err)
+	}
+	leases := make(map[int64]bool)
+	for _, kv := range marks.Kvs {
+		leases[kv.Lease] = true
+		if len(kv.Key)+len(kv.Value) > len(p.etcd.Prefix)+100 || strings.Contains(string(kv.Key)+string(kv.Value), "jjj") {
+			t.Errorf("a mark of %d bytes: %s %s", len(kv.Key)+len(kv.Value), kv.Key, kv.Value)
+		}
+	}
+	for lease := range leases {
+		if left, err := p.etcd.Client.TimeToLive(t.Context(), clientv3.LeaseID(lease)); err != nil || left.TTL > 75*60 {
+			t.Errorf("%+v, %v", left, err)
+		}
+	}
+	if len(leases) != 1 {
+		t.Errorf("%d leases for 20 assertions", len(leases))
 	}
 }

@@ -160,6 +160,27 @@ func BenchmarkCodeExchange(b *testing.B) {
 	}
 }
 
+// BenchmarkClientCredentials is with a secret, which stores nothing, and with an assertion, whose jti is stored.
+func BenchmarkClientCredentials(b *testing.B) {
+	p := newBenchIDP(b)
+	b.Run("secret", func(b *testing.B) {
+		s := p.at(b).service("batch")
+		form := url.Values{"grant_type": {"client_credentials"}, "scope": {"threads:read"}, "client_id": {s.client.ID}, "client_secret": {s.secret}}
+		bothWays(b, func() url.Values { return form }, func(b *testing.B, form url.Values) url.Values {
+			post(b, p.handler, "/oauth/token", form)
+			return form
+		})
+	})
+	b.Run("assertion", func(b *testing.B) {
+		k := p.at(b).keyed("key-app", "EdDSA")
+		bothWays(b, func() *idp { return k }, func(b *testing.B, k *idp) *idp {
+			post(b, p.handler, "/oauth/token", url.Values{"grant_type": {"client_credentials"}, "scope": {"threads:read"},
+				"client_assertion": {k.assertion("EdDSA", nil)}, "client_assertion_type": {jwtBearer}}) // made here as well: add what a signature costs
+			return k
+		})
+	})
+}
+
 func BenchmarkIntrospection(b *testing.B) {
 	p := newBenchIDP(b)
 	token := p.grantTokens(b)["access_token"].(string)

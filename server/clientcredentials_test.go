@@ -22,6 +22,29 @@ func (p *idp) service(app string, change ...func(*storage.Client)) *idp {
 	}))
 }
 
+// known gives a client of an app that is registered already, or registers it.
+func (p *idp) known(app string, register func() *idp) *idp {
+	p.t.Helper()
+	view, err := p.store.App(p.t.Context(), app)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if view.Client == nil {
+		return register()
+	}
+	values, err := p.store.SecretValues(view.Client)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return p.as(view.Client, strings.Join(values, ""))
+}
+
+func (p *idp) asService(app string) *idp { return p.known(app, func() *idp { return p.service(app) }) }
+
+func (p *idp) asKeyed(app string) *idp {
+	return p.known(app, func() *idp { return p.keyed(app, "ES256") })
+}
+
 // RFC 6749 section 4.4.
 func TestClientCredentials(t *testing.T) {
 	p := newIDP(t)

@@ -27,6 +27,15 @@ func TestWhatRequestsAskOfEtcd(t *testing.T) {
 	leaving := p.browser()
 	hint := p.exchange(leaving.code("scope", "openid")).text("id_token")
 	known.answered(known.get(p.pushedURL(p.push())), "the lease of such marks is there now")
+	keyed := p.keyed("key-app", "ES256")
+	service := p.service("batch")
+	keyedCode := keyed.code()
+	keyedFirst := keyed.asserting("/oauth/token", keyed.assertion("ES256", nil), redeeming(keyed.code()))
+	spent, forged := keyed.assertion("ES256", nil), keyed.assertion("EdDSA", nil)
+	own := service.call("/oauth/token", forItself("threads:read"))
+	asserting := func(path string, form url.Values) int {
+		return keyed.asserting(path, keyed.assertion("ES256", nil), form).status
+	}
 
 	for _, c := range []struct {
 		rule   string
@@ -81,6 +90,31 @@ func TestWhatRequestsAskOfEtcd(t *testing.T) {
 		{"authorize when all is known", storagetest.Counts{Reads: 1}, 303, func() int { return known.get(address).status }},
 		{"consent page", storagetest.Counts{Reads: 1}, 200, func() int { return b.get(address).status }},
 		{"a wrong password", storagetest.Counts{Proposals: 1}, 422, func() int { return stranger.signIn(signIn, userEmail, "x").status }},
+		{"code exchange with an assertion", storagetest.Counts{Proposals: 1}, 200, func() int {
+			return keyed.asserting("/oauth/token", spent, redeeming(keyedCode)).status
+		}},
+		{"code replay with an assertion", storagetest.Counts{Proposals: 1}, 400, func() int { return asserting("/oauth/token", redeeming(keyedCode)) }},
+		{"an assertion that was used", storagetest.Counts{Proposals: 1}, 401, func() int {
+			return keyed.asserting("/oauth/token", spent, redeeming(keyedCode)).status
+		}},
+		{"refresh with an assertion", storagetest.Counts{Proposals: 1}, 200, func() int {
+			return asserting("/oauth/token", refreshing(keyedFirst.text("refresh_token")))
+		}},
+		{"garbage with an assertion", storagetest.Counts{Proposals: 1}, 400, func() int { return asserting("/oauth/token", refreshing("wfr_x")) }},
+		{"a forged assertion", storagetest.Counts{}, 401, func() int { return keyed.asserting("/oauth/token", forged, redeeming("x")).status }},
+		{"introspection with an assertion", storagetest.Counts{Proposals: 1, Reads: 1}, 200, func() int {
+			return asserting("/oauth/introspect", url.Values{"token": {keyedFirst.text("access_token")}})
+		}},
+		{"client credentials", storagetest.Counts{Reads: 1}, 200, func() int { return service.call("/oauth/token", forItself("threads:read")).status }},
+		{"client credentials with an assertion", storagetest.Counts{Proposals: 1, Reads: 1}, 200, func() int {
+			return asserting("/oauth/token", forItself("threads:read"))
+		}},
+		{"introspection of a client's own token", storagetest.Counts{Reads: 1}, 200, func() int {
+			return service.call("/oauth/introspect", url.Values{"token": {own.text("access_token")}}).status
+		}},
+		{"revocation of a client's own token", storagetest.Counts{Proposals: 1}, 200, func() int {
+			return service.call("/oauth/revoke", url.Values{"token": {own.text("access_token")}}).status
+		}},
 		{"JWKS", storagetest.Counts{}, 200, func() int { return p.send(p.request(http.MethodGet, p.issuer+"/oauth/jwks", "")).status }},
 		{"discovery", storagetest.Counts{}, 200, func() int {
 			return p.send(p.request(http.MethodGet, p.issuer+"/.well-known/openid-configuration", "")).status

@@ -113,6 +113,79 @@ func TestStorageFaults(t *testing.T) {
 				}
 			}
 		}, 200},
+		{"code exchange with an assertion", func(p *idp) (func() answer, func(*testing.T, bool)) {
+			k := p.asKeyed("key-app")
+			code, assertion := k.code(), k.assertion("ES256", nil)
+			exchange := func() reply { return k.asserting("/oauth/token", assertion, redeeming(code)) }
+			return func() answer { return ofReply(exchange()) }, func(t *testing.T, done bool) {
+				got := exchange()
+				if !done && got.status != http.StatusOK {
+					t.Errorf("code or assertion do not work any more: %d %s", got.status, got.raw)
+				}
+				if done {
+					got.wants(t, "both were used", http.StatusUnauthorized, "invalid_client")
+				}
+			}
+		}, 200},
+		{"refresh with an assertion", func(p *idp) (func() answer, func(*testing.T, bool)) {
+			k := p.asKeyed("key-app")
+			token := k.asserting("/oauth/token", k.assertion("ES256", nil), redeeming(k.code())).text("refresh_token")
+			assertion := k.assertion("ES256", nil)
+			refresh := func() reply { return k.asserting("/oauth/token", assertion, refreshing(token)) }
+			return func() answer { return ofReply(refresh()) }, func(t *testing.T, done bool) {
+				got := refresh()
+				if !done && got.status != http.StatusOK {
+					t.Errorf("token or assertion do not work any more: %d %s", got.status, got.raw)
+				}
+				if done {
+					got.wants(t, "both were used", http.StatusUnauthorized, "invalid_client")
+				}
+			}
+		}, 200},
+		{"client credentials", func(p *idp) (func() answer, func(*testing.T, bool)) {
+			s := p.asService("batch")
+			return func() answer { return ofReply(s.call("/oauth/token", forItself("threads:read"))) }, func(t *testing.T, _ bool) {
+				if got := s.call("/oauth/token", forItself("threads:read")); got.status != http.StatusOK {
+					t.Errorf("%d %s", got.status, got.raw)
+				}
+			}
+		}, 200},
+		{"client credentials with an assertion", func(p *idp) (func() answer, func(*testing.T, bool)) {
+			k := p.asKeyed("key-app")
+			assertion := k.assertion("ES256", nil)
+			ask := func() reply { return k.asserting("/oauth/token", assertion, forItself("threads:read")) }
+			return func() answer { return ofReply(ask()) }, func(t *testing.T, done bool) {
+				got := ask()
+				if !done && got.status != http.StatusOK {
+					t.Errorf("the assertion does not work any more: %d %s", got.status, got.raw)
+				}
+				if done {
+					got.wants(t, "it was used", http.StatusUnauthorized, "invalid_client")
+				}
+			}
+		}, 200},
+		{"a client's own token", func(p *idp) (func() answer, func(*testing.T, bool)) {
+			s := p.asService("batch")
+			token := s.call("/oauth/token", forItself("threads:read")).text("access_token")
+			return func() answer { return ofReply(s.call("/oauth/introspect", url.Values{"token": {token}})) }, func(t *testing.T, _ bool) {
+				if !s.active(token) {
+					t.Error("not active any more")
+				}
+			}
+		}, 200},
+		{"revocation of a client's own token", func(p *idp) (func() answer, func(*testing.T, bool)) {
+			s := p.asService("batch")
+			token := s.call("/oauth/token", forItself("threads:read")).text("access_token")
+			revoke := func() reply { return s.call("/oauth/revoke", url.Values{"token": {token}}) }
+			return func() answer { return ofReply(revoke()) }, func(t *testing.T, done bool) {
+				if s.active(token) == done {
+					t.Errorf("active %v", !done)
+				}
+				if got := revoke(); got.status != http.StatusOK || s.active(token) {
+					t.Errorf("%d, active %v", got.status, s.active(token))
+				}
+			}
+		}, 200},
 		{"a client that memory does not know", func(p *idp) (func() answer, func(*testing.T, bool)) {
 			return func() answer { return ofReply(p.exchange("x", "client_id", "unknown", "client_secret", "x")) }, func(t *testing.T, _ bool) {
 				p.exchange("x", "client_id", "unknown", "client_secret", "x").wants(t, "unknown", http.StatusUnauthorized, "invalid_client")

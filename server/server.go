@@ -20,8 +20,16 @@
 // Memory may lag behind other replicas, so each transaction of a grant compares the revisions of client and user on which
 // this package decided; on a mismatch it decides anew, on the records that came back.
 //
+// # Clients
+//
+// A client authenticates in the way that it registered (clientauth.go): by its secret, by an assertion that it signs
+// (assertion.go) and that works once, or not at all when it is public. An assertion is used up in the transaction of the grant for
+// which it came, otherwise by a write of its own; a forged one uses up nothing.
+//
 // A client may have two secrets, and either authenticates it. One that was ended at once may still pass at a replica that has
-// not heard of it, for as long as that takes; but the transaction of a grant compares the client's revision, so it gets no token.
+// not heard of it, for as long as that takes; but it gets no token: the transaction of a grant compares the client's revision, and
+// for a token of the client's own (clientcredentials.go) the record is read. Such a token belongs to no grant. It ends when it
+// expires, is revoked, or the client goes; not with the secret that it was got with.
 //
 // # Devices
 //
@@ -49,7 +57,7 @@
 // Only the sentinels of package storage are verdicts. Any other error of it is a fault: status 503, never a statement about
 // a token, a code or a client. A fault before etcd has acted leaves code or refresh token as good as before. When etcd has
 // acted and only its answer was lost, they are used: trying again is a replay, and ends the grant, unless a reuse interval
-// hands out the successor of the refresh token again. OAuth errors are made in this package alone; an internal text never reaches anyone.
+// hands out the successor of the refresh token again. An assertion is used then as well. OAuth errors are made in this package alone; an internal text never reaches anyone.
 package server
 
 import (

@@ -69,6 +69,7 @@ type authorization struct {
 	http        *http.Client
 	issuer      string
 	credentials server.Credentials
+	method      string // the registered token_endpoint_auth_method; empty: the secret in either way
 	redirectURI string
 	state       string
 	verifier    string
@@ -89,7 +90,7 @@ func (c *cli) getToken(ctx context.Context, app string, opts tokenOptions) error
 		return err
 	}
 	a := &authorization{
-		http: &http.Client{Timeout: 30 * time.Second}, issuer: creds.Issuer, credentials: creds,
+		http: &http.Client{Timeout: 30 * time.Second}, issuer: creds.Issuer, credentials: creds, method: detail.Client.TokenEndpointAuthMethod,
 		state: rand.Text(), verifier: rand.Text() + rand.Text(),
 	}
 	if err := a.discover(ctx); err != nil {
@@ -230,12 +231,16 @@ func (a *authorization) redeem(ctx context.Context, answer url.Values) ([]byte, 
 // post sends a form to an endpoint, with the app's credentials, and returns the JSON that it answers.
 func (a *authorization) post(ctx context.Context, what, where string, form url.Values) (status int, body []byte, err error) {
 	form.Set("client_id", a.credentials.ClientID)
-	if a.credentials.ClientSecret != "" {
+	inHeader := a.method == "client_secret_basic"
+	if a.credentials.ClientSecret != "" && !inHeader {
 		form.Set("client_secret", a.credentials.ClientSecret)
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, where, strings.NewReader(form.Encode()))
 	if err != nil {
 		return 0, nil, fmt.Errorf("%s: %w", what, err)
+	}
+	if inHeader { // each form-encoded first (RFC 6749 section 2.3.1)
+		req.SetBasicAuth(url.QueryEscape(a.credentials.ClientID), url.QueryEscape(a.credentials.ClientSecret))
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	resp, err := a.http.Do(req)
