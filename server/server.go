@@ -31,6 +31,14 @@
 // for a token of the client's own (clientcredentials.go) the record is read. Such a token belongs to no grant. It ends when it
 // expires, is revoked, or the client goes; not with the secret that it was got with.
 //
+// # What a request may ask
+//
+// The parameters of an authorization request come in the query or in a form, as claims of a request object (requestobject.go), or
+// were pushed by the client before (pushed.go). Whichever way, they are checked in one place (authrequest.go, authparams.go), and
+// what comes out is an [AuthRequest]. A request that names a user (id_token_hint, or the claim sub by its value) is answered by
+// that user or by nobody. Claims that are asked for one by one need the permission of the scope that they belong to. Answers,
+// errors among them, go the way that the request names (respond.go), once client and redirect URI are known to be good.
+//
 // # Devices
 //
 // A device without a browser (RFC 8628) asks for a code that somebody types into theirs (device.go, devicepages.go). That is a
