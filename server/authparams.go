@@ -83,13 +83,16 @@ func checkResponse(params url.Values) error {
 // into a popup and onto a phone.
 var displays = []string{"page", "popup", "touch", "wap"}
 
-// checkChallenge allows S256 and nothing else (RFC 7636 section 4.3, RFC 9700 section 2.1.1).
+// checkChallenge allows S256 and nothing else (RFC 7636 section 4.3, RFC 9700 section 2.1.1). Public clients must use PKCE, and so
+// must those of FAPI 2.0 (Security Profile section 5.3.2.2).
 func checkChallenge(c *storage.Client, challenge, method string) error {
 	switch {
 	case challenge == "" && method != "":
 		return invalidParam("code_challenge_method without code_challenge")
 	case challenge == "" && c.Public:
 		return invalidParam("a public client must use PKCE: code_challenge is missing")
+	case challenge == "" && fapi(c):
+		return invalidParam("a client of FAPI 2.0 must use PKCE: code_challenge is missing")
 	case challenge == "":
 		return nil
 	case method != "S256":

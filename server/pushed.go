@@ -26,8 +26,8 @@ import (
 const (
 	// pushedURI begins every request_uri that this server gives (RFC 9126 section 2.2).
 	pushedURI = "urn:ietf:params:oauth:request_uri:"
-	// pushedLife is how long a browser may take to come with it.
-	pushedLife = 5 * time.Minute
+	// pushedLife is how long a browser may take to come with it: it was on its way when the client pushed.
+	pushedLife = 90 * time.Second
 )
 
 // pushed is what makes a pushed request answerable once.

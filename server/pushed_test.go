@@ -42,7 +42,7 @@ func TestPushedRequest(t *testing.T) {
 	p := newIDP(t)
 	got := p.push("scope", "openid threads:read", "nonce", "n", "code_challenge", challengeOf(verifier), "code_challenge_method", "S256")
 	seconds, _ := got.json["expires_in"].(float64)
-	if got.header.Get("Cache-Control") != "no-store" || !strings.HasPrefix(got.text("request_uri"), "urn:ietf:params:oauth:request_uri:wfp_") || seconds != 300 || len(got.json) != 2 {
+	if got.header.Get("Cache-Control") != "no-store" || !strings.HasPrefix(got.text("request_uri"), "urn:ietf:params:oauth:request_uri:wfp_") || seconds != 90 || len(got.json) != 2 {
 		t.Errorf("%v %s", got.header, got.raw)
 	}
 	// Nothing but what was pushed counts.
@@ -146,13 +146,13 @@ func TestBadRequestURI(t *testing.T) {
 	b.get(p.pushedURL(got)+"&request_uri=x").wants(t, "two of them, and no redirect URI", http.StatusBadRequest, "invalid_request")
 	b.get(p.pushedURL(got, "client_id", "stranger")).wants(t, "an unknown client", http.StatusBadRequest, "invalid_client")
 	b.get(p.pushedURL(got, "client_id", "")).wants(t, "no client", http.StatusBadRequest, "invalid_request")
-	p.clock.forward(5*time.Minute - time.Millisecond)
+	p.clock.forward(90*time.Second - time.Millisecond)
 	page := b.get(p.pushedURL(p.push("prompt", "consent")))
 	if late := b.get(p.pushedURL(got)); late.asks() != "" || late.location == nil {
 		t.Errorf("in the last moment: %d", late.status)
 	}
 	expired := p.push()
-	p.clock.forward(5*time.Minute + time.Millisecond)
+	p.clock.forward(90*time.Second + time.Millisecond)
 	b.get(p.pushedURL(expired)).wants(t, "expired", http.StatusBadRequest, "invalid_request_uri")
 	b.answered(b.decide(page, "allow"), "a browser that came in time may take longer")
 }
@@ -258,6 +258,12 @@ func TestRequiredPush(t *testing.T) {
 	p.redirected(b.get(p.objectURL(unsigned(t, p.asked(nil)))), "a request object", "invalid_request")
 	got := b.follow(b.signIn(b.get(p.pushedURL(p.push())), userEmail, userPassword))
 	b.answered(b.decide(got, "allow"), "pushed")
+	// One that is registered as FAPI 2.0 demands must use PKCE as well.
+	p.update("my-app", func(c *storage.Client) { c.DPoPBoundAccessTokens = true })
+	p.push().wants(t, "without PKCE", http.StatusBadRequest, "invalid_request")
+	if got := p.push("code_challenge", challengeOf(verifier), "code_challenge_method", "S256"); got.status != http.StatusCreated {
+		t.Errorf("%d %s", got.status, got.raw)
+	}
 }
 
 // In a pushed request object are all parameters that count (RFC 9126 section 3).
