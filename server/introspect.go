@@ -37,6 +37,7 @@ const typIntrospection = "token-introspection+jwt"
 type asker struct {
 	id     string
 	client bool     // of storage; it may ask about its own tokens
+	named  bool     // it may be told the user's name; not whoever is to know users by a pairwise subject only
 	speaks []string // the identifiers for which it speaks
 	alg    string   // of signed replies
 }
@@ -131,7 +132,8 @@ func (p *provider) asker(r *http.Request) (asker, url.Values, error) {
 	if c.Public {
 		return asker{}, nil, invalidClient()
 	}
-	return asker{id: c.ID, client: true, speaks: p.speaksFor(c.Client), alg: c.IntrospectionSignedResponseAlg}, form, nil
+	return asker{id: c.ID, client: true, named: c.SubjectType != storage.SubjectPairwise, speaks: p.speaksFor(c.Client),
+		alg: c.IntrospectionSignedResponseAlg}, form, nil
 }
 
 // accepts says whether the Accept header names a media type (RFC 9110 section 12.5.1).
@@ -169,7 +171,7 @@ func (p *provider) introspect(ctx context.Context, who asker, token string) (int
 	if err != nil {
 		return introspection{}, err
 	}
-	if own {
+	if own && who.named {
 		reply.Username = username
 	}
 	return reply, nil
@@ -214,8 +216,12 @@ func (p *provider) introspectRefresh(ctx context.Context, who asker, sealed stri
 	if err != nil {
 		return introspection{}, err
 	}
-	return introspection{
-		Active: true, Scope: joined(token.Scopes), ClientID: who.id, Username: view.User.login(),
-		Expires: expires.Unix(), IssuedAt: token.Issued / 1000, Subject: sub, Issuer: p.cfg.Issuer, Confirm: confirm(token.DPoPKey),
-	}, nil
+	reply := introspection{
+		Active: true, Scope: joined(token.Scopes), ClientID: who.id, Expires: expires.Unix(), IssuedAt: token.Issued / 1000,
+		Subject: sub, Issuer: p.cfg.Issuer, Confirm: confirm(token.DPoPKey),
+	}
+	if who.named {
+		reply.Username = view.User.login()
+	}
+	return reply, nil
 }

@@ -273,6 +273,8 @@ func TestIntrospectionOfPairwiseSubjects(t *testing.T) {
 	issued := p.tokens("scope", "openid", "resource", filesAPI)
 	sub := claimsOf(t, issued.text("id_token"))["sub"]
 	p.files(issued.text("access_token")).active(t, "resource server", map[string]any{"sub": sub, "username": nil})
+	p.introspect(issued.text("access_token")).active(t, "its client", map[string]any{"sub": sub, "username": nil})
+	p.introspect(issued.text("refresh_token")).active(t, "its client, of the refresh token", map[string]any{"sub": sub, "username": nil})
 	if sub == "user-ann" {
 		t.Error("not pairwise")
 	}

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -75,8 +76,9 @@ func (s *Server) audienceOf(granted, scopes, asked []string) (audience, error) {
 
 // clientAudience is for whom a token is that a client gets for itself: whom it asks for (RFC 8707 section 2.2).
 func (s *Server) clientAudience(c *storage.Client, asked []string) (audience, error) {
-	if err := s.checkResources(c, asked); err != nil {
-		return nil, invalidTarget(err.(*oauthFault).description)
+	var fault *oauthFault
+	if err := s.checkResources(c, asked); errors.As(err, &fault) {
+		return nil, invalidTarget(fault.description)
 	}
 	if len(asked) == 0 {
 		return audience{s.cfg.Issuer}, nil
