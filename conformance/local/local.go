@@ -82,6 +82,9 @@ func Start(ctx context.Context, opts Options) (_ *Server, err error) {
 			return nil, fmt.Errorf("build warifu: %w\n%s", err, out)
 		}
 	}
+	if s.Binary, err = filepath.Abs(s.Binary); err != nil { // it runs in a directory of its own
+		return nil, err
+	}
 	if err := s.certify(); err != nil {
 		return nil, err
 	}
