@@ -50,6 +50,10 @@ type appFilter struct {
 	App string `query:"app" maxLength:"63" doc:"Only of this app."`
 }
 
+type clientInput struct {
+	ID string `path:"id" maxLength:"256" doc:"Id of the client."`
+}
+
 type grantInput struct {
 	ID string `path:"id" maxLength:"128" doc:"Id of the grant."`
 }
@@ -65,6 +69,10 @@ func (a *admin) registerRecords(api huma.API) {
 		OperationID: "list-clients", Method: http.MethodGet, Path: "/v1/clients", Summary: "List OAuth clients",
 		Tags: []string{"records"}, Errors: []int{503},
 	}, a.listClients)
+	huma.Register(api, huma.Operation{
+		OperationID: "delete-client", Method: http.MethodDelete, Path: "/v1/clients/{id}", Summary: "Remove a client that registered itself, and its grants",
+		Tags: []string{"records"}, Errors: []int{404, 409, 503}, DefaultStatus: http.StatusOK,
+	}, a.deleteClient)
 	huma.Register(api, huma.Operation{
 		OperationID: "list-deliveries", Method: http.MethodGet, Path: "/v1/deliveries", Summary: "List how far env has come",
 		Tags: []string{"records"}, Errors: []int{503},
@@ -107,6 +115,23 @@ func (a *admin) listClients(ctx context.Context, in *appFilter) (*reply[[]Client
 		}
 	}
 	return &reply[[]Client]{clients}, nil
+}
+
+// deleteClient removes a client that registered itself (RFC 7591). One of an app goes with the app.
+func (a *admin) deleteClient(ctx context.Context, in *clientInput) (*reply[Client], error) {
+	c, err := a.Store.Client(ctx, in.ID)
+	if err == nil && c.App != "" {
+		return nil, problem(http.StatusConflict, "client_of_an_app", "The client "+c.ID+" belongs to the app "+c.App+".",
+			"Delete the app, or take spec.oauth out of its manifest and apply that.")
+	}
+	if err == nil {
+		err = a.Store.UnregisterClient(ctx, c, storage.AuditEntry{Action: storage.AuditUnregistered, Detail: c.ID, Reason: "by an operator"})
+	}
+	if err != nil {
+		return nil, a.stored(ctx, "client "+in.ID, err)
+	}
+	a.Logger.Info("client unregistered", "client", c.ID)
+	return &reply[Client]{clientOf(c)}, nil
 }
 
 func (a *admin) listDeliveries(ctx context.Context, in *appFilter) (*reply[[]Delivery], error) {

@@ -17,6 +17,7 @@ type metadata struct {
 	RevocationEndpoint    string   `json:"revocation_endpoint"`
 	JWKSURI               string   `json:"jwks_uri"`
 	DeviceEndpoint        string   `json:"device_authorization_endpoint,omitempty"` // RFC 8628 section 4
+	RegistrationEndpoint  string   `json:"registration_endpoint,omitempty"`         // RFC 7591
 	Scopes                []string `json:"scopes_supported"`
 	ResponseTypes         []string `json:"response_types_supported"`
 	ResponseModes         []string `json:"response_modes_supported"`
@@ -64,6 +65,10 @@ func (s *Server) metadata() metadata {
 	if s.offers(GrantDeviceCode) {
 		deviceAuth = s.endpoint(pathDeviceAuth)
 	}
+	registration := ""
+	if s.cfg.Registration != nil {
+		registration = s.endpoint(pathRegister)
+	}
 	return metadata{
 		Issuer:                s.cfg.Issuer,
 		AuthorizationEndpoint: s.endpoint(pathAuthorize),
@@ -74,6 +79,7 @@ func (s *Server) metadata() metadata {
 		RevocationEndpoint:    s.endpoint(pathRevoke),
 		JWKSURI:               s.endpoint(pathJWKS),
 		DeviceEndpoint:        deviceAuth,
+		RegistrationEndpoint:  registration,
 		Scopes:                s.scopes.names,
 		ResponseTypes:         []string{"code"},
 		ResponseModes:         []string{modeQuery, modeFormPost},

@@ -60,7 +60,13 @@ func (s *Server) machines() http.Handler {
 			p.push(w, r)
 		case pathUserinfo:
 			p.userinfo(w, r)
+		case pathRegister:
+			p.register(w, r)
 		default:
+			if strings.HasPrefix(path, pathRegister+"/") {
+				p.manage(w, r)
+				return
+			}
 			s.filterDocument(w, r, path, engine)
 		}
 	}))

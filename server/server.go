@@ -80,6 +80,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/warifu/warifu/server/connector"
 	"github.com/warifu/warifu/server/outbound"
 	"github.com/warifu/warifu/server/pages"
@@ -183,6 +185,8 @@ type Server struct {
 	keySets *keySets
 	devices *devices
 	handler http.Handler
+	// registrations are slowed down by it.
+	registrations *rate.Limiter
 	// ended wakes the sender of logout tokens: this replica has written to their outbox.
 	ended chan struct{}
 }
@@ -225,6 +229,7 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 	if err := s.store.RotateKeys(ctx, true, s.keySchedules()...); err != nil {
 		return nil, err
 	}
+	s.registrations = rate.NewLimiter(registrationRate, registrationBurst)
 	s.handler = s.routes()
 	return s, nil
 }
@@ -326,6 +331,10 @@ func (s *Server) routes() http.Handler {
 		mux.Handle(s.base+pathDeviceAuth, machines)
 		handle("GET", pathDevice, s.device)
 		handle("POST", pathDevice, s.sameOrigin(s.enterUserCode))
+	}
+	if s.cfg.Registration != nil {
+		mux.Handle(s.base+pathRegister, machines)
+		mux.Handle(s.base+pathRegister+"/{client}", machines)
 	}
 	// RFC 8414 section 3.1 puts the well-known part before the issuer's path.
 	if s.base != "" {

@@ -21,6 +21,9 @@ type Client struct {
 	PolicyURI              string         `json:"policyUri,omitempty"`
 	Secrets                []ClientSecret `json:"secrets,omitempty"`
 	ClientMetadata
+	// RegistrationToken is the SHA-256 of the token with which a client that registered itself is managed (RFC 7592); an app's
+	// client has none.
+	RegistrationToken []byte `json:"registrationToken,omitempty"`
 	// Disabled clients are unknown to every protocol endpoint: their app is being deleted.
 	Disabled  bool      `json:"disabled,omitempty"`
 	CreatedAt time.Time `json:"createdAt"`

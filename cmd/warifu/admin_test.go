@@ -361,6 +361,9 @@ func TestAdminDocumentAndHandlerAgree(t *testing.T) {
 	if err := i.store.CreateGrant(t.Context(), grant, grant.ExpiresAt, client.Revision, user.Revision); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := i.store.RegisterClient(t.Context(), storage.Client{ID: "itself", Name: "Itself", Public: true}); err != nil {
+		t.Fatal(err)
+	}
 	run(
 		step{operation: "GET /v1/grants", status: 200, then: func(body any) {
 			equal("ann@example.com", 0, "user")(body)
@@ -371,6 +374,9 @@ func TestAdminDocumentAndHandlerAgree(t *testing.T) {
 		step{operation: "POST /v1/plan", body: documents(t, nil, strings.ReplaceAll(example, "      - threads:read\n", "")), status: 200, then: equal("removes `threads:read`: 0 grants narrow", "plans", 0, "consequences", 0)},
 		step{operation: "DELETE /v1/grants/{id}", path: path("/v1/grants/{id}", "id", grant.ID), status: 200, then: equal("my-oauth-app", "app")},
 		step{operation: "DELETE /v1/grants/{id}", path: path("/v1/grants/{id}", "id", grant.ID), status: 404},
+		step{operation: "DELETE /v1/clients/{id}", path: path("/v1/clients/{id}", "id", grant.ClientID), status: 409, then: equal("client_of_an_app", "code")},
+		step{operation: "DELETE /v1/clients/{id}", path: path("/v1/clients/{id}", "id", "itself"), status: 200, then: equal("Itself", "name")},
+		step{operation: "DELETE /v1/clients/{id}", path: path("/v1/clients/{id}", "id", "itself"), status: 404},
 		step{operation: "GET /v1/audit", status: 200, then: func(body any) {
 			equal("refused", "entries", 0, "outcome")(body)
 			equal(fmt.Sprintf("uid:%d", os.Getuid()), "entries", 0, "actor")(body)

@@ -258,7 +258,7 @@ func deliveryLine(d server.Delivery) string {
 
 func (c *cli) delete() *cobra.Command {
 	var yes bool
-	command := &cobra.Command{Use: "delete", Short: "Delete an app", Args: cobra.NoArgs, RunE: needsSubcommand}
+	command := &cobra.Command{Use: "delete", Short: "Delete an app, or a client that registered itself", Args: cobra.NoArgs, RunE: needsSubcommand}
 	app := &cobra.Command{
 		Use: "app NAME", Short: "Delete an app: its grants end, its env is taken away, its client goes",
 		Example: `  warifu delete app my-oauth-app --yes`,
@@ -289,8 +289,33 @@ func (c *cli) delete() *cobra.Command {
 			return nil
 		},
 	}
-	app.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
-	command.AddCommand(app)
+	registered := &cobra.Command{
+		Use: "client ID", Short: "Remove a client that registered itself: its grants end",
+		Example: `  warifu get clients
+  warifu delete client client-4s6a2kq7m5wd --yes`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			api, err := c.client()
+			if err != nil {
+				return err
+			}
+			if !yes {
+				if err := c.confirm(fmt.Sprintf("Remove the client %s? Its grants end at once.", harmless(args[0]))); err != nil {
+					return err
+				}
+			}
+			var out server.Client
+			if err := api.do(cmd.Context(), http.MethodDelete, "/v1/clients/"+url.PathEscape(args[0]), nil, &out); err != nil {
+				return err
+			}
+			c.say("client %s removed", out.ID)
+			return nil
+		},
+	}
+	for _, sub := range []*cobra.Command{app, registered} {
+		sub.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+		command.AddCommand(sub)
+	}
 	return command
 }
 

@@ -1,0 +1,246 @@
+package server
+
+import (
+	"bytes"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"strings"
+
+	"github.com/zitadel/oidc/v3/pkg/oidc"
+	"github.com/zitadel/oidc/v3/pkg/op"
+
+	"github.com/warifu/warifu/storage"
+)
+
+// Dynamic client registration (RFC 7591, OpenID Connect Dynamic Client Registration 1.0) and its management (RFC 7592). It is
+// off unless the configuration turns it on, and then wants an initial access token, if the configuration names any. Where it
+// names none, anybody may register: a client then costs one write, so registrations are slowed down.
+//
+// A client that registered itself belongs to no app: nothing is delivered for it. Its owner manages it with the registration
+// access token that came with the registration; an operator sees it (warifu get clients), and removes it (warifu delete client).
+// Its secret stays through replacements, unless these make it a client without one.
+
+// pathRegister is the registration endpoint; below it is each client's own address (RFC 7592 section 2).
+const pathRegister = "/oauth/register"
+
+// Registrations that one replica takes, a second and at once; one that makes it fetch something counts twice.
+const (
+	registrationRate  = 5
+	registrationBurst = 50
+)
+
+var errManyRegistrations = errors.New("too many registrations")
+
+// registrationReply is the client information response (RFC 7591 section 3.2.1, RFC 7592 section 3).
+type registrationReply struct {
+	ClientID      string `json:"client_id"`
+	ClientSecret  string `json:"client_secret,omitempty"`
+	SecretExpires *int64 `json:"client_secret_expires_at,omitempty"` // 0: never; there when the secret is
+	IssuedAt      int64  `json:"client_id_issued_at"`
+	Token         string `json:"registration_access_token"`
+	URI           string `json:"registration_client_uri"`
+	*clientMetadata
+}
+
+func (p *provider) registrationReply(c *storage.Client, token string) (*registrationReply, error) {
+	reply := &registrationReply{
+		ClientID: c.ID, IssuedAt: c.CreatedAt.Unix(), Token: token, URI: p.endpoint(pathRegister + "/" + c.ID), clientMetadata: registered(c),
+	}
+	if len(c.Secrets) > 0 {
+		var err error
+		if reply.ClientSecret, err = p.store.ClientSecretValue(c); err != nil {
+			return nil, err
+		}
+		reply.SecretExpires = new(int64)
+	}
+	return reply, nil
+}
+
+// register is the registration endpoint.
+func (p *provider) register(w http.ResponseWriter, r *http.Request) {
+	noStore(w)
+	if !method(w, r, http.MethodPost) {
+		return
+	}
+	if !p.mayRegister(r) {
+		refuseBearer(w, r)
+		return
+	}
+	hash, token := storage.NewRegistrationToken()
+	now := p.now().UTC()
+	c := storage.Client{ID: storage.NewClientID("client"), RegistrationToken: hash, CreatedAt: now, UpdatedAt: now}
+	if err := p.readRegistration(r, &c, nil); err != nil {
+		p.refuseRegistration(w, r, err)
+		return
+	}
+	if !p.registrations.Allow() {
+		p.refuseRegistration(w, r, errManyRegistrations)
+		return
+	}
+	p.secrets(&c)
+	stored, err := p.store.RegisterClient(r.Context(), c, storage.AuditEntry{
+		Actor: storage.ClientActor(c.ID), Action: storage.AuditRegistered, Detail: c.Name})
+	if err != nil {
+		p.refuseRegistration(w, r, err)
+		return
+	}
+	p.log.InfoContext(r.Context(), "client registered", "client", c.ID)
+	p.tellRegistration(w, r, http.StatusCreated, stored, token)
+}
+
+// secrets gives a client the secret that its method of authentication needs, or takes it away.
+func (p *provider) secrets(c *storage.Client) {
+	switch needs := c.TokenEndpointAuthMethod == methodBasic || c.TokenEndpointAuthMethod == methodPost; {
+	case !needs:
+		c.Secrets = nil
+	case len(c.Secrets) == 0:
+		secret, _ := p.store.NewClientSecret(c.ID)
+		c.Secrets = []storage.ClientSecret{secret}
+	}
+}
+
+// manage is a client's own address (RFC 7592 section 2): GET reads, PUT replaces, DELETE removes its registration.
+func (p *provider) manage(w http.ResponseWriter, r *http.Request) {
+	noStore(w)
+	if !method(w, r, http.MethodGet, http.MethodPut, http.MethodDelete) {
+		return
+	}
+	token := bearerOf(r)
+	id := strings.TrimPrefix(strings.TrimPrefix(r.URL.Path, p.base), pathRegister+"/")
+	c, err := p.store.Client(r.Context(), id)
+	if err != nil && !errors.Is(err, storage.ErrNotFound) {
+		p.refuseRegistration(w, r, err)
+		return
+	}
+	// Whoever has no right to a client does not learn whether it exists. An app's client is nobody's but its manifest's.
+	if !c.OwnedBy(token) {
+		refuseBearer(w, r)
+		return
+	}
+	switch r.Method {
+	case http.MethodPut:
+		p.replaceRegistration(w, r, c, token)
+	case http.MethodDelete:
+		if err := p.store.UnregisterClient(r.Context(), c, storage.AuditEntry{
+			Actor: storage.ClientActor(c.ID), Action: storage.AuditUnregistered, Detail: c.ID}); err != nil {
+			p.refuseRegistration(w, r, err)
+			return
+		}
+		p.log.InfoContext(r.Context(), "client unregistered", "client", c.ID)
+		w.WriteHeader(http.StatusNoContent)
+	default:
+		p.tellRegistration(w, r, http.StatusOK, c, token)
+	}
+}
+
+func (p *provider) replaceRegistration(w http.ResponseWriter, r *http.Request, c *storage.Client, token string) {
+	next := storage.Client{
+		ID: c.ID, Secrets: c.Secrets, RegistrationToken: c.RegistrationToken, CreatedAt: c.CreatedAt, UpdatedAt: p.now().UTC(), Revision: c.Revision,
+	}
+	if err := p.readRegistration(r, &next, c); err != nil {
+		p.refuseRegistration(w, r, err)
+		return
+	}
+	p.secrets(&next)
+	stored, err := p.store.ReplaceClient(r.Context(), next, storage.AuditEntry{
+		Actor: storage.ClientActor(c.ID), Action: storage.AuditRegisteredAnew, Detail: next.Name})
+	if err != nil {
+		p.refuseRegistration(w, r, err)
+		return
+	}
+	p.tellRegistration(w, r, http.StatusOK, stored, token)
+}
+
+// readRegistration reads the metadata of a request into c. Whoever replaces a registration sends back its client_id, and its
+// client_secret or none (RFC 7592 section 2.2).
+func (p *provider) readRegistration(r *http.Request, c, held *storage.Client) error {
+	contentType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || contentType != "application/json" {
+		return wrongMetadata("Content-Type must be application/json")
+	}
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		var tooLarge *http.MaxBytesError
+		if errors.As(err, &tooLarge) {
+			return wrongMetadata("the body is larger than 64 KiB")
+		}
+		return wrongMetadata("the body could not be read")
+	}
+	var sent struct {
+		ClientID     *string `json:"client_id"`
+		ClientSecret *string `json:"client_secret"`
+		clientMetadata
+	}
+	if !bytes.HasPrefix(bytes.TrimSpace(body), []byte("{")) || json.Unmarshal(body, &sent) != nil {
+		return wrongMetadata("the body must be a JSON object, and each member of the type that RFC 7591 gives it")
+	}
+	if held != nil {
+		if sent.ClientID == nil || *sent.ClientID != held.ID {
+			return wrongMetadata("client_id must be that of the client")
+		}
+		if sent.ClientSecret != nil && held.SecretID(*sent.ClientSecret) == "" {
+			return wrongMetadata("client_secret is not the client's; leave it out")
+		}
+	}
+	return p.fill(r.Context(), c, &sent.clientMetadata)
+}
+
+func (p *provider) tellRegistration(w http.ResponseWriter, r *http.Request, status int, c *storage.Client, token string) {
+	reply, err := p.registrationReply(c, token)
+	if err != nil {
+		p.refuseRegistration(w, r, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(reply) // nobody is left to tell when the client has gone
+}
+
+// refuseRegistration answers with what is wrong with the metadata, or with a fault.
+func (p *provider) refuseRegistration(w http.ResponseWriter, r *http.Request, err error) {
+	var wrong *metadataError
+	switch {
+	case errors.As(err, &wrong):
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusBadRequest)
+		_ = json.NewEncoder(w).Encode(map[string]string{"error": wrong.code, "error_description": wrong.description})
+	case errors.Is(err, errManyRegistrations):
+		op.WriteError(&challenged{ResponseWriter: w}, r, fail(http.StatusServiceUnavailable, codeTemporarilyUnavailable, "too many registrations; try again later"), nil)
+	case errors.Is(err, storage.ErrConflict):
+		op.WriteError(&challenged{ResponseWriter: w}, r, fail(http.StatusServiceUnavailable, codeTemporarilyUnavailable, "the registration was changed at this moment; try again"), nil)
+	default:
+		op.WriteError(&challenged{ResponseWriter: w}, r, p.unavailable(r.Context(), "registering a client", err), nil)
+	}
+}
+
+// mayRegister says whether a request shows one of the initial access tokens, where there are any.
+func (p *provider) mayRegister(r *http.Request) bool {
+	tokens := p.cfg.Registration.InitialAccessTokens
+	shown, right := bearerOf(r), len(tokens) == 0
+	for _, token := range tokens {
+		right = subtle.ConstantTimeCompare([]byte(shown), []byte(token)) == 1 || right
+	}
+	return right
+}
+
+func bearerOf(r *http.Request) string {
+	headers := r.Header.Values("Authorization")
+	if len(headers) != 1 {
+		return ""
+	}
+	scheme, token, _ := strings.Cut(headers[0], " ")
+	if !strings.EqualFold(scheme, oidc.BearerToken) {
+		return ""
+	}
+	return token
+}
+
+// refuseBearer is the answer to a token that gives no right to what was asked for (RFC 6750 section 3.1).
+func refuseBearer(w http.ResponseWriter, r *http.Request) {
+	op.WriteError(&challenged{ResponseWriter: w, challenge: `Bearer realm="warifu", error="` + codeInvalidToken + `"`}, r,
+		fail(http.StatusUnauthorized, codeInvalidToken, "the access token is missing, or gives no right to this"), nil)
+}
