@@ -522,3 +522,26 @@ func TestWhatDevicesAskOfEtcd(t *testing.T) {
 		}
 	}
 }
+
+// A client that signs with a key does so with each request, and each assertion works once.
+func TestDeviceOfAClientWithAKey(t *testing.T) {
+	p := newDeviceIDP(t)
+	k := p.keyed("key-app", "ES256", func(c *storage.Client) { c.GrantTypes = append(c.GrantTypes, deviceGrant) })
+	const asking = "/oauth/device_authorization"
+	scope, first := url.Values{"scope": {"threads:read"}}, k.assertion("ES256", nil)
+	device := k.asserting(asking, first, scope)
+	if device.status != http.StatusOK {
+		t.Fatalf("%d %s", device.status, device.raw)
+	}
+	k.asserting(asking, first, scope).wants(t, "the assertion again", http.StatusUnauthorized, "invalid_client")
+	poll := url.Values{"grant_type": {deviceGrant}, "device_code": {device.text("device_code")}}
+	k.asserting("/oauth/token", first, poll).wants(t, "the assertion again, to poll", http.StatusUnauthorized, "invalid_client")
+	shown := k.assertion("ES256", nil)
+	k.asserting("/oauth/token", shown, poll).wants(t, "a poll", http.StatusBadRequest, "authorization_pending")
+	k.approve(device)
+	p.clock.forward(10 * time.Second)
+	k.asserting("/oauth/token", shown, poll).wants(t, "the assertion of another poll", http.StatusUnauthorized, "invalid_client")
+	if got := k.asserting("/oauth/token", k.assertion("ES256", nil), poll); got.status != http.StatusOK {
+		t.Errorf("%d %s", got.status, got.raw)
+	}
+}
