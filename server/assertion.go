@@ -21,7 +21,8 @@ import (
 // section 9).
 //
 // Issuer and subject are the client; it ends within an hour and has a jti, which works once at all replicas together. A forged
-// assertion uses up nothing: the jti counts only once the signature and everything else is right.
+// assertion uses up nothing: the jti counts only once the signature and everything else is right. A key that was registered a moment
+// ago is refused at a replica that has not heard of it yet; one that was removed gets no token there either.
 //
 // # Audience
 //

@@ -28,7 +28,7 @@ const jwtBearer = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 // keyed is p seen by a client that has keys, and no secret.
 func (p *idp) keyed(app, alg string, change ...func(*storage.Client)) *idp {
 	p.t.Helper()
-	return p.as(p.register(app, func(c *storage.Client) {
+	registered, _ := p.register(app, func(c *storage.Client) {
 		c.Secrets = nil
 		c.TokenEndpointAuthMethod = "private_key_jwt"
 		c.JWKS = jwksOf(p.t, publicJWK(testKeys()[alg], "k"))
@@ -36,7 +36,8 @@ func (p *idp) keyed(app, alg string, change ...func(*storage.Client)) *idp {
 		for _, f := range change {
 			f(c)
 		}
-	}))
+	})
+	return p.as(registered, "")
 }
 
 // assertion is one of p's client, with changes to its claims; nil leaves a claim out.
@@ -371,6 +372,11 @@ func TestAssertionIsUsedOnce(t *testing.T) {
 		{"client credentials without scope", "/oauth/token", forItself(""), 400},
 		{"introspection", "/oauth/introspect", url.Values{"token": {refresh}}, 200},
 		{"revocation", "/oauth/revoke", url.Values{"token": {"x"}}, 200},
+		{"pushed request", "/oauth/par", url.Values{"response_type": {"code"}, "redirect_uri": {callback}, "scope": {"threads:read"}}, 201},
+		{"pushed request that is wrong", "/oauth/par", url.Values{"response_type": {"code"}, "redirect_uri": {callback}, "scope": {"x"}}, 400},
+		{"device authorization", "/oauth/device_authorization", url.Values{"scope": {"threads:read"}}, 400},
+		{"a poll with garbage", "/oauth/token", url.Values{"grant_type": {server.GrantDeviceCode}, "device_code": {"wfd_x"}}, 400},
+		{"a poll without a device code", "/oauth/token", url.Values{"grant_type": {server.GrantDeviceCode}}, 400},
 	} {
 		assertion := k.assertion("ES256", nil)
 		if got := k.asserting(c.path, assertion, c.form); got.status != c.status {
@@ -400,6 +406,30 @@ func TestAssertionIsUsedOnce(t *testing.T) {
 	}
 	if got := other.asserting("/oauth/token", theirs, forItself("threads:read")); got.status != http.StatusOK {
 		t.Errorf("another client's jti: %d %s", got.status, got.raw)
+	}
+}
+
+// A client that is told to use a nonce (RFC 9449 section 8) may send the very same request again, its assertion as well. Then it
+// is used.
+func TestAssertionOutlivesTheWishForANonce(t *testing.T) {
+	p, _ := newExchanger(t)
+	k := p.keyed("key-app", "ES256", func(c *storage.Client) {
+		c.GrantTypes = append(c.GrantTypes, server.GrantTokenExchange)
+		c.ResourceIdentifiers = []string{"https://key-app.test"}
+	})
+	refresh := k.asserting("/oauth/token", k.assertion("ES256", nil), redeeming(k.code())).text("refresh_token")
+	subject := p.tokens("resource", "https://key-app.test").text("access_token")
+	for rule, form := range map[string]url.Values{
+		"code": redeeming(k.code()), "refresh": refreshing(refresh), "client credentials": forItself("threads:read"),
+		"token exchange": {"grant_type": {server.GrantTokenExchange}, "subject_token": {subject}, "subject_token_type": {accessType}, "resource": {filesAPI}},
+	} {
+		form.Set("client_assertion", k.assertion("ES256", nil))
+		form.Set("client_assertion_type", jwtBearer)
+		d := k.prover()
+		if got := d.token(form); got.status != http.StatusOK || got.text("token_type") != "DPoP" || d.nonce == "" {
+			t.Errorf("%s: %d %s", rule, got.status, got.raw)
+		}
+		d.token(form).wants(t, rule+", again", http.StatusUnauthorized, "invalid_client")
 	}
 }
 

@@ -124,6 +124,9 @@ func spendsLater(c *client, r *op.Request[op.ClientCredentials]) bool {
 		return r.Form.Has("refresh_token")
 	case GrantDeviceCode:
 		return r.Form.Has("device_code")
+	case GrantTokenExchange: // the library refuses what lacks something by itself
+		return r.Form.Has("subject_token") && r.Form.Get("subject_token_type") == typeAccessToken &&
+			!r.Form.Has("requested_token_type") && !r.Form.Has("actor_token_type")
 	}
 	return grantType == GrantClientCredentials
 }
@@ -222,16 +225,15 @@ func (c *client) noteSpent(err error) {
 	}
 }
 
-// settled ends a request of the token endpoint: whatever became of it, the assertion is used up now. Only two refusals leave it
-// as it was: a fault of ours, and the wish for a nonce (RFC 9449 section 8), after which the same request is sent again.
+// settled ends a request of the token endpoint: whatever became of it, the assertion is used up now, or there is no reply. Only two
+// refusals leave it as it was: a fault of ours, and the wish for a nonce (RFC 9449 section 8), after which the same request is sent
+// again.
 func (p *provider) settled(ctx context.Context, c *client, reply *op.Response, err error) (*op.Response, error) {
-	if err == nil {
-		return reply, nil
+	if code := codeOf(err); code == codeTemporarilyUnavailable || code == codeUseNonce {
+		return nil, err
 	}
-	if code := codeOf(err); code != codeTemporarilyUnavailable && code != codeUseNonce {
-		if err := p.spend(ctx, c); err != nil {
-			return nil, err
-		}
+	if err := p.spend(ctx, c); err != nil {
+		return nil, err
 	}
-	return nil, err
+	return reply, err
 }

@@ -65,9 +65,6 @@ func (p *provider) ownToken(ctx context.Context, c *client, form url.Values, hea
 			}
 			continue
 		}
-		if err := p.spend(ctx, c); err != nil {
-			return nil, err
-		}
 		return p.tokens(ctx, refreshToken{}, scopes, signing)
 	}
 	return nil, p.unavailable(ctx, "issuing tokens", storage.ErrConflict)

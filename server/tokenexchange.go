@@ -64,6 +64,11 @@ type exchanged struct {
 // TokenExchange is the grant type token-exchange.
 func (p *provider) TokenExchange(ctx context.Context, r *op.ClientRequest[oidc.TokenExchangeRequest]) (*op.Response, error) {
 	c := r.Client.(*client)
+	reply, err := p.exchangeToken(ctx, c, r)
+	return p.settled(ctx, c, reply, err)
+}
+
+func (p *provider) exchangeToken(ctx context.Context, c *client, r *op.ClientRequest[oidc.TokenExchangeRequest]) (*op.Response, error) {
 	if err := checkExchange(r); err != nil {
 		return nil, err
 	}
