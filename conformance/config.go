@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,7 +16,7 @@ import (
 
 // Config describes a provider, and what the suite may use there. It is read from a YAML file, whose keys are those of the tags.
 type Config struct {
-	// Issuer is the provider's identifier; discovery is at its /.well-known/openid-configuration.
+	// Issuer is the provider's identifier, letter by letter; discovery is below it.
 	Issuer string `yaml:"issuer"`
 	// CAFile holds the authorities that vouch for the provider (PEM); left out, those of the system.
 	CAFile string `yaml:"caFile"`
@@ -143,8 +144,8 @@ func (c *Config) complete() error {
 	}
 	var wrong []error
 	u, err := url.Parse(c.Issuer)
-	if err != nil || u.Host == "" || strings.HasSuffix(c.Issuer, "/") {
-		wrong = append(wrong, fmt.Errorf("issuer %q must be a URL without a slash at its end", c.Issuer))
+	if err != nil || u.Host == "" {
+		wrong = append(wrong, fmt.Errorf("issuer %q is no URL", c.Issuer))
 	} else if c.LoginHint == "" {
 		c.LoginHint = "buffy@" + u.Hostname()
 	}
@@ -159,6 +160,13 @@ func (c *Config) complete() error {
 	for i, e := range c.Expected {
 		if e.Module == "" || e.Result == "" || e.Why == "" {
 			wrong = append(wrong, fmt.Errorf("expected[%d] needs module, result and why", i))
+		} else if _, _, known := Find("", e.Module); !known {
+			wrong = append(wrong, fmt.Errorf("expected[%d]: %s is a module of no plan", i, e.Module))
+		}
+	}
+	for _, prefix := range c.Plans {
+		if !slices.ContainsFunc(Plans(), func(p Plan) bool { return strings.HasPrefix(p.Name, prefix) }) {
+			wrong = append(wrong, fmt.Errorf("no plan begins with %q", prefix))
 		}
 	}
 	return errors.Join(wrong...)

@@ -2,7 +2,7 @@
 //
 // It imports nothing of this repository: `go test ./conformance` builds the warifu binary, starts it and registers clients with
 // its command line; `go test ./conformance -issuer URL -config FILE` tests somebody else's provider, with the clients and the
-// sign-in steps of a file (see [Config]).
+// sign-in steps of a file (see [Config], and example.yaml).
 //
 // # Plans and modules
 //

@@ -89,7 +89,7 @@ func (t *trial) verify(what string, j *jwt, set *jose.JSONWebKeySet) {
 	if !t.check(len(fitting) > 0, "OIDCC-10.1", "the JWK Set has a key for %s: kid %q, alg %s", what, kid, alg) {
 		return
 	}
-	signed, err := jose.ParseSigned(j.raw, known)
+	signed, err := jose.ParseSignedCompact(j.raw, known)
 	good := false
 	for _, key := range fitting {
 		if err == nil {

@@ -64,7 +64,7 @@ func (t *trial) discover() *provider {
 }
 
 func (t *trial) fetchMetadata() metadata {
-	got := t.get(t.cfg.Issuer+discoveryPath, "")
+	got := t.get(strings.TrimSuffix(t.cfg.Issuer, "/")+discoveryPath, "")
 	t.must(got.status == 200, "OIDCD-4.2", "discovery answers with status 200")
 	t.must(got.json(), "OIDCD-4.2", "discovery answers with JSON")
 	var m metadata

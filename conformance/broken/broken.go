@@ -89,7 +89,7 @@ func New(issuer string, transport http.RoundTripper, fault Fault) (*Provider, er
 // discover learns where the endpoints are.
 func (p *Provider) discover() error {
 	client := &http.Client{Transport: p.upstream}
-	resp, err := client.Get(p.issuer + "/.well-known/openid-configuration")
+	resp, err := client.Get(strings.TrimSuffix(p.issuer, "/") + "/.well-known/openid-configuration")
 	if err != nil {
 		return fmt.Errorf("discover the good provider: %w", err)
 	}
