@@ -8,6 +8,8 @@ package broken
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/base64"
@@ -33,6 +35,7 @@ type Provider struct {
 	upstream http.RoundTripper
 	proxy    *httputil.ReverseProxy
 	key      jose.JSONWebKey
+	curve    jose.JSONWebKey   // another key, for ES256
 	paths    map[string]string // of endpoints, by their name in metadata, and of jwks_uri and discovery
 
 	// Backchannel is where faults of logout tokens send them. The good provider must not send any.
@@ -51,11 +54,10 @@ type Fault struct {
 	alone func(*Provider, http.ResponseWriter, *http.Request) bool
 }
 
-// key signs what the proxy changes. One is enough for all, and making it takes long.
+// key and curve sign what the proxy changes. One each is enough for all, and making it takes long.
 var key = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 2048) })
 
-// keyID is the proxy's key in the JWK Set.
-const keyID = "broken"
+var curve = sync.OnceValues(func() (*ecdsa.PrivateKey, error) { return ecdsa.GenerateKey(elliptic.P256(), rand.Reader) })
 
 // New makes a provider. transport reaches the good one under its issuer.
 func New(issuer string, transport http.RoundTripper, fault Fault) (*Provider, error) {
@@ -67,9 +69,14 @@ func New(issuer string, transport http.RoundTripper, fault Fault) (*Provider, er
 	if err != nil {
 		return nil, fmt.Errorf("make a key: %w", err)
 	}
+	point, err := curve()
+	if err != nil {
+		return nil, fmt.Errorf("make a key: %w", err)
+	}
 	p := &Provider{
 		fault: fault, issuer: issuer, upstream: transport, kept: map[string]string{},
-		key: jose.JSONWebKey{Key: private, KeyID: keyID, Algorithm: string(jose.RS256), Use: "sig"},
+		key:   jose.JSONWebKey{Key: private, KeyID: "broken", Algorithm: string(jose.RS256), Use: "sig"},
+		curve: jose.JSONWebKey{Key: point, KeyID: "broken-curve", Algorithm: string(jose.ES256), Use: "sig"},
 	}
 	if err := p.discover(); err != nil {
 		return nil, err
@@ -166,9 +173,10 @@ func form(r *http.Request) url.Values {
 }
 
 // setForm replaces the form of a POST.
-func setForm(r *http.Request, values url.Values) {
-	body := values.Encode()
-	r.Body, r.ContentLength = io.NopCloser(strings.NewReader(body)), int64(len(body))
+func setForm(r *http.Request, values url.Values) { setBody(r, []byte(values.Encode())) }
+
+func setBody(r *http.Request, body []byte) {
+	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 	r.Header.Set("Content-Length", strconv.Itoa(len(body)))
 }
 
@@ -186,18 +194,26 @@ func object(body []byte, change func(map[string]any)) []byte {
 	return out
 }
 
-// claimsOf reads the claims of a JWT.
-func claimsOf(token string) map[string]any {
-	var claims map[string]any
+// claimsOf reads the claims of a JWT; nil when it is none.
+func claimsOf(token string) map[string]any { return partOf(token, 1) }
+
+// keyOf reads the kid of a JWT.
+func keyOf(token string) string {
+	kid, _ := partOf(token, 0)["kid"].(string)
+	return kid
+}
+
+func partOf(token string, n int) map[string]any {
+	var part map[string]any
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
 		return nil
 	}
-	text, err := base64.RawURLEncoding.DecodeString(parts[1])
-	if err != nil || json.Unmarshal(text, &claims) != nil {
+	text, err := base64.RawURLEncoding.DecodeString(parts[n])
+	if err != nil || json.Unmarshal(text, &part) != nil {
 		return nil
 	}
-	return claims
+	return part
 }
 
 // signed makes a JWT with the proxy's key.

@@ -14,7 +14,7 @@ import (
 // Faults are all that is known to go wrong, by name.
 func Faults() map[string]Fault {
 	all := map[string]Fault{}
-	for _, group := range [][]Fault{idTokenFaults(), tokenFaults(), requestFaults(), responseFaults(), userinfoFaults(), metadataFaults(), logoutFaults()} {
+	for _, group := range [][]Fault{idTokenFaults(), tokenFaults(), requestFaults(), responseFaults(), userinfoFaults(), metadataFaults(), logoutFaults(), registrationFaults()} {
 		for _, f := range group {
 			all[f.Name] = f
 		}
@@ -27,7 +27,7 @@ func token(name string, change func(p *Provider, r *http.Request, answer map[str
 	return Fault{Name: name, tell: func(p *Provider, r *http.Request, resp *http.Response, body []byte) []byte {
 		switch {
 		case p.at(r, "jwks_uri"):
-			return p.publish(body, p.key.Public())
+			return p.publish(p.publish(body, p.key.Public()), p.curve.Public())
 		case p.at(r, "token_endpoint") && resp.StatusCode == http.StatusOK:
 			return object(body, func(answer map[string]any) { change(p, r, answer) })
 		}
@@ -101,6 +101,14 @@ func idTokenFaults() []Fault {
 			raw, _ := answer["id_token"].(string)
 			_, secret, _ := r.BasicAuth()
 			answer["id_token"] = p.signed(jose.SigningKey{Algorithm: jose.HS256, Key: []byte(secret)}, claimsOf(raw))
+		}),
+		token("alg-es256", func(p *Provider, _ *http.Request, answer map[string]any) {
+			raw, _ := answer["id_token"].(string)
+			answer["id_token"] = p.signed(jose.SigningKey{Algorithm: jose.ES256, Key: p.curve}, claimsOf(raw))
+		}),
+		token("kid-missing", func(p *Provider, _ *http.Request, answer map[string]any) {
+			raw, _ := answer["id_token"].(string)
+			answer["id_token"] = p.signed(jose.SigningKey{Algorithm: jose.RS256, Key: p.key.Key}, claimsOf(raw))
 		}),
 		token("kid-unknown", func(p *Provider, _ *http.Request, answer map[string]any) {
 			raw, _ := answer["id_token"].(string)
