@@ -82,7 +82,7 @@ var caught = []struct {
 	{"claims-locales-refused", "oidcc-basic", "oidcc-claims-locales", Failed, "invalid_request"},
 	{"acr-values-refused", "oidcc-basic", "oidcc-ensure-request-with-acr-values-succeeds", Failed, "invalid_request"},
 	{"scope-order-matters", "oidcc-basic", "oidcc-alternate-happy-flow", Failed, "invalid_scope"},
-	{"request-object-ignored", "oidcc-basic", "oidcc-unsigned-request-object-supported-correctly-or-rejected-as-unsupported", Failed, "the provider sends the browser back"},
+	{"request-object-ignored", "oidcc-basic", "oidcc-unsigned-request-object-supported-correctly-or-rejected-as-unsupported", Failed, "the state in the response"},
 	{"redirect-outside-object", "oidcc-basic", "oidcc-ensure-request-object-with-redirect-uri", Failed, "the response comes to the redirect URI"},
 	{"authorize-by-get-only", "oidcc-basic", "oidcc-ensure-post-request-succeeds", Failed, "the provider sends the browser back"},
 	{"form-post-ignored", "oidcc-formpost-basic", "oidcc-server", Failed, "the response is posted"},

@@ -27,10 +27,11 @@ func (t *trial) unsigned(claims map[string]any) string {
 	return base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none"}`)) + "." + base64.RawURLEncoding.EncodeToString(text) + "."
 }
 
-// carry leaves in the query only what must be there beside a request object, and the object itself.
+// carry leaves in the query only what must be there beside a request object (OpenID Connect Core 1.0 section 6.1, RFC 6749
+// section 3.1.2.3), and the object itself.
 func (f *flow) carry(name, value string) url.Values {
 	outside := url.Values{name: {value}}
-	for _, kept := range []string{"client_id", "response_type", "scope"} {
+	for _, kept := range []string{"client_id", "response_type", "scope", "redirect_uri"} {
 		outside.Set(kept, f.params.Get(kept))
 	}
 	return outside
