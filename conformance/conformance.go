@@ -29,6 +29,9 @@
 // URIs need not be reachable: the browser hands over a request to the relying party's origin instead of sending it. What the
 // provider itself calls (jwks_uri, sector identifiers, request_uri, back-channel logout) is served by [Suite.Party].
 //
+// That the suite can fail is tested as well: package broken has a provider with one thing wrong at a time, and broken_test.go says
+// which module must find what.
+//
 // Everything that is sent and received is in the report, without secrets: see redact.go.
 package conformance
 

@@ -2,7 +2,6 @@ package broken
 
 import (
 	"crypto/rand"
-	"encoding/base64"
 	"html"
 	"net/http"
 	"net/url"
@@ -10,141 +9,7 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/go-jose/go-jose/v4"
 )
-
-// userinfo changes successful answers of the userinfo endpoint.
-func userinfo(name string, change func(map[string]any)) Fault {
-	return Fault{Name: name, tell: func(p *Provider, r *http.Request, resp *http.Response, body []byte) []byte {
-		if p.at(r, "userinfo_endpoint") && resp.StatusCode == http.StatusOK {
-			return object(body, change)
-		}
-		return body
-	}}
-}
-
-func userinfoFaults() []Fault {
-	return []Fault{
-		userinfo("userinfo-sub-other", put("sub", "somebody-else")),
-		userinfo("userinfo-sub-missing", drop("sub")),
-		userinfo("userinfo-email-missing", drop("email")),
-		userinfo("userinfo-name-missing", drop("name")),
-		userinfo("userinfo-email-verified-text", put("email_verified", "true")),
-		userinfo("userinfo-updated-at-text", put("updated_at", "2026-01-01")),
-		userinfo("userinfo-updated-at-milliseconds", put("updated_at", time.Now().UnixMilli())),
-		userinfo("userinfo-phone-empty", put("phone_number", "")),
-		userinfo("userinfo-address-text", put("address", "Somewhere")),
-		signedUserinfo("userinfo-signed-badly", func(_ *Provider, raw string) string {
-			head, signature, _ := cutLast(raw)
-			bytes, err := base64.RawURLEncoding.DecodeString(signature)
-			if err != nil || len(bytes) == 0 {
-				return raw
-			}
-			bytes[0] ^= 1
-			return head + "." + base64.RawURLEncoding.EncodeToString(bytes)
-		}),
-		signedUserinfo("userinfo-signed-with-es256", func(p *Provider, raw string) string {
-			return p.signed(jose.SigningKey{Algorithm: jose.ES256, Key: p.curve}, claimsOf(raw))
-		}),
-		signedUserinfo("userinfo-signed-for-others", func(p *Provider, raw string) string {
-			claims := claimsOf(raw)
-			claims["aud"] = "another-client"
-			return p.signed(p.own(), claims)
-		}),
-		signedUserinfo("userinfo-signed-with-nonce", func(p *Provider, raw string) string {
-			claims := claimsOf(raw)
-			claims["nonce"] = "unasked"
-			return p.signed(p.own(), claims)
-		}),
-		{Name: "userinfo-untyped", tell: func(p *Provider, r *http.Request, resp *http.Response, body []byte) []byte {
-			if p.at(r, "userinfo_endpoint") {
-				resp.Header.Set("Content-Type", "text/plain")
-			}
-			return body
-		}},
-		{Name: "userinfo-by-get-only", alone: func(p *Provider, w http.ResponseWriter, r *http.Request) bool {
-			return p.at(r, "userinfo_endpoint") && r.Method != http.MethodGet && fails(w, http.StatusMethodNotAllowed, "invalid_request")
-		}},
-		{Name: "token-outlives-code", tell: func(p *Provider, r *http.Request, resp *http.Response, body []byte) []byte {
-			if !p.at(r, "userinfo_endpoint") {
-				return body
-			}
-			if resp.StatusCode == http.StatusOK {
-				p.keep(r.Header.Get("Authorization"), string(body))
-				return body
-			}
-			if first, ok := p.recall(r.Header.Get("Authorization")); ok {
-				resp.StatusCode = http.StatusOK
-				return []byte(first)
-			}
-			return body
-		}},
-	}
-}
-
-// signedUserinfo changes signed answers of the userinfo endpoint.
-func signedUserinfo(name string, change func(p *Provider, raw string) string) Fault {
-	return Fault{Name: name, tell: func(p *Provider, r *http.Request, resp *http.Response, body []byte) []byte {
-		switch {
-		case p.at(r, "jwks_uri"):
-			return p.publish(p.publish(body, p.key.Public()), p.curve.Public())
-		case p.at(r, "userinfo_endpoint") && strings.HasPrefix(resp.Header.Get("Content-Type"), "application/jwt"):
-			return []byte(change(p, string(body)))
-		}
-		return body
-	}}
-}
-
-// member changes metadata.
-func member(name string, change func(map[string]any)) Fault {
-	return Fault{Name: name, tell: func(p *Provider, r *http.Request, _ *http.Response, body []byte) []byte {
-		if p.at(r, "discovery") {
-			return object(body, change)
-		}
-		return body
-	}}
-}
-
-func metadataFaults() []Fault {
-	return []Fault{
-		member("metadata-issuer-other", put("issuer", "https://another.example.com")),
-		member("metadata-endpoint-plain", func(m map[string]any) {
-			m["token_endpoint"] = strings.Replace(m["token_endpoint"].(string), "https:", "http:", 1)
-		}),
-		member("metadata-without-rs256", put("id_token_signing_alg_values_supported", []string{"ES256"})),
-		member("metadata-without-jwks", drop("jwks_uri")),
-		member("metadata-without-response-types", drop("response_types_supported")),
-		member("metadata-without-subject-types", drop("subject_types_supported")),
-		member("metadata-without-openid", put("scopes_supported", []string{"profile"})),
-		member("metadata-list-is-text", put("grant_types_supported", "authorization_code")),
-		member("metadata-locale-unknown", put("ui_locales_supported", []string{"en_US-"})),
-		member("metadata-member-unknown", put("x_vendor_feature", true)),
-		member("metadata-without-logout", drop("end_session_endpoint")),
-		{Name: "metadata-is-html", tell: func(p *Provider, r *http.Request, resp *http.Response, body []byte) []byte {
-			if p.at(r, "discovery") {
-				resp.Header.Set("Content-Type", "text/html")
-			}
-			return body
-		}},
-		{Name: "keys-private", tell: func(p *Provider, r *http.Request, _ *http.Response, body []byte) []byte {
-			if p.at(r, "jwks_uri") {
-				return p.publish(body, p.key)
-			}
-			return body
-		}},
-		{Name: "keys-nameless", tell: func(p *Provider, r *http.Request, _ *http.Response, body []byte) []byte {
-			if p.at(r, "jwks_uri") {
-				return object(body, func(set map[string]any) {
-					for _, k := range set["keys"].([]any) {
-						delete(k.(map[string]any), "kid")
-					}
-				})
-			}
-			return body
-		}},
-	}
-}
 
 // logoutFaults answer logout requests without logging anybody out, unless they say otherwise.
 func logoutFaults() []Fault {
