@@ -34,7 +34,7 @@ func attribute(n *html.Node, key string) string {
 	return ""
 }
 
-func has(n *html.Node, key string) bool {
+func isSet(n *html.Node, key string) bool {
 	return slices.ContainsFunc(n.Attr, func(a html.Attribute) bool { return a.Key == key })
 }
 
@@ -86,6 +86,16 @@ func (p *page) refresh() *url.URL {
 	return nil
 }
 
+// has says whether an element names an address.
+func (p *page) has(address string) bool {
+	for n := range p.root.Descendants() {
+		if slices.ContainsFunc(n.Attr, func(a html.Attribute) bool { return a.Val == address }) {
+			return true
+		}
+	}
+	return false
+}
+
 // form is one of a page.
 type form struct {
 	action  *url.URL
@@ -124,8 +134,8 @@ func (f *form) control(n *html.Node) {
 		return
 	case n.DataAtom == atom.Input && (kind == "checkbox" || kind == "radio"):
 		f.typed = true
-		if has(n, "checked") && name != "" {
-			if !has(n, "value") {
+		if isSet(n, "checked") && name != "" {
+			if !isSet(n, "value") {
 				value = "on"
 			}
 			f.fields.Add(name, value)
@@ -138,7 +148,7 @@ func (f *form) control(n *html.Node) {
 	case n.DataAtom == atom.Select:
 		f.typed = true
 		for o := range n.Descendants() {
-			if o.DataAtom == atom.Option && has(o, "selected") && name != "" {
+			if o.DataAtom == atom.Option && isSet(o, "selected") && name != "" {
 				f.fields.Add(name, attribute(o, "value"))
 			}
 		}
