@@ -65,8 +65,13 @@ func TestPairwiseSubjects(t *testing.T) {
 				t.Errorf("%s: %v, want %q", place, got, sub)
 			}
 		}
-		if strings.Contains(issued.raw, "user-ann") {
-			t.Error("the reply names the user")
+		for _, token := range []string{"access_token", "refresh_token"} {
+			intro := q.call("/oauth/introspect", url.Values{"token": {issued.text(token)}})
+			for _, global := range []string{"user-ann", `"ann"`} {
+				if strings.Contains(issued.raw+intro.raw, global) {
+					t.Errorf("%s is told: %s", global, intro.raw)
+				}
+			}
 		}
 		refreshed := q.refresh(issued.text("refresh_token"))
 		if claimsOf(t, refreshed.text("access_token"))["sub"] != sub {
