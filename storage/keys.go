@@ -122,9 +122,11 @@ func (s *Store) rotateKeys(ctx context.Context, onlyFirst bool, schedule KeySche
 	}
 	for i := 1; i < len(keys); i++ {
 		if keys[i-1].NotBefore.Add(schedule.Overlap).Before(now) {
-			if _, err := s.kv.Delete(ctx, keys[i].storageKey()); err != nil {
+			resp, err := s.kv.Delete(ctx, keys[i].storageKey())
+			if err != nil {
 				return fmt.Errorf("drop key: %w", err)
 			}
+			s.dropKey([]byte(keys[i].storageKey()), resp.Header.Revision) // without waiting for the watch
 		}
 	}
 	return nil
