@@ -10,6 +10,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/warifu/warifu/storage"
+	"github.com/warifu/warifu/storage/storagetest"
 )
 
 // push sends a request of the app, with changes as name, value pairs; a value of "" leaves the parameter out.
@@ -282,6 +283,7 @@ func TestPushedRequestObject(t *testing.T) {
 	other.push("request", object).wants(t, "pushed by another client", http.StatusBadRequest, "invalid_request_object")
 	p.push("request", unsigned(t, p.asked(map[string]any{"redirect_uri": nil}))).wants(t, "the redirect URI beside it", http.StatusBadRequest, "invalid_request")
 	p.push("request", unsigned(t, p.asked(map[string]any{"request_uri": "x"}))).wants(t, "request_uri within", http.StatusBadRequest, "invalid_request_object")
+	p.push("request", strings.Repeat(".", 1<<20)).wants(t, "a megabyte of dots", http.StatusRequestEntityTooLarge, "invalid_request")
 	for rule, bad := range map[string]string{"many dots": strings.Repeat(".", 50<<10), "compressed bomb": bomb(t), "long": unsigned(t, p.asked(map[string]any{"x": strings.Repeat("x", 20<<10)}))} {
 		p.push("request", bad).wants(t, rule, http.StatusBadRequest, "invalid_request_object")
 	}
@@ -321,4 +323,64 @@ func TestPushedRequestIsBoundToAKey(t *testing.T) {
 		t.Error("no nonce was given")
 	}
 	p.redirected(b.get(p.authorizeURL("dpop_jkt", "x")), "no thumbprint", "invalid_request")
+}
+
+// An assertion is used up by a push, whatever became of that, but for the wish for a nonce and a fault of ours.
+func TestPushedRequestByAssertion(t *testing.T) {
+	p := newIDP(t)
+	p.clock.stop()
+	app := p.keyed("keyed-app", "ES256")
+	request := func(more ...string) url.Values {
+		form := url.Values{"redirect_uri": {callback}, "response_type": {"code"}, "scope": {"threads:read"}}
+		for i := 0; i < len(more); i += 2 {
+			form.Set(more[i], more[i+1])
+		}
+		return form
+	}
+	pushed := func(rule string, got reply) {
+		t.Helper()
+		if got.status != http.StatusCreated {
+			t.Errorf("%s: %d %s", rule, got.status, got.raw)
+		}
+	}
+	pushed("warm", app.asserting("/oauth/par", app.assertion("ES256", nil), request()))
+	first := app.assertion("ES256", nil)
+	counts := p.etcd.Count(func() { pushed("an assertion", app.asserting("/oauth/par", first, request())) })
+	if counts != (storagetest.Counts{Proposals: 1}) {
+		t.Errorf("%+v", counts)
+	}
+	app.asserting("/oauth/par", first, request()).wants(t, "the same one", http.StatusUnauthorized, "invalid_client")
+	app.asserting("/oauth/token", first, url.Values{"grant_type": {"client_credentials"}}).wants(t, "the same one, for tokens", http.StatusUnauthorized, "invalid_client")
+	second := app.assertion("ES256", map[string]any{"aud": p.issuer + "/oauth/par"})
+	app.asserting("/oauth/par", second, request("scope", "x")).wants(t, "a bad request", http.StatusBadRequest, "invalid_scope")
+	app.asserting("/oauth/par", second, request()).wants(t, "after a bad request", http.StatusUnauthorized, "invalid_client")
+
+	third, mine := app.assertion("ES256", nil), p.informed()
+	form := request("client_assertion", third, "client_assertion_type", jwtBearer)
+	p.machine("/oauth/par", form, "DPoP", mine.proof(http.MethodPost, "/oauth/par", "", "nonce", nil)).wants(t, "no nonce", http.StatusBadRequest, "use_dpop_nonce")
+	pushed("with the nonce", p.machine("/oauth/par", form, "DPoP", mine.proof(http.MethodPost, "/oauth/par", "")))
+	fourth := app.assertion("ES256", nil)
+	p.nth(1, false)
+	app.asserting("/oauth/par", fourth, request()).wants(t, "a fault of storage", http.StatusServiceUnavailable, "temporarily_unavailable")
+	p.etcd.Inject(nil)
+	pushed("after the fault", app.asserting("/oauth/par", fourth, request()))
+}
+
+func TestAssertionRacedAtPush(t *testing.T) {
+	p := newIDP(t)
+	app := p.keyed("keyed-app", "ES256")
+	shared := app.assertion("ES256", nil)
+	answers := make([]reply, 16)
+	together(len(answers), func(i int) {
+		answers[i] = app.asserting("/oauth/par", shared, url.Values{"redirect_uri": {callback}, "response_type": {"code"}, "scope": {"threads:read"}})
+	})
+	taken := 0
+	for _, got := range answers {
+		if got.status == http.StatusCreated {
+			taken++
+		}
+	}
+	if taken != 1 {
+		t.Errorf("%d pushes by one assertion", taken)
+	}
 }
