@@ -2,8 +2,9 @@
 //
 // # The two halves
 //
-// What machines call (token, introspection, revocation, userinfo, keys, discovery) runs on zitadel/oidc: [provider]
-// implements its op.Server, and a filter in front of it (request.go) lets only well-formed requests through. What browsers see
+// What machines call (token, revocation, device authorization, keys, discovery) runs on zitadel/oidc: [provider] implements its
+// op.Server, and a filter in front of it (request.go) lets only well-formed requests through. Where a reply may be a JWT (userinfo,
+// introspection) or the library has nothing (pushed requests), the endpoint is ours, behind the same filter. What browsers see
 // (authorize, sign-in, consent) is ours from end to end: package zitadel/oidc binds a request to no browser.
 //
 //	request ─ middleware ─┬─ /oauth/token … ─ filter ─ zitadel/oidc ─ provider ─ storage
@@ -30,6 +31,13 @@
 // not heard of it, for as long as that takes; but it gets no token: the transaction of a grant compares the client's revision, and
 // for a token of the client's own (clientcredentials.go) the record is read. Such a token belongs to no grant. It ends when it
 // expires, is revoked, or the client goes; not with the secret that it was got with.
+//
+// # Access tokens
+//
+// They are for whom the client asked (resource.go): this server itself, or resource servers of the configuration and of clients.
+// Who holds a key may have them bound to it (dpop.go). Resource servers verify them by the published keys, or ask about those that
+// are for them (introspect.go), and may exchange them to call on for the user (tokenexchange.go). The jti of each leads to the grant
+// of the user, and the token ends with that.
 //
 // # What a request may ask
 //

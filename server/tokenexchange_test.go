@@ -251,6 +251,16 @@ func TestExchangedTokenAtUserinfo(t *testing.T) {
 	if got := p.userinfo(userinfo); got.status != http.StatusOK || got.text("sub") != "user-ann" {
 		t.Errorf("%d %s", got.status, got.raw)
 	}
+	// What the grant's client asked for one by one, nobody else is told.
+	p.update("runs-api", func(c *storage.Client) { c.Scopes = append(c.Scopes, "email") })
+	asked := p.tokens("scope", "openid threads:read", "claims", `{"userinfo":{"email":null}}`).text("access_token")
+	if got := p.userinfo(asked); got.text("email") != userEmail {
+		t.Errorf("the grant's client is told %s", got.raw)
+	}
+	asked = p.tokens("scope", "openid threads:read", "claims", `{"userinfo":{"email":null}}`, "resource", runsAPI).text("access_token")
+	if got := p.userinfo(runs.swap(asked, "resource", p.issuer+"/oauth/userinfo").text("access_token")); got.status != http.StatusOK || got.json["email"] != nil {
+		t.Errorf("another client is told %d %s", got.status, got.raw)
+	}
 	p.userinfo(runs.swap(subject).text("access_token")).wants(t, "for another resource", http.StatusUnauthorized, "invalid_token")
 	p.userinfo(runs.swap(subject, "resource", p.issuer, "scope", "threads:read").text("access_token")).wants(t, "without openid", http.StatusForbidden, "insufficient_scope")
 	if got := runs.call("/oauth/revoke", url.Values{"token": {userinfo}}); got.status != http.StatusOK {

@@ -95,6 +95,9 @@ func (p *provider) claimsOfToken(r *http.Request, token string, proven bool) (co
 	if err != nil {
 		return "", nil, p.unavailable(ctx, "reading a grant", err)
 	}
+	if claims.Origin != "" {
+		wishes = nil // they are of the grant's client, and the token is another's
+	}
 	who, about := userinfoClaims{Subject: claims.Subject}, p.userClaims(c, view.User.User, scopes, wishes)
 	if c.UserinfoSignedResponseAlg == "" {
 		body, err = json.Marshal(withClaims{who, about})
