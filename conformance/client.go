@@ -47,7 +47,7 @@ type keyring struct {
 
 // clientKey is the nth key of the suite; kid is its id, which may be empty.
 func (t *trial) clientKey(n int, kid string) jose.JSONWebKey {
-	ring := &t.suite.keys
+	ring := t.suite.keys
 	ring.mu.Lock()
 	defer ring.mu.Unlock()
 	for len(ring.made) <= n {

@@ -102,11 +102,26 @@ type Expectation struct {
 	Module string `yaml:"module"`
 	Result Result `yaml:"result"`
 	Why    string `yaml:"why"`
+	// Findings are what is found, or parts of it. Left out, anything that leads to the result is expected.
+	Findings []string `yaml:"findings"`
 }
 
 func (e Expectation) fits(plan, module string) bool {
 	prefix, open := strings.CutSuffix(e.Plan, "*")
 	return e.Module == module && (e.Plan == "" || e.Plan == plan || open && strings.HasPrefix(plan, prefix))
+}
+
+// unexplained is the first finding of a module that is expected to end as it did, but not because of that.
+func (e Expectation) unexplained(m ModuleReport) string {
+	if len(e.Findings) == 0 || m.Result != e.Result {
+		return ""
+	}
+	for _, found := range m.findings() {
+		if !slices.ContainsFunc(e.Findings, func(part string) bool { return strings.Contains(found, part) }) {
+			return found
+		}
+	}
+	return ""
 }
 
 // ReadConfig reads a file, strictly.

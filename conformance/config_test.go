@@ -74,3 +74,28 @@ func TestExpectationsFitPlans(t *testing.T) {
 		t.Error("an expectation fits another module")
 	}
 }
+
+// TestExpectedResultForAnotherReasonIsASurprise: what is expected to fail may not hide what else fails.
+func TestExpectedResultForAnotherReasonIsASurprise(t *testing.T) {
+	m := ModuleReport{Module: "m", Result: Failed, Entries: []Entry{
+		{Kind: "check", Result: Failed, Text: "there is no implicit grant"}, {Kind: "check", Result: Warning, Text: "an odd locale"},
+		{Kind: "check", Result: Failed, Text: "the key is private"},
+	}}
+	for _, c := range []struct {
+		e    Expectation
+		want string
+	}{
+		{Expectation{Result: Failed}, ""},
+		{Expectation{Result: Failed, Findings: []string{"implicit", "private"}}, ""},
+		{Expectation{Result: Failed, Findings: []string{"implicit"}}, "the key is private"},
+		{Expectation{Result: Warning, Findings: []string{"locale"}}, ""}, // the result is another one: that says it already
+	} {
+		if got := c.e.unexplained(m); got != c.want {
+			t.Errorf("%v: %q, want %q", c.e, got, c.want)
+		}
+	}
+	m.Expected, m.Unexplained = Failed, "the key is private"
+	if !m.Surprise() || (&Suite{}).Verdict(m) == nil || m.Finding() != m.Unexplained {
+		t.Error("nobody hears of it")
+	}
+}

@@ -56,7 +56,7 @@ type Suite struct {
 	party     *Party
 	// slots bound how many modules are at work; a module that waits gives its slot back.
 	slots chan struct{}
-	keys  keyring
+	keys  *keyring
 }
 
 // New makes a suite. party serves what the provider calls; without one, modules that need it are skipped.
@@ -85,7 +85,7 @@ func New(cfg Config, party *Party) (*Suite, error) {
 			return dialer.DialContext(ctx, network, address)
 		},
 	}
-	return &Suite{cfg: cfg, transport: transport, party: party, slots: make(chan struct{}, cfg.Parallel)}, nil
+	return &Suite{cfg: cfg, transport: transport, party: party, slots: make(chan struct{}, cfg.Parallel), keys: &keyring{}}, nil
 }
 
 // Close gives up connections.
@@ -116,7 +116,7 @@ func (s *Suite) Run(ctx context.Context, plan Plan, m Module) ModuleReport {
 	}
 	for _, e := range s.cfg.Expected {
 		if e.fits(plan.Name, m.Name) {
-			out.Expected, out.Why = e.Result, e.Why
+			out.Expected, out.Why, out.Unexplained = e.Result, e.Why, e.unexplained(out)
 			break
 		}
 	}
@@ -130,6 +130,8 @@ func (s *Suite) Verdict(m ModuleReport) error {
 		allowed = append(allowed, Warning, Skipped)
 	}
 	switch {
+	case m.Unexplained != "":
+		return fmt.Errorf("%s, as expected, but not because of: %s", m.Result, m.Unexplained)
 	case m.Expected != "" && m.Result == m.Expected:
 		return nil
 	case m.Expected != "" && slices.Contains(allowed, m.Result):
@@ -137,7 +139,7 @@ func (s *Suite) Verdict(m ModuleReport) error {
 	case slices.Contains(allowed, m.Result):
 		return nil
 	}
-	if first := m.first(); first != "" {
+	if first := m.Finding(); first != "" {
 		return fmt.Errorf("%s: %s", m.Result, first)
 	}
 	return errors.New(string(m.Result))

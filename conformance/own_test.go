@@ -24,6 +24,7 @@ var own struct {
 	party  *Party
 	cfg    Config
 	slots  chan struct{} // of all suites together: the server counts sign-ins of a user at the same time as guesses
+	keys   keyring       // of all suites together: making them takes long
 }
 
 // ownSuite is a suite for our own server, with changes of the configuration.
@@ -41,7 +42,7 @@ func ownSuite(t *testing.T, change func(*Config)) *Suite {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.slots = own.slots
+	s.slots, s.keys = own.slots, &own.keys
 	t.Cleanup(s.Close)
 	return s
 }

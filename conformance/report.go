@@ -32,9 +32,11 @@ type ModuleReport struct {
 	Seconds float64   `json:"seconds"`
 	Result  Result    `json:"result"`
 	// Expected is the result that the configuration expects, and Why the reason; empty where it is PASSED or REVIEW.
-	Expected Result  `json:"expected,omitempty"`
-	Why      string  `json:"why,omitempty"`
-	Entries  []Entry `json:"entries"`
+	Expected Result `json:"expected,omitempty"`
+	Why      string `json:"why,omitempty"`
+	// Unexplained is a finding that is not among those that the configuration expects.
+	Unexplained string  `json:"unexplained,omitempty"`
+	Entries     []Entry `json:"entries"`
 }
 
 // Entry is one thing that happened: a check, a request with its answer, a call that the relying party received, or a page that a
@@ -58,27 +60,31 @@ type Entry struct {
 	ResponseBody   string            `json:"responseBody,omitempty"`
 }
 
-// first is the first check that is as bad as the result.
-func (m ModuleReport) first() string {
+// findings are what decided on a result that is not PASSED.
+func (m ModuleReport) findings() []string {
+	var found []string
 	for _, e := range m.Entries {
-		if e.Kind == "check" && e.Result == m.Result {
-			return strings.TrimSpace(e.Ref + " " + e.Text)
+		if m.Result != Passed && e.Kind == "check" && e.Result == m.Result {
+			found = append(found, strings.TrimSpace(e.Ref+" "+e.Text))
 		}
+	}
+	return found
+}
+
+// Finding is the first of what decided on a result that is not PASSED.
+func (m ModuleReport) Finding() string {
+	if m.Unexplained != "" {
+		return m.Unexplained
+	}
+	for _, first := range m.findings() {
+		return first
 	}
 	return ""
 }
 
-// Finding is what decided on a result that is not PASSED.
-func (m ModuleReport) Finding() string {
-	if m.Result == Passed {
-		return ""
-	}
-	return m.first()
-}
-
 // Surprise says whether the result is neither good nor expected.
 func (m ModuleReport) Surprise() bool {
-	return m.Result != m.Expected && (m.Expected != "" || m.Result != Passed && m.Result != Review)
+	return m.Unexplained != "" || m.Result != m.Expected && (m.Expected != "" || m.Result != Passed && m.Result != Review)
 }
 
 // Count is how many modules ended with a result.
@@ -137,10 +143,10 @@ func (r Report) Table(w io.Writer) error {
 		}
 		note := ""
 		switch {
-		case m.Expected != "" && m.Result == m.Expected:
-			note = "as expected: " + m.Why
 		case m.Surprise():
 			note = "! " + shorten(m.Finding(), 120)
+		case m.Expected != "":
+			note = "as expected: " + m.Why
 		}
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", name, m.Module, m.Result, note)
 	}
