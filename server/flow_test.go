@@ -501,3 +501,16 @@ func challengeOf(verifier string) string {
 	sum := sha256.Sum256([]byte(verifier))
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
+
+// Somebody who does not want to sign in can go back to the app, which is told so.
+func TestSignInCanBeCancelled(t *testing.T) {
+	p := newIDP(t)
+	b := p.browser()
+	action, form := b.form(b.get(p.authorizeURL()), "cancel")
+	form.Set("cancel", "yes")
+	p.redirected(b.post(action, form), "cancelled", "access_denied")
+	form.Set("form", "wff_garbage")
+	if got := b.post(action, form); got.status != http.StatusForbidden {
+		t.Errorf("a form that is not ours: %d", got.status)
+	}
+}

@@ -202,6 +202,10 @@ func (s *Server) signIn(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, err)
 		return
 	}
+	if r.PostForm.Get(pages.FieldCancel) != "" && t.request.Device == nil {
+		s.refuse(w, r, &redirectError{t.request.to(), codeAccessDenied, "the user did not want to sign in"})
+		return
+	}
 	login, password := r.PostForm.Get(pages.FieldLogin), r.PostForm.Get(pages.FieldPassword)
 	t.login = cut(login, maxHint)
 	if s.cfg.Passwords == nil || len(login) > maxHint || len(password) > 1024 {
@@ -352,7 +356,7 @@ func (s *Server) showSignIn(w http.ResponseWriter, r *http.Request, t turn) {
 	}
 	page := pages.SignIn{
 		Frame: s.frame(r, t), App: shownApp(t), Action: s.base + pathSignIn, Hidden: hidden,
-		Login: t.request.LoginHint, Problem: t.problem, RetryAfter: t.retry,
+		Login: t.request.LoginHint, Problem: t.problem, RetryAfter: t.retry, CanCancel: t.request.Device == nil,
 	}
 	if t.login != "" {
 		page.Login = t.login

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -29,7 +30,10 @@ type resource struct {
 	url    string
 	client *http.Client
 	server *http.Server
+	used   sync.Map // jti of proofs
 }
+
+const resourcePath = "/things"
 
 // listen starts one beside the server. secret is what the server knows it by.
 func listen(server *local.Server, secret string) (*resource, error) {
@@ -38,7 +42,7 @@ func listen(server *local.Server, secret string) (*resource, error) {
 		return nil, err
 	}
 	a := &resource{
-		issuer: server.Issuer, secret: secret, url: fmt.Sprintf("https://localhost:%d/things", l.Addr().(*net.TCPAddr).Port),
+		issuer: server.Issuer, secret: secret, url: fmt.Sprintf("https://localhost:%d%s", l.Addr().(*net.TCPAddr).Port, resourcePath),
 		client: &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: server.Roots}}},
 	}
 	a.server = &http.Server{Handler: http.HandlerFunc(a.serve), ReadHeaderTimeout: 5 * time.Second, TLSConfig: &tls.Config{
@@ -86,6 +90,12 @@ func (a *resource) judge(r *http.Request, scheme, token string) (string, error) 
 	return about.Scope, a.proof(r, token, about.Confirmation.Thumbprint)
 }
 
+// at says whether an address is this API's, however it is spelled, whatever its query and fragment.
+func (a *resource) at(address string) bool {
+	u, err := url.Parse(address)
+	return err == nil && strings.EqualFold(u.Scheme+"://"+u.Host, strings.TrimSuffix(a.url, resourcePath)) && u.Path == resourcePath
+}
+
 type introspected struct {
 	Active       bool   `json:"active"`
 	Scope        string `json:"scope"`
@@ -113,7 +123,7 @@ func (a *resource) introspect(ctx context.Context, token string) (about introspe
 	return about, err
 }
 
-// proof checks a DPoP proof (RFC 9449 section 4.3). That one is used once is left to the short time that it is good for.
+// proof checks a DPoP proof (RFC 9449 section 4.3).
 func (a *resource) proof(r *http.Request, token, thumbprint string) error {
 	proofs := r.Header.Values("DPoP")
 	if len(proofs) != 1 {
@@ -140,13 +150,15 @@ func (a *resource) proof(r *http.Request, token, thumbprint string) error {
 	}
 	hash := sha256.Sum256([]byte(token))
 	age := time.Since(claims.Issued.Time())
-	address, _, _ := strings.Cut(claims.URL, "?")
+	_, used := a.used.LoadOrStore(claims.ID, true)
 	switch {
 	case base64.RawURLEncoding.EncodeToString(print) != thumbprint:
 		return errors.New("the token is bound to another key")
 	case claims.Hash != base64.RawURLEncoding.EncodeToString(hash[:]):
 		return errors.New("ath is not the token's")
-	case claims.Method != r.Method || address != a.url || claims.ID == "":
+	case used:
+		return errors.New("the DPoP proof was used before")
+	case claims.Method != r.Method || !a.at(claims.URL) || claims.ID == "":
 		return errors.New("the DPoP proof is for another request")
 	case age > 2*time.Minute || age < -time.Minute:
 		return errors.New("the DPoP proof is too old or too new")

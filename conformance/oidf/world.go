@@ -34,9 +34,11 @@ type world struct {
 }
 
 // settings are the server's beside those of package local. The API is the audience of tokens that were asked for without one.
+// FAPI 2.0 wants refresh tokens that survive a lost reply.
 const settings = `oauth2:
   resourceServers: [{id: api, identifier: $ISSUER, secretFile: api.secret}]
   registration: {enabled: true}
+expiry: {refreshTokens: {reuseInterval: 1m}}
 `
 
 // newWorld starts the server with the clients of apps.yml, and the API.

@@ -10,6 +10,7 @@ import (
 // Names of the form fields and values that the pages send. Hidden fields come
 // from the caller.
 const (
+	FieldCancel   = "cancel"   // sign-in: the person does not want to, and goes back to the app
 	FieldLogin    = "login"    // sign-in: what the person typed as user name or e-mail address
 	FieldPassword = "password" // sign-in
 	FieldDecision = "decision" // consent and sign-out: one of the Decision values, from the button that was pressed
@@ -107,6 +108,7 @@ type SignIn struct {
 	Problem Problem // of the attempt before this one
 
 	RetryAfter time.Duration // with ProblemTooMany: when another attempt is taken
+	CanCancel  bool          // there is an app to go back to
 }
 
 func (SignIn) template() string             { return "signin" }
