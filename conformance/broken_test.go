@@ -209,9 +209,9 @@ func behind(t *testing.T, fault broken.Fault) *Suite {
 			t.Fatal(err)
 		}
 		cfg.ConnectTo = map[string]string{issuer.Host: address}
-		cfg.CodeReuse, cfg.Backchannel = time.Millisecond, 2*time.Second
-		if harmless[fault.Name] == nil {
-			cfg.JWKSRefresh = time.Millisecond
+		cfg.CodeReuse = time.Millisecond
+		if harmless[fault.Name] == nil { // what does not come need not be waited for
+			cfg.JWKSRefresh, cfg.Backchannel = time.Millisecond, 2*time.Second
 		}
 	})
 	return s

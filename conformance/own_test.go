@@ -71,7 +71,7 @@ func startOwn() (err error) {
 	}
 	cfg := &own.cfg
 	cfg.Issuer, cfg.CAFile, cfg.BaseURL, cfg.Registration.InitialAccessToken = own.server.Issuer, own.server.CAFile, base, token
-	own.slots = make(chan struct{}, 2*runtime.GOMAXPROCS(0))
+	own.slots = make(chan struct{}, min(8, 2*runtime.GOMAXPROCS(0)))
 	var faults []error
 	client := func(app string) Client {
 		manifest, err := os.ReadFile(filepath.Join("testdata", "apps", app+".yml"))
