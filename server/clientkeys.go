@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -36,27 +35,10 @@ const (
 	minRSA     = 2048     // bits (RFC 7518 section 3.3); go-jose takes no key of more than 4096
 )
 
-// keySets are the sets that were fetched, by address.
-type keySets struct {
-	fetches *rate.Limiter // of all addresses
-
-	mu   sync.Mutex // guards sets and the fields of each
-	sets map[string]*keySet
+// newKeySets keeps the sets that were fetched, by address.
+func (s *Server) newKeySets() *fetches[[]jose.JSONWebKey] {
+	return newFetches(s.fetchKeySet, keySetPause, maxKeySets, rate.NewLimiter(20, 100), nil)
 }
-
-type keySet struct {
-	keys    []jose.JSONWebKey // never modified
-	fetched time.Time         // when keys were; zero: never
-	tried   time.Time         // when a fetch was begun last
-	// fetching is closed when the fetch that is under way has ended; nil when none is.
-	fetching chan struct{}
-}
-
-func newKeySets() *keySets {
-	return &keySets{fetches: rate.NewLimiter(20, 100), sets: make(map[string]*keySet)}
-}
-
-var errManyFetches = errors.New("too many fetches of client keys")
 
 // clientKeys are the public keys of c that may have signed what names kid in its header: those of that name, or those without
 // a name when the set has none of that name; all of them when kid is empty. No key at all is a verdict: nothing that c is said
@@ -81,107 +63,23 @@ func (s *Server) clientKeys(ctx context.Context, c *storage.Client, kid string) 
 	if found := named(keys, kid); current && len(found) > 0 {
 		return found, nil
 	}
-	keys, err := s.fetchKeys(ctx, c)
+	keys, err := s.keySets.again(ctx, c.JWKSURI, s.now())
 	if found := named(keys, kid); len(found) > 0 {
 		return found, nil
 	}
 	return nil, err
 }
 
-// held are the keys of a set, and whether they are current.
-func (k *keySets) held(address string, now time.Time) ([]jose.JSONWebKey, bool) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	set := k.sets[address]
-	if set == nil {
-		return nil, false
-	}
-	return set.keys, now.Sub(set.fetched) < keySetFresh
-}
-
-// usable are the keys of a set that may still be used. The mutex is held.
-func (set *keySet) usable(now time.Time) []jose.JSONWebKey {
-	if now.Sub(set.fetched) >= keySetStale {
-		return nil
-	}
-	return set.keys
-}
-
-// fetchKeys fetches the keys of c, unless that was done a moment ago, or is being done: then it waits for that. Its error is a
-// fault of ours; keys may come with it.
-func (s *Server) fetchKeys(ctx context.Context, c *storage.Client) ([]jose.JSONWebKey, error) {
-	k, now := s.keySets, s.now()
-	k.mu.Lock()
-	set := k.set(c.JWKSURI)
-	if other := set.fetching; other != nil {
-		k.mu.Unlock()
-		select {
-		case <-other:
-		case <-ctx.Done():
-			return nil, fmt.Errorf("wait for client keys: %w", ctx.Err())
-		}
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		return set.usable(now), nil
-	}
-	if now.Sub(set.tried) < keySetPause {
-		defer k.mu.Unlock()
-		return set.usable(now), nil
-	}
-	if !k.fetches.AllowN(now, 1) {
-		defer k.mu.Unlock()
-		return set.usable(now), errManyFetches
-	}
-	set.fetching, set.tried = make(chan struct{}), now
-	k.mu.Unlock()
-
-	defer k.fetched(set)
-	// Others may wait for this, so it does not end with the request that began it. It has a short time limit of its own.
-	keys, err := s.fetchKeySet(context.WithoutCancel(ctx), c.JWKSURI)
-	if err != nil {
-		s.log.WarnContext(ctx, "a client's keys cannot be fetched from its jwks_uri", "client", c.ID, "error", err)
-	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if err == nil {
-		set.keys, set.fetched = keys, now
-	}
-	return set.usable(now), nil
-}
-
-// fetched ends a fetch for those that wait for it.
-func (k *keySets) fetched(set *keySet) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	close(set.fetching)
-	set.fetching = nil
-}
-
-// set is the set of an address. When there are too many, the one that was fetched longest ago makes room. The mutex is held.
-func (k *keySets) set(address string) *keySet {
-	if set := k.sets[address]; set != nil {
-		return set
-	}
-	if len(k.sets) >= maxKeySets {
-		oldest := ""
-		for at, set := range k.sets {
-			if set.fetching == nil && (oldest == "" || set.tried.Before(k.sets[oldest].tried)) {
-				oldest = at
-			}
-		}
-		delete(k.sets, oldest)
-	}
-	set := &keySet{}
-	k.sets[address] = set
-	return set
-}
-
-func (s *Server) fetchKeySet(ctx context.Context, address string) ([]jose.JSONWebKey, error) {
+func (s *Server) fetchKeySet(ctx context.Context, address string) ([]jose.JSONWebKey, lifetime, error) {
 	reply, err := s.cfg.Outbound.Get(ctx, address, "application/jwk-set+json, application/json", maxKeySet)
-	if err != nil {
-		return nil, err
+	var keys []jose.JSONWebKey
+	if err == nil {
+		keys, err = parseKeySet(reply.Body)
 	}
-	return parseKeySet(reply.Body)
+	if err != nil {
+		s.log.WarnContext(ctx, "a client's keys cannot be fetched from its jwks_uri", "address", address, "error", err)
+	}
+	return keys, lifetime{fresh: keySetFresh, usable: keySetStale}, err
 }
 
 // parseKeySet reads the public keys of a JWK Set (RFC 7517 section 5) that can verify a signature. Private and symmetric keys,

@@ -22,5 +22,5 @@ func (s *Server) ClientKeys(ctx context.Context, c *storage.Client, kid string) 
 func (s *Server) KeySets() int {
 	s.keySets.mu.Lock()
 	defer s.keySets.mu.Unlock()
-	return len(s.keySets.sets)
+	return len(s.keySets.entries)
 }

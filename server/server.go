@@ -88,6 +88,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/go-jose/go-jose/v4"
 	"golang.org/x/time/rate"
 
 	"github.com/warifu/warifu/server/connector"
@@ -190,7 +191,7 @@ type Server struct {
 	pages   *pages.Set
 	signers signers
 	proofs  proofs
-	keySets *keySets
+	keySets *fetches[[]jose.JSONWebKey]
 	devices *devices
 	handler http.Handler
 	// registrations are slowed down by it.
@@ -222,7 +223,7 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, issuer: issuer, base: issuer.EscapedPath(), store: cfg.Store, log: cfg.Logger,
-		now: cfg.Now, life: cfg.Lifetimes, scopes: scopes, pages: set, keySets: newKeySets(), devices: newDevices(),
+		now: cfg.Now, life: cfg.Lifetimes, scopes: scopes, pages: set, devices: newDevices(),
 		ended: make(chan struct{}, 1),
 	}
 	if s.now == nil {
@@ -231,6 +232,7 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 	if s.cfg.GrantTypes == nil {
 		s.cfg.GrantTypes = DefaultGrantTypes()
 	}
+	s.keySets = s.newKeySets()
 	if s.cfg.Outbound == nil {
 		s.cfg.Outbound = outbound.New(outbound.Options{})
 	}
