@@ -77,9 +77,9 @@ func (s *Server) parseAuthRequest(ctx context.Context, params url.Values) (*stor
 	if id == "" {
 		return nil, nil, onPage(pages.ReasonInvalidRequest, "invalid_request", "client_id is missing")
 	}
-	c, err := s.store.Client(ctx, id)
+	c, err := s.client(ctx, id)
 	if errors.Is(err, storage.ErrNotFound) {
-		return nil, nil, onPage(pages.ReasonInvalidClient, "invalid_client", fmt.Sprintf("no client has the client_id %q; check OAUTH_CLIENT_ID, or apply app.yml again", cut(id, 80)))
+		return nil, nil, onPage(pages.ReasonInvalidClient, "invalid_client", clientUnknown(id, err))
 	}
 	if err != nil {
 		return nil, nil, err
@@ -89,16 +89,17 @@ func (s *Server) parseAuthRequest(ctx context.Context, params url.Values) (*stor
 		return c, a, err
 	}
 	a, to, err := s.checkRequest(ctx, c, params, false)
-	return c, a, s.told(err, to)
+	return c, a, s.told(c, err, to)
 }
 
-// told is an error of checkRequest as one of a browser's request: the client is told, when its redirect URI is known to be good.
-func (s *Server) told(err error, to replyTo) error {
+// told is an error of checkRequest as one of a browser's request: the client is told, when its redirect URI is known to be good and
+// it is one that somebody here has registered.
+func (s *Server) told(c *storage.Client, err error, to replyTo) error {
 	var fault *oauthFault
 	switch {
 	case !errors.As(err, &fault):
 		return err
-	case to.redirectURI != "":
+	case to.redirectURI != "" && !described(c):
 		return &redirectError{to, fault.code, fault.description}
 	case fault.code == "unauthorized_client":
 		return onPage(pages.ReasonUnauthorizedClient, fault.code, fault.description)
@@ -174,9 +175,20 @@ func checkRedirectURI(c *storage.Client, values []string) (string, error) {
 		return "", invalidParam("redirect_uri is missing")
 	case !storage.MatchRedirectURI(c.RedirectURIs, values[0]):
 		return "", &oauthFault{"unauthorized_client",
-			fmt.Sprintf("redirect_uri %q is not registered for %s; add it to spec.oauth.redirectUris in app.yml and apply again", cut(values[0], 200), c.ID)}
+			fmt.Sprintf("redirect_uri %q is not registered for %s; %s", cut(values[0], 200), c.ID, whereToAdd(c, "redirectUris", "redirect_uris"))}
 	}
 	return values[0], nil
+}
+
+// whereToAdd tells the developer of a client where what is missing belongs: by its name in a manifest, and in other registrations.
+func whereToAdd(c *storage.Client, inManifest, inMetadata string) string {
+	switch {
+	case c.App != "":
+		return "add it to spec.oauth." + inManifest + " in app.yml and apply again"
+	case described(c):
+		return "add it to " + inMetadata + " of the client's document"
+	}
+	return "add it to " + inMetadata + " of the client's registration"
 }
 
 // cut shortens to at most n bytes, at a character.

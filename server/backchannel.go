@@ -144,7 +144,7 @@ func wait(ctx context.Context, d time.Duration) {
 
 // tellClient sends a claimed entry and writes down what came of it.
 func (s *Server) tellClient(ctx context.Context, l storage.Logout) error {
-	c, err := s.store.Client(ctx, l.ClientID)
+	c, err := s.client(ctx, l.ClientID)
 	if err != nil && !errors.Is(err, storage.ErrNotFound) {
 		return err
 	}

@@ -135,7 +135,7 @@ func (p *provider) identify(ctx context.Context, shown credentials) (*client, er
 	if shown.id == "" {
 		shown.id = assertedClient(shown.assertion)
 	}
-	c, err := p.store.Client(ctx, shown.id)
+	c, err := p.client(ctx, shown.id)
 	if err != nil && !errors.Is(err, storage.ErrNotFound) {
 		return nil, p.unavailable(ctx, "reading a client", err)
 	}
@@ -178,9 +178,15 @@ func (s *Server) authenticate(ctx context.Context, c *storage.Client, shown cred
 }
 
 // reauthenticate checks what c has shown against the record that took the place of the one it was checked with; nil means that
-// the record is gone.
+// there is none. Then a client that has none is what its document says now; one that had a record is gone.
 func (p *provider) reauthenticate(ctx context.Context, c *client, current *storage.Client) (*client, error) {
-	if current == nil {
+	switch {
+	case current == nil && described(c.Client):
+		var err error
+		if current, err = p.client(ctx, c.ID); err != nil && !errors.Is(err, storage.ErrNotFound) {
+			return nil, p.unavailable(ctx, "reading a client", err)
+		}
+	case current == nil:
 		p.store.Forget(c.ID)
 	}
 	again, err := p.authenticate(ctx, current, c.shown)

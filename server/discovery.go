@@ -45,6 +45,7 @@ type metadata struct {
 	RequestObjectAlgs     []string `json:"request_object_signing_alg_values_supported"`
 	RequestURIParameter   bool     `json:"request_uri_parameter_supported"` // its default is true
 	RequirePushed         bool     `json:"require_pushed_authorization_requests"`
+	ClientIDDocuments     bool     `json:"client_id_metadata_document_supported,omitempty"` // draft-ietf-oauth-client-id-metadata-document
 	logoutMetadata
 }
 
@@ -105,6 +106,7 @@ func (s *Server) metadata() metadata {
 		ClaimsParameter:       true,
 		RequestParameter:      true,
 		RequestObjectAlgs:     append(slices.Clone(requestObjectAlgs), algNone),
+		ClientIDDocuments:     s.cfg.ClientIDMetadataDocuments,
 		logoutMetadata: logoutMetadata{
 			EndSessionEndpoint: s.endpoint(pathLogout),
 			BackchannelLogout:  true, BackchannelLogoutSession: true, FrontchannelLogout: true, FrontchannelLogoutSession: true,

@@ -42,7 +42,8 @@ type fetched[T any] struct {
 	fetching chan struct{}
 }
 
-func newFetches[T any](fetch func(context.Context, string) (T, lifetime, error), pause time.Duration, most int, all *rate.Limiter, hosts *hostLimits) *fetches[T] {
+func newFetches[T any](fetch func(context.Context, string) (T, lifetime, error), pause time.Duration, most int,
+	all *rate.Limiter, hosts *hostLimits) *fetches[T] {
 	return &fetches[T]{fetch: fetch, pause: pause, most: most, all: all, hosts: hosts, entries: make(map[string]*fetched[T])}
 }
 

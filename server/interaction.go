@@ -108,7 +108,7 @@ func (s *Server) pending(r *http.Request, sealed string) (turn, error) {
 	if a.Device != nil && a.Device.Grant == "" {
 		return turn{client: &storage.Client{}, request: &a, sealed: sealed}, nil // nobody has looked yet whose code it is
 	}
-	c, err := s.store.Client(r.Context(), a.ClientID)
+	c, err := s.client(r.Context(), a.ClientID)
 	if errors.Is(err, storage.ErrNotFound) {
 		return turn{}, onPage(pages.ReasonInvalidClient, "invalid_client", "the client was removed while the user was asked")
 	} else if err != nil {
@@ -416,10 +416,14 @@ func (s *Server) hidden(t turn, more ...pages.Field) ([]pages.Field, error) {
 }
 
 func shownApp(t turn) pages.App {
-	return pages.App{
+	app := pages.App{
 		ClientName: t.client.Name, LogoURI: t.client.LogoURI, TosURI: t.client.TosURI, PolicyURI: t.client.PolicyURI,
 		RedirectURI: t.request.RedirectURI,
 	}
+	if described(t.client) {
+		app.DescribedAt = t.client.ID
+	}
+	return app
 }
 
 func (s *Server) frame(r *http.Request, t turn) pages.Frame {

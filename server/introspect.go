@@ -208,7 +208,7 @@ func (p *provider) introspectRefresh(ctx context.Context, who asker, sealed stri
 	if view.Generation != token.Generation {
 		return introspection{}, storage.ErrNotFound
 	}
-	c, err := p.store.Client(ctx, who.id)
+	c, err := p.client(ctx, who.id)
 	if err != nil {
 		return introspection{}, err
 	}

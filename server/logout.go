@@ -117,7 +117,7 @@ func (s *Server) parseLogout(ctx context.Context, params url.Values) (l logoutRe
 		}
 		return l, hint, nil
 	}
-	c, err := s.store.Client(ctx, l.ClientID)
+	c, err := s.client(ctx, l.ClientID)
 	if err != nil && !errors.Is(err, storage.ErrNotFound) {
 		return l, hint, err
 	}
@@ -125,8 +125,8 @@ func (s *Server) parseLogout(ctx context.Context, params url.Values) (l logoutRe
 	case err == nil && (l.RedirectURI == "" || storage.MatchRedirectURI(c.PostLogoutRedirectURIs, l.RedirectURI)):
 		return l, hint, nil
 	case err == nil:
-		return l, hint, badLogout(fmt.Sprintf("post_logout_redirect_uri %q is not registered for %s; add it to spec.oauth.postLogoutRedirectUris in app.yml and apply again",
-			cut(l.RedirectURI, 200), c.ID))
+		return l, hint, badLogout(fmt.Sprintf("post_logout_redirect_uri %q is not registered for %s; %s",
+			cut(l.RedirectURI, 200), c.ID, whereToAdd(c, "postLogoutRedirectUris", "post_logout_redirect_uris")))
 	case l.RedirectURI != "" || hint.Audience == "":
 		return l, hint, badLogout(fmt.Sprintf("no client has the client_id %q", cut(l.ClientID, 80)))
 	}
@@ -191,11 +191,15 @@ func (s *Server) logoutApp(ctx context.Context, l logoutRequest) pages.App {
 	if l.ClientID == "" {
 		return pages.App{}
 	}
-	c, err := s.store.Client(ctx, l.ClientID)
+	c, err := s.client(ctx, l.ClientID)
 	if err != nil { // gone within this moment: the page does without
 		return pages.App{}
 	}
-	return pages.App{ClientName: c.Name, LogoURI: c.LogoURI, RedirectURI: l.returnURI()}
+	app := pages.App{ClientName: c.Name, LogoURI: c.LogoURI, RedirectURI: l.returnURI()}
+	if described(c) {
+		app.DescribedAt = c.ID
+	}
+	return app
 }
 
 // signOut takes the answer to the question.
@@ -247,7 +251,7 @@ func (s *Server) logoutForm(r *http.Request) (logoutRequest, error) {
 	if l.RedirectURI == "" {
 		return l, nil
 	}
-	c, err := s.store.Client(r.Context(), l.ClientID)
+	c, err := s.client(r.Context(), l.ClientID)
 	if err != nil && !errors.Is(err, storage.ErrNotFound) {
 		return l, err
 	}
@@ -312,7 +316,7 @@ func (s *Server) signedOutPage(r *http.Request, l logoutRequest, stays bool) pag
 func (s *Server) logoutFrames(ctx context.Context, ended *storage.EndedSession) []string {
 	var frames []string
 	for _, id := range ended.Clients {
-		c, err := s.store.Client(ctx, id)
+		c, err := s.client(ctx, id)
 		if err != nil || c.FrontchannelLogoutURI == "" {
 			continue
 		}

@@ -246,7 +246,7 @@ func (s *Server) fillSubject(ctx context.Context, c *storage.Client, m *clientMe
 		return wrongMetadata("subject_type must be %s or %s", storage.SubjectPublic, storage.SubjectPairwise)
 	}
 	if m.SectorIdentifierURI != "" {
-		if !s.registrations.Allow() {
+		if !s.mayFetchFor(c, m.SectorIdentifierURI) {
 			return errManyRegistrations
 		}
 		if err := s.checkSectorIdentifier(ctx, m.SectorIdentifierURI, m.RedirectURIs); err != nil {

@@ -32,6 +32,9 @@
 // for a token of the client's own (clientcredentials.go) the record is read. Such a token belongs to no grant. It ends when it
 // expires, is revoked, or the client goes; not with the secret that it was got with.
 //
+// Clients may register themselves (registration.go), or be described by a document that nobody here has registered
+// (clientdocument.go): every endpoint finds a client by [Server.client], which knows both.
+//
 // # Access tokens
 //
 // They are for whom the client asked (resource.go): this server itself, or resource servers of the configuration and of clients.
@@ -194,6 +197,8 @@ type Server struct {
 	keySets *fetches[[]jose.JSONWebKey]
 	devices *devices
 	handler http.Handler
+	// documents describe clients that nobody has registered.
+	documents *fetches[document]
 	// registrations are slowed down by it.
 	registrations *rate.Limiter
 	// ended wakes the sender of logout tokens: this replica has written to their outbox.
@@ -232,7 +237,7 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 	if s.cfg.GrantTypes == nil {
 		s.cfg.GrantTypes = DefaultGrantTypes()
 	}
-	s.keySets = s.newKeySets()
+	s.keySets, s.documents = s.newKeySets(), s.newDocuments()
 	if s.cfg.Outbound == nil {
 		s.cfg.Outbound = outbound.New(outbound.Options{})
 	}

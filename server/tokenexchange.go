@@ -148,7 +148,7 @@ func (p *provider) subjectToken(ctx context.Context, c *storage.Client, token st
 		return claims, invalidRequest("subject_token has come through too many exchanges")
 	}
 	// Its client may be gone, and the grant another's.
-	if _, err := p.store.Client(ctx, claims.ClientID); errors.Is(err, storage.ErrNotFound) {
+	if _, err := p.client(ctx, claims.ClientID); errors.Is(err, storage.ErrNotFound) {
 		return claims, invalidRequest("subject_token was revoked")
 	} else if err != nil {
 		return claims, p.unavailable(ctx, "reading a client", err)

@@ -79,7 +79,7 @@ func (p *provider) claimsOfToken(r *http.Request, token string, proven bool) (co
 	if !slices.Contains(scopes, scopeOpenID) {
 		return "", nil, fail(http.StatusForbidden, codeInsufficientScope, "userinfo needs the scope openid")
 	}
-	c, err := p.store.Client(ctx, claims.ClientID)
+	c, err := p.client(ctx, claims.ClientID)
 	if errors.Is(err, storage.ErrNotFound) {
 		return "", nil, bad
 	} else if err != nil {

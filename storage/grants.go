@@ -30,7 +30,8 @@ func userKey(id string) string          { return key("users", id) }
 func clientKey(id string) string        { return key("clients", id) }
 
 // CreateGrant redeems the code that names grant.ID: it stores the grant and starts its refresh chain at generation 1, in
-// one transaction, provided that the grant never existed and that client and user are still at the given revisions.
+// one transaction, provided that the grant never existed and that client and user are still at the given revisions (0: there is
+// no such record).
 // chainEnds is when the first refresh token expires.
 //
 // A grant that came from a session ([Grant.Session]) is noted with it, provided that the session still stands.

@@ -191,6 +191,9 @@ func (s *Store) putClient(kv *mvccpb.KeyValue) error {
 	return nil
 }
 
+// Remembers says whether memory has a record of a client with this id, be it disabled.
+func (s *Store) Remembers(id string) bool { return s.mem.client(id) != nil }
+
 // Client is the client with this id, from memory, or from etcd when memory does not know it. A disabled client is
 // [ErrNotFound]. Look-ups in etcd are limited; beyond the limit the error is [ErrBusy].
 func (s *Store) Client(ctx context.Context, id string) (*Client, error) {

@@ -29,7 +29,7 @@ type Client struct {
 	CreatedAt time.Time `json:"createdAt"`
 	UpdatedAt time.Time `json:"updatedAt"`
 
-	// Revision is etcd's modification revision of the record.
+	// Revision is etcd's modification revision of the record; 0 when it is not stored.
 	Revision int64 `json:"-"`
 }
 

@@ -364,16 +364,23 @@ func TestAdminDocumentAndHandlerAgree(t *testing.T) {
 	if _, err := i.store.RegisterClient(t.Context(), storage.Client{ID: "itself", Name: "Itself", Public: true}); err != nil {
 		t.Fatal(err)
 	}
+	described := grant
+	described.ID, described.ClientID = storage.NewGrantID(), "https://agent.example/client.json" // which has no record
+	if err := i.store.CreateGrant(t.Context(), described, described.ExpiresAt, 0, user.Revision); err != nil {
+		t.Fatal(err)
+	}
 	run(
 		step{operation: "GET /v1/grants", status: 200, then: func(body any) {
-			equal("ann@example.com", 0, "user")(body)
-			equal("my-oauth-app", 0, "app")(body)
+			equal("https://agent.example/client.json", 0, "clientId")(body)
+			equal("ann@example.com", 1, "user")(body)
+			equal("my-oauth-app", 1, "app")(body)
 		}},
 		step{operation: "GET /v1/grants", path: "/v1/grants?app=bare", status: 200},
 		step{operation: "GET /v1/grants", path: "/v1/grants?app=nobody", status: 404},
 		step{operation: "POST /v1/plan", body: documents(t, nil, strings.ReplaceAll(example, "      - threads:read\n", "")), status: 200, then: equal("removes `threads:read`: 0 grants narrow", "plans", 0, "consequences", 0)},
 		step{operation: "DELETE /v1/grants/{id}", path: path("/v1/grants/{id}", "id", grant.ID), status: 200, then: equal("my-oauth-app", "app")},
 		step{operation: "DELETE /v1/grants/{id}", path: path("/v1/grants/{id}", "id", grant.ID), status: 404},
+		step{operation: "DELETE /v1/grants/{id}", path: path("/v1/grants/{id}", "id", described.ID), status: 200, then: equal(described.ID, "grant")},
 		step{operation: "DELETE /v1/clients/{id}", path: path("/v1/clients/{id}", "id", grant.ClientID), status: 409, then: equal("client_of_an_app", "code")},
 		step{operation: "DELETE /v1/clients/{id}", path: path("/v1/clients/{id}", "id", "itself"), status: 200, then: equal("Itself", "name")},
 		step{operation: "DELETE /v1/clients/{id}", path: path("/v1/clients/{id}", "id", "itself"), status: 404},

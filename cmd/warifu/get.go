@@ -70,10 +70,8 @@ var listings = []listing{
 			})
 	}},
 	{name: "grants", singular: "grant", short: "List live grants: what users allowed apps", filtered: true, list: func(ctx context.Context, c *cli, query string) (rows, error) {
-		return rowsOf(ctx, c, "/v1/grants"+query, []string{"ID", "APP", "USER", "SCOPES", "CREATED", "LAST USED", "EXPIRES"},
-			func(g server.Grant) (string, []string) {
-				return "grant/" + g.ID, []string{g.ID, g.App, cmp.Or(g.User, g.UserID), strings.Join(g.Scopes, " "), when(g.CreatedAt), when(g.UsedAt), when(g.ExpiresAt)}
-			})
+		return rowsOf(ctx, c, "/v1/grants"+query, []string{"ID", "APP OR CLIENT", "USER", "SCOPES", "CREATED", "LAST USED", "EXPIRES"},
+			func(g server.Grant) (string, []string) { return "grant/" + g.ID, grantCells(g) })
 	}},
 	{name: "secrets", singular: "secret", short: "List client secrets with their ages and uses, never their values", filtered: true, ofApp: true,
 		list: func(ctx context.Context, c *cli, query string) (rows, error) {
@@ -81,6 +79,11 @@ var listings = []listing{
 				return "secret/" + s.App + "/" + s.ID, append([]string{s.App}, secretCells(s)...)
 			})
 		}},
+}
+
+// grantCells names the client where there is no app: it registered itself, or is the URL of a document.
+func grantCells(g server.Grant) []string {
+	return []string{g.ID, cmp.Or(g.App, g.ClientID), cmp.Or(g.User, g.UserID), strings.Join(g.Scopes, " "), when(g.CreatedAt), when(g.UsedAt), when(g.ExpiresAt)}
 }
 
 func clientType(c server.Client) string {

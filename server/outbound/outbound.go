@@ -170,7 +170,7 @@ func (c *Client) do(ctx context.Context, method, address, contentType, accept st
 		if method == http.MethodPost {
 			read = read[:most]
 		} else {
-			return Reply{}, fmt.Errorf("%s %s: the reply is longer than %d bytes", method, u.Host, most)
+			return Reply{Status: resp.StatusCode, Header: resp.Header}, fmt.Errorf("%s %s: the reply is longer than %d bytes", method, u.Host, most)
 		}
 	}
 	return Reply{Status: resp.StatusCode, Header: resp.Header, Body: read}, nil

@@ -1,6 +1,7 @@
 package pages
 
 import (
+	"cmp"
 	"net/netip"
 	"net/url"
 	"strings"
@@ -27,6 +28,7 @@ type app struct {
 	Host    string // host of the redirect URI, in ASCII
 	Local   bool   // the host is this very machine
 	Return  string // the redirect URI when it may be linked
+	Asks    string // host of the document that the app is known by, in ASCII; "" for a registered app
 }
 
 func (a App) view() app {
@@ -34,8 +36,11 @@ func (a App) view() app {
 	if u, ok := webURL(a.RedirectURI); ok {
 		v.Host, v.Local, v.Return = u.Host, loopback(u.Hostname()), u.String()
 	}
+	if u, ok := webURL(a.DescribedAt); ok {
+		v.Asks = u.Host
+	}
 	if v.Name == "" {
-		v.Name = v.Host
+		v.Name = cmp.Or(v.Asks, v.Host)
 	}
 	v.Initial = initial(v.Name)
 	return v

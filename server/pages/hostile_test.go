@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"golang.org/x/text/language"
 )
 
 // TestHTMLInForeignText is CVE-2019-8400's lesson: what an app or a request says is text.
@@ -127,5 +129,36 @@ func TestRightToLeftNameIsIsolated(t *testing.T) {
 	}
 	if got := isolated("My App"); got != "My App" {
 		t.Errorf("%q", got)
+	}
+}
+
+// An app that nobody has registered is named by where its document is; a registered one is not said to describe itself.
+func TestWhoAsks(t *testing.T) {
+	s := newSet(t, "https://id.example.com")
+	for lang, text := range map[string]string{"en": "in a document of agent.example.", "ja": "agent.example にある文書"} {
+		for name, page := range everyPage(Frame{Lang: language.MustParse(lang)}) {
+			body := get(s, page).Body.String()
+			asks, host := strings.Contains(body, text), strings.Contains(body, `<span class="host">agent.example</span>`)
+			switch name {
+			case "consent, described app", "confirm described app":
+				if !asks || !host {
+					t.Errorf("%s, %s: does not say who asks", name, lang)
+				}
+			case "sign-in, described app": // it has no name of its own
+				if !strings.Contains(body, "<bdi>agent.example</bdi>") {
+					t.Errorf("%s, %s: does not say who asks", name, lang)
+				}
+			default:
+				if asks || host {
+					t.Errorf("%s, %s: says that it describes itself", name, lang)
+				}
+			}
+		}
+	}
+	for _, at := range []string{"javascript:alert(1)", "https://a@evil.example/", "https://äpfel.example/\"><b>", "//evil.example"} {
+		body := get(s, Consent{App: App{ClientName: "x", DescribedAt: at, RedirectURI: "https://app.example/"}, Action: "/consent"}).Body.String()
+		if strings.Contains(body, "evil.example") || strings.Contains(body, "äpfel") || strings.Contains(body, "<b>\"") {
+			t.Errorf("%q: %s", at, body)
+		}
 	}
 }

@@ -85,6 +85,10 @@ type App struct {
 	// RedirectURI is the checked redirect URI of this request. Its host is shown
 	// as the one that gets the data, and its site may be reached from the form.
 	RedirectURI string
+
+	// DescribedAt is the https URL of the document with which an app describes itself that nobody has registered. Its host is shown
+	// as the one that asks. Empty for a registered app.
+	DescribedAt string
 }
 
 // Problem says why a sign-in did not work.

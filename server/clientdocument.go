@@ -1,0 +1,272 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"mime"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/warifu/warifu/server/outbound"
+	"github.com/warifu/warifu/storage"
+)
+
+// Client ID metadata documents (draft-ietf-oauth-client-id-metadata-document-02): a client that nobody has registered is known
+// by the https URL of a document that describes it. Off unless the configuration turns it on.
+//
+// Such a client has no record. What the document says is kept in memory for a while and judged by the rules of a registration; all
+// that is stored of the client is what users allowed it. Its Revision is 0, so the transaction of a grant compares that no record
+// has its id: one that an operator stores under a URL takes the place of the document there and then.
+//
+// Anybody can publish a document, so it is trusted less than a registration:
+//
+//   - it is a public client, or has keys of its own: a document can hold no secret;
+//   - it gets nothing but what a user allows: codes, refresh tokens, devices. Client credentials and token exchange are for
+//     clients that somebody here knows;
+//   - pages name the host that the document is from, which is a fact, beside the name in it, which is a claim;
+//   - a browser is sent to it only with the answer of a user, or for prompt=none, and not with a request that is wrong (RFC 9700
+//     section 4.11.2): else this server would redirect anybody anywhere.
+//
+// A document is written for many servers. So grant types and scopes that this one does not have for it are left out, and do not
+// make it a bad one, as they would a registration.
+const (
+	// maxDocumentURL is as long as the id of any client.
+	maxDocumentURL = 256
+	// maxDocument is three times what section 8.7 recommends (5 KB): a document may hold the keys of its client.
+	maxDocument = 16 << 10
+
+	// A document says by Cache-Control how long it is good, within bounds (section 5.2).
+	documentFresh    = 10 * time.Minute // when it does not say
+	documentFreshMin = time.Minute
+	documentFreshMax = 24 * time.Hour
+	// documentStale is how much longer it is used while its server does not answer, or says that it cannot. Any other answer that
+	// is no good document ends it at once.
+	documentStale = 24 * time.Hour
+	// documentPause is the least time between two fetches of one document. Until it is over, what a fetch has brought counts,
+	// whatever that was. Failures and bad documents are not kept beyond it (section 5.2).
+	documentPause = 10 * time.Second
+
+	maxClientDocuments = 1000
+)
+
+// document is what is known of a client that is a URL: how it describes itself, or else what is wrong with that. Neither: nothing
+// at its URL is a document about it.
+type document struct {
+	client *storage.Client
+	wrong  string
+}
+
+// newDocuments keeps the documents that were fetched, by URL.
+func (s *Server) newDocuments() *fetches[document] {
+	return newFetches(s.fetchDocument, documentPause, maxClientDocuments, rate.NewLimiter(20, 100), newHostLimits(5, 20))
+}
+
+// documentError is a client whose document is no good: one that is not found, for everybody but its developer.
+type documentError struct{ reason string }
+
+func (e *documentError) Error() string { return "client ID metadata document: " + e.reason }
+func (e *documentError) Unwrap() error { return storage.ErrNotFound }
+
+// client is the client with this id, from storage or from its document. An error that is [storage.ErrNotFound] says that there is
+// none; any other is a fault.
+func (s *Server) client(ctx context.Context, id string) (*storage.Client, error) {
+	if !s.cfg.ClientIDMetadataDocuments || !isDocumentURL(id) || s.store.Remembers(id) {
+		return s.store.Client(ctx, id)
+	}
+	now := s.now()
+	d, current := s.documents.held(id, now)
+	if !current {
+		var err error
+		if d, err = s.documents.again(ctx, id, now); err != nil && d.client == nil {
+			return nil, err
+		}
+	}
+	switch {
+	case d.client != nil:
+		return d.client, nil
+	case d.wrong != "":
+		return nil, &documentError{d.wrong}
+	}
+	return nil, &documentError{"there is none at the client_id, or it could not be fetched"}
+}
+
+// described says whether a client is known by its document alone.
+func described(c *storage.Client) bool { return c.Revision == 0 && isDocumentURL(c.ID) }
+
+// isDocumentURL says whether a client_id is the URL of a document (section 3): https, with a host and a path, without user info,
+// fragment and dot segments, in the one spelling in which it is fetched.
+func isDocumentURL(id string) bool {
+	if len(id) > maxDocumentURL || !strings.HasPrefix(id, "https://") || storage.CheckRedirectURI(id) != nil {
+		return false
+	}
+	u, err := url.Parse(id)
+	return err == nil && u.Path != "" && u.String() == id && !slices.ContainsFunc(strings.Split(u.Path, "/"), isDots)
+}
+
+func isDots(segment string) bool { return segment == "." || segment == ".." }
+
+// fetchDocument fetches what is at the URL. An error leaves what was there before in use; an answer of its server does not.
+func (s *Server) fetchDocument(ctx context.Context, id string) (document, lifetime, error) {
+	reply, err := s.cfg.Outbound.Get(ctx, id, "application/json", maxDocument)
+	var c *storage.Client
+	switch {
+	case err == nil:
+		c, err = s.readDocument(ctx, id, reply)
+	case answered(reply.Status):
+		err = &documentError{err.Error()}
+	}
+	var bad *documentError
+	var wrong *metadataError
+	switch {
+	case err == nil:
+		fresh := freshFor(reply.Header.Get("Cache-Control"))
+		return document{client: c}, lifetime{fresh: fresh, usable: fresh + documentStale}, nil
+	case errors.As(err, &wrong):
+		s.log.InfoContext(ctx, "a client's document is no good", "client", id, "error", err)
+		return document{wrong: wrong.description}, lifetime{fresh: documentPause, usable: documentPause}, nil
+	case errors.As(err, &bad):
+		s.log.InfoContext(ctx, "a client's document is none", "client", id, "error", err)
+		return document{}, lifetime{}, nil
+	}
+	s.log.WarnContext(ctx, "a client's document cannot be fetched", "client", id, "error", err)
+	return document{}, lifetime{}, err
+}
+
+// answered says whether a server has answered for itself, rather than said that it cannot at this moment, or nothing (0).
+func answered(status int) bool {
+	return status != 0 && status < 500 && status != http.StatusRequestTimeout && status != http.StatusTooManyRequests
+}
+
+// readDocument makes a client of a document (section 4). A metadataError says what is wrong with a document that is about this
+// client; a documentError, that it is not about it: of what else may be at a URL, nobody learns anything. Any other is a fault.
+func (s *Server) readDocument(ctx context.Context, id string, reply outbound.Reply) (*storage.Client, error) {
+	kind, _, err := mime.ParseMediaType(reply.Header.Get("Content-Type"))
+	if err != nil || kind != "application/json" && !(strings.HasPrefix(kind, "application/") && strings.HasSuffix(kind, "+json")) {
+		return nil, &documentError{"its Content-Type is not application/json"}
+	}
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(reply.Body, &members); err != nil {
+		return nil, &documentError{"it is not a JSON object"} // the error would quote what is there
+	}
+	var named string
+	if json.Unmarshal(members["client_id"], &named) != nil || named != id {
+		return nil, &documentError{"its client_id is not the URL that it is at"}
+	}
+	var m clientMetadata
+	if err := json.Unmarshal(reply.Body, &m); err != nil {
+		return nil, wrongMetadata("a member has a type that RFC 7591 does not give it")
+	}
+	for _, secret := range []string{"client_secret", "client_secret_expires_at"} {
+		if _, there := members[secret]; there {
+			return nil, wrongMetadata("a document must not have %s", secret)
+		}
+	}
+	if err := s.adapt(&m, id); err != nil {
+		return nil, err
+	}
+	c := &storage.Client{ID: id}
+	if err := s.fill(ctx, c, &m); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// adapt leaves out of a document what this server does not have for it, puts in its defaults, and refuses what a document must not
+// hold.
+func (s *Server) adapt(m *clientMetadata, id string) error {
+	if len(m.GrantTypes) > 0 {
+		usable := within(m.GrantTypes, []string{GrantAuthorizationCode, GrantRefreshToken, GrantDeviceCode})
+		if m.GrantTypes = within(usable, s.offeredGrants()); len(m.GrantTypes) == 0 {
+			return wrongMetadata("grant_types has none that this server has for clients that are not registered")
+		}
+	}
+	switch {
+	case slices.Contains(m.ResponseTypes, "code"):
+		m.ResponseTypes = []string{"code"}
+	case len(m.GrantTypes) > 0 && !slices.Contains(m.GrantTypes, GrantAuthorizationCode):
+		m.ResponseTypes = nil
+	}
+	if asked := parseScopes(m.Scope); len(asked) > 0 {
+		if m.Scope = joined(within(asked, s.scopes.names)); m.Scope == "" {
+			return wrongMetadata("scope has none that this server knows")
+		}
+	}
+	if m.TokenEndpointAuthMethod == "" {
+		m.TokenEndpointAuthMethod = methodNone
+		if len(m.JWKS) > 0 || m.JWKSURI != "" {
+			m.TokenEndpointAuthMethod = methodKey
+		}
+	}
+	if m.TokenEndpointAuthMethod != methodNone && m.TokenEndpointAuthMethod != methodKey {
+		return wrongMetadata("token_endpoint_auth_method must be %s or %s in a document", methodNone, methodKey)
+	}
+	if holdsPrivateKey(m.JWKS) {
+		return wrongMetadata("jwks holds a key that is not public")
+	}
+	if strings.TrimSpace(m.ClientName) == "" {
+		m.ClientName, _, _ = strings.Cut(strings.TrimPrefix(id, "https://"), "/")
+		m.ClientName = cut(m.ClientName, maxClientName)
+	}
+	return nil
+}
+
+// mayFetchFor says whether this server may fetch from an address now, to judge what a client says of itself.
+func (s *Server) mayFetchFor(c *storage.Client, address string) bool {
+	if described(c) {
+		return s.documents.hosts.allow(address, s.now()) // the fetch of the document has counted already
+	}
+	return s.registrations.Allow()
+}
+
+// holdsPrivateKey says whether a JWK Set publishes what should be its owner's alone (RFC 7517 section 9.2).
+func holdsPrivateKey(set json.RawMessage) bool {
+	var parsed struct {
+		Keys []struct {
+			D json.RawMessage `json:"d"`
+			K json.RawMessage `json:"k"`
+		} `json:"keys"`
+	}
+	if json.Unmarshal(set, &parsed) != nil {
+		return false // no set at all, which is found elsewhere
+	}
+	for _, key := range parsed.Keys {
+		if key.D != nil || key.K != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// freshFor is how long a reply with this Cache-Control is good (RFC 9111 section 5.2.2), within our bounds.
+func freshFor(cacheControl string) time.Duration {
+	fresh := documentFresh
+	for directive := range strings.SplitSeq(strings.ToLower(cacheControl), ",") {
+		name, value, _ := strings.Cut(strings.TrimSpace(directive), "=")
+		switch name {
+		case "no-store", "no-cache":
+			return documentFreshMin
+		case "max-age":
+			if seconds, err := strconv.ParseUint(strings.Trim(value, `"`), 10, 31); err == nil {
+				fresh = time.Duration(seconds) * time.Second
+			}
+		}
+	}
+	return min(max(fresh, documentFreshMin), documentFreshMax)
+}
+
+// clientUnknown is what the developer of a client is told that is not known.
+func clientUnknown(id string, err error) string {
+	var wrong *documentError
+	if errors.As(err, &wrong) {
+		return fmt.Sprintf("the client ID metadata document of %q cannot be used: %s", cut(id, maxDocumentURL), wrong.reason)
+	}
+	return fmt.Sprintf("no client has the client_id %q; check OAUTH_CLIENT_ID, or apply app.yml again", cut(id, 80))
+}
