@@ -134,6 +134,9 @@ func (s *Server) checkRequest(ctx context.Context, c *storage.Client, came url.V
 	if err := s.checkParams(c, params, a); err != nil {
 		return nil, to, err
 	}
+	if described(c) && c.Public && storage.IsLoopbackRedirect(redirectURI) {
+		a.Prompt = append(a.Prompt, "consent")
+	}
 	if whole, err := plainJSON(a); err != nil || len(whole) > maxRequest {
 		return nil, to, invalidParam("the request is too long in all")
 	}

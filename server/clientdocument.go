@@ -31,6 +31,8 @@ import (
 //   - it is a public client, or has keys of its own: a document can hold no secret;
 //   - it gets nothing but what a user allows: codes, refresh tokens, devices. Client credentials and token exchange are for
 //     clients that somebody here knows;
+//   - a program on the user's own computer can say that it is any public client, so it is never answered without asking the user
+//     (RFC 8252 section 8.6);
 //   - pages name the host that the document is from, which is a fact, beside the name in it, which is a claim;
 //   - a browser is sent to it only with the answer of a user, or for prompt=none, and not with a request that is wrong (RFC 9700
 //     section 4.11.2): else this server would redirect anybody anywhere.
@@ -198,6 +200,10 @@ func (s *Server) adapt(m *clientMetadata, id string) error {
 		if m.Scope = joined(within(asked, s.scopes.names)); m.Scope == "" {
 			return wrongMetadata("scope has none that this server knows")
 		}
+	}
+	if m.SubjectType == storage.SubjectPairwise && slices.Contains(m.GrantTypes, GrantDeviceCode) {
+		// A sector is whose the redirect URIs are. A device needs none, so it could have the subjects of any sector.
+		return wrongMetadata("in a document, pairwise subjects and the grant type %s exclude each other", GrantDeviceCode)
 	}
 	if m.TokenEndpointAuthMethod == "" {
 		m.TokenEndpointAuthMethod = methodNone

@@ -77,6 +77,7 @@ func TestDocumentsThatAreRefused(t *testing.T) {
 		"no code":                       {map[string]any{"response_types": []string{"id_token"}}, "response_types must be code"},
 		"scopes of somebody else":       {map[string]any{"scope": "other:read other:write"}, "scope has none that this server knows"},
 		"a member of another type":      {map[string]any{"redirect_uris": callback}, "a member has a type"},
+		"devices in any sector":         {map[string]any{"subject_type": "pairwise", "grant_types": []string{"authorization_code", deviceGrant}}, "exclude each other"},
 		"a sector of somebody else":     {map[string]any{"subject_type": "pairwise", "sector_identifier_uri": "https://10.0.0.1/sector"}, "sector_identifier_uri cannot be fetched"},
 	} {
 		s.says(s.document(c.changes))
@@ -380,6 +381,26 @@ func TestOpenRedirectByADocument(t *testing.T) {
 		t.Errorf("denied: %d %v", got.status, got.location)
 	}
 	p.redirected(p.browser().get(p.authorizeURL(append(withPKCE, "prompt", "none")...)), "silent authentication", "login_required")
+}
+
+// A program on the user's computer can say that it is any public client (RFC 8252 section 8.6): the user is asked each time.
+func TestDocumentOfALocalProgram(t *testing.T) {
+	p, s := newDescribed(t)
+	const local = "http://127.0.0.1:33418/"
+	s.says(s.document(map[string]any{"redirect_uris": []string{callback, local}}))
+	b := p.browser()
+	b.code(append(withPKCE, "redirect_uri", local)...)
+	if got := b.get(p.authorizeURL(append(withPKCE, "redirect_uri", local)...)); got.asks() != "decision" {
+		t.Errorf("not asked again: %d %v", got.status, got.location)
+	}
+	if got := b.get(p.authorizeURL(append(withPKCE, "redirect_uri", local, "prompt", "none")...)); got.location == nil || got.location.Query().Get("error") != "consent_required" {
+		t.Errorf("prompt=none: %d %v", got.status, got.location)
+	}
+	pushed := p.push(append(withPKCE, "redirect_uri", local)...)
+	if got := b.get(p.pushedURL(pushed)); got.asks() != "decision" {
+		t.Errorf("not asked again after a push: %d %v", got.status, got.location)
+	}
+	b.answered(b.get(p.authorizeURL(withPKCE...)), "where the client is known by its address")
 }
 
 // signedInAt is a browser that has signed in for a request and has not decided anything.
