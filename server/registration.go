@@ -18,7 +18,8 @@ import (
 
 // Dynamic client registration (RFC 7591, OpenID Connect Dynamic Client Registration 1.0) and its management (RFC 7592). It is
 // off unless the configuration turns it on, and then wants an initial access token, if the configuration names any. Where it
-// names none, anybody may register: a client then costs one write, so registrations are slowed down.
+// names none, anybody may register: a client then costs one write, so registrations are slowed down, and such a client gets tokens
+// of users only, not of its own.
 //
 // A client that registered itself belongs to no app: nothing is delivered for it. Its owner manages it with the registration
 // access token that came with the registration; an operator sees it (warifu get clients), and removes it (warifu delete client).

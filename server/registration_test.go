@@ -182,7 +182,7 @@ func TestRegistrationRefuses(t *testing.T) {
 	for _, member := range []string{
 		`"client_name":"a\u202eb"`, `"client_name":"` + strings.Repeat("x", 101) + `"`,
 		`"grant_types":["implicit"]`, `"grant_types":["password"]`, `"grant_types":["urn:ietf:params:oauth:grant-type:token-exchange"]`,
-		`"response_types":["token"]`, `"response_types":["code","code id_token"]`, `"application_type":"desktop"`,
+		`"grant_types":["client_credentials"],"response_types":[]`, `"response_types":["token"]`, `"response_types":["code","code id_token"]`, `"application_type":"desktop"`,
 		`"token_endpoint_auth_method":"client_secret_jwt"`, `"token_endpoint_auth_method":"private_key_jwt"`,
 		`"token_endpoint_auth_method":"none","grant_types":["client_credentials"],"response_types":[]`,
 		`"jwks":{"keys":[]}`, `"jwks":{"keys":[{"kty":"oct","k":"c2VjcmV0"}]}`, `"jwks":"x"`, `"jwks":{"keys":[]},"jwks_uri":"https://app.test/jwks"`,

@@ -98,6 +98,14 @@ func (s *Server) fillGrants(c *storage.Client, m *clientMetadata) error {
 			return wrongMetadata("grant_types has %s; this server offers %s", printable(grantType), strings.Join(s.offeredGrants(), ", "))
 		}
 	}
+	// Where anybody may register, a registration must not be enough for a token: these grants ask no user.
+	if reg := s.cfg.Registration; reg != nil && len(reg.InitialAccessTokens) == 0 {
+		for _, own := range []string{GrantClientCredentials, GrantTokenExchange} {
+			if slices.Contains(m.GrantTypes, own) {
+				return wrongMetadata("grant_types has %s, which is not for clients that anybody may register", own)
+			}
+		}
+	}
 	codes := slices.Contains(m.GrantTypes, GrantAuthorizationCode)
 	switch {
 	case len(m.ResponseTypes) == 0 && codes:
