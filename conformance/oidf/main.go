@@ -9,6 +9,9 @@
 // suite's own browser (HtmlUnit) walk our pages as common.json says. It ends with a table on stdout, and fails when a result is
 // not the one in expected.json; what is not in there must be PASSED.
 //
+// The suite is built for a JDK of 21 or later from release 5.2.0 on; a MongoDB and a proxy that terminates TLS (X-Forwarded-*) belong
+// to it. Its FAPI plans are run with a reuse interval for refresh tokens, see settings.
+//
 // apps.yml, common.json and the plans are templates (text/template): see [world] for what they can ask for.
 package main
 
