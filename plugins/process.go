@@ -114,7 +114,7 @@ func (p *process) clientConfig(h *Host, spec Spec, log *pluginLog) (*plugin.Clie
 		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
 		TLSConfig:        mutual,
 		SkipHostEnv:      true,
-		StartTimeout:     h.deadlines.Start,
+		StartTimeout:     2 * h.deadlines.Start, // connect's own deadline comes first, and says what happened
 		SyncStdout:       stdout,
 		SyncStderr:       stderr,
 		Logger:           hclog.New(&hclog.LoggerOptions{Level: hclog.Debug, Output: log.ours(), DisableTime: true}),
