@@ -87,7 +87,7 @@ func (c *clock) forward(d time.Duration) {
 }
 
 // sealedOrSigned finds codes, tokens, client secrets, cookies and pending requests.
-var sealedOrSigned = regexp.MustCompile(`wf[crsqkfdlp]_[A-Za-z0-9_-]{16,}|eyJ[A-Za-z0-9_-]{16,}`)
+var sealedOrSigned = regexp.MustCompile(`wf[crsqkfdlpt]_[A-Za-z0-9_-]{16,}|eyJ[A-Za-z0-9_-]{16,}`)
 
 // direct leads to the handler without a socket, for issuers on hosts that do not exist.
 type direct struct{ p *idp }

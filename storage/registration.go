@@ -14,11 +14,14 @@ import (
 // Clients that registered themselves (RFC 7591) are records like those of apps, except that they belong to no app and carry the
 // hash of a registration access token, with which their owner reads, replaces and removes them (RFC 7592).
 
+// registrationPrefix begins every registration access token, as each kind of secret has a beginning of its own ([SealType]).
+const registrationPrefix = "wft_"
+
 // NewRegistrationToken makes a registration access token of 256 random bits: its hash to store, and the value.
 func NewRegistrationToken() (hash []byte, value string) {
 	b := make([]byte, 32)
 	_, _ = rand.Read(b) // never fails: crypto/rand ends the process instead
-	value = "wfn_" + base64.RawURLEncoding.EncodeToString(b)
+	value = registrationPrefix + base64.RawURLEncoding.EncodeToString(b)
 	sum := sha256.Sum256([]byte(value))
 	return sum[:], value
 }
