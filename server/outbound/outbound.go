@@ -73,8 +73,18 @@ var special = []netip.Prefix{
 	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("192.0.0.0/24"),
 	netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("192.88.99.0/24"), netip.MustParsePrefix("198.18.0.0/15"),
 	netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("240.0.0.0/4"),
-	netip.MustParsePrefix("64:ff9b::/96"), netip.MustParsePrefix("64:ff9b:1::/48"), netip.MustParsePrefix("100::/64"),
 	netip.MustParsePrefix("2001::/23"), netip.MustParsePrefix("2001:db8::/32"), netip.MustParsePrefix("2002::/16"),
+	netip.MustParsePrefix("3fff::/20"),
+}
+
+// unicast6 is all of IPv6 that is given to hosts of the Internet (RFC 4291 section 2.4). What is beside it may lead anywhere, as the
+// forms that hold an IPv4 address do.
+var unicast6 = netip.MustParsePrefix("2000::/3")
+
+// public says whether an address is that of a host on the Internet.
+func public(ip netip.Addr) bool {
+	return ip.IsGlobalUnicast() && !ip.IsPrivate() && (ip.Is4() || unicast6.Contains(ip)) &&
+		!slices.ContainsFunc(special, func(p netip.Prefix) bool { return p.Contains(ip) })
 }
 
 func (c *Client) allowed(address netip.Addr) bool {
@@ -88,8 +98,7 @@ func (c *Client) control(_ context.Context, _, address string, _ syscall.RawConn
 		return fmt.Errorf("%w: %s", ErrRefused, address)
 	}
 	ip := at.Addr().Unmap().WithZone("")
-	public := ip.IsGlobalUnicast() && !ip.IsPrivate() && !slices.ContainsFunc(special, func(p netip.Prefix) bool { return p.Contains(ip) })
-	if !public && !c.allowed(ip) {
+	if !public(ip) && !c.allowed(ip) {
 		return fmt.Errorf("%w: %s is not public", ErrRefused, ip)
 	}
 	return nil

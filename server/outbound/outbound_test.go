@@ -31,6 +31,7 @@ func TestAddressIsCheckedWhenItIsDialled(t *testing.T) {
 		strings.Replace(secure.URL, "127.0.0.1", "[::ffff:127.0.0.1]", 1),
 		plain.URL, "https://10.0.0.1/", "https://169.254.169.254/latest/meta-data/", "https://192.168.1.1/", "https://[fe80::1]/", "https://[fd00::1]/",
 		"https://100.64.0.1/", "https://0.0.0.0/", "https://255.255.255.255/", "https://[::]/", "https://[64:ff9b::7f00:1]/",
+		"https://[::127.0.0.1]/", "https://[::ffff:0:127.0.0.1]/", "https://[fec0::1]/", "https://[2002:7f00:1::]/", "https://[100::1]/",
 		"http://example.com/", "file:///etc/passwd", "gopher://127.0.0.1/", "https://user@example.com/", "/relative", "",
 	} {
 		if _, err := c.Get(t.Context(), address, "", 100); !errors.Is(err, outbound.ErrRefused) {
