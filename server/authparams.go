@@ -178,7 +178,7 @@ func (s *Server) checkIdentity(c *storage.Client, params url.Values, a *AuthRequ
 	}
 	for _, wishes := range []claimWishes{asked.IDToken, asked.Userinfo} {
 		if sub := wishes["sub"]; len(sub.Values) > 0 {
-			if err := a.onlyFor(s.usersOf(sub.texts())); err != nil {
+			if err := a.onlyFor(s.usersOf(c, sub.texts())); err != nil {
 				return err
 			}
 		}
@@ -187,10 +187,15 @@ func (s *Server) checkIdentity(c *storage.Client, params url.Values, a *AuthRequ
 	return nil
 }
 
-func (s *Server) usersOf(subjects []string) []string {
-	users := make([]string, len(subjects))
+// usersOf are the users whom a client calls by these subjects. What another sector calls somebody, or we ourselves, is nobody's name
+// to this client: the answer would tell it that two of them are one (OpenID Connect Core 1.0 section 8.1).
+func (s *Server) usersOf(c *storage.Client, subjects []string) []string {
+	users := make([]string, len(subjects)) // "" is nobody
 	for i, subject := range subjects {
-		users[i] = s.userOf(subject)
+		user := s.userOf(subject)
+		if own, err := s.subject(c, user); err == nil && own == subject {
+			users[i] = user
+		}
 	}
 	return users
 }

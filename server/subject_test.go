@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -91,6 +92,31 @@ func TestPairwiseSubjects(t *testing.T) {
 	}
 	if dump := p.etcd.Dump(); strings.Contains(dump, names[first]) {
 		t.Error("the database knows pairwise subjects, which are made anew each time")
+	}
+}
+
+// Apps of two sectors that lay their subjects together learn nothing: a client asks for a user by its own name for them, and what
+// another sector calls them is nobody's.
+func TestPairwiseSubjectsAreNotCompared(t *testing.T) {
+	p := newIDP(t)
+	public := p.as(p.register("public", func(*storage.Client) {}))
+	first := p.as(p.register("first", pairwiseApp()))
+	other := p.as(p.register("other", pairwiseApp("https://other.test/callback")))
+	names := map[*idp]string{}
+	browsers := map[*idp]*browser{}
+	at := func(q *idp) []string { return []string{"scope", "openid", "redirect_uri", q.client.RedirectURIs[0]} }
+	for _, q := range []*idp{public, first, other} {
+		browsers[q] = q.browser()
+		names[q], _ = claimsOf(t, q.exchange(browsers[q].code(at(q)...), "redirect_uri", q.client.RedirectURIs[0]).text("id_token"))["sub"].(string)
+	}
+	for _, q := range []*idp{public, first, other} {
+		for owner, name := range names {
+			claims := fmt.Sprintf(`{"id_token": {"sub": {"value": %q}}}`, name)
+			got := browsers[q].get(q.authorizeURL(append(at(q), "prompt", "none", "claims", claims)...))
+			if got.location == nil || got.location.Query().Has("code") != (owner == q) {
+				t.Errorf("%s asks for %s of %s: %d to %v", q.client.App, name, owner.client.App, got.status, got.location)
+			}
+		}
 	}
 }
 
