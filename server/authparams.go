@@ -10,12 +10,13 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// Longest parameters, in bytes, and all of them together as we seal them, so that it still fits into a URL.
+// Most of parameters: their length in bytes, and that of all of them together as we seal them, so that it still fits into a URL.
 const (
 	maxState   = 2048
 	maxNonce   = 512
 	maxHint    = 256
 	maxScopes  = 64
+	maxMaxAge  = 1<<31 - 1 // seconds of max_age
 	maxRequest = 8 << 10
 )
 
@@ -143,7 +144,7 @@ func checkMaxAge(c *storage.Client, param string) (*int64, error) {
 		return c.DefaultMaxAge, nil
 	}
 	seconds, err := strconv.ParseInt(param, 10, 64)
-	if err != nil || seconds < 0 || seconds > 1<<31 {
+	if err != nil || seconds < 0 || seconds > maxMaxAge {
 		return nil, invalidParam("max_age must be a number of seconds")
 	}
 	return &seconds, nil

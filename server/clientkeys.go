@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -112,6 +113,16 @@ func parseKeySet(text []byte) ([]jose.JSONWebKey, error) {
 		}
 	}
 	return keys, nil
+}
+
+// holdsSecrets says whether a key of a JWK Set is private or symmetric (RFC 7518 section 6): nothing to be stored in the open.
+func holdsSecrets(text []byte) bool {
+	var set struct {
+		Keys []map[string]json.RawMessage `json:"keys"`
+	}
+	return json.Unmarshal(text, &set) == nil && slices.ContainsFunc(set.Keys, func(key map[string]json.RawMessage) bool {
+		return slices.ContainsFunc([]string{"d", "p", "q", "dp", "dq", "qi", "oth", "k"}, func(name string) bool { return key[name] != nil })
+	})
 }
 
 // verifies says whether a key is one of those that clients may sign with: RSA (RS256, PS256), P-256 (ES256) or Ed25519 (EdDSA).

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/go-jose/go-jose/v4"
+
 	"github.com/warifu/warifu/server"
 	"github.com/warifu/warifu/server/outbound"
 )
@@ -193,7 +195,9 @@ func TestRegistrationRefuses(t *testing.T) {
 		`"sector_identifier_uri":"https://127.0.0.1:1/x"`, `"sector_identifier_uri":"http://app.test/"`,
 		`"id_token_signed_response_alg":"none"`, `"id_token_signed_response_alg":"HS256"`, `"userinfo_signed_response_alg":"none"`,
 		`"request_object_signing_alg":"HS256"`, `"id_token_encrypted_response_alg":"RSA-OAEP"`, `"scope":"threads:write unknown"`,
-		`"default_max_age":-1`, `"default_max_age":"soon"`, `"redirect_uris":"` + callback + `"`,
+		`"default_max_age":-1`, `"default_max_age":9300000000`, `"grant_types":["authorization_code","client_credentials"]`,
+		`"jwks":{"keys":[` + jwkText(t, testKeys()["ES256"].Public()) + `,` + jwkText(t, testKeys()["RS256"]) + `]}`,
+		`"default_max_age":"soon"`, `"redirect_uris":"` + callback + `"`,
 	} {
 		refused("invalid_client_metadata", member)
 	}
@@ -273,6 +277,30 @@ func TestRegisteredSecretsAreNotInTheDatabase(t *testing.T) {
 			t.Errorf("%.4s… is in the database", secret)
 		}
 	}
+}
+
+// Tokens without anybody's consent are for clients that somebody let in.
+func TestClientCredentialsOfARegisteredClient(t *testing.T) {
+	p := newIDP(t, func(c *server.Config) {
+		c.Registration = &server.Registration{InitialAccessTokens: []string{initialToken}}
+	})
+	got := p.dynamic(http.MethodPost, p.issuer+"/oauth/register", initialToken,
+		`{"grant_types":["client_credentials"],"scope":"runs:write","token_endpoint_auth_method":"client_secret_post","jwks":null}`)
+	if got.status != http.StatusCreated {
+		t.Fatalf("%d %s", got.status, got.raw)
+	}
+	if token := p.itself(got).call("/oauth/token", url.Values{"grant_type": {"client_credentials"}, "scope": {"runs:write"}}); token.status != http.StatusOK {
+		t.Errorf("%d %s", token.status, token.raw)
+	}
+}
+
+func jwkText(t *testing.T, key any) string {
+	t.Helper()
+	raw, err := json.Marshal(jose.JSONWebKey{Key: key, KeyID: "k"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(raw)
 }
 
 func FuzzRegistration(f *testing.F) {

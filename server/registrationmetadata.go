@@ -120,8 +120,8 @@ func (s *Server) fillGrants(c *storage.Client, m *clientMetadata) error {
 		return wrongMetadata("application_type must be web or native")
 	}
 	c.GrantTypes = m.GrantTypes
-	if m.DefaultMaxAge != nil && *m.DefaultMaxAge < 0 {
-		return wrongMetadata("default_max_age is negative")
+	if m.DefaultMaxAge != nil && (*m.DefaultMaxAge < 0 || *m.DefaultMaxAge > maxMaxAge) {
+		return wrongMetadata("default_max_age must be from 0 to %d", maxMaxAge)
 	}
 	c.DefaultMaxAge, c.RequireAuthTime = m.DefaultMaxAge, m.RequireAuthTime
 	c.RequirePushedAuthorizationRequests, c.DPoPBoundAccessTokens = m.RequirePushed, m.DPoPBound
@@ -173,6 +173,9 @@ func fillAuthentication(c *storage.Client, m *clientMetadata) error {
 		m.TokenEndpointAuthMethod = methodBasic
 	}
 	method := m.TokenEndpointAuthMethod
+	if string(m.JWKS) == "null" {
+		m.JWKS = nil
+	}
 	hasKeys := len(m.JWKS) > 0 || m.JWKSURI != ""
 	switch {
 	case !slices.Contains([]string{methodBasic, methodPost, methodKey, methodNone}, method):
@@ -188,7 +191,10 @@ func fillAuthentication(c *storage.Client, m *clientMetadata) error {
 	}
 	if len(m.JWKS) > 0 {
 		keys, err := parseKeySet(m.JWKS)
-		if err != nil || len(keys) == 0 {
+		switch {
+		case holdsSecrets(m.JWKS):
+			return wrongMetadata("jwks holds a private or symmetric key, which must not leave the client: replace it, and register the public one")
+		case err != nil || len(keys) == 0:
 			return wrongMetadata("jwks is not a JWK Set with a public key that this server can use")
 		}
 		c.JWKS = string(m.JWKS)
