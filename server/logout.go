@@ -347,7 +347,8 @@ func (s *Server) bindToSession(grant *storage.Grant, a approval) {
 		return
 	}
 	grant.Session, grant.OutlivesSession = a.Session, slices.Contains(grant.Scopes, scopeOffline)
-	grant.SessionEnds = time.UnixMilli(a.AuthTime).Add(s.life.Session)
+	// At the latest: the user may have signed in again since the code was made, and the session go on.
+	grant.SessionEnds = s.now().Add(s.life.Session)
 }
 
 // landing is the front page of the issuer, where people see who they are here.
