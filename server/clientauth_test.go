@@ -30,6 +30,9 @@ func TestWrongSecretAndUnknownClientLookTheSame(t *testing.T) {
 		"/oauth/token":      {"grant_type": {"refresh_token"}, "refresh_token": {"x"}},
 		"/oauth/introspect": {"token": {"x"}},
 		"/oauth/revoke":     {"token": {"x"}},
+		"/oauth/par":        {"response_type": {"code"}, "redirect_uri": {callback}, "scope": {"threads:read"}},
+
+		"/oauth/device_authorization": {"scope": {"threads:read"}},
 	} {
 		var first *reply
 		for _, c := range []struct{ rule, id, secret string }{

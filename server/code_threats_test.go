@@ -102,8 +102,11 @@ func TestOtherSealedStringsAsCodes(t *testing.T) {
 	got := p.tokens()
 	kinds := map[string]string{
 		"wfc_": p.code(), "wfr_": got.text("refresh_token"), "wfq_": hidden.Get("request"), "wff_": hidden.Get("form"),
-		"wfk_": b.cookie("warifu_session"), "eyJ": got.text("access_token"),
+		"wfk_": b.cookie("warifu_session"), "wfn_": p.proofNonce(), "eyJ": got.text("access_token"),
+		"wfp_": strings.TrimPrefix(p.push().text("request_uri"), "urn:ietf:params:oauth:request_uri:"),
 	}
+	_, question := b.form(b.get(p.issuer+"/oauth/logout"), "decision")
+	kinds["wfl_"] = question.Get("request")
 	for own, sealed := range kinds {
 		if !strings.HasPrefix(sealed, own) {
 			t.Fatalf("%s is %.8s", own, sealed)
@@ -118,6 +121,12 @@ func TestOtherSealedStringsAsCodes(t *testing.T) {
 			}
 			if own != "eyJ" && own != "wfr_" && p.active(forged) {
 				t.Errorf("%s as %s is an active token", own, prefix)
+			}
+			if prefix != "wfp_" || own != "wfp_" {
+				b.get(p.authorizeURL("request_uri", "urn:ietf:params:oauth:request_uri:"+forged)).wants(t, own+" as "+prefix+" as a pushed request", http.StatusBadRequest, "invalid_request_uri")
+			}
+			if prefix != "wfl_" || own != "wfl_" {
+				b.post(p.issuer+"/oauth/signout", url.Values{"request": {forged}, "form": {question.Get("form")}, "decision": {"signout"}}).wants(t, own+" as "+prefix+" as a logout", http.StatusBadRequest, "invalid_request")
 			}
 			if prefix != "wfq_" || own != "wfq_" {
 				b.get(p.issuer+"/oauth/continue?request="+url.QueryEscape(forged)).wants(t, own+" as "+prefix+" as a request", http.StatusBadRequest, "invalid_request")
@@ -206,7 +215,8 @@ func TestLeakByReferer(t *testing.T) {
 	done := b.decide(consent, "allow")
 	for rule, got := range map[string]page{
 		"sign-in": signIn, "after sign-in": back, "consent": consent, "answer": done, "landing": b.get(p.issuer + "/"),
-		"error": b.get(p.authorizeURL("client_id", "stranger")),
+		"error": b.get(p.authorizeURL("client_id", "stranger")), "form_post": b.get(p.authorizeURL("response_mode", "form_post")),
+		"device": b.get(p.issuer + "/device?user_code=BBBB-BBBB"), "logout": b.get(p.issuer + "/oauth/logout"),
 	} {
 		if got.header.Get("Referrer-Policy") != "no-referrer" {
 			t.Errorf("%s: Referrer-Policy %q", rule, got.header.Get("Referrer-Policy"))

@@ -281,10 +281,16 @@ func TestRawDatabaseHoldsNoTokens(t *testing.T) {
 	code := b.code("scope", "openid threads:read")
 	got := p.exchange(code)
 	next := p.refresh(got.text("refresh_token"))
+	q := withDevices(p)
+	device := q.device()
+	q.approve(device)
+	pushed := b.answered(b.get(p.pushedURL(p.push())), "pushed")
 	raw := p.etcd.Dump()
 	for name, secret := range map[string]string{
 		"code": code, "access token": got.text("access_token"), "refresh token": got.text("refresh_token"), "next": next.text("refresh_token"),
 		"ID token": got.text("id_token"), "client secret": p.secret, "session": b.cookie("warifu_session"), "browser": b.cookie("warifu_browser"), "password": userPassword,
+		"device code": device.text("device_code"), "user code": device.text("user_code"), "user code as it is stored": strings.ReplaceAll(device.text("user_code"), "-", ""),
+		"code of a pushed request": pushed,
 	} {
 		if secret == "" || strings.Contains(raw, secret) {
 			t.Errorf("the %s is in the database, or was never made", name)

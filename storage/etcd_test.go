@@ -1,10 +1,14 @@
 package storage_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"go.etcd.io/etcd/api/v3/version"
 
 	"github.com/warifu/warifu/storage"
 )
@@ -38,6 +42,17 @@ func TestEmbeddedOpensNoSocket(t *testing.T) {
 	defer embedded.Close()
 	if after := sockets(t); after > before {
 		t.Errorf("%d sockets more", after-before)
+	}
+}
+
+// GHSA-xg4h-6gfc-h4m8 sets the floor.
+func TestVersionFloorOfEtcd(t *testing.T) {
+	var major, minor, patch int
+	if _, err := fmt.Sscanf(version.Version, "%d.%d.%d", &major, &minor, &patch); err != nil {
+		t.Fatal(err)
+	}
+	if slices.Compare([]int{major, minor, patch}, []int{3, 7, 1}) < 0 {
+		t.Errorf("etcd %s is embedded", version.Version)
 	}
 }
 
