@@ -96,7 +96,7 @@ func (d *devices) early(grant string, now time.Time) (early bool) {
 func (p *provider) DeviceAuthorization(ctx context.Context, r *op.ClientRequest[oidc.DeviceAuthorizationRequest]) (*op.Response, error) {
 	c, now := r.Client.(*client), p.now()
 	if !mayUse(c.Client, GrantDeviceCode) {
-		return nil, fail(http.StatusBadRequest, string(oidc.UnauthorizedClient), "the client has not registered the grant type "+GrantDeviceCode)
+		return nil, unauthorizedClient(GrantDeviceCode)
 	}
 	scopes, err := p.checkScopes(c.Client, r.Form.Get("scope"))
 	resources := r.Form["resource"]

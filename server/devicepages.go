@@ -236,11 +236,8 @@ func (s *Server) showDevice(w http.ResponseWriter, r *http.Request, t turn, p st
 	}
 	page := pages.ConfirmDevice{
 		Frame: s.frame(r, t), App: shownApp(t), Action: s.base + pathConsent, Hidden: hidden,
-		UserCode: shownUserCode(t.request.Device.UserCode), UserName: p.User.Name, UserEmail: p.User.Email,
+		UserCode: shownUserCode(t.request.Device.UserCode), UserName: shownName(p.User), UserEmail: p.User.Email,
 		UnusedFor: s.life.RefreshIdle, AtMost: s.life.RefreshAbsolute,
-	}
-	if page.UserName == "" && page.UserEmail == "" {
-		page.UserName = p.User.Username
 	}
 	page.Scopes = s.describe(t.request.Scopes, page.Lang)
 	s.pages.Render(w, http.StatusOK, page)

@@ -39,8 +39,8 @@ type idClaims struct {
 }
 
 // idToken makes the ID token of a code exchange. A refresh brings none, which OpenID Connect Core 1.0 section 12.2 leaves open: it
-// would say the same again, and signing it would cost more than the refresh. Claims about the user are in it only where the request asked for them one by one: those
-// of scopes are at userinfo (OpenID Connect Core 1.0 section 5.4).
+// would say the same again, and signing it would cost more than the refresh. Claims about the user are in it only where the request
+// asked for them one by one: those of scopes are at userinfo (OpenID Connect Core 1.0 section 5.4).
 func (s *Server) idToken(i issue, accessToken string) (string, error) {
 	sub, err := s.subject(i.client, i.User)
 	if err != nil {

@@ -379,11 +379,8 @@ func (s *Server) showConsent(w http.ResponseWriter, r *http.Request, t turn, p s
 	}
 	page := pages.Consent{
 		Frame: s.frame(r, t), App: shownApp(t), Action: s.base + pathConsent, Hidden: hidden,
-		UserName: p.User.Name, UserEmail: p.User.Email,
+		UserName: shownName(p.User), UserEmail: p.User.Email,
 		UnusedFor: s.life.RefreshIdle, AtMost: s.life.RefreshAbsolute,
-	}
-	if page.UserName == "" && page.UserEmail == "" {
-		page.UserName = p.User.Username
 	}
 	page.New = s.describe(fresh, page.Lang)
 	page.Granted = s.describe(without(t.request.asks(), fresh), page.Lang)

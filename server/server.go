@@ -4,10 +4,12 @@
 //
 // What machines call (token, revocation, device authorization, keys, discovery) runs on zitadel/oidc: [provider] implements its
 // op.Server, and a filter in front of it (request.go) lets only well-formed requests through. Where a reply may be a JWT (userinfo,
-// introspection) or the library has nothing (pushed requests), the endpoint is ours, behind the same filter. What browsers see
-// (authorize, sign-in, consent) is ours from end to end: package zitadel/oidc binds a request to no browser.
+// introspection) or the library has nothing (pushed requests, registration), the endpoint is ours, with the same checks. What
+// browsers see (authorize, sign-in, consent, devices, logout) is ours from end to end: package zitadel/oidc binds a request to no
+// browser.
 //
 //	request ─ middleware ─┬─ /oauth/token … ─ filter ─ zitadel/oidc ─ provider ─ storage
+//	                      ├─ /oauth/par, userinfo … ─ provider ─ storage
 //	                      └─ /oauth/authorize ─ AuthRequest ─ next() ─ page or redirect
 //
 // # From authorize to tokens
@@ -32,15 +34,17 @@
 // for a token of the client's own (clientcredentials.go) the record is read. Such a token belongs to no grant. It ends when it
 // expires, is revoked, or the client goes; not with the secret that it was got with.
 //
-// Clients may register themselves (registration.go), or be described by a document that nobody here has registered
-// (clientdocument.go): every endpoint finds a client by [Server.client], which knows both.
+// Clients come from manifests; where the configuration allows it they also register themselves (registration.go), or are described by
+// a document that nobody here has registered (clientdocument.go): every endpoint finds a client by [Server.client], which knows
+// both. What a registration names is fetched by package outbound alone, and only when it is needed: keys (clientkeys.go), sector
+// identifiers (subject.go), documents. Logos are for browsers.
 //
 // # Access tokens
 //
 // They are for whom the client asked (resource.go): this server itself, or resource servers of the configuration and of clients.
-// Who holds a key may have them bound to it (dpop.go). Resource servers verify them by the published keys, or ask about those that
-// are for them (introspect.go), and may exchange them to call on for the user (tokenexchange.go). The jti of each leads to the grant
-// of the user, and the token ends with that.
+// Who holds a key may have them bound to it (dpop.go); the nonce of a proof is a sealed time, so nothing is stored for it. Resource
+// servers verify them by the published keys, or ask about those that are for them (introspect.go), and may exchange them to call on
+// for the user (tokenexchange.go). The jti of each leads to the grant of the user, and the token ends with that.
 //
 // # What a request may ask
 //
@@ -76,7 +80,8 @@
 // Only the sentinels of package storage are verdicts. Any other error of it is a fault: status 503, never a statement about
 // a token, a code or a client. A fault before etcd has acted leaves code or refresh token as good as before. When etcd has
 // acted and only its answer was lost, they are used: trying again is a replay, and ends the grant, unless a reuse interval
-// hands out the successor of the refresh token again. An assertion is used then as well. OAuth errors are made in this package alone; an internal text never reaches anyone.
+// hands out the successor of the refresh token again. An assertion is used then as well. OAuth errors are made in this package
+// alone; an internal text never reaches anyone.
 package server
 
 import (

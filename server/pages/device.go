@@ -71,12 +71,7 @@ func (p ConfirmDevice) app() app                 { return p.view() }
 func (ConfirmDevice) formTarget() (string, bool) { return "", true }
 
 // Who is the name to show for the person: the name, else the e-mail address.
-func (p ConfirmDevice) Who() string {
-	if p.UserName != "" {
-		return p.UserName
-	}
-	return p.UserEmail
-}
+func (p ConfirmDevice) Who() string { return who(p.UserName, p.UserEmail) }
 
 // DeviceDone sends the person back to their device.
 type DeviceDone struct {
