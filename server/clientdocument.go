@@ -33,6 +33,7 @@ import (
 //     clients that somebody here knows;
 //   - a program on the user's own computer can say that it is any public client, so it is never answered without asking the user
 //     (RFC 8252 section 8.6);
+//   - its pairwise subjects are those of the host that it is at, see checkOwnSector;
 //   - pages name the host that the document is from, which is a fact, beside the name in it, which is a claim;
 //   - a browser is sent to it only with the answer of a user, or for prompt=none, and not with a request that is wrong (RFC 9700
 //     section 4.11.2): else this server would redirect anybody anywhere.
@@ -201,10 +202,6 @@ func (s *Server) adapt(m *clientMetadata, id string) error {
 			return wrongMetadata("scope has none that this server knows")
 		}
 	}
-	if m.SubjectType == storage.SubjectPairwise && slices.Contains(m.GrantTypes, GrantDeviceCode) {
-		// A sector is whose the redirect URIs are. A device needs none, so it could have the subjects of any sector.
-		return wrongMetadata("in a document, pairwise subjects and the grant type %s exclude each other", GrantDeviceCode)
-	}
 	if m.TokenEndpointAuthMethod == "" {
 		m.TokenEndpointAuthMethod = methodNone
 		if len(m.JWKS) > 0 || m.JWKSURI != "" {
@@ -213,9 +210,6 @@ func (s *Server) adapt(m *clientMetadata, id string) error {
 	}
 	if m.TokenEndpointAuthMethod != methodNone && m.TokenEndpointAuthMethod != methodKey {
 		return wrongMetadata("token_endpoint_auth_method must be %s or %s in a document", methodNone, methodKey)
-	}
-	if holdsPrivateKey(m.JWKS) {
-		return wrongMetadata("jwks holds a key that is not public")
 	}
 	if strings.TrimSpace(m.ClientName) == "" {
 		m.ClientName, _, _ = strings.Cut(strings.TrimPrefix(id, "https://"), "/")
@@ -230,25 +224,6 @@ func (s *Server) mayFetchFor(c *storage.Client, address string) bool {
 		return s.documents.hosts.allow(address, s.now()) // the fetch of the document has counted already
 	}
 	return s.registrations.Allow()
-}
-
-// holdsPrivateKey says whether a JWK Set publishes what should be its owner's alone (RFC 7517 section 9.2).
-func holdsPrivateKey(set json.RawMessage) bool {
-	var parsed struct {
-		Keys []struct {
-			D json.RawMessage `json:"d"`
-			K json.RawMessage `json:"k"`
-		} `json:"keys"`
-	}
-	if json.Unmarshal(set, &parsed) != nil {
-		return false // no set at all, which is found elsewhere
-	}
-	for _, key := range parsed.Keys {
-		if key.D != nil || key.K != nil {
-			return true
-		}
-	}
-	return false
 }
 
 // freshFor is how long a reply with this Cache-Control is good (RFC 9111 section 5.2.2), within our bounds.

@@ -77,7 +77,8 @@ func TestDocumentsThatAreRefused(t *testing.T) {
 		"no code":                       {map[string]any{"response_types": []string{"id_token"}}, "response_types must be code"},
 		"scopes of somebody else":       {map[string]any{"scope": "other:read other:write"}, "scope has none that this server knows"},
 		"a member of another type":      {map[string]any{"redirect_uris": callback}, "a member has a type"},
-		"devices in any sector":         {map[string]any{"subject_type": "pairwise", "grant_types": []string{"authorization_code", deviceGrant}}, "exclude each other"},
+		"devices in any sector":         {map[string]any{"subject_type": "pairwise", "grant_types": []string{"authorization_code", deviceGrant}}, "must be the host of the document"},
+		"redirects of somebody else":    {map[string]any{"subject_type": "pairwise"}, "must be the host of the document"},
 		"a sector of somebody else":     {map[string]any{"subject_type": "pairwise", "sector_identifier_uri": "https://10.0.0.1/sector"}, "sector_identifier_uri cannot be fetched"},
 	} {
 		s.says(s.document(c.changes))

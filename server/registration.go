@@ -23,7 +23,7 @@ import (
 //
 // A client that registered itself belongs to no app: nothing is delivered for it. Its owner manages it with the registration
 // access token that came with the registration; an operator sees it (warifu get clients), and removes it (warifu delete client).
-// Its secret stays through replacements, unless these make it a client without one.
+// Its secret stays through replacements, unless these make it a client without one. Its subjects stay: another sector is another client.
 
 // pathRegister is the registration endpoint; below it is each client's own address (RFC 7592 section 2).
 const pathRegister = "/oauth/register"
@@ -144,6 +144,10 @@ func (p *provider) replaceRegistration(w http.ResponseWriter, r *http.Request, c
 	}
 	if err := p.readRegistration(r, &next, c); err != nil {
 		p.refuseRegistration(w, r, err)
+		return
+	}
+	if !keepsSubjects(c, &next) {
+		p.refuseRegistration(w, r, wrongMetadata("subject_type and the sector of pairwise subjects stay as they are: register another client"))
 		return
 	}
 	p.secrets(&next)

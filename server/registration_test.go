@@ -294,6 +294,38 @@ func TestClientCredentialsOfARegisteredClient(t *testing.T) {
 	}
 }
 
+// Nobody registers into somebody else's sector (OpenID Connect Core 1.0 section 8.1), at once or later.
+func TestRegistrationIntoAnotherSector(t *testing.T) {
+	p := newIDP(t, openToAll)
+	const pairwise = `"subject_type":"pairwise"`
+	for rule, members := range map[string]string{
+		"a device that needs no redirect URI": `"redirect_uris":["https://other.test/cb"],"grant_types":["authorization_code","` + deviceGrant + `"]`,
+		"loopback beside it":                  `"redirect_uris":["https://other.test/cb","http://127.0.0.1:8080/cb"]`,
+	} {
+		p.dynamic(http.MethodPost, p.issuer+"/oauth/register", "", `{`+pairwise+`,`+members+`}`).wants(t, rule, http.StatusBadRequest, "invalid_client_metadata")
+	}
+	replace := func(got reply, members string) reply {
+		return p.dynamic(http.MethodPut, got.text("registration_client_uri"), got.text("registration_access_token"),
+			`{"client_id":"`+got.text("client_id")+`",`+members+`}`)
+	}
+	mine := `"redirect_uris":["` + callback + `"]`
+	own, public := p.registration(`{`+pairwise+`,`+mine+`}`), p.registration(`{`+mine+`}`)
+	p.registration(`{` + pairwise + `,"redirect_uris":["http://127.0.0.1:8080/cb"]}`)
+	for rule, got := range map[string]reply{
+		"another host": replace(own, pairwise+`,"redirect_uris":["https://other.test/cb"]`), "public subjects": replace(own, mine),
+		"from public subjects": replace(public, pairwise+`,"redirect_uris":["https://other.test/cb"]`),
+	} {
+		got.wants(t, rule, http.StatusBadRequest, "invalid_client_metadata")
+	}
+	for rule, got := range map[string]reply{
+		"another page of the host": replace(own, pairwise+`,"redirect_uris":["https://app.test/other"]`), "public as before": replace(public, `"redirect_uris":["https://other.test/cb"]`),
+	} {
+		if got.status != http.StatusOK {
+			t.Errorf("%s: %d %s", rule, got.status, got.raw)
+		}
+	}
+}
+
 func jwkText(t *testing.T, key any) string {
 	t.Helper()
 	raw, err := json.Marshal(jose.JSONWebKey{Key: key, KeyID: "k"})

@@ -193,7 +193,7 @@ func fillAuthentication(c *storage.Client, m *clientMetadata) error {
 		keys, err := parseKeySet(m.JWKS)
 		switch {
 		case holdsSecrets(m.JWKS):
-			return wrongMetadata("jwks holds a private or symmetric key, which must not leave the client: replace it, and register the public one")
+			return wrongMetadata("jwks holds a key that is not public: replace it, since it was told, and register the public one")
 		case err != nil || len(keys) == 0:
 			return wrongMetadata("jwks is not a JWK Set with a public key that this server can use")
 		}
@@ -269,10 +269,41 @@ func (s *Server) fillSubject(ctx context.Context, c *storage.Client, m *clientMe
 		}
 	}
 	c.SubjectType, c.SectorIdentifierURI = m.SubjectType, m.SectorIdentifierURI
-	if _, err := c.Sector(); err != nil && c.SubjectType == storage.SubjectPairwise {
+	return checkOwnSector(c)
+}
+
+// checkOwnSector keeps a client that nobody here knows from having the subjects of somebody else's sector. A sector is whose the
+// redirect URIs are, and anybody may name those of another app; so tokens must come by way of them, and by no other.
+func checkOwnSector(c *storage.Client) error {
+	if c.SubjectType != storage.SubjectPairwise {
+		return nil
+	}
+	sector, err := c.Sector()
+	switch {
+	case err != nil:
 		return wrongMetadata("pairwise subjects for redirect URIs of several hosts need a sector_identifier_uri")
+	case sector == "client "+c.ID:
+		return nil
+	case described(c) && sector != hostOf(c.ID):
+		// Unlike a registration, a document may become another one while its grants live.
+		return wrongMetadata("in a document, the sector of pairwise subjects must be the host of the document")
+	case slices.Contains(c.GrantTypes, GrantDeviceCode):
+		return wrongMetadata("pairwise subjects and the grant type %s exclude each other", GrantDeviceCode)
+	case c.SectorIdentifierURI == "" && slices.ContainsFunc(c.RedirectURIs, storage.IsLoopbackRedirect):
+		return wrongMetadata("pairwise subjects for redirect URIs on loopback and elsewhere need a sector_identifier_uri")
 	}
 	return nil
+}
+
+// keepsSubjects says whether a client knows its users by the same subjects after its registration was replaced. Otherwise it could
+// move into another sector with the grants that it has.
+func keepsSubjects(before, after *storage.Client) bool {
+	if before.SubjectType != storage.SubjectPairwise && after.SubjectType != storage.SubjectPairwise {
+		return true
+	}
+	one, err1 := before.Sector()
+	other, err2 := after.Sector()
+	return before.SubjectType == after.SubjectType && errors.Join(err1, err2) == nil && one == other
 }
 
 // registered is a client's record as its owner is told it.
@@ -310,6 +341,15 @@ func plainHTTPS(address string) bool {
 	u, err := url.Parse(address)
 	return err == nil && len(address) <= maxAddress && u.Scheme == "https" && u.Hostname() != "" && u.User == nil && u.Fragment == "" &&
 		!strings.ContainsFunc(address, func(r rune) bool { return r <= 0x20 || r >= 0x7f || strings.ContainsRune("\\\"<>^`{|}#", r) })
+}
+
+// hostOf is the host of an address, as [storage.Client.Sector] writes it.
+func hostOf(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return ""
+	}
+	return strings.ToLower(u.Hostname())
 }
 
 func sameOrigin(a, b string) bool {
