@@ -35,6 +35,8 @@ type app struct {
 	mu      sync.Mutex // guards what follows
 	pending map[string]pending
 	visits  []visit
+	seats   map[string]seat // by cookie
+	left    []string        // state of those who came back signed out
 }
 
 // pending is what the app remembers of a person whom it sent away.
@@ -53,16 +55,19 @@ type visit struct {
 const defaultScopes = "openid profile email threads:read threads:write"
 
 // newApp deploys an app to the shared server and starts it. No other test and no other run of this one has the same, so what
-// a person allowed there says nothing here.
-func newApp(t *testing.T, name string) *app {
+// a person allowed there says nothing here. more is what else its manifest registers.
+func newApp(t *testing.T, name string, more ...string) *app {
 	t.Helper()
-	return suite.server.deploy(t, name+"-"+strings.ToLower(rand.Text()[:8]), suite.site.URL)
+	return suite.server.deploy(t, name+"-"+strings.ToLower(rand.Text()[:8]), suite.site.URL, more...)
 }
 
-// deploy applies the manifest of an app and starts the app with what the server delivered to it.
-func (p *process) deploy(t *testing.T, name, site string) *app {
+// deploy applies the manifest of an app and starts the app with what the server delivered to it. In the lines of more, {app} is
+// where the app will be.
+func (p *process) deploy(t *testing.T, name, site string, more ...string) *app {
 	t.Helper()
-	command(t, manifest(name, site), "apply", "-f", "-", "--yes", "--wait", "--admin", p.ready.Admin)
+	a := unstarted(t, name)
+	text := strings.ReplaceAll(manifest(name, site, more...), "{app}", a.url(""))
+	command(t, text, "apply", "-f", "-", "--yes", "--wait", "--admin", p.ready.Admin)
 	var deliveries []struct {
 		App      string `json:"app"`
 		Location string `json:"location"`
@@ -71,7 +76,16 @@ func (p *process) deploy(t *testing.T, name, site string) *app {
 	if err := json.Unmarshal([]byte(out), &deliveries); err != nil || len(deliveries) != 1 {
 		t.Fatalf("deliveries of %s: %s (%v)", name, out, err)
 	}
-	return startApp(t, name, deliveries[0].Location)
+	a.start(t, deliveries[0].Location)
+	return a
+}
+
+// unstarted is an app that has its port already.
+func unstarted(t *testing.T, name string) *app {
+	t.Helper()
+	a := &app{name: name, server: httptest.NewUnstartedServer(nil), pending: make(map[string]pending), seats: make(map[string]seat)}
+	t.Cleanup(a.server.Close)
+	return a
 }
 
 // readEnv reads an env file, which must set what the spec promises, the issuer, and nothing else.
@@ -95,8 +109,14 @@ func readEnv(t *testing.T, path string) map[string]string {
 // startApp starts an app whose environment is the env file at path.
 func startApp(t *testing.T, name, path string) *app {
 	t.Helper()
+	a := unstarted(t, name)
+	a.start(t, path)
+	return a
+}
+
+func (a *app) start(t *testing.T, path string) {
+	t.Helper()
 	env := readEnv(t, path)
-	a := &app{name: name, pending: make(map[string]pending)}
 	var err error
 	if a.provider, err = oidc.NewProvider(t.Context(), env["OAUTH_ISSUER"]); err != nil {
 		t.Fatalf("discover the issuer: %v", err)
@@ -106,13 +126,13 @@ func startApp(t *testing.T, name, path string) *app {
 	mux.HandleFunc("GET /callback", a.callback)
 	mux.HandleFunc("POST /callback", a.callback) // response_mode=form_post
 	mux.HandleFunc("GET /popup", popup)
-	a.server = httptest.NewServer(mux)
-	t.Cleanup(a.server.Close)
+	a.serveSeats(mux)
+	a.server.Config.Handler = mux
+	a.server.Start()
 	a.oauth = oauth2.Config{
 		ClientID: env["OAUTH_CLIENT_ID"], ClientSecret: env["OAUTH_CLIENT_SECRET"], Endpoint: a.provider.Endpoint(),
 		RedirectURL: a.url("/callback"),
 	}
-	return a
 }
 
 // url is an address of the app, as a browser on this machine spells it.
@@ -167,6 +187,7 @@ func (a *app) callback(w http.ResponseWriter, r *http.Request) {
 	a.mu.Lock()
 	a.visits = append(a.visits, v)
 	a.mu.Unlock()
+	a.sit(w, v)
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
 	if v.Code != "" || v.Fault != nil {

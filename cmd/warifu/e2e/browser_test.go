@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -149,6 +150,9 @@ func describe(issue *audits.InspectorIssue) string {
 	if csp := issue.Details.ContentSecurityPolicyIssueDetails; csp != nil {
 		return fmt.Sprintf("%s blocks %s", csp.ViolatedDirective, csp.BlockedURL)
 	}
+	if cookie := issue.Details.CookieIssueDetails; cookie != nil && cookie.Cookie != nil {
+		return fmt.Sprintf("%s of %s %v %v", cookie.Cookie.Name, cookie.CookieURL, cookie.CookieWarningReasons, cookie.CookieExclusionReasons)
+	}
 	if generic := issue.Details.GenericIssueDetails; generic != nil {
 		return string(generic.ErrorType)
 	}
@@ -163,6 +167,15 @@ func (b *tab) took() []string {
 	complaints := b.complaints
 	b.complaints = nil
 	return complaints
+}
+
+// excuse forgets the complaints up to now that have one of the texts in them.
+func (b *tab) excuse(texts ...string) {
+	for _, complaint := range b.took() {
+		if !slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(complaint, text) }) {
+			b.t.Errorf("the browser complains: %s", complaint)
+		}
+	}
 }
 
 // quiet fails the test when the browser complained.

@@ -3,13 +3,8 @@
 package e2e
 
 import (
-	"context"
 	"strings"
 	"testing"
-
-	"github.com/chromedp/cdproto/cdp"
-	"github.com/chromedp/cdproto/emulation"
-	"github.com/chromedp/chromedp"
 )
 
 // TestFormPost: the answer is in a form that posts itself to the app, under a policy that allows nothing else. The browser would
@@ -42,10 +37,7 @@ func TestFormPostWithoutScripts(t *testing.T) {
 	t.Parallel()
 	a := newApp(t, "formpost-plain")
 	_, b := newPerson(t, "en")
-	b.do(func(ctx context.Context, target *chromedp.Target) (chromedp.Void, error) {
-		_, err := cdp.Call(ctx, target, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
-		return chromedp.Void{}, err
-	})
+	b.scripts(false)
 	b.open(a.url("/login?response_mode=form_post"))
 	b.signInAs(suite.server)
 	b.onConsent()

@@ -14,6 +14,7 @@ import (
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
+	"golang.org/x/oauth2"
 )
 
 // windows are the sizes of which pictures are kept. A page has to fit into a narrower one, too (WCAG 2.2, 1.4.10).
@@ -30,7 +31,7 @@ var windows = []struct {
 // what can be measured of how it is laid out.
 func TestGallery(t *testing.T) {
 	t.Parallel()
-	a := newApp(t, "gallery")
+	a := newApp(t, "gallery", logout...)
 	var people []*tab
 	for _, lang := range []string{"en", "ja"} {
 		_, b := newPerson(t, lang)
@@ -65,17 +66,105 @@ func TestGallery(t *testing.T) {
 func signOutPages(t *testing.T, a *app, b *tab, lang string) {
 	t.Helper()
 	issuer := suite.server.ready.Issuer
+	b.open(a.url("/login?scope=openid"))
+	b.onApp("signed in")
 	b.onError(b.open(issuer+"/oauth/logout?id_token_hint=forged"), http.StatusBadRequest, "invalid_request")
 	b.shoot("error-logout", lang)
 	b.open(issuer + "/")
 	b.shoot("landing-signed-in", lang)
-	b.open(issuer + "/oauth/logout?client_id=" + a.oauth.ClientID)
+	b.press(leave)
 	b.shoot("signout", lang)
 	b.press(`button[value="stay"]`)
 	b.shoot("signout-stay", lang)
+	b.open(a.url("/logout?hint=none&back=/nothing"))
+	b.shoot("signout-app", lang)
+	b.press(`button[value="stay"]`)
+	b.shoot("signout-app-stay", lang)
 	b.back()
 	b.press(`button[value="signout"]`)
+	b.shoot("signedout-frames", lang) // it would go on by itself, but nothing is where it goes
+	b.open(issuer + "/oauth/logout?client_id=" + a.oauth.ClientID)
 	b.shoot("signedout", lang)
+	b.excuse(framesCost...)
+}
+
+// TestGalleryOfDevices is TestGallery for the pages of devices, of a form that brings the answer to the app, and of permissions
+// that those of TestGallery do not show. Its server is its own, as somebody types in wrong codes until no more are taken.
+func TestGalleryOfDevices(t *testing.T) {
+	t.Parallel()
+	server := serve(t, t.TempDir(), map[string]string{"en": "correct horse", "ja": "battery staple"})
+	a := server.deploy(t, "devices", "", devices)
+	for lang, password := range map[string]string{"en": "correct horse", "ja": "battery staple"} {
+		_, b := newPerson(t, lang)
+		codes := [3]string{}
+		for i := range codes {
+			codes[i] = a.code(t)
+		}
+		b.open(server.ready.Issuer + "/device")
+		b.shoot("device", lang)
+		b.enter("0123")
+		b.shoot("device-malformed", lang)
+		b.enter(codes[0])
+		b.shoot("device-signin", lang)
+		b.signIn(lang, password)
+		b.shoot("device-confirm", lang)
+		b.press(allow)
+		b.shoot("device-done", lang)
+		b.open(server.ready.Issuer + "/device?user_code=" + codes[1])
+		b.shoot("device-filled", lang)
+		b.press(submit)
+		b.press(deny)
+		b.shoot("device-denied", lang)
+		b.open(server.ready.Issuer + "/device")
+		b.enter(codes[1])
+		b.shoot("device-used", lang)
+
+		b.open(a.url("/login?scope=openid+profile+email+address+phone+offline_access"))
+		b.shoot("consent-personal", lang)
+		claims := url.QueryEscape(`{"userinfo": {"phone_number": null, "birthdate": null}}`)
+		b.open(a.url("/login?scope=openid&claims=" + claims))
+		b.shoot("consent-claims", lang)
+		b.scripts(false)
+		b.open(a.url("/login?response_mode=form_post&scope=no:such"))
+		b.shoot("formpost", lang)
+		b.scripts(true)
+
+		for range 20 {
+			b.open(server.ready.Issuer + "/device")
+			response := b.enter("BBBB-BBBB")
+			if response.Status == http.StatusTooManyRequests {
+				break
+			}
+			if b.text(problem) == "" {
+				t.Fatal("there is such a device")
+			}
+		}
+		b.shoot("device-too-many", lang)
+		if !b.has(problem) {
+			t.Error("one may guess for ever")
+		}
+	}
+}
+
+// code asks for a user code as a device does (RFC 8628 section 3.1).
+func (a *app) code(t *testing.T) string {
+	t.Helper()
+	config := a.oauth
+	config.Scopes = []string{"openid", "profile", "threads:write"}
+	asked, err := config.DeviceAuth(t.Context(), oauth2.SetAuthURLParam("client_secret", a.oauth.ClientSecret))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return asked.UserCode
+}
+
+// scripts says whether pages may run any.
+func (b *tab) scripts(may bool) {
+	b.t.Helper()
+	b.do(func(ctx context.Context, target *chromedp.Target) (chromedp.Void, error) {
+		_, err := cdp.Call(ctx, target, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: !may})
+		return chromedp.Void{}, err
+	})
 }
 
 func signInPages(t *testing.T, a *app, b *tab, lang string) {

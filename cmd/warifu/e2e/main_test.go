@@ -71,8 +71,8 @@ func runSuite(m *testing.M) (_ int, err error) {
 }
 
 // manifest is an app.yml of one app with a Worker, as its developer would write it. site is where its logo and its terms are;
-// "" for none.
-func manifest(name, site string) string {
+// "" for none. more is what else it registers.
+func manifest(name, site string, more ...string) string {
 	text := fmt.Sprintf(`---
 apiVersion: takos.dev/v1alpha1
 kind: App
@@ -86,7 +86,7 @@ spec:
     clientName: Board
     redirectUris:
       - http://localhost:*/callback
-    scopes: [openid, profile, email, threads:read, threads:write, runs:read, files:write]
+    scopes: [openid, profile, email, address, phone, offline_access, threads:read, threads:write, runs:read, files:write]
     autoEnv: true
 `, name)
 	if site != "" {
@@ -95,6 +95,9 @@ spec:
       tosUri: %[1]s/terms
       policyUri: %[1]s/privacy
 `, site)
+	}
+	for _, line := range more {
+		text += "    " + line + "\n"
 	}
 	return text
 }

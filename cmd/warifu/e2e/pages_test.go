@@ -18,6 +18,7 @@ const (
 	submit       = "main form button"
 	allow        = `button[value="allow"]`
 	deny         = `button[value="deny"]`
+	cancel       = `button[name="cancel"]`
 	notYou       = `button[value="switch"]`
 	problem      = `[role="alert"]`
 	linkEnglish  = `nav a[hreflang="en"]`

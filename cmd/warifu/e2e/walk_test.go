@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 )
 
 // TestSignInConsentTokens is the way of most people: a slip, the right password, allow, and the app has what it asked for.
@@ -139,6 +140,42 @@ func TestDeny(t *testing.T) {
 	b.onConsent()
 	b.press(allow)
 	b.onApp("signed in")
+}
+
+// TestCancelSignIn: who does not want to sign in goes back to the app without having typed anything, and the app learns that.
+func TestCancelSignIn(t *testing.T) {
+	t.Parallel()
+	a := newApp(t, "cancel")
+	_, b := newPerson(t, "en")
+	for i, query := range []string{"", "?response_mode=form_post"} {
+		b.open(a.url("/login" + query))
+		b.onSignIn()
+		if text := b.text(cancel); text != "Cancel" {
+			t.Errorf("the button is called %q", text)
+		}
+		b.press(cancel)
+		if text := b.text("#result"); text != "error: access_denied" { // waits for it, as a form may come between
+			t.Fatalf("the app says %q", text)
+		}
+		if got := a.last(t); got.Token != nil || got.Description == "" || a.came() != i+1 {
+			t.Errorf("the app got %+v", got)
+		}
+	}
+	// Nothing is remembered of it, and Enter in a field still means to sign in.
+	b.open(a.url("/login"))
+	b.onSignIn()
+	b.fill("#login", suite.server.ready.User.Email)
+	b.fill("#password", suite.server.ready.User.Password)
+	b.key(kb.Enter)
+	b.onConsent()
+	// A device has no app to go back to.
+	_, another := newPerson(t, "en")
+	another.open(suite.server.ready.Issuer + "/device?user_code=BBBB-BBBB")
+	another.press(submit)
+	another.onSignIn()
+	if another.has(cancel) {
+		t.Error("there is a way back to nowhere")
+	}
 }
 
 // TestMoreScopes: an app that wants more asks for what is new, and shows what it has.
