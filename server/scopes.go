@@ -43,7 +43,7 @@ func standardScopes() []Scope {
 	return []Scope{
 		{scopeOpenID, map[string]string{"ja": "あなたが誰であるかの確認", "en": "Confirm who you are"}, RiskLow},
 		{scopeProfile, map[string]string{
-			"ja": "プロフィール(名前、ユーザー名、写真、性別、生年月日、タイムゾーンなど)の閲覧",
+			"ja": "プロフィール（名前、ユーザー名、写真、性別、生年月日、タイムゾーンなど）の閲覧",
 			"en": "View your profile: name, user name, picture, gender, date of birth, time zone and the like",
 		}, RiskLow},
 		{scopeEmail, map[string]string{"ja": "メールアドレスの閲覧", "en": "View your e-mail address"}, RiskLow},
