@@ -191,8 +191,7 @@ func (s *session) noteStatus(st *pluginpb.Status) error {
 
 // settled waits until the target is not ROLLING any more.
 func (b *bench) settled(ctx context.Context, s *session, t plugins.Target) (*pluginpb.Status, error) {
-	ctx, cancel := context.WithTimeout(ctx, b.kit.harness.Settle)
-	defer cancel()
+	late := time.After(b.kit.harness.Settle) // of the rollout; each call has a limit of its own
 	for {
 		st, err := b.observe(ctx, s, t)
 		if err != nil || st.GetState() != pluginpb.Status_ROLLING {
@@ -200,8 +199,10 @@ func (b *bench) settled(ctx context.Context, s *session, t plugins.Target) (*plu
 		}
 		select {
 		case <-time.After(20 * time.Millisecond):
-		case <-ctx.Done():
+		case <-late:
 			return nil, faultf("%s still says ROLLING after %s", t, b.kit.harness.Settle)
+		case <-ctx.Done():
+			return nil, ctx.Err()
 		}
 	}
 }
