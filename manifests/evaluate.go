@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/warifu/warifu/plugins"
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -156,7 +157,7 @@ func (d *Deployer) warnings(answer *plugins.Answer) []plugins.Notice {
 	said := func(n plugins.Notice) bool { return n.Code == "loopback_redirect" }
 	if !slices.ContainsFunc(warnings, said) {
 		for i, uri := range answer.Client.RedirectURIs {
-			if storage.IsLoopbackRedirect(uri) {
+			if oauth.IsLoopbackRedirect(uri) {
 				warnings = append(warnings, plugins.Notice{
 					Code: "loopback_redirect", Path: fmt.Sprintf("spec.oauth.redirectUris[%d]", i),
 					Message: "this redirect URI leads to the user's own machine, where any program may listen",
@@ -168,7 +169,7 @@ func (d *Deployer) warnings(answer *plugins.Answer) []plugins.Notice {
 	for _, address := range [...]struct{ key, uri string }{
 		{"jwksUri", answer.Client.JWKSURI}, {"backchannelLogoutUri", answer.Client.BackchannelLogoutURI},
 	} {
-		if storage.IsLoopbackRedirect(address.uri) {
+		if oauth.IsLoopbackRedirect(address.uri) {
 			warnings = append(warnings, plugins.Notice{
 				Code: "loopback_address", Path: "spec.oauth." + address.key,
 				Message: "this address leads to the machine of this server, which sends requests there only where outbound.allow of its configuration says so",

@@ -1,12 +1,13 @@
 package manifests
 
 import (
-	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/warifu/warifu/server/oauth"
 )
 
 // maxClientName is in characters: longer names do not fit a consent page on a phone.
@@ -69,7 +70,7 @@ func checkWebAddress(c *checker, v *value, path string) {
 	switch {
 	case u.User != nil:
 		c.errorf(v.position, path, "url", "", "must not hold a user name or password")
-	case u.Scheme == "https", c.opts.Dev && u.Scheme == "http" && isLoopback(u.Hostname()):
+	case u.Scheme == "https", c.opts.Dev && u.Scheme == "http" && oauth.IsLoopback(u.Hostname()):
 	case u.Scheme == "http":
 		c.errorf(v.position, path, "url", "https"+strings.TrimPrefix(v.text, u.Scheme), "%s", wanted)
 	default:
@@ -80,9 +81,4 @@ func checkWebAddress(c *checker, v *value, path string) {
 // isPlainASCII leaves out what browsers strip or turn into something else.
 func isPlainASCII(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return r <= 0x20 || r >= 0x7F || strings.ContainsRune("\\\"<>^`{|}", r) })
-}
-
-func isLoopback(host string) bool {
-	address, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && address.IsLoopback()
 }

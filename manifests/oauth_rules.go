@@ -8,6 +8,7 @@ import (
 
 	"gopkg.in/yaml.v3"
 
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -75,8 +76,8 @@ func (c *checker) nearestGrantType(word string, on []string) string {
 // checkAppAddress allows what may be a redirect URI, and has a port of its own: this server, or the user's browser, is going to
 // ask for exactly this address.
 func checkAppAddress(c *checker, v *value, path string) {
-	var refused *storage.RedirectURIError
-	err := storage.CheckRedirectURI(v.text)
+	var refused *oauth.RedirectURIError
+	err := oauth.CheckRedirectURI(v.text)
 	switch {
 	case errors.As(err, &refused):
 		suggestion := mendRedirectURI(v.text, refused.Rule)
@@ -91,7 +92,7 @@ func checkAppAddress(c *checker, v *value, path string) {
 
 // checkSectorIdentifier is OpenID Connect Core 1.0 section 8.1, which knows no exception for loopback.
 func checkSectorIdentifier(c *checker, v *value, path string) {
-	if rest, plain := strings.CutPrefix(v.text, "http://"); plain && storage.CheckRedirectURI(v.text) == nil {
+	if rest, plain := strings.CutPrefix(v.text, "http://"); plain && oauth.CheckRedirectURI(v.text) == nil {
 		c.errorf(v.position, path, "url", "https://"+rest, "must be https")
 		return
 	}
@@ -279,7 +280,7 @@ func (o client) checkLogout() {
 		}
 	}
 	uri := o.text("frontchannelLogoutUri")
-	if uri == "" || storage.CheckRedirectURI(uri) != nil {
+	if uri == "" || oauth.CheckRedirectURI(uri) != nil {
 		return
 	}
 	if !slices.ContainsFunc(o.texts("redirectUris"), func(redirect string) bool { return sameOrigin(redirect, uri) }) {
@@ -303,7 +304,7 @@ func sameOrigin(redirect, uri string) bool {
 
 // origin takes a URI apart that may be a redirect URI: net/url does not read a port that is left open.
 func origin(uri string) (scheme, host, port string, ok bool) {
-	if storage.CheckRedirectURI(uri) != nil {
+	if oauth.CheckRedirectURI(uri) != nil {
 		return "", "", "", false
 	}
 	scheme, rest, _ := strings.Cut(uri, "://")

@@ -4,14 +4,14 @@ import (
 	"errors"
 	"strings"
 
-	"github.com/warifu/warifu/storage"
+	"github.com/warifu/warifu/server/oauth"
 )
 
 // checkRedirectURI holds a redirect URI against what storage will match later. Each broken rule has a code of its own,
-// redirect-uri-<rule>, with the rules of [storage.RedirectURIError].
+// redirect-uri-<rule>, with the rules of [oauth.RedirectURIError].
 func checkRedirectURI(c *checker, v *value, path string) {
-	var refused *storage.RedirectURIError
-	if errors.As(storage.CheckRedirectURI(v.text), &refused) {
+	var refused *oauth.RedirectURIError
+	if errors.As(oauth.CheckRedirectURI(v.text), &refused) {
 		c.errorf(v.position, path, "redirect-uri-"+refused.Rule, mendRedirectURI(v.text, refused.Rule), "%s", refused.Reason)
 	}
 }
@@ -32,7 +32,7 @@ func mendRedirectURI(uri, rule string) string {
 		if !strings.ContainsAny(host[:1], "0123456789[") { // an address is likely meant to stay on this machine
 			mended = "https://" + host
 		}
-		if lower := strings.ToLower(uri); strings.HasPrefix(lower, "http://localhost") && storage.CheckRedirectURI(lower) == nil {
+		if lower := strings.ToLower(uri); strings.HasPrefix(lower, "http://localhost") && oauth.CheckRedirectURI(lower) == nil {
 			mended = lower
 		}
 	case "fragment":
@@ -45,7 +45,7 @@ func mendRedirectURI(uri, rule string) string {
 			}
 		}
 	}
-	if strings.Contains(mended, "@") || storage.CheckRedirectURI(mended) != nil {
+	if strings.Contains(mended, "@") || oauth.CheckRedirectURI(mended) != nil {
 		return ""
 	}
 	return mended

@@ -8,7 +8,7 @@ import (
 
 	"github.com/google/jsonschema-go/jsonschema"
 
-	"github.com/warifu/warifu/storage"
+	"github.com/warifu/warifu/server/oauth"
 )
 
 //go:embed app.schema.json
@@ -144,7 +144,7 @@ func describeGrantType(s *jsonschema.Schema) {
 
 func describeAppAddress(s *jsonschema.Schema) {
 	s.Pattern = `^(https://[^/?#@*]+|http://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?)([/?][^#*]*)?$`
-	s.MaxLength = jsonschema.Ptr(storage.MaxRedirectURI)
+	s.MaxLength = jsonschema.Ptr(oauth.MaxRedirectURI)
 }
 
 func describeResourceIdentifier(s *jsonschema.Schema) {

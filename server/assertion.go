@@ -14,6 +14,7 @@ import (
 	"github.com/go-jose/go-jose/v4/json"
 	"github.com/zitadel/oidc/v3/pkg/oidc"
 
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -111,10 +112,10 @@ func (s *Server) verifySigned(ctx context.Context, c *storage.Client, token stri
 func (s *Server) verifyAssertion(ctx context.Context, c *storage.Client, shown credentials) (*assertion, error) {
 	algs := assertionAlgs
 	if fapi(c) {
-		algs = without(algs, []string{"RS256"})
+		algs = oauth.Without(algs, []string{"RS256"})
 	}
 	if pinned := c.TokenEndpointAuthSigningAlg; pinned != "" {
-		algs = within([]string{pinned}, algs)
+		algs = oauth.Within([]string{pinned}, algs)
 	}
 	payload, typ, err := s.verifySigned(ctx, c, shown.assertion, algs)
 	if errors.Is(err, errNotSigned) {
@@ -179,7 +180,7 @@ func (s *Server) forUs(c *storage.Client, aud []byte, endpoint string) bool {
 	if !fapi(c) {
 		accepted = append(accepted, s.endpoint(pathToken), s.endpoint(endpoint))
 	}
-	return len(names) > 0 && len(without(names, accepted)) == 0
+	return len(names) > 0 && len(oauth.Without(names, accepted)) == 0
 }
 
 // assertionRefused says what is wrong to a client that has proved to be the one (RFC 7521 section 4.2.1).

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -45,7 +46,7 @@ func (s *Server) checkParams(c *storage.Client, params url.Values, a *AuthReques
 	if a.MaxAge, err = checkMaxAge(c, params.Get("max_age")); err != nil {
 		return err
 	}
-	if a.DPoPKey = params.Get("dpop_jkt"); a.DPoPKey != "" && !validThumbprint(a.DPoPKey) {
+	if a.DPoPKey = params.Get("dpop_jkt"); a.DPoPKey != "" && !oauth.ValidThumbprint(a.DPoPKey) {
 		return invalidParam("dpop_jkt must be a SHA-256 thumbprint in base64url") // RFC 9449 section 10
 	}
 	a.Resources = slices.DeleteFunc(slices.Clone(params["resource"]), func(value string) bool { return value == "" })
@@ -98,27 +99,24 @@ func checkChallenge(c *storage.Client, challenge, method string) error {
 		return nil
 	case method != "S256":
 		return invalidParam("code_challenge_method must be S256")
-	case !validThumbprint(challenge):
+	case !oauth.ValidThumbprint(challenge):
 		return invalidParam("code_challenge must be 43 characters of base64url")
 	}
 	return nil
 }
 
-// validThumbprint is the syntax of a SHA-256 hash in base64url.
-func validThumbprint(text string) bool { return len(text) == 43 && validVerifier(text) }
-
 func (s *Server) checkScopes(c *storage.Client, param string) ([]string, error) {
-	scopes := parseScopes(param)
+	scopes := oauth.ParseScopes(param)
 	switch {
 	case len(scopes) == 0:
 		return nil, &oauthFault{"invalid_scope", "scope is missing; ask for one or more of those that app.yml lists"}
 	case len(scopes) > maxScopes:
 		return nil, &oauthFault{"invalid_scope", "scope lists more than 64 scopes"}
 	}
-	if beyond := without(scopes, c.Scopes); len(beyond) > 0 {
+	if beyond := oauth.Without(scopes, c.Scopes); len(beyond) > 0 {
 		return nil, &oauthFault{"invalid_scope", "not in spec.oauth.scopes of app.yml: " + printable(beyond[0])}
 	}
-	if gone := without(scopes, s.scopes.names); len(gone) > 0 {
+	if gone := oauth.Without(scopes, s.scopes.names); len(gone) > 0 {
 		return nil, &oauthFault{"invalid_scope", "not in this server's catalogue of scopes: " + printable(gone[0])}
 	}
 	return scopes, nil
@@ -128,8 +126,8 @@ func (s *Server) checkScopes(c *storage.Client, param string) ([]string, error) 
 var prompts = []string{"none", "login", "consent", "select_account"}
 
 func checkPrompt(param string) ([]string, error) {
-	prompt := parseScopes(param)
-	if len(without(prompt, prompts)) > 0 {
+	prompt := oauth.ParseScopes(param)
+	if len(oauth.Without(prompt, prompts)) > 0 {
 		return nil, invalidParam("prompt must be none, login, consent or select_account")
 	}
 	if slices.Contains(prompt, "none") && len(prompt) > 1 {
@@ -204,7 +202,7 @@ func (s *Server) usersOf(c *storage.Client, subjects []string) []string {
 // onlyFor leaves only those users, of the ones that may answer.
 func (a *AuthRequest) onlyFor(users []string) error {
 	if a.Users != nil {
-		users = within(users, a.Users)
+		users = oauth.Within(users, a.Users)
 	}
 	if len(users) == 0 {
 		return invalidParam("id_token_hint and the sub of claims name different users, or nobody")

@@ -11,6 +11,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/server/pages"
 	"github.com/warifu/warifu/storage"
 )
@@ -60,7 +61,7 @@ func (a *AuthRequest) to() replyTo { return replyTo{a.RedirectURI, a.State, a.Re
 
 // asks are the scopes that the user has to allow: those of the request, and those to which claims belong that it asks for one by one.
 func (a *AuthRequest) asks() []string {
-	return append(slices.Clone(a.Scopes), without(a.Claims.scopes(), a.Scopes)...)
+	return append(slices.Clone(a.Scopes), oauth.Without(a.Claims.scopes(), a.Scopes)...)
 }
 
 // oauthFault is an error code with its description.
@@ -134,7 +135,7 @@ func (s *Server) checkRequest(ctx context.Context, c *storage.Client, came url.V
 	if err := s.checkParams(c, params, a); err != nil {
 		return nil, to, err
 	}
-	if described(c) && c.Public && storage.IsLoopbackRedirect(redirectURI) {
+	if described(c) && c.Public && oauth.IsLoopbackRedirect(redirectURI) {
 		a.Prompt = append(a.Prompt, "consent")
 	}
 	if whole, err := plainJSON(a); err != nil || len(whole) > maxRequest {
@@ -160,10 +161,10 @@ func checkOnce(params url.Values) error {
 
 // stillGood checks again what can have changed since a request was sealed.
 func (s *Server) stillGood(c *storage.Client, a *AuthRequest) error {
-	if !storage.MatchRedirectURI(c.RedirectURIs, a.RedirectURI) {
+	if !oauth.MatchRedirectURI(c.RedirectURIs, a.RedirectURI) {
 		return onPage(pages.ReasonUnauthorizedClient, "unauthorized_client", "the redirect URI was removed since the request was made")
 	}
-	if _, err := s.checkScopes(c, joined(a.Scopes)); err != nil {
+	if _, err := s.checkScopes(c, oauth.JoinScopes(a.Scopes)); err != nil {
 		return &redirectError{a.to(), "invalid_scope", "the app may not ask for these scopes any more"}
 	}
 	return nil
@@ -176,7 +177,7 @@ func checkRedirectURI(c *storage.Client, values []string) (string, error) {
 		return "", invalidParam("redirect_uri comes more than once")
 	case len(values) == 0 || values[0] == "":
 		return "", invalidParam("redirect_uri is missing")
-	case !storage.MatchRedirectURI(c.RedirectURIs, values[0]):
+	case !oauth.MatchRedirectURI(c.RedirectURIs, values[0]):
 		return "", &oauthFault{"unauthorized_client",
 			fmt.Sprintf("redirect_uri %q is not registered for %s; %s", cut(values[0], 200), c.ID, whereToAdd(c, "redirectUris", "redirect_uris"))}
 	}

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/warifu/warifu/server/connector"
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -25,25 +26,25 @@ type claim struct {
 
 // standardClaims are those of OpenID Connect Core 1.0 section 5.1 but for sub, with the scopes of section 5.4.
 var standardClaims = []claim{
-	{"name", scopeProfile, func(u *storage.User) any { return known(u.Name) }},
-	{"given_name", scopeProfile, func(u *storage.User) any { return known(u.GivenName) }},
-	{"family_name", scopeProfile, func(u *storage.User) any { return known(u.FamilyName) }},
-	{"middle_name", scopeProfile, func(u *storage.User) any { return known(u.MiddleName) }},
-	{"nickname", scopeProfile, func(u *storage.User) any { return known(u.Nickname) }},
-	{"preferred_username", scopeProfile, func(u *storage.User) any { return known(u.Username) }},
-	{"profile", scopeProfile, func(u *storage.User) any { return known(u.ProfileURL) }},
-	{"picture", scopeProfile, func(u *storage.User) any { return known(u.PictureURL) }},
-	{"website", scopeProfile, func(u *storage.User) any { return known(u.WebsiteURL) }},
-	{"gender", scopeProfile, func(u *storage.User) any { return known(u.Gender) }},
-	{"birthdate", scopeProfile, func(u *storage.User) any { return known(u.Birthdate) }},
-	{"zoneinfo", scopeProfile, func(u *storage.User) any { return known(u.Zoneinfo) }},
-	{"locale", scopeProfile, func(u *storage.User) any { return known(u.Locale) }},
-	{"updated_at", scopeProfile, func(u *storage.User) any { return u.UpdatedAt.Unix() }},
-	{"email", scopeEmail, func(u *storage.User) any { return known(u.Email) }},
-	{"email_verified", scopeEmail, func(u *storage.User) any { return verified(u.Email, u.EmailVerified) }},
-	{"address", scopeAddress, addressOf},
-	{"phone_number", scopePhone, func(u *storage.User) any { return known(u.PhoneNumber) }},
-	{"phone_number_verified", scopePhone, func(u *storage.User) any { return verified(u.PhoneNumber, u.PhoneNumberVerified) }},
+	{"name", oauth.ScopeProfile, func(u *storage.User) any { return known(u.Name) }},
+	{"given_name", oauth.ScopeProfile, func(u *storage.User) any { return known(u.GivenName) }},
+	{"family_name", oauth.ScopeProfile, func(u *storage.User) any { return known(u.FamilyName) }},
+	{"middle_name", oauth.ScopeProfile, func(u *storage.User) any { return known(u.MiddleName) }},
+	{"nickname", oauth.ScopeProfile, func(u *storage.User) any { return known(u.Nickname) }},
+	{"preferred_username", oauth.ScopeProfile, func(u *storage.User) any { return known(u.Username) }},
+	{"profile", oauth.ScopeProfile, func(u *storage.User) any { return known(u.ProfileURL) }},
+	{"picture", oauth.ScopeProfile, func(u *storage.User) any { return known(u.PictureURL) }},
+	{"website", oauth.ScopeProfile, func(u *storage.User) any { return known(u.WebsiteURL) }},
+	{"gender", oauth.ScopeProfile, func(u *storage.User) any { return known(u.Gender) }},
+	{"birthdate", oauth.ScopeProfile, func(u *storage.User) any { return known(u.Birthdate) }},
+	{"zoneinfo", oauth.ScopeProfile, func(u *storage.User) any { return known(u.Zoneinfo) }},
+	{"locale", oauth.ScopeProfile, func(u *storage.User) any { return known(u.Locale) }},
+	{"updated_at", oauth.ScopeProfile, func(u *storage.User) any { return u.UpdatedAt.Unix() }},
+	{"email", oauth.ScopeEmail, func(u *storage.User) any { return known(u.Email) }},
+	{"email_verified", oauth.ScopeEmail, func(u *storage.User) any { return verified(u.Email, u.EmailVerified) }},
+	{"address", oauth.ScopeAddress, addressOf},
+	{"phone_number", oauth.ScopePhone, func(u *storage.User) any { return known(u.PhoneNumber) }},
+	{"phone_number_verified", oauth.ScopePhone, func(u *storage.User) any { return verified(u.PhoneNumber, u.PhoneNumberVerified) }},
 }
 
 // claimNames are all claims that an ID token or userinfo can have.

@@ -11,6 +11,7 @@ import (
 	"github.com/zitadel/oidc/v3/pkg/oidc"
 	"github.com/zitadel/oidc/v3/pkg/op"
 
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -78,7 +79,7 @@ func (s *Server) ownScopes(c *storage.Client, param string) ([]string, error) {
 		return nil, fail(http.StatusBadRequest, fault.code, fault.description)
 	}
 	for _, about := range standardScopes() {
-		if len(within([]string{about.Name}, scopes)) > 0 {
+		if len(oauth.Within([]string{about.Name}, scopes)) > 0 {
 			return nil, fail(http.StatusBadRequest, string(oidc.InvalidScope), "the scope "+about.Name+" is about a user, and the client asks for itself")
 		}
 	}

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/server/outbound"
 	"github.com/warifu/warifu/storage"
 )
@@ -107,7 +108,7 @@ func described(c *storage.Client) bool { return c.Revision == 0 && isDocumentURL
 // isDocumentURL says whether a client_id is the URL of a document (section 3): https, with a host and a path, without user info,
 // fragment and dot segments, in the one spelling in which it is fetched.
 func isDocumentURL(id string) bool {
-	if len(id) > maxDocumentURL || !strings.HasPrefix(id, "https://") || storage.CheckRedirectURI(id) != nil {
+	if len(id) > maxDocumentURL || !strings.HasPrefix(id, "https://") || oauth.CheckRedirectURI(id) != nil {
 		return false
 	}
 	u, err := url.Parse(id)
@@ -186,8 +187,8 @@ func (s *Server) readDocument(ctx context.Context, id string, reply outbound.Rep
 // hold.
 func (s *Server) adapt(m *clientMetadata, id string) error {
 	if len(m.GrantTypes) > 0 {
-		usable := within(m.GrantTypes, []string{GrantAuthorizationCode, GrantRefreshToken, GrantDeviceCode})
-		if m.GrantTypes = within(usable, s.offeredGrants()); len(m.GrantTypes) == 0 {
+		usable := oauth.Within(m.GrantTypes, []string{GrantAuthorizationCode, GrantRefreshToken, GrantDeviceCode})
+		if m.GrantTypes = oauth.Within(usable, s.offeredGrants()); len(m.GrantTypes) == 0 {
 			return wrongMetadata("grant_types has none that this server has for clients that are not registered")
 		}
 	}
@@ -197,8 +198,8 @@ func (s *Server) adapt(m *clientMetadata, id string) error {
 	case len(m.GrantTypes) > 0 && !slices.Contains(m.GrantTypes, GrantAuthorizationCode):
 		m.ResponseTypes = nil
 	}
-	if asked := parseScopes(m.Scope); len(asked) > 0 {
-		if m.Scope = joined(within(asked, s.scopes.names)); m.Scope == "" {
+	if asked := oauth.ParseScopes(m.Scope); len(asked) > 0 {
+		if m.Scope = oauth.JoinScopes(oauth.Within(asked, s.scopes.names)); m.Scope == "" {
 			return wrongMetadata("scope has none that this server knows")
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/zitadel/oidc/v3/pkg/op"
 	"golang.org/x/time/rate"
 
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -212,7 +213,7 @@ func (p *provider) redeemDevice(ctx context.Context, c *client, code deviceCode,
 			return nil, err
 		}
 		signing := p.signAhead(issue{approval: refresh.approval, client: c.Client, scopes: grant.Scopes, audience: audience, key: key,
-			withID: slices.Contains(grant.Scopes, scopeOpenID)})
+			withID: slices.Contains(grant.Scopes, oauth.ScopeOpenID)})
 		err = p.store.RedeemDevice(ctx, code.UserCode, device, grant, refresh.expires(p.life), c.Revision, refresh.UserRevision)
 		var stale *storage.StaleError
 		switch {

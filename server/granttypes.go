@@ -7,6 +7,7 @@ import (
 
 	"github.com/zitadel/oidc/v3/pkg/oidc"
 
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -25,7 +26,7 @@ func (s *Server) offers(grantType string) bool {
 
 // offeredGrants are the grant types that are on.
 func (s *Server) offeredGrants() []string {
-	return within(grantTypes, append(slices.Clone(promised), s.cfg.GrantTypes...))
+	return oauth.Within(grantTypes, append(slices.Clone(promised), s.cfg.GrantTypes...))
 }
 
 // mayUse says whether a client registered a grant type (grant_types of RFC 7591 section 2) that is for its kind of client.
@@ -38,7 +39,7 @@ func registeredGrants(c *storage.Client) []string {
 	case len(c.GrantTypes) == 0:
 		return promised
 	case c.Public: // anybody could say to be it (RFC 6749 section 4.4)
-		return without(c.GrantTypes, []string{GrantClientCredentials})
+		return oauth.Without(c.GrantTypes, []string{GrantClientCredentials})
 	}
 	return c.GrantTypes
 }

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/server/pages"
 	"github.com/warifu/warifu/storage"
 )
@@ -54,7 +55,7 @@ func (s *Server) startOf(r *http.Request) (string, error) {
 		return "", err
 	}
 	u, err := url.Parse(c.InitiateLoginURI)
-	if err != nil || storage.CheckRedirectURI(c.InitiateLoginURI) != nil || strings.HasSuffix(u.Host, ":*") {
+	if err != nil || oauth.CheckRedirectURI(c.InitiateLoginURI) != nil || strings.HasSuffix(u.Host, ":*") {
 		return "", bad("the client has not registered an initiateLoginUri, so it has to be begun at the app")
 	}
 	query := url.Values{"iss": {s.cfg.Issuer}}
@@ -74,5 +75,5 @@ func (s *Server) startOf(r *http.Request) (string, error) {
 // sameOriginAs says whether target is an address of the same origin as u.
 func sameOriginAs(u *url.URL, target string) bool {
 	t, err := url.Parse(target)
-	return err == nil && storage.CheckRedirectURI(target) == nil && t.Scheme == u.Scheme && t.Host == u.Host
+	return err == nil && oauth.CheckRedirectURI(target) == nil && t.Scheme == u.Scheme && t.Host == u.Host
 }

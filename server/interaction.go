@@ -9,6 +9,7 @@ import (
 	"golang.org/x/text/language"
 
 	"github.com/warifu/warifu/server/connector"
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/server/pages"
 	"github.com/warifu/warifu/storage"
 )
@@ -383,7 +384,7 @@ func (s *Server) showConsent(w http.ResponseWriter, r *http.Request, t turn, p s
 		UnusedFor: s.life.RefreshIdle, AtMost: s.life.RefreshAbsolute,
 	}
 	page.New = s.describe(fresh, page.Lang)
-	page.Granted = s.describe(without(t.request.asks(), fresh), page.Lang)
+	page.Granted = s.describe(oauth.Without(t.request.asks(), fresh), page.Lang)
 	s.pages.Render(w, http.StatusOK, page)
 }
 

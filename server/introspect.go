@@ -13,6 +13,7 @@ import (
 
 	"github.com/zitadel/oidc/v3/pkg/op"
 
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -159,7 +160,7 @@ func (p *provider) introspect(ctx context.Context, who asker, token string) (int
 		return introspection{}, err
 	}
 	own := who.client && claims.ClientID == who.id
-	if !own && len(within(who.speaks, claims.Audience)) == 0 {
+	if !own && len(oauth.Within(who.speaks, claims.Audience)) == 0 {
 		return introspection{}, storage.ErrNotFound
 	}
 	reply := introspection{
@@ -217,7 +218,7 @@ func (p *provider) introspectRefresh(ctx context.Context, who asker, sealed stri
 		return introspection{}, err
 	}
 	reply := introspection{
-		Active: true, Scope: joined(token.Scopes), ClientID: who.id, Expires: expires.Unix(), IssuedAt: token.Issued / 1000,
+		Active: true, Scope: oauth.JoinScopes(token.Scopes), ClientID: who.id, Expires: expires.Unix(), IssuedAt: token.Issued / 1000,
 		Subject: sub, Issuer: p.cfg.Issuer, Confirm: confirm(token.DPoPKey),
 	}
 	if who.named {

@@ -11,6 +11,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/server/pages"
 	"github.com/warifu/warifu/storage"
 )
@@ -122,7 +123,7 @@ func (s *Server) parseLogout(ctx context.Context, params url.Values) (l logoutRe
 		return l, hint, err
 	}
 	switch {
-	case err == nil && (l.RedirectURI == "" || storage.MatchRedirectURI(c.PostLogoutRedirectURIs, l.RedirectURI)):
+	case err == nil && (l.RedirectURI == "" || oauth.MatchRedirectURI(c.PostLogoutRedirectURIs, l.RedirectURI)):
 		return l, hint, nil
 	case err == nil:
 		return l, hint, badLogout(fmt.Sprintf("post_logout_redirect_uri %q is not registered for %s; %s",
@@ -255,7 +256,7 @@ func (s *Server) logoutForm(r *http.Request) (logoutRequest, error) {
 	if err != nil && !errors.Is(err, storage.ErrNotFound) {
 		return l, err
 	}
-	if err != nil || !storage.MatchRedirectURI(c.PostLogoutRedirectURIs, l.RedirectURI) {
+	if err != nil || !oauth.MatchRedirectURI(c.PostLogoutRedirectURIs, l.RedirectURI) {
 		l.RedirectURI = "" // removed while the user was asked, who still wants to sign out
 	}
 	return l, nil
@@ -343,10 +344,10 @@ func (s *Server) logoutFrames(ctx context.Context, ended *storage.EndedSession) 
 // bindToSession makes a grant with openid one of the session that it came from.
 func (s *Server) bindToSession(grant *storage.Grant, a approval) {
 	grant.Session, grant.OutlivesSession = "", false
-	if a.Session == "" || !slices.Contains(grant.Scopes, scopeOpenID) {
+	if a.Session == "" || !slices.Contains(grant.Scopes, oauth.ScopeOpenID) {
 		return
 	}
-	grant.Session, grant.OutlivesSession = a.Session, slices.Contains(grant.Scopes, scopeOffline)
+	grant.Session, grant.OutlivesSession = a.Session, slices.Contains(grant.Scopes, oauth.ScopeOfflineAccess)
 	// At the latest: the user may have signed in again since the code was made, and the session go on.
 	grant.SessionEnds = s.now().Add(s.life.Session)
 }

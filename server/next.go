@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -44,7 +45,7 @@ func next(a *AuthRequest, p storage.Presence, allowed bool, now time.Time) decis
 	}
 	fresh := a.asks()
 	if p.Consent != nil {
-		fresh = without(fresh, p.Consent.Scopes)
+		fresh = oauth.Without(fresh, p.Consent.Scopes)
 	}
 	if (len(fresh) > 0 || a.prompts("consent")) && !allowed {
 		if a.prompts("none") {

@@ -13,6 +13,7 @@ import (
 	"github.com/zitadel/oidc/v3/pkg/oidc"
 	"github.com/zitadel/oidc/v3/pkg/op"
 
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -93,7 +94,7 @@ func (p *provider) redeem(ctx context.Context, c *client, r *op.ClientRequest[oi
 		return nil, invalidGrant("code_verifier was sent, but the authorization request had no code_challenge")
 	case code.Challenge != "" && r.Data.CodeVerifier == "":
 		return nil, invalidGrant("code_verifier is missing")
-	case code.Challenge != "" && (!validVerifier(r.Data.CodeVerifier) || !verifyPKCE(code.Challenge, r.Data.CodeVerifier)):
+	case code.Challenge != "" && (!oauth.ValidVerifier(r.Data.CodeVerifier) || !oauth.VerifyPKCE(code.Challenge, r.Data.CodeVerifier)):
 		return nil, invalidGrant("code_verifier does not match the code_challenge")
 	}
 	grant := storage.Grant{
@@ -117,7 +118,7 @@ func (p *provider) redeem(ctx context.Context, c *client, r *op.ClientRequest[oi
 			return nil, unauthorizedClient(GrantAuthorizationCode)
 		}
 		// The redirect URI, too, may have gone since: at another replica, before this one has heard of it.
-		if !storage.MatchRedirectURI(c.Client.RedirectURIs, code.RedirectURI) {
+		if !oauth.MatchRedirectURI(c.Client.RedirectURIs, code.RedirectURI) {
 			return nil, invalidGrant("the redirect URI of the authorization request is not registered any more")
 		}
 		grant.Scopes = p.offered(c.Client, code.Scopes)
@@ -136,7 +137,7 @@ func (p *provider) redeem(ctx context.Context, c *client, r *op.ClientRequest[oi
 		}
 		p.bindToSession(&grant, code.approval)
 		signing := p.signAhead(issue{approval: refresh.approval, client: c.Client, scopes: grant.Scopes, audience: audience, key: key,
-			withID: slices.Contains(grant.Scopes, scopeOpenID), nonce: code.Nonce, told: code.Told})
+			withID: slices.Contains(grant.Scopes, oauth.ScopeOpenID), nonce: code.Nonce, told: code.Told})
 		err = p.store.CreateGrant(ctx, grant, refresh.expires(p.life), c.Revision, refresh.UserRevision, c.once()...)
 		c.noteSpent(err)
 		var stale *storage.StaleError
@@ -226,8 +227,8 @@ func (p *provider) rotate(ctx context.Context, c *client, r *op.ClientRequest[oi
 	}
 	asked := token.Scopes
 	if param := r.Form.Get("scope"); param != "" {
-		asked = parseScopes(param)
-		if len(without(asked, token.Scopes)) > 0 {
+		asked = oauth.ParseScopes(param)
+		if len(oauth.Without(asked, token.Scopes)) > 0 {
 			return nil, fail(http.StatusBadRequest, string(oidc.InvalidScope), "scope asks for more than was granted")
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -137,11 +138,11 @@ func fillRedirects(c *storage.Client, m *clientMetadata) error {
 			return &metadataError{codeInvalidRedirectURI, fmt.Sprintf("%s has more than %d entries", name, maxRedirectURIs)}
 		}
 		for _, uri := range list {
-			if err := storage.CheckRedirectURI(uri); err != nil {
+			if err := oauth.CheckRedirectURI(uri); err != nil {
 				return &metadataError{codeInvalidRedirectURI, printable(uri) + " in " + name + " " + strings.TrimPrefix(err.Error(), "redirect URI ")}
 			}
 			// Any port of the user's machine is for an operator to allow, in a manifest.
-			if storage.IsLoopbackRedirect(uri) && strings.Contains(uri, "*") {
+			if oauth.IsLoopbackRedirect(uri) && strings.Contains(uri, "*") {
 				return &metadataError{codeInvalidRedirectURI, printable(uri) + " in " + name + " has a wildcard"}
 			}
 		}
@@ -152,7 +153,7 @@ func fillRedirects(c *storage.Client, m *clientMetadata) error {
 
 // fillScopes takes OpenID Connect's scopes when none are asked for: what else there is to reach is to be asked for by name.
 func (s *Server) fillScopes(c *storage.Client, m *clientMetadata) error {
-	c.Scopes = parseScopes(m.Scope)
+	c.Scopes = oauth.ParseScopes(m.Scope)
 	if len(c.Scopes) == 0 {
 		for _, scope := range standardScopes() {
 			c.Scopes = append(c.Scopes, scope.Name)
@@ -161,10 +162,10 @@ func (s *Server) fillScopes(c *storage.Client, m *clientMetadata) error {
 	if len(c.Scopes) > maxScopes {
 		return wrongMetadata("scope lists more than %d scopes", maxScopes)
 	}
-	if unknown := without(c.Scopes, s.scopes.names); len(unknown) > 0 {
+	if unknown := oauth.Without(c.Scopes, s.scopes.names); len(unknown) > 0 {
 		return wrongMetadata("scope has %s, which this server does not know", printable(unknown[0]))
 	}
-	m.Scope = joined(c.Scopes)
+	m.Scope = oauth.JoinScopes(c.Scopes)
 	return nil
 }
 
@@ -289,7 +290,7 @@ func checkOwnSector(c *storage.Client) error {
 		return wrongMetadata("in a document, the sector of pairwise subjects must be the host of the document")
 	case slices.Contains(c.GrantTypes, GrantDeviceCode):
 		return wrongMetadata("pairwise subjects and the grant type %s exclude each other", GrantDeviceCode)
-	case c.SectorIdentifierURI == "" && slices.ContainsFunc(c.RedirectURIs, storage.IsLoopbackRedirect):
+	case c.SectorIdentifierURI == "" && slices.ContainsFunc(c.RedirectURIs, oauth.IsLoopbackRedirect):
 		return wrongMetadata("pairwise subjects for redirect URIs on loopback and elsewhere need a sector_identifier_uri")
 	}
 	return nil
@@ -309,7 +310,7 @@ func keepsSubjects(before, after *storage.Client) bool {
 // registered is a client's record as its owner is told it.
 func registered(c *storage.Client) *clientMetadata {
 	m := &clientMetadata{
-		ClientName: c.Name, RedirectURIs: c.RedirectURIs, GrantTypes: c.GrantTypes, Scope: joined(c.Scopes),
+		ClientName: c.Name, RedirectURIs: c.RedirectURIs, GrantTypes: c.GrantTypes, Scope: oauth.JoinScopes(c.Scopes),
 		TokenEndpointAuthMethod: c.TokenEndpointAuthMethod, TokenEndpointAuthAlg: c.TokenEndpointAuthSigningAlg, JWKSURI: c.JWKSURI,
 		LogoURI: c.LogoURI, TosURI: c.TosURI, PolicyURI: c.PolicyURI,
 		IDTokenAlg: c.IDTokenSignedResponseAlg, UserinfoAlg: c.UserinfoSignedResponseAlg, IntrospectionAlg: c.IntrospectionSignedResponseAlg,

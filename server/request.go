@@ -14,6 +14,8 @@ import (
 
 	"github.com/zitadel/oidc/v3/pkg/oidc"
 	"github.com/zitadel/oidc/v3/pkg/op"
+
+	"github.com/warifu/warifu/server/oauth"
 )
 
 // Paths below the issuer.
@@ -232,7 +234,7 @@ func (c *challenged) WriteHeader(status int) {
 		c.Header().Set("WWW-Authenticate", mine)
 		c.Header().Add("WWW-Authenticate", other)
 	case status == http.StatusForbidden && c.resource:
-		mine, _ := c.schemes(`, scope="` + scopeOpenID + `"`)
+		mine, _ := c.schemes(`, scope="` + oauth.ScopeOpenID + `"`)
 		c.Header().Set("WWW-Authenticate", mine)
 	case status == http.StatusUnauthorized:
 		c.Header().Set("WWW-Authenticate", c.challenge)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/go-jose/go-jose/v4/json"
 
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -101,10 +102,10 @@ func (s *Server) openRequestObject(ctx context.Context, c *storage.Client, objec
 	}
 	algs := append(slices.Clone(requestObjectAlgs), algNone)
 	if pinned := c.RequestObjectSigningAlg; pinned != "" {
-		algs = within([]string{pinned}, algs)
+		algs = oauth.Within([]string{pinned}, algs)
 	}
 	if !slices.Contains(algs, header.Algorithm) {
-		return nil, badObject("the request object must be signed by one of " + joined(algs))
+		return nil, badObject("the request object must be signed by one of " + oauth.JoinScopes(algs))
 	}
 	if header.Algorithm == algNone {
 		payload, err := base64.RawURLEncoding.DecodeString(parts[1])

@@ -8,6 +8,7 @@ import (
 
 	"github.com/zitadel/oidc/v3/pkg/oidc"
 
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -62,13 +63,13 @@ func (s *Server) audienceOf(granted, scopes, asked []string) (audience, error) {
 	if len(granted) == 0 {
 		granted = []string{s.cfg.Issuer}
 	}
-	if slices.Contains(scopes, scopeOpenID) && !slices.Contains(granted, s.cfg.Issuer) {
+	if slices.Contains(scopes, oauth.ScopeOpenID) && !slices.Contains(granted, s.cfg.Issuer) {
 		granted = append(slices.Clone(granted), s.endpoint(pathUserinfo))
 	}
 	if len(asked) == 0 {
 		return once(granted), nil
 	}
-	if beyond := without(asked, granted); len(beyond) > 0 {
+	if beyond := oauth.Without(asked, granted); len(beyond) > 0 {
 		return nil, invalidTarget("resource was not granted: " + printable(beyond[0]))
 	}
 	return once(asked), nil
@@ -113,5 +114,5 @@ func (s *Server) speaksFor(c *storage.Client) []string {
 	for _, r := range s.cfg.ResourceServers {
 		taken = append(taken, r.Identifier)
 	}
-	return without(c.ResourceIdentifiers, taken)
+	return oauth.Without(c.ResourceIdentifiers, taken)
 }

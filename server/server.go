@@ -91,7 +91,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
-	"path"
 	"strings"
 	"sync"
 	"time"
@@ -100,6 +99,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/warifu/warifu/server/connector"
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/server/outbound"
 	"github.com/warifu/warifu/server/pages"
 	"github.com/warifu/warifu/storage"
@@ -212,9 +212,9 @@ type Server struct {
 
 // New makes the keys that are needed first and returns a Server that is ready.
 func New(ctx context.Context, cfg Config) (*Server, error) {
-	issuer, err := parseIssuer(cfg.Issuer)
+	issuer, err := oauth.ParseIssuer(cfg.Issuer)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%q: %w", cfg.Issuer, err)
 	}
 	if cfg.Lifetimes.Code > maxCode {
 		// Longer than that, a code could outlive the tombstone of its grant.
@@ -256,30 +256,6 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 
 // maxCode is far below the life of tombstones in storage.
 const maxCode = 10 * time.Minute
-
-func parseIssuer(raw string) (*url.URL, error) {
-	u, err := url.Parse(raw)
-	switch {
-	case err != nil, u.Host == "", u.Opaque != "":
-		return nil, fmt.Errorf("issuer %q is not an absolute URL", raw)
-	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || u.User != nil:
-		return nil, fmt.Errorf("issuer %q must not have user info, a query or a fragment", raw)
-	case strings.HasSuffix(raw, "/"):
-		return nil, fmt.Errorf("issuer %q must not end with a slash", raw)
-	case u.Path != "" && (path.Clean(u.Path) != u.Path || strings.ContainsFunc(u.Path, notInIssuerPath)):
-		return nil, fmt.Errorf("issuer %q must have a path of letters, digits and -._~ only, with single slashes", raw)
-	case u.Scheme != "https" && (u.Scheme != "http" || !loopback(u.Hostname())):
-		return nil, fmt.Errorf("issuer %q must be https (http only on loopback)", raw)
-	}
-	return u, nil
-}
-
-// notInIssuerPath is what would be written in more than one way, or mean something to a router.
-func notInIssuerPath(r rune) bool {
-	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("/-._~", r)
-}
-
-func loopback(host string) bool { return host == "localhost" || host == "127.0.0.1" || host == "::1" }
 
 func (s *Server) keySchedules() []storage.KeySchedule {
 	const skew = 5 * time.Minute

@@ -10,6 +10,7 @@ import (
 	"github.com/zitadel/oidc/v3/pkg/oidc"
 	"github.com/zitadel/oidc/v3/pkg/op"
 
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -140,7 +141,7 @@ func (p *provider) subjectToken(ctx context.Context, c *storage.Client, token st
 	switch {
 	case err != nil:
 		return claims, invalidRequest("subject_token is no access token of this server, or has expired")
-	case len(within(p.speaksFor(c), claims.Audience)) == 0:
+	case len(oauth.Within(p.speaksFor(c), claims.Audience)) == 0:
 		return claims, invalidRequest("subject_token is not for a resource server that this client speaks for")
 	case claims.own():
 		return claims, invalidRequest("subject_token is a client's own: there is no user to act for")
@@ -166,12 +167,12 @@ func (p *provider) exchange(c *storage.Client, subject accessClaims, key string,
 	if err != nil {
 		return accessClaims{}, err
 	}
-	mine := p.offered(c, parseScopes(subject.Scope))
+	mine := p.offered(c, oauth.ParseScopes(subject.Scope))
 	scopes := mine
 	if param := form.Get("scope"); param != "" {
-		scopes = parseScopes(param)
+		scopes = oauth.ParseScopes(param)
 	}
-	if beyond := without(scopes, mine); len(beyond) > 0 {
+	if beyond := oauth.Without(scopes, mine); len(beyond) > 0 {
 		return accessClaims{}, fail(http.StatusBadRequest, string(oidc.InvalidScope), "not a scope of subject_token that this client may use: "+printable(beyond[0]))
 	}
 	if len(scopes) == 0 {
@@ -179,7 +180,7 @@ func (p *provider) exchange(c *storage.Client, subject accessClaims, key string,
 	}
 	now := p.now()
 	claims := subject // what is known of the user and how they signed in
-	claims.Audience, claims.Scope = aud, joined(scopes)
+	claims.Audience, claims.Scope = aud, oauth.JoinScopes(scopes)
 	claims.IssuedAt, claims.Expires = now.Unix(), min(subject.Expires, now.Add(p.life.AccessToken).Unix())
 	claims.ID, claims.ClientID, claims.Origin = subject.grant()+"."+randomHex(8), c.ID, subject.grantClient()
 	claims.Confirm, claims.Actor = confirm(key), &actor{Subject: c.ID, Actor: subject.Actor}

@@ -3,9 +3,6 @@ package server
 import (
 	"bytes"
 	"crypto/rand"
-	"crypto/sha256"
-	"crypto/subtle"
-	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -17,6 +14,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
 
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -297,7 +295,7 @@ func (s *Server) accessToken(i issue) (string, error) {
 		Issuer: s.cfg.Issuer, Subject: sub, Audience: i.audience,
 		Expires: now.Add(s.life.AccessToken).Unix(), IssuedAt: now.Unix(),
 		ID: i.Grant + "." + randomHex(8), ClientID: i.Client,
-		Scope: joined(i.scopes), AuthTime: i.AuthTime / 1000, AMR: i.AMR, Confirm: confirm(i.key),
+		Scope: oauth.JoinScopes(i.scopes), AuthTime: i.AuthTime / 1000, AMR: i.AMR, Confirm: confirm(i.key),
 	}
 	if i.audience == nil {
 		claims.Audience = audience{s.cfg.Issuer}
@@ -323,21 +321,8 @@ func (s *Server) reply(refresh refreshToken, scopes []string, wait func() (signe
 	}
 	return issued{
 		AccessToken: jwts.access, TokenType: jwts.kind, ExpiresIn: int64(s.life.AccessToken / time.Second),
-		RefreshToken: sealed, Scope: joined(scopes), IDToken: jwts.id,
+		RefreshToken: sealed, Scope: oauth.JoinScopes(scopes), IDToken: jwts.id,
 	}, nil
-}
-
-// verifyPKCE compares a verifier with its S256 challenge (RFC 7636 section 4.6).
-func verifyPKCE(challenge, verifier string) bool {
-	sum := sha256.Sum256([]byte(verifier))
-	return subtle.ConstantTimeCompare([]byte(base64.RawURLEncoding.EncodeToString(sum[:])), []byte(challenge)) == 1
-}
-
-// validVerifier is the syntax of RFC 7636 section 4.1: 43 to 128 unreserved characters.
-func validVerifier(verifier string) bool {
-	return len(verifier) >= 43 && len(verifier) <= 128 && !strings.ContainsFunc(verifier, func(r rune) bool {
-		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("-._~", r)
-	})
 }
 
 func randomHex(bytes int) string {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/zitadel/oidc/v3/pkg/op"
 
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -75,8 +76,8 @@ func (p *provider) claimsOfToken(r *http.Request, token string, proven bool) (co
 	if err := p.checkPossession(r, pathUserinfo, token, claims, proven); err != nil {
 		return "", nil, err
 	}
-	scopes := parseScopes(claims.Scope)
-	if !slices.Contains(scopes, scopeOpenID) {
+	scopes := oauth.ParseScopes(claims.Scope)
+	if !slices.Contains(scopes, oauth.ScopeOpenID) {
 		return "", nil, fail(http.StatusForbidden, codeInsufficientScope, "userinfo needs the scope openid")
 	}
 	c, err := p.client(ctx, claims.ClientID)

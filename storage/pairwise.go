@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"golang.org/x/crypto/chacha20poly1305"
+
+	"github.com/warifu/warifu/server/oauth"
 )
 
 // MaxUserID is the longest id of a user, in bytes: a pairwise subject holds it, and has 255 characters at the most (OpenID
@@ -137,10 +139,8 @@ func redirectHost(uri string) string {
 	if err != nil || u.Scheme != "https" && u.Scheme != "http" {
 		return "" // with a wildcard for the port it does not parse: that is loopback
 	}
-	switch host := strings.ToLower(u.Hostname()); host {
-	case "localhost", "127.0.0.1", "::1":
-		return ""
-	default:
+	if host := strings.ToLower(u.Hostname()); !oauth.IsLoopback(host) {
 		return host
 	}
+	return ""
 }

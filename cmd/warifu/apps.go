@@ -10,6 +10,7 @@ import (
 
 	"github.com/warifu/warifu/manifests"
 	"github.com/warifu/warifu/server"
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -44,7 +45,7 @@ func deniedRedirects(docs []*manifests.Document) manifests.Faults {
 			continue
 		}
 		for i, uri := range doc.App.Spec.OAuth.RedirectURIs {
-			if storage.IsLoopbackRedirect(uri) {
+			if oauth.IsLoopbackRedirect(uri) {
 				path := fmt.Sprintf("spec.oauth.redirectUris[%d]", i)
 				faults = append(faults, manifests.Fault{
 					File: doc.Path, Line: doc.Line, Column: 1, Path: path, Code: "loopback-redirect", Severity: manifests.SeverityError,

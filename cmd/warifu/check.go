@@ -2,10 +2,10 @@ package main
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net"
 	"net/mail"
-	"net/netip"
 	"net/url"
 	"regexp"
 	"slices"
@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/crypto/bcrypt"
 
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -63,22 +64,10 @@ func (r *reader) checkIssuer(issuer string) {
 	if !r.required("issuer", issuer, "the address of this server, as in https://id.example.com") {
 		return
 	}
-	u, err := url.Parse(issuer)
-	switch {
-	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
-		r.fault("issuer", "issuer", "", "must be a URL, as in https://id.example.com, but is %q", issuer)
-	case u.Scheme == "http" && !isLoopback(u.Hostname()):
-		r.fault("issuer", "issuer", "https"+strings.TrimRight(strings.TrimPrefix(issuer, "http"), "/"), "must be https: plain http is only for loopback")
-	case u.User != nil || strings.ContainsAny(issuer, "?#"):
-		r.fault("issuer", "issuer", "", "must have neither user name, query nor fragment")
-	case strings.HasSuffix(issuer, "/"):
-		r.fault("issuer", "issuer", strings.TrimRight(issuer, "/"), "must not end with a slash: clients compare it byte for byte")
+	var wrong *oauth.IssuerError
+	if _, err := oauth.ParseIssuer(issuer); errors.As(err, &wrong) {
+		r.fault("issuer", "issuer", wrong.Nearest, "%s", wrong.Reason)
 	}
-}
-
-func isLoopback(host string) bool {
-	address, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && address.IsLoopback()
 }
 
 func (r *reader) checkStorage(cfg *Config) {
@@ -163,7 +152,7 @@ func (r *reader) checkAdmin(cfg *Config) {
 	}
 	r.checkListener("admin.listen", admin.Listen)
 	r.required("admin.tokenFile", admin.TokenFile, "admin over TCP needs a bearer token")
-	if host, _, err := net.SplitHostPort(admin.Listen); err == nil && !isLoopback(host) && admin.TLSCert == "" {
+	if host, _, err := net.SplitHostPort(admin.Listen); err == nil && !oauth.IsLoopback(host) && admin.TLSCert == "" {
 		r.fault("admin.tlsCert", "required", "", "is required: admin over TCP that is not on loopback needs TLS")
 	}
 }

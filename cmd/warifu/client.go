@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/warifu/warifu/server"
+	"github.com/warifu/warifu/server/oauth"
 )
 
 // Where the admin API is, when nobody says otherwise.
@@ -61,7 +62,7 @@ func (c *cli) client() (*client, error) {
 		if file == "" {
 			return nil, usagef("an admin API over TCP needs its bearer token: name the file with --admin-token-file or %s", tokenVariable)
 		}
-		if u.Scheme == "http" && !isLoopback(u.Hostname()) {
+		if u.Scheme == "http" && !oauth.IsLoopback(u.Hostname()) {
 			return nil, usagef("the admin API at %s is neither https nor on loopback: the token would be there for all to read", where)
 		}
 		token, err := os.ReadFile(file)

@@ -18,6 +18,7 @@ var allowed = map[string][]string{
 	"conformance/oidf":                     {"conformance/local"},
 	"conformance/broken":                   {},
 	"server":                               {"server/connector", "server/outbound", "server/pages", "storage"},
+	"server/oauth":                         {},
 	"server/outbound":                      {},
 	"server/connector":                     {},
 	"server/pages":                         {},
@@ -36,6 +37,9 @@ var allowed = map[string][]string{
 	"plugins/runtimecontainers/podmantest": {},
 }
 
+// ground is the floor that every room may stand on. It imports nothing of ours.
+const ground = "server/oauth"
+
 func TestImportsGoOneWay(t *testing.T) {
 	const module = "github.com/warifu/warifu/"
 	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, module+"...").Output()
@@ -51,7 +55,7 @@ func TestImportsGoOneWay(t *testing.T) {
 		}
 		for _, imported := range fields[1:] {
 			ours, is := strings.CutPrefix(imported, module)
-			if is && !slices.Contains(may, ours) {
+			if is && ours != ground && !slices.Contains(may, ours) {
 				t.Errorf("%s imports %s", pkg, ours)
 			}
 		}

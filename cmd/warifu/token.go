@@ -23,7 +23,7 @@ import (
 
 	"github.com/warifu/warifu/plugins"
 	"github.com/warifu/warifu/server"
-	"github.com/warifu/warifu/storage"
+	"github.com/warifu/warifu/server/oauth"
 )
 
 // tokenOptions are the flags of `warifu token`.
@@ -115,7 +115,7 @@ func (c *cli) getToken(ctx context.Context, app string, opts tokenOptions) error
 
 // codeTokens gets an authorization code in one way or the other, and redeems it.
 func (c *cli) codeTokens(ctx context.Context, a *authorization, app string, redirectURIs, scopes []string, opts tokenOptions) ([]byte, error) {
-	loopback := storage.LoopbackRedirects(redirectURIs)
+	loopback := oauth.LoopbackRedirects(redirectURIs)
 	var answer url.Values
 	switch {
 	case opts.login != "":
@@ -284,7 +284,7 @@ func oauthError(code, description string) error {
 }
 
 // waitForAnswer listens where the app would, sends the person to the server, and waits until they come back.
-func (c *cli) waitForAnswer(ctx context.Context, a *authorization, redirects []storage.LoopbackRedirect, scopes []string, opts tokenOptions) (url.Values, error) {
+func (c *cli) waitForAnswer(ctx context.Context, a *authorization, redirects []oauth.LoopbackRedirect, scopes []string, opts tokenOptions) (url.Values, error) {
 	listener, redirect, err := listenForAnswer(ctx, redirects)
 	if err != nil {
 		return nil, err
@@ -320,7 +320,7 @@ func (c *cli) waitForAnswer(ctx context.Context, a *authorization, redirects []s
 }
 
 // listenForAnswer takes the first redirect URI whose port is free.
-func listenForAnswer(ctx context.Context, redirects []storage.LoopbackRedirect) (net.Listener, storage.LoopbackRedirect, error) {
+func listenForAnswer(ctx context.Context, redirects []oauth.LoopbackRedirect) (net.Listener, oauth.LoopbackRedirect, error) {
 	var errs []error
 	for _, redirect := range redirects {
 		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", redirect.Address())
@@ -329,7 +329,7 @@ func listenForAnswer(ctx context.Context, redirects []storage.LoopbackRedirect) 
 		}
 		errs = append(errs, err)
 	}
-	return nil, storage.LoopbackRedirect{}, fmt.Errorf("listen for the answer: no port that the app's redirect URIs allow is free (stop what uses it, or add http://localhost:* to them): %w", errors.Join(errs...))
+	return nil, oauth.LoopbackRedirect{}, fmt.Errorf("listen for the answer: no port that the app's redirect URIs allow is free (stop what uses it, or add http://localhost:* to them): %w", errors.Join(errs...))
 }
 
 // answerPage takes the redirect with the right state, once, and tells the person that they are done.

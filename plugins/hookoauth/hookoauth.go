@@ -22,11 +22,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/warifu/warifu/plugins"
+	"github.com/warifu/warifu/server/oauth"
 )
 
 // Variables that are injected. OAUTH_ISSUER lets standard libraries find all
@@ -71,14 +70,14 @@ func (hook) Evaluate(_ context.Context, req plugins.EvaluateRequest) (plugins.An
 // manifest is what the hook reads of an app.yml.
 type manifest struct {
 	Spec struct {
-		OAuth      *oauth                     `json:"oauth"`
+		OAuth      *spec                      `json:"oauth"`
 		Workers    map[string]json.RawMessage `json:"workers"`
 		Containers map[string]json.RawMessage `json:"containers"`
 		Services   map[string]json.RawMessage `json:"services"`
 	} `json:"spec"`
 }
 
-type oauth struct {
+type spec struct {
 	ClientName             string   `json:"clientName"`
 	RedirectURIs           []string `json:"redirectUris"`
 	Scopes                 []string `json:"scopes"`
@@ -122,7 +121,7 @@ func Evaluate(req plugins.EvaluateRequest) (plugins.Answer, error) {
 	return answer, nil
 }
 
-func (o *oauth) registration() *plugins.Registration {
+func (o *spec) registration() *plugins.Registration {
 	metadata := o.ClientMetadata
 	if len(o.JWKS) > 0 && string(o.JWKS) != "null" {
 		metadata.JWKS = string(o.JWKS)
@@ -135,7 +134,7 @@ func (o *oauth) registration() *plugins.Registration {
 	}
 }
 
-func (o *oauth) env() map[string]plugins.EnvValue {
+func (o *spec) env() map[string]plugins.EnvValue {
 	if !o.AutoEnv {
 		return nil
 	}
@@ -193,7 +192,7 @@ func withEnv(targets []plugins.Target, env map[string]plugins.EnvValue, previous
 func loopbackWarnings(path string, uris []string) []plugins.Notice {
 	var out []plugins.Notice
 	for i, uri := range uris {
-		if !loopback(uri) {
+		if !oauth.IsLoopbackRedirect(uri) {
 			continue
 		}
 		out = append(out, plugins.Notice{
@@ -203,24 +202,4 @@ func loopbackWarnings(path string, uris []string) []plugins.Notice {
 		})
 	}
 	return out
-}
-
-// loopback reports whether a redirect URI is plain http to the user's own
-// machine. The port may be a wildcard, so net/url cannot read it.
-func loopback(uri string) bool {
-	scheme, rest, found := strings.Cut(uri, "://")
-	if !found || !strings.EqualFold(scheme, "http") {
-		return false
-	}
-	host, _, _ := strings.Cut(rest, "/")
-	if v6, _, bracketed := strings.Cut(strings.TrimPrefix(host, "["), "]"); bracketed {
-		host = v6
-	} else {
-		host, _, _ = strings.Cut(host, ":")
-	}
-	if strings.EqualFold(host, "localhost") {
-		return true
-	}
-	addr, err := netip.ParseAddr(host)
-	return err == nil && addr.IsLoopback()
 }

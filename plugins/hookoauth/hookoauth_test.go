@@ -128,8 +128,8 @@ func TestNoOAuthSectionIsNoClient(t *testing.T) {
 
 func TestLoopbackRedirectIsAWarningOutsideDev(t *testing.T) {
 	uris := []string{
-		"https://my.app/cb", "http://localhost:*", "http://127.0.0.1:8080/cb", "http://[::1]:*/cb", "http://LOCALHOST",
-		"https://localhost/cb", "http://localhost.evil.test", "http://127.0.0.1.evil.test/", "myapp://localhost",
+		"https://my.app/cb", "http://localhost:*", "http://127.0.0.1:8080/cb", "http://[::1]:*/cb",
+		"http://LOCALHOST", "https://localhost/cb", "http://localhost.evil.test", "http://127.0.0.1.evil.test/", "myapp://localhost",
 	}
 	raw, err := json.Marshal(map[string]any{"spec": map[string]any{"oauth": map[string]any{"redirectUris": uris, "postLogoutRedirectUris": uris[1:2]}}})
 	if err != nil {
@@ -142,7 +142,7 @@ func TestLoopbackRedirectIsAWarningOutsideDev(t *testing.T) {
 		}
 		paths = append(paths, w.Path)
 	}
-	want := []string{"spec.oauth.redirectUris[1]", "spec.oauth.redirectUris[2]", "spec.oauth.redirectUris[3]", "spec.oauth.redirectUris[4]", "spec.oauth.postLogoutRedirectUris[0]"}
+	want := []string{"spec.oauth.redirectUris[1]", "spec.oauth.redirectUris[2]", "spec.oauth.redirectUris[3]", "spec.oauth.postLogoutRedirectUris[0]"}
 	if !reflect.DeepEqual(paths, want) {
 		t.Errorf("got  %q\nwant %q", paths, want)
 	}

@@ -9,6 +9,8 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/net/idna"
+
+	"github.com/warifu/warifu/server/oauth"
 )
 
 // Longest texts shown, in characters. More is cut, with an ellipsis.
@@ -34,7 +36,7 @@ type app struct {
 func (a App) view() app {
 	v := app{Name: plain(a.ClientName, maxName), Logo: linkable(a.LogoURI), Tos: linkable(a.TosURI), Policy: linkable(a.PolicyURI)}
 	if u, ok := webURL(a.RedirectURI); ok {
-		v.Host, v.Local, v.Return = u.Host, loopback(u.Hostname()), u.String()
+		v.Host, v.Local, v.Return = u.Host, oauth.IsLoopback(u.Hostname()), u.String()
 	}
 	if u, ok := webURL(a.DescribedAt); ok {
 		v.Asks = u.Host
@@ -80,7 +82,7 @@ func webURL(raw string) (*url.URL, bool) {
 			return nil, false
 		}
 	}
-	if u.Scheme != "https" && (u.Scheme != "http" || !loopback(u.Hostname())) {
+	if u.Scheme != "https" && (u.Scheme != "http" || !oauth.IsLoopback(u.Hostname())) {
 		return nil, false
 	}
 	u.Host = strings.ToLower(name)
@@ -88,12 +90,6 @@ func webURL(raw string) (*url.URL, bool) {
 		u.Host += ":" + port
 	}
 	return u, true
-}
-
-// loopback tells whether host (without port and brackets) is this machine:
-// exactly the three names of RFC 8252 section 7.3 and 8.3.
-func loopback(host string) bool {
-	return host == "localhost" || host == "127.0.0.1" || host == "::1"
 }
 
 // plain makes a foreign text fit to be shown in one line: control characters

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/net/publicsuffix"
+
+	"github.com/warifu/warifu/server/oauth"
 )
 
 // setHeaders sets everything that a browser is told about a page beside its body.
@@ -76,7 +78,7 @@ func (s *Set) formSources(redirectURI string) []string {
 		return s.formAlso
 	}
 	var out []string
-	if loopback(u.Hostname()) {
+	if oauth.IsLoopback(u.Hostname()) {
 		out = []string{"http://localhost:*", "http://127.0.0.1:*"}
 		if u.Hostname() == "::1" {
 			out = []string{"http:"} // a CSP host source cannot be an IPv6 address

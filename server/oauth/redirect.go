@@ -1,4 +1,4 @@
-package storage
+package oauth
 
 import (
 	"net"
@@ -9,11 +9,6 @@ import (
 
 // MaxRedirectURI is the longest redirect URI, in bytes, that is registered or matched.
 const MaxRedirectURI = 2048
-
-// loopbackHosts are the only hosts to which plain http may redirect, and the only ones whose port may be a wildcard.
-// They are compared byte for byte: 127.9.9.9, LOCALHOST and [0:0:0:0:0:0:0:1] are other names for the same place that a
-// browser or a resolver may read differently.
-var loopbackHosts = [...]string{"localhost", "127.0.0.1", "[::1]"}
 
 // RedirectURIError says which rule of [CheckRedirectURI] a redirect URI breaks.
 type RedirectURIError struct {
@@ -65,40 +60,40 @@ func MatchRedirectURI(registered []string, got string) bool {
 func CheckRedirectURI(s string) error {
 	switch {
 	case s == "":
-		return refuse("empty", "is empty")
+		return refuseURI("empty", "is empty")
 	case len(s) > MaxRedirectURI:
-		return refuse("length", "is longer than "+strconv.Itoa(MaxRedirectURI)+" bytes")
+		return refuseURI("length", "is longer than "+strconv.Itoa(MaxRedirectURI)+" bytes")
 	case !validURIBytes(s):
-		return refuse("syntax", "has a character that a URI cannot hold (percent-encode it; write host names in punycode)")
+		return refuseURI("syntax", "has a character that a URI cannot hold (percent-encode it; write host names in punycode)")
 	}
 	scheme, rest, ok := strings.Cut(s, "://")
 	switch {
 	case !ok && (strings.HasPrefix(s, "https:") || strings.HasPrefix(s, "http:")):
-		return refuse("syntax", "must be absolute, as in https://app.example.com/callback")
+		return refuseURI("syntax", "must be absolute, as in https://app.example.com/callback")
 	case !ok || scheme != "https" && scheme != "http":
-		return refuse("scheme", "must be https, or http on localhost, 127.0.0.1 or [::1]")
+		return refuseURI("scheme", "must be https, or http on localhost, 127.0.0.1 or [::1]")
 	case strings.Contains(rest, "#"):
-		return refuse("fragment", "must not have a fragment (#...)")
+		return refuseURI("fragment", "must not have a fragment (#...)")
 	}
 	authority, rest := cutAuthority(rest)
 	if strings.Contains(authority, "@") {
-		return refuse("userinfo", "must not hold a user name or password (...@)")
+		return refuseURI("userinfo", "must not hold a user name or password (...@)")
 	}
 	if err := checkAuthority(scheme, authority); err != nil {
 		return err
 	}
 	if strings.Contains(rest, "*") {
-		return refuse("wildcard", "may have a wildcard only as the port of a loopback URI (http://localhost:*)")
+		return refuseURI("wildcard", "may have a wildcard only as the port of a loopback URI (http://localhost:*)")
 	}
 	path, query, hasQuery := strings.Cut(rest, "?")
 	if hasQuery && strings.HasSuffix(authority, ":*") {
-		return refuse("query", "with a wildcard port must not have a query")
+		return refuseURI("query", "with a wildcard port must not have a query")
 	}
 	if hasDotSegment(path) {
-		return refuse("path", "must not have . or .. segments in its path")
+		return refuseURI("path", "must not have . or .. segments in its path")
 	}
 	if strings.ContainsAny(path+query, "[]") {
-		return refuse("syntax", "has a bracket outside the host (percent-encode it)")
+		return refuseURI("syntax", "has a bracket outside the host (percent-encode it)")
 	}
 	return nil
 }
@@ -201,50 +196,41 @@ func cutAuthority(s string) (authority, rest string) {
 
 // checkAuthority checks host and port of an absolute URI without userinfo.
 func checkAuthority(scheme, authority string) error {
-	host, port, hasPort := authority, "", false
-	if strings.HasPrefix(authority, "[") {
-		end := strings.IndexByte(authority, ']') + 1
-		if end == 0 || len(authority) > end && authority[end] != ':' {
-			return refuse("host", "has a host that is not an address")
-		}
-		host, hasPort = authority[:end], len(authority) > end
-		if hasPort {
-			port = authority[end+1:]
-		}
-	} else {
-		host, port, hasPort = strings.Cut(authority, ":")
-	}
-	loopback := scheme == "http" && isLoopbackHost(host)
+	host, port, hasPort := cutPort(authority)
+	loopback := scheme == "http" && IsLoopback(host)
 	switch {
 	case !validHost(host):
 		if strings.Contains(host, "*") {
-			return refuse("wildcard", "may have a wildcard only as the port of a loopback URI (http://localhost:*)")
+			return refuseURI("wildcard", "may have a wildcard only as the port of a loopback URI (http://localhost:*)")
 		}
-		return refuse("host", "needs a host name or address")
+		return refuseURI("host", "needs a host name or address")
 	case scheme == "http" && !loopback:
-		return refuse("loopback", "must be https: plain http is only for localhost, 127.0.0.1 and [::1]")
+		return refuseURI("loopback", "must be https: plain http is only for localhost, 127.0.0.1 and [::1]")
 	case hasPort && port == "*" && !loopback:
-		return refuse("wildcard", "may have a wildcard port only as http on localhost, 127.0.0.1 or [::1]")
+		return refuseURI("wildcard", "may have a wildcard port only as http on localhost, 127.0.0.1 or [::1]")
 	case hasPort && port != "*" && !validPort(port):
-		return refuse("port", "has a port that is not a number from 1 to 65535")
+		return refuseURI("port", "has a port that is not a number from 1 to 65535")
 	}
 	return nil
 }
 
-func isLoopbackHost(host string) bool {
-	for _, h := range loopbackHosts {
-		if h == host {
-			return true
+// cutPort splits an authority without user info; an IPv6 address keeps its brackets.
+func cutPort(authority string) (host, port string, hasPort bool) {
+	if end := strings.IndexByte(authority, ']') + 1; strings.HasPrefix(authority, "[") && end > 0 {
+		if len(authority) > end && authority[end] == ':' {
+			return authority[:end], authority[end+1:], true
 		}
+		return authority, "", false
 	}
-	return false
+	return strings.Cut(authority, ":")
 }
 
 // validHost accepts an IPv6 address in brackets, or labels of letters, digits, hyphens and underscores.
 func validHost(host string) bool {
 	if inner, ok := strings.CutPrefix(host, "["); ok {
-		address, err := netip.ParseAddr(strings.TrimSuffix(inner, "]"))
-		return err == nil && address.Is6() && address.Zone() == ""
+		inner, closed := strings.CutSuffix(inner, "]")
+		address, err := netip.ParseAddr(inner)
+		return closed && err == nil && address.Is6() && address.Zone() == ""
 	}
 	if host == "" || len(host) > 253 {
 		return false
@@ -311,4 +297,4 @@ func isHex(c byte) bool {
 	return c >= '0' && c <= '9' || c >= 'a' && c <= 'f' || c >= 'A' && c <= 'F'
 }
 
-func refuse(rule, reason string) error { return &RedirectURIError{Rule: rule, Reason: reason} }
+func refuseURI(rule, reason string) error { return &RedirectURIError{Rule: rule, Reason: reason} }

@@ -1,0 +1,14 @@
+// Package oauth is the ground floor: the values and rules of the RFCs that every other package stands on, each written once.
+//
+// It holds values and pure functions. It has no store, no network, no clock and no HTTP, and imports the standard library and
+// go-jose alone, so storage, plugins, manifests, the server and the configuration may all import it. A rule that two packages
+// need belongs here. A rule that depends on what is stored, on the time or on another server does not.
+//
+// # Where each rule is
+//
+//   - host.go: which hosts are this machine. There is one meaning of "loopback".
+//   - issuer.go: what an issuer may be.
+//   - redirect.go: redirect URIs, registered and asked for.
+//   - scope.go, pkce.go: the syntax of scopes and of proof keys.
+//   - error.go: error codes, and [Error], the one form in which a request is refused.
+package oauth

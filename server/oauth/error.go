@@ -1,0 +1,77 @@
+package oauth
+
+import "fmt"
+
+// Error codes, by the documents that register them.
+const (
+	CodeInvalidRequest          = "invalid_request" // RFC 6749 sections 4.1.2.1 and 5.2
+	CodeInvalidClient           = "invalid_client"
+	CodeInvalidGrant            = "invalid_grant"
+	CodeInvalidScope            = "invalid_scope"
+	CodeUnauthorizedClient      = "unauthorized_client"
+	CodeUnsupportedGrantType    = "unsupported_grant_type"
+	CodeAccessDenied            = "access_denied"
+	CodeUnsupportedResponseType = "unsupported_response_type"
+	CodeServerError             = "server_error"
+	CodeTemporarilyUnavailable  = "temporarily_unavailable"
+
+	CodeInvalidToken      = "invalid_token" // RFC 6750 section 3.1
+	CodeInsufficientScope = "insufficient_scope"
+
+	CodeUnsupportedTokenType = "unsupported_token_type" // RFC 7009 section 2.2.1
+	CodeInvalidTarget        = "invalid_target"         // RFC 8707 section 2
+	CodeInvalidDPoPProof     = "invalid_dpop_proof"     // RFC 9449 section 5
+	CodeUseDPoPNonce         = "use_dpop_nonce"         // RFC 9449 section 8
+
+	CodeAuthorizationPending = "authorization_pending" // RFC 8628 section 3.5
+	CodeSlowDown             = "slow_down"
+	CodeExpiredToken         = "expired_token"
+
+	CodeInvalidRedirectURI    = "invalid_redirect_uri" // RFC 7591 section 3.2.2
+	CodeInvalidClientMetadata = "invalid_client_metadata"
+
+	CodeLoginRequired            = "login_required" // OpenID Connect Core 1.0 section 3.1.2.6
+	CodeConsentRequired          = "consent_required"
+	CodeInteractionRequired      = "interaction_required"
+	CodeAccountSelectionRequired = "account_selection_required"
+	CodeInvalidRequestObject     = "invalid_request_object"
+	CodeInvalidRequestURI        = "invalid_request_uri"
+	CodeRequestNotSupported      = "request_not_supported"
+	CodeRequestURINotSupported   = "request_uri_not_supported"
+	CodeRegistrationNotSupported = "registration_not_supported"
+
+	// OpenID Connect Core Error Code unmet_authentication_requirements 1.0.
+	CodeUnmetAuthentication = "unmet_authentication_requirements"
+)
+
+// Error is a refusal: the one form in which every endpoint says no. It holds nothing secret, and nothing that the one who asks
+// may not know.
+type Error struct {
+	// Code and Description are what the client is told (RFC 6749 section 5.2). Description is ASCII without quotes and backslashes.
+	Code        string
+	Description string
+	// Rule is the stable name of the rule that refused, in kebab case, such as redirect-uri-unregistered. Operators find it by the
+	// id of the request; clients do not see it.
+	Rule string
+	// Asked is the value that the rule looked at, cut short; empty when it is secret or there is none.
+	Asked string
+	// Nearest is what was probably meant: the registered value that is most like Asked. Empty when nothing is like it.
+	Nearest string
+	// Where names what caused the refusal: a key of app.yml (spec.oauth.redirectUris), or of the configuration (oauth2.grantTypes).
+	// Empty when no line of either did.
+	Where string
+}
+
+// Error tells the code and the description.
+func (e *Error) Error() string { return e.Code + ": " + e.Description }
+
+// Refuse makes an [Error] of a code, a rule and a description with its arguments.
+func Refuse(code, rule, format string, args ...any) *Error {
+	return &Error{Code: code, Rule: rule, Description: fmt.Sprintf(format, args...)}
+}
+
+// About adds the value that the rule looked at and where the rule is written down.
+func (e *Error) About(asked, nearest, where string) *Error {
+	e.Asked, e.Nearest, e.Where = asked, nearest, where
+	return e
+}

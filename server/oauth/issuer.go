@@ -1,0 +1,56 @@
+package oauth
+
+import (
+	"net/url"
+	"path"
+	"strings"
+)
+
+// IssuerError says what is wrong with an issuer.
+type IssuerError struct {
+	// Reason completes the sentence "the issuer ...".
+	Reason string
+	// Nearest is an issuer that would do and is probably what was meant; empty when there is none.
+	Nearest string
+}
+
+// Error tells the reason. It does not repeat the issuer, which may hold a password.
+func (e *IssuerError) Error() string { return "issuer " + e.Reason }
+
+// ParseIssuer checks the address under which everybody knows a server (RFC 8414 section 2, OpenID Connect Discovery 1.0
+// section 3): an absolute https URL, or http on loopback, without user info, query or fragment. Clients compare it byte for byte,
+// so it has one spelling: no slash at its end, and a path of unreserved characters with single slashes. A refusal is an
+// [*IssuerError].
+func ParseIssuer(raw string) (*url.URL, error) {
+	refuse := func(reason, nearest string) (*url.URL, error) {
+		return nil, &IssuerError{Reason: reason, Nearest: nearest}
+	}
+	u, err := url.Parse(raw)
+	if err != nil || u.Hostname() == "" || u.Opaque != "" || u.Scheme != "https" && u.Scheme != "http" {
+		return refuse("must be an absolute URL, as in https://id.example.com", "")
+	}
+	switch authority := u.Host; {
+	case u.User != nil || u.RawQuery != "" || u.ForceQuery || strings.Contains(raw, "#"):
+		return refuse("must have neither user name, query nor fragment", "")
+	case !validAuthority(authority):
+		return refuse("must have a host name or address, and a port from 1 to 65535 if it has one", "")
+	case strings.HasSuffix(raw, "/"):
+		return refuse("must not end with a slash: clients compare it byte for byte", strings.TrimRight(raw, "/"))
+	case strings.ContainsFunc(u.EscapedPath(), notInIssuerPath):
+		return refuse("must have a path of letters, digits and -._~ only", "")
+	case u.Path != "" && path.Clean(u.Path) != u.Path:
+		return refuse("must have a path with single slashes and no . or .. segments", u.Scheme+"://"+u.Host+strings.TrimRight(path.Clean(u.Path), "/"))
+	case u.Scheme == "http" && !IsLoopback(u.Hostname()):
+		return refuse("must be https: plain http is only for localhost, 127.0.0.1 and [::1]", "https"+strings.TrimPrefix(raw, "http"))
+	}
+	return u, nil
+}
+
+// notInIssuerPath is what would be written in more than one way, or mean something to a router.
+func notInIssuerPath(r rune) bool { return r != '/' && !unreserved(r) }
+
+// validAuthority is a host, with a port or without.
+func validAuthority(authority string) bool {
+	host, port, hasPort := cutPort(authority)
+	return validHost(host) && (!hasPort || validPort(port))
+}

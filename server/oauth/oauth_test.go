@@ -1,0 +1,74 @@
+package oauth
+
+import (
+	"errors"
+	"strings"
+	"testing"
+)
+
+func TestIssuer(t *testing.T) {
+	for _, good := range []string{
+		"https://id.example.com", "https://id.example.com:8443", "https://id.example.com/a/b-c.d_e~f", "https://192.0.2.7", "https://[2001:db8::1]:8443",
+		"https://ID.example.com", "http://localhost:5556", "http://127.0.0.1", "http://[::1]:5556/id",
+	} {
+		if _, err := ParseIssuer(good); err != nil {
+			t.Errorf("%s: %v", good, err)
+		}
+	}
+	for _, tt := range []struct{ rule, issuer, nearest string }{
+		{"empty", "", ""},
+		{"no URL", "id.example.com", ""},
+		{"no host", "https://", ""},
+		{"no host but a port", "https://:443", ""},
+		{"other scheme", "ftp://id.example.com", ""},
+		{"opaque", "https:id.example.com", ""},
+		{"user info", "https://ann:pw@id.example.com", ""},
+		{"query", "https://id.example.com?x=1", ""},
+		{"empty query", "https://id.example.com?", ""},
+		{"fragment", "https://id.example.com#x", ""},
+		{"empty fragment", "https://id.example.com#", ""},
+		{"port that is no number", "https://id.example.com:0", ""},
+		{"empty port", "https://id.example.com:", ""},
+		{"port too large", "https://id.example.com:65536", ""},
+		{"host that is no name", "https://id_.exa mple.com", ""},
+		{"slash at the end", "https://id.example.com/", "https://id.example.com"},
+		{"slash at the end of a path", "https://id.example.com/a/", "https://id.example.com/a"},
+		{"double slash", "https://id.example.com/a//b", "https://id.example.com/a/b"},
+		{"dot segment", "https://id.example.com/a/../b", "https://id.example.com/b"},
+		{"umlaut", "https://id.example.com/ü", ""},
+		{"percent", "https://id.example.com/%61", ""},
+		{"plain http", "http://id.example.com", "https://id.example.com"},
+		{"plain http on another loopback address", "http://127.0.0.2:5599", "https://127.0.0.2:5599"},
+	} {
+		_, err := ParseIssuer(tt.issuer)
+		var wrong *IssuerError
+		if !errors.As(err, &wrong) || wrong.Reason == "" {
+			t.Errorf("%s: %q gives %v", tt.rule, tt.issuer, err)
+			continue
+		}
+		if wrong.Nearest != tt.nearest {
+			t.Errorf("%s: nearest to %q is %q, want %q", tt.rule, tt.issuer, wrong.Nearest, tt.nearest)
+		}
+		if strings.Contains(err.Error(), "pw") {
+			t.Errorf("%s: the error repeats the password", tt.rule)
+		}
+		if wrong.Nearest != "" {
+			if _, err := ParseIssuer(wrong.Nearest); err != nil {
+				t.Errorf("%s: nearest %q is none: %v", tt.rule, wrong.Nearest, err)
+			}
+		}
+	}
+}
+
+func TestLoopbackHasOneMeaning(t *testing.T) {
+	for _, host := range []string{"localhost", "127.0.0.1", "::1", "[::1]"} {
+		if !IsLoopback(host) {
+			t.Errorf("%s is not loopback", host)
+		}
+	}
+	for _, host := range []string{"", "LOCALHOST", "localhost.", "localhost:80", "127.0.0.2", "127.9.9.9", "0.0.0.0", "[0:0:0:0:0:0:0:1]", "::", "[::1", "localhost.evil.test"} {
+		if IsLoopback(host) {
+			t.Errorf("%s is loopback", host)
+		}
+	}
+}
