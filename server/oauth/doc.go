@@ -11,4 +11,5 @@
 //   - redirect.go: redirect URIs, registered and asked for.
 //   - scope.go, pkce.go: the syntax of scopes and of proof keys.
 //   - error.go: error codes, and [Error], the one form in which a request is refused.
+//   - refusal.go: [Refusal], an Error with the request that it answered, as operators are shown it.
 package oauth

@@ -1,0 +1,44 @@
+package oauth
+
+import (
+	"net/url"
+	"strings"
+	"time"
+)
+
+// Refusal is an [Error] with the request that it answered: what an operator wants to know of a refusal afterwards. Like the Error
+// it holds nothing secret.
+type Refusal struct {
+	RequestID string    // the id in the header X-Request-Id of the reply, and on the error page
+	At        time.Time // when it was refused
+	// Endpoint names what was asked: the path of an endpoint without the issuer's, such as /oauth/token.
+	Endpoint string
+	ClientID string // the client_id of the request, whether a client has it or not; empty when none was sent
+	App      string // the client's app; empty when the client is unknown or belongs to no app
+	Error    Error
+	// Params are the parameters of the request that explain it, from [TellingParams].
+	Params map[string]string
+}
+
+// telling are the parameters that say what was asked for. None of them can hold a credential, none is about the user, and none is
+// an opaque value of the client, such as state, which may hold anything.
+var telling = [...]string{
+	"grant_type", "response_type", "response_mode", "redirect_uri", "scope", "resource", "audience", "prompt", "max_age", "display",
+	"acr_values", "code_challenge_method", "token_type_hint", "subject_token_type", "requested_token_type", "client_assertion_type",
+	"post_logout_redirect_uri",
+}
+
+// TellingParams picks the parameters that an operator may see from those of a request: a list of names that is closed, so a parameter
+// that nobody has thought of stays out. The values of one that came more than once are joined by spaces.
+func TellingParams(params url.Values) map[string]string {
+	var out map[string]string
+	for _, name := range telling {
+		if values := params[name]; len(values) > 0 {
+			if out == nil {
+				out = make(map[string]string)
+			}
+			out[name] = strings.Join(values, " ")
+		}
+	}
+	return out
+}
