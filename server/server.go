@@ -1,4 +1,4 @@
-// Package server is the OpenID provider: the protocol endpoints, sign-in and consent, and the admin API.
+// Package server is the OpenID provider: the protocol endpoints, sign-in and consent.
 //
 // # The two halves
 //

@@ -21,7 +21,7 @@ import (
 	"github.com/google/jsonschema-go/jsonschema"
 	"golang.org/x/crypto/bcrypt"
 
-	"github.com/warifu/warifu/server"
+	"github.com/warifu/warifu/server/admin"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -165,9 +165,9 @@ func (d openAPI) check(t *testing.T, operation string, resp *http.Response) any 
 // documents is the body of plan and apply for manifests.
 func documents(t *testing.T, more map[string]any, contents ...string) string {
 	t.Helper()
-	docs := make([]server.Document, len(contents))
+	docs := make([]admin.Document, len(contents))
 	for i, c := range contents {
-		docs[i] = server.Document{Name: fmt.Sprintf("%d.yml", i), Content: c}
+		docs[i] = admin.Document{Name: fmt.Sprintf("%d.yml", i), Content: c}
 	}
 	body := map[string]any{"documents": docs}
 	for k, v := range more {
@@ -527,7 +527,7 @@ func TestClientThatIsNotAWarifuServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := &cli{admin: other.URL, tokenFile: token}
-	if _, err := fetch[server.Info](t.Context(), c, "/v1/info"); err == nil || !strings.Contains(err.Error(), "is this the admin API of warifu?") {
+	if _, err := fetch[admin.Info](t.Context(), c, "/v1/info"); err == nil || !strings.Contains(err.Error(), "is this the admin API of warifu?") {
 		t.Error(err)
 	}
 }

@@ -9,13 +9,13 @@ import (
 	"sync"
 
 	"github.com/warifu/warifu/manifests"
-	"github.com/warifu/warifu/server"
+	"github.com/warifu/warifu/server/admin"
 	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
 
 // apps is what the admin API, the watch of manifests and the start of a server have in common: documents go in, the deployer
-// acts. It is a server.Apps.
+// acts. It is a admin.Apps.
 type apps struct {
 	deployer  *manifests.Deployer
 	store     *storage.Store // for the audit log
@@ -26,7 +26,7 @@ type apps struct {
 	applying sync.Mutex // one apply at a time in this process; other replicas meet in the transaction
 }
 
-var _ server.Apps = (*apps)(nil)
+var _ admin.Apps = (*apps)(nil)
 
 // parse turns documents into manifests, or says everything that is wrong with them.
 func (a *apps) parse(files []manifests.File) ([]*manifests.Document, manifests.Faults, error) {
@@ -57,7 +57,7 @@ func deniedRedirects(docs []*manifests.Document) manifests.Faults {
 	return faults
 }
 
-func filesOf(docs []server.Document) []manifests.File {
+func filesOf(docs []admin.Document) []manifests.File {
 	files := make([]manifests.File, len(docs))
 	for i, d := range docs {
 		files[i] = manifests.File{Name: d.Name, Data: []byte(d.Content)}
@@ -65,7 +65,7 @@ func filesOf(docs []server.Document) []manifests.File {
 	return files
 }
 
-func (a *apps) Plan(ctx context.Context, docs []server.Document) ([]server.AppPlan, []server.Fault, error) {
+func (a *apps) Plan(ctx context.Context, docs []admin.Document) ([]admin.AppPlan, []admin.Fault, error) {
 	plans, warnings, err := a.plan(ctx, filesOf(docs))
 	if err != nil {
 		a.told(ctx, storage.AuditPlan, "", err)
@@ -83,7 +83,7 @@ func (a *apps) plan(ctx context.Context, files []manifests.File) ([]*manifests.P
 	return plans, warnings, err
 }
 
-func (a *apps) Apply(ctx context.Context, docs []server.Document, expected map[string]string) ([]server.AppPlan, []server.Fault, error) {
+func (a *apps) Apply(ctx context.Context, docs []admin.Document, expected map[string]string) ([]admin.AppPlan, []admin.Fault, error) {
 	plans, warnings, err := a.apply(ctx, filesOf(docs), expected)
 	if err != nil {
 		return nil, nil, edge(err)
@@ -115,7 +115,7 @@ func (a *apps) apply(ctx context.Context, files []manifests.File, expected map[s
 		if err != nil && len(done) > 0 {
 			a.told(ctx, storage.AuditApply, at, err)
 			a.log.ErrorContext(ctx, "applying several apps", "applied", done, "stopped at", p.App, "error", err)
-			err = server.PartlyApplied(done, p.App)
+			err = admin.PartlyApplied(done, p.App)
 		}
 		if err != nil {
 			return nil, nil, err
@@ -146,33 +146,33 @@ func edge(err error) error {
 	var rotating *manifests.RotatingError
 	switch {
 	case errors.As(err, &faults):
-		return server.InvalidManifest(faultsOf(faults))
+		return admin.InvalidManifest(faultsOf(faults))
 	case errors.As(err, &denied):
-		var reasons []server.Fault
+		var reasons []admin.Fault
 		for _, d := range denied.Denials {
 			message := fmt.Sprintf("%s refuses %s: %s", d.Hook, strings.TrimSpace(d.App+" "+d.Path), d.Message)
 			if d.Remedy != "" {
 				message += " (" + d.Remedy + ")"
 			}
-			reasons = append(reasons, server.Fault{Path: d.Path, Code: d.Code, Message: message, Severity: string(manifests.SeverityError)})
+			reasons = append(reasons, admin.Fault{Path: d.Path, Code: d.Code, Message: message, Severity: string(manifests.SeverityError)})
 		}
-		return server.Denied(reasons)
+		return admin.Denied(reasons)
 	case errors.As(err, &rotating):
-		return server.Rotating(rotating.Waiting)
+		return admin.Rotating(rotating.Waiting)
 	case errors.Is(err, manifests.ErrNoSecret):
-		return server.NoSecret(err.Error())
+		return admin.NoSecret(err.Error())
 	case errors.Is(err, manifests.ErrSealed):
-		return server.SealedEnv(err.Error())
+		return admin.SealedEnv(err.Error())
 	case errors.Is(err, manifests.ErrDeleting):
-		return server.Deleting()
+		return admin.Deleting()
 	}
 	return err
 }
 
-func faultsOf(faults manifests.Faults) []server.Fault {
-	var out []server.Fault
+func faultsOf(faults manifests.Faults) []admin.Fault {
+	var out []admin.Fault
 	for _, f := range faults {
-		out = append(out, server.Fault{
+		out = append(out, admin.Fault{
 			File: f.File, Line: f.Line, Column: f.Column, Path: f.Path, Code: f.Code,
 			Message: f.Message, Suggestion: f.Suggestion, Severity: string(f.Severity),
 		})
@@ -180,22 +180,22 @@ func faultsOf(faults manifests.Faults) []server.Fault {
 	return out
 }
 
-func plansOf(plans []*manifests.Plan) []server.AppPlan {
-	out := make([]server.AppPlan, 0, len(plans))
+func plansOf(plans []*manifests.Plan) []admin.AppPlan {
+	out := make([]admin.AppPlan, 0, len(plans))
 	for _, p := range plans {
-		plan := server.AppPlan{
+		plan := admin.AppPlan{
 			App: p.App, Version: p.Version, Source: p.Source, Changed: p.Changed, Revision: revision(p),
-			Changes: []server.Change{}, Consequences: append([]string{}, p.Consequences...), Warnings: []server.Notice{},
+			Changes: []admin.Change{}, Consequences: append([]string{}, p.Consequences...), Warnings: []admin.Notice{},
 		}
 		for _, c := range p.Changes {
-			change := server.Change{Kind: string(c.Kind), Text: c.Text, Field: c.Field, Old: c.Old, New: c.New, Names: c.Names}
+			change := admin.Change{Kind: string(c.Kind), Text: c.Text, Field: c.Field, Old: c.Old, New: c.New, Names: c.Names}
 			if c.Target != nil {
 				change.Target = c.Target.Kind + "/" + c.Target.Name
 			}
 			plan.Changes = append(plan.Changes, change)
 		}
 		for _, n := range p.Warnings {
-			plan.Warnings = append(plan.Warnings, server.Notice{Code: n.Code, Path: n.Path, Message: n.Message, Remedy: n.Remedy})
+			plan.Warnings = append(plan.Warnings, admin.Notice{Code: n.Code, Path: n.Path, Message: n.Message, Remedy: n.Remedy})
 		}
 		out = append(out, plan)
 	}

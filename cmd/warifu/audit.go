@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/warifu/warifu/manifests"
-	"github.com/warifu/warifu/server"
+	"github.com/warifu/warifu/server/admin"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -60,13 +60,13 @@ func sinceOf(text string, now time.Time) (time.Time, error) {
 
 // auditLog gets all pages.
 func (c *cli) auditLog(ctx context.Context, app string, since time.Time) (rows, error) {
-	list := []server.AuditEntry{}
+	list := []admin.AuditEntry{}
 	query := url.Values{"since": {since.UTC().Format(time.RFC3339)}}
 	if app != "" {
 		query.Set("app", app)
 	}
 	for {
-		page, err := fetch[server.AuditPage](ctx, c, "/v1/audit?"+query.Encode())
+		page, err := fetch[admin.AuditPage](ctx, c, "/v1/audit?"+query.Encode())
 		if err != nil {
 			return rows{}, err
 		}
@@ -98,7 +98,7 @@ func refusals(action, app string, err error) []storage.AuditEntry {
 	entry := storage.AuditEntry{Action: action, App: app, Outcome: storage.OutcomeRefused}
 	var faults manifests.Faults
 	var denied *manifests.DeniedError
-	var partly *server.Problem
+	var partly *admin.Problem
 	switch {
 	case errors.As(err, &partly): // said already, of the app that could not be applied
 		return nil

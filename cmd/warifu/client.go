@@ -15,7 +15,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/warifu/warifu/server"
+	"github.com/warifu/warifu/server/admin"
 	"github.com/warifu/warifu/server/oauth"
 )
 
@@ -86,7 +86,7 @@ func (c *cli) client() (*client, error) {
 	return found, nil
 }
 
-// do makes a request and decodes the reply into out. An error reply is a *server.Problem.
+// do makes a request and decodes the reply into out. An error reply is a *admin.Problem.
 func (a *client) do(ctx context.Context, method, path string, in, out any) error {
 	var body io.Reader
 	if in != nil {
@@ -124,7 +124,7 @@ func (a *client) do(ctx context.Context, method, path string, in, out any) error
 		return fmt.Errorf("read the reply of %s: %w", a.where, err)
 	}
 	if resp.StatusCode >= 300 {
-		problem := &server.Problem{}
+		problem := &admin.Problem{}
 		if err := json.Unmarshal(text, problem); err != nil || problem.Code == "" {
 			return fmt.Errorf("%s answers %s: is this the admin API of warifu?", a.where, resp.Status)
 		}

@@ -13,7 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/warifu/warifu/manifests"
-	"github.com/warifu/warifu/server"
+	"github.com/warifu/warifu/server/admin"
 )
 
 func (c *cli) plan() *cobra.Command {
@@ -129,12 +129,12 @@ secret. Without changes it still repairs env that was lost.`,
 
 // applyRequest is the body of apply and, without the rest, of plan.
 type applyRequest struct {
-	Documents []server.Document `json:"documents"`
+	Documents []admin.Document  `json:"documents"`
 	Expected  map[string]string `json:"expected,omitempty"`
 }
 
 // documents reads manifests without judging them: the server knows the scopes.
-func (c *cli) documents(paths []string) ([]server.Document, error) {
+func (c *cli) documents(paths []string) ([]admin.Document, error) {
 	if len(paths) == 0 {
 		return nil, usagef("name a manifest, a directory of manifests or - (stdin) with -f")
 	}
@@ -142,23 +142,23 @@ func (c *cli) documents(paths []string) ([]server.Document, error) {
 	if err := faults.Err(); err != nil {
 		return nil, err
 	}
-	docs := make([]server.Document, len(files))
+	docs := make([]admin.Document, len(files))
 	for i, f := range files {
-		docs[i] = server.Document{Name: f.Name, Content: string(f.Data)}
+		docs[i] = admin.Document{Name: f.Name, Content: string(f.Data)}
 	}
 	return docs, nil
 }
 
-func (c *cli) planned(ctx context.Context, docs []server.Document) (server.Planned, error) {
+func (c *cli) planned(ctx context.Context, docs []admin.Document) (admin.Planned, error) {
 	return c.sent(ctx, "/v1/plan", applyRequest{Documents: docs})
 }
 
-func (c *cli) applied(ctx context.Context, request applyRequest) (server.Planned, error) {
+func (c *cli) applied(ctx context.Context, request applyRequest) (admin.Planned, error) {
 	return c.sent(ctx, "/v1/apply", request)
 }
 
-func (c *cli) sent(ctx context.Context, path string, request applyRequest) (server.Planned, error) {
-	var out server.Planned
+func (c *cli) sent(ctx context.Context, path string, request applyRequest) (admin.Planned, error) {
+	var out admin.Planned
 	api, err := c.client()
 	if err != nil {
 		return out, err
@@ -174,7 +174,7 @@ func (c *cli) sent(ctx context.Context, path string, request applyRequest) (serv
 	return out, nil
 }
 
-func changed(planned server.Planned) bool {
+func changed(planned admin.Planned) bool {
 	for _, p := range planned.Plans {
 		if p.Changed {
 			return true
@@ -184,7 +184,7 @@ func changed(planned server.Planned) bool {
 }
 
 // showPlans writes plans on stdout.
-func (c *cli) showPlans(planned server.Planned, format string) error {
+func (c *cli) showPlans(planned admin.Planned, format string) error {
 	switch format {
 	case "json", "yaml":
 		return encode(c.stdout, format, planned)
@@ -245,7 +245,7 @@ func (c *cli) confirm(question string) error {
 	return nil
 }
 
-func deliveryLine(d server.Delivery) string {
+func deliveryLine(d admin.Delivery) string {
 	line := fmt.Sprintf("  %s %s/%s is %s", d.App, d.Kind, d.Name, d.State)
 	if d.Error != "" {
 		line += ": " + d.Error
@@ -265,7 +265,7 @@ func (c *cli) delete() *cobra.Command {
 		Args:    cobra.ExactArgs(1), ValidArgsFunction: c.completeApps,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name := args[0]
-			detail, err := fetch[server.AppDetail](cmd.Context(), c, appPath(name))
+			detail, err := fetch[admin.AppDetail](cmd.Context(), c, appPath(name))
 			if err != nil {
 				return err
 			}
@@ -278,7 +278,7 @@ func (c *cli) delete() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var out server.Deleted
+			var out admin.Deleted
 			if err := api.do(cmd.Context(), http.MethodDelete, appPath(name)+"?wait=30", nil, &out); err != nil {
 				return err
 			}
@@ -304,7 +304,7 @@ func (c *cli) delete() *cobra.Command {
 					return err
 				}
 			}
-			var out server.Client
+			var out admin.Client
 			if err := api.do(cmd.Context(), http.MethodDelete, "/v1/clients/"+url.PathEscape(args[0]), nil, &out); err != nil {
 				return err
 			}
@@ -331,7 +331,7 @@ func (c *cli) revoke() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var out server.Revoked
+			var out admin.Revoked
 			if err := api.do(cmd.Context(), http.MethodDelete, "/v1/grants/"+url.PathEscape(args[0]), nil, &out); err != nil {
 				return err
 			}
@@ -352,7 +352,7 @@ environment already; with autoEnv: false this is how it gets it.`,
   warifu credentials my-oauth-app -o env > .env`,
 		Args: cobra.ExactArgs(1), ValidArgsFunction: c.completeApps,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			out, err := fetch[server.Credentials](cmd.Context(), c, appPath(args[0])+"/credentials")
+			out, err := fetch[admin.Credentials](cmd.Context(), c, appPath(args[0])+"/credentials")
 			if err != nil {
 				return err
 			}
@@ -386,7 +386,7 @@ func (c *cli) completeApps(cmd *cobra.Command, args []string, _ string) ([]strin
 	if len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	list, err := fetch[[]server.App](cmd.Context(), c, "/v1/apps")
+	list, err := fetch[[]admin.App](cmd.Context(), c, "/v1/apps")
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}

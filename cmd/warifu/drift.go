@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/warifu/warifu/manifests"
-	"github.com/warifu/warifu/server"
+	"github.com/warifu/warifu/server/admin"
 )
 
 func (c *cli) drift() *cobra.Command {
@@ -41,7 +41,7 @@ manifests.repair is false.`,
 			if err != nil {
 				return err
 			}
-			var found server.Drift
+			var found admin.Drift
 			if err := api.do(cmd.Context(), http.MethodPost, "/v1/drift", request, &found); err != nil {
 				return err
 			}
@@ -57,12 +57,12 @@ manifests.repair is false.`,
 
 // driftRequest is the body of drift.
 type driftRequest struct {
-	App       string            `json:"app,omitempty"`
-	Documents []server.Document `json:"documents,omitempty"`
+	App       string           `json:"app,omitempty"`
+	Documents []admin.Document `json:"documents,omitempty"`
 }
 
 // showDrift writes what was found and gives the error that leads to the exit code.
-func (c *cli) showDrift(found server.Drift, format string) error {
+func (c *cli) showDrift(found admin.Drift, format string) error {
 	if format != "table" {
 		if err := encode(c.stdout, format, found); err != nil {
 			return err
@@ -92,22 +92,22 @@ func (c *cli) showDrift(found server.Drift, format string) error {
 	return nil
 }
 
-// Drift is for server.Apps.
-func (a *apps) Drift(ctx context.Context, docs []server.Document, app string) (server.Drift, error) {
+// Drift is for admin.Apps.
+func (a *apps) Drift(ctx context.Context, docs []admin.Document, app string) (admin.Drift, error) {
 	var parsed []*manifests.Document
 	if len(docs) > 0 {
 		var err error
 		if parsed, _, err = a.parse(filesOf(docs)); err != nil {
-			return server.Drift{}, edge(err)
+			return admin.Drift{}, edge(err)
 		}
 	}
 	drift, err := a.deployer.Drift(ctx, parsed, app)
 	if err != nil {
-		return server.Drift{}, edge(err)
+		return admin.Drift{}, edge(err)
 	}
-	out := server.Drift{Apps: drift.Apps, Targets: drift.Targets, Findings: []server.DriftFinding{}}
+	out := admin.Drift{Apps: drift.Apps, Targets: drift.Targets, Findings: []admin.DriftFinding{}}
 	for _, f := range drift.Findings {
-		found := server.DriftFinding{App: f.App, Runtime: f.Runtime, Kind: string(f.Kind), Text: f.Text, Remedy: f.Remedy}
+		found := admin.DriftFinding{App: f.App, Runtime: f.Runtime, Kind: string(f.Kind), Text: f.Text, Remedy: f.Remedy}
 		if f.Target != nil {
 			found.Target = f.Target.Kind + "/" + f.Target.Name
 		}

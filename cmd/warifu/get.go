@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/warifu/warifu/plugins"
-	"github.com/warifu/warifu/server"
+	"github.com/warifu/warifu/server/admin"
 )
 
 // listing is a kind of record that `warifu get` lists.
@@ -47,19 +47,19 @@ func rowsOf[T any](ctx context.Context, c *cli, path string, header []string, ro
 var listings = []listing{
 	{name: "apps", singular: "app", short: "List apps", list: func(ctx context.Context, c *cli, _ string) (rows, error) {
 		return rowsOf(ctx, c, "/v1/apps", []string{"NAME", "VERSION", "CLIENT ID", "AUTO ENV", "TARGETS", "STATE", "APPLIED"},
-			func(a server.App) (string, []string) {
+			func(a admin.App) (string, []string) {
 				return "app/" + a.Name, []string{a.Name, a.Version, a.ClientID, strconv.FormatBool(a.AutoEnv), strconv.Itoa(a.Targets), a.State, when(a.Applied)}
 			})
 	}},
 	{name: "clients", singular: "client", short: "List OAuth clients", filtered: true, list: func(ctx context.Context, c *cli, query string) (rows, error) {
 		return rowsOf(ctx, c, "/v1/clients"+query, []string{"CLIENT ID", "APP", "NAME", "TYPE", "SCOPES"},
-			func(a server.Client) (string, []string) {
+			func(a admin.Client) (string, []string) {
 				return "client/" + a.ID, []string{a.ID, a.App, a.Name, clientType(a), strings.Join(a.Scopes, " ")}
 			})
 	}},
 	{name: "deliveries", singular: "delivery", short: "List how far the env of each target has come", filtered: true, list: func(ctx context.Context, c *cli, query string) (rows, error) {
 		return rowsOf(ctx, c, "/v1/deliveries"+query, []string{"APP", "TARGET", "RUNTIME", "STATE", "GENERATION", "LOCATION", "ERROR", "NEXT ATTEMPT"},
-			func(d server.Delivery) (string, []string) {
+			func(d admin.Delivery) (string, []string) {
 				target := d.Kind + "/" + d.Name
 				next := ""
 				if d.State != "ready" {
@@ -71,22 +71,22 @@ var listings = []listing{
 	}},
 	{name: "grants", singular: "grant", short: "List live grants: what users allowed apps", filtered: true, list: func(ctx context.Context, c *cli, query string) (rows, error) {
 		return rowsOf(ctx, c, "/v1/grants"+query, []string{"ID", "APP OR CLIENT", "USER", "SCOPES", "CREATED", "LAST USED", "EXPIRES"},
-			func(g server.Grant) (string, []string) { return "grant/" + g.ID, grantCells(g) })
+			func(g admin.Grant) (string, []string) { return "grant/" + g.ID, grantCells(g) })
 	}},
 	{name: "secrets", singular: "secret", short: "List client secrets with their ages and uses, never their values", filtered: true, ofApp: true,
 		list: func(ctx context.Context, c *cli, query string) (rows, error) {
-			return rowsOf(ctx, c, "/v1/secrets"+query, append([]string{"APP"}, secretHeader...), func(s server.Secret) (string, []string) {
+			return rowsOf(ctx, c, "/v1/secrets"+query, append([]string{"APP"}, secretHeader...), func(s admin.Secret) (string, []string) {
 				return "secret/" + s.App + "/" + s.ID, append([]string{s.App}, secretCells(s)...)
 			})
 		}},
 }
 
 // grantCells names the client where there is no app: it registered itself, or is the URL of a document.
-func grantCells(g server.Grant) []string {
+func grantCells(g admin.Grant) []string {
 	return []string{g.ID, cmp.Or(g.App, g.ClientID), cmp.Or(g.User, g.UserID), strings.Join(g.Scopes, " "), when(g.CreatedAt), when(g.UsedAt), when(g.ExpiresAt)}
 }
 
-func clientType(c server.Client) string {
+func clientType(c admin.Client) string {
 	kind := "confidential"
 	if c.Public {
 		kind = "public"
@@ -99,7 +99,7 @@ func clientType(c server.Client) string {
 	return kind
 }
 
-func deliveryState(d server.Delivery) string {
+func deliveryState(d admin.Delivery) string {
 	if d.Removing {
 		return d.State + " (removing)"
 	}
@@ -176,7 +176,7 @@ func (c *cli) describe() *cobra.Command {
 		Example: `  warifu describe app my-oauth-app`,
 		Args:    cobra.ExactArgs(1), ValidArgsFunction: c.completeApps,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			detail, err := fetch[server.AppDetail](cmd.Context(), c, appPath(args[0]))
+			detail, err := fetch[admin.AppDetail](cmd.Context(), c, appPath(args[0]))
 			if err != nil {
 				return err
 			}
@@ -195,7 +195,7 @@ func (c *cli) describe() *cobra.Command {
 	return command
 }
 
-func (c *cli) showApp(a server.AppDetail) error {
+func (c *cli) showApp(a admin.AppDetail) error {
 	lines := [][]string{
 		{"App", a.Name}, {"Version", a.Version}, {"State", a.State}, {"Source", a.Source}, {"Applied", when(a.Applied)},
 		{"Auto env", strconv.FormatBool(a.AutoEnv)}, {"Grants", strconv.Itoa(a.Grants)},

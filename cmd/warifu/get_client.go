@@ -4,19 +4,19 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/warifu/warifu/server"
+	"github.com/warifu/warifu/server/admin"
 )
 
 // What of a client's metadata `warifu describe app` shows: what differs from the default, in words.
 
-func authentication(c server.Client) string {
+func authentication(c admin.Client) string {
 	if c.TokenEndpointAuthMethod == "" || c.TokenEndpointAuthSigningAlg == "" {
 		return c.TokenEndpointAuthMethod
 	}
 	return c.TokenEndpointAuthMethod + ", " + c.TokenEndpointAuthSigningAlg
 }
 
-func signatures(c server.Client) []string {
+func signatures(c admin.Client) []string {
 	var out []string
 	for _, s := range [...]struct{ what, alg string }{
 		{"ID tokens", c.IDTokenSignedResponseAlg}, {"userinfo", c.UserinfoSignedResponseAlg},
@@ -29,7 +29,7 @@ func signatures(c server.Client) []string {
 	return single(strings.Join(out, ", "))
 }
 
-func requirements(c server.Client) []string {
+func requirements(c admin.Client) []string {
 	var out []string
 	for _, r := range [...]struct {
 		what string
@@ -47,14 +47,14 @@ func requirements(c server.Client) []string {
 	return single(strings.Join(out, ", "))
 }
 
-func subjects(c server.Client) string {
+func subjects(c admin.Client) string {
 	if c.SubjectType == "" || c.SectorIdentifierURI == "" {
 		return c.SubjectType
 	}
 	return c.SubjectType + ", " + c.SectorIdentifierURI
 }
 
-func logoutAddresses(c server.Client) []string {
+func logoutAddresses(c admin.Client) []string {
 	var out []string
 	for _, l := range [...]struct {
 		channel, uri string

@@ -3,7 +3,7 @@ package main
 import (
 	"testing"
 
-	"github.com/warifu/warifu/server"
+	"github.com/warifu/warifu/server/admin"
 )
 
 func TestGrantsNameAppOrClient(t *testing.T) {
@@ -12,7 +12,7 @@ func TestGrantsNameAppOrClient(t *testing.T) {
 		{"", "client-abc", "client-abc"},
 		{"", "https://agent.example/client.json", "https://agent.example/client.json"},
 	} {
-		if got := grantCells(server.Grant{ID: "g", App: c.app, ClientID: c.client})[1]; got != c.want {
+		if got := grantCells(admin.Grant{ID: "g", App: c.app, ClientID: c.client})[1]; got != c.want {
 			t.Errorf("%+v: %s", c, got)
 		}
 	}

@@ -10,7 +10,7 @@ import (
 // allowed are the imports between our packages, by the longest prefix that fits: which package may import which others. The
 // direction is cmd, then server and manifests, then storage and plugins; nothing points back.
 var allowed = map[string][]string{
-	"cmd/warifu":                           {"server", "server/connector", "server/outbound", "storage", "manifests", "plugins", "plugins/hookoauth", "plugins/runtimefile", "plugins/runtimecontainers", "plugins/runtimeworkers", "plugins/plugintest"},
+	"cmd/warifu":                           {"server", "server/admin", "server/connector", "server/outbound", "storage", "manifests", "plugins", "plugins/hookoauth", "plugins/runtimefile", "plugins/runtimecontainers", "plugins/runtimeworkers", "plugins/plugintest"},
 	"cmd/warifu/e2e":                       {},
 	"conformance":                          {},
 	"conformance/clients":                  {"conformance/local"},
@@ -18,6 +18,7 @@ var allowed = map[string][]string{
 	"conformance/oidf":                     {"conformance/local"},
 	"conformance/broken":                   {},
 	"server":                               {"server/connector", "server/outbound", "server/pages", "storage"},
+	"server/admin":                         {"storage"},
 	"server/oauth":                         {},
 	"server/outbound":                      {},
 	"server/connector":                     {},

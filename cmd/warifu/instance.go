@@ -19,6 +19,7 @@ import (
 
 	"github.com/warifu/warifu/manifests"
 	"github.com/warifu/warifu/server"
+	"github.com/warifu/warifu/server/admin"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -151,15 +152,16 @@ func (i *instance) openWeb(ctx context.Context, opened net.Listener) error {
 
 // openAdmin opens the admin API on its socket, and over TCP where that is configured.
 func (i *instance) openAdmin(ctx context.Context) error {
-	admin := i.cfg.Admin
+	cfg := i.cfg.Admin
 	handler := func(token string) http.Handler {
-		return server.NewAdmin(server.AdminConfig{
+		return admin.New(admin.Config{
 			Store: i.store, Apps: i.apps, Rotations: i.apps, Issuer: i.cfg.Issuer, Version: programVersion(), Token: token, Logger: i.log,
-			Schemas: map[string][]byte{"app": manifests.Schema(), "config": configSchema()},
+			GrantTypes: []string{server.GrantAuthorizationCode, server.GrantRefreshToken},
+			Schemas:    map[string][]byte{"app": manifests.Schema(), "config": configSchema()},
 		})
 	}
 	const patience = 3 * time.Minute // a request may wait for env to be delivered
-	i.socket = admin.Socket
+	i.socket = cfg.Socket
 	if i.socket == "" {
 		i.socket = filepath.Join(i.dir, "admin.sock")
 	}
@@ -169,22 +171,22 @@ func (i *instance) openAdmin(ctx context.Context) error {
 	}
 	i.onClose(func() { _ = listener.Close() })
 	i.endpoints = append(i.endpoints, endpoint{name: "admin.socket", listener: listener, handler: handler(""), patience: patience})
-	if admin.Listen == "" {
+	if cfg.Listen == "" {
 		return nil
 	}
-	token, err := readLongSecret("admin.tokenFile", admin.TokenFile)
+	token, err := readLongSecret("admin.tokenFile", cfg.TokenFile)
 	if err != nil {
 		return err
 	}
 	tcp := endpoint{name: "admin.listen", handler: handler(token), patience: patience}
-	if admin.TLSCert != "" {
-		cert, err := loadCertificate(admin.TLSCert, admin.TLSKey, i.log)
+	if cfg.TLSCert != "" {
+		cert, err := loadCertificate(cfg.TLSCert, cfg.TLSKey, i.log)
 		if err != nil {
 			return fmt.Errorf("admin.tlsCert: %w", err)
 		}
 		tcp.tls = cert.config()
 	}
-	if tcp.listener, err = i.listen(ctx, "admin.listen", admin.Listen); err != nil {
+	if tcp.listener, err = i.listen(ctx, "admin.listen", cfg.Listen); err != nil {
 		return err
 	}
 	i.endpoints = append(i.endpoints, tcp)

@@ -25,7 +25,7 @@ import (
 	"syscall"
 
 	"github.com/warifu/warifu/manifests"
-	"github.com/warifu/warifu/server"
+	"github.com/warifu/warifu/server/admin"
 )
 
 func main() {
@@ -75,7 +75,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 func exitCode(err error) int {
 	var usage usageError
 	var faults manifests.Faults
-	var problem *server.Problem
+	var problem *admin.Problem
 	var unreachable *unreachableError
 	switch {
 	case err == nil:
@@ -96,7 +96,7 @@ func exitCode(err error) int {
 // report says on stderr what went wrong: faults one a line, so that editors and terminals find them.
 func (c *cli) report(err error) {
 	var faults manifests.Faults
-	var problem *server.Problem
+	var problem *admin.Problem
 	var usage usageError
 	switch {
 	case errors.As(err, &faults):

@@ -14,7 +14,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/warifu/warifu/manifests"
-	"github.com/warifu/warifu/server"
+	"github.com/warifu/warifu/server/admin"
 )
 
 // outputFlag adds -o with the formats that a command knows; the first is the default.
@@ -98,7 +98,7 @@ func when(t time.Time) string {
 	return t.UTC().Format("2006-01-02 15:04:05Z")
 }
 
-func faultOf(f server.Fault) manifests.Fault {
+func faultOf(f admin.Fault) manifests.Fault {
 	return manifests.Fault{
 		File: f.File, Line: f.Line, Column: f.Column, Path: f.Path, Code: f.Code,
 		Message: f.Message, Suggestion: f.Suggestion, Severity: manifests.Severity(f.Severity),

@@ -11,7 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/warifu/warifu/server"
+	"github.com/warifu/warifu/server/admin"
 )
 
 // waiting are the flags of commands that may wait for env to be delivered.
@@ -45,7 +45,7 @@ func (c *cli) delivered(ctx context.Context, w waiting, what string, apps ...str
 		moving := false
 		late = nil
 		for _, app := range apps {
-			var deliveries []server.Delivery
+			var deliveries []admin.Delivery
 			if err := api.do(ctx, http.MethodGet, "/v1/deliveries?app="+url.QueryEscape(app), nil, &deliveries); err != nil {
 				return err
 			}
@@ -82,14 +82,14 @@ func (c *cli) delivered(ctx context.Context, w waiting, what string, apps ...str
 }
 
 // held says whether a target cannot leave a runtime for now, because the one to which it moves fails to serve it.
-func held(leaving server.Delivery, deliveries []server.Delivery) bool {
-	return slices.ContainsFunc(deliveries, func(d server.Delivery) bool {
+func held(leaving admin.Delivery, deliveries []admin.Delivery) bool {
+	return slices.ContainsFunc(deliveries, func(d admin.Delivery) bool {
 		return !d.Leaving && !d.Removing && d.Kind == leaving.Kind && d.Name == leaving.Name && (d.State == "failed" || d.State == "degraded")
 	})
 }
 
 // progress says how a target comes along, when that has changed.
-func (c *cli) progress(shown map[string]string, d server.Delivery) {
+func (c *cli) progress(shown map[string]string, d admin.Delivery) {
 	name := d.App + " " + d.Kind + "/" + d.Name
 	if d.Removing {
 		name += " at " + d.Runtime + " (removing)"

@@ -8,19 +8,19 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/warifu/warifu/manifests"
-	"github.com/warifu/warifu/server"
+	"github.com/warifu/warifu/server/admin"
 )
 
-var _ server.Rotations = (*apps)(nil)
+var _ admin.Rotations = (*apps)(nil)
 
 // Rotate is the admin API's.
-func (a *apps) Rotate(ctx context.Context, app string, grace time.Duration, compromised bool) (server.Rotated, error) {
+func (a *apps) Rotate(ctx context.Context, app string, grace time.Duration, compromised bool) (admin.Rotated, error) {
 	begun, err := a.deployer.Rotate(ctx, app, manifests.RotateOptions{Grace: grace, Compromised: compromised})
 	if err != nil {
-		return server.Rotated{}, edge(err)
+		return admin.Rotated{}, edge(err)
 	}
 	rot := begun.Rotation
-	out := server.Rotated{
+	out := admin.Rotated{
 		App: rot.App, ClientID: rot.ClientID, Secret: rot.SecretID, Previous: rot.Previous, Compromised: rot.Compromised,
 		Targets: []string{}, Consequences: append([]string{}, begun.Consequences...),
 	}
@@ -37,14 +37,14 @@ func (a *apps) Rotate(ctx context.Context, app string, grace time.Duration, comp
 func (a *apps) Retry(ctx context.Context, app string) error { return edge(a.deployer.Retry(ctx, app)) }
 
 // Secrets is the admin API's.
-func (a *apps) Secrets(ctx context.Context, app string) ([]server.Secret, error) {
+func (a *apps) Secrets(ctx context.Context, app string) ([]admin.Secret, error) {
 	found, err := a.deployer.Secrets(ctx, app)
 	if err != nil {
 		return nil, err
 	}
-	out := make([]server.Secret, 0, len(found))
+	out := make([]admin.Secret, 0, len(found))
 	for _, s := range found {
-		out = append(out, server.Secret{
+		out = append(out, admin.Secret{
 			App: s.App, ClientID: s.ClientID, ID: s.ID, State: s.State, CreatedAt: s.CreatedAt, ServedAt: s.ServedAt,
 			UsedAt: s.UsedAt, LastUsedAt: s.LastUsedAt, RetiresAt: s.RetiresAt, Waiting: s.Waiting,
 		})
@@ -90,7 +90,7 @@ user has to sign in again.
 			if err != nil {
 				return err
 			}
-			var out server.Rotated
+			var out admin.Rotated
 			if err := api.do(cmd.Context(), http.MethodPost, appPath(args[0])+"/rotate", request, &out); err != nil {
 				return err
 			}
@@ -101,7 +101,7 @@ user has to sign in again.
 			return c.delivered(cmd.Context(), wait, "rotated", out.App)
 		},
 	}
-	command.Flags().DurationVar(&grace, "grace", server.DefaultGrace, "how long the old secret stays valid after the new one is served everywhere and was used")
+	command.Flags().DurationVar(&grace, "grace", admin.DefaultGrace, "how long the old secret stays valid after the new one is served everywhere and was used")
 	command.Flags().BoolVar(&compromised, "compromised", false, "end the old secret at once")
 	wait.flags(command)
 	return command
@@ -120,7 +120,7 @@ looked at, and repaired if need be.`,
 			if err != nil {
 				return err
 			}
-			var out server.Retried
+			var out admin.Retried
 			if err := api.do(cmd.Context(), http.MethodPost, appPath(args[0])+"/retry", nil, &out); err != nil {
 				return err
 			}
@@ -133,7 +133,7 @@ looked at, and repaired if need be.`,
 }
 
 // secretCells are a secret in a table.
-func secretCells(s server.Secret) []string {
+func secretCells(s admin.Secret) []string {
 	return []string{s.ID, s.State, when(s.CreatedAt), when(s.ServedAt), when(s.UsedAt), when(s.LastUsedAt), when(s.RetiresAt), s.Waiting}
 }
 

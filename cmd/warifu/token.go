@@ -23,6 +23,7 @@ import (
 
 	"github.com/warifu/warifu/plugins"
 	"github.com/warifu/warifu/server"
+	"github.com/warifu/warifu/server/admin"
 	"github.com/warifu/warifu/server/oauth"
 )
 
@@ -68,7 +69,7 @@ With --login it walks the pages itself and allows what the app asks for; nothing
 type authorization struct {
 	http        *http.Client
 	issuer      string
-	credentials server.Credentials
+	credentials admin.Credentials
 	method      string // the registered token_endpoint_auth_method; empty: the secret in either way
 	redirectURI string
 	state       string
@@ -78,11 +79,11 @@ type authorization struct {
 }
 
 func (c *cli) getToken(ctx context.Context, app string, opts tokenOptions) error {
-	detail, err := fetch[server.AppDetail](ctx, c, appPath(app))
+	detail, err := fetch[admin.AppDetail](ctx, c, appPath(app))
 	if err != nil {
 		return err
 	}
-	creds, err := fetch[server.Credentials](ctx, c, appPath(app)+"/credentials")
+	creds, err := fetch[admin.Credentials](ctx, c, appPath(app)+"/credentials")
 	if err != nil {
 		return err
 	}
@@ -151,7 +152,7 @@ func (c *cli) readPassword() (string, error) {
 }
 
 // canStandIn says whether this command can do what the app does.
-func canStandIn(app string, client *server.Client, device bool) error {
+func canStandIn(app string, client *admin.Client, device bool) error {
 	switch {
 	case client.TokenEndpointAuthMethod == plugins.AuthMethodPrivateKeyJWT:
 		return fmt.Errorf("%s signs its token requests with a key of its own (private_key_jwt), which only the app has", app)

@@ -15,7 +15,7 @@ import (
 
 	"rsc.io/qr"
 
-	"github.com/warifu/warifu/server"
+	"github.com/warifu/warifu/server/admin"
 )
 
 const deviceGrants = `grantTypes: [authorization_code, refresh_token, "urn:ietf:params:oauth:grant-type:device_code"]
@@ -25,7 +25,7 @@ const deviceGrants = `grantTypes: [authorization_code, refresh_token, "urn:ietf:
 func (i *instance) deviceOf(t *testing.T, app string, wait func(ctx context.Context, d time.Duration) error) device {
 	t.Helper()
 	c := &cli{admin: i.socket}
-	creds, err := fetch[server.Credentials](t.Context(), c, appPath(app)+"/credentials")
+	creds, err := fetch[admin.Credentials](t.Context(), c, appPath(app)+"/credentials")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +96,7 @@ func TestTokenSlowsDown(t *testing.T) {
 		polls++
 	}))
 	defer s.Close()
-	a := &authorization{http: s.Client(), tokenAt: s.URL, credentials: server.Credentials{ClientID: "c", ClientSecret: "s"}}
+	a := &authorization{http: s.Client(), tokenAt: s.URL, credentials: admin.Credentials{ClientID: "c", ClientSecret: "s"}}
 	var waits []time.Duration
 	_, err := device{a, func(_ context.Context, pause time.Duration) error {
 		waits = append(waits, pause)

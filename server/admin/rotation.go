@@ -1,4 +1,4 @@
-package server
+package admin
 
 import (
 	"context"
@@ -62,7 +62,7 @@ type rotateInput struct {
 	}
 }
 
-func (a *admin) registerRotations(api huma.API) {
+func (a *operations) registerRotations(api huma.API) {
 	huma.Register(api, huma.Operation{
 		OperationID: "rotate-secret", Method: http.MethodPost, Path: "/v1/apps/{name}/rotate", Summary: "Replace the secret of an app's client",
 		Description: "The new secret is valid at once and delivered to the app's targets. Both work until the old one retires.",
@@ -79,7 +79,7 @@ func (a *admin) registerRotations(api huma.API) {
 	}, a.listSecrets)
 }
 
-func (a *admin) rotate(ctx context.Context, in *rotateInput) (*reply[Rotated], error) {
+func (a *operations) rotate(ctx context.Context, in *rotateInput) (*reply[Rotated], error) {
 	if _, err := a.view(ctx, in.Name); err != nil {
 		return nil, err
 	}
@@ -94,7 +94,7 @@ func (a *admin) rotate(ctx context.Context, in *rotateInput) (*reply[Rotated], e
 	return &reply[Rotated]{rotated}, nil
 }
 
-func (a *admin) retry(ctx context.Context, in *appInput) (*reply[Retried], error) {
+func (a *operations) retry(ctx context.Context, in *appInput) (*reply[Retried], error) {
 	if _, err := a.view(ctx, in.Name); err != nil {
 		return nil, err
 	}
@@ -112,7 +112,7 @@ func (a *admin) retry(ctx context.Context, in *appInput) (*reply[Retried], error
 	return &reply[Retried]{out}, nil
 }
 
-func (a *admin) listSecrets(ctx context.Context, in *appFilter) (*reply[[]Secret], error) {
+func (a *operations) listSecrets(ctx context.Context, in *appFilter) (*reply[[]Secret], error) {
 	if in.App != "" {
 		if _, err := a.view(ctx, in.App); err != nil {
 			return nil, err

@@ -1,4 +1,4 @@
-package server
+package admin
 
 import (
 	"context"
@@ -35,7 +35,7 @@ type auditInput struct {
 	Limit int       `query:"limit" minimum:"1" maximum:"200" default:"200" doc:"Entries in a page. There may be fewer, even none, and still a next page."`
 }
 
-func (a *admin) registerAudit(api huma.API) {
+func (a *operations) registerAudit(api huma.API) {
 	huma.Register(api, huma.Operation{
 		OperationID: "list-audit", Method: http.MethodGet, Path: "/v1/audit", Summary: "List what was done, by whom and with which outcome",
 		Description: "An append-only log. It never holds a secret.",
@@ -43,7 +43,7 @@ func (a *admin) registerAudit(api huma.API) {
 	}, a.listAudit)
 }
 
-func (a *admin) listAudit(ctx context.Context, in *auditInput) (*reply[AuditPage], error) {
+func (a *operations) listAudit(ctx context.Context, in *auditInput) (*reply[AuditPage], error) {
 	stored, next, err := a.Store.Audit(ctx, storage.AuditQuery{Since: in.Since, App: in.App, After: in.After, Limit: in.Limit})
 	if err != nil {
 		return nil, a.stored(ctx, "audit log", err)

@@ -1,4 +1,4 @@
-package server
+package admin
 
 import (
 	"context"
@@ -25,7 +25,7 @@ type schemaOutput struct {
 	Body        []byte
 }
 
-func (a *admin) registerAbout(api huma.API) {
+func (a *operations) registerAbout(api huma.API) {
 	huma.Register(api, huma.Operation{
 		OperationID: "info", Method: http.MethodGet, Path: "/v1/info", Summary: "Say which server this is",
 		Tags: []string{"about"}, Errors: []int{500},

@@ -1,4 +1,4 @@
-package server
+package admin
 
 import (
 	"cmp"
@@ -64,7 +64,7 @@ type Revoked struct {
 	App   string `json:"app,omitempty"`
 }
 
-func (a *admin) registerRecords(api huma.API) {
+func (a *operations) registerRecords(api huma.API) {
 	huma.Register(api, huma.Operation{
 		OperationID: "list-clients", Method: http.MethodGet, Path: "/v1/clients", Summary: "List OAuth clients",
 		Tags: []string{"records"}, Errors: []int{503},
@@ -103,7 +103,7 @@ func listed(list []string) []string {
 	return list
 }
 
-func (a *admin) listClients(ctx context.Context, in *appFilter) (*reply[[]Client], error) {
+func (a *operations) listClients(ctx context.Context, in *appFilter) (*reply[[]Client], error) {
 	stored, err := a.Store.Clients(ctx)
 	if err != nil {
 		return nil, a.stored(ctx, "clients", err)
@@ -111,14 +111,14 @@ func (a *admin) listClients(ctx context.Context, in *appFilter) (*reply[[]Client
 	clients := make([]Client, 0, len(stored))
 	for _, c := range stored {
 		if in.App == "" || in.App == c.App {
-			clients = append(clients, clientOf(c))
+			clients = append(clients, a.clientOf(c))
 		}
 	}
 	return &reply[[]Client]{clients}, nil
 }
 
 // deleteClient removes a client that registered itself (RFC 7591). One of an app goes with the app.
-func (a *admin) deleteClient(ctx context.Context, in *clientInput) (*reply[Client], error) {
+func (a *operations) deleteClient(ctx context.Context, in *clientInput) (*reply[Client], error) {
 	c, err := a.Store.Client(ctx, in.ID)
 	if err == nil && c.App != "" {
 		return nil, problem(http.StatusConflict, "client_of_an_app", "The client "+c.ID+" belongs to the app "+c.App+".",
@@ -131,10 +131,10 @@ func (a *admin) deleteClient(ctx context.Context, in *clientInput) (*reply[Clien
 		return nil, a.stored(ctx, "client "+in.ID, err)
 	}
 	a.Logger.Info("client unregistered", "client", c.ID)
-	return &reply[Client]{clientOf(c)}, nil
+	return &reply[Client]{a.clientOf(c)}, nil
 }
 
-func (a *admin) listDeliveries(ctx context.Context, in *appFilter) (*reply[[]Delivery], error) {
+func (a *operations) listDeliveries(ctx context.Context, in *appFilter) (*reply[[]Delivery], error) {
 	stored, err := a.Store.Deliveries(ctx)
 	if err != nil {
 		return nil, a.stored(ctx, "deliveries", err)
@@ -148,7 +148,7 @@ func (a *admin) listDeliveries(ctx context.Context, in *appFilter) (*reply[[]Del
 	return &reply[[]Delivery]{deliveries}, nil
 }
 
-func (a *admin) listGrants(ctx context.Context, in *appFilter) (*reply[[]Grant], error) {
+func (a *operations) listGrants(ctx context.Context, in *appFilter) (*reply[[]Grant], error) {
 	clientID := ""
 	if in.App != "" {
 		view, err := a.view(ctx, in.App)
@@ -192,7 +192,7 @@ func (a *admin) listGrants(ctx context.Context, in *appFilter) (*reply[[]Grant],
 	return &reply[[]Grant]{grants}, nil
 }
 
-func (a *admin) revokeGrant(ctx context.Context, in *grantInput) (*reply[Revoked], error) {
+func (a *operations) revokeGrant(ctx context.Context, in *grantInput) (*reply[Revoked], error) {
 	grant, err := a.Store.FindGrant(ctx, in.ID)
 	if err != nil {
 		return nil, a.stored(ctx, "live grant "+in.ID, err)

@@ -1,4 +1,31 @@
-package server
+// Package admin is the admin API: what the commands of warifu ask of a running server, as JSON over HTTP.
+//
+// # One operation, one handler
+//
+// Every operation is a Go function from an input struct to an output struct. huma makes its route, the check of its input and its
+// part of the OpenAPI 3.1 document (/openapi.json) from these types, so the document cannot say anything else than the handler
+// does. The types of this package are the API: a field's json name and doc tag are what callers see.
+//
+//	request ─ guard (token, panics) ─ huma (schema of the input) ─ operation ─┬─ storage.Store: records
+//	                                                                          └─ Apps, Rotations: manifests
+//
+// Reading records is done here, on package storage. Whatever follows from a manifest (plan, apply, drift, rotation) is asked of
+// [Apps] and [Rotations], which the program wires to package manifests: this package knows nothing of manifests but their text.
+//
+// # Errors
+//
+// Every error is a [Problem] (RFC 9457) with a stable code, what happened and what to do; it holds all faults of a document at once.
+// The errors of the router and of huma have the same form. The text of an error that nobody foresaw stays in the log.
+//
+// # Access
+//
+// Over TCP every request carries the bearer token of the configuration. On the Unix socket the file mode decides who may connect, and
+// the server that listens names the caller. Either way the caller is the actor of the audit log.
+//
+// # Secrets
+//
+// No reply holds a secret, but that of an app's credentials, which is recorded in the audit log before it is sent.
+package admin
 
 import (
 	"context"
@@ -37,14 +64,16 @@ type Apps interface {
 	Drift(ctx context.Context, docs []Document, app string) (Drift, error)
 }
 
-// AdminConfig is what the admin API is built from.
-type AdminConfig struct {
+// Config is what the admin API is built from.
+type Config struct {
 	Store *storage.Store
 	Apps  Apps
 	// Rotations of client secrets, and what else is asked of deliveries.
 	Rotations Rotations
 	Issuer    string
 	Version   string // of this program
+	// GrantTypes are those of a client that registered none.
+	GrantTypes []string
 	// Token is the bearer token that every request must carry; empty on a Unix socket, whose file mode says who may connect.
 	Token string
 	// Schemas are served at /schemas/NAME.json, by name.
@@ -52,14 +81,14 @@ type AdminConfig struct {
 	Logger  *slog.Logger
 }
 
-// admin serves the admin API. Each handler is one operation of the OpenAPI document that huma makes from its types.
-type admin struct {
-	AdminConfig
+// operations serve the admin API. Each handler is one operation of the OpenAPI document that huma makes from its types.
+type operations struct {
+	Config
 }
 
-// NewAdmin is the admin API: JSON over HTTP under /v1, described by /openapi.json. Errors are RFC 9457 problems with a stable
+// New is the admin API: JSON over HTTP under /v1, described by /openapi.json. Errors are RFC 9457 problems with a stable
 // code. No reply holds a secret, but that of an app's credentials.
-func NewAdmin(cfg AdminConfig) http.Handler {
+func New(cfg Config) http.Handler {
 	useProblems()
 	mux := http.NewServeMux()
 	config := huma.DefaultConfig("warifu admin API", cfg.Version)
@@ -72,7 +101,7 @@ func NewAdmin(cfg AdminConfig) http.Handler {
 		config.Security = []map[string][]string{{"token": {}}}
 	}
 	api := humago.New(mux, config)
-	a := &admin{cfg}
+	a := &operations{cfg}
 	a.registerApps(api)
 	a.registerRecords(api)
 	a.registerRotations(api)
@@ -97,7 +126,7 @@ func useProblems() {
 }
 
 // guard asks for the token, keeps replies out of caches and turns a panic into a problem.
-func (a *admin) guard(next http.Handler) http.Handler {
+func (a *operations) guard(next http.Handler) http.Handler {
 	want := sha256.Sum256([]byte(a.Token))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "no-store")

@@ -1,4 +1,4 @@
-package server
+package admin
 
 import (
 	"encoding/json"
@@ -52,17 +52,17 @@ type Client struct {
 	UpdatedAt time.Time `json:"updatedAt"`
 }
 
-func clientOf(c *storage.Client) Client {
+func (a *operations) clientOf(c *storage.Client) Client {
 	grants := c.GrantTypes
 	if len(grants) == 0 {
-		grants = []string{GrantAuthorizationCode, GrantRefreshToken}
+		grants = a.GrantTypes
 	}
 	return Client{
 		ID: c.ID, App: c.App, Name: c.Name, Public: c.Public, Disabled: c.Disabled,
 		RedirectURIs: listed(c.RedirectURIs), PostLogoutRedirectURIs: c.PostLogoutRedirectURIs, Scopes: listed(c.Scopes),
 		LogoURI: c.LogoURI, TosURI: c.TosURI, PolicyURI: c.PolicyURI,
 
-		GrantTypes:                  grants,
+		GrantTypes:                  listed(grants),
 		TokenEndpointAuthMethod:     c.TokenEndpointAuthMethod,
 		TokenEndpointAuthSigningAlg: c.TokenEndpointAuthSigningAlg,
 		KeyIDs:                      keyIDs(c.JWKS),

@@ -1,4 +1,4 @@
-package server
+package admin
 
 import (
 	"context"
@@ -115,7 +115,7 @@ func newProblem(status int, msg string, errs []error) *Problem {
 }
 
 // failed makes the reply of an error. what names the record that was asked for.
-func (a *admin) failed(ctx context.Context, what string, err error) error {
+func (a *operations) failed(ctx context.Context, what string, err error) error {
 	var known *Problem
 	switch {
 	case errors.As(err, &known):
@@ -132,7 +132,7 @@ func (a *admin) failed(ctx context.Context, what string, err error) error {
 }
 
 // stored makes the reply of an error of storage: when it is no verdict about a record, storage is at fault.
-func (a *admin) stored(ctx context.Context, what string, err error) error {
+func (a *operations) stored(ctx context.Context, what string, err error) error {
 	if errors.Is(err, storage.ErrNotFound) || errors.Is(err, storage.ErrConflict) || ctx.Err() != nil {
 		return a.failed(ctx, what, err)
 	}

@@ -1,4 +1,4 @@
-package server
+package admin
 
 import (
 	"context"
@@ -31,7 +31,7 @@ type driftInput struct {
 	}
 }
 
-func (a *admin) registerDrift(api huma.API) {
+func (a *operations) registerDrift(api huma.API) {
 	huma.Register(api, huma.Operation{
 		OperationID: "drift", Method: http.MethodPost, Path: "/v1/drift", Summary: "Compare what was applied with what is there",
 		Description: "Compares the registered client, the env that was delivered and the env that runtimes have with what the manifests lead to. It changes nothing.",
@@ -39,7 +39,7 @@ func (a *admin) registerDrift(api huma.API) {
 	}, a.drift)
 }
 
-func (a *admin) drift(ctx context.Context, in *driftInput) (*reply[Drift], error) {
+func (a *operations) drift(ctx context.Context, in *driftInput) (*reply[Drift], error) {
 	if in.Body.App != "" && len(in.Body.Documents) > 0 {
 		return nil, problem(http.StatusUnprocessableEntity, "invalid_request", "app and documents exclude each other.", "Send one of them.")
 	}

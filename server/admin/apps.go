@@ -1,4 +1,4 @@
-package server
+package admin
 
 import (
 	"context"
@@ -114,7 +114,7 @@ type deleteInput struct {
 // reply wraps a body for huma.
 type reply[T any] struct{ Body T }
 
-func (a *admin) registerApps(api huma.API) {
+func (a *operations) registerApps(api huma.API) {
 	huma.Register(api, huma.Operation{
 		OperationID: "plan", Method: http.MethodPost, Path: "/v1/plan", Summary: "Say what applying manifests would change",
 		Tags: []string{"apps"}, Errors: []int{400, 413, 422, 503}, MaxBodyBytes: maxDocuments,
@@ -145,7 +145,7 @@ func (a *admin) registerApps(api huma.API) {
 	}, a.credentials)
 }
 
-func (a *admin) plan(ctx context.Context, docs []Document) (*reply[Planned], error) {
+func (a *operations) plan(ctx context.Context, docs []Document) (*reply[Planned], error) {
 	plans, warnings, err := a.Apps.Plan(ctx, docs)
 	if err != nil {
 		return nil, a.failed(ctx, "such manifest", err)
@@ -153,7 +153,7 @@ func (a *admin) plan(ctx context.Context, docs []Document) (*reply[Planned], err
 	return &reply[Planned]{Planned{Plans: plans, Warnings: warnings}}, nil
 }
 
-func (a *admin) apply(ctx context.Context, in *applyInput) (*reply[Planned], error) {
+func (a *operations) apply(ctx context.Context, in *applyInput) (*reply[Planned], error) {
 	if in.Body.DryRun {
 		return a.plan(ctx, in.Body.Documents)
 	}
@@ -184,7 +184,7 @@ func appOf(app *storage.App) App {
 	}
 }
 
-func (a *admin) listApps(ctx context.Context, _ *struct{}) (*reply[[]App], error) {
+func (a *operations) listApps(ctx context.Context, _ *struct{}) (*reply[[]App], error) {
 	stored, err := a.Store.Apps(ctx)
 	if err != nil {
 		return nil, a.stored(ctx, "apps", err)
@@ -197,7 +197,7 @@ func (a *admin) listApps(ctx context.Context, _ *struct{}) (*reply[[]App], error
 }
 
 // view reads an app that must exist.
-func (a *admin) view(ctx context.Context, name string) (storage.AppView, error) {
+func (a *operations) view(ctx context.Context, name string) (storage.AppView, error) {
 	view, err := a.Store.App(ctx, name)
 	if err == nil && view.App == nil {
 		err = storage.ErrNotFound
@@ -208,7 +208,7 @@ func (a *admin) view(ctx context.Context, name string) (storage.AppView, error) 
 	return view, nil
 }
 
-func (a *admin) describeApp(ctx context.Context, in *appInput) (*reply[AppDetail], error) {
+func (a *operations) describeApp(ctx context.Context, in *appInput) (*reply[AppDetail], error) {
 	view, err := a.view(ctx, in.Name)
 	if err != nil {
 		return nil, err
@@ -218,7 +218,7 @@ func (a *admin) describeApp(ctx context.Context, in *appInput) (*reply[AppDetail
 		detail.Deliveries = append(detail.Deliveries, deliveryOf(d))
 	}
 	if view.Client != nil {
-		c := clientOf(view.Client)
+		c := a.clientOf(view.Client)
 		detail.Client = &c
 		grants, err := a.Store.Grants(ctx, view.Client.ID)
 		if err != nil {
@@ -240,7 +240,7 @@ type Deleted struct {
 	Gone bool   `json:"gone" doc:"Whether it is gone; if not, its env is still being taken away."`
 }
 
-func (a *admin) deleteApp(ctx context.Context, in *deleteInput) (*reply[Deleted], error) {
+func (a *operations) deleteApp(ctx context.Context, in *deleteInput) (*reply[Deleted], error) {
 	if _, err := a.view(ctx, in.Name); err != nil {
 		return nil, err
 	}
@@ -263,7 +263,7 @@ func (a *admin) deleteApp(ctx context.Context, in *deleteInput) (*reply[Deleted]
 	return &reply[Deleted]{Deleted{App: in.Name, Gone: view.App == nil}}, nil
 }
 
-func (a *admin) credentials(ctx context.Context, in *appInput) (*reply[Credentials], error) {
+func (a *operations) credentials(ctx context.Context, in *appInput) (*reply[Credentials], error) {
 	view, err := a.view(ctx, in.Name)
 	if err != nil {
 		return nil, err
