@@ -21,12 +21,13 @@ import (
 	"github.com/google/jsonschema-go/jsonschema"
 	"golang.org/x/crypto/bcrypt"
 
+	"github.com/warifu/warifu/cmd/warifu/config"
 	"github.com/warifu/warifu/server/admin"
 	"github.com/warifu/warifu/storage"
 )
 
 // testInstance is a whole server inside the test, with the built-in plugins as real processes.
-func testInstance(t *testing.T, change ...func(*Config)) *instance {
+func testInstance(t *testing.T, change ...func(*config.Config)) *instance {
 	t.Helper()
 	web, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -36,12 +37,12 @@ func testInstance(t *testing.T, change ...func(*Config)) *instance {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := defaults()
+	cfg := config.Default()
 	cfg.Issuer = "http://" + web.Addr().String()
 	cfg.Storage.Config.DataDir = t.TempDir()
 	cfg.Admin.Socket = filepath.Join(cfg.Storage.Config.DataDir, "a.sock")
 	cfg.EnablePasswordDB = true
-	cfg.StaticPasswords = []StaticPassword{{Email: "ann@example.com", UserID: "ann", Hash: string(hash)}}
+	cfg.StaticPasswords = []config.StaticPassword{{Email: "ann@example.com", UserID: "ann", Hash: string(hash)}}
 	for _, c := range change {
 		c(cfg)
 	}

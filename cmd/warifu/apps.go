@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/warifu/warifu/cmd/warifu/config"
 	"github.com/warifu/warifu/manifests"
 	"github.com/warifu/warifu/server/admin"
 	"github.com/warifu/warifu/server/oauth"
@@ -20,7 +21,7 @@ type apps struct {
 	deployer  *manifests.Deployer
 	store     *storage.Store // for the audit log
 	options   manifests.Options
-	localhost LocalhostRedirects
+	localhost config.LocalhostRedirects
 	log       *slog.Logger
 
 	applying sync.Mutex // one apply at a time in this process; other replicas meet in the transaction
@@ -31,7 +32,7 @@ var _ admin.Apps = (*apps)(nil)
 // parse turns documents into manifests, or says everything that is wrong with them.
 func (a *apps) parse(files []manifests.File) ([]*manifests.Document, manifests.Faults, error) {
 	docs, faults := manifests.ParseFiles(files, a.options)
-	if a.localhost == LocalhostDeny {
+	if a.localhost == config.LocalhostDeny {
 		faults = append(faults, deniedRedirects(docs)...)
 	}
 	return docs, faults.Warnings(), faults.Err()

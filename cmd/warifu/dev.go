@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/crypto/bcrypt"
 
+	"github.com/warifu/warifu/cmd/warifu/config"
 	"github.com/warifu/warifu/manifests"
 	"github.com/warifu/warifu/plugins/runtimeworkers"
 	"github.com/warifu/warifu/storage"
@@ -106,7 +107,7 @@ func (c *cli) runDev(ctx context.Context, opts devOptions) error {
 		return err
 	}
 	cfg.Plugins = workers.settings()
-	i, err := build(ctx, cfg, building{dev: true, web: web, log: cfg.Logger.logger(c.stderr)})
+	i, err := build(ctx, cfg, building{dev: true, web: web, log: newLogger(cfg.Logger, c.stderr)})
 	if err != nil {
 		return err
 	}
@@ -116,7 +117,7 @@ func (c *cli) runDev(ctx context.Context, opts devOptions) error {
 }
 
 // devConfig is the configuration that dev makes up.
-func (c *cli) devConfig(opts devOptions, host string, web net.Listener, user devUser) (*Config, error) {
+func (c *cli) devConfig(opts devOptions, host string, web net.Listener, user devUser) (*config.Config, error) {
 	_, port, err := net.SplitHostPort(web.Addr().String())
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", opts.listen, err)
@@ -125,29 +126,29 @@ func (c *cli) devConfig(opts devOptions, host string, web net.Listener, user dev
 	if err != nil {
 		return nil, fmt.Errorf("hash the user's password: %w", err)
 	}
-	cfg := defaults()
+	cfg := config.Default()
 	cfg.Issuer = "http://" + net.JoinHostPort(host, port)
 	cfg.Storage.Config.DataDir = opts.data
 	cfg.Outbound.Allow = []string{"127.0.0.0/8", "::1/128"} // the app that is being developed
 	cfg.EnablePasswordDB = true
-	cfg.StaticPasswords = []StaticPassword{devPerson(user.Email, string(hash))}
+	cfg.StaticPasswords = []config.StaticPassword{devPerson(user.Email, string(hash))}
 	cfg.Logger.Level = "warn"
-	if level := c.env(envName("logger.level")); slices.Contains(choices["LogLevel"], level) {
-		cfg.Logger.Level = LogLevel(level)
+	if level := config.LogLevel(c.env(config.Variable("logger.level"))); level.Valid() {
+		cfg.Logger.Level = level
 	}
 	return cfg, nil
 }
 
 // devPerson has every claim, so that an app can be tried with whatever it asks for. The number is one of those that are kept for
 // fiction.
-func devPerson(email, hash string) StaticPassword {
-	return StaticPassword{
+func devPerson(email, hash string) config.StaticPassword {
+	return config.StaticPassword{
 		Email: email, EmailVerified: true, Username: "dev", Name: "Dev User", UserID: "dev", Hash: hash,
 		GivenName: "Dev", FamilyName: "User", MiddleName: "Q.", Nickname: "devvy",
 		Profile: "https://example.com/dev", Picture: "https://example.com/dev/picture.png", Website: "https://example.com/",
 		Gender: "female", Birthdate: "1990-04-01", Zoneinfo: "Asia/Tokyo", Locale: "en-US",
 		PhoneNumber: "+1 (202) 555-0100", PhoneNumberVerified: true,
-		Address: AddressConfig{
+		Address: config.Address{
 			Formatted: "1-2-3 Example\nChiyoda-ku, Tokyo 100-0005\nJapan", StreetAddress: "1-2-3 Example", Locality: "Chiyoda-ku",
 			Region: "Tokyo", PostalCode: "100-0005", Country: "Japan",
 		},
@@ -303,7 +304,7 @@ func (d *devServer) announce(ctx context.Context, plans []*manifests.Plan) error
 				continue // at another runtime, which had it before
 			}
 			target := readyTarget{Kind: x.Target.Kind, Name: x.Target.Name, Runtime: x.Runtime, Env: x.Location}
-			if x.Runtime == builtinWorkers {
+			if x.Runtime == config.RuntimeWorkers {
 				target.Env, target.URL = "", d.workers.address(p.App, x.Target.Name, x.Location)
 			}
 			app.Targets = append(app.Targets, target)

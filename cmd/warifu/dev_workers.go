@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/warifu/warifu/cmd/warifu/config"
 	"github.com/warifu/warifu/manifests"
 	"github.com/warifu/warifu/plugins"
 	"github.com/warifu/warifu/plugins/runtimeworkers"
@@ -123,22 +124,22 @@ func loopbackRedirect(app *manifests.App) *url.URL {
 
 // settings are the runtimes of a dev server and who gets what: Workers with a script run in workerd, the env of all else goes
 // into files. They are empty when there is nothing to run.
-func (w devWorkers) settings() PluginsConfig {
+func (w devWorkers) settings() config.Plugins {
 	if w.workerd == "" || len(w.workers) == 0 {
-		return PluginsConfig{}
+		return config.Plugins{}
 	}
 	scripts := make(map[string]any)
-	var cfg PluginsConfig
+	var cfg config.Plugins
 	for _, worker := range w.workers {
 		one := map[string]any{"script": worker.script}
 		if worker.redirect != nil && worker.redirect.Port() != "" {
 			one["listen"] = worker.redirect.Host
 		}
 		scripts[worker.app+"/"+worker.name] = one
-		cfg.Targets = append(cfg.Targets, TargetConfig{Kind: plugins.TargetWorker, App: worker.app, Name: worker.name, Runtime: builtinWorkers})
+		cfg.Targets = append(cfg.Targets, config.Target{Kind: plugins.TargetWorker, App: worker.app, Name: worker.name, Runtime: config.RuntimeWorkers})
 	}
-	cfg.Targets = append(cfg.Targets, TargetConfig{Runtime: builtinRuntime})
-	cfg.Runtimes = []PluginConfig{{Name: builtinRuntime}, {Name: builtinWorkers, Config: map[string]any{
+	cfg.Targets = append(cfg.Targets, config.Target{Runtime: config.RuntimeFile})
+	cfg.Runtimes = []config.Plugin{{Name: config.RuntimeFile}, {Name: config.RuntimeWorkers, Config: map[string]any{
 		"driver": "workerd", "workerd": w.workerd, "workers": scripts,
 		"network": []string{"public", "private", "local"}, // the issuer and everything else of a developer is on this machine
 	}}}

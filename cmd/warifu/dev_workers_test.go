@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/warifu/warifu/cmd/warifu/config"
 	"github.com/warifu/warifu/manifests"
 	"github.com/warifu/warifu/plugins/runtimeworkers"
 )
@@ -67,8 +68,8 @@ func TestDevRunsWorkersThatHaveAScript(t *testing.T) {
 		t.Run(tt.rule, func(t *testing.T) {
 			dir, found := board(t, tt.path, tt.redirect, "workerd")
 			cfg := found.settings()
-			if len(cfg.Targets) != 2 || cfg.Targets[0] != (TargetConfig{Kind: "worker", App: "board", Name: "web", Runtime: builtinWorkers}) ||
-				cfg.Targets[1] != (TargetConfig{Runtime: builtinRuntime}) {
+			if len(cfg.Targets) != 2 || cfg.Targets[0] != (config.Target{Kind: "worker", App: "board", Name: "web", Runtime: config.RuntimeWorkers}) ||
+				cfg.Targets[1] != (config.Target{Runtime: config.RuntimeFile}) {
 				t.Fatalf("targets are assigned as %+v", cfg.Targets)
 			}
 			workers, _ := cfg.Runtimes[1].Config["workers"].(map[string]any)

@@ -17,6 +17,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/warifu/warifu/cmd/warifu/config"
 	"github.com/warifu/warifu/manifests"
 	"github.com/warifu/warifu/server"
 	"github.com/warifu/warifu/server/admin"
@@ -25,7 +26,7 @@ import (
 
 // instance is a server, built and not yet running.
 type instance struct {
-	cfg    *Config
+	cfg    *config.Config
 	log    *slog.Logger
 	dir    string // absolute dataDir
 	store  *storage.Store
@@ -48,7 +49,7 @@ type building struct {
 
 // build makes an instance. What is quick to fail comes first: listeners, then storage, then plugins. On an error nothing
 // stays behind.
-func build(ctx context.Context, cfg *Config, with building) (_ *instance, err error) {
+func build(ctx context.Context, cfg *config.Config, with building) (_ *instance, err error) {
 	i := &instance{cfg: cfg, log: with.log}
 	slog.SetDefault(with.log) // libraries that take no logger use this one
 	defer func() {
@@ -63,7 +64,7 @@ func build(ctx context.Context, cfg *Config, with building) (_ *instance, err er
 		return nil, fmt.Errorf("make data directory: %w", err)
 	}
 	provider := server.Config{
-		Issuer: cfg.Issuer, Scopes: cfg.catalogue(), Lifetimes: cfg.lifetimes(), AllowedOrigins: cfg.Web.AllowedOrigins, Logger: i.log,
+		Issuer: cfg.Issuer, Scopes: cfg.Catalogue(), Lifetimes: cfg.Lifetimes(), AllowedOrigins: cfg.Web.AllowedOrigins, Logger: i.log,
 	}
 	if err := i.oauth2(&provider); err != nil {
 		return nil, err
@@ -157,7 +158,7 @@ func (i *instance) openAdmin(ctx context.Context) error {
 		return admin.New(admin.Config{
 			Store: i.store, Apps: i.apps, Rotations: i.apps, Issuer: i.cfg.Issuer, Version: programVersion(), Token: token, Logger: i.log,
 			GrantTypes: []string{server.GrantAuthorizationCode, server.GrantRefreshToken},
-			Schemas:    map[string][]byte{"app": manifests.Schema(), "config": configSchema()},
+			Schemas:    map[string][]byte{"app": manifests.Schema(), "config": config.Schema()},
 		})
 	}
 	const patience = 3 * time.Minute // a request may wait for env to be delivered
@@ -218,7 +219,7 @@ func (i *instance) openStorage(ctx context.Context) error {
 	defer cancel()
 	var etcd *clientv3.Client
 	keys := i.cfg.EncryptionKeyFiles
-	if i.cfg.Storage.Type == StorageEtcd {
+	if i.cfg.Storage.Type == config.StorageEtcd {
 		remote, err := i.remote()
 		if err != nil {
 			return err
@@ -274,16 +275,16 @@ func (i *instance) remote() (storage.Remote, error) {
 		}
 	}
 	secure := slices.ContainsFunc(detail.Endpoints, func(e string) bool { return strings.HasPrefix(e, "https://") })
-	if !secure && detail.SSL == (SSLConfig{}) {
+	if !secure && detail.SSL == (config.SSL{}) {
 		return r, nil
 	}
-	if r.TLS, err = detail.SSL.config(); err != nil {
+	if r.TLS, err = clientTLS(detail.SSL); err != nil {
 		return r, fmt.Errorf("storage.config.ssl: %w", err)
 	}
 	return r, nil
 }
 
-func (s SSLConfig) config() (*tls.Config, error) {
+func clientTLS(s config.SSL) (*tls.Config, error) {
 	cfg := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: s.ServerName}
 	if s.CAFile != "" {
 		pool, err := certPool(s.CAFile)

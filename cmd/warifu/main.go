@@ -2,10 +2,9 @@
 //
 // # Rooms
 //
-// This package has no logic of its own but that of a command line: it reads a configuration (config.go, decode.go, env.go,
-// check.go), builds what the other packages offer from it (instance.go, apps.go, listen.go), and speaks to a running server
-// through its admin API (client.go). `warifu dev` and `warifu serve` build the same instance; dev only makes the
-// configuration itself.
+// This package has no logic of its own but that of a command line: it builds what the other packages offer from a configuration
+// (package config) in instance.go, apps.go and listen.go, and speaks to a running server through its admin API (client.go).
+// `warifu dev` and `warifu serve` build the same instance; dev only makes the configuration itself.
 //
 // # Invariants
 //

@@ -14,15 +14,18 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/warifu/warifu/manifests"
+	"github.com/warifu/warifu/cmd/warifu/config"
 	"github.com/warifu/warifu/server"
 	"github.com/warifu/warifu/server/outbound"
 )
 
+// smallest is a configuration with nothing but what is required.
+const smallest = "issuer: https://id.example.com\nweb: {http: 127.0.0.1:0}\n"
+
 // wired is what the provider is built of.
 func wired(t *testing.T, text string) (server.Config, string, error) {
 	t.Helper()
-	cfg, err := parseConfig("c.yaml", []byte(smallest+text), nil)
+	cfg, err := config.Parse("c.yaml", []byte(smallest+text), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +135,7 @@ func TestDevReachesLoopback(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	client, err := cfg.Outbound.client()
+	client, err := outboundClient(cfg.Outbound)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,47 +144,5 @@ func TestDevReachesLoopback(t *testing.T) {
 	}
 	if _, err := client.Get(t.Context(), "http://10.0.0.1/", "", 10); !errors.Is(err, outbound.ErrRefused) {
 		t.Errorf("a private network: %v", err)
-	}
-}
-
-func TestOAuth2FromTheEnvironment(t *testing.T) {
-	cfg, err := parseConfig("c.yaml", []byte(smallest), []string{
-		"WARIFU_OAUTH2_GRANT_TYPES=authorization_code,refresh_token,client_credentials", "WARIFU_OAUTH2_CLIENT_ID_METADATA_DOCUMENTS=true",
-		"WARIFU_OAUTH2_REGISTRATION_ENABLED=true", "WARIFU_OAUTH2_REGISTRATION_INITIAL_ACCESS_TOKEN_FILES=/a, /b",
-		"WARIFU_OUTBOUND_ALLOW=10.0.0.0/8,fd00::/8", "WARIFU_OUTBOUND_CA_FILE=/ca.pem",
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	o := cfg.OAuth2
-	if len(o.GrantTypes) != 3 || !o.ClientIDMetadataDocuments || !o.Registration.Enabled || !slices.Equal(o.Registration.InitialAccessTokenFiles, []string{"/a", "/b"}) ||
-		!slices.Equal(cfg.Outbound.Allow, []string{"10.0.0.0/8", "fd00::/8"}) || cfg.Outbound.CAFile != "/ca.pem" {
-		t.Errorf("%+v %+v", o, cfg.Outbound)
-	}
-	_, err = parseConfig("c.yaml", []byte(smallest), []string{"WARIFU_OAUTH2_GRANT_TYPES=authorization_code", "WARIFU_OUTBOUND_ALLOW=10.0.0.1"})
-	want := `$WARIFU_OAUTH2_GRANT_TYPES: oauth2.grantTypes must hold refresh_token: it cannot be switched off
-$WARIFU_OUTBOUND_ALLOW: outbound.allow[0] must be a network, as in 10.0.0.0/8, but is "10.0.0.1" (did you mean "10.0.0.1/32"?)`
-	if err == nil || err.Error() != want {
-		t.Errorf("got:\n%v", err)
-	}
-}
-
-// Packages server and manifests do not know each other: what one offers, the other must let apps ask for.
-func TestManifestsKnowEveryGrantType(t *testing.T) {
-	for _, name := range grantTypes {
-		text := "apiVersion: takos.dev/v1alpha1\nkind: App\nmetadata: {name: a}\nspec:\n  version: 1.0.0\n  oauth: {clientName: A, scopes: [openid], " +
-			"redirectUris: [https://a.example/], grantTypes: [authorization_code, \"" + name + "\"]}\n"
-		if name == server.GrantAuthorizationCode {
-			text = strings.Replace(text, "authorization_code, ", "", 1)
-		}
-		if _, faults := manifests.Parse("app.yml", []byte(text), manifests.Options{GrantTypes: grantTypes}); len(faults) > 0 {
-			t.Errorf("%s: %v", name, faults)
-		}
-		if _, faults := manifests.Parse("app.yml", []byte(text), manifests.Options{}); len(faults) > 0 {
-			t.Errorf("%s, without a server at hand: %v", name, faults)
-		}
-		if !bytes.Contains(manifests.Schema(), []byte(`"`+name+`"`)) {
-			t.Errorf("the schema does not know %s", name)
-		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/warifu/warifu/cmd/warifu/config"
 	"github.com/warifu/warifu/manifests"
 	"github.com/warifu/warifu/storage"
 )
@@ -31,16 +32,16 @@ override keys of the file: WARIFU_ and the path in capitals, as in WARIFU_WEB_HT
 }
 
 // configuration reads a file and speaks up about variables that are probably misspelled.
-func (c *cli) configuration(file string) (*Config, error) {
-	wrong := misspelled(c.environ)
+func (c *cli) configuration(file string) (*config.Config, error) {
+	wrong := config.Misspelled(c.environ, adminVariable)
 	for _, name := range slices.Sorted(maps.Keys(wrong)) {
 		c.say("warning: the variable %s overrides nothing (did you mean %s?)", name, wrong[name])
 	}
-	return readConfig(file, c.environ)
+	return config.Read(file, c.environ)
 }
 
-func (c *cli) serveConfig(ctx context.Context, cfg *Config) error {
-	i, err := build(ctx, cfg, building{log: cfg.Logger.logger(c.stderr)})
+func (c *cli) serveConfig(ctx context.Context, cfg *config.Config) error {
+	i, err := build(ctx, cfg, building{log: newLogger(cfg.Logger, c.stderr)})
 	if err != nil {
 		return err
 	}
@@ -79,7 +80,7 @@ func (i *instance) applyDirectories(ctx context.Context, dirs []string) {
 	files, faults := manifests.Read(dirs, nil)
 	docs, found := manifests.ParseFiles(files, i.apps.options)
 	faults = append(faults, found...)
-	if i.apps.localhost == LocalhostDeny {
+	if i.apps.localhost == config.LocalhostDeny {
 		faults = append(faults, deniedRedirects(docs)...)
 	}
 	i.apps.told(ctx, storage.AuditApply, "", faults.Err())
@@ -140,7 +141,7 @@ func (c *cli) config() *cobra.Command {
 			Example: "  warifu config schema > config.schema.json",
 			Args:    cobra.NoArgs,
 			RunE: func(*cobra.Command, []string) error {
-				_, err := c.stdout.Write(configSchema())
+				_, err := c.stdout.Write(config.Schema())
 				return err
 			},
 		})

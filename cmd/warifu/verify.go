@@ -124,7 +124,7 @@ func yamlFile(name string) (json.RawMessage, error) {
 		return nil, err
 	}
 	defer func() { _ = f.Close() }() // opened for reading
-	text, err := io.ReadAll(io.LimitReader(f, maxConfig))
+	text, err := io.ReadAll(io.LimitReader(f, 1<<20))
 	if err != nil {
 		return nil, err
 	}

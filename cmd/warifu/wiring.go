@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/warifu/warifu/cmd/warifu/config"
 	"github.com/warifu/warifu/manifests"
 	"github.com/warifu/warifu/plugins"
 	"github.com/warifu/warifu/server"
@@ -19,8 +20,8 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// logger is what the configuration asks for, on w.
-func (l LoggerConfig) logger(w io.Writer) *slog.Logger {
+// newLogger is what the configuration asks for, on w.
+func newLogger(l config.Logger, w io.Writer) *slog.Logger {
 	var level slog.Level
 	must(level.UnmarshalText([]byte(l.Level))) // one of choices
 	opts := &slog.HandlerOptions{Level: level}
@@ -28,36 +29,6 @@ func (l LoggerConfig) logger(w io.Writer) *slog.Logger {
 		return slog.New(server.LogHandler(slog.NewJSONHandler(w, opts)))
 	}
 	return slog.New(server.LogHandler(slog.NewTextHandler(w, opts)))
-}
-
-// lifetimes are the defaults with what the configuration says over them.
-func (cfg *Config) lifetimes() server.Lifetimes {
-	l, e := server.DefaultLifetimes(), cfg.Expiry
-	for _, f := range []struct {
-		into *time.Duration
-		from Duration
-	}{
-		{&l.AccessToken, e.AccessTokens}, {&l.IDToken, e.IDTokens}, {&l.Code, e.Codes}, {&l.AuthRequest, e.AuthRequests}, {&l.DeviceCode, e.DeviceRequests},
-		{&l.Session, e.Sessions}, {&l.SigningKeys, e.SigningKeys}, {&l.SealingKeys, e.SealingKeys},
-		{&l.RefreshIdle, e.RefreshTokens.ValidIfNotUsedFor}, {&l.RefreshAbsolute, e.RefreshTokens.AbsoluteLifetime},
-		{&l.RefreshReuse, e.RefreshTokens.ReuseInterval},
-	} {
-		if f.from != 0 {
-			*f.into = time.Duration(f.from)
-		}
-	}
-	return l
-}
-
-func (cfg *Config) catalogue() []server.Scope {
-	if len(cfg.Scopes) == 0 {
-		return server.DefaultScopes()
-	}
-	scopes := make([]server.Scope, len(cfg.Scopes))
-	for i, s := range cfg.Scopes {
-		scopes[i] = server.Scope{Name: s.Name, Risk: string(s.Risk), Description: map[string]string{"en": s.Description.EN, "ja": s.Description.JA}}
-	}
-	return scopes
 }
 
 // people makes the password connector and brings the records of its users up to date. Without enablePasswordDB there is no
@@ -71,13 +42,13 @@ func (i *instance) people(ctx context.Context) (connector.Password, error) {
 			var err error
 			at := fmt.Sprintf("staticPasswords[%d].hashFile", n)
 			if hash, err = readSecret(at, p.HashFile); err == nil {
-				err = checkHash(hash)
+				err = config.CheckHash(hash)
 			}
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", at, err)
 			}
 		}
-		who := p.identity()
+		who := p.Identity()
 		users = append(users, connector.StaticUser{Identity: who, Hash: []byte(hash)})
 		records = append(records, server.UserRecord(who))
 	}
@@ -106,7 +77,7 @@ func (i *instance) buildApps(scopes []string, dev bool) error {
 		}
 	})
 	var hooks []manifests.Hook
-	for _, p := range orBuiltin(i.cfg.Plugins.DeployHooks, builtinHook) {
+	for _, p := range i.cfg.Plugins.Hooks() {
 		spec, err := i.spec("hooks", p, builtinHooks)
 		if err != nil {
 			return err
@@ -118,7 +89,7 @@ func (i *instance) buildApps(scopes []string, dev bool) error {
 		hooks = append(hooks, hook)
 	}
 	var runtimes []manifests.Runtime
-	for _, p := range orBuiltin(i.cfg.Plugins.Runtimes, builtinRuntime) {
+	for _, p := range i.cfg.Plugins.AllRuntimes() {
 		spec, err := i.spec("runtimes", p, builtinRuntimes)
 		if err != nil {
 			return err
@@ -130,26 +101,26 @@ func (i *instance) buildApps(scopes []string, dev bool) error {
 		runtimes = append(runtimes, runtime)
 	}
 	replica := "" // a random name: replicas share the cluster
-	if i.cfg.Storage.Type == StorageEmbedded {
+	if i.cfg.Storage.Type == config.StorageEmbedded {
 		replica = "embedded" // one process at a time has the data directory, and takes over where the one before stopped
 	}
 	localhost := i.cfg.Manifests.LocalhostRedirects
 	i.apps = &apps{
 		deployer: manifests.New(manifests.DeployerOptions{
-			Store: i.store, Hooks: hooks, Runtimes: runtimes, Assignments: i.cfg.Plugins.assignments(), LeaveDrift: !i.cfg.Manifests.Repair,
-			Issuer: i.cfg.Issuer, Dev: dev || localhost == LocalhostAllow,
-			Scopes: scopes, GrantTypes: i.cfg.grantTypes(), ResourceServers: i.cfg.OAuth2.identifiers(), CheckSector: i.public.CheckSectorIdentifier,
+			Store: i.store, Hooks: hooks, Runtimes: runtimes, Assignments: assignments(i.cfg.Plugins), LeaveDrift: !i.cfg.Manifests.Repair,
+			Issuer: i.cfg.Issuer, Dev: dev || localhost == config.LocalhostAllow,
+			Scopes: scopes, GrantTypes: i.cfg.GrantTypes(), ResourceServers: i.cfg.OAuth2.Identifiers(), CheckSector: i.public.CheckSectorIdentifier,
 			SecretMaxAge: time.Duration(i.cfg.Expiry.SecretMaxAge), Replica: replica, Logger: i.log,
 		}),
 		store:     i.store,
-		options:   manifests.Options{Dev: dev, Scopes: scopes, GrantTypes: i.cfg.grantTypes()},
+		options:   manifests.Options{Dev: dev, Scopes: scopes, GrantTypes: i.cfg.GrantTypes()},
 		localhost: localhost,
 		log:       i.log,
 	}
 	return nil
 }
 
-func (p PluginsConfig) assignments() []manifests.Assignment {
+func assignments(p config.Plugins) []manifests.Assignment {
 	var out []manifests.Assignment
 	for _, t := range p.Targets {
 		out = append(out, manifests.Assignment{Kind: t.Kind, App: t.App, Name: t.Name, Runtime: t.Runtime})
@@ -157,15 +128,8 @@ func (p PluginsConfig) assignments() []manifests.Assignment {
 	return out
 }
 
-func orBuiltin(configured []PluginConfig, builtin string) []PluginConfig {
-	if len(configured) > 0 {
-		return configured
-	}
-	return []PluginConfig{{Name: builtin}}
-}
-
 // spec is how the host runs a plugin. The built-in runtime writes below the data directory unless it is told where.
-func (i *instance) spec(kind string, p PluginConfig, builtin map[string]func()) (plugins.Spec, error) {
+func (i *instance) spec(kind string, p config.Plugin, builtin map[string]func()) (plugins.Spec, error) {
 	spec := plugins.Spec{Name: p.Name, Path: p.Path, SHA256: p.SHA256, StateDir: filepath.Join(i.dir, "plugins", kind, p.Name)}
 	settings := p.Config
 	if p.Path == "" && builtin[p.Name] != nil {
@@ -174,7 +138,7 @@ func (i *instance) spec(kind string, p PluginConfig, builtin map[string]func()) 
 			return spec, fmt.Errorf("find this program: %w", err)
 		}
 		spec.Path, spec.Args = self, []string{"plugin", "serve", p.Name}
-		if p.Name == builtinRuntime {
+		if p.Name == config.RuntimeFile {
 			dir, _ := settings["dir"].(string) // the plugin itself says what else is wrong with its settings
 			if dir == "" {
 				dir = filepath.Join(i.dir, "env")

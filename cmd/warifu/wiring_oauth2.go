@@ -4,31 +4,15 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/warifu/warifu/cmd/warifu/config"
 	"github.com/warifu/warifu/server"
 	"github.com/warifu/warifu/server/outbound"
 )
 
-// grantTypes are those that are on.
-func (cfg *Config) grantTypes() []string {
-	if len(cfg.OAuth2.GrantTypes) == 0 {
-		return server.DefaultGrantTypes()
-	}
-	return cfg.OAuth2.GrantTypes
-}
-
-// identifiers are those of the resource servers of the configuration.
-func (c OAuth2Config) identifiers() []string {
-	var out []string
-	for _, s := range c.ResourceServers {
-		out = append(out, s.Identifier)
-	}
-	return out
-}
-
 // oauth2 adds what the configuration says of OAuth 2 to what a server is built of. Secrets are read from their files.
 func (i *instance) oauth2(into *server.Config) error {
 	cfg := i.cfg.OAuth2
-	into.GrantTypes = i.cfg.grantTypes()
+	into.GrantTypes = i.cfg.GrantTypes()
 	into.ClientIDMetadataDocuments = cfg.ClientIDMetadataDocuments
 	for n, s := range cfg.ResourceServers {
 		secret, err := readLongSecret(fmt.Sprintf("oauth2.resourceServers[%d].secretFile", n), s.SecretFile)
@@ -51,11 +35,12 @@ func (i *instance) oauth2(into *server.Config) error {
 		}
 	}
 	var err error
-	into.Outbound, err = i.cfg.Outbound.client()
+	into.Outbound, err = outboundClient(i.cfg.Outbound)
 	return err
 }
 
-func (c OutboundConfig) client() (*outbound.Client, error) {
+// outboundClient makes the requests of [config.Outbound].
+func outboundClient(c config.Outbound) (*outbound.Client, error) {
 	var opts outbound.Options
 	for n, text := range c.Allow {
 		prefix, err := netip.ParsePrefix(text)

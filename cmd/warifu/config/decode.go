@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"bytes"
@@ -71,9 +71,9 @@ func (r *reader) faultAt(node *yaml.Node, path, code, suggestion, format string,
 	r.fault(path, code, suggestion, format, args...)
 }
 
-// readConfig reads and checks a configuration: the file, then the environment (as from os.Environ) over it. The error is a
+// Read reads and checks a configuration: the file, then the environment (as from os.Environ) over it. The error is a
 // manifests.Faults with everything that is wrong, or says why the file cannot be read.
-func readConfig(file string, environ []string) (*Config, error) {
+func Read(file string, environ []string) (*Config, error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return nil, fmt.Errorf("read configuration: %w", err)
@@ -83,12 +83,12 @@ func readConfig(file string, environ []string) (*Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read configuration: %w", err)
 	}
-	return parseConfig(file, data, environ)
+	return Parse(file, data, environ)
 }
 
-func parseConfig(file string, data []byte, environ []string) (*Config, error) {
+func Parse(file string, data []byte, environ []string) (*Config, error) {
 	r := &reader{file: file, places: map[string]place{"": {1, 1}}, variables: map[string]string{}, mistaken: map[string]bool{}}
-	cfg := defaults()
+	cfg := Default()
 	r.decode(data, cfg)
 	r.environment(environ, cfg)
 	r.checking = true

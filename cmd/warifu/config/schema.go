@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"encoding/json"
@@ -7,11 +7,11 @@ import (
 	"github.com/google/jsonschema-go/jsonschema"
 )
 
-//go:generate sh -c "go run . config schema > .schema.tmp && mv .schema.tmp config.schema.json"
+//go:generate sh -c "go run .. config schema > .schema.tmp && mv .schema.tmp config.schema.json"
 
-// configSchema is the JSON Schema (draft 2020-12) of configurations. It is made from the same types, and the same fixed
+// Schema is the JSON Schema (draft 2020-12) of configurations. It is made from the same types, and the same fixed
 // values, that the reader uses.
-func configSchema() []byte {
+func Schema() []byte {
 	types := map[reflect.Type]*jsonschema.Schema{
 		reflect.TypeFor[Duration](): {Type: "string", Pattern: `^([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$|^0$`},
 	}
@@ -26,12 +26,16 @@ func configSchema() []byte {
 		types[t] = schema
 	}
 	schema, err := jsonschema.For[Config](&jsonschema.ForOptions{TypeSchemas: types})
-	must(err)
+	if err != nil {
+		panic(err) // the types are fixed when this is compiled
+	}
 	orNothing(schema)
 	schema.Schema = "https://json-schema.org/draft/2020-12/schema"
 	schema.Title = "Configuration of warifu"
 	text, err := json.MarshalIndent(schema, "", "  ")
-	must(err)
+	if err != nil {
+		panic(err)
+	}
 	return append(text, '\n')
 }
 

@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"fmt"
@@ -10,9 +10,9 @@ import (
 )
 
 // checkTargets holds plugins.targets to the runtimes that there are, and its patterns to what they can fit.
-func (r *reader) checkTargets(cfg PluginsConfig) {
+func (r *reader) checkTargets(cfg Plugins) {
 	var runtimes []string
-	for _, p := range orBuiltin(cfg.Runtimes, builtinRuntime) {
+	for _, p := range cfg.AllRuntimes() {
 		runtimes = append(runtimes, p.Name)
 	}
 	kinds := []string{plugins.TargetWorker, plugins.TargetContainer, plugins.TargetService}

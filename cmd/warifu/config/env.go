@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"reflect"
@@ -12,9 +12,9 @@ import (
 // envPrefix begins every environment variable that overrides a key.
 const envPrefix = "WARIFU_"
 
-// envName is the variable that overrides the key at path: web.tlsCert is WARIFU_WEB_TLS_CERT, and an acronym is one word, so
+// Variable is the variable that overrides the key at path: web.tlsCert is WARIFU_WEB_TLS_CERT, and an acronym is one word, so
 // enablePasswordDB is WARIFU_ENABLE_PASSWORD_DB, and clientIDMetadataDocuments ends with CLIENT_ID_METADATA_DOCUMENTS.
-func envName(path string) string {
+func Variable(path string) string {
 	var b strings.Builder
 	b.WriteString(envPrefix)
 	runes := []rune(path)
@@ -51,7 +51,7 @@ func overrides(cfg *Config) []override {
 				walk(at, value)
 			case value.Kind() == reflect.Slice && value.Type().Elem().Kind() != reflect.String:
 			default:
-				found = append(found, override{envName(at), at, value})
+				found = append(found, override{Variable(at), at, value})
 			}
 		}
 	}
@@ -86,17 +86,18 @@ func (r *reader) environment(environ []string, cfg *Config) {
 	}
 }
 
-// misspelled finds variables that look like an override and are none, with the one that was probably meant. Others under the
-// prefix are left alone: a container platform sets variables such as WARIFU_SERVICE_HOST by itself.
-func misspelled(environ []string) map[string]string {
+// Misspelled finds variables that override nothing and look as if they should, each with the one that was probably meant. Those
+// that the program uses for something else are in taken. Others with the prefix are left alone: a container platform sets
+// variables such as WARIFU_SERVICE_HOST by itself.
+func Misspelled(environ []string, taken ...string) map[string]string {
 	var known []string
-	for _, o := range overrides(defaults()) {
+	for _, o := range overrides(Default()) {
 		known = append(known, o.name)
 	}
 	found := make(map[string]string)
 	for _, entry := range environ {
 		name, _, _ := strings.Cut(entry, "=")
-		if !strings.HasPrefix(name, envPrefix) || name == adminVariable || slices.Contains(known, name) {
+		if !strings.HasPrefix(name, envPrefix) || slices.Contains(taken, name) || slices.Contains(known, name) {
 			continue
 		}
 		if meant := nearest(name, known); meant != "" && levenshtein.ComputeDistance(name, meant) <= 3 {

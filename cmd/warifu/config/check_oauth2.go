@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"fmt"
@@ -93,7 +93,7 @@ func (r *reader) checkResourceServers(cfg *Config) {
 	}
 }
 
-func (r *reader) checkOutbound(cfg OutboundConfig) {
+func (r *reader) checkOutbound(cfg Outbound) {
 	for i, text := range cfg.Allow {
 		at := fmt.Sprintf("outbound.allow[%d]", i)
 		prefix, err := netip.ParsePrefix(text)

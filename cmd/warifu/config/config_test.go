@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"errors"
@@ -20,7 +20,7 @@ import (
 	"github.com/warifu/warifu/manifests"
 )
 
-const exampleFile = "../../config.example.yaml"
+const exampleFile = "../../../config.example.yaml"
 
 // keysOf are all keys of a configuration type, with [] where a list is.
 func keysOf(t reflect.Type, at string) []string {
@@ -61,11 +61,11 @@ func TestExampleLoadsAndShowsEveryKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg, err := parseConfig("config.example.yaml", text, nil)
+	cfg, err := Parse("config.example.yaml", text, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := cfg.lifetimes(), defaults().lifetimes(); got != want {
+	if got, want := cfg.Lifetimes(), Default().Lifetimes(); got != want {
 		t.Errorf("expiry in the example is not the default: %+v, want %+v", got, want)
 	}
 	// "#key: value" is a key that is off; "# words" are words.
@@ -92,7 +92,7 @@ func TestExampleLoadsAndShowsEveryKey(t *testing.T) {
 }
 
 func TestEveryFaultHasItsPlace(t *testing.T) {
-	inputs, err := filepath.Glob("testdata/config/*.yaml")
+	inputs, err := filepath.Glob("testdata/*.yaml")
 	if err != nil || len(inputs) == 0 {
 		t.Fatal("no inputs", err)
 	}
@@ -102,7 +102,7 @@ func TestEveryFaultHasItsPlace(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, err = parseConfig(filepath.Base(input), text, nil)
+			_, err = Parse(filepath.Base(input), text, nil)
 			var faults manifests.Faults
 			if !errors.As(err, &faults) {
 				t.Fatalf("not faults: %v", err)
@@ -131,7 +131,7 @@ func TestEveryFaultHasItsPlace(t *testing.T) {
 const smallest = "issuer: https://id.example.com\nweb: {http: 127.0.0.1:0}\n"
 
 func TestEnvironmentOverridesTheFile(t *testing.T) {
-	cfg, err := parseConfig("c.yaml", []byte(smallest), []string{
+	cfg, err := Parse("c.yaml", []byte(smallest), []string{
 		"WARIFU_ISSUER=https://other.example.com", "WARIFU_WEB_HTTP=", "WARIFU_WEB_ALLOWED_ORIGINS=https://a.test, https://b.test",
 		"WARIFU_EXPIRY_REFRESH_TOKENS_REUSE_INTERVAL=10s", "WARIFU_STORAGE_CONFIG_DATA_DIR=/data", "WARIFU_LOGGER_LEVEL=debug",
 		"WARIFU_ADMIN=unix:///elsewhere", "WARIFU_SERVICE_HOST=10.0.0.1",
@@ -144,7 +144,7 @@ func TestEnvironmentOverridesTheFile(t *testing.T) {
 		time.Duration(cfg.Expiry.RefreshTokens.ReuseInterval) != 10*time.Second || cfg.Logger.Level != "debug" {
 		t.Errorf("%+v", cfg)
 	}
-	_, err = parseConfig("c.yaml", []byte(smallest), []string{"WARIFU_ENABLE_PASSWORD_DB=yes", "WARIFU_EXPIRY_CODES=1h", "WARIFU_LOGGER_FORMAT=jsn"})
+	_, err = Parse("c.yaml", []byte(smallest), []string{"WARIFU_ENABLE_PASSWORD_DB=yes", "WARIFU_EXPIRY_CODES=1h", "WARIFU_LOGGER_FORMAT=jsn"})
 	want := []string{
 		`$WARIFU_ENABLE_PASSWORD_DB: enablePasswordDB must be true or false, but is "yes"`,
 		`$WARIFU_EXPIRY_CODES: expiry.codes must be 10m or less (RFC 6749 section 4.1.2), but is 1h0m0s`,
@@ -157,11 +157,11 @@ func TestEnvironmentOverridesTheFile(t *testing.T) {
 
 func TestEveryOverrideHasItsOwnName(t *testing.T) {
 	seen := make(map[string]string)
-	for _, o := range overrides(defaults()) {
+	for _, o := range overrides(Default()) {
 		if other := seen[o.name]; other != "" {
 			t.Errorf("%s and %s are both %s", other, o.path, o.name)
 		}
-		if o.name == adminVariable {
+		if o.name == "WARIFU_ADMIN" {
 			t.Errorf("%s is taken: it says where the admin API is", o.name)
 		}
 		seen[o.name] = o.path
@@ -172,7 +172,7 @@ func TestEveryOverrideHasItsOwnName(t *testing.T) {
 }
 
 func TestMisspelledVariableIsNoticed(t *testing.T) {
-	got := misspelled([]string{"WARIFU_ISUER=x", "WARIFU_ISSUER=x", "WARIFU_ADMIN=x", "WARIFU_ADMIN_TOKEN_FILE=x", "WARIFU_PORT_5556_TCP=x", "HOME=/"})
+	got := Misspelled([]string{"WARIFU_ISUER=x", "WARIFU_ISSUER=x", "WARIFU_ADMIN=x", "WARIFU_ADMIN_TOKEN_FILE=x", "WARIFU_PORT_5556_TCP=x", "HOME=/"}, "WARIFU_ADMIN")
 	if len(got) != 1 || got["WARIFU_ISUER"] != "WARIFU_ISSUER" {
 		t.Error(got)
 	}
@@ -184,7 +184,7 @@ func TestAliasBombCostsNothing(t *testing.T) {
 	for i := range 12 {
 		fmt.Fprintf(&b, "        a%d: &a%d [%s]\n", i+1, i+1, strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*a%d, ", i), 9), ", "))
 	}
-	_, err := parseConfig("c.yaml", []byte(b.String()), nil)
+	_, err := Parse("c.yaml", []byte(b.String()), nil)
 	if err == nil || !strings.Contains(err.Error(), "excessive aliasing") {
 		t.Error(err)
 	}
@@ -195,8 +195,8 @@ func TestSchemaIsCurrentAndTakesTheExample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if string(committed) != string(configSchema()) {
-		t.Error("config.schema.json is not current: go generate ./cmd/warifu")
+	if string(committed) != string(Schema()) {
+		t.Error("config.schema.json is not current: go generate ./cmd/warifu/config")
 	}
 	var schema jsonschema.Schema
 	if err := json.Unmarshal(committed, &schema); err != nil {
@@ -238,7 +238,7 @@ func FuzzConfig(f *testing.F) {
 	f.Add(smallest)
 	f.Add("a: &a [*a]\n")
 	f.Fuzz(func(t *testing.T, text string) {
-		cfg, err := parseConfig("c.yaml", []byte(text), nil)
+		cfg, err := Parse("c.yaml", []byte(text), nil)
 		var faults manifests.Faults
 		if (cfg == nil) != (err != nil) || err != nil && !errors.As(err, &faults) {
 			t.Fatalf("%v, %v", cfg, err)

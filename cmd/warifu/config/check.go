@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"encoding/hex"
@@ -29,8 +29,8 @@ func (r *reader) check(cfg *Config) {
 	r.checkPasswords(cfg)
 	r.checkExpiry(cfg)
 	r.checkScopes(cfg.Scopes)
-	r.checkPlugins("plugins.deployHooks", cfg.Plugins.DeployHooks, namesOf(builtinHooks))
-	r.checkPlugins("plugins.runtimes", cfg.Plugins.Runtimes, namesOf(builtinRuntimes))
+	r.checkPlugins("plugins.deployHooks", cfg.Plugins.DeployHooks, builtinHooks)
+	r.checkPlugins("plugins.runtimes", cfg.Plugins.Runtimes, builtinRuntimes)
 	r.checkTargets(cfg.Plugins)
 	r.checkOAuth2(cfg)
 	r.checkOutbound(cfg.Outbound)
@@ -97,7 +97,7 @@ func (r *reader) checkStorage(cfg *Config) {
 	}
 	for key, value := range map[string]bool{
 		"endpoints": len(detail.Endpoints) > 0, "namespace": detail.Namespace != "", "username": detail.Username != "",
-		"passwordFile": detail.PasswordFile != "", "ssl": ssl != SSLConfig{},
+		"passwordFile": detail.PasswordFile != "", "ssl": ssl != SSL{},
 	} {
 		if value {
 			r.fault(at+"."+key, "misplaced", "", "belongs to storage.type etcd, but the type is %s", cfg.Storage.Type)
@@ -194,7 +194,7 @@ func (r *reader) checkPasswords(cfg *Config) {
 		case p.Hash == "" && p.HashFile == "":
 			r.fault(at+".hash", "required", "", "is required (or hashFile): make one with htpasswd -nBC 10 user | cut -d: -f2")
 		case p.Hash != "":
-			if err := checkHash(p.Hash); err != nil {
+			if err := CheckHash(p.Hash); err != nil {
 				r.fault(at+".hash", "hash", "", "%s", err)
 			}
 		}
@@ -202,8 +202,8 @@ func (r *reader) checkPasswords(cfg *Config) {
 	}
 }
 
-// checkHash holds a bcrypt hash to costs that neither give the password away nor stop the server for a minute a guess.
-func checkHash(hash string) error {
+// CheckHash holds a bcrypt hash to costs that neither give the password away nor stop the server for a minute a guess.
+func CheckHash(hash string) error {
 	cost, err := bcrypt.Cost([]byte(hash))
 	switch {
 	case err != nil || len(hash) != 60:
@@ -247,7 +247,7 @@ func (r *reader) checkExpiry(cfg *Config) {
 // scopeToken is RFC 6749 section 3.3.
 var scopeToken = regexp.MustCompile(`^[\x21\x23-\x5B\x5D-\x7E]{1,100}$`)
 
-func (r *reader) checkScopes(scopes []ScopeConfig) {
+func (r *reader) checkScopes(scopes []Scope) {
 	seen := make(map[string]int)
 	for i, s := range scopes {
 		at := fmt.Sprintf("scopes[%d]", i)
@@ -268,7 +268,7 @@ func (r *reader) checkScopes(scopes []ScopeConfig) {
 
 var pluginName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
 
-func (r *reader) checkPlugins(at string, plugins []PluginConfig, builtin []string) {
+func (r *reader) checkPlugins(at string, plugins []Plugin, builtin []string) {
 	seen := make(map[string]bool)
 	for i, p := range plugins {
 		path := fmt.Sprintf("%s[%d]", at, i)
