@@ -2,10 +2,9 @@ package server
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"path"
@@ -26,12 +25,38 @@ const (
 	requestTime = 15 * time.Second
 )
 
+// requestContext is the context of a request, with its id as the response's header has it.
+type requestContext struct {
+	context.Context
+	id [1]string
+}
+
 type requestIDKey struct{}
+
+func (c *requestContext) Value(key any) any {
+	if key == (requestIDKey{}) {
+		return c
+	}
+	return c.Context.Value(key)
+}
 
 // requestID finds the log lines of a request; users can pass it on.
 func requestID(ctx context.Context) string {
-	id, _ := ctx.Value(requestIDKey{}).(string)
-	return id
+	if c, ok := ctx.Value(requestIDKey{}).(*requestContext); ok {
+		return c.id[0]
+	}
+	return ""
+}
+
+// newRequestID is 64 random bits in hexadecimal digits, so that replicas need not agree on ids to have different ones. It
+// opens nothing, so it need not come from crypto/rand.
+func newRequestID() string {
+	const digits = "0123456789abcdef"
+	var id [16]byte
+	for i, n := 0, rand.Uint64(); i < len(id); i, n = i+1, n>>4 {
+		id[i] = digits[n&0xf]
+	}
+	return string(id[:])
 }
 
 // LogHandler adds the id of the request, where there is one, to what is logged through next. zitadel/oidc logs to
@@ -57,23 +82,27 @@ func (h logHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 
 func (h logHandler) WithGroup(name string) slog.Handler { return logHandler{h.Handler.WithGroup(name)} }
 
-// middleware is around everything: request id, limits, and an answer for panics.
+// Header values of every response, shared by all of them.
+var (
+	noSniffing  = []string{"nosniff"}
+	noReferrer  = []string{"no-referrer"}
+	strictHTTPS = []string{"max-age=31536000"} // a year
+)
+
+// middleware is around everything: request id, headers, and an answer for panics. It stands before documents that are
+// only copied, too, so it costs little: header values are shared, and what waits or reads a body has [limited] as well.
 func (s *Server) middleware(next http.Handler) http.Handler {
+	https := s.issuer.Scheme == "https"
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		var raw [8]byte
-		_, _ = rand.Read(raw[:]) // never fails: crypto/rand ends the process instead
-		id := hex.EncodeToString(raw[:])
-		ctx, cancel := context.WithTimeout(context.WithValue(r.Context(), requestIDKey{}, id), requestTime)
-		defer cancel()
+		ctx := &requestContext{Context: r.Context(), id: [1]string{newRequestID()}}
 		r = r.WithContext(ctx)
 		h := w.Header()
-		h.Set("X-Request-Id", id)
-		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("Referrer-Policy", "no-referrer")
-		if s.issuer.Scheme == "https" {
-			h.Set("Strict-Transport-Security", "max-age=31536000")
+		h["X-Request-Id"] = ctx.id[:]
+		h["X-Content-Type-Options"] = noSniffing
+		h["Referrer-Policy"] = noReferrer
+		if https {
+			h["Strict-Transport-Security"] = strictHTTPS
 		}
-		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		defer func() {
 			if fault := recover(); fault != nil {
 				if err, is := fault.(error); is && errors.Is(err, http.ErrAbortHandler) {
@@ -97,8 +126,19 @@ func (s *Server) middleware(next http.Handler) http.Handler {
 	})
 }
 
-// fault renders an error page. One that was reached by GET has the language links of the other pages: they lead to the same
-// request, which nobody has to send twice for that.
+// limited is around what may wait for storage and connectors, or reads a body.
+func limited(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), requestTime)
+		defer cancel()
+		r = r.WithContext(ctx)
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		next.ServeHTTP(w, r)
+	})
+}
+
+// fault renders an error page. One that was reached by GET has the language links of the other pages: they lead to the
+// same request, which nobody has to send twice for that.
 func (s *Server) fault(w http.ResponseWriter, r *http.Request, page pages.Error) {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	page.Lang = s.lang(r, query.Get("ui_locales"))

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/go-jose/go-jose/v4"
 	"github.com/zitadel/oidc/v3/pkg/oidc"
 	"github.com/zitadel/oidc/v3/pkg/op"
 
@@ -45,22 +44,6 @@ func (c *client) RestrictAdditionalAccessTokenScopes() func([]string) []string {
 }
 
 // Health and Ready are served by our own routes.
-
-// Discovery is the metadata of RFC 8414 and OpenID Connect Discovery 1.0.
-func (p *provider) Discovery(context.Context, *op.Request[struct{}]) (*op.Response, error) {
-	return op.NewResponse(p.metadata()), nil
-}
-
-// Keys is the JWK Set (RFC 7517 section 5): every key that signs, will sign next, or signed what may still be valid.
-func (p *provider) Keys(context.Context, *op.Request[struct{}]) (*op.Response, error) {
-	set := jose.JSONWebKeySet{Keys: []jose.JSONWebKey{}}
-	for _, use := range idTokenAlgs { // access tokens are of one of them
-		for _, k := range p.store.Keys(use) {
-			set.Keys = append(set.Keys, jose.JSONWebKey{Key: publicKey(k), KeyID: k.Name(), Algorithm: use, Use: "sig"})
-		}
-	}
-	return op.NewResponse(set), nil
-}
 
 func publicKey(k *storage.Key) crypto.PublicKey {
 	return k.Private.(crypto.Signer).Public()

@@ -39,7 +39,7 @@ const (
 	pathMetadata   = "/.well-known/oauth-authorization-server"
 )
 
-var machinePaths = []string{pathToken, pathPushed, pathUserinfo, pathIntrospect, pathRevoke, pathJWKS, pathDiscovery, pathMetadata}
+var machinePaths = []string{pathToken, pathPushed, pathUserinfo, pathIntrospect, pathRevoke}
 
 // machines is zitadel/oidc behind our filter. The library reads parameters from the query as well as from the body, takes
 // any method, and knows nothing of JSON: what it is given has been made a plain form, with each parameter once.
@@ -49,7 +49,6 @@ func (s *Server) machines() http.Handler {
 		Token:               op.NewEndpoint(pathToken),
 		Revocation:          op.NewEndpoint(pathRevoke),
 		DeviceAuthorization: op.NewEndpoint(pathDeviceAuth),
-		JwksURI:             op.NewEndpoint(pathJWKS),
 	}, op.WithServerCORSOptions(nil))
 	return s.cors(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		path := strings.TrimPrefix(r.URL.Path, s.base)
@@ -64,12 +63,8 @@ func (s *Server) machines() http.Handler {
 			p.userinfo(w, r)
 		case pathRegister:
 			p.register(w, r)
-		default:
-			if strings.HasPrefix(path, pathRegister+"/") {
-				p.manage(w, r)
-				return
-			}
-			s.filterDocument(w, r, path, engine)
+		default: // below pathRegister
+			p.manage(w, r)
 		}
 	}))
 }
@@ -80,19 +75,6 @@ func to(engine http.Handler, w http.ResponseWriter, r *http.Request, path string
 	inner.URL = &url.URL{Path: path}
 	inner.Form, inner.PostForm = form, form
 	engine.ServeHTTP(w, &inner)
-}
-
-// filterDocument serves what is public and the same for everybody.
-func (s *Server) filterDocument(w http.ResponseWriter, r *http.Request, path string, engine http.Handler) {
-	if !method(w, r, http.MethodGet, http.MethodHead) {
-		return
-	}
-	if path != pathJWKS {
-		path = pathDiscovery // one document under all its addresses
-	}
-	// The next signing key is published long before it signs, so caching for a while is safe.
-	w.Header().Set("Cache-Control", "public, max-age=300")
-	to(engine, w, r, path, url.Values{})
 }
 
 // filterClientRequest is for requests in which a client authenticates (RFC 6749 section 3.2.1).

@@ -250,7 +250,9 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s.registrations = rate.NewLimiter(registrationRate, registrationBurst)
-	s.handler = s.routes()
+	if s.handler, err = s.routes(); err != nil {
+		return nil, err
+	}
 	return s, nil
 }
 
@@ -300,11 +302,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.S
 // endpoint is a path below the issuer as a URL.
 func (s *Server) endpoint(path string) string { return s.cfg.Issuer + path }
 
-func (s *Server) routes() http.Handler {
+func (s *Server) routes() (http.Handler, error) {
 	mux := http.NewServeMux()
 	handle := func(methods, path string, h http.HandlerFunc) {
 		for method := range strings.SplitSeq(methods, " ") {
-			mux.HandleFunc(method+" "+s.base+path, h)
+			mux.Handle(method+" "+s.base+path, limited(h))
 		}
 	}
 	// For browsers.
@@ -319,7 +321,7 @@ func (s *Server) routes() http.Handler {
 	handle("POST", pathSignOut, s.sameOrigin(s.signOut))
 
 	// For machines. They share one policy for browser apps of other origins.
-	machines := s.machines()
+	machines := limited(s.machines())
 	for _, path := range machinePaths {
 		mux.Handle(s.base+path, machines)
 	}
@@ -332,16 +334,17 @@ func (s *Server) routes() http.Handler {
 		mux.Handle(s.base+pathRegister, machines)
 		mux.Handle(s.base+pathRegister+"/{client}", machines)
 	}
-	// RFC 8414 section 3.1 puts the well-known part before the issuer's path.
-	if s.base != "" {
-		for _, path := range []string{pathDiscovery, pathMetadata} {
-			mux.Handle(path+s.base, machines)
-		}
+	documents, err := s.publicDocuments()
+	if err != nil {
+		return nil, fmt.Errorf("public documents: %w", err)
+	}
+	for path, document := range documents {
+		mux.Handle(path, document)
 	}
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
 	mux.HandleFunc("GET /readyz", s.ready)
 	mux.HandleFunc("/", s.notFound)
-	return s.middleware(mux)
+	return s.middleware(mux), nil
 }
 
 // ready is whether storage answers with a quorum.

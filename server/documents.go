@@ -1,0 +1,140 @@
+package server
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"github.com/warifu/warifu/storage"
+)
+
+// Documents are public and the same for everybody: the metadata and the key set. Everything that verifies a token of
+// ours asks for them, again and again, so they are made once and stand ready as bytes. A caller that has one shows its
+// entity tag and is told that it has not changed (RFC 9110 section 13.1.2). The tag is a hash of the bytes, so all
+// replicas give the same.
+
+// readyDocument is a document as it is sent. The header values are shared by all responses that carry them.
+type readyDocument struct {
+	body         []byte
+	etag, length []string
+}
+
+func newReadyDocument(v any) (*readyDocument, error) {
+	var body bytes.Buffer
+	if err := json.NewEncoder(&body).Encode(v); err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(body.Bytes())
+	tag := `"` + base64.RawURLEncoding.EncodeToString(sum[:16]) + `"`
+	return &readyDocument{body.Bytes(), []string{tag}, []string{strconv.Itoa(body.Len())}}, nil
+}
+
+// Header values of every document. The next signing key is published long before it signs, so caching for a while is
+// safe.
+var (
+	documentType    = []string{"application/json"}
+	documentCaching = []string{"public, max-age=300"}
+)
+
+func (d *readyDocument) serve(w http.ResponseWriter, r *http.Request) {
+	if !method(w, r, http.MethodGet, http.MethodHead) {
+		return
+	}
+	h := w.Header()
+	h["Cache-Control"], h["Etag"] = documentCaching, d.etag
+	if d.heldBy(r) {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	h["Content-Type"], h["Content-Length"] = documentType, d.length
+	_, _ = w.Write(d.body) // net/http leaves it out of an answer to HEAD
+}
+
+// heldBy says whether the caller shows our tag, be it as a weak one.
+func (d *readyDocument) heldBy(r *http.Request) bool {
+	for _, list := range r.Header["If-None-Match"] {
+		for tag := range strings.SplitSeq(list, ",") {
+			if tag = strings.TrimSpace(tag); tag == "*" || strings.TrimPrefix(tag, "W/") == d.etag[0] {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// keySet is the JWK Set (RFC 7517 section 5): every key that signs, will sign next, or signed what may still be valid.
+type keySet struct{ made atomic.Pointer[madeKeySet] }
+
+type madeKeySet struct {
+	*readyDocument
+	keys [][]*storage.Key // of which it was made, in the order of idTokenAlgs
+}
+
+// of gives the document of the keys that the store has now. Two callers who find that keys have changed may both make
+// it.
+func (s *keySet) of(store *storage.Store) (*readyDocument, error) {
+	made := s.made.Load()
+	if made != nil && made.current(store) {
+		return made.readyDocument, nil
+	}
+	made = &madeKeySet{}
+	set := jose.JSONWebKeySet{Keys: []jose.JSONWebKey{}}
+	for _, use := range idTokenAlgs { // access tokens are of one of them
+		keys := store.Keys(use)
+		made.keys = append(made.keys, keys)
+		for _, k := range keys {
+			set.Keys = append(set.Keys, jose.JSONWebKey{Key: publicKey(k), KeyID: k.Name(), Algorithm: use, Use: "sig"})
+		}
+	}
+	var err error
+	if made.readyDocument, err = newReadyDocument(set); err != nil {
+		return nil, err
+	}
+	s.made.Store(made)
+	return made.readyDocument, nil
+}
+
+// current says whether the store still has the very keys of which the document was made.
+func (m *madeKeySet) current(store *storage.Store) bool {
+	for i, use := range idTokenAlgs {
+		if !slices.Equal(store.Keys(use), m.keys[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+// publicDocuments are the handlers of all documents, by path. CORS is theirs as of all that machines call; nothing else
+// stands before them, as they wait for nobody and read no body.
+func (s *Server) publicDocuments() (map[string]http.Handler, error) {
+	metadata, err := newReadyDocument(s.metadata())
+	if err != nil {
+		return nil, err
+	}
+	discovery, keys := s.cors(http.HandlerFunc(metadata.serve)), &keySet{}
+	out := map[string]http.Handler{
+		s.base + pathJWKS: s.cors(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			set, err := keys.of(s.store)
+			if err != nil {
+				s.logFault(r.Context(), "publishing keys", err)
+				http.Error(w, http.StatusText(http.StatusInternalServerError), http.StatusInternalServerError)
+				return
+			}
+			set.serve(w, r)
+		})),
+	}
+	// RFC 8414 section 3.1 puts the well-known part before the issuer's path, OpenID Connect Discovery 1.0 section 4
+	// after it.
+	for _, path := range []string{pathDiscovery, pathMetadata} {
+		out[s.base+path], out[path+s.base] = discovery, discovery
+	}
+	return out, nil
+}
