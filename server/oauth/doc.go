@@ -12,4 +12,5 @@
 //   - scope.go, pkce.go: the syntax of scopes and of proof keys.
 //   - error.go: error codes, and [Error], the one form in which a request is refused.
 //   - refusal.go: [Refusal], an Error with the request that it answered, as operators are shown it.
+//   - rules.go: the names of the rules that refuse; rules_request.go says what each means and what to do.
 package oauth

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Refusal is an [Error] with the request that it answered: what an operator wants to know of a refusal afterwards. Like the Error
-// it holds nothing secret.
+// Refusal is an [Error] with the request that it answered: what an operator wants to know of a refusal afterwards.
+// Like the Error it holds nothing secret.
 type Refusal struct {
 	RequestID string    // the id in the header X-Request-Id of the reply, and on the error page
 	At        time.Time // when it was refused
@@ -20,16 +20,17 @@ type Refusal struct {
 	Params map[string]string
 }
 
-// telling are the parameters that say what was asked for. None of them can hold a credential, none is about the user, and none is
-// an opaque value of the client, such as state, which may hold anything.
+// telling are the parameters that say what was asked for. None of them can hold a credential, none is about the user,
+// and none is an opaque value of the client, such as state, which may hold anything.
 var telling = [...]string{
-	"grant_type", "response_type", "response_mode", "redirect_uri", "scope", "resource", "audience", "prompt", "max_age", "display",
-	"acr_values", "code_challenge_method", "token_type_hint", "subject_token_type", "requested_token_type", "client_assertion_type",
-	"post_logout_redirect_uri",
+	"grant_type", "response_type", "response_mode", "redirect_uri", "scope", "resource", "audience", "prompt",
+	"max_age", "display", "acr_values", "code_challenge_method", "token_type_hint", "subject_token_type",
+	"requested_token_type", "client_assertion_type", "post_logout_redirect_uri",
 }
 
-// TellingParams picks the parameters that an operator may see from those of a request: a list of names that is closed, so a parameter
-// that nobody has thought of stays out. The values of one that came more than once are joined by spaces.
+// TellingParams picks the parameters that an operator may see from those of a request: a list of names that is
+// closed, so a parameter that nobody has thought of stays out. The values of one that came more than once are joined
+// by spaces.
 func TellingParams(params url.Values) map[string]string {
 	var out map[string]string
 	for _, name := range telling {

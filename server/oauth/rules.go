@@ -1,0 +1,175 @@
+package oauth
+
+// Rule is a rule by which this server refuses, in words. Its name is what an [Error] carries; the words are for
+// whoever operates the server, or writes the app that was refused.
+type Rule struct {
+	Name    string
+	Meaning string // what has happened, in one sentence
+	Remedy  string // what to do, and who
+}
+
+// FindRule looks a rule up by its name.
+func FindRule(name string) (Rule, bool) {
+	i, known := ruleIndex[name]
+	if !known {
+		return Rule{}, false
+	}
+	return rules[i], true
+}
+
+// Rules are all of them, in the order of the table.
+func Rules() []Rule { return append([]Rule(nil), rules...) }
+
+// rules is the one table of rules.
+var rules = requestRules
+
+var ruleIndex = func() map[string]int {
+	index := make(map[string]int, len(rules))
+	for i, rule := range rules {
+		index[rule.Name] = i
+	}
+	return index
+}()
+
+// Rules about who the client is, and how it authenticates.
+const (
+	RuleClientMissing         = "client-missing"
+	RuleClientUnknown         = "client-unknown"
+	RuleClientDisabled        = "client-disabled"
+	RuleClientRemoved         = "client-removed"
+	RuleClientDocument        = "client-document"
+	RuleClientSecretWrong     = "client-secret-wrong"
+	RuleClientAuthMethod      = "client-auth-method"
+	RuleClientAuthMalformed   = "client-auth-malformed"
+	RuleClientAuthTwice       = "client-auth-twice"
+	RuleClientOther           = "client-other"
+	RuleAssertionSignature    = "assertion-signature"
+	RuleAssertionClaims       = "assertion-claims"
+	RuleAssertionUsed         = "assertion-used"
+	RuleGrantTypeMissing      = "grant-type-missing"
+	RuleGrantTypeOff          = "grant-type-off"
+	RuleGrantTypeUnregistered = "grant-type-unregistered"
+	RuleGrantTypePublic       = "grant-type-public"
+)
+
+// Rules about the form of a request.
+const (
+	RuleMethodNotAllowed    = "method-not-allowed"
+	RulePathUnknown         = "path-unknown"
+	RuleContentType         = "content-type"
+	RuleBodyMalformed       = "body-malformed"
+	RuleRequestTooLong      = "request-too-long"
+	RuleParameterInQuery    = "parameter-in-query"
+	RuleParameterMissing    = "parameter-missing"
+	RuleParameterRepeated   = "parameter-repeated"
+	RuleParameterMalformed  = "parameter-malformed"
+	RuleParameterValue      = "parameter-value"
+	RuleParameterConflict   = "parameter-conflict"
+	RuleResponseType        = "response-type"
+	RuleRequestURIForeign   = "request-uri-foreign"
+	RuleRegistrationByValue = "registration-by-value"
+	RuleObjectMalformed     = "request-object-malformed"
+	RuleObjectSignature     = "request-object-signature"
+	RuleObjectClaims        = "request-object-claims"
+	RuleIDTokenHint         = "id-token-hint"
+	RuleACRUnmet            = "acr-unmet"
+)
+
+// Rules about authorization requests, from the redirect URI to the answer of the user.
+const (
+	RuleRedirectURIMissing      = "redirect-uri-missing"
+	RuleRedirectURIUnregistered = "redirect-uri-unregistered"
+	RuleRedirectURIWithdrawn    = "redirect-uri-withdrawn"
+	RuleRedirectURIDiffers      = "redirect-uri-differs"
+	RulePKCERequired            = "pkce-required"
+	RulePKCEMethod              = "pkce-method"
+	RulePKCEMismatch            = "pkce-mismatch"
+	RulePKCEUnexpected          = "pkce-unexpected"
+	RulePushRequired            = "push-required"
+	RulePushedUnknown           = "pushed-request-unknown"
+	RulePushedOtherClient       = "pushed-request-other-client"
+	RulePushedExpired           = "pushed-request-expired"
+	RulePushedUsed              = "pushed-request-used"
+	RuleSignInNeeded            = "sign-in-needed"
+	RuleConsentNeeded           = "consent-needed"
+	RuleOtherUser               = "other-user"
+	RuleUserDenied              = "user-denied"
+	RuleSignInCancelled         = "sign-in-cancelled"
+	RuleUserInactive            = "user-inactive"
+	RuleSessionEnded            = "session-ended"
+	RuleRequestExpired          = "request-expired"
+	RuleRequestAltered          = "request-altered"
+	RuleOtherBrowser            = "other-browser"
+	RuleFormForeign             = "form-foreign"
+)
+
+// Rules about scopes and resources.
+const (
+	RuleScopeMissing        = "scope-missing"
+	RuleScopeTooMany        = "scope-too-many"
+	RuleScopeNotInManifest  = "scope-not-in-manifest"
+	RuleScopeNotInCatalogue = "scope-not-in-catalogue"
+	RuleScopeBeyondGrant    = "scope-beyond-grant"
+	RuleScopeAboutUser      = "scope-about-user"
+	RuleScopeWithdrawn      = "scope-withdrawn"
+	RuleScopeOpenID         = "scope-openid"
+	RuleResourceMissing     = "resource-missing"
+	RuleResourceUnknown     = "resource-unknown"
+	RuleResourceTooMany     = "resource-too-many"
+	RuleResourceNotGranted  = "resource-not-granted"
+)
+
+// Rules about codes and tokens.
+const (
+	RuleCodeInvalid             = "code-invalid"
+	RuleCodeExpired             = "code-expired"
+	RuleCodeUsed                = "code-used"
+	RuleCodeOtherClient         = "code-other-client"
+	RuleRefreshTokenInvalid     = "refresh-token-invalid"
+	RuleRefreshTokenExpired     = "refresh-token-expired"
+	RuleRefreshTokenUsed        = "refresh-token-used"
+	RuleRefreshTokenRevoked     = "refresh-token-revoked"
+	RuleRefreshTokenOtherClient = "refresh-token-other-client"
+	RuleDeviceCodeInvalid       = "device-code-invalid"
+	RuleDeviceCodeExpired       = "device-code-expired"
+	RuleDeviceCodeUsed          = "device-code-used"
+	RuleDeviceCodeOtherClient   = "device-code-other-client"
+	RuleDeviceCodePending       = "device-code-pending"
+	RuleDevicePollEarly         = "device-poll-early"
+	RuleTokenOtherClient        = "token-other-client"
+	RuleAccessTokenMissing      = "access-token-missing"
+	RuleAccessTokenInvalid      = "access-token-invalid"
+	RuleAccessTokenTwice        = "access-token-twice"
+	RuleAccessTokenScheme       = "access-token-scheme"
+	RuleSubjectTokenInvalid     = "subject-token-invalid"
+	RuleSubjectTokenAudience    = "subject-token-audience"
+	RuleSubjectTokenOwn         = "subject-token-own"
+	RuleSubjectTokenChain       = "subject-token-chain"
+	RuleTokenType               = "token-type"
+	RuleActorToken              = "actor-token"
+)
+
+// Rules about keys to which codes and tokens are bound (RFC 9449).
+const (
+	RuleProofMissing = "dpop-proof-missing"
+	RuleProofInvalid = "dpop-proof-invalid"
+	RuleProofUsed    = "dpop-proof-used"
+	RuleProofNonce   = "dpop-nonce"
+	RuleProofKey     = "dpop-key-differs"
+)
+
+// Rules about logout, about a sign-in that a portal begins, and about registration.
+const (
+	RuleLogoutURIUnregistered = "logout-uri-unregistered"
+	RuleLogoutClient          = "logout-client"
+	RuleStartUnregistered     = "start-unregistered"
+	RuleStartTarget           = "start-target"
+	RuleRegistrationToken     = "registration-token"
+	RuleRegistrationRedirect  = "registration-redirect-uri"
+	RuleRegistrationMetadata  = "registration-metadata"
+	RuleRegistrationSubjects  = "registration-subjects"
+	RuleRegistrationConflict  = "registration-conflict"
+	RuleRateLimit             = "rate-limit"
+	RuleStorageUnavailable    = "storage-unavailable"
+	RuleServerFault           = "server-fault"
+)
