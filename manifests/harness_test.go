@@ -310,7 +310,7 @@ func (r *rig) grant(clientID string, scopes ...string) storage.Grant {
 	}
 	g := storage.Grant{ID: storage.NewGrantID(), ClientID: clientID, UserID: user.ID, Scopes: scopes,
 		CreatedAt: time.Now(), ExpiresAt: time.Now().Add(time.Hour)}
-	if err := r.store.CreateGrant(ctx, g, g.ExpiresAt, client.Revision, user.Revision); err != nil {
+	if err := r.store.CreateGrant(ctx, g, g.ExpiresAt, storage.Revisions{Client: client.Revision, User: user.Revision}); err != nil {
 		r.t.Fatal(err)
 	}
 	return g

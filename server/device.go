@@ -214,7 +214,7 @@ func (p *provider) redeemDevice(ctx context.Context, c *client, code deviceCode,
 		}
 		signing := p.signAhead(issue{approval: refresh.approval, client: c.Client, scopes: grant.Scopes, audience: audience, key: key,
 			withID: slices.Contains(grant.Scopes, oauth.ScopeOpenID)})
-		err = p.store.RedeemDevice(ctx, code.UserCode, device, grant, refresh.expires(p.life), c.Revision, refresh.UserRevision)
+		err = p.store.RedeemDevice(ctx, code.UserCode, device, grant, refresh.expires(p.life), storage.Revisions{Client: c.Revision, User: refresh.UserRevision})
 		var stale *storage.StaleError
 		switch {
 		case err == nil:

@@ -121,7 +121,7 @@ func (p *provider) redeem(ctx context.Context, c *client, r *op.ClientRequest[oi
 		p.bindToSession(&grant, code.approval)
 		signing := p.signAhead(issue{approval: refresh.approval, client: c.Client, scopes: grant.Scopes, audience: audience, key: key,
 			withID: slices.Contains(grant.Scopes, oauth.ScopeOpenID), nonce: code.Nonce, told: code.Told})
-		err = p.store.CreateGrant(ctx, grant, refresh.expires(p.life), c.Revision, refresh.UserRevision, c.once()...)
+		err = p.store.CreateGrant(ctx, grant, refresh.expires(p.life), storage.Revisions{Client: c.Revision, User: refresh.UserRevision}, c.once()...)
 		c.noteSpent(err)
 		var stale *storage.StaleError
 		switch {
@@ -238,7 +238,7 @@ func (p *provider) rotate(ctx context.Context, c *client, r *op.ClientRequest[oi
 			return nil, err
 		}
 		signing := p.signAhead(issue{approval: next.approval, client: c.Client, scopes: scopes, audience: audience, key: key})
-		rotation, err := p.store.RotateGrant(ctx, ref, next.expires(p.life), p.life.RefreshReuse, c.Revision, next.UserRevision, c.once()...)
+		rotation, err := p.store.RotateGrant(ctx, ref, next.expires(p.life), p.life.RefreshReuse, storage.Revisions{Client: c.Revision, User: next.UserRevision}, c.once()...)
 		c.noteSpent(err)
 		var stale *storage.StaleError
 		switch {

@@ -43,31 +43,30 @@ type AppView struct {
 // App reads an app with its client and deliveries. An app that does not exist gives an empty view.
 func (s *Store) App(ctx context.Context, name string) (AppView, error) {
 	var view AppView
-	resp, err := s.kv.Txn(ctx).Then(
-		clientv3.OpGet(appKey(name)),
-		clientv3.OpGet(under("deliveries", name), clientv3.WithPrefix())).Commit()
-	if err != nil {
+	var t transaction
+	app, deliveries := t.then.get(appKey(name)), t.then.get(under("deliveries", name), clientv3.WithPrefix())
+	if err := s.run(ctx, &t); err != nil {
 		return view, fmt.Errorf("read app: %w", err)
 	}
-	for _, kv := range resp.Responses[1].GetResponseRange().Kvs {
+	for _, kv := range deliveries.kvs {
 		d, err := decodeDelivery(kv)
 		if err != nil {
 			return view, fmt.Errorf("read app: %w", err)
 		}
 		view.Deliveries = append(view.Deliveries, d)
 	}
-	kvs := resp.Responses[0].GetResponseRange().Kvs
-	if len(kvs) == 0 {
+	if app.one() == nil {
 		return view, nil
 	}
-	if view.App, err = decodeApp(kvs[0]); err != nil {
+	var err error
+	if view.App, err = decodeApp(app.one()); err != nil {
 		return view, fmt.Errorf("read app: %w", err)
 	}
 	if view.App.ClientID == "" {
 		return view, nil
 	}
 	// The client's id is known only now; read it as of the same revision.
-	got, err := s.kv.Get(ctx, clientKey(view.App.ClientID), clientv3.WithRev(resp.Header.Revision))
+	got, err := s.kv.Get(ctx, clientKey(view.App.ClientID), clientv3.WithRev(t.revision))
 	if err != nil {
 		return view, fmt.Errorf("read app: %w", err)
 	}
@@ -113,43 +112,44 @@ type Release struct {
 // CommitRelease stores a release in one transaction, provided that every record in it is still at the revision that it
 // carries (0: does not exist). Otherwise nothing is written: [ErrConflict].
 func (s *Store) CommitRelease(ctx context.Context, r Release) error {
-	ak := appKey(r.App.Name)
-	ifs := []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(ak), "=", r.App.Revision)}
-	then := []clientv3.Op{clientv3.OpPut(ak, encode(r.App))}
+	var t transaction
+	t.onlyIf(atRevision(appKey(r.App.Name), r.App.Revision))
+	t.then.do(clientv3.OpPut(appKey(r.App.Name), encode(r.App)))
 	if c := r.Client; c != nil {
-		ifs = append(ifs, clientv3.Compare(clientv3.ModRevision(clientKey(c.ID)), "=", c.Revision))
-		then = append(then, clientv3.OpPut(clientKey(c.ID), encode(c)))
+		t.onlyIf(atRevision(clientKey(c.ID), c.Revision))
+		t.then.do(clientv3.OpPut(clientKey(c.ID), encode(c)))
 	}
 	if r.RemoveClient != "" {
-		then = append(then, removeClient(r.RemoveClient)...)
+		t.then.do(removeClient(r.RemoveClient)...)
 	}
-	for _, d := range r.Deliveries {
-		k := deliveryKey(d.App, d.Target)
-		ifs = append(ifs, clientv3.Compare(clientv3.ModRevision(k), "=", d.Revision))
-		then = append(then, clientv3.OpPut(k, encode(d)))
-	}
+	putDeliveries(&t, r.Deliveries)
 	if r.Rotation != nil {
 		k := rotationKey(r.Rotation.ClientID)
-		ifs = append(ifs, clientv3.Compare(clientv3.ModRevision(k), "=", r.Rotation.Revision))
-		then = append(then, clientv3.OpPut(k, encode(r.Rotation)))
+		t.onlyIf(atRevision(k, r.Rotation.Revision))
+		t.then.do(clientv3.OpPut(k, encode(r.Rotation)))
 	}
-	then = append(then, s.auditOps(ctx, r.Audit)...)
-	resp, err := s.kv.Txn(ctx).If(ifs...).Then(then...).Commit()
-	if err != nil {
+	t.then.do(s.auditOps(ctx, r.Audit)...)
+	if err := s.change(ctx, &t); err != nil {
 		return fmt.Errorf("commit release of %s: %w", r.App.Name, err)
-	}
-	if !resp.Succeeded {
-		return ErrConflict
 	}
 	if r.Client != nil {
 		learned := *r.Client
-		learned.Revision = resp.Header.Revision
+		learned.Revision = t.revision
 		s.mem.learn(&learned)
 	}
 	if r.RemoveClient != "" {
 		s.Forget(r.RemoveClient)
 	}
 	return nil
+}
+
+// putDeliveries stores deliveries of targets, provided that each is still at its revision.
+func putDeliveries(t *transaction, deliveries []Delivery) {
+	for _, d := range deliveries {
+		k := deliveryKey(d.App, d.Target)
+		t.onlyIf(atRevision(k, d.Revision))
+		t.then.do(clientv3.OpPut(k, encode(d)))
+	}
 }
 
 func removeClient(id string) []clientv3.Op {
@@ -175,27 +175,20 @@ func (s *Store) BeginDelete(ctx context.Context, view AppView, removals []Delive
 	app := *view.App
 	app.Deleting = true
 	app.Applied = s.now().UTC()
-	ifs := []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(appKey(app.Name)), "=", app.Revision)}
-	then := []clientv3.Op{clientv3.OpPut(appKey(app.Name), encode(app))}
+	var t transaction
+	t.onlyIf(atRevision(appKey(app.Name), app.Revision))
+	t.then.do(clientv3.OpPut(appKey(app.Name), encode(app)))
 	if view.Client != nil {
 		c := *view.Client
 		c.Disabled, c.UpdatedAt = true, s.now().UTC()
-		ifs = append(ifs, clientv3.Compare(clientv3.ModRevision(clientKey(c.ID)), "=", c.Revision))
-		then = append(then, clientv3.OpPut(clientKey(c.ID), encode(c)))
-		then = append(then, endGrants(c.ID)...)
+		t.onlyIf(atRevision(clientKey(c.ID), c.Revision))
+		t.then.do(clientv3.OpPut(clientKey(c.ID), encode(c)))
+		t.then.do(endGrants(c.ID)...)
 	}
-	for _, d := range removals {
-		k := deliveryKey(d.App, d.Target)
-		ifs = append(ifs, clientv3.Compare(clientv3.ModRevision(k), "=", d.Revision))
-		then = append(then, clientv3.OpPut(k, encode(d)))
-	}
-	then = append(then, s.auditOps(ctx, audit)...)
-	resp, err := s.kv.Txn(ctx).If(ifs...).Then(then...).Commit()
-	if err != nil {
+	putDeliveries(&t, removals)
+	t.then.do(s.auditOps(ctx, audit)...)
+	if err := s.change(ctx, &t); err != nil {
 		return fmt.Errorf("delete app: %w", err)
-	}
-	if !resp.Succeeded {
-		return ErrConflict
 	}
 	return nil
 }
@@ -213,20 +206,20 @@ func (s *Store) FinishDelete(ctx context.Context, name string) (done bool, err e
 	if !view.App.Deleting || len(view.Deliveries) > 0 {
 		return false, nil
 	}
-	then := append(s.auditOps(ctx, []AuditEntry{{Action: AuditDeleted, App: name, Detail: view.App.ClientID}}), clientv3.OpDelete(appKey(name)))
+	var t transaction
+	t.onlyIf(atRevision(appKey(name), view.App.Revision))
+	t.then.do(clientv3.OpDelete(appKey(name)))
 	if view.App.ClientID != "" {
-		then = append(then, removeClient(view.App.ClientID)...)
+		t.then.do(removeClient(view.App.ClientID)...)
 	}
-	resp, err := s.kv.Txn(ctx).
-		If(clientv3.Compare(clientv3.ModRevision(appKey(name)), "=", view.App.Revision)).
-		Then(then...).Commit()
-	if err != nil {
+	t.then.do(s.auditOps(ctx, []AuditEntry{{Action: AuditDeleted, App: name, Detail: view.App.ClientID}})...)
+	if err := s.run(ctx, &t); err != nil {
 		return false, fmt.Errorf("delete app: %w", err)
 	}
-	if resp.Succeeded && view.App.ClientID != "" {
+	if t.held && view.App.ClientID != "" {
 		s.Forget(view.App.ClientID)
 	}
-	return resp.Succeeded, nil
+	return t.held, nil
 }
 
 // Deliveries lists all deliveries, by app and target.
@@ -285,32 +278,19 @@ func (s *Store) ClaimDelivery(ctx context.Context, d Delivery, owner string, unt
 
 // UpdateDelivery stores what happened to a delivery, provided that it did not change since it was read: [ErrConflict].
 func (s *Store) UpdateDelivery(ctx context.Context, d Delivery, audit ...AuditEntry) (*Delivery, error) {
-	k := d.key()
 	d.UpdatedAt = s.now().UTC()
-	resp, err := s.kv.Txn(ctx).
-		If(clientv3.Compare(clientv3.ModRevision(k), "=", d.Revision)).
-		Then(append(s.auditOps(ctx, audit), clientv3.OpPut(k, encode(d)))...).Commit()
+	revision, err := s.replace(ctx, d.key(), d.Revision, clientv3.OpPut(d.key(), encode(d)), audit)
 	if err != nil {
 		return nil, fmt.Errorf("store delivery: %w", err)
 	}
-	if !resp.Succeeded {
-		return nil, ErrConflict
-	}
-	d.Revision = resp.Header.Revision
+	d.Revision = revision
 	return &d, nil
 }
 
 // FinishRemoval drops a delivery whose env the runtime has taken away, provided that it did not change: [ErrConflict].
 func (s *Store) FinishRemoval(ctx context.Context, d Delivery, audit ...AuditEntry) error {
-	k := d.key()
-	resp, err := s.kv.Txn(ctx).
-		If(clientv3.Compare(clientv3.ModRevision(k), "=", d.Revision)).
-		Then(append(s.auditOps(ctx, audit), clientv3.OpDelete(k))...).Commit()
-	if err != nil {
+	if _, err := s.replace(ctx, d.key(), d.Revision, clientv3.OpDelete(d.key()), audit); err != nil {
 		return fmt.Errorf("drop delivery: %w", err)
-	}
-	if !resp.Succeeded {
-		return ErrConflict
 	}
 	return nil
 }

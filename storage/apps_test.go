@@ -62,7 +62,7 @@ func TestDeleteApp(t *testing.T) {
 	ctx, ends := t.Context(), time.Now().Add(time.Hour)
 	c, u := registered(t, s)
 	g := newGrant(c, u)
-	if err := s.CreateGrant(ctx, g, ends, c.Revision, u.Revision); err != nil {
+	if err := s.CreateGrant(ctx, g, ends, on(c, u)); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.AddConsent(ctx, c.ID, u.ID, []string{"a"}); err != nil {
@@ -101,7 +101,7 @@ func TestDeleteApp(t *testing.T) {
 	}
 	// A code that is still out cannot bring the grant back.
 	var stale *storage.StaleError
-	if err := s.CreateGrant(ctx, g, ends, c.Revision, u.Revision); !errors.As(err, &stale) || stale.Client != nil {
+	if err := s.CreateGrant(ctx, g, ends, on(c, u)); !errors.As(err, &stale) || stale.Client != nil {
 		t.Errorf("redeemed after the deletion: %v", err)
 	}
 }

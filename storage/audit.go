@@ -99,7 +99,9 @@ func (s *Store) Record(ctx context.Context, entries ...AuditEntry) error {
 	if len(entries) == 0 {
 		return nil
 	}
-	if _, err := s.kv.Txn(ctx).Then(s.auditOps(ctx, entries)...).Commit(); err != nil {
+	var t transaction
+	t.then.do(s.auditOps(ctx, entries)...)
+	if err := s.run(ctx, &t); err != nil {
 		return fmt.Errorf("record audit entry: %w", err)
 	}
 	return nil

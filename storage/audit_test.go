@@ -102,12 +102,12 @@ func TestReplaysAreInTheAuditOnce(t *testing.T) {
 	ctx, ends := t.Context(), time.Now().Add(time.Hour)
 	code, refresh := newGrant(c, u), newGrant(c, u)
 	for _, g := range []storage.Grant{code, refresh} {
-		if err := s.CreateGrant(ctx, g, ends, c.Revision, u.Revision); err != nil {
+		if err := s.CreateGrant(ctx, g, ends, on(c, u)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	ref := storage.GrantRef{ClientID: c.ID, GrantID: refresh.ID, UserID: u.ID, Generation: 1}
-	if _, err := s.RotateGrant(ctx, ref, ends, 0, c.Revision, u.Revision); err != nil {
+	if _, err := s.RotateGrant(ctx, ref, ends, 0, on(c, u)); err != nil {
 		t.Fatal(err)
 	}
 	// Many replays at once: each grant dies once, and is told of once.
@@ -115,10 +115,10 @@ func TestReplaysAreInTheAuditOnce(t *testing.T) {
 		var racers sync.WaitGroup
 		for range 8 {
 			racers.Go(func() {
-				if err := s.CreateGrant(ctx, code, ends, c.Revision, u.Revision); !errors.Is(err, storage.ErrReplayed) {
+				if err := s.CreateGrant(ctx, code, ends, on(c, u)); !errors.Is(err, storage.ErrReplayed) {
 					t.Errorf("code: %v", err)
 				}
-				if _, err := s.RotateGrant(ctx, ref, ends, 0, c.Revision, u.Revision); !errors.Is(err, storage.ErrReplayed) && !errors.Is(err, storage.ErrNotFound) {
+				if _, err := s.RotateGrant(ctx, ref, ends, 0, on(c, u)); !errors.Is(err, storage.ErrReplayed) && !errors.Is(err, storage.ErrNotFound) {
 					t.Errorf("refresh token: %v", err)
 				}
 			})

@@ -49,23 +49,26 @@ func deviceKey(userCode string) string {
 
 // CreateDevice stores what a device asks for, under its user code: one raft proposal. [ErrConflict]: the code is taken.
 func (s *Store) CreateDevice(ctx context.Context, userCode string, d Device) error {
-	k := deviceKey(userCode)
-	resp, err := s.commit(ctx, func() (clientv3.Txn, error) {
-		lease, err := s.leases.until(ctx, d.ExpiresAt)
-		if err != nil {
-			return nil, err
-		}
-		return s.kv.Txn(ctx).
-			If(clientv3.Compare(clientv3.Version(k), "=", 0)).
-			Then(clientv3.OpPut(k, encode(d), clientv3.WithLease(lease))), nil
-	})
-	if err != nil {
+	if err := s.putDevice(ctx, userCode, d, 0); err != nil {
 		return fmt.Errorf("create device authorization: %w", err)
 	}
-	if !resp.Succeeded {
-		return ErrConflict
-	}
 	return nil
+}
+
+// putDevice stores a device authorization, provided that the one under its user code is at a revision (0: that there is none):
+// [ErrConflict].
+func (s *Store) putDevice(ctx context.Context, userCode string, d Device, revision int64) error {
+	k := deviceKey(userCode)
+	t, err := s.commit(ctx, func(t *transaction) error {
+		lease, err := s.leases.until(ctx, d.ExpiresAt)
+		t.onlyIf(atRevision(k, revision))
+		t.then.do(clientv3.OpPut(k, encode(d), clientv3.WithLease(lease)))
+		return err
+	})
+	if err == nil && !t.held {
+		err = ErrConflict
+	}
+	return err
 }
 
 // Device reads a device authorization: one read. [ErrNotFound]: there is none, or it was redeemed. One that has expired may
@@ -98,15 +101,14 @@ type DeviceState struct {
 
 // DeviceState reads how far the device authorization is that leads to a grant: one read.
 func (s *Store) DeviceState(ctx context.Context, userCode, clientID, grantID string) (DeviceState, error) {
-	resp, err := s.kv.Txn(ctx).Then(
-		clientv3.OpGet(deviceKey(userCode)),
-		clientv3.OpGet(chainKey(clientID, grantID), clientv3.WithCountOnly())).Commit()
-	if err != nil {
+	var t transaction
+	device, chain := t.then.get(deviceKey(userCode)), t.then.get(chainKey(clientID, grantID), clientv3.WithCountOnly())
+	if err := s.run(ctx, &t); err != nil {
 		return DeviceState{}, fmt.Errorf("read device authorization: %w", err)
 	}
-	state := DeviceState{Redeemed: resp.Responses[1].GetResponseRange().Count > 0}
-	if kvs := resp.Responses[0].GetResponseRange().Kvs; len(kvs) > 0 {
-		d, err := decodeDevice(kvs[0].Value, kvs[0].ModRevision)
+	state := DeviceState{Redeemed: chain.count > 0}
+	if kv := device.one(); kv != nil {
+		d, err := decodeDevice(kv.Value, kv.ModRevision)
 		if err != nil {
 			return DeviceState{}, err
 		}
@@ -121,21 +123,8 @@ func (s *Store) DeviceState(ctx context.Context, userCode, clientID, grantID str
 // DecideDevice stores what was decided about d, provided that nobody has decided since d was read: one raft proposal.
 // [ErrConflict]: somebody has, or it is gone.
 func (s *Store) DecideDevice(ctx context.Context, userCode string, d Device) error {
-	k := deviceKey(userCode)
-	resp, err := s.commit(ctx, func() (clientv3.Txn, error) {
-		lease, err := s.leases.until(ctx, d.ExpiresAt)
-		if err != nil {
-			return nil, err
-		}
-		return s.kv.Txn(ctx).
-			If(clientv3.Compare(clientv3.ModRevision(k), "=", d.Revision)).
-			Then(clientv3.OpPut(k, encode(d), clientv3.WithLease(lease))), nil
-	})
-	if err != nil {
+	if err := s.putDevice(ctx, userCode, d, d.Revision); err != nil {
 		return fmt.Errorf("decide device authorization: %w", err)
-	}
-	if !resp.Succeeded {
-		return ErrConflict
 	}
 	return nil
 }
@@ -144,48 +133,11 @@ func (s *Store) DecideDevice(ctx context.Context, userCode string, d Device) err
 // authorization away.
 //
 // Errors: those of CreateGrant, and [ErrNotFound] when the device authorization has gone since d was read and left no grant.
-func (s *Store) RedeemDevice(ctx context.Context, userCode string, d *Device, grant Grant, chainEnds time.Time, clientRevision, userRevision int64) error {
-	dk, gk, ck := deviceKey(userCode), grantKey(grant.ClientID, grant.ID), chainKey(grant.ClientID, grant.ID)
-	now := s.now()
-	resp, err := s.commit(ctx, func() (clientv3.Txn, error) {
-		body, err := s.leases.until(ctx, grant.ExpiresAt)
-		if err != nil {
-			return nil, err
-		}
-		chain, err := s.leases.until(ctx, chainEnds)
-		if err != nil {
-			return nil, err
-		}
-		bury, err := s.bury(ctx, grant.ClientID, grant.ID, AuditEntry{
-			Actor: ClientActor(grant.ClientID), Action: AuditGrantReplayed, Reason: "device code replayed"})
-		if err != nil {
-			return nil, err
-		}
-		return s.kv.Txn(ctx).
-			If(append(sameRevisions(grant.ClientID, clientRevision, grant.UserID, userRevision),
-				clientv3.Compare(clientv3.Version(gk), "=", 0),
-				clientv3.Compare(clientv3.ModRevision(dk), "=", d.Revision))...).
-			Then(
-				clientv3.OpPut(gk, encode(grant), clientv3.WithLease(body)),
-				clientv3.OpPut(ck, encode(link{At: now.UnixMilli()}), clientv3.WithLease(chain)),
-				clientv3.OpDelete(dk)).
-			Else(clientv3.OpTxn(
-				[]clientv3.Cmp{clientv3.Compare(clientv3.Version(gk), ">", 0)},
-				bury,
-				append(currentRecords(grant.ClientID, grant.UserID), clientv3.OpGet(dk)))), nil
-	})
+func (s *Store) RedeemDevice(ctx context.Context, userCode string, d *Device, grant Grant, chainEnds time.Time, on Revisions) error {
+	err := s.redeem(ctx, redemption{of: "device code", grant: grant, chainEnds: chainEnds, on: on,
+		device: deviceKey(userCode), deviceRevision: d.Revision})
 	if err != nil {
 		return fmt.Errorf("redeem device code: %w", err)
 	}
-	if resp.Succeeded {
-		return nil
-	}
-	inner := resp.Responses[0].GetResponseTxn()
-	if inner.Succeeded {
-		return ErrReplayed
-	}
-	if kvs := inner.Responses[2].GetResponseRange().Kvs; len(kvs) == 0 || kvs[0].ModRevision != d.Revision {
-		return ErrNotFound
-	}
-	return s.stale(inner.Responses)
+	return nil
 }

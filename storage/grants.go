@@ -5,13 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"strings"
 	"time"
 
-	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
@@ -29,9 +26,19 @@ func chainKey(client, id string) string { return key("chains", client, id) }
 func userKey(id string) string          { return key("users", id) }
 func clientKey(id string) string        { return key("clients", id) }
 
+// Revisions are those of the client and the user on which a decision was made; 0: there was no such record. A verb that takes them
+// compares that both are still there.
+type Revisions struct {
+	Client, User int64
+}
+
+// same compares that client and user are still at these revisions.
+func (r Revisions) same(clientID, userID string) []clientv3.Cmp {
+	return []clientv3.Cmp{atRevision(clientKey(clientID), r.Client), atRevision(userKey(userID), r.User)}
+}
+
 // CreateGrant redeems the code that names grant.ID: it stores the grant and starts its refresh chain at generation 1, in
-// one transaction, provided that the grant never existed and that client and user are still at the given revisions (0: there is
-// no such record).
+// one transaction, provided that the grant never existed and that client and user are still at the given revisions.
 // chainEnds is when the first refresh token expires.
 //
 // A grant that came from a session ([Grant.Session]) is noted with it, provided that the session still stands.
@@ -39,59 +46,103 @@ func clientKey(id string) string        { return key("clients", id) }
 // Errors: [ErrReplayed] when the grant exists or has existed, and it is dead now; [ErrSessionEnded] when its session has ended,
 // and a [StaleError] when client or user changed: then nothing was written; [ErrSpent] when one of once was used before, and
 // nothing was written, whatever the grant is. With [ErrReplayed], too, once is used now.
-func (s *Store) CreateGrant(ctx context.Context, grant Grant, chainEnds time.Time, clientRevision, userRevision int64, once ...Once) error {
-	gk, ck := grantKey(grant.ClientID, grant.ID), chainKey(grant.ClientID, grant.ID)
-	now := s.now()
-	resp, err := s.commit(ctx, func() (clientv3.Txn, error) {
-		body, err := s.leases.until(ctx, grant.ExpiresAt)
-		if err != nil {
-			return nil, err
-		}
-		chain, err := s.leases.until(ctx, chainEnds)
-		if err != nil {
-			return nil, err
-		}
-		bury, err := s.bury(ctx, grant.ClientID, grant.ID, AuditEntry{
-			Actor: ClientActor(grant.ClientID), Action: AuditGrantReplayed, Reason: "code replayed"})
-		if err != nil {
-			return nil, err
-		}
-		spend, err := s.spend(ctx, once)
-		if err != nil {
-			return nil, err
-		}
-		noted, err := s.sessionOps(ctx, grant)
-		if err != nil {
-			return nil, err
-		}
-		look := append(currentRecords(grant.ClientID, grant.UserID), clientv3.OpGet(sessionKey(grant.Session), clientv3.WithCountOnly()))
-		return s.kv.Txn(ctx).
-			If(slices.Concat(unspent(once), sameRevisions(grant.ClientID, clientRevision, grant.UserID, userRevision),
-				[]clientv3.Cmp{clientv3.Compare(clientv3.Version(gk), "=", 0)}, sessionCmp(grant))...).
-			Then(slices.Concat(spend, noted, []clientv3.Op{
-				clientv3.OpPut(gk, encode(grant), clientv3.WithLease(body)),
-				clientv3.OpPut(ck, encode(link{At: now.UnixMilli()}), clientv3.WithLease(chain))})...).
-			Else(clientv3.OpTxn(unspent(once), []clientv3.Op{clientv3.OpTxn(
-				[]clientv3.Cmp{clientv3.Compare(clientv3.Version(gk), ">", 0)}, append(bury, spend...), look)}, nil)), nil
-	})
+func (s *Store) CreateGrant(ctx context.Context, grant Grant, chainEnds time.Time, on Revisions, once ...Once) error {
+	err := s.redeem(ctx, redemption{of: "code", grant: grant, chainEnds: chainEnds, on: on, once: once})
 	if err != nil {
 		return fmt.Errorf("create grant: %w", err)
 	}
-	if resp.Succeeded {
+	return nil
+}
+
+// redemption is what is known when a code, or a device code, is to be redeemed.
+type redemption struct {
+	of        string // what is redeemed, for the audit log
+	grant     Grant
+	chainEnds time.Time
+	on        Revisions
+	once      []Once
+	// device is the key of the device authorization, which has to be at a revision, and goes; "" for none.
+	device         string
+	deviceRevision int64
+}
+
+// redeem is the transaction that begins a grant:
+//
+//	if once is unused, client and user are as they were, the grant never existed, its session stands, the device authorization is there
+//	  store the grant and its chain, note it with the session, drop the device authorization, use once
+//	otherwise, if once is unused
+//	  if the grant exists or has existed: bury it, use once
+//	  otherwise: look what it was
+func (s *Store) redeem(ctx context.Context, r redemption) error {
+	grant := &r.grant
+	gk, ck := grantKey(grant.ClientID, grant.ID), chainKey(grant.ClientID, grant.ID)
+	now := s.now()
+	var replay, unused transaction
+	var look records
+	var session, device *found
+	t, err := s.commit(ctx, func(t *transaction) error {
+		body, err := s.leases.until(ctx, grant.ExpiresAt)
+		if err != nil {
+			return err
+		}
+		chain, err := s.leases.until(ctx, r.chainEnds)
+		if err != nil {
+			return err
+		}
+		bury, err := s.bury(ctx, grant.ClientID, grant.ID, AuditEntry{
+			Actor: ClientActor(grant.ClientID), Action: AuditGrantReplayed, Reason: r.of + " replayed"})
+		if err != nil {
+			return err
+		}
+		spend, err := s.spend(ctx, r.once)
+		if err != nil {
+			return err
+		}
+		noted, err := s.sessionOps(ctx, *grant)
+		if err != nil {
+			return err
+		}
+		t.onlyIf(unspent(r.once)...)
+		t.onlyIf(r.on.same(grant.ClientID, grant.UserID)...)
+		t.onlyIf(absent(gk))
+		t.onlyIf(sessionCmp(*grant)...)
+		t.then.do(spend...)
+		t.then.do(noted...)
+		t.then.do(clientv3.OpPut(gk, encode(grant), clientv3.WithLease(body)),
+			clientv3.OpPut(ck, encode(link{At: now.UnixMilli()}), clientv3.WithLease(chain)))
+
+		replay = transaction{ifs: []clientv3.Cmp{present(gk)}}
+		replay.then.do(bury...)
+		replay.then.do(spend...)
+		look = lookAt(&replay.otherwise, grant.ClientID, grant.UserID)
+		if grant.Session != "" {
+			session = replay.otherwise.get(sessionKey(grant.Session), clientv3.WithCountOnly())
+		}
+		if r.device != "" {
+			t.onlyIf(atRevision(r.device, r.deviceRevision))
+			t.then.do(clientv3.OpDelete(r.device))
+			device = replay.otherwise.get(r.device)
+		}
+		unused = transaction{ifs: unspent(r.once)}
+		unused.then.inside(&replay)
+		t.otherwise.inside(&unused)
 		return nil
-	}
-	fresh := resp.Responses[0].GetResponseTxn()
-	if !fresh.Succeeded {
-		return ErrSpent
-	}
-	inner := fresh.Responses[0].GetResponseTxn()
+	})
 	switch {
-	case inner.Succeeded:
+	case err != nil:
+		return err
+	case t.held:
+		return nil
+	case !unused.held:
+		return ErrSpent
+	case replay.held:
 		return ErrReplayed
-	case grant.Session != "" && inner.Responses[2].GetResponseRange().Count == 0:
+	case session != nil && session.count == 0:
 		return ErrSessionEnded
+	case device != nil && (device.one() == nil || device.one().ModRevision != r.deviceRevision):
+		return ErrNotFound
 	}
-	return s.stale(inner.Responses)
+	return s.stale(look)
 }
 
 // GrantRef names a place in a refresh chain: what a refresh token holds.
@@ -116,99 +167,114 @@ type Rotation struct {
 // dead now. [ErrNotFound]: the grant is dead already. A [StaleError]: client or user changed, and nothing was written.
 // [ErrSpent]: one of once was used before, and nothing was written, whatever the grant is. Where the grant is moved, killed, or
 // gives the same successor again, once is used now.
-func (s *Store) RotateGrant(ctx context.Context, ref GrantRef, chainEnds time.Time, reuse time.Duration, clientRevision, userRevision int64, once ...Once) (Rotation, error) {
+func (s *Store) RotateGrant(ctx context.Context, ref GrantRef, chainEnds time.Time, reuse time.Duration, on Revisions, once ...Once) (Rotation, error) {
+	rotation, err := s.rotateGrant(ctx, ref, chainEnds, reuse, on, once)
+	if err != nil {
+		return Rotation{}, fmt.Errorf("rotate grant: %w", err)
+	}
+	return rotation, nil
+}
+
+// rotateGrant is the transaction that moves a chain:
+//
+//	if once is unused, client and user are as they were, the chain is at the token's generation
+//	  move the chain, use once
+//	otherwise, if once is unused
+//	  if the chain is beyond it: bury the grant, use once
+//	  otherwise: look what it was
+//
+// With a reuse interval, beyond begins one generation later: the direct predecessor needs a look first.
+func (s *Store) rotateGrant(ctx context.Context, ref GrantRef, chainEnds time.Time, reuse time.Duration, on Revisions, once []Once) (Rotation, error) {
 	ck := chainKey(ref.ClientID, ref.GrantID)
 	now := s.now()
-	resp, err := s.commit(ctx, func() (clientv3.Txn, error) {
-		chain, err := s.leases.until(ctx, chainEnds)
+	replayed := AuditEntry{Actor: ClientActor(ref.ClientID), Action: AuditGrantReplayed, Reason: "refresh token replayed"}
+	var replay, unused transaction
+	var look records
+	var chain *found
+	t, err := s.commit(ctx, func(t *transaction) error {
+		lease, err := s.leases.until(ctx, chainEnds)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		// A replay beyond this generation kills. With a reuse interval, the direct predecessor needs a look first.
+		bury, err := s.bury(ctx, ref.ClientID, ref.GrantID, replayed)
+		if err != nil {
+			return err
+		}
+		spend, err := s.spend(ctx, once)
+		if err != nil {
+			return err
+		}
+		t.onlyIf(unspent(once)...)
+		t.onlyIf(on.same(ref.ClientID, ref.UserID)...)
+		t.onlyIf(clientv3.Compare(clientv3.Version(ck), "=", ref.Generation))
+		t.then.do(spend...)
+		t.then.do(clientv3.OpPut(ck, encode(link{At: now.UnixMilli()}), clientv3.WithLease(lease)))
+
 		beyond := ref.Generation
 		if reuse > 0 {
 			beyond++
 		}
-		bury, err := s.bury(ctx, ref.ClientID, ref.GrantID, AuditEntry{
-			Actor: ClientActor(ref.ClientID), Action: AuditGrantReplayed, Reason: "refresh token replayed"})
-		if err != nil {
-			return nil, err
-		}
-		spend, err := s.spend(ctx, once)
-		if err != nil {
-			return nil, err
-		}
-		look := append(currentRecords(ref.ClientID, ref.UserID), clientv3.OpGet(ck))
-		return s.kv.Txn(ctx).
-			If(slices.Concat(unspent(once), sameRevisions(ref.ClientID, clientRevision, ref.UserID, userRevision),
-				[]clientv3.Cmp{clientv3.Compare(clientv3.Version(ck), "=", ref.Generation)})...).
-			Then(append(spend, clientv3.OpPut(ck, encode(link{At: now.UnixMilli()}), clientv3.WithLease(chain)))...).
-			Else(clientv3.OpTxn(unspent(once), []clientv3.Op{clientv3.OpTxn(
-				[]clientv3.Cmp{clientv3.Compare(clientv3.Version(ck), ">", beyond)}, append(bury, spend...), look)}, nil)), nil
+		replay = transaction{ifs: []clientv3.Cmp{clientv3.Compare(clientv3.Version(ck), ">", beyond)}}
+		replay.then.do(bury...)
+		replay.then.do(spend...)
+		look = lookAt(&replay.otherwise, ref.ClientID, ref.UserID)
+		chain = replay.otherwise.get(ck)
+		unused = transaction{ifs: unspent(once)}
+		unused.then.inside(&replay)
+		t.otherwise.inside(&unused)
+		return nil
 	})
-	if err != nil {
-		return Rotation{}, fmt.Errorf("rotate grant: %w", err)
-	}
-	if resp.Succeeded {
+	switch {
+	case err != nil:
+		return Rotation{}, err
+	case t.held:
 		return Rotation{Generation: ref.Generation + 1, At: time.UnixMilli(now.UnixMilli())}, nil
-	}
-	fresh := resp.Responses[0].GetResponseTxn()
-	if !fresh.Succeeded {
+	case !unused.held:
 		return Rotation{}, ErrSpent
-	}
-	inner := fresh.Responses[0].GetResponseTxn()
-	if inner.Succeeded {
+	case replay.held:
 		return Rotation{}, ErrReplayed
-	}
-	chains := inner.Responses[2].GetResponseRange().Kvs
-	if len(chains) == 0 || chains[0].Version < ref.Generation {
+	case chain.one() == nil || chain.one().Version < ref.Generation:
 		return Rotation{}, ErrNotFound
-	}
-	if chains[0].Version == ref.Generation {
-		return Rotation{}, s.stale(inner.Responses)
+	case chain.one().Version == ref.Generation:
+		return Rotation{}, s.stale(look)
 	}
 	// The direct predecessor came again, and a reuse interval is configured.
-	at, err := decode[link]("chain", chains[0].Value)
+	at, err := decode[link]("chain", chain.one().Value)
 	if err != nil {
-		return Rotation{}, fmt.Errorf("rotate grant: %w", err)
+		return Rotation{}, err
 	}
 	made := time.UnixMilli(at.At)
 	late := now.Sub(made) > reuse
-	if stale := s.staleOf(inner.Responses); !late && (stale.Client == nil || stale.Client.Revision != clientRevision ||
-		stale.User == nil || stale.User.Revision != userRevision) {
+	if stale := s.stale(look); !late && stale.revisions() != on {
 		return Rotation{}, stale
 	}
 	for _, o := range once { // a look has written nothing
 		if err := s.Spend(ctx, o); err != nil {
-			return Rotation{}, fmt.Errorf("rotate grant: %w", err)
+			return Rotation{}, err
 		}
 	}
 	if late {
-		if _, err := s.KillGrant(ctx, ref.ClientID, ref.GrantID, AuditEntry{
-			Actor: ClientActor(ref.ClientID), Action: AuditGrantReplayed, Reason: "refresh token replayed"}); err != nil {
-			return Rotation{}, fmt.Errorf("rotate grant: %w", err)
+		if _, err := s.KillGrant(ctx, ref.ClientID, ref.GrantID, replayed); err != nil {
+			return Rotation{}, err
 		}
 		return Rotation{}, ErrReplayed
 	}
-	return Rotation{Generation: chains[0].Version, At: made}, nil
+	return Rotation{Generation: chain.one().Version, At: made}, nil
 }
 
 // KillGrant ends a grant and everything issued from it. It says whether the grant was alive. why goes to the audit log if it
 // was; its reason stays with the grant.
 func (s *Store) KillGrant(ctx context.Context, clientID, grantID string, why AuditEntry) (bool, error) {
-	resp, err := s.commit(ctx, func() (clientv3.Txn, error) {
+	t, err := s.commit(ctx, func(t *transaction) error {
 		bury, err := s.bury(ctx, clientID, grantID, why)
-		if err != nil {
-			return nil, err
-		}
-		return s.kv.Txn(ctx).
-			If(clientv3.Compare(clientv3.Version(chainKey(clientID, grantID)), ">", 0)).
-			Then(bury...), nil
+		t.onlyIf(present(chainKey(clientID, grantID)))
+		t.then.do(bury...)
+		return err
 	})
 	if err != nil {
 		return false, fmt.Errorf("kill grant: %w", err)
 	}
-	return resp.Succeeded, nil
+	return t.held, nil
 }
 
 // GrantView is a grant with what its tokens are judged by, read at one revision.
@@ -220,59 +286,56 @@ type GrantView struct {
 
 // Grant reads a live grant and its user: one read. A dead or unknown one is [ErrNotFound].
 func (s *Store) Grant(ctx context.Context, clientID, grantID, userID string) (GrantView, error) {
-	resp, err := s.kv.Txn(ctx).Then(grantReads(clientID, grantID, userID)...).Commit()
-	if err != nil {
+	var t transaction
+	grant := readGrant(&t, clientID, grantID, userID)
+	if err := s.run(ctx, &t); err != nil {
 		return GrantView{}, fmt.Errorf("read grant: %w", err)
 	}
-	return grantView(resp.Responses)
+	return grant.view()
 }
 
 // GrantThrough is Grant, read together with the record of a client that uses the grant, be it its own or, after a token exchange,
 // another's: still one read. The client is nil when it is gone or disabled. When the ID of a [Once] is given that has been used, the
 // error is [ErrSpent].
 func (s *Store) GrantThrough(ctx context.Context, clientID, grantID, userID, throughID, onceID string) (GrantView, *Client, error) {
-	ops := append(grantReads(clientID, grantID, userID), clientv3.OpGet(clientKey(throughID)))
-	if onceID != "" {
-		ops = append(ops, clientv3.OpGet(spentKey(onceID), clientv3.WithCountOnly()))
-	}
-	resp, err := s.kv.Txn(ctx).Then(ops...).Commit()
-	if err != nil {
+	var t transaction
+	grant := readGrant(&t, clientID, grantID, userID)
+	through, spent := t.then.get(clientKey(throughID)), getSpent(&t, onceID)
+	if err := s.run(ctx, &t); err != nil {
 		return GrantView{}, nil, fmt.Errorf("read grant: %w", err)
 	}
-	view, err := grantView(resp.Responses)
+	view, err := grant.view()
 	if err != nil {
 		return GrantView{}, nil, err
 	}
-	if onceID != "" && resp.Responses[4].GetResponseRange().Count > 0 {
+	if spent.count > 0 {
 		return GrantView{}, nil, ErrSpent
 	}
-	c, err := s.current(resp.Responses[3].GetResponseRange().Kvs)
+	c, err := s.current(through.kvs)
 	if errors.Is(err, ErrNotFound) {
 		return view, nil, nil
 	}
 	return view, c, err
 }
 
-func grantReads(clientID, grantID, userID string) []clientv3.Op {
-	return []clientv3.Op{
-		clientv3.OpGet(grantKey(clientID, grantID)),
-		clientv3.OpGet(chainKey(clientID, grantID)),
-		clientv3.OpGet(userKey(userID)),
-	}
+// grantRead is a read of a grant with what its tokens are judged by.
+type grantRead struct{ grant, chain, user *found }
+
+func readGrant(t *transaction, clientID, grantID, userID string) grantRead {
+	return grantRead{t.then.get(grantKey(clientID, grantID)), t.then.get(chainKey(clientID, grantID)), t.then.get(userKey(userID))}
 }
 
-// grantView is what grantReads brought.
-func grantView(responses []*etcdserverpb.ResponseOp) (GrantView, error) {
-	chain := responses[1].GetResponseRange().Kvs
-	if len(chain) == 0 {
+func (r grantRead) view() (GrantView, error) {
+	chain := r.chain.one()
+	if chain == nil {
 		return GrantView{}, ErrNotFound
 	}
-	grant, err := decodeGrant(responses[0].GetResponseRange().Kvs)
+	grant, err := decodeGrant(r.grant.kvs)
 	if err != nil {
 		return GrantView{}, fmt.Errorf("read grant: %w", err)
 	}
-	view := GrantView{Grant: grant, Generation: chain[0].Version}
-	if view.User, err = decodeUsers(responses[2].GetResponseRange().Kvs); err != nil {
+	view := GrantView{Grant: grant, Generation: chain.Version}
+	if view.User, err = decodeUsers(r.user.kvs); err != nil {
 		return GrantView{}, fmt.Errorf("read grant: %w", err)
 	}
 	return view, nil
@@ -284,18 +347,17 @@ func (s *Store) Grants(ctx context.Context, clientID string) ([]Grant, error) {
 	if clientID != "" {
 		grants, chains = under("grants", clientID), under("chains", clientID)
 	}
-	resp, err := s.kv.Txn(ctx).Then(
-		clientv3.OpGet(grants, clientv3.WithPrefix()),
-		clientv3.OpGet(chains, clientv3.WithPrefix())).Commit()
-	if err != nil {
+	var t transaction
+	bodies, links := t.then.get(grants, clientv3.WithPrefix()), t.then.get(chains, clientv3.WithPrefix())
+	if err := s.run(ctx, &t); err != nil {
 		return nil, fmt.Errorf("list grants: %w", err)
 	}
 	alive := make(map[string]*mvccpb.KeyValue)
-	for _, kv := range resp.Responses[1].GetResponseRange().Kvs {
+	for _, kv := range links.kvs {
 		alive[strings.TrimPrefix(string(kv.Key), "chains/")] = kv
 	}
 	var out []Grant
-	for _, kv := range resp.Responses[0].GetResponseRange().Kvs {
+	for _, kv := range bodies.kvs {
 		chain := alive[strings.TrimPrefix(string(kv.Key), "grants/")]
 		if chain == nil {
 			continue
@@ -341,31 +403,25 @@ func (s *Store) bury(ctx context.Context, clientID, grantID string, why AuditEnt
 	}
 	tombstone := encode(Grant{ID: grantID, ClientID: clientID, Dead: why.Reason})
 	return []clientv3.Op{
-		clientv3.OpTxn([]clientv3.Cmp{clientv3.Compare(clientv3.Version(ck), ">", 0)}, []clientv3.Op{s.auditOp(ctx, why)}, nil),
+		clientv3.OpTxn([]clientv3.Cmp{present(ck)}, []clientv3.Op{s.auditOp(ctx, why)}, nil),
 		clientv3.OpPut(grantKey(clientID, grantID), tombstone, clientv3.WithLease(lease)),
 		clientv3.OpDelete(ck),
 	}, nil
 }
 
-func sameRevisions(clientID string, clientRevision int64, userID string, userRevision int64) []clientv3.Cmp {
-	return []clientv3.Cmp{
-		clientv3.Compare(clientv3.ModRevision(clientKey(clientID)), "=", clientRevision),
-		clientv3.Compare(clientv3.ModRevision(userKey(userID)), "=", userRevision),
-	}
+// records are the reads that tell what has become of the records on which a decision was made.
+type records struct{ client, user *found }
+
+func lookAt(b *branch, clientID, userID string) records {
+	return records{client: b.get(clientKey(clientID)), user: b.get(userKey(userID))}
 }
 
-// currentRecords are the reads from which stale makes its error; they come first in a response.
-func currentRecords(clientID, userID string) []clientv3.Op {
-	return []clientv3.Op{clientv3.OpGet(clientKey(clientID)), clientv3.OpGet(userKey(userID))}
-}
-
-func (s *Store) stale(responses []*etcdserverpb.ResponseOp) error { return s.staleOf(responses) }
-
-// staleOf also lets memory know what was read. A record that does not decode counts as gone: it cannot be used either.
-func (s *Store) staleOf(responses []*etcdserverpb.ResponseOp) *StaleError {
+// stale tells the caller what is there now, and memory as well. A record that does not decode counts as gone: it cannot be used
+// either.
+func (s *Store) stale(look records) *StaleError {
 	stale := &StaleError{}
-	if kvs := responses[0].GetResponseRange().Kvs; len(kvs) > 0 {
-		if c, err := decodeClient(kvs[0]); err == nil {
+	if kv := look.client.one(); kv != nil {
+		if c, err := decodeClient(kv); err == nil {
 			s.mem.learn(c)
 			stale.Client = c
 		} else {
@@ -373,7 +429,7 @@ func (s *Store) staleOf(responses []*etcdserverpb.ResponseOp) *StaleError {
 		}
 	}
 	var err error
-	if stale.User, err = decodeUsers(responses[1].GetResponseRange().Kvs); err != nil {
+	if stale.User, err = decodeUsers(look.user.kvs); err != nil {
 		s.log.Error("stored user does not decode", "error", err)
 	}
 	return stale
@@ -394,21 +450,4 @@ func decodeGrant(kvs []*mvccpb.KeyValue) (*Grant, error) {
 		return nil, ErrNotFound
 	}
 	return g, nil
-}
-
-// commit runs the transaction. Should etcd not know a lease any more, it is made once again with fresh leases: such a
-// transaction has changed nothing.
-func (s *Store) commit(ctx context.Context, build func() (clientv3.Txn, error)) (*clientv3.TxnResponse, error) {
-	for attempt := 0; ; attempt++ {
-		txn, err := build()
-		if err != nil {
-			return nil, err
-		}
-		resp, err := txn.Commit()
-		if errors.Is(err, rpctypes.ErrLeaseNotFound) && attempt == 0 {
-			s.leases.forget()
-			continue
-		}
-		return resp, err
-	}
 }

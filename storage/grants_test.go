@@ -42,6 +42,11 @@ func registered(t *testing.T, s *storage.Store) (*storage.Client, *storage.User)
 	return client, user
 }
 
+// on are the revisions of a client and a user as they were read.
+func on(c *storage.Client, u *storage.User) storage.Revisions {
+	return storage.Revisions{Client: c.Revision, User: u.Revision}
+}
+
 func newGrant(c *storage.Client, u *storage.User) storage.Grant {
 	now := time.Now()
 	return storage.Grant{ID: storage.NewGrantID(), ClientID: c.ID, UserID: u.ID, Scopes: []string{"a"}, CreatedAt: now, AuthTime: now, ExpiresAt: now.Add(24 * time.Hour)}
@@ -52,11 +57,11 @@ func TestGrantLife(t *testing.T) {
 	ctx, ends := t.Context(), time.Now().Add(time.Hour)
 	c, u := registered(t, s)
 	g := newGrant(c, u)
-	if err := s.CreateGrant(ctx, g, ends, c.Revision, u.Revision); err != nil {
+	if err := s.CreateGrant(ctx, g, ends, on(c, u)); err != nil {
 		t.Fatal(err)
 	}
 	ref := storage.GrantRef{ClientID: c.ID, GrantID: g.ID, UserID: u.ID, Generation: 1}
-	r, err := s.RotateGrant(ctx, ref, ends, 0, c.Revision, u.Revision)
+	r, err := s.RotateGrant(ctx, ref, ends, 0, on(c, u))
 	if err != nil || r.Generation != 2 {
 		t.Fatalf("rotation: %+v, %v", r, err)
 	}
@@ -67,18 +72,18 @@ func TestGrantLife(t *testing.T) {
 		t.Fatalf("grants: %+v, %v", list, err)
 	}
 	// The old token again: a replay, and the family dies.
-	if _, err := s.RotateGrant(ctx, ref, ends, 0, c.Revision, u.Revision); !errors.Is(err, storage.ErrReplayed) {
+	if _, err := s.RotateGrant(ctx, ref, ends, 0, on(c, u)); !errors.Is(err, storage.ErrReplayed) {
 		t.Fatalf("replay: %v", err)
 	}
 	ref.Generation = 2
-	if _, err := s.RotateGrant(ctx, ref, ends, 0, c.Revision, u.Revision); !errors.Is(err, storage.ErrNotFound) {
+	if _, err := s.RotateGrant(ctx, ref, ends, 0, on(c, u)); !errors.Is(err, storage.ErrNotFound) {
 		t.Fatalf("after the replay: %v", err)
 	}
 	if _, err := s.Grant(ctx, c.ID, g.ID, u.ID); !errors.Is(err, storage.ErrNotFound) {
 		t.Fatalf("grant after the replay: %v", err)
 	}
 	// The code again, after the family has died: still a replay, for the tombstone stands.
-	if err := s.CreateGrant(ctx, g, ends, c.Revision, u.Revision); !errors.Is(err, storage.ErrReplayed) {
+	if err := s.CreateGrant(ctx, g, ends, on(c, u)); !errors.Is(err, storage.ErrReplayed) {
 		t.Fatalf("code after death: %v", err)
 	}
 	if list, err := s.Grants(ctx, ""); err != nil || len(list) != 0 {
@@ -91,10 +96,10 @@ func TestCodeReplayKillsTheFamily(t *testing.T) {
 	ctx, ends := t.Context(), time.Now().Add(time.Hour)
 	c, u := registered(t, s)
 	g := newGrant(c, u)
-	if err := s.CreateGrant(ctx, g, ends, c.Revision, u.Revision); err != nil {
+	if err := s.CreateGrant(ctx, g, ends, on(c, u)); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.CreateGrant(ctx, g, ends, c.Revision, u.Revision); !errors.Is(err, storage.ErrReplayed) {
+	if err := s.CreateGrant(ctx, g, ends, on(c, u)); !errors.Is(err, storage.ErrReplayed) {
 		t.Fatal(err)
 	}
 	if _, err := s.Grant(ctx, c.ID, g.ID, u.ID); !errors.Is(err, storage.ErrNotFound) {
@@ -134,16 +139,16 @@ func TestRacers(t *testing.T) {
 	ctx, ends := t.Context(), time.Now().Add(time.Hour)
 	c, u := registered(t, s)
 	g := newGrant(c, u)
-	if won := race(t, 32, func() error { return s.CreateGrant(ctx, g, ends, c.Revision, u.Revision) }, storage.ErrReplayed); won != 1 {
+	if won := race(t, 32, func() error { return s.CreateGrant(ctx, g, ends, on(c, u)) }, storage.ErrReplayed); won != 1 {
 		t.Errorf("%d redemptions of one code won", won)
 	}
 	g = newGrant(c, u)
-	if err := s.CreateGrant(ctx, g, ends, c.Revision, u.Revision); err != nil {
+	if err := s.CreateGrant(ctx, g, ends, on(c, u)); err != nil {
 		t.Fatal(err)
 	}
 	ref := storage.GrantRef{ClientID: c.ID, GrantID: g.ID, UserID: u.ID, Generation: 1}
 	if won := race(t, 64, func() error {
-		_, err := s.RotateGrant(ctx, ref, ends, 0, c.Revision, u.Revision)
+		_, err := s.RotateGrant(ctx, ref, ends, 0, on(c, u))
 		return err
 	}, storage.ErrReplayed, storage.ErrNotFound); won != 1 {
 		t.Errorf("%d refreshes of one token won", won)
@@ -160,12 +165,12 @@ func TestReuseInterval(t *testing.T) {
 	ctx, ends := t.Context(), now.Add(time.Hour)
 	c, u := registered(t, s)
 	g := newGrant(c, u)
-	if err := s.CreateGrant(ctx, g, ends, c.Revision, u.Revision); err != nil {
+	if err := s.CreateGrant(ctx, g, ends, on(c, u)); err != nil {
 		t.Fatal(err)
 	}
 	ref := storage.GrantRef{ClientID: c.ID, GrantID: g.ID, UserID: u.ID, Generation: 1}
 	rotate := func() (storage.Rotation, error) {
-		return s.RotateGrant(ctx, ref, ends, 10*time.Second, c.Revision, u.Revision)
+		return s.RotateGrant(ctx, ref, ends, 10*time.Second, on(c, u))
 	}
 	first, err := rotate()
 	if err != nil {
@@ -190,11 +195,11 @@ func TestReuseIntervalEndsWhenTheSuccessorWasUsed(t *testing.T) {
 	ctx, ends := t.Context(), time.Now().Add(time.Hour)
 	c, u := registered(t, s)
 	g := newGrant(c, u)
-	if err := s.CreateGrant(ctx, g, ends, c.Revision, u.Revision); err != nil {
+	if err := s.CreateGrant(ctx, g, ends, on(c, u)); err != nil {
 		t.Fatal(err)
 	}
 	rotate := func(generation int64) error {
-		_, err := s.RotateGrant(ctx, storage.GrantRef{ClientID: c.ID, GrantID: g.ID, UserID: u.ID, Generation: generation}, ends, time.Minute, c.Revision, u.Revision)
+		_, err := s.RotateGrant(ctx, storage.GrantRef{ClientID: c.ID, GrantID: g.ID, UserID: u.ID, Generation: generation}, ends, time.Minute, on(c, u))
 		return err
 	}
 	if err := errors.Join(rotate(1), rotate(2)); err != nil {
@@ -217,7 +222,7 @@ func TestStaleRevisionsWriteNothing(t *testing.T) {
 	}
 	var stale *storage.StaleError
 	g := newGrant(c, u)
-	if err := s.CreateGrant(ctx, g, ends, c.Revision, u.Revision); !errors.As(err, &stale) {
+	if err := s.CreateGrant(ctx, g, ends, on(c, u)); !errors.As(err, &stale) {
 		t.Fatal(err)
 	}
 	if stale.User.Active() || stale.Client.Revision != c.Revision {
@@ -234,14 +239,14 @@ func TestRevokeBeatsRefresh(t *testing.T) {
 	c, u := registered(t, s)
 	for range 20 {
 		g := newGrant(c, u)
-		if err := s.CreateGrant(ctx, g, ends, c.Revision, u.Revision); err != nil {
+		if err := s.CreateGrant(ctx, g, ends, on(c, u)); err != nil {
 			t.Fatal(err)
 		}
 		var wg sync.WaitGroup
 		wg.Go(func() {
 			ref := storage.GrantRef{ClientID: c.ID, GrantID: g.ID, UserID: u.ID, Generation: 1}
 			for {
-				r, err := s.RotateGrant(ctx, ref, ends, 0, c.Revision, u.Revision)
+				r, err := s.RotateGrant(ctx, ref, ends, 0, on(c, u))
 				if err != nil {
 					return
 				}
@@ -264,7 +269,7 @@ func TestOneProposalEach(t *testing.T) {
 	ctx, ends := t.Context(), time.Now().Add(time.Hour)
 	c, u := registered(t, s)
 	first := newGrant(c, u) // the leases of this hour
-	if err := s.CreateGrant(ctx, first, ends, c.Revision, u.Revision); err != nil {
+	if err := s.CreateGrant(ctx, first, ends, on(c, u)); err != nil {
 		t.Fatal(err)
 	}
 	g := newGrant(c, u)
@@ -275,10 +280,10 @@ func TestOneProposalEach(t *testing.T) {
 		count storagetest.Counts
 	}{
 		{"exchange and refresh", func() error {
-			if err := s.CreateGrant(ctx, g, ends, c.Revision, u.Revision); err != nil {
+			if err := s.CreateGrant(ctx, g, ends, on(c, u)); err != nil {
 				return err
 			}
-			_, err := s.RotateGrant(ctx, storage.GrantRef{ClientID: c.ID, GrantID: g.ID, UserID: u.ID, Generation: 1}, ends, 0, c.Revision, u.Revision)
+			_, err := s.RotateGrant(ctx, storage.GrantRef{ClientID: c.ID, GrantID: g.ID, UserID: u.ID, Generation: 1}, ends, 0, on(c, u))
 			return err
 		}, storagetest.Counts{Proposals: 2}},
 		{"grant", func() error { _, err := s.Grant(ctx, c.ID, g.ID, u.ID); return err }, storagetest.Counts{Reads: 1}},
@@ -302,12 +307,12 @@ func TestRaftCommitsOneEntryForARefresh(t *testing.T) {
 	s := storagetest.On(t, embedded.Client).Store()
 	c, u := registered(t, s)
 	g, ends := newGrant(c, u), time.Now().Add(time.Hour)
-	if err := s.CreateGrant(ctx, g, ends, c.Revision, u.Revision); err != nil {
+	if err := s.CreateGrant(ctx, g, ends, on(c, u)); err != nil {
 		t.Fatal(err)
 	}
 	before := embedded.Proposals()
 	for generation := range int64(50) {
-		if _, err := s.RotateGrant(ctx, storage.GrantRef{ClientID: c.ID, GrantID: g.ID, UserID: u.ID, Generation: generation + 1}, ends, 0, c.Revision, u.Revision); err != nil {
+		if _, err := s.RotateGrant(ctx, storage.GrantRef{ClientID: c.ID, GrantID: g.ID, UserID: u.ID, Generation: generation + 1}, ends, 0, on(c, u)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -322,7 +327,7 @@ func TestForgottenLeaseIsGrantedAgain(t *testing.T) {
 	s := etcd.Store()
 	ctx, ends := t.Context(), time.Now().Add(time.Hour)
 	c, u := registered(t, s)
-	if err := s.CreateGrant(ctx, newGrant(c, u), ends, c.Revision, u.Revision); err != nil {
+	if err := s.CreateGrant(ctx, newGrant(c, u), ends, on(c, u)); err != nil {
 		t.Fatal(err)
 	}
 	leases, err := etcd.Client.Leases(ctx)
@@ -334,7 +339,7 @@ func TestForgottenLeaseIsGrantedAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := s.CreateGrant(ctx, newGrant(c, u), ends, c.Revision, u.Revision); err != nil {
+	if err := s.CreateGrant(ctx, newGrant(c, u), ends, on(c, u)); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -140,16 +140,17 @@ func (s *Store) createKey(ctx context.Context, use string, sequence int64, notBe
 		return nil, fmt.Errorf("make key: %w", err)
 	}
 	k.Sealed = s.kek.seal(k.purpose(), plain)
-	resp, err := s.kv.Txn(ctx).
-		If(clientv3.Compare(clientv3.Version(k.storageKey()), "=", 0)).
-		Then(clientv3.OpPut(k.storageKey(), encode(k)), clientv3.OpGet(k.storageKey())).
-		Else(clientv3.OpGet(k.storageKey())).
-		Commit()
-	if err != nil {
+	var t transaction
+	t.onlyIf(absent(k.storageKey()))
+	t.then.do(clientv3.OpPut(k.storageKey(), encode(k)))
+	stored, other := t.then.get(k.storageKey()), t.otherwise.get(k.storageKey())
+	if err := s.run(ctx, &t); err != nil {
 		return nil, fmt.Errorf("store key: %w", err)
 	}
-	got := resp.Responses[len(resp.Responses)-1].GetResponseRange().Kvs
-	if err := s.putKey(got[0]); err != nil {
+	if !t.held {
+		stored = other
+	}
+	if err := s.putKey(stored.one()); err != nil {
 		return nil, err
 	}
 	s.mem.mu.RLock()
@@ -261,9 +262,8 @@ func (s *Store) Reseal(ctx context.Context) error {
 			if value == "" {
 				continue
 			}
-			if _, err := s.kv.Txn(ctx).
-				If(clientv3.Compare(clientv3.ModRevision(string(kv.Key)), "=", kv.ModRevision)).
-				Then(clientv3.OpPut(string(kv.Key), value)).Commit(); err != nil {
+			_, err = s.replace(ctx, string(kv.Key), kv.ModRevision, clientv3.OpPut(string(kv.Key), value), nil)
+			if err != nil && !errors.Is(err, ErrConflict) {
 				return fmt.Errorf("reseal %s: %w", kv.Key, err)
 			}
 		}

@@ -45,7 +45,7 @@ func (s *Store) logoutOp(l Logout) clientv3.Op {
 	if c == nil || c.BackchannelLogoutURI != "" {
 		return put
 	}
-	return clientv3.OpTxn([]clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(clientKey(c.ID)), "=", c.Revision)}, nil, []clientv3.Op{put})
+	return clientv3.OpTxn([]clientv3.Cmp{atRevision(clientKey(c.ID), c.Revision)}, nil, []clientv3.Op{put})
 }
 
 // Logouts lists the outbox of logouts. An entry that does not decode keeps no other from being sent.
@@ -83,29 +83,18 @@ func (s *Store) PostponeLogout(ctx context.Context, l Logout, next time.Time) (L
 }
 
 func (s *Store) updateLogout(ctx context.Context, l Logout) (Logout, error) {
-	resp, err := s.kv.Txn(ctx).
-		If(clientv3.Compare(clientv3.ModRevision(l.key()), "=", l.Revision)).
-		Then(clientv3.OpPut(l.key(), encode(l))).Commit()
+	revision, err := s.replace(ctx, l.key(), l.Revision, clientv3.OpPut(l.key(), encode(l)), nil)
 	if err != nil {
 		return Logout{}, fmt.Errorf("store logout: %w", err)
 	}
-	if !resp.Succeeded {
-		return Logout{}, ErrConflict
-	}
-	l.Revision = resp.Header.Revision
+	l.Revision = revision
 	return l, nil
 }
 
 // DropLogout takes an entry out of the outbox, provided that it did not change: [ErrConflict].
 func (s *Store) DropLogout(ctx context.Context, l Logout, audit ...AuditEntry) error {
-	resp, err := s.kv.Txn(ctx).
-		If(clientv3.Compare(clientv3.ModRevision(l.key()), "=", l.Revision)).
-		Then(append(s.auditOps(ctx, audit), clientv3.OpDelete(l.key()))...).Commit()
-	if err != nil {
+	if _, err := s.replace(ctx, l.key(), l.Revision, clientv3.OpDelete(l.key()), audit); err != nil {
 		return fmt.Errorf("drop logout: %w", err)
-	}
-	if !resp.Succeeded {
-		return ErrConflict
 	}
 	return nil
 }

@@ -44,18 +44,13 @@ func (s *Store) MoveDelivery(ctx context.Context, d Delivery, from string, audit
 		}
 		back.Revision = was.Revision
 	}
-	resp, err := s.kv.Txn(ctx).
-		If(clientv3.Compare(clientv3.ModRevision(d.key()), "=", d.Revision),
-			clientv3.Compare(clientv3.ModRevision(back.key()), "=", back.Revision)).
-		Then(append(s.auditOps(ctx, audit),
-			clientv3.OpPut(d.key(), encode(d)), clientv3.OpPut(leaving.key(), encode(leaving)), clientv3.OpDelete(back.key()))...).
-		Commit()
-	if err != nil {
+	var t transaction
+	t.onlyIf(atRevision(d.key(), d.Revision), atRevision(back.key(), back.Revision))
+	t.then.do(clientv3.OpPut(d.key(), encode(d)), clientv3.OpPut(leaving.key(), encode(leaving)), clientv3.OpDelete(back.key()))
+	t.then.do(s.auditOps(ctx, audit)...)
+	if err := s.change(ctx, &t); err != nil {
 		return nil, fmt.Errorf("move delivery: %w", err)
 	}
-	if !resp.Succeeded {
-		return nil, ErrConflict
-	}
-	d.Revision = resp.Header.Revision
+	d.Revision = t.revision
 	return &d, nil
 }

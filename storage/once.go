@@ -35,7 +35,7 @@ func spentKey(id string) string {
 func unspent(once []Once) []clientv3.Cmp {
 	var cmps []clientv3.Cmp
 	for _, o := range once {
-		cmps = append(cmps, clientv3.Compare(clientv3.Version(spentKey(o.ID)), "=", 0))
+		cmps = append(cmps, absent(spentKey(o.ID)))
 	}
 	return cmps
 }
@@ -56,17 +56,17 @@ func (s *Store) spend(ctx context.Context, once []Once) ([]clientv3.Op, error) {
 // Spend uses a name: one raft proposal. [ErrSpent] when that was done before; then the entries for the audit log are not
 // written either.
 func (s *Store) Spend(ctx context.Context, once Once, why ...AuditEntry) error {
-	resp, err := s.commit(ctx, func() (clientv3.Txn, error) {
-		ops, err := s.spend(ctx, []Once{once})
-		if err != nil {
-			return nil, err
-		}
-		return s.kv.Txn(ctx).If(unspent([]Once{once})...).Then(append(ops, s.auditOps(ctx, why)...)...), nil
+	t, err := s.commit(ctx, func(t *transaction) error {
+		spend, err := s.spend(ctx, []Once{once})
+		t.onlyIf(unspent([]Once{once})...)
+		t.then.do(spend...)
+		t.then.do(s.auditOps(ctx, why)...)
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("use once: %w", err)
 	}
-	if !resp.Succeeded {
+	if !t.held {
 		return ErrSpent
 	}
 	return nil
@@ -77,26 +77,22 @@ func (s *Store) Spend(ctx context.Context, once Once, why ...AuditEntry) error {
 func (s *Store) SpendBy(ctx context.Context, once Once, by string) error {
 	hash := sha256.Sum256([]byte(by))
 	mine := mark{Until: once.Until.UnixMilli(), By: lowerBase32.EncodeToString(hash[:])}
-	resp, err := s.commit(ctx, func() (clientv3.Txn, error) {
+	k := spentKey(once.ID)
+	var spent *found
+	t, err := s.commit(ctx, func(t *transaction) error {
 		lease, err := s.leases.until(ctx, once.Until)
-		if err != nil {
-			return nil, err
-		}
-		return s.kv.Txn(ctx).If(unspent([]Once{once})...).
-			Then(clientv3.OpPut(spentKey(once.ID), encode(mine), clientv3.WithLease(lease))).
-			Else(clientv3.OpGet(spentKey(once.ID))), nil
+		t.onlyIf(absent(k))
+		t.then.do(clientv3.OpPut(k, encode(mine), clientv3.WithLease(lease)))
+		spent = t.otherwise.get(k)
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("use once: %w", err)
 	}
-	if resp.Succeeded {
+	if t.held {
 		return nil
 	}
-	found := resp.Responses[0].GetResponseRange().Kvs
-	if len(found) == 0 {
-		return ErrSpent // it cannot come to this: what is compared and what is read is one state
-	}
-	held, err := decode[mark]("mark", found[0].Value)
+	held, err := decode[mark]("mark", spent.one().Value) // what was compared and what was read is one state, so it is there
 	if err != nil {
 		return fmt.Errorf("use once: %w", err)
 	}
@@ -109,22 +105,27 @@ func (s *Store) SpendBy(ctx context.Context, once Once, by string) error {
 // CurrentClient reads a client as etcd has it, where memory may lag behind: one read. A disabled or unknown one is
 // [ErrNotFound]; with the ID of a [Once] that has been used, the error is [ErrSpent].
 func (s *Store) CurrentClient(ctx context.Context, clientID, onceID string) (*Client, error) {
-	ops := []clientv3.Op{clientv3.OpGet(clientKey(clientID))}
-	if onceID != "" {
-		ops = append(ops, clientv3.OpGet(spentKey(onceID), clientv3.WithCountOnly()))
-	}
-	resp, err := s.kv.Txn(ctx).Then(ops...).Commit()
-	if err != nil {
+	var t transaction
+	client, spent := t.then.get(clientKey(clientID)), getSpent(&t, onceID)
+	if err := s.run(ctx, &t); err != nil {
 		return nil, fmt.Errorf("read client: %w", err)
 	}
-	c, err := s.current(resp.Responses[0].GetResponseRange().Kvs)
+	c, err := s.current(client.kvs)
 	if err != nil {
 		return nil, err
 	}
-	if onceID != "" && resp.Responses[1].GetResponseRange().Count > 0 {
+	if spent.count > 0 {
 		return nil, ErrSpent
 	}
 	return c, nil
+}
+
+// getSpent asks whether a name has been used; "" asks nothing and has not.
+func getSpent(t *transaction, onceID string) *found {
+	if onceID == "" {
+		return new(found)
+	}
+	return t.then.get(spentKey(onceID), clientv3.WithCountOnly())
 }
 
 // current is the client that was read, of which memory learns. A disabled or unknown one is [ErrNotFound].

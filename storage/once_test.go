@@ -61,20 +61,20 @@ func TestOnceRacers(t *testing.T) {
 	}
 	// Each with a code of its own, and one assertion.
 	once.ID = "b"
-	if won := race(t, 32, func() error { return s.CreateGrant(ctx, newGrant(c, u), ends, c.Revision, u.Revision, once) }, storage.ErrSpent); won != 1 {
+	if won := race(t, 32, func() error { return s.CreateGrant(ctx, newGrant(c, u), ends, on(c, u), once) }, storage.ErrSpent); won != 1 {
 		t.Errorf("%d codes were redeemed with one assertion", won)
 	}
 	if list, err := s.Grants(ctx, c.ID); err != nil || len(list) != 1 {
 		t.Errorf("%d grants, %v", len(list), err)
 	}
 	g := newGrant(c, u)
-	if err := s.CreateGrant(ctx, g, ends, c.Revision, u.Revision); err != nil {
+	if err := s.CreateGrant(ctx, g, ends, on(c, u)); err != nil {
 		t.Fatal(err)
 	}
 	once.ID = "c"
 	ref := storage.GrantRef{ClientID: c.ID, GrantID: g.ID, UserID: u.ID, Generation: 1}
 	if won := race(t, 32, func() error {
-		_, err := s.RotateGrant(ctx, ref, ends, 0, c.Revision, u.Revision, once)
+		_, err := s.RotateGrant(ctx, ref, ends, 0, on(c, u), once)
 		return err
 	}, storage.ErrSpent); won != 1 {
 		t.Errorf("%d refreshes with one assertion", won)
@@ -109,49 +109,49 @@ func TestOnceInTheTransactionOfAGrant(t *testing.T) {
 	}
 	var stale *storage.StaleError
 	g := newGrant(c, u)
-	if err := s.CreateGrant(ctx, g, ends, c.Revision, u.Revision-1, name("1")); !errors.As(err, &stale) || spent("1") {
+	if err := s.CreateGrant(ctx, g, ends, storage.Revisions{Client: c.Revision, User: u.Revision - 1}, name("1")); !errors.As(err, &stale) || spent("1") {
 		t.Errorf("stale: %v, spent %v", err, spent("1"))
 	}
-	if err := s.CreateGrant(ctx, g, ends, c.Revision, u.Revision, name("1")); err != nil || !spent("1") {
+	if err := s.CreateGrant(ctx, g, ends, on(c, u), name("1")); err != nil || !spent("1") {
 		t.Fatalf("%v, spent %v", err, spent("1"))
 	}
-	if err := s.CreateGrant(ctx, g, ends, c.Revision, u.Revision, name("1")); !errors.Is(err, storage.ErrSpent) || !alive(g) {
+	if err := s.CreateGrant(ctx, g, ends, on(c, u), name("1")); !errors.Is(err, storage.ErrSpent) || !alive(g) {
 		t.Errorf("code and assertion both replayed: %v, alive %v", err, alive(g))
 	}
-	if err := s.CreateGrant(ctx, newGrant(c, u), ends, c.Revision, u.Revision-1, name("1")); !errors.Is(err, storage.ErrSpent) {
+	if err := s.CreateGrant(ctx, newGrant(c, u), ends, storage.Revisions{Client: c.Revision, User: u.Revision - 1}, name("1")); !errors.Is(err, storage.ErrSpent) {
 		t.Errorf("stale and spent: %v", err)
 	}
 	ref := storage.GrantRef{ClientID: c.ID, GrantID: g.ID, UserID: u.ID, Generation: 1}
-	if _, err := s.RotateGrant(ctx, ref, ends, 0, c.Revision, u.Revision-1, name("2")); !errors.As(err, &stale) || spent("2") {
+	if _, err := s.RotateGrant(ctx, ref, ends, 0, storage.Revisions{Client: c.Revision, User: u.Revision - 1}, name("2")); !errors.As(err, &stale) || spent("2") {
 		t.Errorf("stale refresh: %v, spent %v", err, spent("2"))
 	}
-	if _, err := s.RotateGrant(ctx, ref, ends, 0, c.Revision, u.Revision, name("1")); !errors.Is(err, storage.ErrSpent) || !alive(g) {
+	if _, err := s.RotateGrant(ctx, ref, ends, 0, on(c, u), name("1")); !errors.Is(err, storage.ErrSpent) || !alive(g) {
 		t.Errorf("refresh with a spent assertion: %v, alive %v", err, alive(g))
 	}
-	if _, err := s.RotateGrant(ctx, ref, ends, 0, c.Revision, u.Revision, name("2"), name("3")); err != nil || !spent("2") || !spent("3") {
+	if _, err := s.RotateGrant(ctx, ref, ends, 0, on(c, u), name("2"), name("3")); err != nil || !spent("2") || !spent("3") {
 		t.Errorf("refresh: %v", err)
 	}
-	if _, err := s.RotateGrant(ctx, ref, ends, time.Minute, c.Revision, u.Revision, name("2")); !errors.Is(err, storage.ErrSpent) || !alive(g) {
+	if _, err := s.RotateGrant(ctx, ref, ends, time.Minute, on(c, u), name("2")); !errors.Is(err, storage.ErrSpent) || !alive(g) {
 		t.Errorf("the token again, within a reuse interval, and the assertion again: %v", err)
 	}
-	if again, err := s.RotateGrant(ctx, ref, ends, time.Minute, c.Revision, u.Revision, name("4")); err != nil || again.Generation != 2 || !spent("4") {
+	if again, err := s.RotateGrant(ctx, ref, ends, time.Minute, on(c, u), name("4")); err != nil || again.Generation != 2 || !spent("4") {
 		t.Errorf("the token again, within a reuse interval: %v, spent %v", err, spent("4"))
 	}
-	if _, err := s.RotateGrant(ctx, ref, ends, time.Minute, c.Revision, u.Revision-1, name("5")); !errors.As(err, &stale) || spent("5") {
+	if _, err := s.RotateGrant(ctx, ref, ends, time.Minute, storage.Revisions{Client: c.Revision, User: u.Revision - 1}, name("5")); !errors.As(err, &stale) || spent("5") {
 		t.Errorf("the same, stale: %v, spent %v", err, spent("5"))
 	}
-	if err := s.CreateGrant(ctx, g, ends, c.Revision, u.Revision, name("5")); !errors.Is(err, storage.ErrReplayed) || !spent("5") || alive(g) {
+	if err := s.CreateGrant(ctx, g, ends, on(c, u), name("5")); !errors.Is(err, storage.ErrReplayed) || !spent("5") || alive(g) {
 		t.Errorf("code replay: %v, spent %v, alive %v", err, spent("5"), alive(g))
 	}
 	g = newGrant(c, u)
 	ref.GrantID = g.ID
-	if err := s.CreateGrant(ctx, g, ends, c.Revision, u.Revision); err != nil {
+	if err := s.CreateGrant(ctx, g, ends, on(c, u)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.RotateGrant(ctx, ref, ends, 0, c.Revision, u.Revision); err != nil {
+	if _, err := s.RotateGrant(ctx, ref, ends, 0, on(c, u)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.RotateGrant(ctx, ref, ends, 0, c.Revision, u.Revision, name("6")); !errors.Is(err, storage.ErrReplayed) || !spent("6") || alive(g) {
+	if _, err := s.RotateGrant(ctx, ref, ends, 0, on(c, u), name("6")); !errors.Is(err, storage.ErrReplayed) || !spent("6") || alive(g) {
 		t.Errorf("refresh replay: %v, spent %v, alive %v", err, spent("6"), alive(g))
 	}
 }
@@ -186,7 +186,7 @@ func TestGrantThroughAnotherClient(t *testing.T) {
 	ctx, ends := t.Context(), time.Now().Add(time.Hour)
 	c, u := registered(t, s)
 	g := newGrant(c, u)
-	if err := s.CreateGrant(ctx, g, ends, c.Revision, u.Revision); err != nil {
+	if err := s.CreateGrant(ctx, g, ends, on(c, u)); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.CommitRelease(ctx, storage.Release{App: storage.App{Name: "other", ClientID: "other"}, Client: &storage.Client{ID: "other", App: "other"}}); err != nil {

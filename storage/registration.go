@@ -48,17 +48,11 @@ func (s *Store) ReplaceClient(ctx context.Context, c Client, audit ...AuditEntry
 }
 
 func (s *Store) putRegistered(ctx context.Context, c Client, revision int64, what string, audit []AuditEntry) (*Client, error) {
-	k := clientKey(c.ID)
-	resp, err := s.kv.Txn(ctx).
-		If(clientv3.Compare(clientv3.ModRevision(k), "=", revision)).
-		Then(append(s.auditOps(ctx, audit), clientv3.OpPut(k, encode(c)))...).Commit()
+	stored, err := s.replace(ctx, clientKey(c.ID), revision, clientv3.OpPut(clientKey(c.ID), encode(c)), audit)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", what, err)
 	}
-	if !resp.Succeeded {
-		return nil, ErrConflict
-	}
-	c.Revision = resp.Header.Revision
+	c.Revision = stored
 	s.mem.learn(&c)
 	return &c, nil
 }
@@ -66,14 +60,12 @@ func (s *Store) putRegistered(ctx context.Context, c Client, revision int64, wha
 // UnregisterClient removes a client that no app asked for, its grants and consents, provided that it is still at c.Revision:
 // [ErrConflict].
 func (s *Store) UnregisterClient(ctx context.Context, c *Client, audit ...AuditEntry) error {
-	resp, err := s.kv.Txn(ctx).
-		If(clientv3.Compare(clientv3.ModRevision(clientKey(c.ID)), "=", c.Revision)).
-		Then(append(s.auditOps(ctx, audit), removeClient(c.ID)...)...).Commit()
-	if err != nil {
+	var t transaction
+	t.onlyIf(atRevision(clientKey(c.ID), c.Revision))
+	t.then.do(removeClient(c.ID)...)
+	t.then.do(s.auditOps(ctx, audit)...)
+	if err := s.change(ctx, &t); err != nil {
 		return fmt.Errorf("remove client: %w", err)
-	}
-	if !resp.Succeeded {
-		return ErrConflict
 	}
 	s.Forget(c.ID)
 	return nil

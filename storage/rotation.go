@@ -70,18 +70,18 @@ type SecretsView struct {
 // Secrets reads what is known about the secrets of a client, at one revision.
 func (s *Store) Secrets(ctx context.Context, clientID string) (SecretsView, error) {
 	view := SecretsView{Uses: make(map[string]SecretUse)}
-	resp, err := s.kv.Txn(ctx).Then(
-		clientv3.OpGet(rotationKey(clientID)),
-		clientv3.OpGet(under("secretuse", clientID), clientv3.WithPrefix())).Commit()
-	if err != nil {
+	var t transaction
+	rotation, uses := t.then.get(rotationKey(clientID)), t.then.get(under("secretuse", clientID), clientv3.WithPrefix())
+	if err := s.run(ctx, &t); err != nil {
 		return view, fmt.Errorf("read secrets: %w", err)
 	}
-	for _, kv := range resp.Responses[0].GetResponseRange().Kvs {
+	if kv := rotation.one(); kv != nil {
+		var err error
 		if view.Rotation, err = decodeRotation(kv); err != nil {
 			return view, fmt.Errorf("read secrets: %w", err)
 		}
 	}
-	for _, kv := range resp.Responses[1].GetResponseRange().Kvs {
+	for _, kv := range uses.kvs {
 		use, err := decode[SecretUse]("use of a secret", kv.Value)
 		if err != nil {
 			return view, fmt.Errorf("read secrets: %w", err)
@@ -94,14 +94,8 @@ func (s *Store) Secrets(ctx context.Context, clientID string) (SecretsView, erro
 // UpdateRotation stores how far a rotation has come, provided that it did not change since it was read: [ErrConflict].
 func (s *Store) UpdateRotation(ctx context.Context, r SecretRotation, audit ...AuditEntry) error {
 	k := rotationKey(r.ClientID)
-	resp, err := s.kv.Txn(ctx).
-		If(clientv3.Compare(clientv3.ModRevision(k), "=", r.Revision)).
-		Then(append(s.auditOps(ctx, audit), clientv3.OpPut(k, encode(r)))...).Commit()
-	if err != nil {
+	if _, err := s.replace(ctx, k, r.Revision, clientv3.OpPut(k, encode(r)), audit); err != nil {
 		return fmt.Errorf("store rotation: %w", err)
-	}
-	if !resp.Succeeded {
-		return ErrConflict
 	}
 	return nil
 }
@@ -109,14 +103,8 @@ func (s *Store) UpdateRotation(ctx context.Context, r SecretRotation, audit ...A
 // DropRotation forgets a rotation whose secret is gone, provided that it did not change since it was read: [ErrConflict].
 func (s *Store) DropRotation(ctx context.Context, r SecretRotation) error {
 	k := rotationKey(r.ClientID)
-	resp, err := s.kv.Txn(ctx).
-		If(clientv3.Compare(clientv3.ModRevision(k), "=", r.Revision)).
-		Then(clientv3.OpDelete(k)).Commit()
-	if err != nil {
+	if _, err := s.replace(ctx, k, r.Revision, clientv3.OpDelete(k), nil); err != nil {
 		return fmt.Errorf("drop rotation: %w", err)
-	}
-	if !resp.Succeeded {
-		return ErrConflict
 	}
 	return nil
 }
@@ -129,29 +117,22 @@ func (s *Store) RetireSecrets(ctx context.Context, r SecretRotation, view AppVie
 	now := s.now().UTC()
 	c := *view.Client
 	last := len(c.Secrets) - 1
-	then := s.auditOps(ctx, audit)
+	var t transaction
 	for _, old := range c.Secrets[:last] {
-		then = append(then, clientv3.OpDelete(useKey(c.ID, old.ID)))
+		t.then.do(clientv3.OpDelete(useKey(c.ID, old.ID)))
 	}
 	c.Secrets, c.UpdatedAt = slices.Clone(c.Secrets[last:]), now
 	r.RetiredAt = now
-	ifs := []clientv3.Cmp{
-		clientv3.Compare(clientv3.ModRevision(rotationKey(r.ClientID)), "=", r.Revision),
-		clientv3.Compare(clientv3.ModRevision(appKey(view.App.Name)), "=", view.App.Revision),
-		clientv3.Compare(clientv3.ModRevision(clientKey(c.ID)), "=", c.Revision),
-	}
+	t.onlyIf(atRevision(rotationKey(r.ClientID), r.Revision), atRevision(appKey(view.App.Name), view.App.Revision), atRevision(clientKey(c.ID), c.Revision))
 	for _, d := range view.Deliveries {
-		ifs = append(ifs, clientv3.Compare(clientv3.ModRevision(d.key()), "=", d.Revision))
+		t.onlyIf(atRevision(d.key(), d.Revision))
 	}
-	then = append(then, clientv3.OpPut(clientKey(c.ID), encode(c)), clientv3.OpPut(rotationKey(c.ID), encode(r)))
-	resp, err := s.kv.Txn(ctx).If(ifs...).Then(then...).Commit()
-	if err != nil {
+	t.then.do(clientv3.OpPut(clientKey(c.ID), encode(c)), clientv3.OpPut(rotationKey(c.ID), encode(r)))
+	t.then.do(s.auditOps(ctx, audit)...)
+	if err := s.change(ctx, &t); err != nil {
 		return fmt.Errorf("retire secret of %s: %w", c.ID, err)
 	}
-	if !resp.Succeeded {
-		return ErrConflict
-	}
-	c.Revision = resp.Header.Revision
+	c.Revision = t.revision
 	s.mem.learn(&c)
 	return nil
 }

@@ -154,42 +154,41 @@ func (s *Store) FlushUses(ctx context.Context) error {
 // writeUse writes one use, if the secret is still the client's: a read and one transaction.
 func (s *Store) writeUse(ctx context.Context, ref secretRef, at time.Time) error {
 	k, ck := useKey(ref.client, ref.secret), clientKey(ref.client)
-	for range 5 {
-		got, err := s.kv.Txn(ctx).Then(clientv3.OpGet(k), clientv3.OpGet(ck)).Commit()
-		if err != nil {
-			return fmt.Errorf("store use of a secret: %w", err)
+	err := Again(5, func() (again bool, err error) {
+		var seen transaction
+		client, uses := seen.then.get(ck), seen.then.get(k)
+		if err := s.run(ctx, &seen); err != nil {
+			return false, err
 		}
-		clients, uses := got.Responses[1].GetResponseRange().Kvs, got.Responses[0].GetResponseRange().Kvs
-		if len(clients) == 0 {
-			return nil
+		if client.one() == nil {
+			return false, nil
 		}
-		c, err := decodeClient(clients[0])
+		c, err := decodeClient(client.one())
 		if err != nil {
-			return fmt.Errorf("store use of a secret: %w", err)
+			return false, err
 		}
 		if !slices.ContainsFunc(c.Secrets, func(x ClientSecret) bool { return x.ID == ref.secret }) {
-			return nil
+			return false, nil
 		}
 		use, revision := SecretUse{First: at.UTC(), Last: at.UTC()}, int64(0)
-		if len(uses) > 0 {
-			was, err := decode[SecretUse]("use of a secret", uses[0].Value)
+		if kv := uses.one(); kv != nil {
+			was, err := decode[SecretUse]("use of a secret", kv.Value)
 			if err != nil {
-				return fmt.Errorf("store use of a secret: %w", err)
+				return false, err
 			}
-			revision, use.First = uses[0].ModRevision, was.First
+			revision, use.First = kv.ModRevision, was.First
 			if at.Sub(was.Last) < UsePrecision {
-				return nil // another replica was first
+				return false, nil // another replica was first
 			}
 		}
-		resp, err := s.kv.Txn(ctx).
-			If(clientv3.Compare(clientv3.ModRevision(ck), "=", c.Revision), clientv3.Compare(clientv3.ModRevision(k), "=", revision)).
-			Then(clientv3.OpPut(k, encode(use))).Commit()
-		if err != nil {
-			return fmt.Errorf("store use of a secret: %w", err)
-		}
-		if resp.Succeeded {
-			return nil
-		}
+		var write transaction
+		write.onlyIf(atRevision(ck, c.Revision), atRevision(k, revision))
+		write.then.do(clientv3.OpPut(k, encode(use)))
+		err = s.run(ctx, &write)
+		return !write.held, err
+	})
+	if err != nil {
+		return fmt.Errorf("store use of a secret: %w", err)
 	}
-	return fmt.Errorf("store use of a secret: %w", ErrConflict)
+	return nil
 }

@@ -85,14 +85,13 @@ func (s *Store) sessionState(ctx context.Context, id string) (sessionState, erro
 		return sessionState{}, nil
 	}
 	prefix := under("sessiongrants", SID(id))
-	resp, err := s.kv.Txn(ctx).Then(
-		clientv3.OpGet(sessionKey(SID(id))),
-		clientv3.OpGet(prefix, clientv3.WithPrefix())).Commit()
-	if err != nil {
+	var t transaction
+	record, uses := t.then.get(sessionKey(SID(id))), t.then.get(prefix, clientv3.WithPrefix())
+	if err := s.run(ctx, &t); err != nil {
 		return sessionState{}, err
 	}
-	st := sessionState{revision: resp.Header.Revision}
-	for _, kv := range resp.Responses[0].GetResponseRange().Kvs {
+	st := sessionState{revision: t.revision}
+	if kv := record.one(); kv != nil {
 		session, err := decode[Session]("session", kv.Value)
 		if err != nil {
 			return sessionState{}, err
@@ -102,7 +101,7 @@ func (s *Store) sessionState(ctx context.Context, id string) (sessionState, erro
 			st.session, st.modified = session, kv.ModRevision
 		}
 	}
-	for _, kv := range resp.Responses[1].GetResponseRange().Kvs {
+	for _, kv := range uses.kvs {
 		use, err := decode[sessionUse]("use of a session", kv.Value)
 		if err != nil {
 			return sessionState{}, err
@@ -118,7 +117,7 @@ func (s *Store) sessionState(ctx context.Context, id string) (sessionState, erro
 func (st sessionState) unchanged() []clientv3.Cmp {
 	sid := st.session.SID
 	return []clientv3.Cmp{
-		clientv3.Compare(clientv3.ModRevision(sessionKey(sid)), "=", st.modified),
+		atRevision(sessionKey(sid), st.modified),
 		clientv3.Compare(clientv3.ModRevision(under("sessiongrants", sid)), "<", st.revision+1).WithPrefix(),
 	}
 }
@@ -126,56 +125,56 @@ func (st sessionState) unchanged() []clientv3.Cmp {
 // CreateSession stores a new sign-in of a browser, in the place of the one that it had before ("" for none), and gives its id. An
 // older one of the same user goes on under its name, as apps know it, with a new id that opens it; that of another user ends,
 // as by [Store.EndSession], in the same transaction.
-func (s *Store) CreateSession(ctx context.Context, session Session, replaces string) (string, error) {
-	for range attempts {
+func (s *Store) CreateSession(ctx context.Context, session Session, replaces string) (id string, err error) {
+	err = Again(attempts, func() (again bool, err error) {
 		was, err := s.sessionState(ctx, replaces)
 		if err != nil {
-			return "", fmt.Errorf("store session: %w", err)
+			return false, err
 		}
 		goesOn := was.session != nil && was.session.UserID == session.UserID && len(was.uses) <= mostUses
 		if !goesOn {
-			if more, err := s.endExcess(ctx, was); err != nil {
-				return "", fmt.Errorf("store session: %w", err)
-			} else if more {
-				continue
+			if more, err := s.endExcess(ctx, was); err != nil || more {
+				return more, err
 			}
 		}
-		id := newSessionID()
-		resp, err := s.commit(ctx, func() (clientv3.Txn, error) {
+		id = newSessionID()
+		t, err := s.commit(ctx, func(t *transaction) error {
 			lease, err := s.leases.until(ctx, session.ExpiresAt)
 			if err != nil {
-				return nil, err
+				return err
 			}
-			var ifs []clientv3.Cmp
-			var then []clientv3.Op
 			switch {
 			case was.session == nil:
 			case goesOn:
-				id, ifs = renewedSessionID(was.session.SID), was.unchanged()
+				id = renewedSessionID(was.session.SID)
+				t.onlyIf(was.unchanged()...)
 				var longer []clientv3.Op
 				for _, u := range was.uses {
 					longer = append(longer, clientv3.OpPut(useOfSessionKey(was.session.SID, u.clientID, u.grantID), encode(u), clientv3.WithLease(lease)))
 				}
-				then = bundled(longer)
+				t.then.do(bundled(longer)...)
 			default:
-				ifs = was.unchanged()
-				if then, err = s.endOps(ctx, was, "another sign-in took its place"); err != nil {
-					return nil, err
+				t.onlyIf(was.unchanged()...)
+				end, err := s.endOps(ctx, was, "another sign-in took its place")
+				if err != nil {
+					return err
 				}
+				t.then.do(end...)
 			}
 			hash := sha256.Sum256([]byte(id))
 			session.Hash = hash[:]
-			return s.kv.Txn(ctx).If(ifs...).
-				Then(append(then, clientv3.OpPut(sessionKey(SID(id)), encode(session), clientv3.WithLease(lease)))...), nil
+			t.then.do(clientv3.OpPut(sessionKey(SID(id)), encode(session), clientv3.WithLease(lease)))
+			return nil
 		})
 		if err != nil {
-			return "", fmt.Errorf("store session: %w", err)
+			return false, err
 		}
-		if resp.Succeeded {
-			return id, nil
-		}
+		return !t.held, nil
+	})
+	if err != nil {
+		return "", fmt.Errorf("store session: %w", err)
 	}
-	return "", fmt.Errorf("store session: %w", ErrConflict)
+	return id, nil
 }
 
 // EndedSession is what a session was when it ended.
@@ -190,34 +189,32 @@ type EndedSession struct {
 // ([Grant.OutlivesSession]), and the outbox gets a [Logout] for each client that wants to be told (OpenID Connect Back-Channel
 // Logout 1.0). why goes to the audit log. A session that has ended already is [ErrNotFound].
 func (s *Store) EndSession(ctx context.Context, id, why string) (*EndedSession, error) {
-	for range attempts {
-		st, err := s.sessionState(ctx, id)
-		if err != nil {
-			return nil, fmt.Errorf("end session: %w", err)
+	var st sessionState
+	err := Again(attempts, func() (again bool, err error) {
+		if st, err = s.sessionState(ctx, id); err != nil {
+			return false, err
 		}
 		if st.session == nil {
-			return nil, fmt.Errorf("end session: %w", ErrNotFound)
+			return false, ErrNotFound
 		}
-		if more, err := s.endExcess(ctx, st); err != nil {
-			return nil, fmt.Errorf("end session: %w", err)
-		} else if more {
-			continue
+		if more, err := s.endExcess(ctx, st); err != nil || more {
+			return more, err
 		}
-		resp, err := s.commit(ctx, func() (clientv3.Txn, error) {
-			then, err := s.endOps(ctx, st, why)
-			if err != nil {
-				return nil, err
-			}
-			return s.kv.Txn(ctx).If(st.unchanged()...).Then(then...), nil
+		t, err := s.commit(ctx, func(t *transaction) error {
+			end, err := s.endOps(ctx, st, why)
+			t.onlyIf(st.unchanged()...)
+			t.then.do(end...)
+			return err
 		})
 		if err != nil {
-			return nil, fmt.Errorf("end session: %w", err)
+			return false, err
 		}
-		if resp.Succeeded {
-			return &EndedSession{SID: st.session.SID, UserID: st.session.UserID, Clients: st.clients()}, nil
-		}
+		return !t.held, nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("end session: %w", err)
 	}
-	return nil, fmt.Errorf("end session: %w", ErrConflict)
+	return &EndedSession{SID: st.session.SID, UserID: st.session.UserID, Clients: st.clients()}, nil
 }
 
 // attempts at a transaction that others may get in the way of.
@@ -269,22 +266,24 @@ func (s *Store) endExcess(ctx context.Context, st sessionState) (bool, error) {
 	if st.session == nil || len(ending) <= mostEnding {
 		return false, nil
 	}
-	_, err := s.commit(ctx, func() (clientv3.Txn, error) {
+	_, err := s.commit(ctx, func(t *transaction) error {
 		lease, err := s.leases.until(ctx, st.session.ExpiresAt)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		var each []clientv3.Op
 		for _, u := range ending[:mostEnding] {
 			bury, err := s.bury(ctx, u.clientID, u.grantID, AuditEntry{
 				Actor: UserActor(u.UserID), Action: AuditGrantRevoked, Reason: "the session ends"})
 			if err != nil {
-				return nil, err
+				return err
 			}
 			u.Stays = true // nothing of it is left to end; its client is told all the same
 			each = append(each, append(bury, clientv3.OpPut(useOfSessionKey(st.session.SID, u.clientID, u.grantID), encode(u), clientv3.WithLease(lease)))...)
 		}
-		return s.kv.Txn(ctx).If(st.unchanged()...).Then(bundled(each)...), nil
+		t.onlyIf(st.unchanged()...)
+		t.then.do(bundled(each)...)
+		return nil
 	})
 	return true, err
 }
@@ -294,7 +293,7 @@ func sessionCmp(grant Grant) []clientv3.Cmp {
 	if grant.Session == "" {
 		return nil
 	}
-	return []clientv3.Cmp{clientv3.Compare(clientv3.Version(sessionKey(grant.Session)), ">", 0)}
+	return []clientv3.Cmp{present(sessionKey(grant.Session))}
 }
 
 // sessionOps note with the session that a grant came from it.
@@ -320,16 +319,15 @@ type Presence struct {
 // Presence reads the session, its user and the user's consent to the client: one read. A session that has ended, or is
 // another user's, is nil.
 func (s *Store) Presence(ctx context.Context, sessionID, userID, clientID string) (Presence, error) {
-	resp, err := s.kv.Txn(ctx).Then(
-		clientv3.OpGet(sessionKey(SID(sessionID))),
-		clientv3.OpGet(userKey(userID)),
-		clientv3.OpGet(consentKey(clientID, userID))).Commit()
-	if err != nil {
+	var t transaction
+	record, user, consent := t.then.get(sessionKey(SID(sessionID))), t.then.get(userKey(userID)), t.then.get(consentKey(clientID, userID))
+	if err := s.run(ctx, &t); err != nil {
 		return Presence{}, fmt.Errorf("read session: %w", err)
 	}
 	var p Presence
-	if kvs := resp.Responses[0].GetResponseRange().Kvs; len(kvs) > 0 {
-		session, err := decode[Session]("session", kvs[0].Value)
+	var err error
+	if kv := record.one(); kv != nil {
+		session, err := decode[Session]("session", kv.Value)
 		if err != nil {
 			return Presence{}, fmt.Errorf("read session: %w", err)
 		}
@@ -338,11 +336,11 @@ func (s *Store) Presence(ctx context.Context, sessionID, userID, clientID string
 			p.Session = session
 		}
 	}
-	if p.User, err = decodeUsers(resp.Responses[1].GetResponseRange().Kvs); err != nil {
+	if p.User, err = decodeUsers(user.kvs); err != nil {
 		return Presence{}, fmt.Errorf("read session: %w", err)
 	}
-	if kvs := resp.Responses[2].GetResponseRange().Kvs; len(kvs) > 0 {
-		if p.Consent, err = decode[Consent]("consent", kvs[0].Value); err != nil {
+	if kv := consent.one(); kv != nil {
+		if p.Consent, err = decode[Consent]("consent", kv.Value); err != nil {
 			return Presence{}, fmt.Errorf("read session: %w", err)
 		}
 	}

@@ -33,7 +33,7 @@ func from(session string, outlives bool, c *storage.Client, u *storage.User) sto
 
 func mustGrant(t *testing.T, s *storage.Store, g storage.Grant, c *storage.Client, u *storage.User) {
 	t.Helper()
-	if err := s.CreateGrant(t.Context(), g, time.Now().Add(time.Hour), c.Revision, u.Revision); err != nil {
+	if err := s.CreateGrant(t.Context(), g, time.Now().Add(time.Hour), on(c, u)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -125,7 +125,7 @@ func TestEndOfASession(t *testing.T) {
 	}
 	// A code that came from it is worth nothing now, and writes nothing.
 	late := from(id, true, c, u)
-	if err := s.CreateGrant(t.Context(), late, time.Now().Add(time.Hour), c.Revision, u.Revision); !errors.Is(err, storage.ErrSessionEnded) {
+	if err := s.CreateGrant(t.Context(), late, time.Now().Add(time.Hour), on(c, u)); !errors.Is(err, storage.ErrSessionEnded) {
 		t.Errorf("a code of the session: %v", err)
 	}
 	if alive(t, s, late) {
@@ -206,7 +206,7 @@ func TestRacingLogouts(t *testing.T) {
 	race(t, 48, func() error {
 		i := next.Add(1) - 1
 		if i%3 == 0 {
-			return s.CreateGrant(t.Context(), grants[i/3], time.Now().Add(time.Hour), c.Revision, u.Revision)
+			return s.CreateGrant(t.Context(), grants[i/3], time.Now().Add(time.Hour), on(c, u))
 		}
 		_, err := s.EndSession(t.Context(), id, "the user signed out")
 		if err == nil {

@@ -111,6 +111,18 @@ type StaleError struct {
 
 func (e *StaleError) Error() string { return "client or user changed since they were read" }
 
+// revisions of the current records.
+func (e *StaleError) revisions() Revisions {
+	var r Revisions
+	if e.Client != nil {
+		r.Client = e.Client.Revision
+	}
+	if e.User != nil {
+		r.User = e.User.Revision
+	}
+	return r
+}
+
 // Options of a [Store].
 type Options struct {
 	// Prefix under which all keys stand, such as "warifu/". It may be empty.

@@ -107,15 +107,15 @@ func consentKey(clientID, userID string) string { return key("consents", clientI
 // AddConsent remembers that a user allowed a client these scopes, beside those that were allowed before.
 func (s *Store) AddConsent(ctx context.Context, clientID, userID string, scopes []string) error {
 	k := consentKey(clientID, userID)
-	for range 8 {
+	err := Again(8, func() (again bool, err error) {
 		resp, err := s.kv.Get(ctx, k)
 		if err != nil {
-			return fmt.Errorf("read consent: %w", err)
+			return false, err
 		}
 		consent, revision := &Consent{ClientID: clientID, UserID: userID}, int64(0)
 		if len(resp.Kvs) > 0 {
 			if consent, err = decode[Consent]("consent", resp.Kvs[0].Value); err != nil {
-				return err
+				return false, err
 			}
 			revision = resp.Kvs[0].ModRevision
 		}
@@ -125,17 +125,16 @@ func (s *Store) AddConsent(ctx context.Context, clientID, userID string, scopes 
 			}
 		}
 		consent.UpdatedAt = s.now().UTC()
-		txn, err := s.kv.Txn(ctx).
-			If(clientv3.Compare(clientv3.ModRevision(k), "=", revision)).
-			Then(clientv3.OpPut(k, encode(consent))).Commit()
-		if err != nil {
-			return fmt.Errorf("store consent: %w", err)
+		_, err = s.replace(ctx, k, revision, clientv3.OpPut(k, encode(consent)), nil)
+		if errors.Is(err, ErrConflict) {
+			return true, nil
 		}
-		if txn.Succeeded {
-			return nil
-		}
+		return false, err
+	})
+	if err != nil {
+		return fmt.Errorf("store consent: %w", err)
 	}
-	return fmt.Errorf("store consent: %w", ErrConflict)
+	return nil
 }
 
 // TakeGuess counts one guess of a password against account and says whether it may be made. Counting comes first, so
@@ -144,19 +143,16 @@ func (s *Store) AddConsent(ctx context.Context, clientID, userID string, scopes 
 func (s *Store) TakeGuess(ctx context.Context, account string, most int64, window time.Duration) (allowed bool, retry time.Time, err error) {
 	start := s.now().Truncate(window)
 	k := guessKey(account, start)
-	resp, err := s.commit(ctx, func() (clientv3.Txn, error) {
+	t, err := s.commit(ctx, func(t *transaction) error {
 		lease, err := s.leases.until(ctx, start.Add(window))
-		if err != nil {
-			return nil, err
-		}
-		return s.kv.Txn(ctx).
-			If(clientv3.Compare(clientv3.Version(k), "<", most)).
-			Then(clientv3.OpPut(k, "", clientv3.WithLease(lease))), nil
+		t.onlyIf(clientv3.Compare(clientv3.Version(k), "<", most))
+		t.then.do(clientv3.OpPut(k, "", clientv3.WithLease(lease)))
+		return err
 	})
 	if err != nil {
 		return false, time.Time{}, fmt.Errorf("count guess: %w", err)
 	}
-	return resp.Succeeded, start.Add(window), nil
+	return t.held, start.Add(window), nil
 }
 
 // ForgiveGuesses forgets the guesses of this window: the right password was given.

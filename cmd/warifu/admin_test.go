@@ -359,7 +359,7 @@ func TestAdminDocumentAndHandlerAgree(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := i.store.CreateGrant(t.Context(), grant, grant.ExpiresAt, client.Revision, user.Revision); err != nil {
+	if err := i.store.CreateGrant(t.Context(), grant, grant.ExpiresAt, storage.Revisions{Client: client.Revision, User: user.Revision}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := i.store.RegisterClient(t.Context(), storage.Client{ID: "itself", Name: "Itself", Public: true}); err != nil {
@@ -367,7 +367,7 @@ func TestAdminDocumentAndHandlerAgree(t *testing.T) {
 	}
 	described := grant
 	described.ID, described.ClientID = storage.NewGrantID(), "https://agent.example/client.json" // which has no record
-	if err := i.store.CreateGrant(t.Context(), described, described.ExpiresAt, 0, user.Revision); err != nil {
+	if err := i.store.CreateGrant(t.Context(), described, described.ExpiresAt, storage.Revisions{User: user.Revision}); err != nil {
 		t.Fatal(err)
 	}
 	run(
