@@ -8,32 +8,33 @@ import (
 
 	"github.com/Masterminds/semver/v3"
 	"github.com/agnivade/levenshtein"
-	"gopkg.in/yaml.v3"
+
+	"github.com/warifu/warifu/manifests/strictyaml"
 )
 
 // checker holds the documents of one file against the table.
 type checker struct {
-	*report
+	*strictyaml.Report
 	opts  Options
 	asked int // calls of nearest
 }
 
 // nearest is the function of that name, given up in a document with more slips than are going to be listed.
 func (c *checker) nearest(word string, candidates []string) string {
-	if c.asked++; c.asked > 3*maxFaults {
+	if c.asked++; c.asked > 3*strictyaml.MaxFaults {
 		return ""
 	}
-	return nearest(word, candidates)
+	return strictyaml.Nearest(word, candidates)
 }
 
 // check walks v along its shape.
-func (c *checker) check(v *value, s *shape, path string) {
+func (c *checker) check(v *strictyaml.Value, s *shape, path string) {
 	switch {
 	case s.kind == anyKind:
-	case v.isNull() && s.nullable:
+	case v.IsNull() && s.nullable:
 		return
-	case v.isNull():
-		c.errorf(v.position, path, "required", "", "is empty")
+	case v.IsNull():
+		c.Errorf(v.Position, path, "required", "", "is empty")
 		return
 	case !c.checkKind(v, s, path):
 		return
@@ -42,22 +43,22 @@ func (c *checker) check(v *value, s *shape, path string) {
 	case objectKind:
 		c.checkFields(v, s, path)
 	case mappingKind:
-		for _, m := range v.fields {
-			c.check(m.value, s.each, join(path, m.key))
+		for _, m := range v.Fields {
+			c.check(m.Value, s.each, strictyaml.Join(path, m.Key))
 		}
 	case listKind:
 		c.checkList(v, s, path)
 	case textKind:
-		if s.constant != "" && v.text != s.constant {
-			c.errorf(v.position, path, "wrong-value", s.constant, "must be %s", s.constant)
-		} else if s.nonEmpty && v.text == "" {
-			c.errorf(v.position, path, "required", "", "is empty")
-		} else if s.choices != nil && !slices.Contains(s.choices, v.text) {
-			c.errorf(v.position, path, "wrong-value", c.nearest(v.text, s.choices), "must be one of %s", strings.Join(s.choices, ", "))
+		if s.constant != "" && v.Text != s.constant {
+			c.Errorf(v.Position, path, "wrong-value", s.constant, "must be %s", s.constant)
+		} else if s.nonEmpty && v.Text == "" {
+			c.Errorf(v.Position, path, "required", "", "is empty")
+		} else if s.choices != nil && !slices.Contains(s.choices, v.Text) {
+			c.Errorf(v.Position, path, "wrong-value", c.nearest(v.Text, s.choices), "must be one of %s", strings.Join(s.choices, ", "))
 		}
 	case numberKind:
 		if n, ok := wholeNumber(v); !ok || n < 0 || n > s.most {
-			c.errorf(v.position, path, "wrong-value", "", "must be from 0 to %d", s.most)
+			c.Errorf(v.Position, path, "wrong-value", "", "must be from 0 to %d", s.most)
 		}
 	}
 	if s.rule != nil {
@@ -66,47 +67,47 @@ func (c *checker) check(v *value, s *shape, path string) {
 }
 
 // checkKind reports a value of another type than the table says.
-func (c *checker) checkKind(v *value, s *shape, path string) bool {
+func (c *checker) checkKind(v *strictyaml.Value, s *shape, path string) bool {
 	var fits bool
 	var wanted, suggestion string
 	switch s.kind {
 	case textKind:
-		fits, wanted = isText(v) || s.bare && v.kind == yaml.ScalarNode, "text"
+		fits, wanted = v.IsText() || s.bare && v.Kind == strictyaml.Scalar, "text"
 		switch {
-		case v.kind == yaml.ScalarNode && s.constant != "":
+		case v.Kind == strictyaml.Scalar && s.constant != "":
 			suggestion = s.constant
-		case v.kind == yaml.ScalarNode:
-			wanted, suggestion = "text: put it in quotes", strconv.Quote(v.text)
-		case v.kind == yaml.MappingNode && len(v.fields) == 1 && isText(v.fields[0].value):
-			suggestion = v.fields[0].key + ":" + v.fields[0].value.text // "threads: read"
+		case v.Kind == strictyaml.Scalar:
+			wanted, suggestion = "text: put it in quotes", strconv.Quote(v.Text)
+		case v.Kind == strictyaml.Mapping && len(v.Fields) == 1 && v.Fields[0].Value.IsText():
+			suggestion = v.Fields[0].Key + ":" + v.Fields[0].Value.Text // "threads: read"
 		}
 	case flagKind:
-		fits, wanted = v.kind == yaml.ScalarNode && v.tag == "!!bool", "true or false"
-		if v.kind == yaml.ScalarNode && !fits {
+		fits, wanted = v.Kind == strictyaml.Scalar && v.Tag == "!!bool", "true or false"
+		if v.Kind == strictyaml.Scalar && !fits {
 			suggestion = map[string]string{
 				"true": "true", "yes": "true", "on": "true", "1": "true",
 				"false": "false", "no": "false", "off": "false", "0": "false",
-			}[strings.ToLower(v.text)]
+			}[strings.ToLower(v.Text)]
 		}
 	case numberKind:
-		fits, wanted = v.kind == yaml.ScalarNode && v.tag == "!!int", "a whole number"
+		fits, wanted = v.Kind == strictyaml.Scalar && v.Tag == "!!int", "a whole number"
 	case listKind:
-		fits, wanted = v.kind == yaml.SequenceNode, "a list"
-		if isText(v) && v.text != "" && len(v.text) <= maxQuoted && !strings.Contains(v.text, "@") {
-			suggestion = "[" + v.text + "]"
+		fits, wanted = v.Kind == strictyaml.List, "a list"
+		if v.IsText() && v.Text != "" && len(v.Text) <= strictyaml.MaxQuoted && !strings.Contains(v.Text, "@") {
+			suggestion = "[" + v.Text + "]"
 		}
 	case objectKind, mappingKind:
-		fits, wanted = v.kind == yaml.MappingNode, "a mapping of keys to values"
+		fits, wanted = v.Kind == strictyaml.Mapping, "a mapping of keys to values"
 	}
 	if !fits {
-		c.errorf(v.position, path, "wrong-type", suggestion, "must be %s", wanted)
+		c.Errorf(v.Position, path, "wrong-type", suggestion, "must be %s", wanted)
 	}
 	return fits
 }
 
 // wholeNumber is a value of the tag !!int, when it fits.
-func wholeNumber(v *value) (int64, bool) {
-	switch n := v.data.(type) {
+func wholeNumber(v *strictyaml.Value) (int64, bool) {
+	switch n := v.Data.(type) {
 	case int:
 		return int64(n), true
 	case int64:
@@ -115,20 +116,18 @@ func wholeNumber(v *value) (int64, bool) {
 	return 0, false
 }
 
-func isText(v *value) bool { return v.kind == yaml.ScalarNode && v.tag == "!!str" }
-
 // checkFields checks the members of an object with known keys.
-func (c *checker) checkFields(v *value, s *shape, path string) {
-	for _, m := range v.fields {
-		if known := s.field(m.key); known != nil {
-			c.check(m.value, known, join(path, m.key))
+func (c *checker) checkFields(v *strictyaml.Value, s *shape, path string) {
+	for _, m := range v.Fields {
+		if known := s.field(m.Key); known != nil {
+			c.check(m.Value, known, strictyaml.Join(path, m.Key))
 		} else {
 			c.checkUnknown(m, s, path)
 		}
 	}
 	for _, f := range s.fields {
-		if f.required && v.field(f.name) == nil {
-			c.errorf(v.position, join(path, f.name), "required", "", "is required")
+		if f.required && v.Field(f.name) == nil {
+			c.Errorf(v.Position, strictyaml.Join(path, f.name), "required", "", "is required")
 		}
 	}
 }
@@ -142,47 +141,47 @@ func (s *shape) field(name string) *shape {
 	return nil
 }
 
-func (c *checker) checkUnknown(m member, s *shape, path string) {
+func (c *checker) checkUnknown(m strictyaml.Member, s *shape, path string) {
 	known := make([]string, len(s.fields))
 	for i, f := range s.fields {
 		known[i] = f.name
 	}
-	meant := c.nearest(m.key, known)
-	twin := slices.IndexFunc(known, func(k string) bool { return strings.EqualFold(k, m.key) })
-	path = join(path, m.key)
+	meant := c.nearest(m.Key, known)
+	twin := slices.IndexFunc(known, func(k string) bool { return strings.EqualFold(k, m.Key) })
+	path = strictyaml.Join(path, m.Key)
 	switch {
 	case twin >= 0:
 		// Readers of the JSON, this package's and hooks' alike, may fold case: OAuth beside oauth would be read, unchecked.
-		c.errorf(m.position, path, "unknown-key", known[twin], "is not a known key, and differs from one only in case")
+		c.Errorf(m.Position, path, "unknown-key", known[twin], "is not a known key, and differs from one only in case")
 	case s.others == refuseUnknown && meant == "":
-		c.errorf(m.position, path, "unknown-key", "", "is not a known key (known here: %s)", strings.Join(known, ", "))
+		c.Errorf(m.Position, path, "unknown-key", "", "is not a known key (known here: %s)", strings.Join(known, ", "))
 	case s.others == refuseUnknown:
-		c.errorf(m.position, path, "unknown-key", meant, "is not a known key")
+		c.Errorf(m.Position, path, "unknown-key", meant, "is not a known key")
 	case s.others == warnUnknown:
-		c.warnf(m.position, path, "unknown-key", meant, "is not a key that anybody knows; it is ignored")
-	case meant != "" && levenshtein.ComputeDistance(plainSpelling(m.key), plainSpelling(meant)) <= 1:
-		c.warnf(m.position, path, "unknown-key", meant, "looks like a slip")
+		c.Warnf(m.Position, path, "unknown-key", meant, "is not a key that anybody knows; it is ignored")
+	case meant != "" && levenshtein.ComputeDistance(strictyaml.PlainSpelling(m.Key), strictyaml.PlainSpelling(meant)) <= 1:
+		c.Warnf(m.Position, path, "unknown-key", meant, "looks like a slip")
 	}
 }
 
 // checkList checks each item, and that texts which must differ do.
-func (c *checker) checkList(v *value, s *shape, path string) {
-	if s.nonEmpty && len(v.items) == 0 {
-		c.errorf(v.position, path, "required", "", "is empty: list at least one")
+func (c *checker) checkList(v *strictyaml.Value, s *shape, path string) {
+	if s.nonEmpty && len(v.Items) == 0 {
+		c.Errorf(v.Position, path, "required", "", "is empty: list at least one")
 	}
 	lines := map[string]int{}
-	for i, item := range v.items {
+	for i, item := range v.Items {
 		at := itemPath(path, i)
 		c.check(item, s.each, at)
-		if !s.unique || !isText(item) {
+		if !s.unique || !item.IsText() {
 			continue
 		}
-		if line, twice := lines[item.text]; twice && line == 0 { // what a hook answered has no lines
-			c.errorf(item.position, at, "duplicate", "", "is in the list twice")
+		if line, twice := lines[item.Text]; twice && line == 0 { // what a hook answered has no lines
+			c.Errorf(item.Position, at, "duplicate", "", "is in the list twice")
 		} else if twice {
-			c.errorf(item.position, at, "duplicate", "", "is in the list twice, first on line %d", line)
+			c.Errorf(item.Position, at, "duplicate", "", "is in the list twice, first on line %d", line)
 		} else {
-			lines[item.text] = item.line
+			lines[item.Text] = item.Line
 		}
 	}
 }
@@ -194,32 +193,32 @@ var dnsLabel = regexp.MustCompile(dnsLabelPattern)
 
 const dnsLabelPattern = `^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`
 
-func checkName(c *checker, v *value, path string) {
-	if dnsLabel.MatchString(v.text) {
+func checkName(c *checker, v *strictyaml.Value, path string) {
+	if dnsLabel.MatchString(v.Text) {
 		return
 	}
-	suggestion := strings.Trim(strings.NewReplacer("_", "-", " ", "-", ".", "-").Replace(strings.ToLower(v.text)), "-")
+	suggestion := strings.Trim(strings.NewReplacer("_", "-", " ", "-", ".", "-").Replace(strings.ToLower(v.Text)), "-")
 	if !dnsLabel.MatchString(suggestion) {
 		suggestion = ""
 	}
-	c.errorf(v.position, path, "name", suggestion,
+	c.Errorf(v.Position, path, "name", suggestion,
 		"must be a DNS label: lower-case letters, digits and hyphens, at most 63, with no hyphen at either end")
 }
 
 // maxVersion bounds a version that is stored with each release.
 const maxVersion = 128
 
-func checkVersion(c *checker, v *value, path string) {
-	if _, err := semver.StrictNewVersion(v.text); err == nil && len(v.text) <= maxVersion {
+func checkVersion(c *checker, v *strictyaml.Value, path string) {
+	if _, err := semver.StrictNewVersion(v.Text); err == nil && len(v.Text) <= maxVersion {
 		return
 	}
 	var suggestion string
-	if len(v.text) <= maxVersion {
-		if loose, err := semver.NewVersion(v.text); err == nil && loose.String() != v.text {
+	if len(v.Text) <= maxVersion {
+		if loose, err := semver.NewVersion(v.Text); err == nil && loose.String() != v.Text {
 			suggestion = loose.String()
 		}
 	}
-	c.errorf(v.position, path, "version", suggestion, "must be a semantic version such as 1.0.0")
+	c.Errorf(v.Position, path, "version", suggestion, "must be a semantic version such as 1.0.0")
 }
 
 // targetName is what workers, containers and services may be called. It is not a DNS label, because a manifest that the
@@ -228,80 +227,80 @@ var targetName = regexp.MustCompile(targetNamePattern)
 
 const targetNamePattern = `^[A-Za-z0-9_]([A-Za-z0-9._-]{0,61}[A-Za-z0-9_])?$`
 
-func checkTargetNames(c *checker, v *value, path string) {
-	for _, m := range v.fields {
-		if !targetName.MatchString(m.key) {
-			c.errorf(m.position, join(path, m.key), "target-name", "",
+func checkTargetNames(c *checker, v *strictyaml.Value, path string) {
+	for _, m := range v.Fields {
+		if !targetName.MatchString(m.Key) {
+			c.Errorf(m.Position, strictyaml.Join(path, m.Key), "target-name", "",
 				"is not a name: letters, digits, hyphens, underscores and dots, at most 63")
 		}
 	}
 }
 
 // checkEnv checks the form of a target's env; what is in it is checked by checkCollisions.
-func checkEnv(c *checker, v *value, path string) {
-	if v.isNull() || v.kind == yaml.MappingNode {
+func checkEnv(c *checker, v *strictyaml.Value, path string) {
+	if v.IsNull() || v.Kind == strictyaml.Mapping {
 		return
 	}
-	if v.kind != yaml.SequenceNode {
-		c.errorf(v.position, path, "wrong-type", "", "must be a mapping of names to values, or a list of name and value")
+	if v.Kind != strictyaml.List {
+		c.Errorf(v.Position, path, "wrong-type", "", "must be a mapping of names to values, or a list of name and value")
 		return
 	}
-	for i, item := range v.items {
-		if name := item.field("name"); !isText(item) && (name == nil || !isText(name)) {
-			c.errorf(item.position, path+"["+strconv.Itoa(i)+"]", "wrong-type", "",
+	for i, item := range v.Items {
+		if name := item.Field("name"); !item.IsText() && (name == nil || !name.IsText()) {
+			c.Errorf(item.Position, path+"["+strconv.Itoa(i)+"]", "wrong-type", "",
 				`must be a name and a value, or "NAME=value"`)
 		}
 	}
 }
 
 // envNames returns the names that a target's env sets, in any of the forms that checkEnv lets pass, and where.
-func envNames(env *value) []member {
+func envNames(env *strictyaml.Value) []strictyaml.Member {
 	if env == nil {
 		return nil
 	}
-	names := env.fields
-	for _, item := range env.items {
-		if isText(item) {
-			name, _, _ := strings.Cut(item.text, "=")
-			names = append(names, member{item.position, name, item})
-		} else if name := item.field("name"); name != nil {
-			names = append(names, member{name.position, name.text, name})
+	names := env.Fields
+	for _, item := range env.Items {
+		if item.IsText() {
+			name, _, _ := strings.Cut(item.Text, "=")
+			names = append(names, strictyaml.Member{Position: item.Position, Key: name, Value: item})
+		} else if name := item.Field("name"); name != nil {
+			names = append(names, strictyaml.Member{Position: name.Position, Key: name.Text, Value: name})
 		}
 	}
 	return names
 }
 
 // checkTogether holds parts of a document against each other.
-func (c *checker) checkTogether(root *value) {
-	spec := root.field("spec")
+func (c *checker) checkTogether(root *strictyaml.Value) {
+	spec := root.Field("spec")
 	var names []string
 	for _, kind := range targetKinds {
-		targets := spec.field(kind)
+		targets := spec.Field(kind)
 		if targets == nil {
 			continue
 		}
-		for _, m := range targets.fields {
-			names = append(names, m.key)
+		for _, m := range targets.Fields {
+			names = append(names, m.Key)
 		}
 	}
-	c.checkRoutes(spec.field("routes"), names)
-	c.checkOAuth(spec.field("oauth"), "spec.oauth")
-	autoEnv := spec.field("oauth").field("autoEnv")
-	if autoEnv == nil || autoEnv.data != true {
+	c.checkRoutes(spec.Field("routes"), names)
+	c.checkOAuth(spec.Field("oauth"), "spec.oauth")
+	autoEnv := spec.Field("oauth").Field("autoEnv")
+	if autoEnv == nil || autoEnv.Data != true {
 		return
 	}
 	if len(names) == 0 {
-		c.warnf(autoEnv.position, "spec.oauth.autoEnv", "no-targets", "",
+		c.Warnf(autoEnv.Position, "spec.oauth.autoEnv", "no-targets", "",
 			"has nothing to set variables in: there are no workers, containers or services")
 	}
 	for _, kind := range targetKinds {
-		c.checkCollisions(spec.field(kind), "spec."+kind)
+		c.checkCollisions(spec.Field(kind), "spec."+kind)
 	}
 }
 
 var targetKinds = [...]string{"workers", "containers", "services"}
 
-func (c *checker) checkRoutes(routes *value, names []string) {
+func (c *checker) checkRoutes(routes *strictyaml.Value, names []string) {
 	if routes == nil {
 		return
 	}
@@ -311,18 +310,18 @@ func (c *checker) checkRoutes(routes *value, names []string) {
 	}
 	const compared = 100 // a nearest name among thousands costs more than it helps
 	names = names[:min(len(names), compared)]
-	for i, route := range routes.items {
-		target := route.field("target")
-		if target == nil || !isText(target) || target.text == "" || exists[target.text] {
+	for i, route := range routes.Items {
+		target := route.Field("target")
+		if target == nil || !target.IsText() || target.Text == "" || exists[target.Text] {
 			continue
 		}
-		c.errorf(target.position, "spec.routes["+strconv.Itoa(i)+"].target", "unknown-target", c.nearest(target.text, names),
-			"names %s, which is no worker, container or service of this app", quote(target.text))
+		c.Errorf(target.Position, "spec.routes["+strconv.Itoa(i)+"].target", "unknown-target", c.nearest(target.Text, names),
+			"names %s, which is no worker, container or service of this app", strictyaml.Quote(target.Text))
 	}
 }
 
 // checkCollisions refuses env variables that autoEnv is going to set: one of the two would silently lose.
-func (c *checker) checkCollisions(targets *value, path string) {
+func (c *checker) checkCollisions(targets *strictyaml.Value, path string) {
 	if targets == nil {
 		return
 	}
@@ -330,10 +329,10 @@ func (c *checker) checkCollisions(targets *value, path string) {
 	if injected == nil {
 		injected = DefaultInjectedEnv
 	}
-	for _, m := range targets.fields {
-		for _, variable := range envNames(m.value.field("env")) {
-			if slices.Contains(injected, variable.key) {
-				c.errorf(variable.position, join(join(join(path, m.key), "env"), variable.key), "env-collision", "",
+	for _, m := range targets.Fields {
+		for _, variable := range envNames(m.Value.Field("env")) {
+			if slices.Contains(injected, variable.Key) {
+				c.Errorf(variable.Position, strictyaml.Join(strictyaml.Join(strictyaml.Join(path, m.Key), "env"), variable.Key), "env-collision", "",
 					"is set by spec.oauth.autoEnv: take it out here, or turn autoEnv off")
 			}
 		}

@@ -52,6 +52,6 @@ func ParseFiles(files []File, opts Options) ([]*Document, Faults) {
 		documents, faults = append(documents, d...), append(faults, f...)
 	}
 	faults = append(faults, checkNames(documents)...)
-	faults.sort()
+	faults.Sort()
 	return documents, faults
 }

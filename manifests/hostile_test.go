@@ -4,12 +4,14 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/warifu/warifu/manifests/strictyaml"
 )
 
 // Whatever is repeated a hundred thousand times, Parse ends, says something, and says it inside the file. Nothing is timed: what
 // is quadratic here runs into the test's own deadline.
 func TestHostileInputEnds(t *testing.T) {
-	const size = maxBytes / 4
+	const size = strictyaml.MaxBytes / 4
 	repeat := func(text string) string { return strings.Repeat(text, size/len(text)) }
 	countTo := func(size int, format string) string {
 		var b strings.Builder
@@ -41,7 +43,7 @@ func TestHostileInputEnds(t *testing.T) {
 			if faults.Err() == nil && name != "spec keys" {
 				t.Error("no error")
 			}
-			if len(faults) > 2*maxFaults+2 {
+			if len(faults) > 2*strictyaml.MaxFaults+2 {
 				t.Errorf("%d faults", len(faults))
 			}
 			for _, f := range faults {

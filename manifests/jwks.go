@@ -9,7 +9,8 @@ import (
 	"strings"
 
 	"github.com/go-jose/go-jose/v4"
-	"gopkg.in/yaml.v3"
+
+	"github.com/warifu/warifu/manifests/strictyaml"
 )
 
 const (
@@ -45,11 +46,11 @@ func keyType(alg string) string {
 }
 
 // checkJWK holds one key against RFC 7517 and 7518, and against what this server verifies. No fault repeats a part of a key.
-func checkJWK(c *checker, v *value, path string) {
-	before := c.errors
-	for _, m := range v.fields {
-		if slices.Contains(privateMembers, m.key) {
-			c.errorf(m.position, join(path, m.key), "private-key", "",
+func checkJWK(c *checker, v *strictyaml.Value, path string) {
+	before := c.Errors()
+	for _, m := range v.Fields {
+		if slices.Contains(privateMembers, m.Key) {
+			c.Errorf(m.Position, strictyaml.Join(path, m.Key), "private-key", "",
 				"is part of a secret key, which must not leave the app: register the public key only, and replace this one, since it was written down")
 			return
 		}
@@ -58,10 +59,10 @@ func checkJWK(c *checker, v *value, path string) {
 	shape, known := keyMembers[kty]
 	switch {
 	case kty == "oct":
-		c.errorf(v.field("kty").position, join(path, "kty"), "private-key", "", "is oct, a shared secret: use a key pair (RSA, EC or OKP)")
+		c.Errorf(v.Field("kty").Position, strictyaml.Join(path, "kty"), "private-key", "", "is oct, a shared secret: use a key pair (RSA, EC or OKP)")
 	case kty != "" && !known:
 		types := []string{"EC", "OKP", "RSA"}
-		c.errorf(v.field("kty").position, join(path, "kty"), "key-type", c.nearest(kty, types), "must be one of %s", strings.Join(types, ", "))
+		c.Errorf(v.Field("kty").Position, strictyaml.Join(path, "kty"), "key-type", c.nearest(kty, types), "must be one of %s", strings.Join(types, ", "))
 	}
 	if !known {
 		return
@@ -69,55 +70,55 @@ func checkJWK(c *checker, v *value, path string) {
 	for _, member := range shape.members {
 		text := c.keyText(v, path, member, true)
 		if member == "crv" && text != "" && text != shape.curve {
-			c.errorf(v.field("crv").position, join(path, "crv"), "key-type", shape.curve, "must be %s for a key of the type %s", shape.curve, kty)
+			c.Errorf(v.Field("crv").Position, strictyaml.Join(path, "crv"), "key-type", shape.curve, "must be %s for a key of the type %s", shape.curve, kty)
 		}
 	}
 	c.checkKeyUse(v, path, kty)
-	if c.errors > before {
+	if c.Errors() > before {
 		return
 	}
 	key, err := publicKey(v)
 	if err != nil {
-		c.errorf(v.position, path, "key", "", "is not a public key of the type %s", kty)
+		c.Errorf(v.Position, path, "key", "", "is not a public key of the type %s", kty)
 		return
 	}
 	if public, ok := key.Key.(*rsa.PublicKey); ok && (public.N.BitLen() < minRSA || public.N.BitLen() > maxRSA) {
-		c.errorf(v.position, path, "key-size", "", "has %d bits; an RSA key must have %d to %d", public.N.BitLen(), minRSA, maxRSA)
+		c.Errorf(v.Position, path, "key-size", "", "has %d bits; an RSA key must have %d to %d", public.N.BitLen(), minRSA, maxRSA)
 	}
 }
 
 // keyText is a member of a key that must be text.
-func (c *checker) keyText(key *value, path, name string, required bool) string {
-	v := key.field(name)
+func (c *checker) keyText(key *strictyaml.Value, path, name string, required bool) string {
+	v := key.Field(name)
 	switch {
 	case v == nil && required:
-		c.errorf(key.position, join(path, name), "required", "", "is required")
+		c.Errorf(key.Position, strictyaml.Join(path, name), "required", "", "is required")
 	case v == nil:
-	case !isText(v):
-		c.errorf(v.position, join(path, name), "wrong-type", "", "must be text: put it in quotes")
-	case v.text == "":
-		c.errorf(v.position, join(path, name), "required", "", "is empty")
+	case !v.IsText():
+		c.Errorf(v.Position, strictyaml.Join(path, name), "wrong-type", "", "must be text: put it in quotes")
+	case v.Text == "":
+		c.Errorf(v.Position, strictyaml.Join(path, name), "required", "", "is empty")
 	default:
-		return v.text
+		return v.Text
 	}
 	return ""
 }
 
 // checkKeyUse checks what a key says that it is for (RFC 7517 sections 4.2, 4.4 and 4.5).
-func (c *checker) checkKeyUse(v *value, path, kty string) {
+func (c *checker) checkKeyUse(v *strictyaml.Value, path, kty string) {
 	if len(c.keyText(v, path, "kid", false)) > maxKeyID {
-		c.errorf(v.field("kid").position, join(path, "kid"), "key", "", "is longer than %d bytes", maxKeyID)
+		c.Errorf(v.Field("kid").Position, strictyaml.Join(path, "kid"), "key", "", "is longer than %d bytes", maxKeyID)
 	}
 	switch use := c.keyText(v, path, "use", false); use {
 	case "enc":
 		return // not for us
 	case "", "sig":
 	default:
-		c.errorf(v.field("use").position, join(path, "use"), "wrong-value", c.nearest(use, []string{"sig", "enc"}), "must be sig or enc")
+		c.Errorf(v.Field("use").Position, strictyaml.Join(path, "use"), "wrong-value", c.nearest(use, []string{"sig", "enc"}), "must be sig or enc")
 	}
 	alg := c.keyText(v, path, "alg", false)
 	if alg != "" && (!slices.Contains(clientAlgs, alg) || keyType(alg) != kty) {
-		c.errorf(v.field("alg").position, join(path, "alg"), "wrong-value", "",
+		c.Errorf(v.Field("alg").Position, strictyaml.Join(path, "alg"), "wrong-value", "",
 			"must be an algorithm of a key of the type %s that this server verifies: %s", kty, strings.Join(algsOf(kty), ", "))
 	}
 }
@@ -126,8 +127,8 @@ func algsOf(kty string) []string {
 	return slices.DeleteFunc(slices.Clone(clientAlgs), func(alg string) bool { return keyType(alg) != kty })
 }
 
-func publicKey(v *value) (*jose.JSONWebKey, error) {
-	data, err := json.Marshal(v.json())
+func publicKey(v *strictyaml.Value) (*jose.JSONWebKey, error) {
+	data, err := json.Marshal(v.JSON())
 	if err != nil {
 		return nil, err
 	}
@@ -139,42 +140,42 @@ func publicKey(v *value) (*jose.JSONWebKey, error) {
 }
 
 // checkJWKS holds the keys of a set against each other.
-func checkJWKS(c *checker, v *value, path string) {
-	keys := v.field("keys")
+func checkJWKS(c *checker, v *strictyaml.Value, path string) {
+	keys := v.Field("keys")
 	if keys == nil {
 		return
 	}
-	path = join(path, "keys")
-	if len(keys.items) > maxKeys {
-		c.errorf(keys.position, path, "key", "", "holds %d keys, and a client may have %d", len(keys.items), maxKeys)
+	path = strictyaml.Join(path, "keys")
+	if len(keys.Items) > maxKeys {
+		c.Errorf(keys.Position, path, "key", "", "holds %d keys, and a client may have %d", len(keys.Items), maxKeys)
 	}
 	seen := make(map[string]bool)
-	for i, key := range keys.items {
-		kid := key.field("kid")
-		if kid == nil || !isText(kid) {
+	for i, key := range keys.Items {
+		kid := key.Field("kid")
+		if kid == nil || !kid.IsText() {
 			continue
 		}
-		if seen[kid.text] {
-			c.errorf(kid.position, join(itemPath(path, i), "kid"), "duplicate", "", "is the kid of another key as well: nobody could tell which of them signed")
+		if seen[kid.Text] {
+			c.Errorf(kid.Position, strictyaml.Join(itemPath(path, i), "kid"), "duplicate", "", "is the kid of another key as well: nobody could tell which of them signed")
 		}
-		seen[kid.text] = true
+		seen[kid.Text] = true
 	}
 }
 
 // canSign says whether a set has a key for signatures of an algorithm, or for any when it is empty. A key that was refused
 // counts: what is wrong with it has been said.
-func canSign(set *value, alg string) bool {
-	keys := set.field("keys")
-	if keys == nil || len(keys.items) == 0 {
+func canSign(set *strictyaml.Value, alg string) bool {
+	keys := set.Field("keys")
+	if keys == nil || len(keys.Items) == 0 {
 		return true
 	}
-	return slices.ContainsFunc(keys.items, func(key *value) bool {
-		if key.kind != yaml.MappingNode {
+	return slices.ContainsFunc(keys.Items, func(key *strictyaml.Value) bool {
+		if key.Kind != strictyaml.Mapping {
 			return true
 		}
 		textOf := func(name string) string {
-			if v := key.field(name); v != nil {
-				return v.text
+			if v := key.Field(name); v != nil {
+				return v.Text
 			}
 			return ""
 		}

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/warifu/warifu/manifests/strictyaml"
 )
 
 const envelope = "apiVersion: takos.dev/v1alpha1\nkind: App\nmetadata: {name: a}\nspec:\n  version: 1.0.0\n"
@@ -21,8 +23,8 @@ func TestBytesThatAreRefused(t *testing.T) {
 		data string
 		want string // position and code of the only error; empty when there must be none
 	}{
-		{"the largest file", envelope + "#" + many(maxBytes-len(envelope)-1, "x"), ""},
-		{"a byte more", envelope + "#" + many(maxBytes-len(envelope), "x"), "0:0 too-large"},
+		{"the largest file", envelope + "#" + many(strictyaml.MaxBytes-len(envelope)-1, "x"), ""},
+		{"a byte more", envelope + "#" + many(strictyaml.MaxBytes-len(envelope), "x"), "0:0 too-large"},
 		{"ten megabytes", many(10<<20, "a"), "0:0 too-large"},
 		{"empty", "", "1:1 empty"},
 		{"white space", " \n\t\n", "1:1 empty"},
@@ -40,8 +42,8 @@ func TestBytesThatAreRefused(t *testing.T) {
 		{"carriage returns", strings.ReplaceAll(envelope, "\n", "\r\n"), ""},
 		{"old carriage returns", strings.ReplaceAll(envelope, "\n", "\r"), ""},
 
-		{"the deepest list", nested(maxDepth - 2), ""},
-		{"a level more", nested(maxDepth - 1), fmt.Sprintf("6:%d too-deep", 10+maxDepth-2)},
+		{"the deepest list", nested(strictyaml.MaxDepth - 2), ""},
+		{"a level more", nested(strictyaml.MaxDepth - 1), fmt.Sprintf("6:%d too-deep", 10+strictyaml.MaxDepth-2)},
 		{"deeper than the library reads", nested(20_000), "6:3 too-deep"},
 		{"deep by indentation", envelope + "  takos:\n" + func() string {
 			var b strings.Builder
@@ -49,16 +51,16 @@ func TestBytesThatAreRefused(t *testing.T) {
 				fmt.Fprintf(&b, "%sa:\n", many(i+3, " "))
 			}
 			return b.String()
-		}(), fmt.Sprintf("%d:%d too-deep", 6+maxDepth-1, maxDepth+2)},
+		}(), fmt.Sprintf("%d:%d too-deep", 6+strictyaml.MaxDepth-1, strictyaml.MaxDepth+2)},
 		{"deep by aliases", envelope + "  takos:\n    a: &a " + many(40, "[") + many(40, "]") +
 			"\n    b: " + many(40, "[") + "*a" + many(40, "]") + "\n", "8:48 too-deep"},
 		{"an alias bomb by merge keys", envelope + "  takos:\n    a: &a {k: v}\n    b: &b [" + many(1000, "*a,") + "]\n" +
 			"    c: [" + many(100, "{<<: *b},") + "]\n", "9:239 too-many-nodes"},
-		{"many values", envelope + "  tags: [" + many(maxNodes, "x,") + "]\n", "6:9 too-many-nodes"},
+		{"many values", envelope + "  tags: [" + many(strictyaml.MaxNodes, "x,") + "]\n", "6:9 too-many-nodes"},
 
-		{"the most documents", many(maxDocuments-1, "---\n# none\n") + "---\n" + envelope, ""},
-		{"the most documents with content", many(maxDocuments, "---\nx\n"), "2:1 wrong-type"},
-		{"a document more", many(maxDocuments+1, "---\nx\n"), fmt.Sprintf("%d:1 too-many-documents", 2*maxDocuments+1)},
+		{"the most documents", many(strictyaml.MaxDocuments-1, "---\n# none\n") + "---\n" + envelope, ""},
+		{"the most documents with content", many(strictyaml.MaxDocuments, "---\nx\n"), "2:1 wrong-type"},
+		{"a document more", many(strictyaml.MaxDocuments+1, "---\nx\n"), fmt.Sprintf("%d:1 too-many-documents", 2*strictyaml.MaxDocuments+1)},
 		{"a client name that turns the text around", envelope + "  oauth:\n    clientName: \"a\\u202eb\"\n" +
 			"    redirectUris: [https://a.example/]\n    scopes: [a]\n", "7:17 client-name"},
 		{"a client name with a line break", envelope + "  oauth:\n    clientName: \"a\\nb\"\n" +
@@ -93,12 +95,12 @@ func TestBytesThatAreRefused(t *testing.T) {
 func TestManyWarningsNeverHideAnError(t *testing.T) {
 	var b strings.Builder
 	b.WriteString(envelope)
-	for i := range 3 * maxFaults {
+	for i := range 3 * strictyaml.MaxFaults {
 		fmt.Fprintf(&b, "  zz%d: x\n", i)
 	}
 	b.WriteString("  routes: [{target: nowhere}]\n")
 	_, faults := Parse("app.yml", []byte(b.String()), Options{})
-	if got := len(faults.Warnings()); got != maxFaults+1 {
+	if got := len(faults.Warnings()); got != strictyaml.MaxFaults+1 {
 		t.Errorf("%d warnings", got)
 	}
 	if err := faults.Err(); err == nil || len(faults.Errors()) != 1 || !strings.Contains(err.Error(), "nowhere") {
@@ -109,7 +111,7 @@ func TestManyWarningsNeverHideAnError(t *testing.T) {
 func TestManyErrorsAreCut(t *testing.T) {
 	_, faults := Parse("app.yml", []byte(envelope+"  oauth:\n    scopes: ["+strings.Repeat("[],", 5000)+"]\n"), Options{})
 	last := faults[len(faults)-1]
-	if len(faults) != maxFaults+1 || last.Code != "too-many-faults" || last.Severity != SeverityError {
+	if len(faults) != strictyaml.MaxFaults+1 || last.Code != "too-many-faults" || last.Severity != SeverityError {
 		t.Errorf("%d faults, the last: %v", len(faults), last)
 	}
 }

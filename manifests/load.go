@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/warifu/warifu/manifests/strictyaml"
 )
 
 // Load reads manifests from what a person names: files, directories, or "-" for stdin. Of a directory it takes
@@ -43,7 +45,7 @@ func Load(paths []string, stdin io.Reader, opts Options) ([]*Document, Faults) {
 		faults = append(faults, unreadable("", errors.New("no file or directory to read manifests from")))
 	}
 	faults = append(faults, checkNames(documents)...)
-	faults.sort()
+	faults.Sort()
 	return documents, faults
 }
 
@@ -88,7 +90,7 @@ func readFile(path string, stdin io.Reader) (name string, data []byte, err error
 		if stdin == nil {
 			return name, nil, errors.New("there is no standard input")
 		}
-		data, err = io.ReadAll(io.LimitReader(stdin, maxBytes+1))
+		data, err = io.ReadAll(io.LimitReader(stdin, strictyaml.MaxBytes+1))
 		return name, data, reason(err)
 	}
 	f, err := os.Open(path)
@@ -96,7 +98,7 @@ func readFile(path string, stdin io.Reader) (name string, data []byte, err error
 		return path, nil, reason(err)
 	}
 	defer func() { _ = f.Close() }() // nothing was written
-	data, err = io.ReadAll(io.LimitReader(f, maxBytes+1))
+	data, err = io.ReadAll(io.LimitReader(f, strictyaml.MaxBytes+1))
 	return path, data, reason(err)
 }
 

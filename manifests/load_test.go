@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/warifu/warifu/manifests/strictyaml"
 )
 
 // seeds are the fixtures, for fuzzing.
@@ -152,7 +154,7 @@ func TestNearest(t *testing.T) {
 		"redirectUrls": "redirectUris", "redirect_uris": "redirectUris", "scope": "scopes", "AUTOENV": "autoEnv",
 		"meta": "metadata", "grants": "", "": "", "x": "", strings.Repeat("scopes", 20): "",
 	} {
-		if got := nearest(word, keys); got != want {
+		if got := strictyaml.Nearest(word, keys); got != want {
 			t.Errorf("nearest(%q) = %q, want %q", word, got, want)
 		}
 	}

@@ -8,8 +8,9 @@
 //
 // Bytes become documents in four steps, each of which only sees what the one before let through:
 //
-//  1. The bytes are checked and split (text.go): size, encoding, control characters, number of documents.
-//  2. Each document becomes a tree of values with positions (tree.go): depth, aliases, merge keys, duplicate keys, tags.
+//  1. The bytes are checked and split: size, encoding, control characters, number of documents.
+//  2. Each document becomes a tree of values with positions: depth, aliases, merge keys, duplicate keys, tags. This step and the
+//     first are package strictyaml's, which reads the configuration as well.
 //  3. The tree is held against the table of known keys (table.go, table_oauth.go) by the checker (check.go, oauth.go, redirect.go,
 //     jwks.go), then parts are held against each other: routes against targets, env against what is injected, and what
 //     spec.oauth says of the client (oauth_rules.go).
@@ -72,6 +73,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/warifu/warifu/manifests/strictyaml"
 )
 
 //go:generate go test -run=^TestSchemaIsWhatTheTableSays$ -update .
@@ -105,7 +108,7 @@ type Document struct {
 	Line int    // 1-based line of the file where the document's content begins
 	Raw  []byte // the document's own bytes, comments and leading "---" included
 
-	name *value // where metadata.name was written
+	name *strictyaml.Value // where metadata.name was written
 }
 
 // App is a manifest. The typed fields are those that this project acts on; [App.JSON] has all that was written.

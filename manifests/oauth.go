@@ -7,20 +7,21 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/warifu/warifu/manifests/strictyaml"
 	"github.com/warifu/warifu/server/oauth"
 )
 
 // maxClientName is in characters: longer names do not fit a consent page on a phone.
 const maxClientName = 100
 
-func checkClientName(c *checker, v *value, path string) {
+func checkClientName(c *checker, v *strictyaml.Value, path string) {
 	switch {
-	case strings.TrimSpace(v.text) == "":
-		c.errorf(v.position, path, "required", "", "is empty")
-	case utf8.RuneCountInString(v.text) > maxClientName:
-		c.errorf(v.position, path, "client-name", "", "is longer than %d characters", maxClientName)
-	case strings.ContainsFunc(v.text, isDeceptive):
-		c.errorf(v.position, path, "client-name", "",
+	case strings.TrimSpace(v.Text) == "":
+		c.Errorf(v.Position, path, "required", "", "is empty")
+	case utf8.RuneCountInString(v.Text) > maxClientName:
+		c.Errorf(v.Position, path, "client-name", "", "is longer than %d characters", maxClientName)
+	case strings.ContainsFunc(v.Text, isDeceptive):
+		c.Errorf(v.Position, path, "client-name", "",
 			"has control characters or marks that change the direction of the text around it")
 	}
 }
@@ -34,18 +35,18 @@ func isDeceptive(r rune) bool {
 const maxScope = 128
 
 // checkScope holds a scope against the catalogue, or without one against RFC 6749 section 3.3.
-func checkScope(c *checker, v *value, path string) {
+func checkScope(c *checker, v *strictyaml.Value, path string) {
 	switch {
-	case v.text == "":
-		c.errorf(v.position, path, "required", "", "is empty")
-	case len(v.text) > maxScope || strings.ContainsFunc(v.text, func(r rune) bool {
+	case v.Text == "":
+		c.Errorf(v.Position, path, "required", "", "is empty")
+	case len(v.Text) > maxScope || strings.ContainsFunc(v.Text, func(r rune) bool {
 		return r < 0x21 || r > 0x7E || r == '"' || r == '\\'
 	}):
-		c.errorf(v.position, path, "scope-syntax", "",
+		c.Errorf(v.Position, path, "scope-syntax", "",
 			"is not a scope: printable ASCII without spaces, quotes and backslashes; one scope an item")
-	case len(c.opts.Scopes) > 0 && !slices.Contains(c.opts.Scopes, v.text):
-		c.errorf(v.position, path, "unknown-scope", c.nearest(v.text, c.opts.Scopes),
-			"is %s, which is not a scope of this server", quote(v.text))
+	case len(c.opts.Scopes) > 0 && !slices.Contains(c.opts.Scopes, v.Text):
+		c.Errorf(v.Position, path, "unknown-scope", c.nearest(v.Text, c.opts.Scopes),
+			"is %s, which is not a scope of this server", strictyaml.Quote(v.Text))
 	}
 }
 
@@ -53,28 +54,28 @@ func checkScope(c *checker, v *value, path string) {
 const maxWebAddress = 2048
 
 // checkWebAddress allows what a page may link to or show: https, in development also http on loopback hosts.
-func checkWebAddress(c *checker, v *value, path string) {
+func checkWebAddress(c *checker, v *strictyaml.Value, path string) {
 	wanted := "must be an https URL"
 	if c.opts.Dev {
 		wanted = "must be an https URL (or http on localhost, while developing)"
 	}
-	if v.text == "" {
-		c.errorf(v.position, path, "required", "", "is empty")
+	if v.Text == "" {
+		c.Errorf(v.Position, path, "required", "", "is empty")
 		return
 	}
-	u, err := url.Parse(v.text)
-	if err != nil || len(v.text) > maxWebAddress || !isPlainASCII(v.text) || u.Hostname() == "" {
-		c.errorf(v.position, path, "url", "", "%s", wanted)
+	u, err := url.Parse(v.Text)
+	if err != nil || len(v.Text) > maxWebAddress || !isPlainASCII(v.Text) || u.Hostname() == "" {
+		c.Errorf(v.Position, path, "url", "", "%s", wanted)
 		return
 	}
 	switch {
 	case u.User != nil:
-		c.errorf(v.position, path, "url", "", "must not hold a user name or password")
+		c.Errorf(v.Position, path, "url", "", "must not hold a user name or password")
 	case u.Scheme == "https", c.opts.Dev && u.Scheme == "http" && oauth.IsLoopback(u.Hostname()):
 	case u.Scheme == "http":
-		c.errorf(v.position, path, "url", "https"+strings.TrimPrefix(v.text, u.Scheme), "%s", wanted)
+		c.Errorf(v.Position, path, "url", "https"+strings.TrimPrefix(v.Text, u.Scheme), "%s", wanted)
 	default:
-		c.errorf(v.position, path, "url", "", "%s", wanted)
+		c.Errorf(v.Position, path, "url", "", "%s", wanted)
 	}
 }
 

@@ -6,8 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"gopkg.in/yaml.v3"
-
+	"github.com/warifu/warifu/manifests/strictyaml"
 	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
@@ -41,19 +40,19 @@ var (
 	clientAlgs = []string{"RS256", "PS256", "ES256", "EdDSA"}
 )
 
-func checkGrantType(c *checker, v *value, path string) {
+func checkGrantType(c *checker, v *strictyaml.Value, path string) {
 	on := c.opts.GrantTypes
 	if len(on) == 0 {
 		on = grantTypes
 	}
 	switch {
-	case slices.Contains(on, v.text):
-	case v.text == "":
-		c.errorf(v.position, path, "required", "", "is empty")
-	case slices.Contains(grantTypes, v.text):
-		c.errorf(v.position, path, "grant-type", "", "is %s, which this server has not switched on (oauth2.grantTypes of its configuration)", v.text)
+	case slices.Contains(on, v.Text):
+	case v.Text == "":
+		c.Errorf(v.Position, path, "required", "", "is empty")
+	case slices.Contains(grantTypes, v.Text):
+		c.Errorf(v.Position, path, "grant-type", "", "is %s, which this server has not switched on (oauth2.grantTypes of its configuration)", v.Text)
 	default:
-		c.errorf(v.position, path, "grant-type", c.nearestGrantType(v.text, on), "is %s, which is not a grant type of this server", quote(v.text))
+		c.Errorf(v.Position, path, "grant-type", c.nearestGrantType(v.Text, on), "is %s, which is not a grant type of this server", strictyaml.Quote(v.Text))
 	}
 }
 
@@ -75,45 +74,45 @@ func (c *checker) nearestGrantType(word string, on []string) string {
 
 // checkAppAddress allows what may be a redirect URI, and has a port of its own: this server, or the user's browser, is going to
 // ask for exactly this address.
-func checkAppAddress(c *checker, v *value, path string) {
+func checkAppAddress(c *checker, v *strictyaml.Value, path string) {
 	var refused *oauth.RedirectURIError
-	err := oauth.CheckRedirectURI(v.text)
+	err := oauth.CheckRedirectURI(v.Text)
 	switch {
 	case errors.As(err, &refused):
-		suggestion := mendRedirectURI(v.text, refused.Rule)
+		suggestion := mendRedirectURI(v.Text, refused.Rule)
 		if strings.Contains(suggestion, "*") {
 			suggestion = ""
 		}
-		c.errorf(v.position, path, "url", suggestion, "%s", refused.Reason)
-	case strings.Contains(v.text, "*"):
-		c.errorf(v.position, path, "url", "", "must name a port: only a redirect URI may leave it open")
+		c.Errorf(v.Position, path, "url", suggestion, "%s", refused.Reason)
+	case strings.Contains(v.Text, "*"):
+		c.Errorf(v.Position, path, "url", "", "must name a port: only a redirect URI may leave it open")
 	}
 }
 
 // checkSectorIdentifier is OpenID Connect Core 1.0 section 8.1, which knows no exception for loopback.
-func checkSectorIdentifier(c *checker, v *value, path string) {
-	if rest, plain := strings.CutPrefix(v.text, "http://"); plain && oauth.CheckRedirectURI(v.text) == nil {
-		c.errorf(v.position, path, "url", "https://"+rest, "must be https")
+func checkSectorIdentifier(c *checker, v *strictyaml.Value, path string) {
+	if rest, plain := strings.CutPrefix(v.Text, "http://"); plain && oauth.CheckRedirectURI(v.Text) == nil {
+		c.Errorf(v.Position, path, "url", "https://"+rest, "must be https")
 		return
 	}
 	checkAppAddress(c, v, path)
 }
 
 // checkResourceIdentifier is RFC 8707 section 2.
-func checkResourceIdentifier(c *checker, v *value, path string) {
+func checkResourceIdentifier(c *checker, v *strictyaml.Value, path string) {
 	const wanted = "must be an absolute URI without a fragment, as in https://api.example.com"
-	u, err := url.Parse(v.text)
+	u, err := url.Parse(v.Text)
 	switch {
-	case v.text == "":
-		c.errorf(v.position, path, "required", "", "is empty")
-	case err != nil || len(v.text) > maxWebAddress || !isPlainASCII(v.text),
+	case v.Text == "":
+		c.Errorf(v.Position, path, "required", "", "is empty")
+	case err != nil || len(v.Text) > maxWebAddress || !isPlainASCII(v.Text),
 		u.Scheme == "", u.Opaque == "" && u.Host == "", (u.Scheme == "https" || u.Scheme == "http") && u.Hostname() == "":
-		c.errorf(v.position, path, "resource-identifier", "", wanted)
-	case strings.Contains(v.text, "#"):
-		before, _, _ := strings.Cut(v.text, "#")
-		c.errorf(v.position, path, "resource-identifier", before, wanted)
+		c.Errorf(v.Position, path, "resource-identifier", "", wanted)
+	case strings.Contains(v.Text, "#"):
+		before, _, _ := strings.Cut(v.Text, "#")
+		c.Errorf(v.Position, path, "resource-identifier", before, wanted)
 	case u.User != nil:
-		c.errorf(v.position, path, "resource-identifier", "", "must not hold a user name or password")
+		c.Errorf(v.Position, path, "resource-identifier", "", "must not hold a user name or password")
 	}
 }
 
@@ -121,12 +120,12 @@ func checkResourceIdentifier(c *checker, v *value, path string) {
 // as not written here.
 type client struct {
 	*checker
-	*value
+	*strictyaml.Value
 	path string
 }
 
-func (c *checker) checkOAuth(oauth *value, path string) {
-	if oauth == nil || oauth.kind != yaml.MappingNode {
+func (c *checker) checkOAuth(oauth *strictyaml.Value, path string) {
+	if oauth == nil || oauth.Kind != strictyaml.Mapping {
 		return
 	}
 	o := client{c, oauth, path}
@@ -140,44 +139,44 @@ func (c *checker) checkOAuth(oauth *value, path string) {
 
 // fault is an error about a key, at its value.
 func (o client) fault(key, code, format string, args ...any) {
-	at := o.position
-	if v := o.field(key); v != nil {
-		at = v.position
+	at := o.Position
+	if v := o.Field(key); v != nil {
+		at = v.Position
 	}
-	o.errorf(at, join(o.path, key), code, "", format, args...)
+	o.Errorf(at, strictyaml.Join(o.path, key), code, "", format, args...)
 }
 
 // unused is a warning about a key that nothing follows from.
 func (o client) unused(key, format string, args ...any) {
-	o.warnf(o.field(key).position, join(o.path, key), "unused", "", format, args...)
+	o.Warnf(o.Field(key).Position, strictyaml.Join(o.path, key), "unused", "", format, args...)
 }
 
 func (o client) has(key string) bool {
-	v := o.field(key)
-	return v != nil && !v.isNull()
+	v := o.Field(key)
+	return v != nil && !v.IsNull()
 }
 
 func (o client) text(key string) string {
-	if v := o.field(key); v != nil && isText(v) {
-		return v.text
+	if v := o.Field(key); v != nil && v.IsText() {
+		return v.Text
 	}
 	return ""
 }
 
 func (o client) flag(key string) bool {
-	v := o.field(key)
-	return v != nil && v.data == true
+	v := o.Field(key)
+	return v != nil && v.Data == true
 }
 
 func (o client) texts(key string) []string {
-	v := o.field(key)
+	v := o.Field(key)
 	if v == nil {
 		return nil
 	}
 	var out []string
-	for _, item := range v.items {
-		if isText(item) {
-			out = append(out, item.text)
+	for _, item := range v.Items {
+		if item.IsText() {
+			out = append(out, item.Text)
 		}
 	}
 	return out
@@ -197,7 +196,7 @@ func (o client) signsIn() bool {
 func (o client) checkGrants() {
 	types := o.grants()
 	switch signsIn := o.signsIn(); {
-	case signsIn && o.field("redirectUris") == nil:
+	case signsIn && o.Field("redirectUris") == nil:
 		o.fault("redirectUris", "required", "is required")
 	case !signsIn && len(o.texts("redirectUris")) > 0:
 		o.unused("redirectUris", "is of no use: grantTypes has no authorization_code")
@@ -245,7 +244,7 @@ func (o client) checkKeys() {
 	if !jwks || uri {
 		return
 	}
-	set := o.field("jwks")
+	set := o.Field("jwks")
 	for _, signed := range [...]struct {
 		key  string
 		used bool

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+
+	"github.com/warifu/warifu/manifests/strictyaml"
 )
 
 // Parse reads the YAML documents of one file; name is what faults and [Document.Path] call it. It returns the documents
@@ -12,60 +14,66 @@ import (
 func Parse(name string, data []byte, opts Options) ([]*Document, Faults) {
 	documents, faults := parseFile(name, data, opts)
 	faults = append(faults, checkNames(documents)...)
-	faults.sort()
+	faults.Sort()
 	return documents, faults
 }
 
 // parseFile is Parse without what concerns several documents.
 func parseFile(name string, data []byte, opts Options) ([]*Document, Faults) {
-	r := &report{file: name}
-	text, ok := readText(r, data)
-	if !ok {
-		return nil, r.faults
-	}
-	chunks := text.split(r)
-	if len(chunks) == 0 && len(r.faults.Errors()) == 0 {
-		r.errorf(position{1, 1}, "", "empty", "", "there is no manifest in this file")
+	r := &strictyaml.Report{File: name}
+	written := strictyaml.Split(r, data)
+	if len(written) == 0 && r.Errors() == 0 {
+		r.Errorf(strictyaml.Position{Line: 1, Column: 1}, "", "empty", "", "there is no manifest in this file")
 	}
 	var documents []*Document
-	for _, c := range chunks {
-		if d := c.document(r, opts); d != nil {
+	for _, w := range written {
+		if d := documentOf(w, r, opts); d != nil {
 			documents = append(documents, d)
 		}
 	}
-	return documents, r.faults
+	return documents, r.Faults
 }
 
-// document reads and checks one document. It returns nil when the document has errors, which are reported.
-func (c chunk) document(r *report, opts Options) *Document {
-	before := r.errors
-	root := c.tree(r)
+// documentOf reads and checks one document. It returns nil when the document has errors, which are reported.
+func documentOf(written strictyaml.Document, r *strictyaml.Report, opts Options) *Document {
+	before := r.Errors()
+	root := treeOf(written, r)
 	if root == nil {
 		return nil
 	}
-	check := checker{report: r, opts: opts}
+	check := checker{Report: r, opts: opts}
 	check.check(root, manifestShape, "")
 	check.checkTogether(root)
-	if r.errors > before {
+	if r.Errors() > before {
 		return nil
 	}
 	app, err := appOf(root)
 	if err != nil { // the table and App disagree; better refused than half understood
-		r.errorf(root.position, "", "not-understood", "", "this manifest could not be taken apart: %v", err)
+		r.Errorf(root.Position, "", "not-understood", "", "this manifest could not be taken apart: %v", err)
 		return nil
 	}
 	return &Document{
-		App: app, Path: r.file, Line: root.line, Raw: bytes.Clone(c.data),
-		name: root.field("metadata").field("name"),
+		App: app, Path: r.File, Line: root.Line, Raw: bytes.Clone(written.Text()),
+		name: root.Field("metadata").Field("name"),
 	}
 }
 
+// treeOf reads a document that could be a manifest. Nil means that there is nothing to check further: the reason is reported.
+func treeOf(written strictyaml.Document, r *strictyaml.Report) *strictyaml.Value {
+	root := written.Tree(r)
+	if root != nil && root.Kind != strictyaml.Mapping {
+		r.Errorf(root.Position, "", "wrong-type", "", "a manifest is a mapping: apiVersion, kind, metadata, spec")
+		return nil
+	}
+	return root
+}
+
 // appOf makes an App of a checked tree, by way of the JSON that the app keeps.
-func appOf(root *value) (*App, error) {
+func appOf(root *strictyaml.Value) (*App, error) {
 	var b bytes.Buffer
 	encoder := json.NewEncoder(&b)
 	encoder.SetEscapeHTML(false)
-	if err := encoder.Encode(root.json()); err != nil {
+	if err := encoder.Encode(root.JSON()); err != nil {
 		return nil, fmt.Errorf("encode: %w", err)
 	}
 	app := new(App)
@@ -87,9 +95,9 @@ func checkNames(documents []*Document) Faults {
 			continue
 		}
 		faults = append(faults, Fault{
-			File: d.Path, Line: d.name.line, Column: d.name.column, Path: "metadata.name", Code: "duplicate-app",
+			File: d.Path, Line: d.name.Line, Column: d.name.Column, Path: "metadata.name", Code: "duplicate-app",
 			Message: fmt.Sprintf("metadata.name %q is already described at %s:%d:%d",
-				name, other.Path, other.name.line, other.name.column),
+				name, other.Path, other.name.Line, other.name.Column),
 			Severity: SeverityError,
 		})
 	}

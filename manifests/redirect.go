@@ -4,15 +4,16 @@ import (
 	"errors"
 	"strings"
 
+	"github.com/warifu/warifu/manifests/strictyaml"
 	"github.com/warifu/warifu/server/oauth"
 )
 
 // checkRedirectURI holds a redirect URI against what storage will match later. Each broken rule has a code of its own,
 // redirect-uri-<rule>, with the rules of [oauth.RedirectURIError].
-func checkRedirectURI(c *checker, v *value, path string) {
+func checkRedirectURI(c *checker, v *strictyaml.Value, path string) {
 	var refused *oauth.RedirectURIError
-	if errors.As(oauth.CheckRedirectURI(v.text), &refused) {
-		c.errorf(v.position, path, "redirect-uri-"+refused.Rule, mendRedirectURI(v.text, refused.Rule), "%s", refused.Reason)
+	if errors.As(oauth.CheckRedirectURI(v.Text), &refused) {
+		c.Errorf(v.Position, path, "redirect-uri-"+refused.Rule, mendRedirectURI(v.Text, refused.Rule), "%s", refused.Reason)
 	}
 }
 

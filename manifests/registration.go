@@ -10,8 +10,7 @@ import (
 	"strconv"
 	"strings"
 
-	"gopkg.in/yaml.v3"
-
+	"github.com/warifu/warifu/manifests/strictyaml"
 	"github.com/warifu/warifu/plugins"
 	"github.com/warifu/warifu/storage"
 )
@@ -32,24 +31,24 @@ func registrationOf(c *storage.Client) *plugins.Registration {
 // checkRegistration holds what a hook made of a manifest against the manifest's own table and rules: it is written down as
 // spec.oauth, and checked as if somebody had written it there.
 func (d *Deployer) checkRegistration(file string, r *plugins.Registration) []plugins.Notice {
-	c := &checker{report: &report{file: file}, opts: Options{Dev: d.dev, Scopes: d.scopes, GrantTypes: d.grantTypes}}
+	c := &checker{Report: &strictyaml.Report{File: file}, opts: Options{Dev: d.dev, Scopes: d.scopes, GrantTypes: d.grantTypes}}
 	const path = "spec.oauth"
 	written, err := asWritten(r)
 	if err != nil {
-		c.errorf(position{}, path, "not-understood", "", "cannot be written down: %v", err)
+		c.Errorf(strictyaml.Position{}, path, "not-understood", "", "cannot be written down: %v", err)
 	} else {
 		c.check(written, oauthShape, path)
 		c.checkOAuth(written, path)
 	}
 	var notices []plugins.Notice
-	for _, f := range c.faults.Errors() {
+	for _, f := range c.Faults.Errors() {
 		notices = append(notices, plugins.Notice{Code: strings.ReplaceAll(f.Code, "-", "_"), Path: f.Path, Message: strings.TrimPrefix(f.Message, f.Path+" ")})
 	}
 	return notices
 }
 
 // asWritten is a registration in the form that it has below spec.oauth. Its values have no position.
-func asWritten(r *plugins.Registration) (*value, error) {
+func asWritten(r *plugins.Registration) (*strictyaml.Value, error) {
 	data, err := json.Marshal(r)
 	if err != nil {
 		return nil, err
@@ -91,30 +90,30 @@ func decodeObject(data []byte) (map[string]any, error) {
 }
 
 // valueOf is the tree of a decoded JSON value.
-func valueOf(data any) *value {
-	v := &value{kind: yaml.ScalarNode, data: data}
+func valueOf(data any) *strictyaml.Value {
+	v := &strictyaml.Value{Kind: strictyaml.Scalar, Data: data}
 	switch data := data.(type) {
 	case map[string]any:
-		v.kind, v.data = yaml.MappingNode, nil
+		v.Kind, v.Data = strictyaml.Mapping, nil
 		for _, key := range slices.Sorted(maps.Keys(data)) {
-			v.fields = append(v.fields, member{key: key, value: valueOf(data[key])})
+			v.Fields = append(v.Fields, strictyaml.Member{Key: key, Value: valueOf(data[key])})
 		}
 	case []any:
-		v.kind, v.data = yaml.SequenceNode, nil
+		v.Kind, v.Data = strictyaml.List, nil
 		for _, item := range data {
-			v.items = append(v.items, valueOf(item))
+			v.Items = append(v.Items, valueOf(item))
 		}
 	case string:
-		v.tag, v.text = "!!str", data
+		v.Tag, v.Text = "!!str", data
 	case bool:
-		v.tag, v.text = "!!bool", strconv.FormatBool(data)
+		v.Tag, v.Text = "!!bool", strconv.FormatBool(data)
 	case json.Number:
-		v.tag, v.text = "!!float", data.String()
+		v.Tag, v.Text = "!!float", data.String()
 		if n, err := data.Int64(); err == nil {
-			v.tag, v.data = "!!int", n
+			v.Tag, v.Data = "!!int", n
 		}
 	default:
-		v.tag = "!!null"
+		v.Tag = "!!null"
 	}
 	return v
 }

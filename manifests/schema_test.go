@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/google/jsonschema-go/jsonschema"
+
+	"github.com/warifu/warifu/manifests/strictyaml"
 )
 
 func TestSchemaIsWhatTheTableSays(t *testing.T) {
@@ -44,15 +46,11 @@ func resolved(t *testing.T) *jsonschema.Resolved {
 
 // treesOf reads the documents of a file as far as a validator of JSON could see them.
 func treesOf(data []byte) []any {
-	r := &report{}
-	text, ok := readText(r, data)
-	if !ok {
-		return nil
-	}
+	r := &strictyaml.Report{}
 	var trees []any
-	for _, c := range text.split(r) {
-		if root := c.tree(r); root != nil {
-			trees = append(trees, root.json())
+	for _, written := range strictyaml.Split(r, data) {
+		if root := treeOf(written, r); root != nil {
+			trees = append(trees, root.JSON())
 		}
 	}
 	return trees
@@ -92,7 +90,7 @@ func TestSchemaDescribesEveryKey(t *testing.T) {
 			walk(s.each, path+"[]")
 		}
 		for _, f := range s.fields {
-			walk(f.shape, join(path, f.name))
+			walk(f.shape, strictyaml.Join(path, f.name))
 		}
 	}
 	walk(manifestShape, "")

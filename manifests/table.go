@@ -1,6 +1,10 @@
 package manifests
 
-import "github.com/google/jsonschema-go/jsonschema"
+import (
+	"github.com/google/jsonschema-go/jsonschema"
+
+	"github.com/warifu/warifu/manifests/strictyaml"
+)
 
 // shape describes one place of a manifest. The checker walks a document along its shape, and the JSON Schema is the same
 // shape written down, so a key is added here and nowhere else.
@@ -21,7 +25,7 @@ type shape struct {
 	unique   bool     // of a list of texts
 
 	// rule checks what the kind cannot say. It is called with values of the right kind only.
-	rule func(c *checker, v *value, path string)
+	rule func(c *checker, v *strictyaml.Value, path string)
 	// describe adds the part of rule that JSON Schema can say.
 	describe func(s *jsonschema.Schema)
 }

@@ -1,4 +1,4 @@
-package manifests
+package strictyaml
 
 import (
 	"bytes"
@@ -8,14 +8,24 @@ import (
 	"unicode/utf8"
 )
 
-// Limits on one file. A manifest that people write is a few KiB with a handful of levels.
+// Limits on one file. What people write by hand is a few KiB with a handful of levels.
 const (
-	maxBytes     = 1 << 20
-	maxDocuments = 100
-	maxDepth     = 64
-	// maxNodes bounds the tree after aliases and merge keys are resolved.
-	maxNodes = 50_000
+	MaxBytes     = 1 << 20
+	MaxDocuments = 100
+	MaxDepth     = 64
+	// MaxNodes bounds the tree after aliases and merge keys are resolved.
+	MaxNodes = 50_000
 )
+
+// Split checks the bytes of a file and takes it apart into its documents. What is wrong is in the report; a file that cannot be
+// read any further has no documents.
+func Split(r *Report, data []byte) []Document {
+	text, ok := readText(r, data)
+	if !ok {
+		return nil
+	}
+	return text.split(r)
+}
 
 // source is the text of a file that passed [readText], and where its lines begin.
 type source struct {
@@ -24,20 +34,20 @@ type source struct {
 }
 
 // readText checks the bytes of a file. It returns false when there is no point in reading on.
-func readText(r *report, data []byte) (source, bool) {
-	start := position{1, 1}
-	if len(data) > maxBytes {
-		r.errorf(position{}, "", "too-large", "", "the file is larger than %d KiB", maxBytes>>10)
+func readText(r *Report, data []byte) (source, bool) {
+	start := Position{1, 1}
+	if len(data) > MaxBytes {
+		r.Errorf(Position{}, "", "too-large", "", "the file is larger than %d KiB", MaxBytes>>10)
 		return source{}, false
 	}
 	for _, other := range [...]string{"\xff\xfe", "\xfe\xff", "\x00\x00\xfe\xff"} {
 		if bytes.HasPrefix(data, []byte(other)) {
-			r.errorf(start, "", "not-utf8", "", "the file is UTF-16 or UTF-32: save it as UTF-8")
+			r.Errorf(start, "", "not-utf8", "", "the file is UTF-16 or UTF-32: save it as UTF-8")
 			return source{}, false
 		}
 	}
 	if rest, found := bytes.CutPrefix(data, []byte("\uFEFF")); found {
-		r.warnf(start, "", "byte-order-mark", "", "the file begins with a byte order mark: save it as UTF-8 without one")
+		r.Warnf(start, "", "byte-order-mark", "", "the file begins with a byte order mark: save it as UTF-8 without one")
 		data = rest
 	}
 	text := source{data: data, lines: lineStarts(data)}
@@ -45,10 +55,10 @@ func readText(r *report, data []byte) (source, bool) {
 		c, size := utf8.DecodeRune(data[i:])
 		switch {
 		case c == utf8.RuneError && size == 1:
-			r.errorf(text.position(i), "", "not-utf8", "", "the file is not UTF-8 from here on: save it as UTF-8")
+			r.Errorf(text.position(i), "", "not-utf8", "", "the file is not UTF-8 from here on: save it as UTF-8")
 			return source{}, false
 		case !isYAMLCharacter(c):
-			r.errorf(text.position(i), "", "control-character", "", "the character %U is not allowed in YAML", c)
+			r.Errorf(text.position(i), "", "control-character", "", "the character %U is not allowed in YAML", c)
 			return source{}, false
 		}
 		i += size
@@ -83,9 +93,9 @@ func lineStarts(data []byte) []int {
 }
 
 // position turns a byte offset into line and column.
-func (s source) position(offset int) position {
+func (s source) position(offset int) Position {
 	line := sort.SearchInts(s.lines, offset+1)
-	return position{line, utf8.RuneCount(s.data[s.lines[line-1]:offset]) + 1}
+	return Position{line, utf8.RuneCount(s.data[s.lines[line-1]:offset]) + 1}
 }
 
 // line returns the 1-based line n with its end.
@@ -97,21 +107,27 @@ func (s source) line(n int) []byte {
 	return s.data[s.lines[n-1]:end]
 }
 
-// chunk is the text of one YAML document; before says how many lines of the file come before it.
-type chunk struct {
+// Document is the text of one YAML document of a file.
+type Document struct {
 	source
-	before int
+	before int // lines of the file before it
 }
+
+// Text is the document as it was written, with its comments and the "---" before it. It is part of what [Split] was given.
+func (d Document) Text() []byte { return d.data }
+
+// Start is where the document begins in its file.
+func (d Document) Start() Position { return Position{d.before + 1, 1} }
 
 // split cuts a file into its documents. A line that begins with "---" always begins a document, and "..." always ends
 // one (YAML 1.2 section 9.1.2), so this needs no parser, and a syntax error in one document leaves the others readable.
 // Documents without content are left out.
-func (s source) split(r *report) []chunk {
-	var chunks []chunk
+func (s source) split(r *Report) []Document {
+	var documents []Document
 	first, marked, content := 1, false, false
 	flush := func(next int) {
 		if content {
-			chunks = append(chunks, s.chunk(first, next))
+			documents = append(documents, s.document(first, next))
 		}
 		first, marked, content = next, false, false
 	}
@@ -133,13 +149,13 @@ func (s source) split(r *report) []chunk {
 		default:
 			content = true
 		}
-		if len(chunks) == maxDocuments && (marked || content) {
-			r.errorf(position{n, 1}, "", "too-many-documents", "", "the file has more than %d documents", maxDocuments)
+		if len(documents) == MaxDocuments && (marked || content) {
+			r.Errorf(Position{n, 1}, "", "too-many-documents", "", "the file has more than %d documents", MaxDocuments)
 			return nil
 		}
 	}
 	flush(len(s.lines) + 1)
-	return chunks
+	return documents
 }
 
 func isMarker(line []byte, marker string) bool {
@@ -147,45 +163,45 @@ func isMarker(line []byte, marker string) bool {
 	return found && (len(rest) == 0 || bytes.IndexByte([]byte(" \t\r\n"), rest[0]) >= 0)
 }
 
-// chunk returns the lines from first up to, but without, next.
-func (s source) chunk(first, next int) chunk {
+// document returns the lines from first up to, but without, next.
+func (s source) document(first, next int) Document {
 	end := len(s.data)
 	if next <= len(s.lines) {
 		end = s.lines[next-1]
 	}
 	data := s.data[s.lines[first-1]:end]
-	return chunk{source: source{data: data, lines: lineStarts(data)}, before: first - 1}
+	return Document{source: source{data: data, lines: lineStarts(data)}, before: first - 1}
 }
 
 // syntaxFault reports what the YAML library could not read. The library tells only a line, and often that of the
 // surrounding collection, so the line is found again: it is the last one of the shortest beginning of the document that
 // fails in the same way.
-func (c chunk) syntaxFault(r *report, parse func([]byte) error, failure error) {
+func (d Document) syntaxFault(r *Report, parse func([]byte) error, failure error) {
 	const searched = 64 << 10 // beyond this, reading it a dozen times more is not worth a better line
 	problem := yamlProblem(failure)
 	line := 1
 	if _, err := fmt.Sscanf(failure.Error(), "yaml: line %d:", &line); err != nil {
 		line = 1
 	}
-	if len(c.data) <= searched {
-		line = 1 + sort.Search(len(c.lines)-1, func(i int) bool {
-			err := parse(c.data[:c.lines[i+1]])
+	if len(d.data) <= searched {
+		line = 1 + sort.Search(len(d.lines)-1, func(i int) bool {
+			err := parse(d.data[:d.lines[i+1]])
 			return err != nil && yamlProblem(err) == problem
 		})
 	}
-	line = min(max(line, 1), len(c.lines))
-	text := string(c.line(line))
+	line = min(max(line, 1), len(d.lines))
+	text := string(d.line(line))
 	column := len(text) - len(strings.TrimLeft(text, " "))
 	if name, found := strings.CutPrefix(problem, "unknown anchor '"); found {
 		name, _, _ = strings.Cut(name, "'")
 		column = max(column, strings.Index(text, "*"+name))
 	}
-	at := position{c.before + line, utf8.RuneCountInString(text[:column]) + 1}
+	at := Position{d.before + line, utf8.RuneCountInString(text[:column]) + 1}
 	code := "syntax"
 	if strings.Contains(problem, "exceeded max depth") {
 		code = "too-deep"
 	}
-	r.errorf(at, "", code, "", "%s", plainProblem(problem, text[column:]))
+	r.Errorf(at, "", code, "", "%s", plainProblem(problem, text[column:]))
 }
 
 // yamlProblem is the library's message without its prefix and line.
@@ -220,7 +236,7 @@ func plainProblem(problem, text string) string {
 		return "refers to " + strings.TrimSuffix(strings.TrimPrefix(problem, "unknown anchor "), " referenced") +
 			", but nothing above it is anchored by that name"
 	case strings.Contains(problem, "exceeded max depth"):
-		return fmt.Sprintf("nested deeper than %d levels", maxDepth)
+		return fmt.Sprintf("nested deeper than %d levels", MaxDepth)
 	}
 	return "not YAML: " + problem
 }

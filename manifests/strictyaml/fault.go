@@ -1,0 +1,184 @@
+package strictyaml
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/agnivade/levenshtein"
+)
+
+// Severity says whether a fault stops a document.
+type Severity string
+
+// A document with an error is not used; one with warnings is.
+const (
+	SeverityError   Severity = "error"
+	SeverityWarning Severity = "warning"
+)
+
+// Fault is one thing that is wrong in a file.
+type Fault struct {
+	File string `json:"file"`
+	// Line and Column are 1-based and count characters; both are 0 when the fault is about the whole file.
+	Line   int `json:"line"`
+	Column int `json:"column"`
+	// Path is the place inside the document, such as spec.oauth.redirectUris[1]; empty for the whole document.
+	Path string `json:"path,omitempty"`
+	// Code is stable, in kebab case; Message is for people.
+	Code    string `json:"code"`
+	Message string `json:"message"`
+	// Suggestion is what was probably meant, to be written in place of what is there; may be empty.
+	Suggestion string   `json:"suggestion,omitempty"`
+	Severity   Severity `json:"severity"`
+}
+
+// String is file:line:column: message (did you mean "x"?), the form that editors and terminals make clickable.
+func (f Fault) String() string {
+	var b strings.Builder
+	b.WriteString(f.File)
+	if f.Line > 0 {
+		fmt.Fprintf(&b, ":%d:%d", f.Line, f.Column)
+	}
+	b.WriteString(": ")
+	if f.Severity == SeverityWarning {
+		b.WriteString("warning: ")
+	}
+	b.WriteString(f.Message)
+	if f.Suggestion != "" {
+		fmt.Fprintf(&b, " (did you mean %q?)", f.Suggestion)
+	}
+	return b.String()
+}
+
+// Faults are all that was found, sorted by file, line and column.
+type Faults []Fault
+
+// Err is nil when there is no error among the faults; otherwise it is the errors, for errors.As to a Faults.
+func (f Faults) Err() error {
+	if errs := f.Errors(); len(errs) > 0 {
+		return errs
+	}
+	return nil
+}
+
+// Error lists one fault a line.
+func (f Faults) Error() string {
+	lines := make([]string, len(f))
+	for i, fault := range f {
+		lines[i] = fault.String()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Errors are the faults that stop the document.
+func (f Faults) Errors() Faults { return f.of(SeverityError) }
+
+// Warnings are the faults that do not.
+func (f Faults) Warnings() Faults { return f.of(SeverityWarning) }
+
+func (f Faults) of(severity Severity) Faults {
+	var found Faults
+	for _, fault := range f {
+		if fault.Severity == severity {
+			found = append(found, fault)
+		}
+	}
+	return found
+}
+
+// Sort puts them in the order of file, line and column.
+func (f Faults) Sort() {
+	slices.SortStableFunc(f, func(a, b Fault) int {
+		return cmp.Or(
+			cmp.Compare(a.File, b.File),
+			cmp.Compare(a.Line, b.Line),
+			cmp.Compare(a.Column, b.Column),
+			cmp.Compare(a.Path, b.Path),
+			cmp.Compare(a.Code, b.Code),
+		)
+	})
+}
+
+// MaxFaults bounds what one file can make us say, for each severity by itself: warnings must never crowd out an error.
+const MaxFaults = 100
+
+// Position is where something is in a file; both are 1-based and count characters. The zero Position is the whole file.
+type Position struct{ Line, Column int }
+
+// Report collects the faults of one file.
+type Report struct {
+	File   string // as faults name it
+	Faults Faults
+
+	errors, warnings int
+}
+
+// Errors counts the errors, those that are not listed any more among them.
+func (r *Report) Errors() int { return r.errors }
+
+// Errorf adds an error; the rest of a sentence that starts with the path is in format and args.
+func (r *Report) Errorf(at Position, path, code, suggestion, format string, args ...any) {
+	r.add(SeverityError, r.File, at, path, code, suggestion, fmt.Sprintf(format, args...))
+}
+
+// Warnf adds a warning.
+func (r *Report) Warnf(at Position, path, code, suggestion, format string, args ...any) {
+	r.add(SeverityWarning, r.File, at, path, code, suggestion, fmt.Sprintf(format, args...))
+}
+
+// ElsewhereErrorf adds an error about something that was not written in the file, but came from the named place.
+func (r *Report) ElsewhereErrorf(place, path, code, suggestion, format string, args ...any) {
+	r.add(SeverityError, place, Position{}, path, code, suggestion, fmt.Sprintf(format, args...))
+}
+
+func (r *Report) add(severity Severity, file string, at Position, path, code, suggestion, message string) {
+	count := &r.errors
+	if severity == SeverityWarning {
+		count = &r.warnings
+	}
+	*count++
+	switch nth := *count; {
+	case nth > MaxFaults+1:
+		return
+	case nth > MaxFaults:
+		path, code, suggestion = "", "too-many-faults", ""
+		message = fmt.Sprintf("more than %d faults of this kind: those from here on are not listed", MaxFaults)
+	case path != "":
+		message = path + " " + message
+	}
+	r.Faults = append(r.Faults, Fault{
+		File: file, Line: at.Line, Column: at.Column, Path: path, Code: code,
+		Message: message, Suggestion: suggestion, Severity: severity,
+	})
+}
+
+// Nearest returns the candidate that word was probably meant to be, or "". Ties go to the earlier candidate.
+func Nearest(word string, candidates []string) string {
+	const longest = 64 // the distance costs the product of the lengths
+	if word == "" || len(word) > longest {
+		return ""
+	}
+	plain := PlainSpelling(word)
+	best, bestDistance := "", (len(plain)+1)/2+1
+	for _, candidate := range candidates {
+		if candidate == word {
+			continue
+		}
+		other := PlainSpelling(candidate)
+		distance := levenshtein.ComputeDistance(plain, other)
+		if len(plain) >= 3 && (strings.HasPrefix(other, plain) || strings.HasPrefix(plain, other)) {
+			distance = min(distance, 1)
+		}
+		if distance < bestDistance {
+			best, bestDistance = candidate, distance
+		}
+	}
+	return best
+}
+
+// PlainSpelling makes client_name, Client-Name and clientName the same word.
+func PlainSpelling(s string) string {
+	return strings.NewReplacer("_", "", "-", "").Replace(strings.ToLower(s))
+}
