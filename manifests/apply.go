@@ -16,7 +16,8 @@ const tries = 50
 
 // Apply makes a plan true: client, release record and outbox change in one transaction, and the loop of [Deployer.Run]
 // delivers, in this process or another, now or after a restart. An app that is registered already keeps its client id and
-// secret. A plan without changes writes no release, but has every target observed and repaired.
+// secret. A plan without changes writes no release, but has every target observed and repaired; where its keys are in the
+// file is kept up to date all the same.
 //
 // [storage.ErrConflict]: the app changed after it was planned, and nothing was written. [ErrDeleting]: it is going away.
 func (d *Deployer) Apply(ctx context.Context, p *Plan) error {
@@ -55,7 +56,11 @@ func (d *Deployer) Apply(ctx context.Context, p *Plan) error {
 				"generation", release.App.Generation, "deliveries", len(release.Deliveries))
 		}
 		if !p.Changed {
-			if err := d.store.Record(ctx, storage.AuditEntry{Action: storage.AuditApply, App: p.App, Detail: p.Version + ", no changes"}); err != nil {
+			err = d.unchanged(ctx, p, view.App)
+			if errors.Is(err, storage.ErrConflict) {
+				continue
+			}
+			if err != nil {
 				return fmt.Errorf("apply %s: %w", p.App, err)
 			}
 		}
@@ -70,11 +75,24 @@ func (d *Deployer) Apply(ctx context.Context, p *Plan) error {
 	return fmt.Errorf("apply %s: its deliveries change too fast: %w", p.App, storage.ErrConflict)
 }
 
+// unchanged has the audit log tell of a plan that changes nothing. Lines may have moved all the same, when comments did.
+func (d *Deployer) unchanged(ctx context.Context, p *Plan, app *storage.App) error {
+	entry := storage.AuditEntry{Action: storage.AuditApply, App: p.App, Detail: p.Version + ", no changes"}
+	lines := p.wanted.doc.placed()
+	if lines == nil || maps.Equal(lines, app.Lines) {
+		return d.store.Record(ctx, entry)
+	}
+	moved := *app
+	moved.Source, moved.Lines = p.Source, lines
+	return d.store.CommitRelease(ctx, storage.Release{App: moved, Audit: []storage.AuditEntry{entry}})
+}
+
 // release is what a plan makes of an app as it is now.
 func (d *Deployer) release(p *Plan, view storage.AppView, freshID string) (storage.Release, error) {
 	w, now := p.wanted, d.now().UTC()
 	r := storage.Release{App: storage.App{
-		Name: p.App, Version: p.Version, Manifest: w.manifest, Source: p.Source, Applied: now,
+		Name: p.App, Version: p.Version, Manifest: w.manifest, Source: p.Source, Lines: w.doc.placed(),
+		Applied: now,
 		AutoEnv: w.doc.App.Spec.OAuth != nil && w.doc.App.Spec.OAuth.AutoEnv,
 		Targets: targetsOf(w.doc.App),
 	}}

@@ -28,6 +28,10 @@ type Denial struct {
 	App string `json:"app"`
 	// Hook that refuses; "warifu" when the server itself does.
 	Hook string `json:"hook"`
+	// File, Line and Column are where the manifest has what the denial is about, as in a [Fault].
+	File   string `json:"file,omitempty"`
+	Line   int    `json:"line,omitempty"`
+	Column int    `json:"column,omitempty"`
 	plugins.Notice
 }
 

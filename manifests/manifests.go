@@ -108,7 +108,7 @@ type Document struct {
 	Line int    // 1-based line of the file where the document's content begins
 	Raw  []byte // the document's own bytes, comments and leading "---" included
 
-	name *strictyaml.Value // where metadata.name was written
+	root *strictyaml.Value // with the places of everything; nil when it does not come from a file
 }
 
 // App is a manifest. The typed fields are those that this project acts on; [App.JSON] has all that was written.

@@ -52,10 +52,7 @@ func documentOf(written strictyaml.Document, r *strictyaml.Report, opts Options)
 		r.Errorf(root.Position, "", "not-understood", "", "this manifest could not be taken apart: %v", err)
 		return nil
 	}
-	return &Document{
-		App: app, Path: r.File, Line: root.Line, Raw: bytes.Clone(written.Text()),
-		name: root.Field("metadata").Field("name"),
-	}
+	return &Document{App: app, Path: r.File, Line: root.Line, Raw: bytes.Clone(written.Text()), root: root}
 }
 
 // treeOf reads a document that could be a manifest. Nil means that there is nothing to check further: the reason is reported.
@@ -83,6 +80,11 @@ func appOf(root *strictyaml.Value) (*App, error) {
 	return app, nil
 }
 
+// nameAt is where the value of metadata.name was written.
+func (d *Document) nameAt() strictyaml.Position {
+	return d.root.Field("metadata").Field("name").Position
+}
+
 // checkNames reports apps that are described more than once.
 func checkNames(documents []*Document) Faults {
 	var faults Faults
@@ -94,10 +96,11 @@ func checkNames(documents []*Document) Faults {
 			first[name] = d
 			continue
 		}
+		here, there := d.nameAt(), other.nameAt()
 		faults = append(faults, Fault{
-			File: d.Path, Line: d.name.Line, Column: d.name.Column, Path: "metadata.name", Code: "duplicate-app",
+			File: d.Path, Line: here.Line, Column: here.Column, Path: "metadata.name", Code: "duplicate-app",
 			Message: fmt.Sprintf("metadata.name %q is already described at %s:%d:%d",
-				name, other.Path, other.name.Line, other.name.Column),
+				name, other.Path, there.Line, there.Column),
 			Severity: SeverityError,
 		})
 	}

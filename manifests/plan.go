@@ -99,7 +99,11 @@ func (d *Deployer) Plan(ctx context.Context, docs []*Document) ([]*Plan, error) 
 			denials = append(denials, claimed...)
 		}
 		plans = append(plans, p)
-		denied.Denials = append(denied.Denials, denials...)
+		for _, denial := range denials {
+			at := doc.Place(denial.Path)
+			denial.File, denial.Line, denial.Column = doc.Path, at.Line, at.Column
+			denied.Denials = append(denied.Denials, denial)
+		}
 	}
 	if len(denied.Denials) > 0 {
 		return nil, &denied

@@ -198,18 +198,24 @@ type Target struct {
 	Name string `json:"name"`
 }
 
+// Place is a line and a column of a manifest, both from 1.
+type Place [2]int
+
 // App is the release record of an app: what was applied last.
 type App struct {
 	Name     string `json:"name"`
 	ClientID string `json:"clientId,omitempty"` // empty: the manifest asks for no client
 	Version  string `json:"version,omitempty"`
 	// Manifest is app.yml as JSON; Source names where it came from.
-	Manifest []byte    `json:"manifest"`
-	Source   string    `json:"source,omitempty"`
-	AutoEnv  bool      `json:"autoEnv,omitempty"`
-	Targets  []Target  `json:"targets,omitempty"`
-	Deleting bool      `json:"deleting,omitempty"`
-	Applied  time.Time `json:"applied"`
+	Manifest []byte `json:"manifest"`
+	Source   string `json:"source,omitempty"`
+	// Lines are the places of keys in that source, by their path, such as spec.oauth.redirectUris. Releases of older versions
+	// have none.
+	Lines    map[string]Place `json:"lines,omitempty"`
+	AutoEnv  bool             `json:"autoEnv,omitempty"`
+	Targets  []Target         `json:"targets,omitempty"`
+	Deleting bool             `json:"deleting,omitempty"`
+	Applied  time.Time        `json:"applied"`
 	// Generation counts the changes of env of the app's targets; it never goes back.
 	Generation int64 `json:"generation"`
 

@@ -48,8 +48,9 @@ func deniedRedirects(docs []*manifests.Document) manifests.Faults {
 		for i, uri := range doc.App.Spec.OAuth.RedirectURIs {
 			if oauth.IsLoopbackRedirect(uri) {
 				path := fmt.Sprintf("spec.oauth.redirectUris[%d]", i)
+				at := doc.Place(path)
 				faults = append(faults, manifests.Fault{
-					File: doc.Path, Line: doc.Line, Column: 1, Path: path, Code: "loopback-redirect", Severity: manifests.SeverityError,
+					File: doc.Path, Line: at.Line, Column: at.Column, Path: path, Code: "loopback-redirect", Severity: manifests.SeverityError,
 					Message: path + " leads to the user's own machine, and this server takes no such redirect URI (manifests.localhostRedirects)",
 				})
 			}
@@ -155,7 +156,10 @@ func edge(err error) error {
 			if d.Remedy != "" {
 				message += " (" + d.Remedy + ")"
 			}
-			reasons = append(reasons, admin.Fault{Path: d.Path, Code: d.Code, Message: message, Severity: string(manifests.SeverityError)})
+			reasons = append(reasons, admin.Fault{
+				File: d.File, Line: d.Line, Column: d.Column, Path: d.Path, Code: d.Code, Message: message,
+				Severity: string(manifests.SeverityError),
+			})
 		}
 		return admin.Denied(reasons)
 	case errors.As(err, &rotating):
