@@ -10,8 +10,8 @@ import (
 // allowed are the imports between our packages, by the longest prefix that fits: which package may import which others. The
 // direction is cmd, then server and manifests, then storage and plugins; nothing points back.
 var allowed = map[string][]string{
-	"cmd/warifu":                           {"cmd/warifu/config", "server", "server/admin", "server/connector", "server/outbound", "storage", "manifests", "plugins", "plugins/hookoauth", "plugins/runtimefile", "plugins/runtimecontainers", "plugins/runtimeworkers", "plugins/plugintest"},
-	"cmd/warifu/config":                    {"server", "server/connector", "storage", "manifests", "plugins"},
+	"cmd/warifu":                           {"cmd/warifu/config", "manifests/strictyaml", "server", "server/admin", "server/connector", "server/outbound", "storage", "manifests", "plugins", "plugins/hookoauth", "plugins/runtimefile", "plugins/runtimecontainers", "plugins/runtimeworkers", "plugins/plugintest"},
+	"cmd/warifu/config":                    {"server", "server/connector", "storage", "manifests/strictyaml", "plugins"},
 	"cmd/warifu/e2e":                       {},
 	"conformance":                          {},
 	"conformance/clients":                  {"conformance/local"},

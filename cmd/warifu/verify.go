@@ -13,8 +13,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"gopkg.in/yaml.v3"
 
+	"github.com/warifu/warifu/manifests/strictyaml"
 	"github.com/warifu/warifu/plugins"
 	"github.com/warifu/warifu/plugins/plugintest"
 )
@@ -124,17 +124,27 @@ func yamlFile(name string) (json.RawMessage, error) {
 		return nil, err
 	}
 	defer func() { _ = f.Close() }() // opened for reading
-	text, err := io.ReadAll(io.LimitReader(f, 1<<20))
+	text, err := io.ReadAll(io.LimitReader(f, strictyaml.MaxBytes+1))
 	if err != nil {
 		return nil, err
 	}
+	report := &strictyaml.Report{File: name}
 	var document any
-	if err := yaml.Unmarshal(text, &document); err != nil {
-		return nil, usagef("%s: %w", name, err)
+	switch documents := strictyaml.Split(report, text); len(documents) {
+	case 0:
+	case 1:
+		if root := documents[0].Tree(report); root != nil {
+			document = root.JSON()
+		}
+	default:
+		report.Errorf(documents[1].Start(), "", "syntax", "", "a second document: the settings of a plugin are one document")
+	}
+	if err := report.Faults.Err(); err != nil {
+		return nil, err
 	}
 	out, err := json.Marshal(document)
 	if err != nil {
-		return nil, usagef("%s has what JSON has not: %w", name, err)
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	return out, nil
 }

@@ -22,6 +22,6 @@
 // # The library
 //
 // The parser below is gopkg.in/yaml.v3. It is no longer maintained, and go.yaml.in/yaml/v3 is its successor; it stays because the
-// project's list of dependencies names it, and because this package is the only one that reads with it: what it is trusted with
-// is bounded here, and to change it is to change one import.
+// project's list of dependencies names it, and because this package is the only one that hands it what comes from outside: what
+// it is trusted with is bounded here.
 package strictyaml

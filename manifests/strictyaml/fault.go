@@ -161,7 +161,10 @@ func Nearest(word string, candidates []string) string {
 		return ""
 	}
 	plain := PlainSpelling(word)
-	best, bestDistance := "", (len(plain)+1)/2+1
+	best, bestDistance := "", len(plain)/2+1
+	if len(plain) < 4 {
+		bestDistance = len(plain) // two letters that changed places are most of a short word
+	}
 	for _, candidate := range candidates {
 		if candidate == word {
 			continue

@@ -1,6 +1,7 @@
 package oauth
 
 import (
+	"errors"
 	"net/url"
 	"path"
 	"strings"
@@ -23,6 +24,12 @@ func (e *IssuerError) Error() string { return "issuer " + e.Reason }
 // [*IssuerError].
 func ParseIssuer(raw string) (*url.URL, error) {
 	refuse := func(reason, nearest string) (*url.URL, error) {
+		if nearest != "" {
+			var again *IssuerError
+			if _, err := ParseIssuer(nearest); errors.As(err, &again) {
+				nearest = again.Nearest // something else is wrong as well
+			}
+		}
 		return nil, &IssuerError{Reason: reason, Nearest: nearest}
 	}
 	u, err := url.Parse(raw)

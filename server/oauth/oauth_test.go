@@ -38,6 +38,7 @@ func TestIssuer(t *testing.T) {
 		{"umlaut", "https://id.example.com/ü", ""},
 		{"percent", "https://id.example.com/%61", ""},
 		{"plain http", "http://id.example.com", "https://id.example.com"},
+		{"plain http and a slash at the end", "http://id.example.com/", "https://id.example.com"},
 		{"plain http on another loopback address", "http://127.0.0.2:5599", "https://127.0.0.2:5599"},
 	} {
 		_, err := ParseIssuer(tt.issuer)

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/crypto/bcrypt"
 
+	"github.com/warifu/warifu/manifests/strictyaml"
 	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
@@ -281,7 +282,7 @@ func (r *reader) checkPlugins(at string, plugins []Plugin, builtin []string) {
 		case seen[p.Name]:
 			r.fault(path+".name", "duplicate", "", "is there twice")
 		case p.Path == "" && !slices.Contains(builtin, p.Name):
-			r.fault(path+".path", "required", nearest(p.Name, builtin), "is required: only %s can go without", strings.Join(builtin, ", "))
+			r.fault(path+".path", "required", strictyaml.Nearest(p.Name, builtin), "is required: only %s can go without", strings.Join(builtin, ", "))
 		}
 		seen[p.Name] = true
 		if sum, err := hex.DecodeString(p.SHA256); p.SHA256 != "" && (err != nil || len(sum) != 32) {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/warifu/warifu/manifests/strictyaml"
 	"github.com/warifu/warifu/server"
 )
 
@@ -59,8 +60,11 @@ func nearestURN(word string, candidates []string) string {
 		end := candidate[strings.LastIndexByte(candidate, ':')+1:]
 		ends[end], words = candidate, append(words, end)
 	}
-	word = word[strings.LastIndexByte(word, ':')+1:]
-	return ends[nearest(strings.ReplaceAll(word, "-", "_"), words)]
+	word = strings.ReplaceAll(word[strings.LastIndexByte(word, ':')+1:], "-", "_")
+	if whole, exact := ends[word]; exact {
+		return whole
+	}
+	return ends[strictyaml.Nearest(word, words)]
 }
 
 // resourceServerID is what a resource server may be called: nothing that HTTP Basic or a URL would write in another way.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/warifu/warifu/manifests/strictyaml"
 	"github.com/warifu/warifu/plugins"
 )
 
@@ -25,11 +26,11 @@ func (r *reader) checkTargets(cfg Plugins) {
 				fits, _ := path.Match(f.pattern, kind)
 				return fits
 			}) {
-				r.fault(at+f.key, "value", nearest(f.pattern, kinds), "fits none of %s", strings.Join(kinds, ", "))
+				r.fault(at+f.key, "value", strictyaml.Nearest(f.pattern, kinds), "fits none of %s", strings.Join(kinds, ", "))
 			}
 		}
 		if r.required(at+".runtime", t.Runtime, "the name of a runtime") && !slices.Contains(runtimes, t.Runtime) {
-			r.fault(at+".runtime", "value", nearest(t.Runtime, runtimes), "names no runtime: plugins.runtimes has %s", strings.Join(runtimes, ", "))
+			r.fault(at+".runtime", "value", strictyaml.Nearest(t.Runtime, runtimes), "names no runtime: plugins.runtimes has %s", strings.Join(runtimes, ", "))
 		}
 	}
 }

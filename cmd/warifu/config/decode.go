@@ -1,36 +1,24 @@
 package config
 
 import (
-	"bytes"
-	"cmp"
-	"errors"
 	"fmt"
 	"io"
 	"math"
 	"os"
 	"reflect"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
-	"github.com/agnivade/levenshtein"
-	"gopkg.in/yaml.v3"
-
-	"github.com/warifu/warifu/manifests"
+	"github.com/warifu/warifu/manifests/strictyaml"
 )
-
-// maxConfig bounds a configuration file, in bytes.
-const maxConfig = 1 << 20
 
 // reader decodes one YAML document into a Config, strictly: every unknown key, every key that is there twice and every value
 // of the wrong type is a fault with its position, and all of them are found in one go. It remembers where each value stood, so
 // that later checks can point at it.
 type reader struct {
-	file   string
-	faults manifests.Faults
-	places map[string]place // by path, as in staticPasswords[0].hash
+	*strictyaml.Report
+	places map[string]strictyaml.Position // by path, as in staticPasswords[0].hash
 	// variables are the keys that came from the environment: by path, the variable as $NAME.
 	variables map[string]string
 	// mistaken are the paths whose values could not be taken: what check would say about them is no news.
@@ -38,7 +26,12 @@ type reader struct {
 	checking bool
 }
 
-type place struct{ line, column int }
+func newReader(file string) *reader {
+	return &reader{
+		Report: &strictyaml.Report{File: file}, places: map[string]strictyaml.Position{"": {Line: 1, Column: 1}},
+		variables: map[string]string{}, mistaken: map[string]bool{},
+	}
+}
 
 func (r *reader) fault(path, code, suggestion, format string, args ...any) {
 	at := r.places[path]
@@ -46,173 +39,137 @@ func (r *reader) fault(path, code, suggestion, format string, args ...any) {
 		if r.checking && r.mistaken[above] {
 			return
 		}
-		if at == (place{}) { // what is missing is reported where it should be
+		if at == (strictyaml.Position{}) { // what is missing is reported where it should be
 			at = r.places[above]
 		}
 		if above == "" {
 			break
 		}
 	}
-	if !r.checking && code != "unknown-key" && code != "duplicate-key" {
+	if !r.checking && code != "unknown-key" {
 		r.mistaken[path] = true
 	}
-	file := r.file
 	if variable := r.variables[strings.SplitN(path, "[", 2)[0]]; variable != "" {
-		file, at = variable, place{}
+		r.ElsewhereErrorf(variable, path, code, suggestion, format, args...)
+		return
 	}
-	r.faults = append(r.faults, manifests.Fault{
-		File: file, Line: at.line, Column: at.column, Path: path, Code: code,
-		Message: strings.TrimSpace(path + " " + fmt.Sprintf(format, args...)), Suggestion: suggestion, Severity: manifests.SeverityError,
-	})
-}
-
-func (r *reader) faultAt(node *yaml.Node, path, code, suggestion, format string, args ...any) {
-	r.places[path] = place{node.Line, node.Column}
-	r.fault(path, code, suggestion, format, args...)
+	r.Errorf(at, path, code, suggestion, format, args...)
 }
 
 // Read reads and checks a configuration: the file, then the environment (as from os.Environ) over it. The error is a
-// manifests.Faults with everything that is wrong, or says why the file cannot be read.
+// [strictyaml.Faults] with everything that is wrong, or says why the file cannot be read.
 func Read(file string, environ []string) (*Config, error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return nil, fmt.Errorf("read configuration: %w", err)
 	}
 	defer func() { _ = f.Close() }()
-	data, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
+	data, err := io.ReadAll(io.LimitReader(f, strictyaml.MaxBytes+1))
 	if err != nil {
 		return nil, fmt.Errorf("read configuration: %w", err)
 	}
 	return Parse(file, data, environ)
 }
 
+// Parse is [Read] for a file that was read already.
 func Parse(file string, data []byte, environ []string) (*Config, error) {
-	r := &reader{file: file, places: map[string]place{"": {1, 1}}, variables: map[string]string{}, mistaken: map[string]bool{}}
+	r := newReader(file)
 	cfg := Default()
 	r.decode(data, cfg)
 	r.environment(environ, cfg)
 	r.checking = true
 	r.check(cfg)
-	if len(r.faults) == 0 {
-		return cfg, nil
+	r.Faults.Sort()
+	if err := r.Faults.Err(); err != nil {
+		return nil, err
 	}
-	slices.SortStableFunc(r.faults, func(a, b manifests.Fault) int {
-		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column), cmp.Compare(a.Path, b.Path))
-	})
-	return nil, r.faults
+	return cfg, nil
 }
-
-var yamlLine = regexp.MustCompile(`^yaml: line (\d+): `)
 
 func (r *reader) decode(data []byte, cfg *Config) {
-	if len(data) > maxConfig {
-		r.fault("", "too-large", "", "the file is larger than 1 MiB")
-		return
-	}
-	decoder := yaml.NewDecoder(bytes.NewReader(data))
-	var doc, more yaml.Node
-	err := decoder.Decode(&doc)
-	if errors.Is(err, io.EOF) {
-		return // an empty file: everything can come from the environment
-	}
-	if err == nil {
-		if err = decoder.Decode(&more); errors.Is(err, io.EOF) {
-			err = nil
-		} else if err == nil {
-			r.faultAt(&more, "", "syntax", "", "a second document: a configuration is one document")
-			return
+	root := r.tree(data)
+	for _, f := range r.Faults {
+		if f.Severity == strictyaml.SeverityError && f.Code != "duplicate-key" {
+			r.mistaken[f.Path] = true
 		}
 	}
-	if err != nil {
-		text := err.Error()
-		if m := yamlLine.FindStringSubmatch(text); m != nil {
-			line, _ := strconv.Atoi(m[1]) // digits, by the expression
-			r.places[""] = place{line, 1}
-			text = text[len(m[0]):]
-		}
-		r.fault("", "syntax", "", "not YAML: %s", strings.TrimPrefix(text, "yaml: "))
-		return
+	if root != nil {
+		r.value("", root, reflect.ValueOf(cfg).Elem())
 	}
-	r.value("", doc.Content[0], reflect.ValueOf(cfg).Elem())
 }
 
-// resolve follows aliases. yaml.v3 has refused anchors that contain themselves, and the depth of what is read is that of the
-// Go type, so an alias bomb costs nothing here.
-func resolve(node *yaml.Node) *yaml.Node {
-	for node.Kind == yaml.AliasNode {
-		node = node.Alias
+// tree reads the one document of a configuration. Nil means that there is nothing to decode: the file is empty, because
+// everything can come from the environment, or the reason has been reported.
+func (r *reader) tree(data []byte) *strictyaml.Value {
+	documents := strictyaml.Split(r.Report, data)
+	switch len(documents) {
+	case 0:
+		return nil
+	case 1:
+		return documents[0].Tree(r.Report)
 	}
-	return node
+	r.Errorf(documents[1].Start(), "", "syntax", "", "a second document: a configuration is one document")
+	return nil
 }
-
-func isNull(node *yaml.Node) bool { return node.Kind == yaml.ScalarNode && node.Tag == "!!null" }
 
 // value decodes node into v. An explicit null is the same as a key that is not there.
-func (r *reader) value(path string, node *yaml.Node, v reflect.Value) {
-	node = resolve(node)
-	r.places[path] = place{node.Line, node.Column}
-	if isNull(node) {
+func (r *reader) value(path string, node *strictyaml.Value, v reflect.Value) {
+	r.places[path] = node.Position
+	if node.IsNull() {
 		return
 	}
 	switch v.Kind() {
 	case reflect.Struct:
 		r.mapping(path, node, v)
 	case reflect.Slice:
-		if node.Kind != yaml.SequenceNode {
+		if node.Kind != strictyaml.List {
 			r.fault(path, "type", "", "must be a list, but is %s", kindOf(node))
 			return
 		}
-		list := reflect.MakeSlice(v.Type(), len(node.Content), len(node.Content))
-		for i, item := range node.Content {
+		list := reflect.MakeSlice(v.Type(), len(node.Items), len(node.Items))
+		for i, item := range node.Items {
 			r.value(fmt.Sprintf("%s[%d]", path, i), item, list.Index(i))
 		}
 		v.Set(list)
 	case reflect.Map: // free settings of a plugin
-		if node.Kind != yaml.MappingNode {
+		if node.Kind != strictyaml.Mapping {
 			r.fault(path, "type", "", "must be a mapping, but is %s", kindOf(node))
 			return
 		}
-		if err := node.Decode(v.Addr().Interface()); err != nil {
-			r.fault(path, "type", "", "cannot be read: %s", strings.TrimPrefix(err.Error(), "yaml: "))
-		}
+		v.Set(reflect.ValueOf(node.JSON()))
 	default:
-		if node.Kind != yaml.ScalarNode {
+		if node.Kind != strictyaml.Scalar {
 			r.fault(path, "type", "", "must be %s, but is %s", wanted(v), kindOf(node))
 			return
 		}
-		if v.Kind() == reflect.String && v.Type() != reflect.TypeFor[Duration]() && node.Tag != "!!str" && node.Tag != "!!timestamp" {
-			// 5556 and true are not names; 8080 as a listener is a mistake that is better said than guessed at. A date is what it says.
+		if v.Kind() == reflect.String && v.Type() != reflect.TypeFor[Duration]() && !node.IsText() {
+			// 5556 and true are not names; 8080 as a listener is a mistake that is better said than guessed at.
 			r.fault(path, "type", "", "must be a string, but is %s: put it in quotes", kindOf(node))
 			return
 		}
-		r.scalar(path, node.Value, v)
+		r.scalar(path, node.Text, v)
 	}
 }
 
-func (r *reader) mapping(path string, node *yaml.Node, v reflect.Value) {
-	if node.Kind != yaml.MappingNode {
+func (r *reader) mapping(path string, node *strictyaml.Value, v reflect.Value) {
+	if node.Kind != strictyaml.Mapping {
 		r.fault(path, "type", "", "must be a mapping, but is %s", kindOf(node))
 		return
 	}
 	fields := fieldsOf(v.Type())
-	seen := make(map[string]bool)
-	for i := 0; i+1 < len(node.Content); i += 2 {
-		key, value := node.Content[i], node.Content[i+1]
-		at := join(path, key.Value)
-		index := slices.IndexFunc(fields, func(f field) bool { return f.key == key.Value })
-		switch {
-		case index < 0:
+	for _, m := range node.Fields {
+		at := strictyaml.Join(path, m.Key)
+		index := slices.IndexFunc(fields, func(f field) bool { return f.key == m.Key })
+		if index < 0 {
 			names := make([]string, len(fields))
 			for i, f := range fields {
 				names[i] = f.key
 			}
-			r.faultAt(key, at, "unknown-key", nearest(key.Value, names), "is not a key of the configuration")
-		case seen[key.Value]:
-			r.faultAt(key, at, "duplicate-key", "", "is there twice")
-		default:
-			seen[key.Value] = true
-			r.value(at, value, v.Field(fields[index].index))
+			r.places[at] = m.Position
+			r.fault(at, "unknown-key", strictyaml.Nearest(m.Key, names), "is not a key of the configuration")
+			continue
 		}
+		r.value(at, m.Value, v.Field(fields[index].index))
 	}
 }
 
@@ -234,7 +191,7 @@ func (r *reader) scalar(path, text string, v reflect.Value) {
 		v.SetBool(text == "true")
 	default:
 		if allowed := choices[v.Type().Name()]; allowed != nil && !slices.Contains(allowed, text) {
-			r.fault(path, "value", nearest(text, allowed), "must be one of %s, but is %q", strings.Join(allowed, ", "), text)
+			r.fault(path, "value", strictyaml.Nearest(text, allowed), "must be one of %s, but is %q", strings.Join(allowed, ", "), text)
 			return
 		}
 		v.SetString(text)
@@ -256,13 +213,6 @@ func fieldsOf(t reflect.Type) []field {
 	return fields
 }
 
-func join(path, key string) string {
-	if path == "" {
-		return key
-	}
-	return path + "." + key
-}
-
 func wanted(v reflect.Value) string {
 	switch {
 	case v.Type() == reflect.TypeFor[Duration]():
@@ -274,34 +224,19 @@ func wanted(v reflect.Value) string {
 	}
 }
 
-func kindOf(node *yaml.Node) string {
+func kindOf(node *strictyaml.Value) string {
 	switch node.Kind {
-	case yaml.SequenceNode:
+	case strictyaml.List:
 		return "a list"
-	case yaml.MappingNode:
+	case strictyaml.Mapping:
 		return "a mapping"
 	}
 	switch node.Tag {
 	case "!!int", "!!float":
-		return "the number " + node.Value
+		return "the number " + node.Text
 	case "!!bool":
-		return node.Value
+		return node.Text
 	default:
 		return "a string"
 	}
-}
-
-// nearest is the candidate that word was probably meant to be, or "".
-func nearest(word string, candidates []string) string {
-	const longest = 64 // the distance costs the product of the lengths
-	if len(word) > longest {
-		return ""
-	}
-	best, distance := "", len(word)/2+1
-	for _, candidate := range candidates {
-		if d := levenshtein.ComputeDistance(strings.ToLower(word), strings.ToLower(candidate)); d < distance {
-			best, distance = candidate, d
-		}
-	}
-	return best
 }

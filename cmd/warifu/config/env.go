@@ -7,6 +7,8 @@ import (
 	"unicode"
 
 	"github.com/agnivade/levenshtein"
+
+	"github.com/warifu/warifu/manifests/strictyaml"
 )
 
 // envPrefix begins every environment variable that overrides a key.
@@ -45,7 +47,7 @@ func overrides(cfg *Config) []override {
 	var walk func(path string, v reflect.Value)
 	walk = func(path string, v reflect.Value) {
 		for _, f := range fieldsOf(v.Type()) {
-			at, value := join(path, f.key), v.Field(f.index)
+			at, value := strictyaml.Join(path, f.key), v.Field(f.index)
 			switch {
 			case value.Kind() == reflect.Struct:
 				walk(at, value)
@@ -100,7 +102,7 @@ func Misspelled(environ []string, taken ...string) map[string]string {
 		if !strings.HasPrefix(name, envPrefix) || slices.Contains(taken, name) || slices.Contains(known, name) {
 			continue
 		}
-		if meant := nearest(name, known); meant != "" && levenshtein.ComputeDistance(name, meant) <= 3 {
+		if meant := strictyaml.Nearest(name, known); meant != "" && levenshtein.ComputeDistance(name, meant) <= 3 {
 			found[name] = meant
 		}
 	}
