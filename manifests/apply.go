@@ -148,10 +148,7 @@ func (d *Deployer) client(want *plugins.Registration, was *storage.Client, app, 
 	if was != nil {
 		c = *was
 	}
-	c.App, c.Name, c.Public, c.Scopes = app, want.ClientName, want.Public, want.Scopes
-	c.RedirectURIs, c.PostLogoutRedirectURIs = want.RedirectURIs, want.PostLogoutRedirectURIs
-	c.LogoURI, c.TosURI, c.PolicyURI = want.LogoURI, want.TOSURI, want.PolicyURI
-	c.ClientMetadata = storage.ClientMetadata(want.ClientMetadata)
+	c.App, c.Client = app, *want
 	c.UpdatedAt = now
 	if !want.HasSecret() {
 		c.Secrets = nil

@@ -55,8 +55,8 @@ func TestUpdateKeepsClientIDAndSecret(t *testing.T) {
 	if after.Client.ID != before.Client.ID || r.secret("app") != secret {
 		t.Error("an update made other credentials")
 	}
-	if after.Client.Name != "Your App" || after.App.Version != "2.0.0" {
-		t.Errorf("not updated: %+v", after.Client.Name)
+	if after.Client.ClientName != "Your App" || after.App.Version != "2.0.0" {
+		t.Errorf("not updated: %+v", after.Client.ClientName)
 	}
 	if after.App.Generation != 1 || after.Deliveries[0].Generation != 1 {
 		t.Error("env that did not change got a new generation")

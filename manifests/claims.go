@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/warifu/warifu/plugins"
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -69,7 +70,7 @@ func (c *claims) owner(app, identifier string) string {
 // apps of that sector. What was registered before is not asked about again, so that a deployment does not depend on the
 // address while nothing of it changes.
 func (d *Deployer) checkSector(ctx context.Context, app string, was, want *plugins.Registration) ([]Denial, error) {
-	if d.sector == nil || want == nil || want.SubjectType != storage.SubjectPairwise || want.SectorIdentifierURI == "" ||
+	if d.sector == nil || want == nil || want.SubjectType != oauth.SubjectPairwise || want.SectorIdentifierURI == "" ||
 		was != nil && was.SubjectType == want.SubjectType && was.SectorIdentifierURI == want.SectorIdentifierURI &&
 			slices.Equal(was.RedirectURIs, want.RedirectURIs) {
 		return nil, nil

@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"github.com/warifu/warifu/plugins"
-	"github.com/warifu/warifu/storage"
+	"github.com/warifu/warifu/server/oauth"
 )
 
 const (
@@ -50,7 +50,7 @@ func TestMetadataReachesTheClient(t *testing.T) {
 	if err := json.Unmarshal([]byte(client.JWKS), &set); err != nil || len(set.Keys) != 3 || set.Keys[0]["kid"] != "2026-01" {
 		t.Errorf("jwks is %s: %v", client.JWKS, err)
 	}
-	if got := registrationOf(client).ClientMetadata; !reflect.DeepEqual(storage.ClientMetadata(got), client.ClientMetadata) {
+	if got := registrationOf(client).ClientMetadata; !reflect.DeepEqual(oauth.ClientMetadata(got), client.ClientMetadata) {
 		t.Errorf("hooks see %+v", got)
 	}
 	if service := r.view("service").Client; len(service.RedirectURIs) > 0 || service.JWKS != "" || service.DefaultMaxAge != nil || len(service.Secrets) != 1 {

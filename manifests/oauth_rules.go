@@ -8,7 +8,6 @@ import (
 
 	"github.com/warifu/warifu/manifests/strictyaml"
 	"github.com/warifu/warifu/server/oauth"
-	"github.com/warifu/warifu/storage"
 )
 
 // Grant types by their registered names (RFC 7591 section 2).
@@ -265,8 +264,8 @@ func (o client) checkSubjects() {
 		}
 		return
 	}
-	registered := storage.Client{RedirectURIs: o.texts("redirectUris")}
-	if _, err := registered.Sector(); errors.Is(err, storage.ErrSectors) && !o.has("sectorIdentifierUri") {
+	registered := oauth.Client{RedirectURIs: o.texts("redirectUris")}
+	if _, err := registered.Sector(""); errors.Is(err, oauth.ErrSectors) && !o.has("sectorIdentifierUri") {
 		o.fault("subjectType", "sector", "is pairwise, and redirectUris are on several hosts: add sectorIdentifierUri "+
 			"(OpenID Connect Core 1.0 section 8.1)")
 	}

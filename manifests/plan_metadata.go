@@ -10,7 +10,7 @@ import (
 	"strconv"
 
 	"github.com/warifu/warifu/plugins"
-	"github.com/warifu/warifu/storage"
+	"github.com/warifu/warifu/server/oauth"
 )
 
 // canonicalKeys makes the JWK Set that is stored the one that was checked, in one spelling: a hook may have written it in any.
@@ -217,11 +217,10 @@ func (c *comparison) signInConsequences(was, want *plugins.Registration) {
 // sectorOf names what the pairwise subjects of a client depend on (OpenID Connect Core 1.0 section 8.1); empty, it has public
 // ones.
 func sectorOf(r *plugins.Registration) string {
-	if r.SubjectType != storage.SubjectPairwise {
+	if r.SubjectType != oauth.SubjectPairwise {
 		return ""
 	}
-	c := storage.Client{RedirectURIs: r.RedirectURIs, ClientMetadata: storage.ClientMetadata(r.ClientMetadata)}
-	sector, err := c.Sector()
+	sector, err := r.Sector("")
 	if err != nil {
 		return "none" // the rules refuse such a registration
 	}

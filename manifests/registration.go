@@ -20,12 +20,8 @@ func registrationOf(c *storage.Client) *plugins.Registration {
 	if c == nil {
 		return nil
 	}
-	return &plugins.Registration{
-		ClientName: c.Name, RedirectURIs: c.RedirectURIs, Scopes: c.Scopes, Public: c.Public,
-		LogoURI: c.LogoURI, TOSURI: c.TosURI, PolicyURI: c.PolicyURI,
-		PostLogoutRedirectURIs: c.PostLogoutRedirectURIs,
-		ClientMetadata:         plugins.ClientMetadata(c.ClientMetadata),
-	}
+	r := c.Client
+	return &r
 }
 
 // checkRegistration holds what a hook made of a manifest against the manifest's own table and rules: it is written down as

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"regexp"
+
+	"github.com/warifu/warifu/server/oauth"
 )
 
 // Kinds of targets, as the manifest names them.
@@ -53,57 +55,15 @@ type Description struct {
 
 // Registration is what a deploy hook decides about a client. The names are those
 // of RFC 7591 section 2.
-type Registration struct {
-	ClientName             string   `json:"clientName"`
-	RedirectURIs           []string `json:"redirectUris"`
-	Scopes                 []string `json:"scopes"`
-	Public                 bool     `json:"public,omitempty"` // no secret, PKCE required
-	LogoURI                string   `json:"logoUri,omitempty"`
-	TOSURI                 string   `json:"tosUri,omitempty"`
-	PolicyURI              string   `json:"policyUri,omitempty"`
-	PostLogoutRedirectURIs []string `json:"postLogoutRedirectUris,omitempty"`
-	ClientMetadata
-}
+type Registration = oauth.Client
 
 // ClientMetadata is what a registration may say beyond the name, the addresses
 // and the scopes. What is empty has its default.
-type ClientMetadata struct {
-	GrantTypes                  []string `json:"grantTypes,omitempty"`
-	TokenEndpointAuthMethod     string   `json:"tokenEndpointAuthMethod,omitempty"`
-	TokenEndpointAuthSigningAlg string   `json:"tokenEndpointAuthSigningAlg,omitempty"`
-	JWKS                        string   `json:"jwks,omitempty"` // a JWK Set as JSON text; public keys only
-	JWKSURI                     string   `json:"jwksUri,omitempty"`
-
-	IDTokenSignedResponseAlg       string `json:"idTokenSignedResponseAlg,omitempty"`
-	UserinfoSignedResponseAlg      string `json:"userinfoSignedResponseAlg,omitempty"`
-	IntrospectionSignedResponseAlg string `json:"introspectionSignedResponseAlg,omitempty"`
-	RequestObjectSigningAlg        string `json:"requestObjectSigningAlg,omitempty"`
-
-	RequirePushedAuthorizationRequests bool `json:"requirePushedAuthorizationRequests,omitempty"`
-	DPoPBoundAccessTokens              bool `json:"dpopBoundAccessTokens,omitempty"`
-
-	SubjectType         string `json:"subjectType,omitempty"`
-	SectorIdentifierURI string `json:"sectorIdentifierUri,omitempty"`
-	DefaultMaxAge       *int64 `json:"defaultMaxAge,omitempty"` // seconds
-	RequireAuthTime     bool   `json:"requireAuthTime,omitempty"`
-	InitiateLoginURI    string `json:"initiateLoginUri,omitempty"`
-
-	BackchannelLogoutURI              string `json:"backchannelLogoutUri,omitempty"`
-	BackchannelLogoutSessionRequired  bool   `json:"backchannelLogoutSessionRequired,omitempty"`
-	FrontchannelLogoutURI             string `json:"frontchannelLogoutUri,omitempty"`
-	FrontchannelLogoutSessionRequired bool   `json:"frontchannelLogoutSessionRequired,omitempty"`
-
-	ResourceIdentifiers []string `json:"resourceIdentifiers,omitempty"` // RFC 8707
-}
+type ClientMetadata = oauth.ClientMetadata
 
 // AuthMethodPrivateKeyJWT is the token endpoint authentication method of clients
 // that sign with a key of their own and so have no secret.
-const AuthMethodPrivateKeyJWT = "private_key_jwt"
-
-// HasSecret reports whether the server keeps a secret for the client.
-func (r *Registration) HasSecret() bool {
-	return !r.Public && r.TokenEndpointAuthMethod != AuthMethodPrivateKeyJWT
-}
+const AuthMethodPrivateKeyJWT = oauth.AuthPrivateKeyJWT
 
 // EnvSource names what the server puts into a variable.
 type EnvSource string

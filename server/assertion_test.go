@@ -477,7 +477,7 @@ func TestAssertionAtALaggingReplica(t *testing.T) {
 		status int
 		code   string
 	}{
-		{"renamed", func(c *storage.Client) { c.Name = "New" }, 200, ""},
+		{"renamed", func(c *storage.Client) { c.ClientName = "New" }, 200, ""},
 		{"another key", func(c *storage.Client) { c.JWKS = jwksOf(t, publicJWK(testKeys()["EdDSA"], "k")) }, 401, "invalid_client"},
 		{"another method", func(c *storage.Client) { c.TokenEndpointAuthMethod = "client_secret_basic" }, 401, "invalid_client"},
 		{"another algorithm", func(c *storage.Client) { c.TokenEndpointAuthSigningAlg = "EdDSA" }, 401, "invalid_client"},

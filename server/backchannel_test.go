@@ -18,6 +18,7 @@ import (
 	"github.com/go-jose/go-jose/v4/jwt"
 
 	"github.com/warifu/warifu/server"
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/server/outbound"
 	"github.com/warifu/warifu/storage"
 )
@@ -67,7 +68,7 @@ func (p *idp) run() {
 func TestLogoutToken(t *testing.T) {
 	for _, c := range []struct {
 		alg, subject string
-	}{{"", ""}, {"ES256", ""}, {"EdDSA", storage.SubjectPairwise}} {
+	}{{"", ""}, {"ES256", ""}, {"EdDSA", oauth.SubjectPairwise}} {
 		t.Run(c.alg+c.subject, func(t *testing.T) {
 			back := newReceiver(t)
 			p := logoutIDP(t, func(app *storage.Client) {
@@ -128,8 +129,8 @@ func TestLogoutTokensNameSessionsBySector(t *testing.T) {
 	b := p.browser()
 	sids, hint := map[string]string{}, ""
 	for _, c := range []struct{ name, host, subject string }{
-		{"one", "https://app.test", storage.SubjectPairwise}, {"two", "https://app.test", storage.SubjectPairwise},
-		{"three", "https://other.test", storage.SubjectPairwise}, {"four", "https://app.test", ""}, {"five", "https://other.test", ""},
+		{"one", "https://app.test", oauth.SubjectPairwise}, {"two", "https://app.test", oauth.SubjectPairwise},
+		{"three", "https://other.test", oauth.SubjectPairwise}, {"four", "https://app.test", ""}, {"five", "https://other.test", ""},
 	} {
 		q := with(c.name, c.host, c.subject)
 		code := (&browser{q, b.http}).code("scope", "openid", "redirect_uri", c.host+"/callback")

@@ -20,7 +20,7 @@ func TestHTMLInForeignText(t *testing.T) {
 	logo := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { fetched.Add(1) }))
 	defer logo.Close()
 	app, _ := p.register("hostile", func(c *storage.Client) {
-		c.Name, c.LogoURI, c.TosURI, c.PolicyURI = hostile, logo.URL+"/logo.png?<script>", "javascript:alert(1)", "data:text/html,<script>alert(1)</script>"
+		c.ClientName, c.LogoURI, c.TOSURI, c.PolicyURI = hostile, logo.URL+"/logo.png?<script>", "javascript:alert(1)", "data:text/html,<script>alert(1)</script>"
 	})
 	b := p.browser()
 	at := []string{"client_id", app.ID, "login_hint", hostile, "state", hostile[:len(hostile)-3], "ui_locales", hostile, "scope", "threads:read"}

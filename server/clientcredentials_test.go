@@ -156,7 +156,7 @@ func TestClientCredentialsAtALaggingReplica(t *testing.T) {
 		code   string
 		active bool
 	}{
-		{"renamed", func(p *idp, app string) { p.update(app, func(c *storage.Client) { c.Name = "New" }) }, 200, "", true},
+		{"renamed", func(p *idp, app string) { p.update(app, func(c *storage.Client) { c.ClientName = "New" }) }, 200, "", true},
 		{"scope removed", func(p *idp, app string) { p.update(app, func(c *storage.Client) { c.Scopes = []string{"runs:write"} }) }, 400, "invalid_scope", true},
 		{"grant type removed", func(p *idp, app string) { p.update(app, func(c *storage.Client) { c.GrantTypes = nil }) }, 400, "unauthorized_client", true},
 		{"secret ended", func(p *idp, app string) {

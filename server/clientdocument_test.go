@@ -244,7 +244,7 @@ func TestPagesSayThatAClientDescribesItself(t *testing.T) {
 	}
 	s.says(s.document(map[string]any{"client_name": nil}))
 	p.clock.forward(time.Hour)
-	if c := p.knows(s.id()); c == nil || c.Name != host {
+	if c := p.knows(s.id()); c == nil || c.ClientName != host {
 		t.Errorf("a document without a name: %+v", c)
 	}
 }

@@ -123,7 +123,7 @@ func TestDocumentsThatAreRefused(t *testing.T) {
 	}
 	s.says(good, "Content-Type", "application/oauth-client+json")
 	p.clock.forward(48 * time.Hour)
-	if c := p.knows(s.id()); c == nil || c.Name != "Fancy Agent" {
+	if c := p.knows(s.id()); c == nil || c.ClientName != "Fancy Agent" {
 		t.Error("a good document is not taken after all that")
 	}
 	if fault := sealedOrSigned.FindString(p.log.String()); fault != "" || strings.Contains(p.log.String(), "level=ERROR") {
@@ -263,7 +263,7 @@ func TestDocumentCaching(t *testing.T) {
 		t.Helper()
 		got := ""
 		if c := p.knows(s.id()); c != nil {
-			got = c.Name
+			got = c.ClientName
 		}
 		if got != name || s.asked.Load() != asked {
 			t.Errorf("%s: %q, asked %d times; want %q, %d", rule, got, s.asked.Load(), name, asked)
@@ -356,7 +356,7 @@ func TestFloodOfDocuments(t *testing.T) {
 	s.says(s.document(map[string]any{"client_name": "Newer"}))
 	p.clock.forward(11 * time.Minute)
 	busy(func(i int) string { return fmt.Sprintf("https://10.1.%d.%d/c", i/250, i%250) })
-	if c := p.knows(s.id()); c == nil || c.Name != "Newer" {
+	if c := p.knows(s.id()); c == nil || c.ClientName != "Newer" {
 		t.Error("a client that is known is not fetched again in a flood")
 	}
 }
@@ -425,8 +425,8 @@ func TestRecordInThePlaceOfADocument(t *testing.T) {
 	if behind.knows(s.id()) == nil {
 		t.Fatal("not known at the replica")
 	}
-	stored, secret := p.register("agent", func(c *storage.Client) { c.ID = s.id(); c.Name = "Registered" })
-	if c := p.knows(s.id()); c == nil || c.Name != "Registered" {
+	stored, secret := p.register("agent", func(c *storage.Client) { c.ID = s.id(); c.ClientName = "Registered" })
+	if c := p.knows(s.id()); c == nil || c.ClientName != "Registered" {
 		t.Fatalf("%+v", c)
 	}
 	behind.exchange(code, "code_verifier", verifier).wants(t, "by the document, where memory lags", http.StatusUnauthorized, "invalid_client")

@@ -23,6 +23,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/warifu/warifu/server"
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/server/outbound"
 	"github.com/warifu/warifu/storage"
 )
@@ -121,7 +122,7 @@ func TestClientKeysThatAreLeftOut(t *testing.T) {
 		jose.JSONWebKey{Key: []byte("symmetric"), KeyID: "symmetric"}, jose.JSONWebKey{Key: good["ES256"].Public(), KeyID: "for-encryption", Use: "enc"},
 		publicJWK(weak, "weak"), publicJWK(long, "p384"))
 	odd := `,{"kty":"ML-DSA","kid":"odd"},{"kty":"EC","crv":"P-256","kid":"off-curve","x":"AQ","y":"AQ"},{"kid":"none"},17,null,"x",{"kty":"RSA","kid":"empty"}]}`
-	c := &storage.Client{ID: "c", ClientMetadata: storage.ClientMetadata{JWKS: strings.TrimSuffix(set, "]}") + odd}}
+	c := &storage.Client{ID: "c", Client: oauth.Client{ClientMetadata: oauth.ClientMetadata{JWKS: strings.TrimSuffix(set, "]}") + odd}}}
 	if got := p.keys(c, ""); got != "ec ed rsa" {
 		t.Errorf("keys %q", got)
 	}
@@ -149,7 +150,7 @@ func TestJWKSURIRotation(t *testing.T) {
 	good := testKeys()
 	first, second := publicJWK(good["ES256"], "first"), publicJWK(good["EdDSA"], "second")
 	at := newJWKS(t, jwksOf(t, first))
-	c := &storage.Client{ID: "c", ClientMetadata: storage.ClientMetadata{JWKSURI: at.URL}}
+	c := &storage.Client{ID: "c", Client: oauth.Client{ClientMetadata: oauth.ClientMetadata{JWKSURI: at.URL}}}
 	step := func(rule, kid, want string, asked int64) {
 		t.Helper()
 		if got := p.keys(c, kid); got != want {
@@ -198,7 +199,7 @@ func TestJWKSURIIsFetchedOnceForAllWhoWait(t *testing.T) {
 		<-waiting
 		_, _ = w.Write([]byte(body))
 	})
-	c := &storage.Client{ID: "c", ClientMetadata: storage.ClientMetadata{JWKSURI: at.URL}}
+	c := &storage.Client{ID: "c", Client: oauth.Client{ClientMetadata: oauth.ClientMetadata{JWKSURI: at.URL}}}
 	var begun, found atomic.Int64
 	together(32, func(int) {
 		if begun.Add(1) == 32 {
@@ -238,7 +239,7 @@ func TestJWKSURIOfSomethingElse(t *testing.T) {
 	} {
 		at := newJWKS(t, "")
 		at.does(answer)
-		c := &storage.Client{ID: "c", ClientMetadata: storage.ClientMetadata{JWKSURI: at.URL}}
+		c := &storage.Client{ID: "c", Client: oauth.Client{ClientMetadata: oauth.ClientMetadata{JWKSURI: at.URL}}}
 		if got := p.keys(c, "k"); got != "" || at.asked.Load() != 1 {
 			t.Errorf("%s: keys %q, asked %d times", rule, got, at.asked.Load())
 		}
@@ -273,7 +274,7 @@ func TestJWKSURIOnLoopbackIsNeverDialled(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, address := range []string{"https://127.0.0.1:" + port, "https://localhost:" + port, "http://127.0.0.1:" + port, "https://[::ffff:127.0.0.1]:" + port} {
-		c := &storage.Client{ID: "c", ClientMetadata: storage.ClientMetadata{JWKSURI: address}}
+		c := &storage.Client{ID: "c", Client: oauth.Client{ClientMetadata: oauth.ClientMetadata{JWKSURI: address}}}
 		if got := p.keys(c, "k"); got != "" {
 			t.Errorf("%s: keys %q", address, got)
 		}
@@ -292,7 +293,7 @@ func TestFloodOfJWKSURIs(t *testing.T) {
 	srv := p.handler.(*server.Server)
 	busy := 0
 	for i := range 1500 {
-		c := &storage.Client{ID: "c", ClientMetadata: storage.ClientMetadata{JWKSURI: fmt.Sprintf("https://127.0.0.1/%d", i)}}
+		c := &storage.Client{ID: "c", Client: oauth.Client{ClientMetadata: oauth.ClientMetadata{JWKSURI: fmt.Sprintf("https://127.0.0.1/%d", i)}}}
 		if keys, err := srv.ClientKeys(t.Context(), c, "k"); err != nil {
 			busy++
 		} else if len(keys) > 0 {

@@ -248,7 +248,7 @@ func TestChangesBetweenAuthorizeAndExchange(t *testing.T) {
 		}, 400, "invalid_grant"},
 		"made public":            {func(p *idp) { p.update("my-app", func(c *storage.Client) { c.Public, c.Secrets = true, nil }) }, 401, "invalid_client"},
 		"secret taken away":      {func(p *idp) { p.update("my-app", func(c *storage.Client) { c.Secrets = nil }) }, 401, "invalid_client"},
-		"changed, and all right": {func(p *idp) { p.update("my-app", func(c *storage.Client) { c.Name = "New name" }) }, 200, ""},
+		"changed, and all right": {func(p *idp) { p.update("my-app", func(c *storage.Client) { c.ClientName = "New name" }) }, 200, ""},
 		"user changed":           {func(p *idp) { p.putUser(storage.User{ID: "user-ann", Email: "new@app.test"}) }, 200, ""},
 	} {
 		t.Run(rule, func(t *testing.T) {

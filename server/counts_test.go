@@ -151,7 +151,7 @@ func TestWhatAChangeCosts(t *testing.T) {
 	if got := p.etcd.Count(func() { p.refresh(third.text("refresh_token")) }); got != (storagetest.Counts{Proposals: 1}) {
 		t.Errorf("the one after that: %+v", got)
 	}
-	p.update("my-app", func(c *storage.Client) { c.Name = "New name" })
+	p.update("my-app", func(c *storage.Client) { c.ClientName = "New name" })
 	code := p.code()
 	if got := p.etcd.Count(func() { p.exchange(code) }); got != (storagetest.Counts{Proposals: 1}) {
 		t.Errorf("an exchange after a change of the client that memory knows: %+v", got)

@@ -3,7 +3,7 @@ package server
 import (
 	"slices"
 
-	"github.com/warifu/warifu/storage"
+	"github.com/warifu/warifu/server/oauth"
 )
 
 // metadata is what discovery says: exactly what works (RFC 8414 section 2, OpenID Connect Discovery 1.0 section 3).
@@ -85,7 +85,7 @@ func (s *Server) metadata() metadata {
 		ResponseTypes:         []string{"code"},
 		ResponseModes:         []string{modeQuery, modeFormPost},
 		GrantTypes:            s.offeredGrants(),
-		SubjectTypes:          []string{storage.SubjectPublic, storage.SubjectPairwise},
+		SubjectTypes:          []string{oauth.SubjectPublic, oauth.SubjectPairwise},
 		IDTokenAlgs:           idTokenAlgs,
 		UserinfoAlgs:          idTokenAlgs,
 		DPoPAlgs:              dpopAlgNames(),

@@ -23,6 +23,7 @@ import (
 
 	"github.com/warifu/warifu/server"
 	"github.com/warifu/warifu/server/connector"
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 	"github.com/warifu/warifu/storage/storagetest"
 )
@@ -196,8 +197,10 @@ func (p *idp) register(app string, change func(*storage.Client)) (*storage.Clien
 	id := storage.NewClientID(app)
 	record, secret := p.store.NewClientSecret(id)
 	c := &storage.Client{
-		ID: id, App: app, Name: "My App", RedirectURIs: []string{callback, "http://localhost:*"},
-		Scopes: []string{"threads:read", "runs:write", "openid", "email", "profile"}, Secrets: []storage.ClientSecret{record},
+		ID: id, App: app, Secrets: []storage.ClientSecret{record},
+		Client: oauth.Client{
+			ClientName: "My App", RedirectURIs: []string{callback, "http://localhost:*"}, Scopes: []string{"threads:read", "runs:write", "openid", "email", "profile"},
+		},
 	}
 	change(c)
 	if c.Public {

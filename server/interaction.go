@@ -415,7 +415,7 @@ func (s *Server) hidden(t turn, more ...pages.Field) ([]pages.Field, error) {
 
 func shownApp(t turn) pages.App {
 	app := pages.App{
-		ClientName: t.client.Name, LogoURI: t.client.LogoURI, TosURI: t.client.TosURI, PolicyURI: t.client.PolicyURI,
+		ClientName: t.client.ClientName, LogoURI: t.client.LogoURI, TosURI: t.client.TOSURI, PolicyURI: t.client.PolicyURI,
 		RedirectURI: t.request.RedirectURI,
 	}
 	if described(t.client) {

@@ -133,7 +133,7 @@ func (p *provider) asker(r *http.Request) (asker, url.Values, error) {
 	if c.Public {
 		return asker{}, nil, invalidClient()
 	}
-	return asker{id: c.ID, client: true, named: c.SubjectType != storage.SubjectPairwise, speaks: p.speaksFor(c.Client),
+	return asker{id: c.ID, client: true, named: c.SubjectType != oauth.SubjectPairwise, speaks: p.speaksFor(c.Client),
 		alg: c.IntrospectionSignedResponseAlg}, form, nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/warifu/warifu/server"
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 	"github.com/warifu/warifu/storage/storagetest"
 )
@@ -269,7 +270,7 @@ func TestWhatIntrospectionCosts(t *testing.T) {
 // A pairwise client's tokens tell a resource server nothing of who else the user is.
 func TestIntrospectionOfPairwiseSubjects(t *testing.T) {
 	p := newIDP(t, withFilesAPI)
-	p.update("my-app", func(c *storage.Client) { c.SubjectType = storage.SubjectPairwise })
+	p.update("my-app", func(c *storage.Client) { c.SubjectType = oauth.SubjectPairwise })
 	issued := p.tokens("scope", "openid", "resource", filesAPI)
 	sub := claimsOf(t, issued.text("id_token"))["sub"]
 	p.files(issued.text("access_token")).active(t, "resource server", map[string]any{"sub": sub, "username": nil})

@@ -196,7 +196,7 @@ func (s *Server) logoutApp(ctx context.Context, l logoutRequest) pages.App {
 	if err != nil { // gone within this moment: the page does without
 		return pages.App{}
 	}
-	app := pages.App{ClientName: c.Name, LogoURI: c.LogoURI, RedirectURI: l.returnURI()}
+	app := pages.App{ClientName: c.ClientName, LogoURI: c.LogoURI, RedirectURI: l.returnURI()}
 	if described(c) {
 		app.DescribedAt = c.ID
 	}

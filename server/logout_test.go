@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/warifu/warifu/server"
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/server/outbound"
 	"github.com/warifu/warifu/storage"
 )
@@ -252,7 +253,7 @@ func TestLogoutWithoutASession(t *testing.T) {
 func TestIDTokenHints(t *testing.T) {
 	for rule, change := range map[string]func(*storage.Client){
 		"RS256": func(*storage.Client) {}, "ES256": func(c *storage.Client) { c.IDTokenSignedResponseAlg = "ES256" },
-		"EdDSA": func(c *storage.Client) { c.IDTokenSignedResponseAlg = "EdDSA" }, "pairwise": func(c *storage.Client) { c.SubjectType = storage.SubjectPairwise },
+		"EdDSA": func(c *storage.Client) { c.IDTokenSignedResponseAlg = "EdDSA" }, "pairwise": func(c *storage.Client) { c.SubjectType = oauth.SubjectPairwise },
 	} {
 		t.Run(rule, func(t *testing.T) {
 			p := logoutIDP(t, change, func(c *storage.Client) { c.RedirectURIs = []string{callback} })

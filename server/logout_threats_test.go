@@ -192,7 +192,7 @@ func TestFramingOfLogout(t *testing.T) {
 func TestHTMLInLogoutText(t *testing.T) {
 	const hostile = `"><script>alert(1)</script><img src=x onerror=alert(1)>'`
 	p := logoutIDP(t, func(c *storage.Client) {
-		c.Name, c.LogoURI, c.FrontchannelLogoutURI = hostile, "javascript:alert(1)", "javascript:alert(1)"
+		c.ClientName, c.LogoURI, c.FrontchannelLogoutURI = hostile, "javascript:alert(1)", "javascript:alert(1)"
 	})
 	b := p.browser()
 	id := p.exchange(b.code("scope", "openid")).text("id_token")

@@ -84,7 +84,7 @@ func (p *provider) register(w http.ResponseWriter, r *http.Request) {
 	}
 	p.secrets(&c)
 	stored, err := p.store.RegisterClient(r.Context(), c, storage.AuditEntry{
-		Actor: storage.ClientActor(c.ID), Action: storage.AuditRegistered, Detail: c.Name})
+		Actor: storage.ClientActor(c.ID), Action: storage.AuditRegistered, Detail: c.ClientName})
 	if err != nil {
 		p.refuseRegistration(w, r, err)
 		return
@@ -152,7 +152,7 @@ func (p *provider) replaceRegistration(w http.ResponseWriter, r *http.Request, c
 	}
 	p.secrets(&next)
 	stored, err := p.store.ReplaceClient(r.Context(), next, storage.AuditEntry{
-		Actor: storage.ClientActor(c.ID), Action: storage.AuditRegisteredAnew, Detail: next.Name})
+		Actor: storage.ClientActor(c.ID), Action: storage.AuditRegisteredAnew, Detail: next.ClientName})
 	if err != nil {
 		p.refuseRegistration(w, r, err)
 		return

@@ -246,7 +246,7 @@ func (s *Server) fillAddresses(c *storage.Client, m *clientMetadata) error {
 	if m.FrontchannelLogoutURI != "" && !slices.ContainsFunc(m.RedirectURIs, func(redirect string) bool { return sameOrigin(redirect, m.FrontchannelLogoutURI) }) {
 		return wrongMetadata("frontchannel_logout_uri must have the scheme, host and port of a redirect URI")
 	}
-	c.Name, c.LogoURI, c.TosURI, c.PolicyURI = m.ClientName, m.LogoURI, m.TosURI, m.PolicyURI
+	c.ClientName, c.LogoURI, c.TOSURI, c.PolicyURI = m.ClientName, m.LogoURI, m.TosURI, m.PolicyURI
 	c.InitiateLoginURI = m.InitiateLoginURI
 	c.BackchannelLogoutURI, c.BackchannelLogoutSessionRequired = m.BackchannelLogoutURI, m.BackchannelLogoutSession
 	c.FrontchannelLogoutURI, c.FrontchannelLogoutSessionRequired = m.FrontchannelLogoutURI, m.FrontchannelLogoutSession
@@ -255,10 +255,10 @@ func (s *Server) fillAddresses(c *storage.Client, m *clientMetadata) error {
 
 func (s *Server) fillSubject(ctx context.Context, c *storage.Client, m *clientMetadata) error {
 	if m.SubjectType == "" {
-		m.SubjectType = storage.SubjectPublic
+		m.SubjectType = oauth.SubjectPublic
 	}
-	if m.SubjectType != storage.SubjectPublic && m.SubjectType != storage.SubjectPairwise {
-		return wrongMetadata("subject_type must be %s or %s", storage.SubjectPublic, storage.SubjectPairwise)
+	if m.SubjectType != oauth.SubjectPublic && m.SubjectType != oauth.SubjectPairwise {
+		return wrongMetadata("subject_type must be %s or %s", oauth.SubjectPublic, oauth.SubjectPairwise)
 	}
 	if m.SectorIdentifierURI != "" {
 		if !s.mayFetchFor(c, m.SectorIdentifierURI) {
@@ -276,14 +276,14 @@ func (s *Server) fillSubject(ctx context.Context, c *storage.Client, m *clientMe
 // checkOwnSector keeps a client that nobody here knows from having the subjects of somebody else's sector. A sector is whose the
 // redirect URIs are, and anybody may name those of another app; so tokens must come by way of them, and by no other.
 func checkOwnSector(c *storage.Client) error {
-	if c.SubjectType != storage.SubjectPairwise {
+	if c.SubjectType != oauth.SubjectPairwise {
 		return nil
 	}
-	sector, err := c.Sector()
+	sector, err := c.Sector(c.ID)
 	switch {
 	case err != nil:
 		return wrongMetadata("pairwise subjects for redirect URIs of several hosts need a sector_identifier_uri")
-	case sector == "client "+c.ID:
+	case sector == oauth.OwnSector(c.ID):
 		return nil
 	case described(c) && sector != hostOf(c.ID):
 		// Unlike a registration, a document may become another one while its grants live.
@@ -299,20 +299,20 @@ func checkOwnSector(c *storage.Client) error {
 // keepsSubjects says whether a client knows its users by the same subjects after its registration was replaced. Otherwise it could
 // move into another sector with the grants that it has.
 func keepsSubjects(before, after *storage.Client) bool {
-	if before.SubjectType != storage.SubjectPairwise && after.SubjectType != storage.SubjectPairwise {
+	if before.SubjectType != oauth.SubjectPairwise && after.SubjectType != oauth.SubjectPairwise {
 		return true
 	}
-	one, err1 := before.Sector()
-	other, err2 := after.Sector()
+	one, err1 := before.Sector(before.ID)
+	other, err2 := after.Sector(after.ID)
 	return before.SubjectType == after.SubjectType && errors.Join(err1, err2) == nil && one == other
 }
 
 // registered is a client's record as its owner is told it.
 func registered(c *storage.Client) *clientMetadata {
 	m := &clientMetadata{
-		ClientName: c.Name, RedirectURIs: c.RedirectURIs, GrantTypes: c.GrantTypes, Scope: oauth.JoinScopes(c.Scopes),
+		ClientName: c.ClientName, RedirectURIs: c.RedirectURIs, GrantTypes: c.GrantTypes, Scope: oauth.JoinScopes(c.Scopes),
 		TokenEndpointAuthMethod: c.TokenEndpointAuthMethod, TokenEndpointAuthAlg: c.TokenEndpointAuthSigningAlg, JWKSURI: c.JWKSURI,
-		LogoURI: c.LogoURI, TosURI: c.TosURI, PolicyURI: c.PolicyURI,
+		LogoURI: c.LogoURI, TosURI: c.TOSURI, PolicyURI: c.PolicyURI,
 		IDTokenAlg: c.IDTokenSignedResponseAlg, UserinfoAlg: c.UserinfoSignedResponseAlg, IntrospectionAlg: c.IntrospectionSignedResponseAlg,
 		RequestObjectAlg: c.RequestObjectSigningAlg, RequirePushed: c.RequirePushedAuthorizationRequests, DPoPBound: c.DPoPBoundAccessTokens,
 		SubjectType: c.SubjectType, SectorIdentifierURI: c.SectorIdentifierURI, DefaultMaxAge: c.DefaultMaxAge, RequireAuthTime: c.RequireAuthTime,

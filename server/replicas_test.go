@@ -54,7 +54,7 @@ func TestLaggingReplica(t *testing.T) {
 		code     string
 		scope    string
 	}{
-		{rule: "renamed", change: func(p *idp) { p.update("my-app", func(c *storage.Client) { c.Name = "New name" }) }, exchange: 200, refresh: 200, scope: "threads:read runs:write"},
+		{rule: "renamed", change: func(p *idp) { p.update("my-app", func(c *storage.Client) { c.ClientName = "New name" }) }, exchange: 200, refresh: 200, scope: "threads:read runs:write"},
 		{rule: "a scope removed", change: narrow, exchange: 200, refresh: 200, scope: "runs:write"},
 		{rule: "all scopes removed", change: func(p *idp) { p.update("my-app", func(c *storage.Client) { c.Scopes = []string{"email"} }) }, exchange: 400, refresh: 400, code: "invalid_grant"},
 		{rule: "redirect URI removed", change: func(p *idp) {

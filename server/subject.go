@@ -8,13 +8,14 @@ import (
 	"net/url"
 	"slices"
 
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
 
 // subject is what tokens, userinfo and introspection call a user when they speak to a client: the id, or for a client that is
 // registered as pairwise what that is in its sector (OpenID Connect Core 1.0 section 8).
 func (s *Server) subject(c *storage.Client, userID string) (string, error) {
-	if c.SubjectType != storage.SubjectPairwise || userID == c.ID { // a client that acts for itself is no user
+	if c.SubjectType != oauth.SubjectPairwise || userID == c.ID { // a client that acts for itself is no user
 		return userID, nil
 	}
 	sub, err := s.store.PairwiseSubject(sectorOf(c), userID)
@@ -27,7 +28,7 @@ func (s *Server) subject(c *storage.Client, userID string) (string, error) {
 // sessionFor is what a client knows a browser's session by (sid of OpenID Connect Back-Channel Logout 1.0). One name for all clients
 // would tell those of different sectors that their users are one, so it is pairwise as well.
 func (s *Server) sessionFor(c *storage.Client, sid string) (string, error) {
-	if c.SubjectType != storage.SubjectPairwise || sid == "" {
+	if c.SubjectType != oauth.SubjectPairwise || sid == "" {
 		return sid, nil
 	}
 	name, err := s.store.PairwiseSubject("sessions of "+sectorOf(c), sid)
@@ -38,7 +39,7 @@ func (s *Server) sessionFor(c *storage.Client, sid string) (string, error) {
 }
 
 func sectorOf(c *storage.Client) string {
-	sector, err := c.Sector()
+	sector, err := c.Sector(c.ID)
 	if err != nil {
 		// Registration refuses such a client. Should one be there all the same, it shares its subjects with no other.
 		return "client " + c.ID

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/warifu/warifu/server"
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/server/outbound"
 	"github.com/warifu/warifu/storage"
 	"github.com/warifu/warifu/storage/storagetest"
@@ -25,7 +26,7 @@ func bearer(token string) oauth2.TokenSource {
 
 func pairwiseApp(redirects ...string) func(*storage.Client) {
 	return func(c *storage.Client) {
-		c.SubjectType, c.RedirectURIs = storage.SubjectPairwise, append(redirects, callback)
+		c.SubjectType, c.RedirectURIs = oauth.SubjectPairwise, append(redirects, callback)
 	}
 }
 

@@ -40,13 +40,13 @@ func TestReleaseConflictWritesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	renamed := *c
-	renamed.Name = "won"
+	renamed.ClientName = "won"
 	winner := storage.Release{App: *view.App, Client: &renamed}
 	if err := s.CommitRelease(t.Context(), winner); err != nil {
 		t.Fatal(err)
 	}
 	loser := *c
-	loser.Name = "lost"
+	loser.ClientName = "lost"
 	err = s.CommitRelease(t.Context(), storage.Release{App: *view.App, Client: &loser,
 		Deliveries: []storage.Delivery{{App: "app", Target: storage.Target{Kind: "worker", Name: "lost"}}}})
 	if !errors.Is(err, storage.ErrConflict) {

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 	"github.com/warifu/warifu/storage/storagetest"
 )
@@ -26,7 +27,7 @@ func registered(t *testing.T, s *storage.Store) (*storage.Client, *storage.User)
 	secret, _ := s.NewClientSecret(id)
 	err := s.CommitRelease(ctx, storage.Release{
 		App:    storage.App{Name: "app", ClientID: id},
-		Client: &storage.Client{ID: id, App: "app", Name: "App", RedirectURIs: []string{"https://app.test/cb"}, Scopes: []string{"a", "b"}, Secrets: []storage.ClientSecret{secret}},
+		Client: &storage.Client{ID: id, App: "app", Secrets: []storage.ClientSecret{secret}, Client: oauth.Client{ClientName: "App", RedirectURIs: []string{"https://app.test/cb"}, Scopes: []string{"a", "b"}}},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -9,12 +9,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net/url"
 	"strings"
 
 	"golang.org/x/crypto/chacha20poly1305"
-
-	"github.com/warifu/warifu/server/oauth"
 )
 
 // MaxUserID is the longest id of a user, in bytes: a pairwise subject holds it, and has 255 characters at the most (OpenID
@@ -93,54 +90,4 @@ func (s *Store) PairwiseUser(subject string) (userID string, ok bool) {
 		return "", false
 	}
 	return strings.TrimRight(string(padded), "\x00"), true
-}
-
-// Subject types (OpenID Connect Core 1.0 section 8).
-const (
-	SubjectPublic   = "public"
-	SubjectPairwise = "pairwise"
-)
-
-// ErrSectors: the redirect URIs lie on several hosts, and nothing says to which sector the client belongs.
-var ErrSectors = errors.New("redirect URIs on several hosts need a sector identifier")
-
-// Sector is where a client's pairwise subjects are the same: the host of its sector identifier, or else of its redirect URIs
-// (OpenID Connect Core 1.0 section 8.1). Redirect URIs on loopback do not count, because they come and go during development;
-// a client that has no other, or only those of native apps, is a sector of its own. [ErrSectors]: there is more than one host.
-func (c *Client) Sector() (string, error) {
-	if c.SectorIdentifierURI != "" {
-		u, err := url.Parse(c.SectorIdentifierURI)
-		if err != nil || u.Hostname() == "" {
-			return "", errors.New("the sector identifier is not a URL with a host")
-		}
-		return strings.ToLower(u.Hostname()), nil
-	}
-	sector := ""
-	for _, uri := range c.RedirectURIs {
-		host := redirectHost(uri)
-		switch {
-		case host == "" || host == sector:
-		case sector != "":
-			return "", ErrSectors
-		default:
-			sector = host
-		}
-	}
-	if sector == "" {
-		// No host has a space in it.
-		sector = "client " + c.ID
-	}
-	return sector, nil
-}
-
-// redirectHost is the host of a redirect URI on the web, "" of any other.
-func redirectHost(uri string) string {
-	u, err := url.Parse(uri)
-	if err != nil || u.Scheme != "https" && u.Scheme != "http" {
-		return "" // with a wildcard for the port it does not parse: that is loopback
-	}
-	if host := strings.ToLower(u.Hostname()); !oauth.IsLoopback(host) {
-		return host
-	}
-	return ""
 }

@@ -3,7 +3,6 @@ package storage_test
 import (
 	"bytes"
 	"encoding/base64"
-	"errors"
 	"strings"
 	"sync"
 	"testing"
@@ -155,30 +154,4 @@ func FuzzPairwiseUser(f *testing.F) {
 			t.Errorf("%q is %q, %v", subject, user, ok)
 		}
 	})
-}
-
-func TestSector(t *testing.T) {
-	for rule, c := range map[string]struct {
-		uri       string
-		redirects []string
-		want      string
-		err       error
-	}{
-		"one host":                      {redirects: []string{"https://app.test/a", "https://APP.test:8443/b"}, want: "app.test"},
-		"loopback does not count":       {redirects: []string{"https://app.test/a", "http://localhost:*", "http://127.0.0.1:3000/cb", "http://[::1]:*/cb"}, want: "app.test"},
-		"nothing but loopback":          {redirects: []string{"http://localhost:*"}, want: "client c"},
-		"native":                        {redirects: []string{"com.example.app:/cb"}, want: "client c"},
-		"several hosts":                 {redirects: []string{"https://app.test/a", "https://b.test/b"}, err: storage.ErrSectors},
-		"several hosts, one identifier": {uri: "https://Sector.test:444/x", redirects: []string{"https://app.test/a", "https://b.test/b"}, want: "sector.test"},
-	} {
-		got, err := (&storage.Client{ID: "c", RedirectURIs: c.redirects, ClientMetadata: storage.ClientMetadata{SectorIdentifierURI: c.uri}}).Sector()
-		if got != c.want || !errors.Is(err, c.err) {
-			t.Errorf("%s: %q, %v", rule, got, err)
-		}
-	}
-	for _, bad := range []string{"sector", "https://", "::"} {
-		if got, err := (&storage.Client{ClientMetadata: storage.ClientMetadata{SectorIdentifierURI: bad}}).Sector(); err == nil {
-			t.Errorf("sector identifier %q gives %q", bad, got)
-		}
-	}
 }

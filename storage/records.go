@@ -4,70 +4,73 @@ import (
 	"encoding/json"
 	"slices"
 	"time"
+
+	"github.com/warifu/warifu/server/oauth"
 )
 
-// Client is an OAuth client (RFC 6749 section 2), registered from an app's manifest.
+// Client is an OAuth client (RFC 6749 section 2): of an app, registered from its manifest, or one that registered itself.
 type Client struct {
-	ID   string `json:"id"`
-	App  string `json:"app"`
-	Name string `json:"name"`
-	// Public clients have no secret and must use PKCE (RFC 6749 section 2.1).
+	ID  string
+	App string
+	oauth.Client
+	Secrets []ClientSecret
+	// RegistrationToken is the SHA-256 of the token with which a client that registered itself is managed (RFC 7592); an app's
+	// client has none.
+	RegistrationToken []byte
+	// Disabled clients are unknown to every protocol endpoint: their app is being deleted.
+	Disabled  bool
+	CreatedAt time.Time
+	UpdatedAt time.Time
+
+	// Revision is etcd's modification revision of the record; 0 when it is not stored.
+	Revision int64
+}
+
+// clientRecord is a client as it is stored, in the order in which its members have always been written.
+type clientRecord struct {
+	ID                     string         `json:"id"`
+	App                    string         `json:"app"`
+	Name                   string         `json:"name"`
 	Public                 bool           `json:"public,omitempty"`
 	RedirectURIs           []string       `json:"redirectUris"`
 	PostLogoutRedirectURIs []string       `json:"postLogoutRedirectUris,omitempty"`
 	Scopes                 []string       `json:"scopes"`
 	LogoURI                string         `json:"logoUri,omitempty"`
-	TosURI                 string         `json:"tosUri,omitempty"`
+	TOSURI                 string         `json:"tosUri,omitempty"`
 	PolicyURI              string         `json:"policyUri,omitempty"`
 	Secrets                []ClientSecret `json:"secrets,omitempty"`
-	ClientMetadata
-	// RegistrationToken is the SHA-256 of the token with which a client that registered itself is managed (RFC 7592); an app's
-	// client has none.
-	RegistrationToken []byte `json:"registrationToken,omitempty"`
-	// Disabled clients are unknown to every protocol endpoint: their app is being deleted.
-	Disabled  bool      `json:"disabled,omitempty"`
-	CreatedAt time.Time `json:"createdAt"`
-	UpdatedAt time.Time `json:"updatedAt"`
-
-	// Revision is etcd's modification revision of the record; 0 when it is not stored.
-	Revision int64 `json:"-"`
+	oauth.ClientMetadata
+	RegistrationToken []byte    `json:"registrationToken,omitempty"`
+	Disabled          bool      `json:"disabled,omitempty"`
+	CreatedAt         time.Time `json:"createdAt"`
+	UpdatedAt         time.Time `json:"updatedAt"`
 }
 
-// ClientMetadata is what a registration may say beyond the name, the addresses and the scopes. The names are those of RFC 7591
-// section 2, OpenID Connect Dynamic Client Registration 1.0 section 2, and the documents named. What is empty has its default.
-type ClientMetadata struct {
-	// GrantTypes that the client may use; authorization_code and refresh_token when empty.
-	GrantTypes []string `json:"grantTypes,omitempty"`
-	// TokenEndpointAuthMethod is client_secret_basic, client_secret_post, private_key_jwt or none. Empty: none for a public
-	// client, otherwise its secret in either way.
-	TokenEndpointAuthMethod     string `json:"tokenEndpointAuthMethod,omitempty"`
-	TokenEndpointAuthSigningAlg string `json:"tokenEndpointAuthSigningAlg,omitempty"`
-	// JWKS is the client's JWK Set, JWKSURI where it is fetched from; at most one of them.
-	JWKS    string `json:"jwks,omitempty"`
-	JWKSURI string `json:"jwksUri,omitempty"`
+// MarshalJSON writes the record.
+func (c Client) MarshalJSON() ([]byte, error) {
+	return json.Marshal(clientRecord{
+		ID: c.ID, App: c.App, Name: c.ClientName, Public: c.Public, RedirectURIs: c.RedirectURIs,
+		PostLogoutRedirectURIs: c.PostLogoutRedirectURIs, Scopes: c.Scopes, LogoURI: c.LogoURI, TOSURI: c.TOSURI, PolicyURI: c.PolicyURI,
+		Secrets: c.Secrets, ClientMetadata: c.ClientMetadata, RegistrationToken: c.RegistrationToken, Disabled: c.Disabled,
+		CreatedAt: c.CreatedAt, UpdatedAt: c.UpdatedAt,
+	})
+}
 
-	IDTokenSignedResponseAlg       string `json:"idTokenSignedResponseAlg,omitempty"`       // RS256 when empty
-	UserinfoSignedResponseAlg      string `json:"userinfoSignedResponseAlg,omitempty"`      // plain JSON when empty
-	IntrospectionSignedResponseAlg string `json:"introspectionSignedResponseAlg,omitempty"` // RFC 9701; plain JSON when empty
-	RequestObjectSigningAlg        string `json:"requestObjectSigningAlg,omitempty"`        // any that we know when empty
-
-	RequirePushedAuthorizationRequests bool `json:"requirePushedAuthorizationRequests,omitempty"` // RFC 9126 section 6
-	DPoPBoundAccessTokens              bool `json:"dpopBoundAccessTokens,omitempty"`              // RFC 9449 section 5.2
-
-	// SubjectType is public or pairwise (OpenID Connect Core 1.0 section 8); public when empty.
-	SubjectType         string `json:"subjectType,omitempty"`
-	SectorIdentifierURI string `json:"sectorIdentifierUri,omitempty"`
-	DefaultMaxAge       *int64 `json:"defaultMaxAge,omitempty"` // seconds
-	RequireAuthTime     bool   `json:"requireAuthTime,omitempty"`
-	InitiateLoginURI    string `json:"initiateLoginUri,omitempty"` // OpenID Connect Core 1.0 section 4
-
-	BackchannelLogoutURI              string `json:"backchannelLogoutUri,omitempty"`
-	BackchannelLogoutSessionRequired  bool   `json:"backchannelLogoutSessionRequired,omitempty"`
-	FrontchannelLogoutURI             string `json:"frontchannelLogoutUri,omitempty"`
-	FrontchannelLogoutSessionRequired bool   `json:"frontchannelLogoutSessionRequired,omitempty"`
-
-	// ResourceIdentifiers are the resource servers (RFC 8707) that this client speaks for: it may introspect their tokens.
-	ResourceIdentifiers []string `json:"resourceIdentifiers,omitempty"`
+// UnmarshalJSON reads the record.
+func (c *Client) UnmarshalJSON(data []byte) error {
+	var r clientRecord
+	if err := json.Unmarshal(data, &r); err != nil {
+		return err
+	}
+	*c = Client{
+		ID: r.ID, App: r.App, Secrets: r.Secrets, RegistrationToken: r.RegistrationToken, Disabled: r.Disabled,
+		CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt,
+		Client: oauth.Client{
+			ClientName: r.Name, Public: r.Public, RedirectURIs: r.RedirectURIs, PostLogoutRedirectURIs: r.PostLogoutRedirectURIs,
+			Scopes: r.Scopes, LogoURI: r.LogoURI, TOSURI: r.TOSURI, PolicyURI: r.PolicyURI, ClientMetadata: r.ClientMetadata,
+		},
+	}
+	return nil
 }
 
 // ClientSecret is one of a client's secrets: verified by its hash, kept sealed to be handed out again.

@@ -73,8 +73,8 @@ func TestStoredClientIsUnderstood(t *testing.T) {
 		t.Fatal(err)
 	}
 	for field, got := range map[string]any{
-		"ID": c.ID, "App": c.App, "Name": c.Name, "RedirectURIs": c.RedirectURIs, "PostLogoutRedirectURIs": c.PostLogoutRedirectURIs,
-		"Scopes": c.Scopes, "LogoURI": c.LogoURI, "TosURI": c.TosURI, "PolicyURI": c.PolicyURI, "RegistrationToken": len(c.RegistrationToken),
+		"ID": c.ID, "App": c.App, "Name": c.ClientName, "RedirectURIs": c.RedirectURIs, "PostLogoutRedirectURIs": c.PostLogoutRedirectURIs,
+		"Scopes": c.Scopes, "LogoURI": c.LogoURI, "TosURI": c.TOSURI, "PolicyURI": c.PolicyURI, "RegistrationToken": len(c.RegistrationToken),
 	} {
 		want := map[string]any{
 			"ID": "my-app-7k2m", "App": "my-app", "Name": "My App <&> 日本", "RedirectURIs": []string{"https://app.example.com/cb?x=1&y=2", "http://localhost:*"},

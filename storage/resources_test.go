@@ -3,6 +3,7 @@ package storage_test
 import (
 	"testing"
 
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 	"github.com/warifu/warifu/storage/storagetest"
 )
@@ -21,7 +22,7 @@ func TestResourcesFollowTheClients(t *testing.T) {
 		if view.App != nil {
 			app = *view.App
 		}
-		c := &storage.Client{ID: id, App: id, ClientMetadata: storage.ClientMetadata{ResourceIdentifiers: identifiers}}
+		c := &storage.Client{ID: id, App: id, Client: oauth.Client{ClientMetadata: oauth.ClientMetadata{ResourceIdentifiers: identifiers}}}
 		if view.Client != nil {
 			c.Revision = view.Client.Revision
 		}

@@ -11,6 +11,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 	"github.com/warifu/warifu/storage/storagetest"
 )
@@ -254,7 +255,7 @@ func TestSessionsOfOddClients(t *testing.T) {
 	}
 	var clients []*storage.Client
 	for _, name := range []string{"x", "x/y", "x%2Fy", "..", "ü \x00"} {
-		c := &storage.Client{ID: name, App: name, Name: name, RedirectURIs: []string{"https://app.test/cb"}}
+		c := &storage.Client{ID: name, App: name, Client: oauth.Client{ClientName: name, RedirectURIs: []string{"https://app.test/cb"}}}
 		c.BackchannelLogoutURI = "https://app.test/logout"
 		if err := s.CommitRelease(t.Context(), storage.Release{App: storage.App{Name: name, ClientID: name}, Client: c}); err != nil {
 			t.Fatal(err)

@@ -34,7 +34,7 @@ func TestMemoryFollowsOtherReplicas(t *testing.T) {
 		return err == nil && got.Revision == c.Revision
 	})
 	changed := *c
-	changed.Name = "renamed"
+	changed.ClientName = "renamed"
 	app, err := a.App(t.Context(), "app")
 	if err != nil {
 		t.Fatal(err)
@@ -44,7 +44,7 @@ func TestMemoryFollowsOtherReplicas(t *testing.T) {
 	}
 	eventually(t, "the other replica knows the change", func() bool {
 		got, err := b.Client(t.Context(), c.ID)
-		return err == nil && got.Name == "renamed"
+		return err == nil && got.ClientName == "renamed"
 	})
 }
 

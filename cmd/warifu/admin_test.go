@@ -23,6 +23,7 @@ import (
 
 	"github.com/warifu/warifu/cmd/warifu/config"
 	"github.com/warifu/warifu/server/admin"
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -362,7 +363,7 @@ func TestAdminDocumentAndHandlerAgree(t *testing.T) {
 	if err := i.store.CreateGrant(t.Context(), grant, grant.ExpiresAt, storage.Revisions{Client: client.Revision, User: user.Revision}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := i.store.RegisterClient(t.Context(), storage.Client{ID: "itself", Name: "Itself", Public: true}); err != nil {
+	if _, err := i.store.RegisterClient(t.Context(), storage.Client{ID: "itself", Client: oauth.Client{ClientName: "Itself", Public: true}}); err != nil {
 		t.Fatal(err)
 	}
 	described := grant

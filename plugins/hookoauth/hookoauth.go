@@ -77,19 +77,15 @@ type manifest struct {
 	} `json:"spec"`
 }
 
+// spec is spec.oauth: a registration, but for what is written differently in a manifest.
 type spec struct {
-	ClientName             string   `json:"clientName"`
-	RedirectURIs           []string `json:"redirectUris"`
-	Scopes                 []string `json:"scopes"`
-	AutoEnv                bool     `json:"autoEnv"`
-	Public                 bool     `json:"public"`
-	PostLogoutRedirectURIs []string `json:"postLogoutRedirectUris"`
-	Metadata               struct {
+	plugins.Registration
+	AutoEnv  bool `json:"autoEnv"`
+	Metadata struct {
 		LogoURI   string `json:"logoUri"`
 		TOSURI    string `json:"tosUri"`
 		PolicyURI string `json:"policyUri"`
 	} `json:"metadata"`
-	plugins.ClientMetadata
 	// JWKS is a mapping in the manifest, and text in a registration.
 	JWKS json.RawMessage `json:"jwks"`
 }
@@ -122,16 +118,12 @@ func Evaluate(req plugins.EvaluateRequest) (plugins.Answer, error) {
 }
 
 func (o *spec) registration() *plugins.Registration {
-	metadata := o.ClientMetadata
+	r := o.Registration
+	r.LogoURI, r.TOSURI, r.PolicyURI = o.Metadata.LogoURI, o.Metadata.TOSURI, o.Metadata.PolicyURI
 	if len(o.JWKS) > 0 && string(o.JWKS) != "null" {
-		metadata.JWKS = string(o.JWKS)
+		r.JWKS = string(o.JWKS)
 	}
-	return &plugins.Registration{
-		ClientName: o.ClientName, RedirectURIs: o.RedirectURIs, Scopes: o.Scopes, Public: o.Public,
-		LogoURI: o.Metadata.LogoURI, TOSURI: o.Metadata.TOSURI, PolicyURI: o.Metadata.PolicyURI,
-		PostLogoutRedirectURIs: o.PostLogoutRedirectURIs,
-		ClientMetadata:         metadata,
-	}
+	return &r
 }
 
 func (o *spec) env() map[string]plugins.EnvValue {

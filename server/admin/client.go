@@ -58,9 +58,9 @@ func (a *operations) clientOf(c *storage.Client) Client {
 		grants = a.GrantTypes
 	}
 	return Client{
-		ID: c.ID, App: c.App, Name: c.Name, Public: c.Public, Disabled: c.Disabled,
+		ID: c.ID, App: c.App, Name: c.ClientName, Public: c.Public, Disabled: c.Disabled,
 		RedirectURIs: listed(c.RedirectURIs), PostLogoutRedirectURIs: c.PostLogoutRedirectURIs, Scopes: listed(c.Scopes),
-		LogoURI: c.LogoURI, TosURI: c.TosURI, PolicyURI: c.PolicyURI,
+		LogoURI: c.LogoURI, TosURI: c.TOSURI, PolicyURI: c.PolicyURI,
 
 		GrantTypes:                  listed(grants),
 		TokenEndpointAuthMethod:     c.TokenEndpointAuthMethod,

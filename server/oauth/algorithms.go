@@ -1,0 +1,32 @@
+package oauth
+
+// Algorithms of signatures by their registered names (RFC 7518 section 3.1, RFC 8037 section 3.1).
+const (
+	AlgRS256 = "RS256"
+	AlgPS256 = "PS256"
+	AlgES256 = "ES256"
+	AlgEdDSA = "EdDSA"
+	AlgNone  = "none" // of what is not signed
+)
+
+// ServerAlgs returns the algorithms with which this server signs ID tokens, userinfo and the like, by the client's registration. The
+// first is the default, because every client library knows it (OpenID Connect Core 1.0 section 15.1); it costs many times what the
+// others do.
+func ServerAlgs() []string { return []string{AlgRS256, AlgES256, AlgEdDSA} }
+
+// ClientAlgs returns the algorithms with which clients may sign assertions and request objects, in the order of discovery.
+func ClientAlgs() []string { return []string{AlgRS256, AlgPS256, AlgES256, AlgEdDSA} }
+
+// RequestObjectAlgs returns the algorithms of request objects: those of clients, and none.
+func RequestObjectAlgs() []string { return append(ClientAlgs(), AlgNone) }
+
+// keyType is the type of the keys that an algorithm of clients takes (RFC 7518 section 6.1, RFC 8037 section 2).
+func keyType(alg string) string {
+	switch alg {
+	case AlgRS256, AlgPS256:
+		return "RSA"
+	case AlgES256:
+		return "EC"
+	}
+	return "OKP"
+}
