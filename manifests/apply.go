@@ -26,53 +26,54 @@ func (d *Deployer) Apply(ctx context.Context, p *Plan) error {
 	}
 	// Made once: when the transaction is tried again, it is still the same client.
 	fresh := storage.NewClientID(p.App)
-	for range tries {
+	err := storage.Again(tries, func() (again bool, err error) {
 		view, err := d.store.App(ctx, p.App)
 		if err != nil {
-			return fmt.Errorf("apply %s: %w", p.App, err)
+			return false, err
 		}
 		if view.App != nil && view.App.Deleting {
-			return deleting(p.App)
+			return false, deleting(p.App)
 		}
 		if revisionsOf(view) != p.Revisions {
-			return fmt.Errorf("apply %s: somebody applied or deleted it after this plan was made, so nothing was done; plan again: %w",
-				p.App, storage.ErrConflict)
-		}
-		if p.Changed {
-			release, err := d.release(p, view, fresh)
-			if err != nil {
-				return fmt.Errorf("apply %s: %w", p.App, err)
-			}
-			release.Audit = append(release.Audit, storage.AuditEntry{Action: storage.AuditApply, App: p.App,
-				Detail: fmt.Sprintf("%s, %s", p.Version, count(len(p.Changes), "change", "changes"))})
-			err = d.store.CommitRelease(ctx, release)
-			if errors.Is(err, storage.ErrConflict) {
-				continue // a delivery moved on, or the app did: the revisions tell
-			}
-			if err != nil {
-				return fmt.Errorf("apply %s: %w", p.App, err)
-			}
-			d.log.InfoContext(ctx, "app applied", "app", p.App, "version", p.Version, "client", release.App.ClientID,
-				"generation", release.App.Generation, "deliveries", len(release.Deliveries))
+			return false, fmt.Errorf("somebody applied or deleted it after this plan was made, so nothing was done; plan again: %w",
+				storage.ErrConflict)
 		}
 		if !p.Changed {
 			err = d.unchanged(ctx, p, view.App)
 			if errors.Is(err, storage.ErrConflict) {
-				continue
+				return true, nil
 			}
-			if err != nil {
-				return fmt.Errorf("apply %s: %w", p.App, err)
-			}
+			return false, err
 		}
-		err = d.ask(ctx, p.App)
-		if err != nil && p.Changed {
-			// The release stands. What was delivered before is observed now and then anyway.
-			d.log.WarnContext(ctx, "targets that did not change are not observed now", "app", p.App, "error", err)
-			return nil
+		release, err := d.release(p, view, fresh)
+		if err != nil {
+			return false, err
 		}
+		release.Audit = append(release.Audit, storage.AuditEntry{Action: storage.AuditApply, App: p.App,
+			Detail: fmt.Sprintf("%s, %s", p.Version, count(len(p.Changes), "change", "changes"))})
+		err = d.store.CommitRelease(ctx, release)
+		if errors.Is(err, storage.ErrConflict) {
+			return true, nil // a delivery moved on, or the app did: the revisions tell
+		}
+		if err == nil {
+			d.log.InfoContext(ctx, "app applied", "app", p.App, "version", p.Version, "client", release.App.ClientID,
+				"generation", release.App.Generation, "deliveries", len(release.Deliveries))
+		}
+		return false, err
+	})
+	if errors.Is(err, ErrDeleting) {
 		return err
 	}
-	return fmt.Errorf("apply %s: its deliveries change too fast: %w", p.App, storage.ErrConflict)
+	if err != nil {
+		return fmt.Errorf("apply %s: %w", p.App, err)
+	}
+	err = d.ask(ctx, p.App)
+	if err != nil && p.Changed {
+		// The release stands. What was delivered before is observed now and then anyway.
+		d.log.WarnContext(ctx, "targets that did not change are not observed now", "app", p.App, "error", err)
+		return nil
+	}
+	return err
 }
 
 // unchanged has the audit log tell of a plan that changes nothing. Lines may have moved all the same, when comments did.
@@ -218,12 +219,11 @@ func (d *Deployer) Retry(ctx context.Context, app string) error {
 // delivers. A target that has what it should is found so by an observation, and nothing is rolled out again.
 func (d *Deployer) ask(ctx context.Context, app string) error {
 	asked := make(map[place]bool)
-	for range tries {
+	err := storage.Again(tries, func() (again bool, err error) {
 		view, err := d.store.App(ctx, app)
 		if err != nil {
-			return fmt.Errorf("repair %s: %w", app, err)
+			return false, err
 		}
-		again := false
 		for _, x := range view.Deliveries {
 			if asked[placeOf(x)] || x.State == storage.DeliveryRolling || x.State == storage.DeliveryPending && x.Attempts == 0 {
 				continue // under way already
@@ -235,59 +235,59 @@ func (d *Deployer) ask(ctx context.Context, app string) error {
 			case errors.Is(err, storage.ErrConflict):
 				again = true
 			case err != nil:
-				return fmt.Errorf("repair %s: %w", app, err)
+				return false, err
 			default:
 				asked[placeOf(x)] = true
 			}
 		}
-		if !again {
-			return nil
-		}
+		return again, nil
+	})
+	if err != nil {
+		return fmt.Errorf("repair %s: %w", app, err)
 	}
-	return fmt.Errorf("repair %s: its deliveries change too fast: %w", app, storage.ErrConflict)
+	return nil
 }
 
 // Delete starts to delete an app: in one transaction its client is disabled, all its grants end, and its targets are to lose
 // their env. The loop of [Deployer.Run] takes the env away and then removes client and app, also after a restart. Deleting
 // again tries again what failed. [storage.ErrNotFound]: there is no such app.
 func (d *Deployer) Delete(ctx context.Context, app string) error {
-	for range tries {
+	err := storage.Again(tries, func() (again bool, err error) {
 		view, err := d.store.App(ctx, app)
-		if err != nil {
-			return fmt.Errorf("delete %s: %w", app, err)
+		if err == nil && view.App == nil {
+			err = storage.ErrNotFound
 		}
-		if view.App == nil {
-			return fmt.Errorf("delete %s: %w", app, storage.ErrNotFound)
+		if err != nil {
+			return false, err
 		}
 		if view.App.Deleting {
-			if err := d.ask(ctx, app); err != nil {
-				return err
+			return false, d.ask(ctx, app)
+		}
+		generation := nextGeneration(view)
+		var removals []storage.Delivery
+		for _, x := range view.Deliveries {
+			if !x.Remove {
+				removals = append(removals, d.removal(x, generation))
 			}
-		} else {
-			generation := nextGeneration(view)
-			var removals []storage.Delivery
-			for _, x := range view.Deliveries {
-				if !x.Remove {
-					removals = append(removals, d.removal(x, generation))
-				}
-			}
-			view.App.Generation = generation
-			err := d.store.BeginDelete(ctx, view, removals, storage.AuditEntry{Action: storage.AuditDelete, App: app,
-				Detail: count(len(removals), "target loses its env", "targets lose their env")})
-			if errors.Is(err, storage.ErrConflict) {
-				continue
-			}
-			if err != nil {
-				return fmt.Errorf("delete %s: %w", app, err)
-			}
+		}
+		view.App.Generation = generation
+		err = d.store.BeginDelete(ctx, view, removals, storage.AuditEntry{Action: storage.AuditDelete, App: app,
+			Detail: count(len(removals), "target loses its env", "targets lose their env")})
+		if errors.Is(err, storage.ErrConflict) {
+			return true, nil
+		}
+		if err == nil {
 			d.log.InfoContext(ctx, "app is being deleted", "app", app, "removals", len(removals))
 		}
-		if _, err := d.store.FinishDelete(ctx, app); err != nil {
-			return fmt.Errorf("delete %s: %w", app, err)
-		}
-		return nil
+		return false, err
+	})
+	if err == nil {
+		_, err = d.store.FinishDelete(ctx, app)
 	}
-	return fmt.Errorf("delete %s: its deliveries change too fast: %w", app, storage.ErrConflict)
+	if err != nil {
+		return fmt.Errorf("delete %s: %w", app, err)
+	}
+	return nil
 }
 
 // Settle waits until every delivery of an app is ready or has failed, and gives them as they are then; those of an app that

@@ -78,33 +78,38 @@ func (d *Deployer) Rotate(ctx context.Context, app string, opts RotateOptions) (
 }
 
 func (d *Deployer) rotate(ctx context.Context, app string, opts RotateOptions, reason string) (Rotated, error) {
-	for range tries {
+	var begun Rotated
+	var refusal error
+	err := storage.Again(tries, func() (again bool, err error) {
 		view, err := d.store.App(ctx, app)
 		if err == nil && view.App == nil {
 			err = storage.ErrNotFound
 		}
 		if err != nil {
-			return Rotated{}, fmt.Errorf("rotate %s: %w", app, err)
+			return false, err
 		}
-		begun, release, err := d.rotation(ctx, view, opts)
-		if err != nil {
-			d.refused(ctx, app, err)
-			return Rotated{}, err
+		var release storage.Release
+		if begun, release, refusal = d.rotation(ctx, view, opts); refusal != nil {
+			d.refused(ctx, app, refusal)
+			return false, nil
 		}
 		release.Audit = []storage.AuditEntry{{Action: storage.AuditRotate, App: app, Reason: reason, Detail: fmt.Sprintf("secret %s in the place of %s, %s",
 			begun.Rotation.SecretID, begun.Rotation.Previous, count(len(begun.Targets), "target", "targets"))}}
 		err = d.store.CommitRelease(ctx, release)
 		if errors.Is(err, storage.ErrConflict) {
-			continue // a delivery moved on, or the app did: decide anew
+			return true, nil // a delivery moved on, or the app did: decide anew
 		}
-		if err != nil {
-			return Rotated{}, fmt.Errorf("rotate %s: %w", app, err)
-		}
-		d.log.InfoContext(ctx, "rotation of a client secret begins", "app", app, "client", begun.Rotation.ClientID,
-			"secret", begun.Rotation.SecretID, "previous", begun.Rotation.Previous, "targets", len(begun.Targets), "compromised", opts.Compromised)
-		return begun, nil
+		return false, err
+	})
+	if refusal != nil {
+		return Rotated{}, refusal
 	}
-	return Rotated{}, fmt.Errorf("rotate %s: its deliveries change too fast: %w", app, storage.ErrConflict)
+	if err != nil {
+		return Rotated{}, fmt.Errorf("rotate %s: %w", app, err)
+	}
+	d.log.InfoContext(ctx, "rotation of a client secret begins", "app", app, "client", begun.Rotation.ClientID,
+		"secret", begun.Rotation.SecretID, "previous", begun.Rotation.Previous, "targets", len(begun.Targets), "compromised", opts.Compromised)
+	return begun, nil
 }
 
 // refused tells the audit log about a rotation that was not begun.

@@ -40,35 +40,38 @@ func (p *provider) ownToken(ctx context.Context, c *client, form url.Values, hea
 	if err != nil {
 		return nil, err
 	}
-	for range changes {
+	var reply *op.Response
+	err = storage.Again(changes, func() (again bool, err error) {
 		if !mayUse(c.Client, GrantClientCredentials) {
-			return nil, unauthorizedClient(GrantClientCredentials)
+			return false, unauthorizedClient(GrantClientCredentials)
 		}
 		if err := mustProve(c.Client, key); err != nil {
-			return nil, err
+			return false, err
 		}
 		scopes, err := p.ownScopes(c.Client, form.Get("scope"))
 		if err != nil {
-			return nil, err
+			return false, err
 		}
 		audience, err := p.clientAudience(c.Client, form["resource"])
 		if err != nil {
-			return nil, err
+			return false, err
 		}
 		signing := p.signAhead(issue{approval: approval{Client: c.ID, User: c.ID}, client: c.Client, scopes: scopes, audience: audience, key: key})
 		current, err := p.store.CurrentClient(ctx, c.ID, "")
 		if err != nil && !errors.Is(err, storage.ErrNotFound) {
-			return nil, p.unavailable(ctx, "reading a client", err)
+			return false, p.unavailable(ctx, "reading a client", err)
 		}
 		if current == nil || current.Revision != c.Revision {
-			if c, err = p.reauthenticate(ctx, c, current); err != nil {
-				return nil, err
-			}
-			continue
+			c, err = p.reauthenticate(ctx, c, current)
+			return true, err
 		}
-		return p.tokens(ctx, refreshToken{}, scopes, signing)
+		reply, err = p.tokens(ctx, refreshToken{}, scopes, signing)
+		return false, err
+	})
+	if errors.Is(err, storage.ErrConflict) {
+		err = p.unavailable(ctx, "issuing tokens", err)
 	}
-	return nil, p.unavailable(ctx, "issuing tokens", storage.ErrConflict)
+	return reply, err
 }
 
 // ownScopes are the scopes that a client asks for itself. OpenID Connect's are about a user, and there is none.

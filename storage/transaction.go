@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -154,5 +155,5 @@ func Again(times int, decide func() (again bool, err error)) error {
 			return err
 		}
 	}
-	return ErrConflict
+	return fmt.Errorf("gave up after %d attempts: %w", times, ErrConflict)
 }

@@ -104,21 +104,20 @@ func (i *instance) applyDirectories(ctx context.Context, dirs []string) {
 	}
 }
 
-// applyOne applies one manifest. Another replica may be applying the same one: who comes second plans again.
+// applyOne applies one manifest. Another replica may be applying the same one; whichever comes second plans again.
 func (a *apps) applyOne(ctx context.Context, doc *manifests.Document) error {
 	a.applying.Lock()
 	defer a.applying.Unlock()
-	var err error
-	for range 3 {
-		var plans []*manifests.Plan
-		if plans, err = a.deployer.Plan(ctx, []*manifests.Document{doc}); err != nil {
-			return err
+	return storage.Again(3, func() (again bool, err error) {
+		plans, err := a.deployer.Plan(ctx, []*manifests.Document{doc})
+		if err != nil {
+			return false, err
 		}
-		if err = a.deployer.Apply(ctx, plans[0]); !errors.Is(err, storage.ErrConflict) {
-			return err
+		if err = a.deployer.Apply(ctx, plans[0]); errors.Is(err, storage.ErrConflict) {
+			return true, nil
 		}
-	}
-	return err
+		return false, err
+	})
 }
 
 func (c *cli) config() *cobra.Command {
