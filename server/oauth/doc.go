@@ -12,5 +12,6 @@
 //   - scope.go, pkce.go: the syntax of scopes and of proof keys.
 //   - error.go: error codes, and [Error], the one form in which a request is refused.
 //   - refusal.go: [Refusal], an Error with the request that it answered, as operators are shown it.
-//   - rules.go: the names of the rules that refuse; rules_request.go says what each means and what to do.
+//   - rules.go: the names of the rules that refuse requests; rules_request.go and rules_manifest.go say what each rule
+//     means and what to do. nearest.go: what was probably meant.
 package oauth

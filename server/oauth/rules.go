@@ -1,5 +1,10 @@
 package oauth
 
+import (
+	"slices"
+	"strings"
+)
+
 // Rule is a rule by which this server refuses, in words. Its name is what an [Error] carries; the words are for
 // whoever operates the server, or writes the app that was refused.
 type Rule struct {
@@ -8,9 +13,13 @@ type Rule struct {
 	Remedy  string // what to do, and who
 }
 
-// FindRule looks a rule up by its name.
+// Key is the key of app.yml (spec.oauth.redirectUris), or of the server's configuration (oauth2.grantTypes), that
+// decides what the rule allows; empty when there is none.
+func (r Rule) Key() string { return ruleKeys[r.Name] }
+
+// FindRule looks a rule up by its name. The codes of problems and denials are found as well, which are in snake case.
 func FindRule(name string) (Rule, bool) {
-	i, known := ruleIndex[name]
+	i, known := ruleIndex[strings.ReplaceAll(name, "_", "-")]
 	if !known {
 		return Rule{}, false
 	}
@@ -18,10 +27,10 @@ func FindRule(name string) (Rule, bool) {
 }
 
 // Rules are all of them, in the order of the table.
-func Rules() []Rule { return append([]Rule(nil), rules...) }
+func Rules() []Rule { return slices.Clone(rules) }
 
 // rules is the one table of rules.
-var rules = requestRules
+var rules = slices.Concat(requestRules, manifestRules, adminRules)
 
 var ruleIndex = func() map[string]int {
 	index := make(map[string]int, len(rules))
@@ -173,3 +182,35 @@ const (
 	RuleStorageUnavailable    = "storage-unavailable"
 	RuleServerFault           = "server-fault"
 )
+
+// ruleKeys are the keys of app.yml and of the configuration that decide, by the name of the rule.
+var ruleKeys = map[string]string{
+	RuleClientAuthMethod:        "spec.oauth.tokenEndpointAuthMethod",
+	RuleAssertionSignature:      "spec.oauth.jwks",
+	RuleObjectSignature:         "spec.oauth.jwks",
+	RuleGrantTypeUnregistered:   "spec.oauth.grantTypes",
+	RuleGrantTypePublic:         "spec.oauth.public",
+	RulePKCERequired:            "spec.oauth.public",
+	RulePushRequired:            "spec.oauth.requirePushedAuthorizationRequests",
+	RuleProofMissing:            "spec.oauth.dpopBoundAccessTokens",
+	RuleRedirectURIUnregistered: "spec.oauth.redirectUris",
+	RuleRedirectURIWithdrawn:    "spec.oauth.redirectUris",
+	RuleScopeMissing:            "spec.oauth.scopes",
+	RuleScopeNotInManifest:      "spec.oauth.scopes",
+	RuleScopeWithdrawn:          "spec.oauth.scopes",
+	RuleScopeOpenID:             "spec.oauth.scopes",
+	RuleSubjectTokenAudience:    "spec.oauth.resourceIdentifiers",
+	RuleLogoutURIUnregistered:   "spec.oauth.postLogoutRedirectUris",
+	RuleStartUnregistered:       "spec.oauth.initiateLoginUri",
+	RuleStartTarget:             "spec.oauth.initiateLoginUri",
+
+	RuleClientDocument:      "oauth2.clientIDMetadataDocuments",
+	RuleGrantTypeOff:        "oauth2.grantTypes",
+	RuleResourceUnknown:     "oauth2.resourceServers",
+	RuleRegistrationToken:   "oauth2.registration.initialAccessTokenFiles",
+	RuleScopeNotInCatalogue: "scopes",
+	RuleCodeExpired:         "expiry.codes",
+	RuleRefreshTokenExpired: "expiry.refreshTokens",
+	RuleDeviceCodeExpired:   "expiry.deviceRequests",
+	RuleRequestExpired:      "expiry.authRequests",
+}

@@ -26,7 +26,8 @@ var requestRules = []Rule{
 		"Send the credentials either in the Authorization header or in the body, not in both."},
 	{RuleClientOther, "The client_id in the body is another one than that of the client that authenticated.",
 		"Leave client_id out of the body, or send the one of the credentials."},
-	{RuleAssertionSignature, "The client assertion is signed by none of its keys, or by an algorithm that is not allowed.",
+	{RuleAssertionSignature, "The client assertion is signed by none of its keys, or by an algorithm that is not " +
+		"allowed.",
 		"Register the public key in spec.oauth.jwks or jwksUri, and sign with an algorithm that it is registered for."},
 	{RuleAssertionClaims, "The client assertion is signed well, but one of its claims is not right.",
 		"Correct the claim that the description names: iss and sub are the client_id, aud is the issuer, exp is " +

@@ -1,0 +1,30 @@
+package oauth_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/warifu/warifu/server/oauth"
+)
+
+func TestNearest(t *testing.T) {
+	for name, c := range map[string]struct {
+		asked string
+		among string
+		want  string
+	}{
+		"a slip":             {"runs:reed", "threads:read runs:read runs:write", "runs:read"},
+		"case":               {"https://App.test/callback", "https://app.test/callback", "https://app.test/callback"},
+		"one slash":          {"https://app.test/callback/", "https://app.test/ https://app.test/callback", "https://app.test/callback"},
+		"http":               {"http://app.test/callback", "https://app.test/callback", "https://app.test/callback"},
+		"itself is none":     {"openid", "openid", ""},
+		"nothing like it":    {"openid", "threads:read", ""},
+		"nothing at all":     {"", "a b", ""},
+		"the earlier of two": {"abcd", "abce abcf", "abce"},
+		"too long":           {strings.Repeat("a", 257), strings.Repeat("a", 256), ""},
+	} {
+		if got := oauth.Nearest(c.asked, strings.Fields(c.among)); got != c.want {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+	}
+}
