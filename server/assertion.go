@@ -5,14 +5,13 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
-	"net/http"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/json"
-	"github.com/zitadel/oidc/v3/pkg/oidc"
 
 	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
@@ -108,7 +107,7 @@ func (s *Server) verifySigned(ctx context.Context, c *storage.Client, token stri
 }
 
 // verifyAssertion checks the assertion of a client. Before the signature is known to be good, the answer is that to a wrong
-// secret; the operator finds the reason in the log.
+// secret; the operator finds the rule by the id of the request.
 func (s *Server) verifyAssertion(ctx context.Context, c *storage.Client, shown credentials) (*assertion, error) {
 	algs := assertionAlgs
 	if fapi(c) {
@@ -119,18 +118,17 @@ func (s *Server) verifyAssertion(ctx context.Context, c *storage.Client, shown c
 	}
 	payload, typ, err := s.verifySigned(ctx, c, shown.assertion, algs)
 	if errors.Is(err, errNotSigned) {
-		s.log.InfoContext(ctx, "a client's assertion was refused: none of its keys has signed it", "client", c.ID)
-		return nil, invalidClient()
+		return nil, invalidClient(oauth.RuleAssertionSignature)
 	}
 	if err != nil {
-		return nil, s.unavailable(ctx, "looking for a client's keys", err)
+		return nil, fmt.Errorf("look for a client's keys: %w", err)
 	}
 	var claims assertionClaims
 	if err := json.Unmarshal(payload, &claims); err != nil { // strict about names: each once, in its own spelling
-		return nil, assertionRefused("its claims cannot be read")
+		return nil, assertionRefused(oauth.RuleAssertionClaims, "its claims cannot be read")
 	}
 	if fault := s.checkAssertion(c, shown, typ, claims); fault != "" {
-		return nil, assertionRefused(fault)
+		return nil, assertionRefused(oauth.RuleAssertionClaims, fault)
 	}
 	until := time.UnixMilli(int64(*claims.Expires * 1000))
 	return &assertion{once: storage.Once{ID: "assertion\n" + c.ID + "\n" + claims.ID, Until: until}}, nil
@@ -184,11 +182,13 @@ func (s *Server) forUs(c *storage.Client, aud []byte, endpoint string) bool {
 }
 
 // assertionRefused says what is wrong to a client that has proved to be the one (RFC 7521 section 4.2.1).
-func assertionRefused(fault string) error {
-	return fail(http.StatusUnauthorized, string(oidc.InvalidClient), "the client assertion was refused: "+fault)
+func assertionRefused(rule, fault string) *oauth.Error {
+	return oauth.Refuse(oauth.CodeInvalidClient, rule, "the client assertion was refused: %s", fault)
 }
 
-func assertionReplayed() error { return assertionRefused("its jti was used before") }
+func assertionReplayed() *oauth.Error {
+	return assertionRefused(oauth.RuleAssertionUsed, "its jti was used before")
+}
 
 // assertedClient is whom an assertion claims to be of; nothing is verified yet.
 func assertedClient(assertion string) string {

@@ -21,12 +21,10 @@ const (
 	maxRequest = 8 << 10
 )
 
-func invalidParam(description string) error { return &oauthFault{"invalid_request", description} }
-
-// checkParams puts the parameters into a, each of which comes once; its error is always an oauthFault.
+// checkParams puts the parameters into a, each of which comes once; its error is always a refusal.
 func (s *Server) checkParams(c *storage.Client, params url.Values, a *AuthRequest) error {
 	if !mayUse(c, GrantAuthorizationCode) {
-		return &oauthFault{"unauthorized_client", "the client did not register the grant type authorization_code"}
+		return unauthorizedClient(c, GrantAuthorizationCode)
 	}
 	if err := checkResponse(params); err != nil {
 		return err
@@ -47,7 +45,7 @@ func (s *Server) checkParams(c *storage.Client, params url.Values, a *AuthReques
 		return err
 	}
 	if a.DPoPKey = params.Get("dpop_jkt"); a.DPoPKey != "" && !oauth.ValidThumbprint(a.DPoPKey) {
-		return invalidParam("dpop_jkt must be a SHA-256 thumbprint in base64url") // RFC 9449 section 10
+		return invalidRequest(oauth.RuleParameterMalformed, "dpop_jkt must be a SHA-256 thumbprint in base64url") // RFC 9449 section 10
 	}
 	a.Resources = slices.DeleteFunc(slices.Clone(params["resource"]), func(value string) bool { return value == "" })
 	if err := s.checkResources(c, a.Resources); err != nil {
@@ -60,23 +58,24 @@ func (s *Server) checkParams(c *storage.Client, params url.Values, a *AuthReques
 func checkResponse(params url.Values) error {
 	switch {
 	case params.Get("request_uri") != "":
-		return &oauthFault{codeRequestURINotSupported, "request_uri must be one that this server gave for a pushed request"}
+		return oauth.Refuse(oauth.CodeRequestURINotSupported, oauth.RuleRequestURIForeign, "request_uri must be one that this server gave for a pushed request")
 	case params.Get("registration") != "":
-		return &oauthFault{codeRegistrationUnsupported, "registration is not supported"}
+		return oauth.Refuse(oauth.CodeRegistrationNotSupported, oauth.RuleRegistrationByValue, "registration is not supported")
 	case params.Get("response_type") == "":
-		return invalidParam("response_type is missing; it must be code")
+		return invalidRequest(oauth.RuleResponseType, "response_type is missing; it must be code")
 	case params.Get("response_type") != "code":
-		return &oauthFault{codeUnsupportedResponseType, "response_type must be code"}
+		return oauth.Refuse(oauth.CodeUnsupportedResponseType, oauth.RuleResponseType, "response_type must be code").
+			About(printable(params.Get("response_type")), "code", "")
 	case params.Get("response_mode") != "" && params.Get("response_mode") != modeQuery && params.Get("response_mode") != modeFormPost:
-		return invalidParam("response_mode must be query or form_post")
+		return invalidRequest(oauth.RuleParameterValue, "response_mode must be query or form_post")
 	case params.Get("display") != "" && !slices.Contains(displays, params.Get("display")):
-		return invalidParam("display must be page, popup, touch or wap")
+		return invalidRequest(oauth.RuleParameterValue, "display must be page, popup, touch or wap")
 	case len(params.Get("state")) > maxState:
-		return invalidParam("state is longer than 2048 bytes")
+		return invalidRequest(oauth.RuleRequestTooLong, "state is longer than 2048 bytes")
 	case len(params.Get("nonce")) > maxNonce:
-		return invalidParam("nonce is longer than 512 bytes")
+		return invalidRequest(oauth.RuleRequestTooLong, "nonce is longer than 512 bytes")
 	case strings.ContainsFunc(params.Get("state")+params.Get("nonce"), unicode.IsControl):
-		return invalidParam("state and nonce must not have control characters") // RFC 6749 appendix A.5
+		return invalidRequest(oauth.RuleParameterMalformed, "state and nonce must not have control characters") // RFC 6749 appendix A.5
 	}
 	return nil
 }
@@ -90,34 +89,40 @@ var displays = []string{"page", "popup", "touch", "wap"}
 func checkChallenge(c *storage.Client, challenge, method string) error {
 	switch {
 	case challenge == "" && method != "":
-		return invalidParam("code_challenge_method without code_challenge")
+		return invalidRequest(oauth.RulePKCEMethod, "code_challenge_method without code_challenge")
 	case challenge == "" && c.Public:
-		return invalidParam("a public client must use PKCE: code_challenge is missing")
+		return invalidRequest(oauth.RulePKCERequired, "a public client must use PKCE: code_challenge is missing")
 	case challenge == "" && fapi(c):
-		return invalidParam("a client of FAPI 2.0 must use PKCE: code_challenge is missing")
+		return invalidRequest(oauth.RulePKCERequired, "a client of FAPI 2.0 must use PKCE: code_challenge is missing")
 	case challenge == "":
 		return nil
 	case method != "S256":
-		return invalidParam("code_challenge_method must be S256")
+		return invalidRequest(oauth.RulePKCEMethod, "code_challenge_method must be S256")
 	case !oauth.ValidThumbprint(challenge):
-		return invalidParam("code_challenge must be 43 characters of base64url")
+		return invalidRequest(oauth.RuleParameterMalformed, "code_challenge must be 43 characters of base64url")
 	}
 	return nil
 }
 
+// checkScopes checks a scope parameter against what the client and the server offer (RFC 6749 section 3.3).
 func (s *Server) checkScopes(c *storage.Client, param string) ([]string, error) {
-	scopes := oauth.ParseScopes(param)
+	refuse := func(rule, description, asked, nearest, where string) ([]string, error) {
+		return nil, oauth.Refuse(oauth.CodeInvalidScope, rule, "%s", description).About(asked, nearest, where)
+	}
+	scopes, where := oauth.ParseScopes(param), whereOf(c, "scopes", "scope")
 	switch {
 	case len(scopes) == 0:
-		return nil, &oauthFault{"invalid_scope", "scope is missing; ask for one or more of those that app.yml lists"}
+		return refuse(oauth.RuleScopeMissing, "scope is missing; ask for one or more of those that app.yml lists", "", "", where)
 	case len(scopes) > maxScopes:
-		return nil, &oauthFault{"invalid_scope", "scope lists more than 64 scopes"}
+		return refuse(oauth.RuleScopeTooMany, "scope lists more than 64 scopes", "", "", "")
 	}
 	if beyond := oauth.Without(scopes, c.Scopes); len(beyond) > 0 {
-		return nil, &oauthFault{"invalid_scope", "not in spec.oauth.scopes of app.yml: " + printable(beyond[0])}
+		asked := printable(beyond[0])
+		return refuse(oauth.RuleScopeNotInManifest, "not in spec.oauth.scopes of app.yml: "+asked, asked, nearest(beyond[0], c.Scopes), where)
 	}
 	if gone := oauth.Without(scopes, s.scopes.names); len(gone) > 0 {
-		return nil, &oauthFault{"invalid_scope", "not in this server's catalogue of scopes: " + printable(gone[0])}
+		asked := printable(gone[0])
+		return refuse(oauth.RuleScopeNotInCatalogue, "not in this server's catalogue of scopes: "+asked, asked, nearest(gone[0], s.scopes.names), "scopes")
 	}
 	return scopes, nil
 }
@@ -128,10 +133,10 @@ var prompts = []string{"none", "login", "consent", "select_account"}
 func checkPrompt(param string) ([]string, error) {
 	prompt := oauth.ParseScopes(param)
 	if len(oauth.Without(prompt, prompts)) > 0 {
-		return nil, invalidParam("prompt must be none, login, consent or select_account")
+		return nil, invalidRequest(oauth.RuleParameterValue, "prompt must be none, login, consent or select_account")
 	}
 	if slices.Contains(prompt, "none") && len(prompt) > 1 {
-		return nil, invalidParam("prompt none goes with no other")
+		return nil, invalidRequest(oauth.RuleParameterConflict, "prompt none goes with no other")
 	}
 	return prompt, nil
 }
@@ -143,7 +148,7 @@ func checkMaxAge(c *storage.Client, param string) (*int64, error) {
 	}
 	seconds, err := strconv.ParseInt(param, 10, 64)
 	if err != nil || seconds < 0 || seconds > maxMaxAge {
-		return nil, invalidParam("max_age must be a number of seconds")
+		return nil, invalidRequest(oauth.RuleParameterMalformed, "max_age must be a number of seconds")
 	}
 	return &seconds, nil
 }
@@ -157,7 +162,7 @@ func (s *Server) checkIdentity(c *storage.Client, params url.Values, a *AuthRequ
 	if token := params.Get("id_token_hint"); token != "" {
 		hint, err := s.ownIDToken(token)
 		if err != nil || hint.Audience != c.ID {
-			return invalidParam("id_token_hint is no ID token that this server issued to this client")
+			return invalidRequest(oauth.RuleIDTokenHint, "id_token_hint is not an ID token that this server issued to this client")
 		}
 		a.Users = []string{s.userOf(hint.Subject)}
 	}
@@ -166,13 +171,13 @@ func (s *Server) checkIdentity(c *storage.Client, params url.Values, a *AuthRequ
 	}
 	asked, err := parseClaims(params.Get("claims"))
 	if err != nil {
-		return invalidParam(err.Error())
+		return invalidRequest(oauth.RuleParameterMalformed, err.Error())
 	}
 	if acr, named := asked.IDToken["acr"]; named {
 		a.ACR = true
 		// Section 5.5.1.1: an essential one that cannot be met is a failed sign-in.
 		if acr.Essential && len(acr.Values) > 0 && !slices.Contains(acr.texts(), acrPassword) {
-			return &oauthFault{codeUnmetAuthentication, "this server does not offer the acr that claims asks for"}
+			return oauth.Refuse(oauth.CodeUnmetAuthentication, oauth.RuleACRUnmet, "this server does not offer the acr that claims asks for")
 		}
 	}
 	for _, wishes := range []claimWishes{asked.IDToken, asked.Userinfo} {
@@ -205,7 +210,7 @@ func (a *AuthRequest) onlyFor(users []string) error {
 		users = oauth.Within(users, a.Users)
 	}
 	if len(users) == 0 {
-		return invalidParam("id_token_hint and the sub of claims name different users, or nobody")
+		return invalidRequest(oauth.RuleOtherUser, "id_token_hint and the sub of claims name different users, or nobody")
 	}
 	a.Users = users
 	return nil

@@ -4,12 +4,13 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"net/url"
 	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/agnivade/levenshtein"
 
 	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/server/pages"
@@ -64,27 +65,25 @@ func (a *AuthRequest) asks() []string {
 	return append(slices.Clone(a.Scopes), oauth.Without(a.Claims.scopes(), a.Scopes)...)
 }
 
-// oauthFault is an error code with its description.
-type oauthFault struct{ code, description string }
-
-func (e *oauthFault) Error() string { return e.code + ": " + e.description }
-
 // parseAuthRequest checks a request that a browser brought: first what decides where its errors go, then the rest.
 func (s *Server) parseAuthRequest(ctx context.Context, params url.Values) (*storage.Client, *AuthRequest, error) {
 	if len(params["client_id"]) > 1 {
-		return nil, nil, onPage(pages.ReasonInvalidRequest, "invalid_request", "client_id comes more than once")
+		return nil, nil, onPage(pages.ReasonInvalidRequest, invalidRequest(oauth.RuleParameterRepeated, "client_id comes more than once"))
 	}
 	id := params.Get("client_id")
 	if id == "" {
-		return nil, nil, onPage(pages.ReasonInvalidRequest, "invalid_request", "client_id is missing")
+		return nil, nil, onPage(pages.ReasonInvalidRequest, invalidRequest(oauth.RuleClientMissing, "client_id is missing"))
 	}
+	v := visitOf(ctx)
+	v.client, v.params = id, params
 	c, err := s.client(ctx, id)
 	if errors.Is(err, storage.ErrNotFound) {
-		return nil, nil, onPage(pages.ReasonInvalidClient, "invalid_client", clientUnknown(id, err))
+		return nil, nil, onPage(pages.ReasonInvalidClient, clientUnknown(id, err))
 	}
 	if err != nil {
 		return nil, nil, err
 	}
+	v.of(c)
 	if uris := params["request_uri"]; len(uris) == 1 && strings.HasPrefix(uris[0], pushedURI) {
 		a, err := s.pushedRequest(c, uris[0]) // the other parameters do not count (RFC 9126 section 4)
 		return c, a, err
@@ -96,20 +95,20 @@ func (s *Server) parseAuthRequest(ctx context.Context, params url.Values) (*stor
 // told is an error of checkRequest as one of a browser's request: the client is told, when its redirect URI is known to be good and
 // it is one that somebody here has registered.
 func (s *Server) told(c *storage.Client, err error, to replyTo) error {
-	var fault *oauthFault
+	e := refused(err)
 	switch {
-	case !errors.As(err, &fault):
+	case e == nil:
 		return err
 	case to.redirectURI != "" && !described(c):
-		return &redirectError{to, fault.code, fault.description}
-	case fault.code == "unauthorized_client":
-		return onPage(pages.ReasonUnauthorizedClient, fault.code, fault.description)
+		return &redirectError{to, e}
+	case e.Code == oauth.CodeUnauthorizedClient:
+		return onPage(pages.ReasonUnauthorizedClient, e)
 	}
-	return onPage(pages.ReasonInvalidRequest, fault.code, fault.description)
+	return onPage(pages.ReasonInvalidRequest, e)
 }
 
-// checkRequest checks what a client asks for; pushed says that it has authenticated and pushes the request. Its error is an
-// oauthFault, or a fault of ours; replyTo is where the client may be told of it, without a redirect URI when that is not known to
+// checkRequest checks what a client asks for; pushed says that it has authenticated and pushes the request. Its error is a
+// refusal, or a fault of ours; replyTo is where the client may be told of it, without a redirect URI when that is not known to
 // be good.
 func (s *Server) checkRequest(ctx context.Context, c *storage.Client, came url.Values, pushed bool) (*AuthRequest, replyTo, error) {
 	params, unwrapped := s.unwrap(ctx, c, came, pushed)
@@ -130,7 +129,8 @@ func (s *Server) checkRequest(ctx context.Context, c *storage.Client, came url.V
 		return nil, to, err
 	}
 	if c.RequirePushedAuthorizationRequests && !pushed {
-		return nil, to, invalidParam("this client must push its requests (RFC 9126)")
+		return nil, to, invalidRequest(oauth.RulePushRequired, "this client must push its requests (RFC 9126)").
+			About("", "", whereOf(c, "requirePushedAuthorizationRequests", "require_pushed_authorization_requests"))
 	}
 	if err := s.checkParams(c, params, a); err != nil {
 		return nil, to, err
@@ -139,7 +139,7 @@ func (s *Server) checkRequest(ctx context.Context, c *storage.Client, came url.V
 		a.Prompt = append(a.Prompt, "consent")
 	}
 	if whole, err := plainJSON(a); err != nil || len(whole) > maxRequest {
-		return nil, to, invalidParam("the request is too long in all")
+		return nil, to, invalidRequest(oauth.RuleRequestTooLong, "the request is too long in all")
 	}
 	return a, to, nil
 }
@@ -148,11 +148,11 @@ func (s *Server) checkRequest(ctx context.Context, c *storage.Client, came url.V
 func checkOnce(params url.Values) error {
 	for name, values := range params {
 		if len(values) > 1 && !slices.Contains(severalTimes, name) {
-			return invalidParam("a parameter comes more than once: " + printable(name))
+			return invalidRequest(oauth.RuleParameterRepeated, "a parameter comes more than once: "+printable(name))
 		}
 		for _, value := range values {
 			if !utf8.ValidString(value) || strings.ContainsRune(value, 0) {
-				return invalidParam("a parameter is not text")
+				return invalidRequest(oauth.RuleParameterMalformed, "a parameter is not text")
 			}
 		}
 	}
@@ -162,10 +162,12 @@ func checkOnce(params url.Values) error {
 // stillGood checks again what can have changed since a request was sealed.
 func (s *Server) stillGood(c *storage.Client, a *AuthRequest) error {
 	if !oauth.MatchRedirectURI(c.RedirectURIs, a.RedirectURI) {
-		return onPage(pages.ReasonUnauthorizedClient, "unauthorized_client", "the redirect URI was removed since the request was made")
+		return onPage(pages.ReasonUnauthorizedClient, oauth.Refuse(oauth.CodeUnauthorizedClient, oauth.RuleRedirectURIWithdrawn,
+			"the redirect URI was removed since the request was made").About(cut(a.RedirectURI, maxShownURI), "", whereOf(c, "redirectUris", "redirect_uris")))
 	}
 	if _, err := s.checkScopes(c, oauth.JoinScopes(a.Scopes)); err != nil {
-		return &redirectError{a.to(), "invalid_scope", "the app may not ask for these scopes any more"}
+		return &redirectError{a.to(), oauth.Refuse(oauth.CodeInvalidScope, oauth.RuleScopeWithdrawn, "the app may not ask for these scopes any more").
+			About(oauth.JoinScopes(a.Scopes), "", whereOf(c, "scopes", "scope"))}
 	}
 	return nil
 }
@@ -174,25 +176,51 @@ func (s *Server) stillGood(c *storage.Client, a *AuthRequest) error {
 func checkRedirectURI(c *storage.Client, values []string) (string, error) {
 	switch {
 	case len(values) > 1:
-		return "", invalidParam("redirect_uri comes more than once")
+		return "", invalidRequest(oauth.RuleParameterRepeated, "redirect_uri comes more than once")
 	case len(values) == 0 || values[0] == "":
-		return "", invalidParam("redirect_uri is missing")
+		return "", invalidRequest(oauth.RuleRedirectURIMissing, "redirect_uri is missing").
+			About("", "", whereOf(c, "redirectUris", "redirect_uris"))
 	case !oauth.MatchRedirectURI(c.RedirectURIs, values[0]):
-		return "", &oauthFault{"unauthorized_client",
-			fmt.Sprintf("redirect_uri %q is not registered for %s; %s", cut(values[0], 200), c.ID, whereToAdd(c, "redirectUris", "redirect_uris"))}
+		return "", oauth.Refuse(oauth.CodeUnauthorizedClient, oauth.RuleRedirectURIUnregistered, "redirect_uri %q is not registered for %s; %s",
+			cut(values[0], maxShownURI), c.ID, whereToAdd(c, "redirectUris", "redirect_uris")).
+			About(cut(values[0], maxShownURI), nearest(values[0], c.RedirectURIs), whereOf(c, "redirectUris", "redirect_uris"))
 	}
 	return values[0], nil
 }
 
-// whereToAdd tells the developer of a client where what is missing belongs: by its name in a manifest, and in other registrations.
+// maxShownURI is how much of an address that somebody sent is shown again, in bytes.
+const maxShownURI = 200
+
+// whereOf is where the registration of a client says something: by the key's name in a manifest, and in other registrations.
+func whereOf(c *storage.Client, inManifest, inMetadata string) string {
+	if c.App != "" {
+		return "spec.oauth." + inManifest
+	}
+	return inMetadata
+}
+
+// whereToAdd tells the developer of a client where what is missing belongs.
 func whereToAdd(c *storage.Client, inManifest, inMetadata string) string {
+	where := whereOf(c, inManifest, inMetadata)
 	switch {
 	case c.App != "":
-		return "add it to spec.oauth." + inManifest + " in app.yml and apply again"
+		return "add it to " + where + " in app.yml and apply again"
 	case described(c):
-		return "add it to " + inMetadata + " of the client's document"
+		return "add it to " + where + " of the client's document"
 	}
-	return "add it to " + inMetadata + " of the client's registration"
+	return "add it to " + where + " of the client's registration"
+}
+
+// nearest is the one of known that is most like what was asked for; empty when none is much like it.
+func nearest(asked string, known []string) string {
+	asked = cut(asked, maxShownURI)
+	best, least := "", max(2, len(asked)/3)+1
+	for _, candidate := range known {
+		if distance := levenshtein.ComputeDistance(asked, cut(candidate, maxShownURI)); distance < least {
+			best, least = candidate, distance
+		}
+	}
+	return best
 }
 
 // cut shortens to at most n bytes, at a character.

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"maps"
 	"slices"
 
 	"github.com/warifu/warifu/server/connector"
@@ -97,5 +98,16 @@ func (s *Server) userClaims(c *storage.Client, u *storage.User, scopes []string,
 			out[claim.name] = value
 		}
 	}
+	return out
+}
+
+// stillTold leaves of what an ID token was to tell only what the client may still ask for: app.yml may have lost a scope since the code
+// was issued.
+func (s *Server) stillTold(c *storage.Client, told map[string]any) map[string]any {
+	if len(told) == 0 {
+		return nil
+	}
+	out := maps.Clone(told)
+	maps.DeleteFunc(out, func(name string, _ any) bool { return len(s.offered(c, []string{claimScope(name)})) == 0 })
 	return out
 }

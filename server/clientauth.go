@@ -1,13 +1,16 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
 	"slices"
+	"strings"
 
-	"github.com/zitadel/oidc/v3/pkg/oidc"
-	"github.com/zitadel/oidc/v3/pkg/op"
-
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -50,37 +53,59 @@ type credentials struct {
 	endpoint  string // path that was called
 }
 
-// shownBy finds out what a request shows. checkCredentials has seen to it that there is one method only. Basic with an empty
-// secret is what some libraries make of having none.
-func shownBy(r *op.Request[op.ClientCredentials]) credentials {
-	shown := credentials{id: r.Data.ClientID, secret: r.Data.ClientSecret, assertion: r.Data.ClientAssertion}
-	if r.URL != nil {
-		shown.endpoint = r.URL.Path
+// credentialsOf finds out what a request shows: one method of client authentication (RFC 6749 section 2.3), well-formed. Basic with
+// an empty secret is what some libraries make of having none.
+func credentialsOf(r *http.Request, form url.Values, path string) (credentials, error) {
+	shown := credentials{
+		method: methodNone, id: form.Get("client_id"), secret: form.Get("client_secret"), assertion: form.Get("client_assertion"), endpoint: path}
+	headers := r.Header["Authorization"]
+	id, secret, basic := r.BasicAuth()
+	if basic {
+		var errs [2]error
+		id, errs[0] = url.QueryUnescape(id) // RFC 6749 section 2.3.1
+		secret, errs[1] = url.QueryUnescape(secret)
+		if errs[0] != nil || errs[1] != nil {
+			return shown, invalidClient(oauth.RuleClientAuthMalformed)
+		}
 	}
 	switch {
+	case len(headers) > 1:
+		return shown, invalidRequest(oauth.RuleClientAuthTwice, "send one Authorization header, not two")
+	case len(headers) == 1 && !basic:
+		return shown, invalidClient(oauth.RuleClientAuthMalformed)
+	case basic && (shown.secret != "" || shown.assertion != ""), shown.secret != "" && shown.assertion != "":
+		return shown, invalidRequest(oauth.RuleClientAuthTwice, "use one way of client authentication, not two")
+	case basic && shown.id != "" && shown.id != id:
+		return shown, invalidRequest(oauth.RuleClientOther, "client_id is not that of the client that authenticates")
+	case (shown.assertion != "") != form.Has("client_assertion_type"):
+		return shown, invalidRequest(oauth.RuleClientAuthMalformed, "client_assertion and client_assertion_type go together")
+	case shown.assertion != "" && form.Get("client_assertion_type") != assertionType:
+		return shown, invalidClient(oauth.RuleClientAuthMethod)
+	case !basic && shown.assertion == "" && shown.id == "":
+		return shown, invalidClient(oauth.RuleClientMissing)
+	}
+	switch {
+	case basic:
+		shown.id, shown.secret = id, secret
+		if secret != "" {
+			shown.method = methodBasic
+		}
 	case shown.assertion != "":
 		shown.method = methodKey
-	case shown.secret == "":
-		shown.method = methodNone
-	case r.Form.Has("client_secret"):
+	case shown.secret != "":
 		shown.method = methodPost
-	default:
-		shown.method = methodBasic
 	}
-	return shown
+	return shown, nil
 }
 
-// client is a [storage.Client] as the library wants to see it, after it has authenticated. It keeps what was shown, to check it
-// again should the client's record change meanwhile.
+// client is a [storage.Client] that has authenticated. It keeps what was shown, to check it again should the client's record change
+// meanwhile.
 type client struct {
 	*storage.Client
 	shown     credentials
 	secretID  string     // empty without a secret
 	assertion *assertion // nil without one
 }
-
-// AuthMethod is how the client has authenticated; a public one has not.
-func (c *client) AuthMethod() oidc.AuthMethod { return oidc.AuthMethod(c.shown.method) }
 
 // once is what is to be used up together with what the request does: the assertion's jti, until that is done.
 func (c *client) once() []storage.Once {
@@ -90,77 +115,53 @@ func (c *client) once() []storage.Once {
 	return []storage.Once{c.assertion.once}
 }
 
-// VerifyClient authenticates a client. That a secret was used is noted in memory; a rotation waits for it. An assertion is used
-// up here, with a write of its own, unless it is a request of the token endpoint that does so in the transaction of its grant.
-func (p *provider) VerifyClient(ctx context.Context, r *op.Request[op.ClientCredentials]) (op.Client, error) {
-	known, err := p.identify(ctx, shownBy(r))
-	if err != nil {
-		return nil, err
+// identify authenticates the client that shows these credentials. That a secret was used is noted in memory; a rotation waits for it.
+func (s *Server) identify(ctx context.Context, shown credentials) (*client, error) {
+	known, err := s.recognize(ctx, shown)
+	if err == nil && known.secretID != "" {
+		s.store.NoteUse(known.ID, known.secretID)
 	}
-	if known.secretID != "" {
-		p.store.NoteUse(known.ID, known.secretID)
-	}
-	if !spendsLater(known, r) {
-		if err := p.spend(ctx, known); err != nil {
-			return nil, err
-		}
-	}
-	return known, nil
+	return known, err
 }
 
-// spendsLater says whether the request goes to one of the methods that end with [provider.settled], or as that does.
-func spendsLater(c *client, r *op.Request[op.ClientCredentials]) bool {
-	if c.shown.endpoint == pathPushed {
-		return true
-	}
-	grantType := r.Form.Get("grant_type")
-	if c.shown.endpoint != pathToken || !mayUse(c.Client, grantType) {
-		return false
-	}
-	switch grantType {
-	case GrantAuthorizationCode:
-		return r.Form.Has("code")
-	case GrantRefreshToken:
-		return r.Form.Has("refresh_token")
-	case GrantDeviceCode:
-		return r.Form.Has("device_code")
-	case GrantTokenExchange: // the library refuses what lacks something by itself
-		return r.Form.Has("subject_token") && r.Form.Get("subject_token_type") == typeAccessToken &&
-			!r.Form.Has("requested_token_type") && !r.Form.Has("actor_token_type")
-	}
-	return grantType == GrantClientCredentials
-}
-
-func (p *provider) identify(ctx context.Context, shown credentials) (*client, error) {
+func (s *Server) recognize(ctx context.Context, shown credentials) (*client, error) {
 	if shown.id == "" {
 		shown.id = assertedClient(shown.assertion)
 	}
-	c, err := p.client(ctx, shown.id)
+	c, err := s.client(ctx, shown.id)
 	if err != nil && !errors.Is(err, storage.ErrNotFound) {
-		return nil, p.unavailable(ctx, "reading a client", err)
+		return nil, fmt.Errorf("read client: %w", err)
 	}
-	known, refused := p.authenticate(ctx, c, shown)
-	if refused == nil || !c.Active() || c.Public || c.SecretID(shown.secret) != "" {
-		return known, refused
+	known, err := s.authenticate(ctx, c, shown)
+	if err == nil || !c.Active() || c.Public || c.SecretID(shown.secret) != "" {
+		return known, err
 	}
 	// The secret may have been rotated a moment ago, and memory not have heard of it.
-	current, err := p.store.ClientWith(ctx, shown.id, shown.secret)
-	if err != nil {
-		return nil, p.unavailable(ctx, "reading a client", err)
+	current, fault := s.store.ClientWith(ctx, shown.id, shown.secret)
+	if fault != nil {
+		return nil, fmt.Errorf("read client: %w", fault)
 	}
 	if current != nil {
-		return p.authenticate(ctx, current, shown)
+		return s.authenticate(ctx, current, shown)
 	}
-	return nil, refused
+	return nil, err
 }
 
 // authenticate checks what was shown against a client's record. It takes the same time for an unknown client (nil) as for a
 // wrong secret.
 func (s *Server) authenticate(ctx context.Context, c *storage.Client, shown credentials) (*client, error) {
 	secretID := c.SecretID(shown.secret)
-	if !c.Active() || !slices.Contains(authMethods(c), shown.method) {
-		return nil, invalidClient()
+	switch {
+	case c == nil:
+		return nil, invalidClient(oauth.RuleClientUnknown)
+	case !c.Active():
+		return nil, invalidClient(oauth.RuleClientDisabled)
+	case !slices.Contains(authMethods(c), shown.method):
+		visitOf(ctx).of(c)
+		return nil, invalidClient(oauth.RuleClientAuthMethod).
+			About(shown.method, strings.Join(authMethods(c), " or "), whereOf(c, "tokenEndpointAuthMethod", "token_endpoint_auth_method"))
 	}
+	visitOf(ctx).of(c)
 	known := &client{Client: c, shown: shown}
 	switch shown.method {
 	case methodNone: // which only public clients may use
@@ -171,25 +172,54 @@ func (s *Server) authenticate(ctx context.Context, c *storage.Client, shown cred
 		}
 	default:
 		if known.secretID = secretID; secretID == "" {
-			return nil, invalidClient()
+			return nil, invalidClient(oauth.RuleClientSecretWrong)
 		}
 	}
 	return known, nil
 }
 
+// changes is how often a request is decided anew because client or user changed while it was decided.
+const changes = 4
+
+// decide has try decide on a request of a client. Memory may lag behind other replicas, so the transaction that try ends in compares
+// that client and user are those that it was decided on; where they are not, its error is a [storage.StaleError], and try decides
+// again on the records that came with that. user is nil the first time. Where a request is about no user, userRevision is 0.
+func (s *Server) decide(ctx context.Context, c *client, userRevision int64, try func(c *client, at storage.Revisions, user *storage.User) (any, error)) (any, error) {
+	var (
+		user  *storage.User
+		reply any
+	)
+	err := storage.Again(changes, func() (again bool, err error) {
+		reply, err = try(c, storage.Revisions{Client: c.Revision, User: userRevision}, user)
+		var stale *storage.StaleError
+		if !errors.As(err, &stale) {
+			return false, err
+		}
+		if c, err = s.reauthenticate(ctx, c, stale.Client); err != nil || userRevision == 0 {
+			return true, err
+		}
+		if user = stale.User; !user.Active() {
+			return false, invalidGrant(oauth.RuleUserInactive, "the user's account was disabled or removed")
+		}
+		userRevision = user.Revision
+		return true, nil
+	})
+	return reply, err
+}
+
 // reauthenticate checks what c has shown against the record that took the place of the one it was checked with; nil means that
 // there is none. Then a client that has none is what its document says now; one that had a record is gone.
-func (p *provider) reauthenticate(ctx context.Context, c *client, current *storage.Client) (*client, error) {
+func (s *Server) reauthenticate(ctx context.Context, c *client, current *storage.Client) (*client, error) {
 	switch {
 	case current == nil && described(c.Client):
 		var err error
-		if current, err = p.client(ctx, c.ID); err != nil && !errors.Is(err, storage.ErrNotFound) {
-			return nil, p.unavailable(ctx, "reading a client", err)
+		if current, err = s.client(ctx, c.ID); err != nil && !errors.Is(err, storage.ErrNotFound) {
+			return nil, fmt.Errorf("read client: %w", err)
 		}
 	case current == nil:
-		p.store.Forget(c.ID)
+		s.store.Forget(c.ID)
 	}
-	again, err := p.authenticate(ctx, current, c.shown)
+	again, err := s.authenticate(ctx, current, c.shown)
 	if err != nil {
 		return nil, err
 	}
@@ -197,27 +227,25 @@ func (p *provider) reauthenticate(ctx context.Context, c *client, current *stora
 	return again, nil
 }
 
-// decideAnew checks the records that came back in the place of those that were used.
-func (p *provider) decideAnew(ctx context.Context, c *client, stale *storage.StaleError) (*client, int64, error) {
-	again, err := p.reauthenticate(ctx, c, stale.Client)
-	if err != nil {
-		return nil, 0, err
+// settle ends a request whose transaction uses up the client's assertion: whatever became of the request, the assertion is used up
+// now, or there is no reply. Only two errors leave it as it was: a fault of ours, and the wish for a nonce (RFC 9449 section 8),
+// after which the same request is sent again.
+func (s *Server) settle(ctx context.Context, c *client, err error) error {
+	if e := refused(err); err != nil && (e == nil || e.Code == oauth.CodeUseDPoPNonce) {
+		return err
 	}
-	if !stale.User.Active() {
-		return nil, 0, invalidGrant("the user's account was disabled or removed")
-	}
-	return again, stale.User.Revision, nil
+	return cmp.Or(s.spend(ctx, c), err)
 }
 
 // spend uses up the assertion of c, if it is not yet.
-func (p *provider) spend(ctx context.Context, c *client) error {
+func (s *Server) spend(ctx context.Context, c *client) error {
 	for _, once := range c.once() {
-		err := p.store.Spend(ctx, once)
+		err := s.store.Spend(ctx, once)
 		if errors.Is(err, storage.ErrSpent) {
 			return assertionReplayed()
 		}
 		if err != nil {
-			return p.unavailable(ctx, "using up a client's assertion", err)
+			return fmt.Errorf("use up a client's assertion: %w", err)
 		}
 		c.assertion.spent = true
 	}
@@ -229,17 +257,4 @@ func (c *client) noteSpent(err error) {
 	if c.assertion != nil && (err == nil || errors.Is(err, storage.ErrReplayed) || errors.Is(err, storage.ErrSpent)) {
 		c.assertion.spent = true
 	}
-}
-
-// settled ends a request of the token endpoint: whatever became of it, the assertion is used up now, or there is no reply. Only two
-// refusals leave it as it was: a fault of ours, and the wish for a nonce (RFC 9449 section 8), after which the same request is sent
-// again.
-func (p *provider) settled(ctx context.Context, c *client, reply *op.Response, err error) (*op.Response, error) {
-	if code := codeOf(err); code == codeTemporarilyUnavailable || code == codeUseNonce {
-		return nil, err
-	}
-	if err := p.spend(ctx, c); err != nil {
-		return nil, err
-	}
-	return reply, err
 }

@@ -3,13 +3,10 @@ package server
 import (
 	"context"
 	"errors"
-	"net/http"
-	"net/url"
+	"fmt"
+	"slices"
 	"strings"
 	"time"
-
-	"github.com/zitadel/oidc/v3/pkg/oidc"
-	"github.com/zitadel/oidc/v3/pkg/op"
 
 	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
@@ -28,62 +25,49 @@ import (
 // once, with one read. The end of a secret, also of one that is compromised, does not end the tokens that were got with it;
 // whoever checks them without introspection takes them for as long as they last (accessToken of [Lifetimes]).
 
-// ClientCredentialsExchange gives a client a token of its own.
-func (p *provider) ClientCredentialsExchange(ctx context.Context, r *op.ClientRequest[oidc.ClientCredentialsRequest]) (*op.Response, error) {
-	c := r.Client.(*client)
-	reply, err := p.ownToken(ctx, c, r.Form, r.Header)
-	return p.settled(ctx, c, reply, err)
-}
-
-func (p *provider) ownToken(ctx context.Context, c *client, form url.Values, header http.Header) (*op.Response, error) {
-	key, err := p.tokenKey(ctx, c.Client, header, "")
+// clientCredentials gives a client a token of its own.
+func (s *Server) clientCredentials(ctx context.Context, q *clientRequest) (any, error) {
+	key, err := s.tokenKey(q, "")
 	if err != nil {
 		return nil, err
 	}
-	var reply *op.Response
-	err = storage.Again(changes, func() (again bool, err error) {
+	return s.decide(ctx, q.client, 0, func(c *client, _ storage.Revisions, _ *storage.User) (any, error) {
 		if !mayUse(c.Client, GrantClientCredentials) {
-			return false, unauthorizedClient(GrantClientCredentials)
+			return nil, unauthorizedClient(c.Client, GrantClientCredentials)
 		}
 		if err := mustProve(c.Client, key); err != nil {
 			return false, err
 		}
-		scopes, err := p.ownScopes(c.Client, form.Get("scope"))
+		scopes, err := s.ownScopes(c.Client, q.form.Get("scope"))
 		if err != nil {
 			return false, err
 		}
-		audience, err := p.clientAudience(c.Client, form["resource"])
+		audience, err := s.clientAudience(c.Client, q.form["resource"])
 		if err != nil {
 			return false, err
 		}
-		signing := p.signAhead(issue{approval: approval{Client: c.ID, User: c.ID}, client: c.Client, scopes: scopes, audience: audience, key: key})
-		current, err := p.store.CurrentClient(ctx, c.ID, "")
-		if err != nil && !errors.Is(err, storage.ErrNotFound) {
-			return false, p.unavailable(ctx, "reading a client", err)
+		signing := s.signAhead(issue{approval: approval{Client: c.ID, User: c.ID}, client: c.Client, scopes: scopes, audience: audience, key: key})
+		current, err := s.store.CurrentClient(ctx, c.ID, "")
+		switch {
+		case err != nil && !errors.Is(err, storage.ErrNotFound):
+			return nil, fmt.Errorf("read client: %w", err)
+		case current == nil || current.Revision != c.Revision:
+			return nil, &storage.StaleError{Client: current}
 		}
-		if current == nil || current.Revision != c.Revision {
-			c, err = p.reauthenticate(ctx, c, current)
-			return true, err
-		}
-		reply, err = p.tokens(ctx, refreshToken{}, scopes, signing)
-		return false, err
+		return s.tokens(refreshToken{}, scopes, signing)
 	})
-	if errors.Is(err, storage.ErrConflict) {
-		err = p.unavailable(ctx, "issuing tokens", err)
-	}
-	return reply, err
 }
 
 // ownScopes are the scopes that a client asks for itself. OpenID Connect's are about a user, and there is none.
 func (s *Server) ownScopes(c *storage.Client, param string) ([]string, error) {
 	scopes, err := s.checkScopes(c, param)
-	var fault *oauthFault
-	if errors.As(err, &fault) {
-		return nil, fail(http.StatusBadRequest, fault.code, fault.description)
+	if err != nil {
+		return nil, err
 	}
 	for _, about := range standardScopes() {
-		if len(oauth.Within([]string{about.Name}, scopes)) > 0 {
-			return nil, fail(http.StatusBadRequest, string(oidc.InvalidScope), "the scope "+about.Name+" is about a user, and the client asks for itself")
+		if slices.Contains(scopes, about.Name) {
+			return nil, oauth.Refuse(oauth.CodeInvalidScope, oauth.RuleScopeAboutUser, "the scope %s is about a user, and the client asks for itself", about.Name).
+				About(about.Name, "", "")
 		}
 	}
 	return scopes, nil
@@ -97,14 +81,14 @@ func (c accessClaims) ended() storage.Once {
 	return storage.Once{ID: "token\n" + c.ClientID + "\n" + c.ID, Until: time.Unix(c.Expires, 0)}
 }
 
-// revokeOne ends one access token and nothing else (RFC 7009): that it was revoked is remembered for as long as it would have
+// revokeAlone ends one access token and nothing else (RFC 7009): that it was revoked is remembered for as long as it would have
 // lasted.
-func (p *provider) revokeOne(ctx context.Context, c *client, claims accessClaims) error {
-	err := p.store.Spend(ctx, claims.ended(), storage.AuditEntry{
+func (s *Server) revokeAlone(ctx context.Context, c *client, claims accessClaims) error {
+	err := s.store.Spend(ctx, claims.ended(), storage.AuditEntry{
 		Actor: storage.ClientActor(c.ID), Action: storage.AuditTokenRevoked, App: c.App,
 		Reason: "revoked by the client", Detail: "access token " + claims.ID})
 	if err != nil && !errors.Is(err, storage.ErrSpent) {
-		return p.unavailable(ctx, "revoking", err)
+		return fmt.Errorf("revoke: %w", err)
 	}
 	return nil
 }

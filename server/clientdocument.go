@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"mime"
 	"net/http"
 	"net/url"
@@ -245,10 +244,12 @@ func freshFor(cacheControl string) time.Duration {
 }
 
 // clientUnknown is what the developer of a client is told that is not known.
-func clientUnknown(id string, err error) string {
+func clientUnknown(id string, err error) *oauth.Error {
 	var wrong *documentError
 	if errors.As(err, &wrong) {
-		return fmt.Sprintf("the client ID metadata document of %q cannot be used: %s", cut(id, maxDocumentURL), wrong.reason)
+		return oauth.Refuse(oauth.CodeInvalidClient, oauth.RuleClientDocument, "the client ID metadata document of %q cannot be used: %s",
+			cut(id, maxDocumentURL), wrong.reason)
 	}
-	return fmt.Sprintf("no client has the client_id %q; check OAUTH_CLIENT_ID, or apply app.yml again", cut(id, 80))
+	return oauth.Refuse(oauth.CodeInvalidClient, oauth.RuleClientUnknown, "no client has the client_id %q; check OAUTH_CLIENT_ID, or apply app.yml again",
+		cut(id, 80))
 }

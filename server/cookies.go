@@ -20,7 +20,7 @@ const (
 )
 
 func (s *Server) cookieName(name string) string {
-	if s.issuer.Scheme == "https" {
+	if s.address.Scheme == "https" {
 		return "__Host-" + name
 	}
 	return name
@@ -31,7 +31,7 @@ func (s *Server) setCookie(w http.ResponseWriter, name, value string, life time.
 	c := &http.Cookie{
 		Name: s.cookieName(name), Value: value, Path: "/",
 		MaxAge: int(life / time.Second), HttpOnly: true, SameSite: http.SameSiteLaxMode,
-		Secure: s.issuer.Scheme == "https",
+		Secure: s.address.Scheme == "https",
 	}
 	if life < 0 {
 		c.MaxAge = -1

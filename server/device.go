@@ -4,13 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
 	"time"
 
 	"github.com/zitadel/oidc/v3/pkg/oidc"
-	"github.com/zitadel/oidc/v3/pkg/op"
 	"golang.org/x/time/rate"
 
 	"github.com/warifu/warifu/server/oauth"
@@ -93,157 +93,165 @@ func (d *devices) early(grant string, now time.Time) (early bool) {
 	return early
 }
 
-// DeviceAuthorization is the device authorization endpoint (RFC 8628 section 3.1): one write.
-func (p *provider) DeviceAuthorization(ctx context.Context, r *op.ClientRequest[oidc.DeviceAuthorizationRequest]) (*op.Response, error) {
-	c, now := r.Client.(*client), p.now()
+// deviceAuthorization is the device authorization endpoint (RFC 8628 section 3.1): one write.
+func (s *Server) deviceAuthorization(w http.ResponseWriter, r *http.Request) error {
+	q, err := s.spentFirst(r, pathDeviceAuth)
+	if err != nil {
+		return err
+	}
+	reply, err := s.authorizeDevice(r.Context(), q)
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, reply)
+	return nil
+}
+
+func (s *Server) authorizeDevice(ctx context.Context, q *clientRequest) (*oidc.DeviceAuthorizationResponse, error) {
+	c, now := q.client, s.now()
 	if !mayUse(c.Client, GrantDeviceCode) {
-		return nil, unauthorizedClient(GrantDeviceCode)
+		return nil, unauthorizedClient(c.Client, GrantDeviceCode)
 	}
-	scopes, err := p.checkScopes(c.Client, r.Form.Get("scope"))
-	resources := r.Form["resource"]
-	if err == nil {
-		err = p.checkResources(c.Client, resources)
+	sent, err := decode[oidc.DeviceAuthorizationRequest](q.form)
+	if err != nil {
+		return nil, err
 	}
-	var fault *oauthFault
-	if errors.As(err, &fault) {
-		return nil, fail(http.StatusBadRequest, fault.code, fault.description)
+	scopes, err := s.checkScopes(c.Client, sent.Scopes.String())
+	if err != nil {
+		return nil, err
 	}
-	if !p.devices.mayAsk(c.ID, now) {
-		return nil, fail(http.StatusTooManyRequests, codeTemporarilyUnavailable, "the client asks for too many device codes; try again later")
+	resources := q.form["resource"]
+	if err := s.checkResources(c.Client, resources); err != nil {
+		return nil, err
+	}
+	if !s.devices.mayAsk(c.ID, now) {
+		return nil, &statusError{http.StatusTooManyRequests, oauth.Refuse(oauth.CodeTemporarilyUnavailable, oauth.RuleRateLimit,
+			"the client asks for too many device codes; try again later")}
 	}
 	device := storage.Device{
 		Grant: storage.NewGrantID(), ClientID: c.ID, Scopes: scopes, Resources: resources,
-		CreatedAt: now.UTC(), ExpiresAt: now.Add(p.life.DeviceCode).UTC(),
+		CreatedAt: now.UTC(), ExpiresAt: now.Add(s.life.DeviceCode).UTC(),
 	}
 	userCode := newUserCode()
-	for err = p.store.CreateDevice(ctx, userCode, device); errors.Is(err, storage.ErrConflict); {
+	for err = s.store.CreateDevice(ctx, userCode, device); errors.Is(err, storage.ErrConflict); {
 		userCode = newUserCode() // as rare as a right guess
-		err = p.store.CreateDevice(ctx, userCode, device)
+		err = s.store.CreateDevice(ctx, userCode, device)
 	}
 	if err != nil {
-		return nil, p.unavailable(ctx, "creating a device authorization", err)
+		return nil, fmt.Errorf("create device authorization: %w", err)
 	}
-	sealed, err := p.seal(storage.SealDevice, deviceCode{
+	sealed, err := s.seal(storage.SealDevice, deviceCode{
 		UserCode: userCode, Grant: device.Grant, Client: c.ID, Expires: device.ExpiresAt.UnixMilli()})
 	if err != nil {
-		return nil, p.unavailable(ctx, "sealing a device code", err)
+		return nil, fmt.Errorf("seal device code: %w", err)
 	}
 	shown := shownUserCode(userCode)
-	return op.NewResponse(oidc.DeviceAuthorizationResponse{
-		DeviceCode: sealed, UserCode: shown, VerificationURI: p.endpoint(pathDevice),
-		VerificationURIComplete: p.endpoint(pathDevice) + "?" + url.Values{fieldUserCode: {shown}}.Encode(),
-		ExpiresIn:               int(p.life.DeviceCode / time.Second), Interval: int(deviceInterval / time.Second),
-	}), nil
+	return &oidc.DeviceAuthorizationResponse{
+		DeviceCode: sealed, UserCode: shown, VerificationURI: s.endpoint(pathDevice),
+		VerificationURIComplete: s.endpoint(pathDevice) + "?" + url.Values{fieldUserCode: {shown}}.Encode(),
+		ExpiresIn:               int(s.life.DeviceCode / time.Second), Interval: int(deviceInterval / time.Second),
+	}, nil
 }
 
-// DeviceToken answers a device that polls (RFC 8628 section 3.4 and 3.5).
-func (p *provider) DeviceToken(ctx context.Context, r *op.ClientRequest[oidc.DeviceAccessTokenRequest]) (*op.Response, error) {
-	c := r.Client.(*client)
-	reply, err := p.poll(ctx, c, r)
-	return p.settled(ctx, c, reply, err)
-}
-
-func (p *provider) poll(ctx context.Context, c *client, r *op.ClientRequest[oidc.DeviceAccessTokenRequest]) (*op.Response, error) {
-	now := p.now()
+// pollDevice answers a device that polls (RFC 8628 sections 3.4 and 3.5).
+func (s *Server) pollDevice(ctx context.Context, q *clientRequest) (any, error) {
+	c, now := q.client, s.now()
 	var code deviceCode
-	if err := p.open(storage.SealDevice, r.Data.DeviceCode, &code); errors.Is(err, storage.ErrNotFound) {
-		return nil, invalidGrant("the device code is invalid")
+	if err := s.open(storage.SealDevice, q.form.Get("device_code"), &code); errors.Is(err, storage.ErrNotFound) {
+		return nil, invalidGrant(oauth.RuleDeviceCodeInvalid, "the device code is invalid")
 	} else if err != nil {
-		return nil, p.unavailable(ctx, "opening a device code", err)
+		return nil, fmt.Errorf("open device code: %w", err)
 	}
 	if code.Client != c.ID {
-		return nil, invalidGrant("the device code was issued to another client")
+		return nil, invalidGrant(oauth.RuleDeviceCodeOtherClient, "the device code was issued to another client")
 	}
-	// Before the poll counts: who has to send a nonce may try again at once.
-	key, err := p.tokenKey(ctx, c.Client, r.Header, "")
+	// Before the poll counts: a device that has to send a nonce may try again at once.
+	key, err := s.tokenKey(q, "")
 	if err != nil {
 		return nil, err
 	}
-	if err := p.spend(ctx, c); err != nil {
+	if err := s.spend(ctx, c); err != nil {
 		return nil, err
 	}
-	if p.devices.early(code.Grant, now) {
-		return nil, fail(http.StatusBadRequest, string(oidc.SlowDown), "the device polls too often; from now on wait 5 seconds longer")
+	if s.devices.early(code.Grant, now) {
+		return nil, oauth.Refuse(oauth.CodeSlowDown, oauth.RuleDevicePollEarly, "the device polls too often; from now on wait 5 seconds longer")
 	}
-	state, err := p.store.DeviceState(ctx, code.UserCode, c.ID, code.Grant)
+	state, err := s.store.DeviceState(ctx, code.UserCode, c.ID, code.Grant)
 	switch {
 	case err != nil:
-		return nil, p.unavailable(ctx, "reading a device authorization", err)
+		return nil, fmt.Errorf("poll for a device code: %w", err)
 	case state.Redeemed:
-		return nil, p.replayedDevice(ctx, code)
+		return nil, s.replayedDevice(ctx, code)
 	case now.After(time.UnixMilli(code.Expires)):
-		return nil, fail(http.StatusBadRequest, string(oidc.ExpiredToken), "the device code has expired; ask for another one")
+		return nil, oauth.Refuse(oauth.CodeExpiredToken, oauth.RuleDeviceCodeExpired, "the device code has expired; ask for another one")
 	case state.Device == nil:
-		return nil, invalidGrant("the device code was used before; everything issued from it is revoked")
+		return nil, deviceCodeUsed()
 	case state.Device.Decision == storage.DeviceDenied:
-		return nil, fail(http.StatusBadRequest, codeAccessDenied, "the user denied the request")
+		return nil, oauth.Refuse(oauth.CodeAccessDenied, oauth.RuleUserDenied, "the user denied the request")
 	case state.Device.Decision != storage.DeviceApproved:
-		return nil, fail(http.StatusBadRequest, string(oidc.AuthorizationPending), "the user has not decided yet")
+		return nil, oauth.Refuse(oauth.CodeAuthorizationPending, oauth.RuleDeviceCodePending, "the user has not decided yet")
 	}
-	return p.redeemDevice(ctx, c, code, state.Device, key, r.Form["resource"])
+	return s.redeemDevice(ctx, q, code, state.Device, key)
 }
 
 // redeemDevice issues tokens for what a user approved: one transaction.
-func (p *provider) redeemDevice(ctx context.Context, c *client, code deviceCode, device *storage.Device, key string, resources []string) (*op.Response, error) {
-	now := p.now()
+func (s *Server) redeemDevice(ctx context.Context, q *clientRequest, code deviceCode, device *storage.Device, key string) (any, error) {
+	now := s.now()
 	var allowed approval
 	if err := json.Unmarshal(device.Approval, &allowed); err != nil {
-		return nil, p.unavailable(ctx, "reading what was approved", err)
+		return nil, fmt.Errorf("read what was approved: %w", err)
 	}
 	grant := storage.Grant{
-		ID: allowed.Grant, ClientID: c.ID, UserID: allowed.User, AuthTime: time.UnixMilli(allowed.AuthTime).UTC(), CreatedAt: now.UTC()}
+		ID: allowed.Grant, ClientID: q.client.ID, UserID: allowed.User, AuthTime: time.UnixMilli(allowed.AuthTime).UTC(), CreatedAt: now.UTC()}
 	refresh := refreshToken{approval: allowed, Generation: 1, Issued: now.UnixMilli()}
-	refresh.DPoPKey = boundTo(c.Client, key)
-	for range changes {
+	refresh.DPoPKey = boundTo(q.client.Client, key)
+	return s.decide(ctx, q.client, allowed.UserRevision, func(c *client, at storage.Revisions, _ *storage.User) (any, error) {
+		refresh.UserRevision = at.User
+		// Both may have gone since the user approved.
+		if !mayUse(c.Client, GrantDeviceCode) {
+			return nil, unauthorizedClient(c.Client, GrantDeviceCode)
+		}
+		if grant.Scopes = s.offered(c.Client, allowed.Scopes); len(grant.Scopes) == 0 {
+			return nil, scopesWithdrawn(c.Client)
+		}
 		if err := mustProve(c.Client, key); err != nil {
 			return nil, err
 		}
-		// Both may have gone since the user approved.
-		if !mayUse(c.Client, GrantDeviceCode) {
-			return nil, unauthorizedClient(GrantDeviceCode)
-		}
-		grant.ExpiresAt = p.grantEnds(c.Client, now)
-		refresh.Ends = grant.ExpiresAt.UnixMilli()
-		if grant.Scopes = p.offered(c.Client, allowed.Scopes); len(grant.Scopes) == 0 {
-			return nil, invalidGrant("the app may not ask for these scopes any more")
-		}
-		refresh.Scopes = grant.Scopes
-		audience, err := p.audienceOf(allowed.Resources, grant.Scopes, resources)
+		audience, err := s.audienceOf(allowed.Resources, grant.Scopes, q.form["resource"])
 		if err != nil {
 			return nil, err
 		}
-		signing := p.signAhead(issue{approval: refresh.approval, client: c.Client, scopes: grant.Scopes, audience: audience, key: key,
+		grant.ExpiresAt = s.grantEnds(c.Client, now)
+		refresh.Scopes, refresh.Ends = grant.Scopes, grant.ExpiresAt.UnixMilli()
+		signing := s.signAhead(issue{approval: refresh.approval, client: c.Client, scopes: grant.Scopes, audience: audience, key: key,
 			withID: slices.Contains(grant.Scopes, oauth.ScopeOpenID)})
-		err = p.store.RedeemDevice(ctx, code.UserCode, device, grant, refresh.expires(p.life), storage.Revisions{Client: c.Revision, User: refresh.UserRevision})
-		var stale *storage.StaleError
+		err = s.store.RedeemDevice(ctx, code.UserCode, device, grant, refresh.expires(s.life), at)
 		switch {
 		case err == nil:
-			return p.tokens(ctx, keptBy(c.Client, refresh), grant.Scopes, signing)
+			return s.tokens(keptBy(c.Client, refresh), grant.Scopes, signing)
 		case errors.Is(err, storage.ErrReplayed):
-			p.log.WarnContext(ctx, "device code used twice: its grant was revoked", "client", c.ID, "grant", code.Grant)
-			return nil, invalidGrant("the device code was used before; everything issued from it is revoked")
+			s.log.WarnContext(ctx, "device code used twice: its grant was revoked", "client", c.ID, "grant", code.Grant)
+			return nil, deviceCodeUsed()
 		case errors.Is(err, storage.ErrNotFound):
-			return nil, invalidGrant("the device code is not good any more")
-		case errors.As(err, &stale):
-			if c, refresh.UserRevision, err = p.decideAnew(ctx, c, stale); err != nil {
-				return nil, err
-			}
-		default:
-			return nil, p.unavailable(ctx, "redeeming a device code", err)
+			return nil, invalidGrant(oauth.RuleDeviceCodeInvalid, "the device code is no longer valid")
 		}
-	}
-	return nil, p.unavailable(ctx, "redeeming a device code", storage.ErrConflict)
+		return nil, fmt.Errorf("redeem device code: %w", err)
+	})
+}
+
+func deviceCodeUsed() *oauth.Error {
+	return invalidGrant(oauth.RuleDeviceCodeUsed, "the device code was used before; everything issued from it is revoked")
 }
 
 // replayedDevice ends the grant of a device code that was redeemed before.
-func (p *provider) replayedDevice(ctx context.Context, code deviceCode) error {
-	killed, err := p.store.KillGrant(ctx, code.Client, code.Grant, storage.AuditEntry{
+func (s *Server) replayedDevice(ctx context.Context, code deviceCode) error {
+	killed, err := s.store.KillGrant(ctx, code.Client, code.Grant, storage.AuditEntry{
 		Actor: storage.ClientActor(code.Client), Action: storage.AuditGrantReplayed, Reason: "device code replayed"})
 	if err != nil {
-		return p.unavailable(ctx, "redeeming a device code", err)
+		return fmt.Errorf("end the grant of a device code: %w", err)
 	}
 	if killed {
-		p.log.WarnContext(ctx, "device code used twice: its grant was revoked", "client", code.Client, "grant", code.Grant)
+		s.log.WarnContext(ctx, "device code used twice: its grant was revoked", "client", code.Client, "grant", code.Grant)
 	}
-	return invalidGrant("the device code was used before; everything issued from it is revoked")
+	return deviceCodeUsed()
 }

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/server/pages"
 	"github.com/warifu/warifu/storage"
 )
@@ -51,16 +52,16 @@ func (s *Server) device(w http.ResponseWriter, r *http.Request) {
 // enterUserCode takes the user code and makes a pending request of it.
 func (s *Server) enterUserCode(w http.ResponseWriter, r *http.Request) {
 	if err := r.ParseForm(); err != nil {
-		s.refuse(w, r, onPage(pages.ReasonInvalidRequest, "invalid_request", "the form is not well-formed"))
+		s.refuse(w, r, onPage(pages.ReasonInvalidRequest, invalidRequest(oauth.RuleBodyMalformed, "the form is not well-formed")))
 		return
 	}
 	held := s.cookie(r, cookieBrowser)
 	switch {
 	case held == "":
-		s.refuse(w, r, onPage(pages.ReasonOtherBrowser, "invalid_request", "the browser keeps no cookies, or the form is of another one"))
+		s.refuse(w, r, onPage(pages.ReasonOtherBrowser, invalidRequest(oauth.RuleOtherBrowser, "the browser keeps no cookies, or the form is of another one")))
 		return
 	case !s.checkFormToken(r.PostForm.Get(fieldForm), hashed(held), pathDevice):
-		s.refuse(w, r, onPage(pages.ReasonForbidden, "invalid_request", "the form is not one that this server made for this browser"))
+		s.refuse(w, r, onPage(pages.ReasonForbidden, invalidRequest(oauth.RuleFormForeign, "the form is not one that this server made for this browser")))
 		return
 	}
 	typed := r.PostForm.Get(fieldUserCode)
@@ -136,9 +137,10 @@ func (s *Server) stillAsks(t *turn) error {
 	scopes := s.offered(t.client, t.request.Scopes)
 	switch {
 	case !mayUse(t.client, GrantDeviceCode), !s.offers(GrantDeviceCode):
-		return onPage(pages.ReasonInvalidClient, "unauthorized_client", "the grant type "+GrantDeviceCode+" was given up while the user was asked")
+		return onPage(pages.ReasonInvalidClient, unauthorizedClient(t.client, GrantDeviceCode))
 	case len(scopes) == 0:
-		return onPage(pages.ReasonInvalidRequest, "invalid_scope", "the app may not ask for these scopes any more")
+		return onPage(pages.ReasonInvalidRequest, oauth.Refuse(oauth.CodeInvalidScope, oauth.RuleScopeWithdrawn, "the app may not ask for these scopes any more").
+			About(oauth.JoinScopes(t.request.Scopes), "", whereOf(t.client, "scopes", "scope")))
 	case len(scopes) == len(t.request.Scopes):
 		return nil
 	}

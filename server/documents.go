@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
@@ -45,9 +46,6 @@ var (
 )
 
 func (d *readyDocument) serve(w http.ResponseWriter, r *http.Request) {
-	if !method(w, r, http.MethodGet, http.MethodHead) {
-		return
-	}
 	h := w.Header()
 	h["Cache-Control"], h["Etag"] = documentCaching, d.etag
 	if d.heldBy(r) {
@@ -112,29 +110,27 @@ func (m *madeKeySet) current(store *storage.Store) bool {
 	return true
 }
 
-// publicDocuments are the handlers of all documents, by path. CORS is theirs as of all that machines call; nothing else
-// stands before them, as they wait for nobody and read no body.
-func (s *Server) publicDocuments() (map[string]http.Handler, error) {
+// documents are endpoints that are public and the same for everybody. They wait for nobody and read no body.
+func (s *Server) publicDocuments() ([]*endpoint, error) {
 	metadata, err := newReadyDocument(s.metadata())
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("metadata: %w", err)
 	}
-	discovery, keys := s.cors(http.HandlerFunc(metadata.serve)), &keySet{}
-	out := map[string]http.Handler{
-		s.base + pathJWKS: s.cors(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	keys, get := &keySet{}, []string{http.MethodGet, http.MethodHead}
+	discovery := func(w http.ResponseWriter, r *http.Request) error {
+		metadata.serve(w, r)
+		return nil
+	}
+	return []*endpoint{
+		{path: pathDiscovery, methods: get, document: true, serve: discovery},
+		{path: pathMetadata, methods: get, document: true, serve: discovery},
+		{path: pathJWKS, methods: get, document: true, serve: func(w http.ResponseWriter, r *http.Request) error {
 			set, err := keys.of(s.store)
 			if err != nil {
-				s.logFault(r.Context(), "publishing keys", err)
-				http.Error(w, http.StatusText(http.StatusInternalServerError), http.StatusInternalServerError)
-				return
+				return fmt.Errorf("publish keys: %w", err)
 			}
 			set.serve(w, r)
-		})),
-	}
-	// RFC 8414 section 3.1 puts the well-known part before the issuer's path, OpenID Connect Discovery 1.0 section 4
-	// after it.
-	for _, path := range []string{pathDiscovery, pathMetadata} {
-		out[s.base+path], out[path+s.base] = discovery, discovery
-	}
-	return out, nil
+			return nil
+		}},
+	}, nil
 }

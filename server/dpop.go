@@ -1,13 +1,11 @@
 package server
 
 import (
-	"context"
 	"crypto"
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
-	"errors"
 	"net/http"
 	"net/url"
 	"strings"
@@ -16,6 +14,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
 
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -97,14 +96,16 @@ type proofClaims struct {
 	Nonce     string  `json:"nonce"`
 }
 
-func badProof(description string) error { return &oauthFault{codeInvalidProof, description} }
+func badProof(rule, description string) *oauth.Error {
+	return oauth.Refuse(oauth.CodeInvalidDPoPProof, rule, "%s", description)
+}
 
 // proof checks the proof of a request to an endpoint, path below the issuer, and gives the thumbprint of its key (RFC 9449
-// section 4.3). accessToken is the one that is shown with it, if any. An oauthFault is a verdict, any other error a fault.
+// section 4.3). accessToken is the one that is shown with it, if any. A refusal is a verdict, any other error a fault.
 func (s *Server) proof(header http.Header, method, path, accessToken string) (string, error) {
 	values := header.Values(headerDPoP)
 	if len(values) != 1 || len(values[0]) > maxJWT {
-		return "", badProof("send one DPoP proof")
+		return "", badProof(oauth.RuleProofInvalid, "send one DPoP proof")
 	}
 	key, claims, err := parseProof(values[0])
 	if err != nil {
@@ -114,19 +115,19 @@ func (s *Server) proof(header http.Header, method, path, accessToken string) (st
 	hash := sha256.Sum256([]byte(accessToken))
 	switch {
 	case claims.ID == "" || len(claims.ID) > maxProofID:
-		return "", badProof("jti of the DPoP proof is missing or too long")
+		return "", badProof(oauth.RuleProofInvalid, "jti of the DPoP proof is missing or too long")
 	case claims.Method != method:
-		return "", badProof("htm of the DPoP proof is not the method of the request")
+		return "", badProof(oauth.RuleProofInvalid, "htm of the DPoP proof is not the method of the request")
 	case !sameAddress(claims.Address, s.endpoint(path)):
-		return "", badProof("htu of the DPoP proof is not the address of the request")
+		return "", badProof(oauth.RuleProofInvalid, "htu of the DPoP proof is not the address of the request")
 	case claims.IssuedAt < now-proofPast.Seconds() || claims.IssuedAt > now+proofAhead.Seconds():
-		return "", badProof("iat of the DPoP proof is not the time of the request")
+		return "", badProof(oauth.RuleProofInvalid, "iat of the DPoP proof is not the time of the request")
 	case accessToken != "" && subtle.ConstantTimeCompare([]byte(claims.TokenHash), []byte(base64.RawURLEncoding.EncodeToString(hash[:]))) == 0:
-		return "", badProof("ath of the DPoP proof is not the hash of the access token")
+		return "", badProof(oauth.RuleProofInvalid, "ath of the DPoP proof is not the hash of the access token")
 	}
 	sum, err := key.Thumbprint(crypto.SHA256)
 	if err != nil {
-		return "", badProof("jwk of the DPoP proof is not a key for it")
+		return "", badProof(oauth.RuleProofInvalid, "jwk of the DPoP proof is not a key for it")
 	}
 	thumbprint := base64.RawURLEncoding.EncodeToString(sum)
 	return thumbprint, s.useProof(claims.Nonce, thumbprint, claims.ID)
@@ -138,26 +139,26 @@ func parseProof(proof string) (*jose.JSONWebKey, proofClaims, error) {
 	var claims proofClaims
 	parsed, err := jwt.ParseSigned(proof, dpopAlgs)
 	if err != nil || len(parsed.Headers) != 1 {
-		return nil, claims, badProof("the DPoP proof is not a signed JWT of a supported algorithm with a public jwk")
+		return nil, claims, badProof(oauth.RuleProofInvalid, "the DPoP proof is not a signed JWT of a supported algorithm with a public jwk")
 	}
 	header := parsed.Headers[0]
 	if typ, _ := header.ExtraHeaders[jose.HeaderType].(string); typ != typProof {
-		return nil, claims, badProof("typ of the DPoP proof must be " + typProof)
+		return nil, claims, badProof(oauth.RuleProofInvalid, "typ of the DPoP proof must be "+typProof)
 	}
 	if _, critical := header.ExtraHeaders["crit"]; critical {
-		return nil, claims, badProof("the DPoP proof has critical headers")
+		return nil, claims, badProof(oauth.RuleProofInvalid, "the DPoP proof has critical headers")
 	}
 	key := header.JSONWebKey
 	if key == nil || !key.IsPublic() || len(key.Certificates) > 0 || key.CertificatesURL != nil ||
 		key.Algorithm != "" && key.Algorithm != header.Algorithm || key.Use != "" && key.Use != "sig" {
-		return nil, claims, badProof("jwk of the DPoP proof is not a key for it")
+		return nil, claims, badProof(oauth.RuleProofInvalid, "jwk of the DPoP proof is not a key for it")
 	}
 	// Weak keys prove little, and huge ones cost us more than them.
 	if public, is := key.Key.(*rsa.PublicKey); is && (public.N.BitLen() < 2048 || public.N.BitLen() > 4096) {
-		return nil, claims, badProof("an RSA key of the DPoP proof must have 2048 to 4096 bits")
+		return nil, claims, badProof(oauth.RuleProofInvalid, "an RSA key of the DPoP proof must have 2048 to 4096 bits")
 	}
 	if err := parsed.Claims(key.Key, &claims); err != nil {
-		return nil, claims, badProof("the signature or the claims of the DPoP proof are not right")
+		return nil, claims, badProof(oauth.RuleProofInvalid, "the signature or the claims of the DPoP proof are not right")
 	}
 	return key, claims, nil
 }
@@ -191,30 +192,21 @@ func normalAddress(address string) (string, bool) {
 	return u.Scheme + "://" + host + u.Path, true
 }
 
-// proofFault is the error reply to a proof that is not good: a verdict with that status, or 503.
-func (s *Server) proofFault(ctx context.Context, status int, err error) error {
-	var fault *oauthFault
-	if errors.As(err, &fault) {
-		return fail(status, fault.code, fault.description)
-	}
-	return s.unavailable(ctx, "checking a DPoP proof", err)
-}
-
 // tokenKey is the thumbprint of the key whose possession a request to the token endpoint proves; "" when it does not try, and
 // need not. bound is the thumbprint to which the code or the refresh token is bound, if it is.
-func (s *Server) tokenKey(ctx context.Context, c *storage.Client, header http.Header, bound string) (string, error) {
-	if len(header.Values(headerDPoP)) == 0 {
+func (s *Server) tokenKey(q *clientRequest, bound string) (string, error) {
+	if len(q.header.Values(headerDPoP)) == 0 {
 		if bound != "" {
-			return "", invalidGrant("it is bound to a key, and the DPoP proof of that key is missing")
+			return "", invalidGrant(oauth.RuleProofKey, "it is bound to a key, and the DPoP proof of that key is missing")
 		}
-		return "", mustProve(c, "")
+		return "", mustProve(q.client.Client, "")
 	}
-	key, err := s.proof(header, http.MethodPost, pathToken, "")
+	key, err := s.proof(q.header, http.MethodPost, pathToken, "")
 	switch {
 	case err != nil:
-		return "", s.proofFault(ctx, http.StatusBadRequest, err)
+		return "", err
 	case bound != "" && key != bound:
-		return "", invalidGrant("it is bound to another key than that of the DPoP proof")
+		return "", invalidGrant(oauth.RuleProofKey, "it is bound to another key than that of the DPoP proof")
 	}
 	return key, nil
 }
@@ -231,7 +223,9 @@ func boundTo(c *storage.Client, key string) string {
 // checkPossession checks that whoever shows an access token at an endpoint of ours, path below the issuer, holds the key that the
 // token is bound to (RFC 9449 section 7). proven says that it came by the scheme DPoP, which is for such tokens alone.
 func (s *Server) checkPossession(r *http.Request, path, token string, claims accessClaims, proven bool) error {
-	invalid := func(description string) error { return fail(http.StatusUnauthorized, codeInvalidToken, description) }
+	invalid := func(description string) error {
+		return oauth.Refuse(oauth.CodeInvalidToken, oauth.RuleProofKey, "%s", description)
+	}
 	switch bound := claims.key(); {
 	case bound == "" && !proven:
 		return nil
@@ -242,7 +236,7 @@ func (s *Server) checkPossession(r *http.Request, path, token string, claims acc
 	}
 	key, err := s.proof(r.Header, r.Method, path, token)
 	if err != nil {
-		return s.proofFault(r.Context(), http.StatusUnauthorized, err)
+		return err
 	}
 	if key != claims.key() {
 		return invalid("the access token is bound to another key than that of the DPoP proof")
@@ -253,7 +247,8 @@ func (s *Server) checkPossession(r *http.Request, path, token string, claims acc
 // mustProve refuses a client that has registered to use DPoP always (RFC 9449 section 5.2) and did not.
 func mustProve(c *storage.Client, key string) error {
 	if c.DPoPBoundAccessTokens && key == "" {
-		return fail(http.StatusBadRequest, codeInvalidProof, "the client is registered for DPoP: the DPoP proof is missing")
+		return badProof(oauth.RuleProofMissing, "the client is registered for DPoP: the DPoP proof is missing").
+			About("", "", whereOf(c, "dpopBoundAccessTokens", "dpop_bound_access_tokens"))
 	}
 	return nil
 }

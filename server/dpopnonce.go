@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -62,7 +63,7 @@ func (s *Server) proofNonce() (string, error) {
 
 // useProof checks the nonce of a proof that is right otherwise, and that the proof was not used before.
 func (s *Server) useProof(nonce, thumbprint, id string) error {
-	again := &oauthFault{codeUseNonce, "use the nonce of the header DPoP-Nonce in the DPoP proof"}
+	again := oauth.Refuse(oauth.CodeUseDPoPNonce, oauth.RuleProofNonce, "use the nonce of the header DPoP-Nonce in the DPoP proof")
 	plain, err := s.store.Open(storage.SealNonce, nonce)
 	if errors.Is(err, storage.ErrNotFound) {
 		return again
@@ -85,7 +86,7 @@ func (s *Server) useProof(nonce, thumbprint, id string) error {
 		return again
 	}
 	if _, used := p.used[at][[16]byte(sum[:16])]; used {
-		return badProof("the DPoP proof was used before")
+		return badProof(oauth.RuleProofUsed, "the DPoP proof was used before")
 	}
 	p.remember(now, at, [16]byte(sum[:16]))
 	return nil

@@ -2,78 +2,237 @@ package server
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"net/http"
+	"net/url"
+	"strings"
 
-	"github.com/zitadel/oidc/v3/pkg/oidc"
-	"github.com/zitadel/oidc/v3/pkg/op"
-
+	"github.com/warifu/warifu/server/oauth"
+	"github.com/warifu/warifu/server/pages"
 	"github.com/warifu/warifu/storage"
 )
 
-// Error codes of the protocol that zitadel/oidc has no constant for.
+// How this server says no. A check gives an [*oauth.Error], whatever it checks, and refuse is the one place that tells it: as JSON to
+// a program, at the redirect URI to a client, or on a page to the user, when the client must not be told. The types below say which,
+// where the endpoint alone does not. Any other error is a fault of ours: it goes to the log, and the answer is 503 and says nothing
+// about a token, a code or a client.
+
+// pageError is a refusal that is told to the user, because what the request says of the client is not known to be good.
+type pageError struct {
+	reason  pages.Reason
+	refused *oauth.Error
+}
+
+func (e *pageError) Error() string { return e.refused.Error() }
+func (e *pageError) Unwrap() error { return e.refused }
+
+func onPage(reason pages.Reason, refused *oauth.Error) error { return &pageError{reason, refused} }
+
+// redirectError is a refusal that the client is told at its redirect URI (RFC 6749 section 4.1.2.1).
+type redirectError struct {
+	to      replyTo
+	refused *oauth.Error
+}
+
+func (e *redirectError) Error() string { return e.refused.Error() }
+func (e *redirectError) Unwrap() error { return e.refused }
+
+// statusError is a refusal with a status other than that of its code.
+type statusError struct {
+	status  int
+	refused *oauth.Error
+}
+
+func (e *statusError) Error() string { return e.refused.Error() }
+func (e *statusError) Unwrap() error { return e.refused }
+
+// refused is the refusal in an error; nil when it is a fault.
+func refused(err error) *oauth.Error {
+	var e *oauth.Error
+	if errors.As(err, &e) {
+		return e
+	}
+	return nil
+}
+
+// serverFault is the refusal after a fault in the program itself.
+func serverFault(ctx context.Context) error {
+	e := oauth.Refuse(oauth.CodeServerError, oauth.RuleServerFault, "the server has met a fault")
+	if visitOf(ctx).endpoint == nil {
+		return onPage(pages.ReasonServerError, e)
+	}
+	return &statusError{http.StatusInternalServerError, e}
+}
+
+func invalidRequest(rule, description string) *oauth.Error {
+	return oauth.Refuse(oauth.CodeInvalidRequest, rule, "%s", description)
+}
+
+func invalidGrant(rule, description string) *oauth.Error {
+	return oauth.Refuse(oauth.CodeInvalidGrant, rule, "%s", description)
+}
+
+// invalidClient is the one answer to a wrong secret and to an unknown client (RFC 6749 section 5.2). Only the rule tells them apart,
+// and clients do not see it.
+func invalidClient(rule string) *oauth.Error {
+	return oauth.Refuse(oauth.CodeInvalidClient, rule, "unknown client, or wrong client credentials")
+}
+
+// refuse answers a request that was refused, or that met a fault.
+func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	v := visitOf(r.Context())
+	e := refused(err)
+	if e != nil {
+		s.logRefusal(r, v, e)
+	} else {
+		s.logFault(r.Context(), "request failed", err, "endpoint", s.pathOf(r))
+		e = oauth.Refuse(oauth.CodeTemporarilyUnavailable, oauth.RuleStorageUnavailable, "storage does not answer; try again later")
+		if v.endpoint == nil {
+			err = onPage(pages.ReasonUnavailable, e)
+		} else {
+			err = e
+		}
+	}
+	s.record(r, v, e)
+	var page *pageError
+	var redirect *redirectError
+	switch {
+	case errors.As(err, &page):
+		s.fault(w, r, pages.Error{Reason: page.reason, Code: e.Code, Developer: e.Description})
+	case errors.As(err, &redirect):
+		s.respond(w, r, redirect.to, url.Values{"error": {e.Code}, "error_description": {e.Description}})
+	case v.endpoint == nil:
+		s.fault(w, r, pages.Error{Reason: pages.ReasonInvalidRequest, Code: e.Code, Developer: e.Description})
+	default:
+		v.endpoint.refuse(w, r, err, e)
+	}
+}
+
+func (s *Server) logRefusal(r *http.Request, v *visit, e *oauth.Error) {
+	s.log.LogAttrs(r.Context(), slog.LevelInfo, "request refused", slog.String("endpoint", s.pathOf(r)), slog.String("code", e.Code),
+		slog.String("rule", e.Rule), slog.String("client", cut(v.client, maxShownClient)), slog.String("why", e.Description))
+}
+
+// record keeps a refusal for the operator.
+func (s *Server) record(r *http.Request, v *visit, e *oauth.Error) {
+	if s.cfg.Refused == nil {
+		return
+	}
+	s.cfg.Refused(oauth.Refusal{
+		RequestID: v.id[0], At: s.now(), Endpoint: s.pathOf(r), ClientID: cut(v.client, maxShownClient), App: v.app, Error: *e,
+		Params: oauth.TellingParams(v.params),
+	})
+}
+
+// pathOf is the path of a request below the issuer.
+func (s *Server) pathOf(r *http.Request) string { return strings.TrimPrefix(r.URL.Path, s.base) }
+
+// maxShownClient is how much of a client_id is shown again that may be anything.
+const maxShownClient = 256
+
+// statusOf is the status of a refusal at an endpoint that programs call.
+func (e *endpoint) statusOf(err error, refused *oauth.Error) int {
+	var own *statusError
+	if errors.As(err, &own) {
+		return own.status
+	}
+	switch refused.Code {
+	case oauth.CodeInvalidClient, oauth.CodeInvalidToken: // RFC 6749 section 5.2, RFC 6750 section 3.1
+		return http.StatusUnauthorized
+	case oauth.CodeInvalidDPoPProof, oauth.CodeUseDPoPNonce:
+		if e.challenge == challengeToken { // RFC 9449 section 7.1, and section 5 of the others
+			return http.StatusUnauthorized
+		}
+	case oauth.CodeInsufficientScope:
+		return http.StatusForbidden
+	case oauth.CodeTemporarilyUnavailable, oauth.CodeServerError:
+		return http.StatusServiceUnavailable
+	}
+	return http.StatusBadRequest
+}
+
+// refuse tells a program (RFC 6749 section 5.2). A refusal without a code has no body (RFC 6750 section 3.1).
+func (e *endpoint) refuse(w http.ResponseWriter, r *http.Request, err error, refused *oauth.Error) {
+	status := e.statusOf(err, refused)
+	switch status {
+	case http.StatusUnauthorized, http.StatusForbidden:
+		e.challenge.set(w.Header(), r, status, refused.Code)
+	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
+		w.Header().Set("Retry-After", "2")
+	}
+	if refused.Code == "" {
+		w.WriteHeader(status)
+		return
+	}
+	writeJSON(w, status, struct {
+		Code        string `json:"error"`
+		Description string `json:"error_description,omitempty"`
+	}{refused.Code, refused.Description})
+}
+
+// challenge is how an endpoint asks for credentials (RFC 9110 section 11.6.1).
+type challenge int
+
 const (
-	codeInvalidToken            = "invalid_token"             // RFC 6750 section 3.1
-	codeInsufficientScope       = "insufficient_scope"        // RFC 6750 section 3.1
-	codeTemporarilyUnavailable  = "temporarily_unavailable"   // RFC 6749 section 4.1.2.1
-	codeUnsupportedResponseType = "unsupported_response_type" // RFC 6749 section 4.1.2.1
-	codeInvalidRequestObject    = "invalid_request_object"    // OpenID Connect Core 1.0 section 3.1.2.6
-	codeInvalidRequestURI       = "invalid_request_uri"
-	codeRequestURINotSupported  = "request_uri_not_supported"
-	codeRegistrationUnsupported = "registration_not_supported"
-	codeLoginRequired           = "login_required"
-	codeConsentRequired         = "consent_required"
-	codeUnmetAuthentication     = "unmet_authentication_requirements" // OpenID Connect Core Error Code unmet_authentication_requirements 1.0
-	codeAccessDenied            = "access_denied"
-	codeInvalidTarget           = "invalid_target"     // RFC 8707 section 2
-	codeInvalidProof            = "invalid_dpop_proof" // RFC 9449 section 5
-	codeUseNonce                = "use_dpop_nonce"     // RFC 9449 section 8
+	// challengeClient: clients authenticate here (RFC 7617 section 2).
+	challengeClient challenge = iota
+	// challengeToken: an access token is shown here, by Bearer or, when the request did so, by DPoP. The scheme that was used names
+	// the error (RFC 6750 section 3, RFC 9449 section 7.1); the other is offered beside it.
+	challengeToken
+	// challengeRegistration: a token that allows to register, or to manage a registration (RFC 7591 section 3, RFC 7592 section 2).
+	challengeRegistration
 )
 
-// fail makes an OAuth error with its status for the endpoints that machines call.
-func fail(status int, code, description string) error {
-	e := &oidc.Error{Description: description}
-	setText(&e.ErrorType, code)
-	return op.NewStatusError(e, status)
-}
-
-// setText sets a string whose type's name the library does not export.
-func setText[T ~string](to *T, text string) { *to = T(text) }
-
-// codeOf is the error code of an error that fail has made.
-func codeOf(err error) string {
-	var e *oidc.Error
-	if !errors.As(err, &e) {
-		return ""
+func (c challenge) set(h http.Header, r *http.Request, status int, code string) {
+	const basic, bearer = `Basic realm="warifu", charset="UTF-8"`, `Bearer realm="warifu"`
+	switch {
+	case c == challengeRegistration:
+		h.Set("WWW-Authenticate", bearer+`, error="`+code+`"`)
+		return
+	case c == challengeClient:
+		if status == http.StatusUnauthorized {
+			h.Set("WWW-Authenticate", basic)
+		}
+		return
 	}
-	return string(e.ErrorType)
+	mine, other := bearer, `DPoP algs="`+strings.Join(dpopAlgNames(), " ")+`"`
+	if scheme, _, _ := strings.Cut(r.Header.Get("Authorization"), " "); strings.EqualFold(scheme, tokenTypeDPoP) {
+		mine, other = other, mine
+	}
+	if code != "" {
+		mine += `, error="` + code + `"`
+	}
+	if status == http.StatusForbidden {
+		h.Set("WWW-Authenticate", mine+`, scope="`+oauth.ScopeOpenID+`"`)
+		return
+	}
+	h.Set("WWW-Authenticate", mine)
+	h.Add("WWW-Authenticate", other)
 }
 
-func invalidRequest(description string) error {
-	return fail(http.StatusBadRequest, string(oidc.InvalidRequest), description)
+// writeJSON answers a program.
+func writeJSON(w http.ResponseWriter, status int, reply any) {
+	body, err := json.Marshal(reply)
+	if err != nil { // our own structs, of strings and numbers
+		http.Error(w, http.StatusText(http.StatusInternalServerError), http.StatusInternalServerError)
+		return
+	}
+	writeBody(w, status, "application/json", body)
 }
 
-func invalidGrant(description string) error {
-	return fail(http.StatusBadRequest, string(oidc.InvalidGrant), description)
+func writeBody(w http.ResponseWriter, status int, contentType string, body []byte) {
+	w.Header().Set("Content-Type", contentType)
+	w.WriteHeader(status)
+	_, _ = w.Write(body) // a client that has gone away is not a fault of ours
 }
 
-// invalidClient is the one answer to a wrong secret and to an unknown client (RFC 6749 section 5.2).
-func invalidClient() error {
-	return fail(http.StatusUnauthorized, string(oidc.InvalidClient), "unknown client, or wrong client credentials")
-}
-
-// logFault tells the operator of a fault; that a flood of unknown clients was slowed down is none.
-func (s *Server) logFault(ctx context.Context, what string, err error) {
+// logFault tells the operator of a fault. That a flood of unknown clients was slowed down is only worth a warning.
+func (s *Server) logFault(ctx context.Context, what string, err error, more ...any) {
 	level := slog.LevelError
 	if errors.Is(err, storage.ErrBusy) {
 		level = slog.LevelWarn
 	}
-	s.log.Log(ctx, level, what, "error", err)
-}
-
-// unavailable is the answer to a fault of storage. The fault itself is for the log.
-func (s *Server) unavailable(ctx context.Context, what string, err error) error {
-	s.logFault(ctx, what, err)
-	return fail(http.StatusServiceUnavailable, codeTemporarilyUnavailable, "storage does not answer; try again later")
+	s.log.Log(ctx, level, what, append([]any{"error", err}, more...)...)
 }

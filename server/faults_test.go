@@ -365,7 +365,7 @@ func TestOutage(t *testing.T) {
 	if err != nil || len(grants) != 2 {
 		t.Errorf("%d grants, %v", len(grants), err)
 	}
-	if !regexp.MustCompile(`level=ERROR msg=refreshing error=.*injected.*request_id=` + told.header.Get("X-Request-Id")).MatchString(p.log.String()) {
+	if !regexp.MustCompile(`level=ERROR msg="request failed" error="refresh: .*injected.*endpoint=/oauth/token.*request_id=` + told.header.Get("X-Request-Id")).MatchString(p.log.String()) {
 		t.Error("the operator was not told what happened to that request")
 	}
 }

@@ -29,7 +29,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	slog.SetDefault(slog.New(slog.DiscardHandler)) // where zitadel/oidc logs
+	slog.SetDefault(slog.New(slog.DiscardHandler)) // libraries that take no logger
 	os.Exit(storagetest.Main(m))
 }
 

@@ -1,11 +1,8 @@
 package server
 
 import (
-	"net/http"
 	"slices"
 	"strings"
-
-	"github.com/zitadel/oidc/v3/pkg/oidc"
 
 	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
@@ -44,21 +41,14 @@ func registeredGrants(c *storage.Client) []string {
 	return c.GrantTypes
 }
 
-// GrantTypes are those for which the library does not answer unauthorized_client.
-func (c *client) GrantTypes() []oidc.GrantType {
-	var types []oidc.GrantType
-	for _, grantType := range registeredGrants(c.Client) {
-		types = append(types, oidc.GrantType(grantType))
-	}
-	return types
-}
-
 // unsupportedGrantType names what is on.
-func (s *Server) unsupportedGrantType() error {
-	return fail(http.StatusBadRequest, string(oidc.UnsupportedGrantType), "grant_type must be one of "+strings.Join(s.offeredGrants(), ", "))
+func (s *Server) unsupportedGrantType(grantType string) error {
+	return oauth.Refuse(oauth.CodeUnsupportedGrantType, oauth.RuleGrantTypeOff, "grant_type must be one of %s", strings.Join(s.offeredGrants(), ", ")).
+		About(printable(grantType), nearest(grantType, s.offeredGrants()), "oauth2.grantTypes")
 }
 
 // unauthorizedClient is the answer to a client that did not register a grant type (RFC 6749 section 5.2).
-func unauthorizedClient(grantType string) error {
-	return fail(http.StatusBadRequest, string(oidc.UnauthorizedClient), "the client did not register the grant type "+grantType)
+func unauthorizedClient(c *storage.Client, grantType string) *oauth.Error {
+	return oauth.Refuse(oauth.CodeUnauthorizedClient, oauth.RuleGrantTypeUnregistered, "the client did not register the grant type %s", grantType).
+		About(grantType, "", whereOf(c, "grantTypes", "grant_types"))
 }

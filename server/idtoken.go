@@ -5,7 +5,6 @@ import (
 	"crypto/sha512"
 	"encoding/base64"
 	"encoding/json"
-	"maps"
 	"slices"
 
 	"github.com/warifu/warifu/storage"
@@ -41,30 +40,25 @@ type idClaims struct {
 // idToken makes the ID token of a code exchange. A refresh brings none, which OpenID Connect Core 1.0 section 12.2 leaves open: it
 // would say the same again, and signing it would cost more than the refresh. Claims about the user are in it only where the request
 // asked for them one by one: those of scopes are at userinfo (OpenID Connect Core 1.0 section 5.4).
-func (s *Server) idToken(i issue, accessToken string) (string, error) {
-	sub, err := s.subject(i.client, i.User)
+func (iss *issuer) idToken(i issue, accessToken string) (string, error) {
+	sub, err := iss.subject(i.client, i.User)
 	if err != nil {
 		return "", err
 	}
-	session, err := s.sessionFor(i.client, i.Session)
+	session, err := iss.sessionFor(i.client, i.Session)
 	if err != nil {
 		return "", err
 	}
-	now, alg := s.now(), registeredAlg(i.client.IDTokenSignedResponseAlg)
+	now, alg := iss.now(), registeredAlg(i.client.IDTokenSignedResponseAlg)
 	claims := idClaims{
-		Issuer: s.cfg.Issuer, Subject: sub, Audience: i.Client,
-		Expires: now.Add(s.life.IDToken).Unix(), IssuedAt: now.Unix(), AuthTime: i.AuthTime / 1000, AMR: i.AMR,
+		Issuer: iss.name, Subject: sub, Audience: i.Client,
+		Expires: now.Add(iss.life.IDToken).Unix(), IssuedAt: now.Unix(), AuthTime: i.AuthTime / 1000, AMR: i.AMR,
 		Nonce: i.nonce, AtHash: halfHash(alg, accessToken), Session: session,
 	}
 	if i.ACR {
 		claims.ACR = acrPassword
 	}
-	told := maps.Clone(i.told)
-	maps.DeleteFunc(told, func(name string, _ any) bool {
-		// app.yml may have lost the scope since the code was issued.
-		return len(s.offered(i.client, []string{claimScope(name)})) == 0
-	})
-	return s.sign(alg, typID, withClaims{claims, told})
+	return iss.sign(alg, typID, withClaims{claims, i.told})
 }
 
 // halfHash is at_hash: the left half of the hash that belongs to the algorithm (OpenID Connect Core 1.0 section 3.1.3.6). Of Ed25519

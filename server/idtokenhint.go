@@ -2,7 +2,6 @@ package server
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/go-jose/go-jose/v4"
@@ -16,7 +15,7 @@ var errNotOurIDToken = fmt.Errorf("id token: %w", storage.ErrNotFound)
 // ownIDToken reads an ID token that this server issued, whether it has expired or not (OpenID Connect Core 1.0 section 3.1.2.1 of
 // id_token_hint, RP-Initiated Logout 1.0 section 4): it says who somebody was, and opens nothing. Anything else is
 // [storage.ErrNotFound]. Our keys are kept long enough to verify the ID tokens of every sign-in that still stands.
-func (s *Server) ownIDToken(token string) (idClaims, error) {
+func (iss *issuer) ownIDToken(token string) (idClaims, error) {
 	var claims idClaims
 	if len(token) > maxJWT || strings.Count(token, ".") != 2 {
 		return idClaims{}, errNotOurIDToken
@@ -34,9 +33,8 @@ func (s *Server) ownIDToken(token string) (idClaims, error) {
 		return idClaims{}, errNotOurIDToken
 	}
 	// The algorithm, the type and the key are ours to choose: the header only says which of our keys.
-	keys := s.store.Keys(header.Algorithm)
-	i := slices.IndexFunc(keys, func(k *storage.Key) bool { return k.Name() == header.KeyID })
-	if i < 0 || parsed.Claims(publicKey(keys[i]), &claims) != nil || claims.Issuer != s.cfg.Issuer || claims.Subject == "" || claims.Audience == "" ||
+	k := keyNamed(iss.store.Keys(header.Algorithm), header.KeyID)
+	if k == nil || parsed.Claims(publicKey(k), &claims) != nil || claims.Issuer != iss.name || claims.Subject == "" || claims.Audience == "" ||
 		claims.Expires == 0 { // without an end it is signed userinfo
 		return idClaims{}, errNotOurIDToken
 	}

@@ -2,7 +2,6 @@ package server
 
 import (
 	"errors"
-	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -31,37 +30,40 @@ func (s *Server) start(w http.ResponseWriter, r *http.Request) {
 
 // startOf is the address where the app begins a sign-in.
 func (s *Server) startOf(r *http.Request) (string, error) {
-	bad := func(developer string) error {
-		return onPage(pages.ReasonInvalidRequest, "invalid_request", developer)
+	bad := func(rule, developer string) error {
+		return onPage(pages.ReasonInvalidRequest, invalidRequest(rule, developer))
 	}
 	params, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return "", bad("the parameters are not well-formed")
+		return "", bad(oauth.RuleParameterMalformed, "the parameters are not well-formed")
 	}
 	for _, name := range []string{"client_id", "target_link_uri"} {
 		if len(params[name]) > 1 {
-			return "", bad(name + " comes more than once")
+			return "", bad(oauth.RuleParameterRepeated, name+" comes more than once")
 		}
 	}
 	id := params.Get("client_id")
 	if id == "" {
-		return "", bad("client_id is missing")
+		return "", bad(oauth.RuleClientMissing, "client_id is missing")
 	}
+	v := visitOf(r.Context())
+	v.client, v.params = id, params
 	c, err := s.store.Client(r.Context(), id)
 	if errors.Is(err, storage.ErrNotFound) {
-		return "", onPage(pages.ReasonInvalidClient, "invalid_client", fmt.Sprintf("no client has the client_id %q", cut(id, 80)))
+		return "", onPage(pages.ReasonInvalidClient, oauth.Refuse(oauth.CodeInvalidClient, oauth.RuleClientUnknown, "no client has the client_id %q", cut(id, 80)))
 	}
 	if err != nil {
 		return "", err
 	}
+	v.of(c)
 	u, err := url.Parse(c.InitiateLoginURI)
 	if err != nil || oauth.CheckRedirectURI(c.InitiateLoginURI) != nil || strings.HasSuffix(u.Host, ":*") {
-		return "", bad("the client has not registered an initiateLoginUri, so it has to be begun at the app")
+		return "", bad(oauth.RuleStartUnregistered, "the client has not registered an initiateLoginUri, so it has to be begun at the app")
 	}
 	query := url.Values{"iss": {s.cfg.Issuer}}
 	if target := params.Get("target_link_uri"); target != "" {
 		if !sameOriginAs(u, target) {
-			return "", bad("target_link_uri is of another origin than the client's initiateLoginUri")
+			return "", bad(oauth.RuleStartTarget, "target_link_uri is of another origin than the client's initiateLoginUri")
 		}
 		query.Set("target_link_uri", target)
 	}

@@ -4,14 +4,13 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
-	"encoding/json"
+	"fmt"
 	"mime"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 
-	"github.com/zitadel/oidc/v3/pkg/op"
+	"github.com/zitadel/oidc/v3/pkg/oidc"
 
 	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
@@ -71,70 +70,73 @@ type signedIntrospection struct {
 	Introspection introspection `json:"token_introspection"`
 }
 
-// introspection is the introspection endpoint. The library knows it as JSON and for clients only, so it is ours.
-func (p *provider) introspection(w http.ResponseWriter, r *http.Request) {
-	noStore(w)
-	if !method(w, r, http.MethodPost) {
-		return
-	}
-	cw := &challenged{ResponseWriter: w, challenge: challengeBasic}
-	who, form, err := p.asker(r)
+// introspection is the introspection endpoint.
+func (s *Server) introspection(w http.ResponseWriter, r *http.Request) error {
+	who, token, err := s.asker(r)
 	if err != nil {
-		op.WriteError(cw, r, err, nil)
-		return
+		return err
 	}
-	reply, err := p.introspect(r.Context(), who, form.Get("token"))
-	if err != nil && !verdict(err) {
-		op.WriteError(cw, r, p.unavailable(r.Context(), "introspecting", err), nil)
-		return
-	}
-	if err != nil {
+	reply, err := s.introspect(r.Context(), who, token)
+	switch {
+	case err != nil && !verdict(err):
+		return fmt.Errorf("introspect: %w", err)
+	case err != nil:
 		reply = introspection{}
 	}
-	contentType, body := "application/json", []byte(nil)
-	if accepts(r.Header, "application/"+typIntrospection) {
-		var signed string
-		signed, err = p.sign(registeredAlg(who.alg), typIntrospection, signedIntrospection{
-			Issuer: p.cfg.Issuer, Audience: who.id, IssuedAt: p.now().Unix(), Introspection: reply})
-		contentType, body = "application/"+typIntrospection, []byte(signed)
-	} else {
-		body, err = json.Marshal(reply)
+	if !accepts(r.Header, "application/"+typIntrospection) {
+		writeJSON(w, http.StatusOK, reply)
+		return nil
 	}
+	signed, err := s.sign(registeredAlg(who.alg), typIntrospection, signedIntrospection{
+		Issuer: s.cfg.Issuer, Audience: who.id, IssuedAt: s.now().Unix(), Introspection: reply})
 	if err != nil {
-		op.WriteError(cw, r, p.unavailable(r.Context(), "introspecting", err), nil)
-		return
+		return err
 	}
-	w.Header().Set("Content-Type", contentType)
-	_, _ = w.Write(body)
+	writeBody(w, http.StatusOK, "application/"+typIntrospection, []byte(signed))
+	return nil
 }
 
-// asker authenticates who introspects: a resource server of the configuration, or a client that is no public one.
-func (p *provider) asker(r *http.Request) (asker, url.Values, error) {
-	form, err := p.clientForm(r, pathIntrospect)
+// asker authenticates the one that introspects, a resource server of the configuration or a client that is not public, and gives the
+// token that it asks about.
+func (s *Server) asker(r *http.Request) (asker, string, error) {
+	form, err := s.clientForm(r)
 	if err != nil {
-		return asker{}, nil, err
+		return asker{}, "", err
 	}
-	id, secret, basic := basicCredentials(r)
-	if !basic {
-		id, secret = form.Get("client_id"), form.Get("client_secret")
+	shown, err := credentialsOf(r, form, pathIntrospect)
+	if err != nil {
+		return asker{}, "", err
 	}
-	if i := slices.IndexFunc(p.cfg.ResourceServers, func(s ResourceServer) bool { return s.ID == id }); i >= 0 {
-		server := p.cfg.ResourceServers[i]
-		want, got := sha256.Sum256([]byte(server.Secret)), sha256.Sum256([]byte(secret))
+	visitOf(r.Context()).client = shown.id
+	sent, err := decode[oidc.IntrospectionRequest](form)
+	switch {
+	case err != nil:
+		return asker{}, "", err
+	case shown.method == methodNone:
+		return asker{}, "", invalidClient(oauth.RuleClientMissing)
+	case sent.Token == "":
+		return asker{}, "", missing("token")
+	}
+	if i := slices.IndexFunc(s.cfg.ResourceServers, func(known ResourceServer) bool { return known.ID == shown.id }); i >= 0 {
+		server := s.cfg.ResourceServers[i]
+		want, got := sha256.Sum256([]byte(server.Secret)), sha256.Sum256([]byte(shown.secret))
 		if subtle.ConstantTimeCompare(want[:], got[:]) == 0 || server.Secret == "" {
-			return asker{}, nil, invalidClient()
+			return asker{}, "", invalidClient(oauth.RuleClientSecretWrong).About("", "", "oauth2.resourceServers")
 		}
-		return asker{id: id, speaks: []string{server.Identifier}}, form, nil
+		return asker{id: shown.id, speaks: []string{server.Identifier}}, sent.Token, nil
 	}
-	c, err := p.requestClient(r, form, pathIntrospect)
+	c, err := s.identify(r.Context(), shown)
 	if err != nil {
-		return asker{}, nil, err
+		return asker{}, "", err
+	}
+	if err := s.spend(r.Context(), c); err != nil {
+		return asker{}, "", err
 	}
 	if c.Public {
-		return asker{}, nil, invalidClient()
+		return asker{}, "", invalidClient(oauth.RuleClientAuthMethod)
 	}
-	return asker{id: c.ID, client: true, named: c.SubjectType != oauth.SubjectPairwise, speaks: p.speaksFor(c.Client),
-		alg: c.IntrospectionSignedResponseAlg}, form, nil
+	return asker{id: c.ID, client: true, named: c.SubjectType != oauth.SubjectPairwise, speaks: s.speaksFor(c.Client),
+		alg: c.IntrospectionSignedResponseAlg}, sent.Token, nil
 }
 
 // accepts says whether the Accept header names a media type (RFC 9110 section 12.5.1).
@@ -151,11 +153,11 @@ func accepts(header http.Header, mediaType string) bool {
 }
 
 // introspect says what a token is good for, if the asker may know. [storage.ErrNotFound] is not active.
-func (p *provider) introspect(ctx context.Context, who asker, token string) (introspection, error) {
+func (s *Server) introspect(ctx context.Context, who asker, token string) (introspection, error) {
 	if strings.HasPrefix(token, string(storage.SealRefresh)) {
-		return p.introspectRefresh(ctx, who, token)
+		return s.introspectRefresh(ctx, who, token)
 	}
-	claims, err := p.verifyAccess(token)
+	claims, err := s.verifyAccess(token)
 	if err != nil {
 		return introspection{}, err
 	}
@@ -168,7 +170,7 @@ func (p *provider) introspect(ctx context.Context, who asker, token string) (int
 		IssuedAt: claims.IssuedAt, Subject: claims.Subject, Audience: claims.Audience, Issuer: claims.Issuer, ID: claims.ID,
 		Confirm: claims.Confirm, Actor: claims.Actor, ACR: claims.ACR, AuthTime: claims.AuthTime,
 	}
-	username, err := p.liveToken(ctx, claims, own)
+	username, err := s.liveToken(ctx, claims, own)
 	if err != nil {
 		return introspection{}, err
 	}
@@ -181,45 +183,45 @@ func (p *provider) introspect(ctx context.Context, who asker, token string) (int
 // liveToken says whether what an access token stands for is still there: one read. It gives the name under which people know the
 // user; a client's own token has none. known says that its client has just authenticated. Otherwise the error is a verdict, or a
 // fault.
-func (p *provider) liveToken(ctx context.Context, claims accessClaims, known bool) (username string, err error) {
+func (s *Server) liveToken(ctx context.Context, claims accessClaims, known bool) (username string, err error) {
 	if claims.own() {
-		_, err := p.store.CurrentClient(ctx, claims.ClientID, claims.ended().ID)
+		_, err := s.store.CurrentClient(ctx, claims.ClientID, claims.ended().ID)
 		return "", err
 	}
-	view, err := p.liveGrantOf(ctx, claims, known)
+	view, err := s.liveGrantOf(ctx, claims, known)
 	if err != nil {
 		return "", err
 	}
 	return view.User.login(), nil
 }
 
-func (p *provider) introspectRefresh(ctx context.Context, who asker, sealed string) (introspection, error) {
+func (s *Server) introspectRefresh(ctx context.Context, who asker, sealed string) (introspection, error) {
 	var token refreshToken
-	if err := p.open(storage.SealRefresh, sealed, &token); err != nil {
+	if err := s.open(storage.SealRefresh, sealed, &token); err != nil {
 		return introspection{}, err
 	}
-	expires := token.expires(p.life)
-	if !who.client || token.Client != who.id || !p.now().Before(expires) {
+	expires := token.expires(s.life)
+	if !who.client || token.Client != who.id || !s.now().Before(expires) {
 		return introspection{}, storage.ErrNotFound
 	}
-	view, err := p.liveGrant(ctx, who.id, token.Grant, token.User)
+	view, err := s.liveGrant(ctx, who.id, token.Grant, token.User)
 	if err != nil {
 		return introspection{}, err
 	}
 	if view.Generation != token.Generation {
 		return introspection{}, storage.ErrNotFound
 	}
-	c, err := p.client(ctx, who.id)
+	c, err := s.client(ctx, who.id)
 	if err != nil {
 		return introspection{}, err
 	}
-	sub, err := p.subject(c, token.User)
+	sub, err := s.subject(c, token.User)
 	if err != nil {
 		return introspection{}, err
 	}
 	reply := introspection{
 		Active: true, Scope: oauth.JoinScopes(token.Scopes), ClientID: who.id, Expires: expires.Unix(), IssuedAt: token.Issued / 1000,
-		Subject: sub, Issuer: p.cfg.Issuer, Confirm: confirm(token.DPoPKey),
+		Subject: sub, Issuer: s.cfg.Issuer, Confirm: confirm(token.DPoPKey),
 	}
 	if who.named {
 		reply.Username = view.User.login()

@@ -52,15 +52,15 @@ func (l logoutRequest) returnURI() string {
 	return l.RedirectURI + separator + url.Values{"state": {l.State}}.Encode()
 }
 
-func badLogout(developer string) error {
-	return onPage(pages.ReasonLogout, "invalid_request", developer)
+func badLogout(rule, developer string) error {
+	return onPage(pages.ReasonLogout, invalidRequest(rule, developer))
 }
 
 // logout is the end_session_endpoint (OpenID Connect RP-Initiated Logout 1.0 section 2).
 func (s *Server) logout(w http.ResponseWriter, r *http.Request) {
 	params, err := s.authorizeParams(r)
 	if err != nil {
-		s.refuse(w, r, badLogout("the parameters are not well-formed"))
+		s.refuse(w, r, badLogout(oauth.RuleParameterMalformed, "the parameters are not well-formed"))
 		return
 	}
 	if r.Method == http.MethodPost {
@@ -93,43 +93,52 @@ func (s *Server) logout(w http.ResponseWriter, r *http.Request) {
 func (s *Server) parseLogout(ctx context.Context, params url.Values) (l logoutRequest, hint idClaims, err error) {
 	for name, values := range params {
 		if len(values) > 1 || !utf8.ValidString(values[0]) || strings.ContainsRune(values[0], 0) {
-			return l, hint, badLogout("a parameter is not text, or comes more than once: " + printable(name))
+			return l, hint, badLogout(oauth.RuleParameterRepeated, "a parameter is not text, or comes more than once: "+printable(name))
 		}
 	}
+	visitOf(ctx).params = params
 	l = logoutRequest{
 		ClientID: params.Get("client_id"), RedirectURI: params.Get("post_logout_redirect_uri"), State: params.Get("state"),
 		UILocales: cut(params.Get("ui_locales"), maxHint),
 	}
 	if len(l.State) > maxState {
-		return l, hint, badLogout("state is longer than 2048 bytes")
+		return l, hint, badLogout(oauth.RuleRequestTooLong, "state is longer than 2048 bytes")
 	}
 	if token := params.Get("id_token_hint"); token != "" {
 		if hint, err = s.ownIDToken(token); err != nil {
-			return l, hint, badLogout("id_token_hint is not an ID token of this server, or too old")
+			return l, hint, badLogout(oauth.RuleIDTokenHint, "id_token_hint is not an ID token of this server, or too old")
 		}
 		if l.ClientID != "" && l.ClientID != hint.Audience {
-			return l, hint, badLogout("client_id is not the client that id_token_hint was issued to")
+			return l, hint, badLogout(oauth.RuleIDTokenHint, "client_id is not the client that id_token_hint was issued to")
 		}
 		l.ClientID = hint.Audience
 	}
 	if l.ClientID == "" {
 		if l.RedirectURI != "" {
-			return l, hint, badLogout("post_logout_redirect_uri needs id_token_hint or client_id")
+			return l, hint, badLogout(oauth.RuleLogoutClient, "post_logout_redirect_uri needs id_token_hint or client_id")
 		}
 		return l, hint, nil
 	}
+	v := visitOf(ctx)
+	v.client = l.ClientID
 	c, err := s.client(ctx, l.ClientID)
 	if err != nil && !errors.Is(err, storage.ErrNotFound) {
 		return l, hint, err
+	}
+	if err == nil {
+		v.of(c)
 	}
 	switch {
 	case err == nil && (l.RedirectURI == "" || oauth.MatchRedirectURI(c.PostLogoutRedirectURIs, l.RedirectURI)):
 		return l, hint, nil
 	case err == nil:
-		return l, hint, badLogout(fmt.Sprintf("post_logout_redirect_uri %q is not registered for %s; %s",
-			cut(l.RedirectURI, 200), c.ID, whereToAdd(c, "postLogoutRedirectUris", "post_logout_redirect_uris")))
+		return l, hint, onPage(pages.ReasonLogout, oauth.Refuse(oauth.CodeInvalidRequest, oauth.RuleLogoutURIUnregistered,
+			"post_logout_redirect_uri %q is not registered for %s; %s",
+			cut(l.RedirectURI, maxShownURI), c.ID, whereToAdd(c, "postLogoutRedirectUris", "post_logout_redirect_uris")).
+			About(cut(l.RedirectURI, maxShownURI), nearest(l.RedirectURI, c.PostLogoutRedirectURIs),
+				whereOf(c, "postLogoutRedirectUris", "post_logout_redirect_uris")))
 	case l.RedirectURI != "" || hint.Audience == "":
-		return l, hint, badLogout(fmt.Sprintf("no client has the client_id %q", cut(l.ClientID, 80)))
+		return l, hint, badLogout(oauth.RuleLogoutClient, fmt.Sprintf("no client has the client_id %q", cut(l.ClientID, 80)))
 	}
 	l.ClientID = "" // a client that was removed since it got its ID token has no say any more
 	return l, idClaims{}, nil
@@ -217,7 +226,7 @@ func (s *Server) signOut(w http.ResponseWriter, r *http.Request) {
 	case decision == pages.DecisionStay:
 		s.pages.Render(w, http.StatusOK, s.signedOutPage(r, l, true))
 	case decision != pages.DecisionSignOut:
-		s.refuse(w, r, badLogout("the form says neither to sign out nor to stay"))
+		s.refuse(w, r, badLogout(oauth.RuleParameterValue, "the form says neither to sign out nor to stay"))
 	case user == nil:
 		s.afterLogout(w, r, l, nil)
 	case storage.SID(ref.ID) != l.SID:
@@ -234,20 +243,20 @@ func (s *Server) signOut(w http.ResponseWriter, r *http.Request) {
 func (s *Server) logoutForm(r *http.Request) (logoutRequest, error) {
 	var l logoutRequest
 	if err := r.ParseForm(); err != nil {
-		return l, badLogout("the form is not well-formed")
+		return l, badLogout(oauth.RuleBodyMalformed, "the form is not well-formed")
 	}
 	sealed := r.PostForm.Get(fieldRequest)
 	if err := s.open(storage.SealLogout, sealed, &l); errors.Is(err, storage.ErrNotFound) {
-		return l, badLogout("the pending logout request was altered or is too old")
+		return l, badLogout(oauth.RuleRequestAltered, "the pending logout request was altered or is too old")
 	} else if err != nil {
 		return l, err
 	}
 	held := s.cookie(r, cookieBrowser)
 	if len(held) < 32 || !s.checkFormToken(r.PostForm.Get(fieldForm), hashed(held), sealed) {
-		return l, onPage(pages.ReasonForbidden, "invalid_request", "the form is not one that this server made for this browser")
+		return l, onPage(pages.ReasonForbidden, invalidRequest(oauth.RuleFormForeign, "the form is not one that this server made for this browser"))
 	}
 	if s.now().After(time.UnixMilli(l.Started).Add(s.life.AuthRequest)) {
-		return l, onPage(pages.ReasonExpired, "invalid_request", "the logout request has expired")
+		return l, onPage(pages.ReasonExpired, invalidRequest(oauth.RuleRequestExpired, "the logout request has expired"))
 	}
 	if l.RedirectURI == "" {
 		return l, nil
@@ -350,34 +359,4 @@ func (s *Server) bindToSession(grant *storage.Grant, a approval) {
 	grant.Session, grant.OutlivesSession = a.Session, slices.Contains(grant.Scopes, oauth.ScopeOfflineAccess)
 	// At the latest: the user may have signed in again since the code was made, and the session go on.
 	grant.SessionEnds = s.now().Add(s.life.Session)
-}
-
-// landing is the front page of the issuer, where people see who they are here.
-func (s *Server) landing(w http.ResponseWriter, r *http.Request) {
-	s.keepLang(w, r)
-	home := s.base + "/"
-	page := pages.Landing{Frame: pages.Frame{
-		Lang: s.lang(r, ""), English: home + "?" + fieldLang + "=en", Japanese: home + "?" + fieldLang + "=ja"}}
-	_, user, err := s.whoIsHere(r)
-	if err != nil {
-		s.refuse(w, r, err)
-		return
-	}
-	if user != nil {
-		page.UserName, page.UserEmail, page.SignOut = shownName(user), user.Email, s.base+pathLogout
-	}
-	s.pages.Render(w, http.StatusOK, page)
-}
-
-// shownName is how a page names a user, beside the e-mail address if there is one.
-func shownName(user *storage.User) string {
-	switch {
-	case user.Name != "":
-		return user.Name
-	case user.Email != "":
-		return ""
-	case user.Username != "":
-		return user.Username
-	}
-	return user.ID
 }

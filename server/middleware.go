@@ -14,6 +14,7 @@ import (
 
 	"github.com/rs/cors"
 
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/server/pages"
 )
 
@@ -24,29 +25,6 @@ const (
 	// requestTime is how long a request may wait for storage and connectors in all.
 	requestTime = 15 * time.Second
 )
-
-// requestContext is the context of a request, with its id as the response's header has it.
-type requestContext struct {
-	context.Context
-	id [1]string
-}
-
-type requestIDKey struct{}
-
-func (c *requestContext) Value(key any) any {
-	if key == (requestIDKey{}) {
-		return c
-	}
-	return c.Context.Value(key)
-}
-
-// requestID finds the log lines of a request; users can pass it on.
-func requestID(ctx context.Context) string {
-	if c, ok := ctx.Value(requestIDKey{}).(*requestContext); ok {
-		return c.id[0]
-	}
-	return ""
-}
 
 // newRequestID is 64 random bits in hexadecimal digits, so that replicas need not agree on ids to have different ones. It
 // opens nothing, so it need not come from crypto/rand.
@@ -59,17 +37,13 @@ func newRequestID() string {
 	return string(id[:])
 }
 
-// LogHandler adds the id of the request, where there is one, to what is logged through next. zitadel/oidc logs to
-// slog.Default: give that logger this handler, too; it drops the library's list of routes.
+// LogHandler adds the id of the request, where there is one, to what is logged through next.
 func LogHandler(next slog.Handler) slog.Handler { return logHandler{next} }
 
 type logHandler struct{ slog.Handler }
 
 func (h logHandler) Handle(ctx context.Context, record slog.Record) error {
-	if record.Message == "registered route" {
-		return nil
-	}
-	if id := requestID(ctx); id != "" {
+	if id := visitOf(ctx).id[0]; id != "" {
 		record = record.Clone()
 		record.AddAttrs(slog.String("request_id", id))
 	}
@@ -92,9 +66,9 @@ var (
 // middleware is around everything: request id, headers, and an answer for panics. It stands before documents that are
 // only copied, too, so it costs little: header values are shared, and what waits or reads a body has [limited] as well.
 func (s *Server) middleware(next http.Handler) http.Handler {
-	https := s.issuer.Scheme == "https"
+	https := s.address.Scheme == "https"
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx := &requestContext{Context: r.Context(), id: [1]string{newRequestID()}}
+		ctx := &visit{Context: r.Context(), id: [1]string{newRequestID()}}
 		r = r.WithContext(ctx)
 		h := w.Header()
 		h["X-Request-Id"] = ctx.id[:]
@@ -110,16 +84,16 @@ func (s *Server) middleware(next http.Handler) http.Handler {
 				}
 				// Only the place: the value may hold what the request held.
 				s.log.ErrorContext(ctx, "handler panicked", "path", r.URL.Path, "stack", string(debug.Stack()))
-				s.fault(w, r, pages.Error{Reason: pages.ReasonServerError})
+				s.refuse(w, r, serverFault(ctx))
 			}
 		}()
 		if len(r.URL.RawQuery) > maxQuery {
-			s.fault(w, r, pages.Error{Reason: pages.ReasonInvalidRequest, Developer: "the query is longer than 16 KiB"})
+			s.refuse(w, r, onPage(pages.ReasonInvalidRequest, invalidRequest(oauth.RuleRequestTooLong, "the query is longer than 16 KiB")))
 			return
 		}
 		// A path has one spelling. ServeMux would redirect the others with 307, and with it the password of a form.
 		if clean := path.Clean(r.URL.Path); clean != r.URL.Path && clean+"/" != r.URL.Path {
-			s.fault(w, r, pages.Error{Reason: pages.ReasonNotFound})
+			s.refuse(w, r, onPage(pages.ReasonNotFound, &oauth.Error{Rule: oauth.RulePathUnknown}))
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -148,18 +122,17 @@ func (s *Server) fault(w http.ResponseWriter, r *http.Request, page pages.Error)
 		query.Set(fieldLang, "ja")
 		page.Japanese = "?" + query.Encode()
 	}
-	page.RequestID = requestID(r.Context())
-	s.log.InfoContext(r.Context(), "error page", "path", r.URL.Path, "reason", string(page.Reason), "why", page.Developer)
+	page.RequestID = visitOf(r.Context()).id[0]
 	s.pages.Render(w, page.Reason.Status(), page)
 }
 
 func (s *Server) notFound(w http.ResponseWriter, r *http.Request) {
-	reason := pages.ReasonNotFound
 	if allowed := s.methods(r.URL.Path); allowed != "" {
-		reason = pages.ReasonMethodNotAllowed
 		w.Header().Set("Allow", allowed) // RFC 9110 section 15.5.6
+		s.refuse(w, r, onPage(pages.ReasonMethodNotAllowed, &oauth.Error{Rule: oauth.RuleMethodNotAllowed}))
+		return
 	}
-	s.fault(w, r, pages.Error{Reason: reason})
+	s.refuse(w, r, onPage(pages.ReasonNotFound, &oauth.Error{Rule: oauth.RulePathUnknown}))
 }
 
 // methods are those with which a path for browsers is served.
@@ -188,12 +161,12 @@ func (s *Server) methods(path string) string {
 func (s *Server) sameOrigin(next http.HandlerFunc) http.HandlerFunc {
 	protection := http.NewCrossOriginProtection()
 	// A proxy may have changed the Host header that the Origin header is compared with.
-	if err := protection.AddTrustedOrigin(s.issuer.Scheme + "://" + s.issuer.Host); err != nil {
+	if err := protection.AddTrustedOrigin(s.address.Scheme + "://" + s.address.Host); err != nil {
 		s.log.Error("issuer is no origin", "error", err) // it was parsed as one
 	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		if err := protection.Check(r); err != nil {
-			s.fault(w, r, pages.Error{Reason: pages.ReasonForbidden, Developer: "the form was sent by another site"})
+			s.refuse(w, r, onPage(pages.ReasonForbidden, &oauth.Error{Rule: oauth.RuleFormForeign, Description: "the form was sent by another site"}))
 			return
 		}
 		next(w, r)

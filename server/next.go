@@ -20,10 +20,9 @@ const (
 
 // decision is a step, with the scopes to ask for or the error to give.
 type decision struct {
-	step  step
-	fresh []string // stepConsent: what was not allowed before
-	code  string   // stepRefuse
-	why   string   // stepRefuse: for the client's developer
+	step    step
+	fresh   []string     // stepConsent: what was not allowed before
+	refused *oauth.Error // stepRefuse
 }
 
 // next is the one place that decides how an authorization request goes on (OpenID Connect Core 1.0 section 3.1.2.3 and
@@ -32,14 +31,15 @@ func next(a *AuthRequest, p storage.Presence, allowed bool, now time.Time) decis
 	const asked = "the user would have to be asked, and prompt is none"
 	if !signedIn(a, p, now) {
 		if a.prompts("none") {
-			return decision{step: stepRefuse, code: codeLoginRequired, why: asked}
+			return decision{step: stepRefuse, refused: oauth.Refuse(oauth.CodeLoginRequired, oauth.RuleSignInNeeded, asked)}
 		}
 		return decision{step: stepSignIn}
 	}
 	if a.Users != nil && !slices.Contains(a.Users, p.User.ID) {
 		// Whoever signed in for this very request was told to, and is somebody else all the same.
 		if a.prompts("none") || !p.Session.AuthTime.Before(a.started()) {
-			return decision{step: stepRefuse, code: codeLoginRequired, why: "another user is signed in than the one whom the request names"}
+			return decision{step: stepRefuse, refused: oauth.Refuse(oauth.CodeLoginRequired, oauth.RuleOtherUser,
+				"another user is signed in than the one whom the request names")}
 		}
 		return decision{step: stepSignIn}
 	}
@@ -49,7 +49,7 @@ func next(a *AuthRequest, p storage.Presence, allowed bool, now time.Time) decis
 	}
 	if (len(fresh) > 0 || a.prompts("consent")) && !allowed {
 		if a.prompts("none") {
-			return decision{step: stepRefuse, code: codeConsentRequired, why: asked}
+			return decision{step: stepRefuse, refused: oauth.Refuse(oauth.CodeConsentRequired, oauth.RuleConsentNeeded, asked)}
 		}
 		return decision{step: stepConsent, fresh: fresh}
 	}

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -39,7 +40,7 @@ func TestNext(t *testing.T) {
 	}
 	signIn, done := decision{step: stepSignIn}, decision{step: stepDone}
 	asks := func(scopes ...string) decision { return decision{step: stepConsent, fresh: scopes} }
-	refuse := func(code string) decision { return decision{step: stepRefuse, code: code} }
+	refuse := func(code string) decision { return decision{step: stepRefuse, refused: &oauth.Error{Code: code}} }
 
 	for _, c := range []struct {
 		rule    string
@@ -58,12 +59,12 @@ func TestNext(t *testing.T) {
 		{"all was allowed", ask(), storage.Presence{Session: before, User: user, Consent: consent("c", "b", "a")}, false, done},
 		{"just allowed", ask(), storage.Presence{Session: before, User: user}, true, done},
 
-		{"none, nobody", ask("none"), storage.Presence{}, false, refuse(codeLoginRequired)},
-		{"none, disabled", ask("none"), storage.Presence{Session: before, User: disabled}, false, refuse(codeLoginRequired)},
-		{"none, signed in", ask("none"), storage.Presence{Session: before, User: user}, false, refuse(codeConsentRequired)},
-		{"none, something is new", ask("none"), storage.Presence{Session: before, User: user, Consent: consent("a")}, false, refuse(codeConsentRequired)},
+		{"none, nobody", ask("none"), storage.Presence{}, false, refuse(oauth.CodeLoginRequired)},
+		{"none, disabled", ask("none"), storage.Presence{Session: before, User: disabled}, false, refuse(oauth.CodeLoginRequired)},
+		{"none, signed in", ask("none"), storage.Presence{Session: before, User: user}, false, refuse(oauth.CodeConsentRequired)},
+		{"none, something is new", ask("none"), storage.Presence{Session: before, User: user, Consent: consent("a")}, false, refuse(oauth.CodeConsentRequired)},
 		{"none, all was allowed", ask("none"), storage.Presence{Session: before, User: user, Consent: consent("a", "b")}, false, done},
-		{"none, too old", within(seconds(60), "none"), storage.Presence{Session: before, User: user, Consent: consent("a", "b")}, false, refuse(codeLoginRequired)},
+		{"none, too old", within(seconds(60), "none"), storage.Presence{Session: before, User: user, Consent: consent("a", "b")}, false, refuse(oauth.CodeLoginRequired)},
 
 		{"login, signed in before", ask("login"), storage.Presence{Session: before, User: user, Consent: consent("a", "b")}, false, signIn},
 		{"login, signed in before, just allowed", ask("login"), storage.Presence{Session: before, User: user, Consent: consent("a", "b")}, true, signIn},
@@ -86,11 +87,11 @@ func TestNext(t *testing.T) {
 		{"named user, nobody is signed in", named("ann"), storage.Presence{}, false, signIn},
 		{"named user, another is signed in", named("bob"), storage.Presence{Session: before, User: user, Consent: consent("a", "b")}, false, signIn},
 		{"named user, another has just allowed", named("bob"), storage.Presence{Session: before, User: user}, true, signIn},
-		{"named user, another signed in for this", named("bob"), storage.Presence{Session: during, User: user, Consent: consent("a", "b")}, false, refuse(codeLoginRequired)},
-		{"named user, another signed in for this and allowed", named("bob"), storage.Presence{Session: during, User: user}, true, refuse(codeLoginRequired)},
+		{"named user, another signed in for this", named("bob"), storage.Presence{Session: during, User: user, Consent: consent("a", "b")}, false, refuse(oauth.CodeLoginRequired)},
+		{"named user, another signed in for this and allowed", named("bob"), storage.Presence{Session: during, User: user}, true, refuse(oauth.CodeLoginRequired)},
 		{"named user, none, signed in", named("ann", "none"), storage.Presence{Session: before, User: user, Consent: consent("a", "b")}, false, done},
-		{"named user, none, another is signed in", named("bob", "none"), storage.Presence{Session: before, User: user, Consent: consent("a", "b")}, false, refuse(codeLoginRequired)},
-		{"named user, none, another who allowed nothing", named("bob", "none"), storage.Presence{Session: before, User: user}, false, refuse(codeLoginRequired)},
+		{"named user, none, another is signed in", named("bob", "none"), storage.Presence{Session: before, User: user, Consent: consent("a", "b")}, false, refuse(oauth.CodeLoginRequired)},
+		{"named user, none, another who allowed nothing", named("bob", "none"), storage.Presence{Session: before, User: user}, false, refuse(oauth.CodeLoginRequired)},
 		{"named user, login, another is signed in", named("bob", "login"), storage.Presence{Session: before, User: user}, false, signIn},
 
 		{"claims by name", byName("email", "phone_number"), storage.Presence{Session: before, User: user, Consent: consent("a", "b")}, false, asks("email", "phone")},
@@ -98,8 +99,16 @@ func TestNext(t *testing.T) {
 		{"claims by name, just allowed", byName("email"), storage.Presence{Session: before, User: user}, true, done},
 	} {
 		got := next(c.request, c.there, c.allowed, now)
-		if got.step != c.want.step || got.code != c.want.code || !slices.Equal(got.fresh, c.want.fresh) || (got.why == "") != (got.code == "") {
+		if got.step != c.want.step || codeOf(got) != codeOf(c.want) || !slices.Equal(got.fresh, c.want.fresh) ||
+			got.refused != nil && (got.refused.Description == "" || got.refused.Rule == "") {
 			t.Errorf("%s: %+v, want %+v", c.rule, got, c.want)
 		}
 	}
+}
+
+func codeOf(d decision) string {
+	if d.refused == nil {
+		return ""
+	}
+	return d.refused.Code
 }

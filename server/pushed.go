@@ -2,15 +2,14 @@ package server
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
 	"time"
 
-	"github.com/zitadel/oidc/v3/pkg/op"
-
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/server/pages"
 	"github.com/warifu/warifu/storage"
 )
@@ -43,69 +42,46 @@ type pushedReply struct {
 }
 
 // push is the pushed authorization request endpoint.
-func (p *provider) push(w http.ResponseWriter, r *http.Request) {
-	noStore(w)
-	p.offerNonce(w)
-	if !method(w, r, http.MethodPost) {
-		return
-	}
-	cw := &challenged{ResponseWriter: w, challenge: challengeBasic}
-	c, form, err := p.clientRequest(r, pathPushed)
+func (s *Server) push(w http.ResponseWriter, r *http.Request) error {
+	q, err := s.clientRequest(r, pathPushed)
 	if err != nil {
-		op.WriteError(cw, r, err, nil)
-		return
+		return err
 	}
-	reply, err := p.pushRequest(r, c.Client, form)
-	// As at the token endpoint, see settled.
-	if code := codeOf(err); code != codeTemporarilyUnavailable && code != codeUseNonce {
-		if fault := p.spend(r.Context(), c); fault != nil {
-			err = fault
-		}
+	reply, err := s.pushRequest(r, q.client.Client, q.form)
+	if err := s.settle(r.Context(), q.client, err); err != nil {
+		return err
 	}
-	if err != nil {
-		op.WriteError(cw, r, err, nil)
-		return
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(http.StatusCreated)
-	_ = json.NewEncoder(w).Encode(reply) // a client that has gone away is not a fault of ours
+	writeJSON(w, http.StatusCreated, reply)
+	return nil
 }
 
 // pushRequest checks a request of a client that has authenticated, and seals it.
-func (p *provider) pushRequest(r *http.Request, c *storage.Client, form url.Values) (pushedReply, error) {
-	ctx := r.Context()
-	if form.Has("request_uri") {
-		return pushedReply{}, invalidRequest("request_uri cannot be pushed") // RFC 9126 section 2.1
+func (s *Server) pushRequest(r *http.Request, c *storage.Client, sent url.Values) (*pushedReply, error) {
+	if sent.Has("request_uri") {
+		return nil, invalidRequest(oauth.RuleRequestURIForeign, "request_uri cannot be pushed") // RFC 9126 section 2.1
 	}
+	form := maps.Clone(sent)
 	for _, name := range []string{"client_secret", "client_assertion", "client_assertion_type"} {
 		form.Del(name)
 	}
-	a, to, err := p.checkRequest(ctx, c, form, true)
+	a, to, err := s.checkRequest(r.Context(), c, form, true)
 	if err == nil {
-		err = p.proofOf(r, a)
+		err = s.proofOf(r, a)
 	}
-	var fault *oauthFault
-	if errors.As(err, &fault) {
-		return pushedReply{}, pushFault(fault, to)
+	if e := refused(err); e != nil && e.Code == oauth.CodeUnauthorizedClient && to.redirectURI == "" {
+		renamed := *e
+		renamed.Code = oauth.CodeInvalidRequest // so RFC 9126 section 2.3 calls a redirect URI that is not registered
+		return nil, &renamed
 	}
 	if err != nil {
-		return pushedReply{}, p.unavailable(ctx, "checking a pushed request", err)
+		return nil, err
 	}
-	a.Pushed = &pushed{ID: randomHex(16), Expires: p.now().Add(pushedLife).UnixMilli()}
-	sealed, err := p.seal(storage.SealPushed, a)
+	a.Pushed = &pushed{ID: randomHex(16), Expires: s.now().Add(pushedLife).UnixMilli()}
+	sealed, err := s.seal(storage.SealPushed, a)
 	if err != nil {
-		return pushedReply{}, p.unavailable(ctx, "sealing a pushed request", err)
+		return nil, err
 	}
-	return pushedReply{RequestURI: pushedURI + sealed, ExpiresIn: int64(pushedLife / time.Second)}, nil
-}
-
-// pushFault is the error reply for what is wrong with a request.
-func pushFault(fault *oauthFault, to replyTo) error {
-	code := fault.code
-	if code == "unauthorized_client" && to.redirectURI == "" {
-		code = "invalid_request" // so RFC 9126 section 2.3 calls a redirect URI that is not registered
-	}
-	return fail(http.StatusBadRequest, code, fault.description)
+	return &pushedReply{RequestURI: pushedURI + sealed, ExpiresIn: int64(pushedLife / time.Second)}, nil
 }
 
 // proofOf binds a pushed request to the key of the DPoP proof that came with it, if one did (RFC 9449 section 10.1).
@@ -118,7 +94,7 @@ func (s *Server) proofOf(r *http.Request, a *AuthRequest) error {
 		return err
 	}
 	if a.DPoPKey != "" && a.DPoPKey != key {
-		return badProof("dpop_jkt names another key than that of the DPoP proof")
+		return badProof(oauth.RuleProofKey, "dpop_jkt names another key than that of the DPoP proof")
 	}
 	a.DPoPKey = key
 	return nil
@@ -131,13 +107,13 @@ func (s *Server) pushedRequest(c *storage.Client, requestURI string) (*AuthReque
 	err := s.open(storage.SealPushed, strings.TrimPrefix(requestURI, pushedURI), &a)
 	switch {
 	case errors.Is(err, storage.ErrNotFound), err == nil && a.Pushed == nil:
-		return nil, onPage(pages.ReasonInvalidRequest, codeInvalidRequestURI, "request_uri is none that this server gave, or it is too old")
+		return nil, onPage(pages.ReasonInvalidRequest, oauth.Refuse(oauth.CodeInvalidRequestURI, oauth.RulePushedUnknown, "request_uri was not given by this server, or it is too old"))
 	case err != nil:
 		return nil, err
 	case a.ClientID != c.ID:
-		return nil, onPage(pages.ReasonInvalidRequest, codeInvalidRequestURI, "request_uri was given to another client")
+		return nil, onPage(pages.ReasonInvalidRequest, oauth.Refuse(oauth.CodeInvalidRequestURI, oauth.RulePushedOtherClient, "request_uri was given to another client"))
 	case s.now().After(time.UnixMilli(a.Pushed.Expires)):
-		return nil, onPage(pages.ReasonExpired, codeInvalidRequestURI, "request_uri has expired")
+		return nil, onPage(pages.ReasonExpired, oauth.Refuse(oauth.CodeInvalidRequestURI, oauth.RulePushedExpired, "request_uri has expired"))
 	}
 	return &a, s.stillGood(c, &a)
 }
@@ -153,7 +129,7 @@ func (s *Server) answerOnce(ctx context.Context, t turn) error {
 	until := time.UnixMilli(a.Pushed.Expires).Add(s.life.AuthRequest)
 	err := s.store.SpendBy(ctx, storage.Once{ID: "pushed request\n" + a.Pushed.ID, Until: until}, t.sealed)
 	if errors.Is(err, storage.ErrSpent) {
-		return onPage(pages.ReasonExpired, codeInvalidRequestURI, "the pushed request was answered before; push it again")
+		return onPage(pages.ReasonExpired, oauth.Refuse(oauth.CodeInvalidRequestURI, oauth.RulePushedUsed, "the pushed request was answered before; push it again"))
 	}
 	return err
 }

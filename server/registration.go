@@ -5,14 +5,13 @@ import (
 	"crypto/subtle"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"net/http"
 	"strings"
 
-	"github.com/zitadel/oidc/v3/pkg/oidc"
-	"github.com/zitadel/oidc/v3/pkg/op"
-
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -24,9 +23,6 @@ import (
 // A client that registered itself belongs to no app: nothing is delivered for it. Its owner manages it with the registration
 // access token that came with the registration; an operator sees it (warifu get clients), and removes it (warifu delete client).
 // Its secret stays through replacements, unless these make it a client without one. Its subjects stay: another sector is another client.
-
-// pathRegister is the registration endpoint; below it is each client's own address (RFC 7592 section 2).
-const pathRegister = "/oauth/register"
 
 // Registrations that one replica takes, a second and at once; one that makes it fetch something counts twice.
 const (
@@ -47,13 +43,13 @@ type registrationReply struct {
 	*clientMetadata
 }
 
-func (p *provider) registrationReply(c *storage.Client, token string) (*registrationReply, error) {
+func (s *Server) registrationReply(c *storage.Client, token string) (*registrationReply, error) {
 	reply := &registrationReply{
-		ClientID: c.ID, IssuedAt: c.CreatedAt.Unix(), Token: token, URI: p.endpoint(pathRegister + "/" + c.ID), clientMetadata: registered(c),
+		ClientID: c.ID, IssuedAt: c.CreatedAt.Unix(), Token: token, URI: s.endpoint(pathRegister + "/" + c.ID), clientMetadata: registered(c),
 	}
 	if len(c.Secrets) > 0 {
 		var err error
-		if reply.ClientSecret, err = p.store.ClientSecretValue(c); err != nil {
+		if reply.ClientSecret, err = s.store.ClientSecretValue(c); err != nil {
 			return nil, err
 		}
 		reply.SecretExpires = new(int64)
@@ -62,107 +58,90 @@ func (p *provider) registrationReply(c *storage.Client, token string) (*registra
 }
 
 // register is the registration endpoint.
-func (p *provider) register(w http.ResponseWriter, r *http.Request) {
-	noStore(w)
-	if !method(w, r, http.MethodPost) {
-		return
-	}
-	if !p.mayRegister(r) {
-		refuseBearer(w, r)
-		return
+func (s *Server) register(w http.ResponseWriter, r *http.Request) error {
+	if !s.mayRegister(r) {
+		return registrationToken()
 	}
 	hash, token := storage.NewRegistrationToken()
-	now := p.now().UTC()
+	now := s.now().UTC()
 	c := storage.Client{ID: storage.NewClientID("client"), RegistrationToken: hash, CreatedAt: now, UpdatedAt: now}
-	if err := p.readRegistration(r, &c, nil); err != nil {
-		p.refuseRegistration(w, r, err)
-		return
+	if err := s.readRegistration(r, &c, nil); err != nil {
+		return registrationError(err)
 	}
-	if !p.registrations.Allow() {
-		p.refuseRegistration(w, r, errManyRegistrations)
-		return
+	if !s.registrations.Allow() {
+		return registrationError(errManyRegistrations)
 	}
-	p.secrets(&c)
-	stored, err := p.store.RegisterClient(r.Context(), c, storage.AuditEntry{
+	s.secrets(&c)
+	stored, err := s.store.RegisterClient(r.Context(), c, storage.AuditEntry{
 		Actor: storage.ClientActor(c.ID), Action: storage.AuditRegistered, Detail: c.ClientName})
 	if err != nil {
-		p.refuseRegistration(w, r, err)
-		return
+		return registrationError(err)
 	}
-	p.log.InfoContext(r.Context(), "client registered", "client", c.ID)
-	p.tellRegistration(w, r, http.StatusCreated, stored, token)
+	s.log.InfoContext(r.Context(), "client registered", "client", c.ID)
+	return s.tellRegistration(w, http.StatusCreated, stored, token)
 }
 
 // secrets gives a client the secret that its method of authentication needs, or takes it away.
-func (p *provider) secrets(c *storage.Client) {
+func (s *Server) secrets(c *storage.Client) {
 	switch needs := c.TokenEndpointAuthMethod == methodBasic || c.TokenEndpointAuthMethod == methodPost; {
 	case !needs:
 		c.Secrets = nil
 	case len(c.Secrets) == 0:
-		secret, _ := p.store.NewClientSecret(c.ID)
+		secret, _ := s.store.NewClientSecret(c.ID)
 		c.Secrets = []storage.ClientSecret{secret}
 	}
 }
 
 // manage is a client's own address (RFC 7592 section 2): GET reads, PUT replaces, DELETE removes its registration.
-func (p *provider) manage(w http.ResponseWriter, r *http.Request) {
-	noStore(w)
-	if !method(w, r, http.MethodGet, http.MethodPut, http.MethodDelete) {
-		return
-	}
+func (s *Server) manage(w http.ResponseWriter, r *http.Request) error {
 	token := bearerOf(r)
-	id := strings.TrimPrefix(strings.TrimPrefix(r.URL.Path, p.base), pathRegister+"/")
-	c, err := p.store.Client(r.Context(), id)
+	id := strings.TrimPrefix(strings.TrimPrefix(r.URL.Path, s.base), pathRegister+"/")
+	visitOf(r.Context()).client = id
+	c, err := s.store.Client(r.Context(), id)
 	if err != nil && !errors.Is(err, storage.ErrNotFound) {
-		p.refuseRegistration(w, r, err)
-		return
+		return registrationError(err)
 	}
 	// Whoever has no right to a client does not learn whether it exists. An app's client is nobody's but its manifest's.
 	if !c.OwnedBy(token) {
-		refuseBearer(w, r)
-		return
+		return registrationToken()
 	}
 	switch r.Method {
 	case http.MethodPut:
-		p.replaceRegistration(w, r, c, token)
+		return s.replaceRegistration(w, r, c, token)
 	case http.MethodDelete:
-		if err := p.store.UnregisterClient(r.Context(), c, storage.AuditEntry{
+		if err := s.store.UnregisterClient(r.Context(), c, storage.AuditEntry{
 			Actor: storage.ClientActor(c.ID), Action: storage.AuditUnregistered, Detail: c.ID}); err != nil {
-			p.refuseRegistration(w, r, err)
-			return
+			return registrationError(err)
 		}
-		p.log.InfoContext(r.Context(), "client unregistered", "client", c.ID)
+		s.log.InfoContext(r.Context(), "client unregistered", "client", c.ID)
 		w.WriteHeader(http.StatusNoContent)
-	default:
-		p.tellRegistration(w, r, http.StatusOK, c, token)
+		return nil
 	}
+	return s.tellRegistration(w, http.StatusOK, c, token)
 }
 
-func (p *provider) replaceRegistration(w http.ResponseWriter, r *http.Request, c *storage.Client, token string) {
+func (s *Server) replaceRegistration(w http.ResponseWriter, r *http.Request, c *storage.Client, token string) error {
 	next := storage.Client{
-		ID: c.ID, Secrets: c.Secrets, RegistrationToken: c.RegistrationToken, CreatedAt: c.CreatedAt, UpdatedAt: p.now().UTC(), Revision: c.Revision,
+		ID: c.ID, Secrets: c.Secrets, RegistrationToken: c.RegistrationToken, CreatedAt: c.CreatedAt, UpdatedAt: s.now().UTC(), Revision: c.Revision,
 	}
-	if err := p.readRegistration(r, &next, c); err != nil {
-		p.refuseRegistration(w, r, err)
-		return
+	if err := s.readRegistration(r, &next, c); err != nil {
+		return registrationError(err)
 	}
 	if !keepsSubjects(c, &next) {
-		p.refuseRegistration(w, r, wrongMetadata("subject_type and the sector of pairwise subjects stay as they are: register another client"))
-		return
+		return registrationError(wrongMetadata("subject_type and the sector of pairwise subjects stay as they are: register another client"))
 	}
-	p.secrets(&next)
-	stored, err := p.store.ReplaceClient(r.Context(), next, storage.AuditEntry{
+	s.secrets(&next)
+	stored, err := s.store.ReplaceClient(r.Context(), next, storage.AuditEntry{
 		Actor: storage.ClientActor(c.ID), Action: storage.AuditRegisteredAnew, Detail: next.ClientName})
 	if err != nil {
-		p.refuseRegistration(w, r, err)
-		return
+		return registrationError(err)
 	}
-	p.tellRegistration(w, r, http.StatusOK, stored, token)
+	return s.tellRegistration(w, http.StatusOK, stored, token)
 }
 
 // readRegistration reads the metadata of a request into c. Whoever replaces a registration sends back its client_id, and its
 // client_secret or none (RFC 7592 section 2.2).
-func (p *provider) readRegistration(r *http.Request, c, held *storage.Client) error {
+func (s *Server) readRegistration(r *http.Request, c, held *storage.Client) error {
 	contentType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || contentType != "application/json" {
 		return wrongMetadata("Content-Type must be application/json")
@@ -191,40 +170,38 @@ func (p *provider) readRegistration(r *http.Request, c, held *storage.Client) er
 			return wrongMetadata("client_secret is not the client's; leave it out")
 		}
 	}
-	return p.fill(r.Context(), c, &sent.clientMetadata)
+	return s.fill(r.Context(), c, &sent.clientMetadata)
 }
 
-func (p *provider) tellRegistration(w http.ResponseWriter, r *http.Request, status int, c *storage.Client, token string) {
-	reply, err := p.registrationReply(c, token)
+func (s *Server) tellRegistration(w http.ResponseWriter, status int, c *storage.Client, token string) error {
+	reply, err := s.registrationReply(c, token)
 	if err != nil {
-		p.refuseRegistration(w, r, err)
-		return
+		return err
 	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(reply) // nobody is left to tell when the client has gone
+	writeJSON(w, status, reply)
+	return nil
 }
 
-// refuseRegistration answers with what is wrong with the metadata, or with a fault.
-func (p *provider) refuseRegistration(w http.ResponseWriter, r *http.Request, err error) {
+// registrationError is what is wrong with the metadata, as a refusal, or a fault.
+func registrationError(err error) error {
 	var wrong *metadataError
+	busy := func(rule, description string) error {
+		return oauth.Refuse(oauth.CodeTemporarilyUnavailable, rule, "%s", description)
+	}
 	switch {
 	case errors.As(err, &wrong):
-		w.Header().Set("Content-Type", "application/json")
-		w.WriteHeader(http.StatusBadRequest)
-		_ = json.NewEncoder(w).Encode(map[string]string{"error": wrong.code, "error_description": wrong.description})
+		return oauth.Refuse(wrong.code, oauth.RuleRegistrationMetadata, "%s", wrong.description)
 	case errors.Is(err, errManyRegistrations):
-		op.WriteError(&challenged{ResponseWriter: w}, r, fail(http.StatusServiceUnavailable, codeTemporarilyUnavailable, "too many registrations; try again later"), nil)
+		return busy(oauth.RuleRateLimit, "too many registrations; try again later")
 	case errors.Is(err, storage.ErrConflict):
-		op.WriteError(&challenged{ResponseWriter: w}, r, fail(http.StatusServiceUnavailable, codeTemporarilyUnavailable, "the registration was changed at this moment; try again"), nil)
-	default:
-		op.WriteError(&challenged{ResponseWriter: w}, r, p.unavailable(r.Context(), "registering a client", err), nil)
+		return busy(oauth.RuleRegistrationConflict, "the registration was changed at this moment; try again")
 	}
+	return fmt.Errorf("register client: %w", err)
 }
 
 // mayRegister says whether a request shows one of the initial access tokens, where there are any.
-func (p *provider) mayRegister(r *http.Request) bool {
-	tokens := p.cfg.Registration.InitialAccessTokens
+func (s *Server) mayRegister(r *http.Request) bool {
+	tokens := s.cfg.Registration.InitialAccessTokens
 	shown, right := bearerOf(r), len(tokens) == 0
 	for _, token := range tokens {
 		right = subtle.ConstantTimeCompare([]byte(shown), []byte(token)) == 1 || right
@@ -238,14 +215,13 @@ func bearerOf(r *http.Request) string {
 		return ""
 	}
 	scheme, token, _ := strings.Cut(headers[0], " ")
-	if !strings.EqualFold(scheme, oidc.BearerToken) {
+	if !strings.EqualFold(scheme, tokenTypeBearer) {
 		return ""
 	}
 	return token
 }
 
-// refuseBearer is the answer to a token that gives no right to what was asked for (RFC 6750 section 3.1).
-func refuseBearer(w http.ResponseWriter, r *http.Request) {
-	op.WriteError(&challenged{ResponseWriter: w, challenge: `Bearer realm="warifu", error="` + codeInvalidToken + `"`}, r,
-		fail(http.StatusUnauthorized, codeInvalidToken, "the access token is missing, or gives no right to this"), nil)
+// registrationToken is the answer to a token that gives no right to what was asked for (RFC 6750 section 3.1).
+func registrationToken() error {
+	return oauth.Refuse(oauth.CodeInvalidToken, oauth.RuleRegistrationToken, "the access token is missing, or gives no right to this")
 }

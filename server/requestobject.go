@@ -36,9 +36,11 @@ var requestObjectTypes = []string{"", "jwt", "oauth-authz-req+jwt", "application
 // jwtClaims are about the request object itself; they are no parameters.
 var jwtClaims = []string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti"}
 
-func badObject(description string) error { return &oauthFault{codeInvalidRequestObject, description} }
+func badObject(rule, description string) error {
+	return oauth.Refuse(oauth.CodeInvalidRequestObject, rule, "%s", description)
+}
 
-// unwrap gives the parameters of a request, its request object taken in. Its error is an oauthFault, or a fault of ours.
+// unwrap gives the parameters of a request, its request object taken in. Its error is a refusal, or a fault of ours.
 func (s *Server) unwrap(ctx context.Context, c *storage.Client, params url.Values, pushed bool) (url.Values, error) {
 	if len(params["request"]) != 1 || params.Get("request") == "" {
 		return params, nil // several are refused as what they are, a parameter that comes more than once
@@ -49,7 +51,7 @@ func (s *Server) unwrap(ctx context.Context, c *storage.Client, params url.Value
 	}
 	var claims map[string]json.RawMessage
 	if err := json.Unmarshal(payload, &claims); err != nil || claims == nil { // strict: each name once
-		return nil, badObject("the request object is no JSON object, or a claim comes twice")
+		return nil, badObject(oauth.RuleObjectMalformed, "the request object is not a JSON object, or a claim comes twice")
 	}
 	if err := s.checkRequestObject(c, claims); err != nil {
 		return nil, err
@@ -66,14 +68,14 @@ func (s *Server) unwrap(ctx context.Context, c *storage.Client, params url.Value
 		}
 		values, ok := paramOf(raw)
 		if !ok {
-			return nil, badObject("a claim of the request object is no parameter: " + printable(name))
+			return nil, badObject(oauth.RuleObjectClaims, "a claim of the request object is not a parameter: "+printable(name))
 		}
 		asked := params.Get(name)
 		if name == "client_id" {
 			asked = c.ID
 		}
 		if (name == "client_id" || name == "response_type") && asked != "" && !slices.Equal(values, []string{asked}) {
-			return nil, badObject(name + " of the request object is not that of the request")
+			return nil, badObject(oauth.RuleObjectClaims, name+" of the request object is not that of the request")
 		}
 		merged[name] = values
 	}
@@ -86,7 +88,7 @@ func (s *Server) unwrap(ctx context.Context, c *storage.Client, params url.Value
 func (s *Server) openRequestObject(ctx context.Context, c *storage.Client, object string) ([]byte, error) {
 	parts := strings.SplitN(object, ".", 4)
 	if len(object) > maxSigned || len(parts) != 3 {
-		return nil, badObject("the request object is not a JWT of three parts; encrypted ones are not supported")
+		return nil, badObject(oauth.RuleObjectMalformed, "the request object is not a JWT of three parts; encrypted ones are not supported")
 	}
 	var header struct {
 		Algorithm string          `json:"alg"`
@@ -95,28 +97,28 @@ func (s *Server) openRequestObject(ctx context.Context, c *storage.Client, objec
 	}
 	raw, err := base64.RawURLEncoding.DecodeString(parts[0])
 	if err != nil || json.Unmarshal(raw, &header) != nil || header.Critical != nil {
-		return nil, badObject("the header of the request object cannot be read, or has critical parts")
+		return nil, badObject(oauth.RuleObjectMalformed, "the header of the request object cannot be read, or has critical parts")
 	}
 	if !slices.Contains(requestObjectTypes, strings.ToLower(header.Type)) {
-		return nil, badObject("the typ of the request object is that of something else")
+		return nil, badObject(oauth.RuleObjectMalformed, "the typ of the request object is that of something else")
 	}
 	algs := append(slices.Clone(requestObjectAlgs), algNone)
 	if pinned := c.RequestObjectSigningAlg; pinned != "" {
 		algs = oauth.Within([]string{pinned}, algs)
 	}
 	if !slices.Contains(algs, header.Algorithm) {
-		return nil, badObject("the request object must be signed by one of " + oauth.JoinScopes(algs))
+		return nil, badObject(oauth.RuleObjectSignature, "the request object must be signed by one of "+oauth.JoinScopes(algs))
 	}
 	if header.Algorithm == algNone {
 		payload, err := base64.RawURLEncoding.DecodeString(parts[1])
 		if err != nil || parts[2] != "" {
-			return nil, badObject("the request object is not an unsigned JWT, which its header says it is")
+			return nil, badObject(oauth.RuleObjectSignature, "the request object is not an unsigned JWT, which its header says it is")
 		}
 		return payload, nil
 	}
 	payload, _, err := s.verifySigned(ctx, c, object, []string{header.Algorithm})
 	if errors.Is(err, errNotSigned) {
-		return nil, badObject("the request object is not signed with a key of the client")
+		return nil, badObject(oauth.RuleObjectSignature, "the request object is not signed with a key of the client")
 	}
 	return payload, err
 }
@@ -133,17 +135,17 @@ func (s *Server) checkRequestObject(c *storage.Client, claims map[string]json.Ra
 	now := float64(s.now().UnixMilli()) / 1000
 	switch {
 	case has("request") || has("request_uri"):
-		return badObject("a request object within the request object")
+		return badObject(oauth.RuleObjectClaims, "a request object within the request object")
 	case has("iss") && !is("iss", c.ID):
-		return badObject("iss of the request object must be the client_id")
+		return badObject(oauth.RuleObjectClaims, "iss of the request object must be the client_id")
 	case is("sub", c.ID):
-		return badObject("sub of the request object is the client_id, as if it were to authenticate the client")
+		return badObject(oauth.RuleObjectClaims, "sub of the request object is the client_id, as if it were to authenticate the client")
 	case has("aud") && (aud.UnmarshalJSON(claims["aud"]) != nil || !slices.Contains(aud, s.cfg.Issuer)):
-		return badObject("aud of the request object must be " + s.cfg.Issuer)
+		return badObject(oauth.RuleObjectClaims, "aud of the request object must be "+s.cfg.Issuer)
 	case has("exp") && (json.Unmarshal(claims["exp"], &expires) != nil || expires <= now):
-		return badObject("the request object has expired")
+		return badObject(oauth.RuleObjectClaims, "the request object has expired")
 	case has("nbf") && (json.Unmarshal(claims["nbf"], &notBefore) != nil || notBefore > now+clockSkew.Seconds()):
-		return badObject("the request object is not valid yet")
+		return badObject(oauth.RuleObjectClaims, "the request object is not valid yet")
 	}
 	return nil
 }

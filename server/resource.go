@@ -1,12 +1,7 @@
 package server
 
 import (
-	"errors"
-	"fmt"
-	"net/http"
 	"slices"
-
-	"github.com/zitadel/oidc/v3/pkg/oidc"
 
 	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
@@ -42,17 +37,17 @@ func (s *Server) knowsResource(identifier string) bool {
 		s.store.KnowsResource(identifier)
 }
 
-// checkResources checks the resource parameters of a request of c; its error is always an oauthFault.
+// checkResources checks the resource parameters of a request of c; its error is always a refusal.
 func (s *Server) checkResources(c *storage.Client, values []string) error {
 	length := 0
 	for _, value := range values {
 		if !s.knowsResource(value) {
-			return &oauthFault{codeInvalidTarget, fmt.Sprintf("no resource server is registered as %s", printable(value))}
+			return invalidTarget(oauth.RuleResourceUnknown, "no resource server is registered as "+printable(value)).About(printable(value), "", "")
 		}
 		length += len(value)
 	}
 	if len(values) > maxResources || length > maxResourceBytes {
-		return &oauthFault{codeInvalidTarget, "too many resources at once"}
+		return invalidTarget(oauth.RuleResourceTooMany, "too many resources at once")
 	}
 	return nil
 }
@@ -70,16 +65,15 @@ func (s *Server) audienceOf(granted, scopes, asked []string) (audience, error) {
 		return once(granted), nil
 	}
 	if beyond := oauth.Without(asked, granted); len(beyond) > 0 {
-		return nil, invalidTarget("resource was not granted: " + printable(beyond[0]))
+		return nil, invalidTarget(oauth.RuleResourceNotGranted, "resource was not granted: "+printable(beyond[0])).About(printable(beyond[0]), nearest(beyond[0], granted), "")
 	}
 	return once(asked), nil
 }
 
 // clientAudience is for whom a token is that a client gets for itself: whom it asks for (RFC 8707 section 2.2).
 func (s *Server) clientAudience(c *storage.Client, asked []string) (audience, error) {
-	var fault *oauthFault
-	if err := s.checkResources(c, asked); errors.As(err, &fault) {
-		return nil, invalidTarget(fault.description)
+	if err := s.checkResources(c, asked); err != nil {
+		return nil, err
 	}
 	if len(asked) == 0 {
 		return audience{s.cfg.Issuer}, nil
@@ -98,8 +92,8 @@ func once(values []string) audience {
 	return out
 }
 
-func invalidTarget(description string) error {
-	return fail(http.StatusBadRequest, string(oidc.InvalidTarget), description)
+func invalidTarget(rule, description string) *oauth.Error {
+	return oauth.Refuse(oauth.CodeInvalidTarget, rule, "%s", description)
 }
 
 // forUserinfo says whether a token of that audience is for the userinfo endpoint: one for the issuer is, or for the endpoint.

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"errors"
 	"net/http"
 	"net/url"
 
@@ -16,23 +15,6 @@ const (
 
 // replyTo is where a client gets its answers, and how. Without a redirect URI it gets none.
 type replyTo struct{ redirectURI, state, mode string }
-
-// pageError is a fault that must not be sent to the redirect URI, because that is not known to be good.
-type pageError struct{ page pages.Error }
-
-func (e *pageError) Error() string { return e.page.Developer }
-
-func onPage(reason pages.Reason, code, developer string) error {
-	return &pageError{pages.Error{Reason: reason, Code: code, Developer: developer}}
-}
-
-// redirectError is a fault that the client is told at its redirect URI (RFC 6749 section 4.1.2.1).
-type redirectError struct {
-	to                replyTo
-	code, description string
-}
-
-func (e *redirectError) Error() string { return e.code + ": " + e.description }
 
 // respond sends the browser back to the client with parameters, iss among them (RFC 9207).
 func (s *Server) respond(w http.ResponseWriter, r *http.Request, to replyTo, params url.Values) {
@@ -70,19 +52,4 @@ func (s *Server) respondByForm(w http.ResponseWriter, r *http.Request, to replyT
 	}
 	noStore(w)
 	s.pages.Render(w, http.StatusOK, page)
-}
-
-// refuse tells the client, or the user when the client cannot be told.
-func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
-	var page *pageError
-	var redirect *redirectError
-	switch {
-	case errors.As(err, &page):
-		s.fault(w, r, page.page)
-	case errors.As(err, &redirect):
-		s.respond(w, r, redirect.to, url.Values{"error": {redirect.code}, "error_description": {redirect.description}})
-	default:
-		s.logFault(r.Context(), "authorization", err)
-		s.fault(w, r, pages.Error{Reason: pages.ReasonUnavailable, Code: codeTemporarilyUnavailable, Developer: "storage does not answer"})
-	}
 }

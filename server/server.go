@@ -2,15 +2,19 @@
 //
 // # The two halves
 //
-// What machines call (token, revocation, device authorization, keys, discovery) runs on zitadel/oidc: [provider] implements its
-// op.Server, and a filter in front of it (request.go) lets only well-formed requests through. Where a reply may be a JWT (userinfo,
-// introspection) or the library has nothing (pushed requests, registration), the endpoint is ours, with the same checks. What
-// browsers see (authorize, sign-in, consent, devices, logout) is ours from end to end: package zitadel/oidc binds a request to no
-// browser.
+// Programs call endpoints (endpoint.go); browsers see pages. Both are ours from the handler to the transaction and back. The base is
+// zitadel/oidc: its message types and their decoding say what a request holds. Its router and its interfaces are not used: they bind
+// a pending request to no browser, and hide a token request behind a dozen methods between its handler and its transaction.
 //
-//	request ─ middleware ─┬─ /oauth/token … ─ filter ─ zitadel/oidc ─ provider ─ storage
-//	                      ├─ /oauth/par, userinfo … ─ provider ─ storage
+//	request ─ middleware ─┬─ endpoint ─ form, client ─ grant type (token.go: one file each) ─ storage ─ JSON
+//	                      ├─ document (metadata, keys): bytes that stand ready
 //	                      └─ /oauth/authorize ─ AuthRequest ─ next() ─ page or redirect
+//
+// # How a request is refused
+//
+// A check returns an [oauth.Error], with the name of its rule, what it looked at, what is most like that, and the line of app.yml or
+// of the configuration that decided. Handlers return it, and one function, refuse (errors.go), tells it: as JSON, at the redirect URI,
+// or on a page. [Config.Refused] hears of it, so that an operator can ask why by the id of the request.
 //
 // # From authorize to tokens
 //
@@ -80,8 +84,8 @@
 // Only the sentinels of package storage are verdicts. Any other error of it is a fault: status 503, never a statement about
 // a token, a code or a client. A fault before etcd has acted leaves code or refresh token as good as before. When etcd has
 // acted and only its answer was lost, they are used: trying again is a replay, and ends the grant, unless a reuse interval
-// hands out the successor of the refresh token again. An assertion is used then as well. OAuth errors are made in this package
-// alone; an internal text never reaches anyone.
+// hands out the successor of the refresh token again. An assertion is used then as well. The text of a fault is for the log, and
+// reaches nobody else.
 package server
 
 import (
@@ -153,7 +157,9 @@ type Config struct {
 	Outbound *outbound.Client
 	// AllowedOrigins of browser apps that may call the endpoints that machines call (CORS); "*" is any.
 	AllowedOrigins []string
-	Logger         *slog.Logger
+	// Refused is told of each request that was refused, while the reply is on its way; nil tells nobody. It must not wait.
+	Refused func(oauth.Refusal)
+	Logger  *slog.Logger
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 }
@@ -188,16 +194,13 @@ func DefaultGrantTypes() []string {
 
 // Server serves everything below the issuer's address.
 type Server struct {
+	*issuer
 	cfg     Config
-	issuer  *url.URL
-	base    string // path of the issuer, without a slash at its end
-	store   *storage.Store
+	address *url.URL // of the issuer
+	base    string   // path of the issuer, without a slash at its end
 	log     *slog.Logger
-	now     func() time.Time
-	life    Lifetimes
 	scopes  catalogue
 	pages   *pages.Set
-	signers signers
 	proofs  proofs
 	keySets *fetches[[]jose.JSONWebKey]
 	devices *devices
@@ -212,7 +215,7 @@ type Server struct {
 
 // New makes the keys that are needed first and returns a Server that is ready.
 func New(ctx context.Context, cfg Config) (*Server, error) {
-	issuer, err := oauth.ParseIssuer(cfg.Issuer)
+	address, err := oauth.ParseIssuer(cfg.Issuer)
 	if err != nil {
 		return nil, fmt.Errorf("%q: %w", cfg.Issuer, err)
 	}
@@ -231,13 +234,13 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{
-		cfg: cfg, issuer: issuer, base: issuer.EscapedPath(), store: cfg.Store, log: cfg.Logger,
-		now: cfg.Now, life: cfg.Lifetimes, scopes: scopes, pages: set, devices: newDevices(),
-		ended: make(chan struct{}, 1),
+	if cfg.Now == nil {
+		cfg.Now = time.Now
 	}
-	if s.now == nil {
-		s.now = time.Now
+	s := &Server{
+		issuer: &issuer{name: cfg.Issuer, store: cfg.Store, life: cfg.Lifetimes, now: cfg.Now},
+		cfg:    cfg, address: address, base: address.EscapedPath(), log: cfg.Logger, scopes: scopes, pages: set, devices: newDevices(),
+		ended: make(chan struct{}, 1),
 	}
 	if s.cfg.GrantTypes == nil {
 		s.cfg.GrantTypes = DefaultGrantTypes()
@@ -320,26 +323,22 @@ func (s *Server) routes() (http.Handler, error) {
 	handle("GET POST", pathLogout, s.logout)
 	handle("POST", pathSignOut, s.sameOrigin(s.signOut))
 
-	// For machines. They share one policy for browser apps of other origins.
-	machines := limited(s.machines())
-	for _, path := range machinePaths {
-		mux.Handle(s.base+path, machines)
+	// For programs. They share one policy for browser apps of other origins.
+	endpoints, err := s.endpoints()
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range endpoints {
+		h := s.serveEndpoint(e)
+		mux.Handle(s.base+e.path, h)
+		// RFC 8414 section 3.1 puts the well-known part before the issuer's path.
+		if s.base != "" && (e.path == pathDiscovery || e.path == pathMetadata) {
+			mux.Handle(e.path+s.base, h)
+		}
 	}
 	if s.offers(GrantDeviceCode) {
-		mux.Handle(s.base+pathDeviceAuth, machines)
 		handle("GET", pathDevice, s.device)
 		handle("POST", pathDevice, s.sameOrigin(s.enterUserCode))
-	}
-	if s.cfg.Registration != nil {
-		mux.Handle(s.base+pathRegister, machines)
-		mux.Handle(s.base+pathRegister+"/{client}", machines)
-	}
-	documents, err := s.publicDocuments()
-	if err != nil {
-		return nil, fmt.Errorf("public documents: %w", err)
-	}
-	for path, document := range documents {
-		mux.Handle(path, document)
 	}
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
 	mux.HandleFunc("GET /readyz", s.ready)

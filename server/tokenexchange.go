@@ -3,12 +3,11 @@ package server
 import (
 	"context"
 	"errors"
-	"net/http"
+	"fmt"
 	"net/url"
 	"slices"
 
 	"github.com/zitadel/oidc/v3/pkg/oidc"
-	"github.com/zitadel/oidc/v3/pkg/op"
 
 	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
@@ -62,126 +61,121 @@ type exchanged struct {
 	Scope       string `json:"scope"`
 }
 
-// TokenExchange is the grant type token-exchange.
-func (p *provider) TokenExchange(ctx context.Context, r *op.ClientRequest[oidc.TokenExchangeRequest]) (*op.Response, error) {
-	c := r.Client.(*client)
-	reply, err := p.exchangeToken(ctx, c, r)
-	return p.settled(ctx, c, reply, err)
-}
-
-func (p *provider) exchangeToken(ctx context.Context, c *client, r *op.ClientRequest[oidc.TokenExchangeRequest]) (*op.Response, error) {
-	if err := checkExchange(r); err != nil {
-		return nil, err
-	}
-	subject, err := p.subjectToken(ctx, c.Client, r.Data.SubjectToken)
+// exchangeToken gives a client a token of the user for whom it was called.
+func (s *Server) exchangeToken(ctx context.Context, q *clientRequest) (any, error) {
+	sent, err := decode[oidc.TokenExchangeRequest](q.form)
 	if err != nil {
 		return nil, err
 	}
-	key, err := p.tokenKey(ctx, c.Client, r.Header, "")
+	if err := checkExchange(q.client, sent); err != nil {
+		return nil, err
+	}
+	subject, err := s.subjectToken(ctx, q.client.Client, sent.SubjectToken)
+	if err != nil {
+		return nil, err
+	}
+	key, err := s.tokenKey(q, "")
 	if err != nil {
 		return nil, err
 	}
 	if bound := subject.key(); bound != "" && bound != key {
-		return nil, invalidRequest("subject_token is bound to a key: the DPoP proof of that key is missing")
+		return nil, invalidRequest(oauth.RuleProofKey, "subject_token is bound to a key: the DPoP proof of that key is missing")
 	}
-	for range changes {
+	return s.decide(ctx, q.client, 0, func(c *client, _ storage.Revisions, _ *storage.User) (any, error) {
 		if !mayUse(c.Client, GrantTokenExchange) {
-			return nil, unauthorizedClient(GrantTokenExchange)
+			return nil, unauthorizedClient(c.Client, GrantTokenExchange)
 		}
 		if err := mustProve(c.Client, key); err != nil {
 			return nil, err
 		}
-		claims, err := p.exchange(c.Client, subject, key, r.Form)
+		claims, err := s.exchange(c.Client, subject, key, q.form)
 		if err != nil {
 			return nil, err
 		}
-		_, current, err := p.liveGrantThrough(ctx, subject, c.ID)
-		if err != nil && !verdict(err) {
-			return nil, p.unavailable(ctx, "exchanging a token", err)
+		_, current, err := s.liveGrantThrough(ctx, subject, c.ID)
+		switch {
+		case err != nil && !verdict(err):
+			return nil, fmt.Errorf("exchange a token: %w", err)
+		case err != nil:
+			return nil, invalidRequest(oauth.RuleSubjectTokenInvalid, "subject_token was revoked")
+		case current == nil || current.Revision != c.Revision:
+			return nil, &storage.StaleError{Client: current}
 		}
+		token, err := s.sign(storage.UseES256, typAccess, claims)
 		if err != nil {
-			return nil, invalidRequest("subject_token was revoked")
+			return nil, err
 		}
-		if current == nil || current.Revision != c.Revision {
-			if c, err = p.reauthenticate(ctx, c, current); err != nil {
-				return nil, err
-			}
-			continue
-		}
-		token, err := p.sign(storage.UseES256, typAccess, claims)
-		if err != nil {
-			return nil, p.unavailable(ctx, "exchanging a token", err)
-		}
-		return op.NewResponse(exchanged{
+		return exchanged{
 			AccessToken: token, IssuedType: typeAccessToken, TokenType: kindOf(key), ExpiresIn: claims.Expires - claims.IssuedAt, Scope: claims.Scope,
-		}), nil
-	}
-	return nil, p.unavailable(ctx, "exchanging a token", storage.ErrConflict)
+		}, nil
+	})
 }
 
-// checkExchange checks what can be said without a look at the subject token. The library has seen to it that what must be there is.
-func checkExchange(r *op.ClientRequest[oidc.TokenExchangeRequest]) error {
+// checkExchange checks what can be said without a look at the subject token.
+func checkExchange(c *client, sent *oidc.TokenExchangeRequest) error {
 	switch {
-	case r.Client.(*client).Public:
-		return fail(http.StatusBadRequest, string(oidc.UnauthorizedClient), "a public client may not exchange tokens")
-	case r.Data.ActorToken != "" || r.Data.ActorTokenType != "":
-		return invalidRequest("actor_token is not supported: the client that asks is the actor")
-	case r.Data.SubjectTokenType != oidc.AccessTokenType:
-		return invalidRequest("subject_token_type must be " + typeAccessToken)
-	case r.Data.RequestedTokenType != "" && r.Data.RequestedTokenType != oidc.AccessTokenType:
-		return invalidRequest("requested_token_type must be " + typeAccessToken)
+	case c.Public:
+		return oauth.Refuse(oauth.CodeUnauthorizedClient, oauth.RuleGrantTypePublic, "a public client may not exchange tokens").
+			About("", "", whereOf(c.Client, "public", "token_endpoint_auth_method"))
+	case sent.ActorToken != "" || sent.ActorTokenType != "":
+		return invalidRequest(oauth.RuleActorToken, "actor_token is not supported: the client that asks is the actor")
+	case sent.SubjectTokenType != oidc.AccessTokenType:
+		return invalidRequest(oauth.RuleTokenType, "subject_token_type must be "+typeAccessToken)
+	case sent.RequestedTokenType != "" && sent.RequestedTokenType != oidc.AccessTokenType:
+		return invalidRequest(oauth.RuleTokenType, "requested_token_type must be "+typeAccessToken)
 	}
 	return nil
 }
 
 // subjectToken takes a token that the client may exchange, but for the look at its grant. A token that is not good is
 // invalid_request (RFC 8693 section 2.2.2).
-func (p *provider) subjectToken(ctx context.Context, c *storage.Client, token string) (accessClaims, error) {
-	claims, err := p.verifyAccess(token)
+func (s *Server) subjectToken(ctx context.Context, c *storage.Client, token string) (accessClaims, error) {
+	claims, err := s.verifyAccess(token)
 	switch {
 	case err != nil:
-		return claims, invalidRequest("subject_token is no access token of this server, or has expired")
-	case len(oauth.Within(p.speaksFor(c), claims.Audience)) == 0:
-		return claims, invalidRequest("subject_token is not for a resource server that this client speaks for")
+		return claims, invalidRequest(oauth.RuleSubjectTokenInvalid, "subject_token is no access token of this server, or has expired")
+	case len(oauth.Within(s.speaksFor(c), claims.Audience)) == 0:
+		return claims, invalidRequest(oauth.RuleSubjectTokenAudience, "subject_token is not for a resource server that this client speaks for")
 	case claims.own():
-		return claims, invalidRequest("subject_token is a client's own: there is no user to act for")
+		return claims, invalidRequest(oauth.RuleSubjectTokenOwn, "subject_token is a client's own: there is no user to act for")
 	case claims.Actor.depth() >= maxActors:
-		return claims, invalidRequest("subject_token has come through too many exchanges")
+		return claims, invalidRequest(oauth.RuleSubjectTokenChain, "subject_token has come through too many exchanges")
 	}
 	// Its client may be gone, and the grant another's.
-	if _, err := p.client(ctx, claims.ClientID); errors.Is(err, storage.ErrNotFound) {
-		return claims, invalidRequest("subject_token was revoked")
+	if _, err := s.client(ctx, claims.ClientID); errors.Is(err, storage.ErrNotFound) {
+		return claims, invalidRequest(oauth.RuleSubjectTokenInvalid, "subject_token was revoked")
 	} else if err != nil {
-		return claims, p.unavailable(ctx, "reading a client", err)
+		return claims, fmt.Errorf("read client: %w", err)
 	}
 	return claims, nil
 }
 
 // exchange are the claims of the token that c gets for a subject token.
-func (p *provider) exchange(c *storage.Client, subject accessClaims, key string, form url.Values) (accessClaims, error) {
+func (s *Server) exchange(c *storage.Client, subject accessClaims, key string, form url.Values) (accessClaims, error) {
 	asked := append(slices.Clone(form["resource"]), form["audience"]...)
 	if len(asked) == 0 {
-		return accessClaims{}, invalidTarget("resource or audience must say for whom the token is to be")
+		return accessClaims{}, invalidTarget(oauth.RuleResourceMissing, "resource or audience must say for whom the token is to be")
 	}
-	aud, err := p.clientAudience(c, asked)
+	aud, err := s.clientAudience(c, asked)
 	if err != nil {
 		return accessClaims{}, err
 	}
-	mine := p.offered(c, oauth.ParseScopes(subject.Scope))
+	mine := s.offered(c, oauth.ParseScopes(subject.Scope))
 	scopes := mine
 	if param := form.Get("scope"); param != "" {
 		scopes = oauth.ParseScopes(param)
 	}
 	if beyond := oauth.Without(scopes, mine); len(beyond) > 0 {
-		return accessClaims{}, fail(http.StatusBadRequest, string(oidc.InvalidScope), "not a scope of subject_token that this client may use: "+printable(beyond[0]))
+		return accessClaims{}, oauth.Refuse(oauth.CodeInvalidScope, oauth.RuleScopeBeyondGrant, "not a scope of subject_token that this client may use: %s", printable(beyond[0])).
+			About(printable(beyond[0]), nearest(beyond[0], mine), "")
 	}
 	if len(scopes) == 0 {
-		return accessClaims{}, fail(http.StatusBadRequest, string(oidc.InvalidScope), "subject_token has no scope that this client may use")
+		return accessClaims{}, oauth.Refuse(oauth.CodeInvalidScope, oauth.RuleScopeBeyondGrant, "subject_token has no scope that this client may use")
 	}
-	now := p.now()
+	now := s.now()
 	claims := subject // what is known of the user and how they signed in
 	claims.Audience, claims.Scope = aud, oauth.JoinScopes(scopes)
-	claims.IssuedAt, claims.Expires = now.Unix(), min(subject.Expires, now.Add(p.life.AccessToken).Unix())
+	claims.IssuedAt, claims.Expires = now.Unix(), min(subject.Expires, now.Add(s.life.AccessToken).Unix())
 	claims.ID, claims.ClientID, claims.Origin = subject.grant()+"."+randomHex(8), c.ID, subject.grantClient()
 	claims.Confirm, claims.Actor = confirm(key), &actor{Subject: c.ID, Actor: subject.Actor}
 	return claims, nil

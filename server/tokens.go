@@ -2,13 +2,12 @@ package server
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -38,43 +37,21 @@ type approval struct {
 	Resources []string `json:"w,omitempty"` // resource indicators of the authorization request (RFC 8707), see audienceOf
 }
 
-// authCode is what an authorization code holds, sealed.
-type authCode struct {
-	approval
-	RedirectURI string `json:"d"`
-	Nonce       string `json:"n,omitempty"`
-	Challenge   string `json:"p,omitempty"` // PKCE, always S256
-	Expires     int64  `json:"x"`
-	// Told is what the ID token says about the user, who is read when the code is issued and not when it is redeemed.
-	Told map[string]any `json:"t,omitempty"`
+// issuer makes tokens and opens those that it made. It knows keys, lifetimes and the clock, and nothing of requests.
+type issuer struct {
+	name    string // the issuer of tokens, as everybody knows it
+	store   *storage.Store
+	life    Lifetimes
+	now     func() time.Time
+	signers signers
 }
 
-// refreshToken is what a refresh token holds, sealed.
-type refreshToken struct {
-	approval
-	Generation int64 `json:"v"`
-	Issued     int64 `json:"i"`
-	Ends       int64 `json:"e"` // of the grant
-}
-
-// expires is when the token ends if it is not used.
-func (t refreshToken) expires(life Lifetimes) time.Time {
-	return earlier(time.UnixMilli(t.Issued).Add(life.RefreshIdle), time.UnixMilli(t.Ends))
-}
-
-func earlier(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
-	}
-	return b
-}
-
-func (s *Server) seal(t storage.SealType, v any) (string, error) {
+func (iss *issuer) seal(t storage.SealType, v any) (string, error) {
 	plain, err := plainJSON(v)
 	if err != nil {
 		return "", fmt.Errorf("seal: %w", err)
 	}
-	return s.store.Seal(t, plain)
+	return iss.store.Seal(t, plain)
 }
 
 // plainJSON leaves <, > and & as they are: six bytes in the place of one would make a long state too long for a URL.
@@ -89,8 +66,8 @@ func plainJSON(v any) ([]byte, error) {
 }
 
 // open reads a sealed string; anything that this server did not seal as that type is [storage.ErrNotFound].
-func (s *Server) open(t storage.SealType, sealed string, v any) error {
-	plain, err := s.store.Open(t, sealed)
+func (iss *issuer) open(t storage.SealType, sealed string, v any) error {
+	plain, err := iss.store.Open(t, sealed)
 	if err != nil {
 		return err
 	}
@@ -101,12 +78,12 @@ func (s *Server) open(t storage.SealType, sealed string, v any) error {
 }
 
 // sealRefresh seals the same token to the same string, so that a reuse interval hands out the very same successor.
-func (s *Server) sealRefresh(t refreshToken) (string, error) {
+func (iss *issuer) sealRefresh(t refreshToken) (string, error) {
 	plain, err := json.Marshal(t)
 	if err != nil {
 		return "", fmt.Errorf("seal: %w", err)
 	}
-	return s.store.SealFixed(storage.SealRefresh, plain)
+	return iss.store.SealFixed(storage.SealRefresh, plain)
 }
 
 // accessClaims are the claims of an access token (RFC 9068 section 2.2).
@@ -168,30 +145,9 @@ const (
 	typProof  = "dpop+jwt" // RFC 9449 section 4.2
 )
 
-// signers makes one signer for each key and type.
-type signers struct{ made sync.Map }
-
-func (c *signers) of(k *storage.Key, alg jose.SignatureAlgorithm, typ string) (jose.Signer, error) {
-	id := k.Name() + " " + typ
-	if signer, ok := c.made.Load(id); ok {
-		return signer.(jose.Signer), nil
-	}
-	signer, err := jose.NewSigner(
-		jose.SigningKey{Algorithm: alg, Key: jose.JSONWebKey{Key: k.Private, KeyID: k.Name()}},
-		(&jose.SignerOptions{}).WithType(jose.ContentType(typ)))
-	if err != nil {
-		return nil, fmt.Errorf("make signer: %w", err)
-	}
-	c.made.Store(id, signer)
-	return signer, nil
-}
-
-func (s *Server) sign(use, typ string, claims any) (string, error) {
-	k, err := s.store.SigningKey(use)
-	if err != nil {
-		return "", err
-	}
-	signer, err := s.signers.of(k, jose.SignatureAlgorithm(use), typ)
+// sign makes a JWS in compact form (RFC 7515 section 7.1) of claims, with the present key of an algorithm.
+func (iss *issuer) sign(alg, typ string, claims any) (string, error) {
+	k, err := iss.store.SigningKey(alg)
 	if err != nil {
 		return "", err
 	}
@@ -199,12 +155,11 @@ func (s *Server) sign(use, typ string, claims any) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("sign: %w", err)
 	}
-	// Not through package jwt, which would take the claims apart and put them together again.
-	signed, err := signer.Sign(payload)
+	signed, err := iss.signers.of(k, alg, typ).sign(payload)
 	if err != nil {
 		return "", fmt.Errorf("sign: %w", err)
 	}
-	return signed.CompactSerialize()
+	return signed, nil
 }
 
 // maxJWT is longer than any token that we sign.
@@ -214,7 +169,7 @@ var errNotOurs = fmt.Errorf("access token: %w", storage.ErrNotFound)
 
 // verifyAccess checks an access token without asking storage. The algorithm, the type and the key are ours to choose: the
 // token's header only says which of our keys.
-func (s *Server) verifyAccess(token string) (accessClaims, error) {
+func (iss *issuer) verifyAccess(token string) (accessClaims, error) {
 	var claims accessClaims
 	if len(token) > maxJWT || strings.Count(token, ".") != 2 {
 		return claims, errNotOurs
@@ -227,25 +182,25 @@ func (s *Server) verifyAccess(token string) (accessClaims, error) {
 	if typ, _ := header.ExtraHeaders[jose.HeaderType].(string); typ != typAccess {
 		return claims, errNotOurs
 	}
-	i := slices.IndexFunc(s.store.Keys(storage.UseES256), func(k *storage.Key) bool { return k.Name() == header.KeyID })
-	if i < 0 {
-		return claims, errNotOurs
-	}
-	public := publicKey(s.store.Keys(storage.UseES256)[i])
-	if err := parsed.Claims(public, &claims); err != nil || claims.Issuer != s.cfg.Issuer || !s.now().Before(time.Unix(claims.Expires, 0)) {
-		return claims, errNotOurs
+	k := keyNamed(iss.store.Keys(storage.UseES256), header.KeyID)
+	if k == nil || parsed.Claims(publicKey(k), &claims) != nil || claims.Issuer != iss.name || !iss.now().Before(time.Unix(claims.Expires, 0)) {
+		return accessClaims{}, errNotOurs
 	}
 	return claims, nil
 }
 
-// issued is the token reply of RFC 6749 section 5.1.
-type issued struct {
-	AccessToken  string `json:"access_token"`
-	TokenType    string `json:"token_type"`
-	ExpiresIn    int64  `json:"expires_in"` // seconds
-	RefreshToken string `json:"refresh_token,omitempty"`
-	Scope        string `json:"scope"`
-	IDToken      string `json:"id_token,omitempty"`
+// keyNamed is the key that a JWT names in its header; nil when it is none of those.
+func keyNamed(keys []*storage.Key, name string) *storage.Key {
+	for _, k := range keys {
+		if k.Name() == name {
+			return k
+		}
+	}
+	return nil
+}
+
+func publicKey(k *storage.Key) crypto.PublicKey {
+	return k.Private.(crypto.Signer).Public()
 }
 
 // signed are the JWTs of a reply.
@@ -269,14 +224,14 @@ type issue struct {
 
 // signAhead begins to sign and gives the function that waits for it: signing takes about as long as storing, and both fit on
 // two cores.
-func (s *Server) signAhead(i issue) func() (signed, error) {
+func (iss *issuer) signAhead(i issue) func() (signed, error) {
 	out := signed{kind: kindOf(i.key)}
 	var err error
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		if out.access, err = s.accessToken(i); err == nil && i.withID {
-			out.id, err = s.idToken(i, out.access)
+		if out.access, err = iss.accessToken(i); err == nil && i.withID {
+			out.id, err = iss.idToken(i, out.access)
 		}
 	}()
 	return func() (signed, error) {
@@ -285,44 +240,25 @@ func (s *Server) signAhead(i issue) func() (signed, error) {
 	}
 }
 
-func (s *Server) accessToken(i issue) (string, error) {
-	sub, err := s.subject(i.client, i.User)
+func (iss *issuer) accessToken(i issue) (string, error) {
+	sub, err := iss.subject(i.client, i.User)
 	if err != nil {
 		return "", err
 	}
-	now := s.now()
+	now := iss.now()
 	claims := accessClaims{
-		Issuer: s.cfg.Issuer, Subject: sub, Audience: i.audience,
-		Expires: now.Add(s.life.AccessToken).Unix(), IssuedAt: now.Unix(),
+		Issuer: iss.name, Subject: sub, Audience: i.audience,
+		Expires: now.Add(iss.life.AccessToken).Unix(), IssuedAt: now.Unix(),
 		ID: i.Grant + "." + randomHex(8), ClientID: i.Client,
 		Scope: oauth.JoinScopes(i.scopes), AuthTime: i.AuthTime / 1000, AMR: i.AMR, Confirm: confirm(i.key),
 	}
 	if i.audience == nil {
-		claims.Audience = audience{s.cfg.Issuer}
+		claims.Audience = audience{iss.name}
 	}
 	if i.AuthTime != 0 {
 		claims.ACR = acrPassword // of everybody who signs in; a client that acts for itself does not
 	}
-	return s.sign(storage.UseES256, typAccess, claims)
-}
-
-// reply is the answer of the token endpoint, once the grant stands as refresh says. Without a generation there is no refresh token.
-func (s *Server) reply(refresh refreshToken, scopes []string, wait func() (signed, error)) (issued, error) {
-	sealed := ""
-	if refresh.Generation > 0 {
-		var err error
-		if sealed, err = s.sealRefresh(refresh); err != nil {
-			return issued{}, err
-		}
-	}
-	jwts, err := wait()
-	if err != nil {
-		return issued{}, err
-	}
-	return issued{
-		AccessToken: jwts.access, TokenType: jwts.kind, ExpiresIn: int64(s.life.AccessToken / time.Second),
-		RefreshToken: sealed, Scope: oauth.JoinScopes(scopes), IDToken: jwts.id,
-	}, nil
+	return iss.sign(storage.UseES256, typAccess, claims)
 }
 
 func randomHex(bytes int) string {

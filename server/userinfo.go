@@ -9,53 +9,52 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/zitadel/oidc/v3/pkg/op"
-
 	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
 
-// userinfo is the userinfo endpoint (OpenID Connect Core 1.0 section 5.3). The library knows it as JSON only, so it is ours. The
-// access token is in the header or in a form body, once, never in the query (RFC 6750 section 2); one that is bound to a key is in
-// the header alone, with a proof (RFC 9449 section 7).
-func (p *provider) userinfo(w http.ResponseWriter, r *http.Request) {
-	noStore(w)
-	p.offerNonce(w)
-	if !method(w, r, http.MethodGet, http.MethodPost) {
-		return
+// userinfo is the userinfo endpoint (OpenID Connect Core 1.0 section 5.3).
+func (s *Server) userinfo(w http.ResponseWriter, r *http.Request) error {
+	token, proven, err := shownToken(r)
+	if err != nil {
+		return err
 	}
+	contentType, body, err := s.claimsOfToken(r, token, proven)
+	if err != nil {
+		return err
+	}
+	writeBody(w, http.StatusOK, contentType, body)
+	return nil
+}
+
+// shownToken is the access token of a request: in the header or in a form body, once, never in the query (RFC 6750 section 2). One
+// that is bound to a key is in the header alone, with a proof (RFC 9449 section 7): proven says that it came by the scheme DPoP.
+func shownToken(r *http.Request) (token string, proven bool, err error) {
 	form := url.Values{}
 	if r.Method == http.MethodPost && r.Header.Get("Content-Type") != "" {
-		var err error
 		if form, err = bodyForm(r); err != nil {
-			op.WriteError(w, r, err, nil)
-			return
+			return "", false, err
 		}
 	}
 	headers := r.Header.Values("Authorization")
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	proven := strings.EqualFold(scheme, tokenTypeDPoP)
+	proven = strings.EqualFold(scheme, tokenTypeDPoP)
 	inHeader := (proven || strings.EqualFold(scheme, tokenTypeBearer)) && token != ""
-	cw := &challenged{ResponseWriter: w, resource: true, proven: proven}
 	switch {
 	case inHeader && form.Has("access_token"), len(headers) > 1:
-		op.WriteError(cw, r, invalidRequest("send the access token once, not twice"), nil)
-		return
-	case !inHeader && !form.Has("access_token"):
-		// RFC 6750 section 3.1: no error code for a request that did not even try.
-		cw.WriteHeader(http.StatusUnauthorized)
-		return
-	case !inHeader:
-		token = form.Get("access_token")
+		return "", false, invalidRequest(oauth.RuleAccessTokenTwice, "send the access token once, not twice")
+	case inHeader:
+		return token, proven, nil
+	case form.Has("access_token"):
+		return form.Get("access_token"), false, nil
 	}
-	contentType, body, err := p.claimsOfToken(r, token, proven)
-	if err != nil {
-		cw.code = codeOf(err)
-		op.WriteError(cw, r, err, nil)
-		return
-	}
-	w.Header().Set("Content-Type", contentType)
-	_, _ = w.Write(body)
+	// RFC 6750 section 3.1: no error code for a request that did not even try.
+	return "", false, &statusError{http.StatusUnauthorized, &oauth.Error{Rule: oauth.RuleAccessTokenMissing}}
+}
+
+// invalidToken is the one answer to an access token that is not good (RFC 6750 section 3.1).
+func invalidToken(rule string) *oauth.Error {
+	return oauth.Refuse(oauth.CodeInvalidToken, rule, "the access token is invalid, expired or revoked")
 }
 
 // userinfoClaims say whose userinfo it is. As a JWT it also says who speaks to whom (OpenID Connect Core 1.0 section 5.3.2).
@@ -66,51 +65,56 @@ type userinfoClaims struct {
 }
 
 // claimsOfToken is what userinfo answers, as JSON, or as a JWT for a client that has registered an algorithm: at most one read.
-func (p *provider) claimsOfToken(r *http.Request, token string, proven bool) (contentType string, body []byte, err error) {
+func (s *Server) claimsOfToken(r *http.Request, token string, proven bool) (contentType string, body []byte, err error) {
 	ctx := r.Context()
-	bad := fail(http.StatusUnauthorized, codeInvalidToken, "the access token is invalid, expired or revoked")
-	claims, err := p.verifyAccess(token)
-	if err != nil || !p.forUserinfo(claims.Audience) {
-		return "", nil, bad
+	claims, err := s.verifyAccess(token)
+	if err != nil {
+		return "", nil, invalidToken(oauth.RuleAccessTokenInvalid)
 	}
-	if err := p.checkPossession(r, pathUserinfo, token, claims, proven); err != nil {
+	visitOf(ctx).client = claims.ClientID
+	if !s.forUserinfo(claims.Audience) {
+		return "", nil, invalidToken(oauth.RuleAccessTokenInvalid).About(printable(claims.Audience[0]), s.cfg.Issuer, "")
+	}
+	if err := s.checkPossession(r, pathUserinfo, token, claims, proven); err != nil {
 		return "", nil, err
 	}
 	scopes := oauth.ParseScopes(claims.Scope)
 	if !slices.Contains(scopes, oauth.ScopeOpenID) {
-		return "", nil, fail(http.StatusForbidden, codeInsufficientScope, "userinfo needs the scope openid")
+		return "", nil, oauth.Refuse(oauth.CodeInsufficientScope, oauth.RuleScopeOpenID, "userinfo needs the scope openid").
+			About(cut(claims.Scope, maxShownURI), oauth.ScopeOpenID, "")
 	}
-	c, err := p.client(ctx, claims.ClientID)
+	c, err := s.client(ctx, claims.ClientID)
 	if errors.Is(err, storage.ErrNotFound) {
-		return "", nil, bad
+		return "", nil, invalidToken(oauth.RuleClientUnknown)
 	} else if err != nil {
-		return "", nil, p.unavailable(ctx, "reading a client", err)
+		return "", nil, fmt.Errorf("read client: %w", err)
 	}
-	view, err := p.liveGrantOf(ctx, claims, true)
+	visitOf(ctx).of(c)
+	view, err := s.liveGrantOf(ctx, claims, true)
 	if err != nil && verdict(err) {
-		return "", nil, bad
+		return "", nil, invalidToken(oauth.RuleAccessTokenInvalid)
 	} else if err != nil {
-		return "", nil, p.unavailable(ctx, "reading a grant", err)
+		return "", nil, fmt.Errorf("read grant: %w", err)
 	}
 	wishes, err := storedWishes(view.Grant)
 	if err != nil {
-		return "", nil, p.unavailable(ctx, "reading a grant", err)
+		return "", nil, err
 	}
 	if claims.Origin != "" {
 		wishes = nil // they are of the grant's client, and the token is another's
 	}
-	who, about := userinfoClaims{Subject: claims.Subject}, p.userClaims(c, view.User.User, scopes, wishes)
+	who, about := userinfoClaims{Subject: claims.Subject}, s.userClaims(c, view.User.User, scopes, wishes)
 	if c.UserinfoSignedResponseAlg == "" {
 		body, err = json.Marshal(withClaims{who, about})
 		contentType = "application/json"
 	} else {
-		who.Issuer, who.Audience = p.cfg.Issuer, c.ID
+		who.Issuer, who.Audience = s.cfg.Issuer, c.ID
 		var signed string
-		signed, err = p.sign(registeredAlg(c.UserinfoSignedResponseAlg), typID, withClaims{who, about})
+		signed, err = s.sign(registeredAlg(c.UserinfoSignedResponseAlg), typID, withClaims{who, about})
 		contentType, body = "application/jwt", []byte(signed)
 	}
 	if err != nil {
-		return "", nil, p.unavailable(ctx, "telling about a user", err)
+		return "", nil, fmt.Errorf("tell about a user: %w", err)
 	}
 	return contentType, body, nil
 }

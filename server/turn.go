@@ -8,16 +8,9 @@ import (
 
 	"golang.org/x/text/language"
 
-	"github.com/warifu/warifu/server/connector"
 	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/server/pages"
 	"github.com/warifu/warifu/storage"
-)
-
-// Guesses of passwords: at most so many for an account in each window of time. A lock ends with its window.
-const (
-	mostGuesses = 10
-	guessWindow = 15 * time.Minute
 )
 
 // Fields of our forms beside those of package pages.
@@ -55,7 +48,7 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) authorizeParams(r *http.Request) (url.Values, error) {
-	bad := onPage(pages.ReasonInvalidRequest, "invalid_request", "the parameters are not well-formed")
+	bad := onPage(pages.ReasonInvalidRequest, invalidRequest(oauth.RuleParameterMalformed, "the parameters are not well-formed"))
 	if r.Method != http.MethodPost { // GET or HEAD
 		params, err := url.ParseQuery(r.URL.RawQuery)
 		if err != nil {
@@ -96,25 +89,29 @@ type turn struct {
 func (s *Server) pending(r *http.Request, sealed string) (turn, error) {
 	var a AuthRequest
 	if err := s.open(storage.SealRequest, sealed, &a); errors.Is(err, storage.ErrNotFound) {
-		return turn{}, onPage(pages.ReasonInvalidRequest, "invalid_request", "the pending authorization request was altered or is too old")
+		return turn{}, onPage(pages.ReasonInvalidRequest, invalidRequest(oauth.RuleRequestAltered, "the pending authorization request was altered or is too old"))
 	} else if err != nil {
 		return turn{}, err
 	}
 	if !s.sameBrowser(r, &a) {
-		return turn{}, onPage(pages.ReasonOtherBrowser, "invalid_request", "the authorization request was started in another browser, or the browser keeps no cookies")
+		return turn{}, onPage(pages.ReasonOtherBrowser, invalidRequest(oauth.RuleOtherBrowser,
+			"the authorization request was started in another browser, or the browser keeps no cookies"))
 	}
 	if s.now().After(a.started().Add(s.life.AuthRequest)) {
-		return turn{}, onPage(pages.ReasonExpired, "invalid_request", "the authorization request has expired")
+		return turn{}, onPage(pages.ReasonExpired, invalidRequest(oauth.RuleRequestExpired, "the authorization request has expired"))
 	}
 	if a.Device != nil && a.Device.Grant == "" {
 		return turn{client: &storage.Client{}, request: &a, sealed: sealed}, nil // nobody has looked yet whose code it is
 	}
+	v := visitOf(r.Context())
+	v.client = a.ClientID
 	c, err := s.client(r.Context(), a.ClientID)
 	if errors.Is(err, storage.ErrNotFound) {
-		return turn{}, onPage(pages.ReasonInvalidClient, "invalid_client", "the client was removed while the user was asked")
+		return turn{}, onPage(pages.ReasonInvalidClient, oauth.Refuse(oauth.CodeInvalidClient, oauth.RuleClientRemoved, "the client was removed while the user was asked"))
 	} else if err != nil {
 		return turn{}, err
 	}
+	v.of(c)
 	if a.Device != nil {
 		return turn{client: c, request: &a, sealed: sealed}, nil
 	}
@@ -127,14 +124,14 @@ func (s *Server) pending(r *http.Request, sealed string) (turn, error) {
 // form opens the pending request of a posted form, provided that we made the form for this browser.
 func (s *Server) form(r *http.Request) (turn, error) {
 	if err := r.ParseForm(); err != nil {
-		return turn{}, onPage(pages.ReasonInvalidRequest, "invalid_request", "the form is not well-formed")
+		return turn{}, onPage(pages.ReasonInvalidRequest, invalidRequest(oauth.RuleBodyMalformed, "the form is not well-formed"))
 	}
 	t, err := s.pending(r, r.PostForm.Get(fieldRequest))
 	if err != nil {
 		return turn{}, err
 	}
 	if !s.checkFormToken(r.PostForm.Get(fieldForm), t.request.Browser, t.sealed) {
-		return turn{}, onPage(pages.ReasonForbidden, "invalid_request", "the form is not one that this server made for this browser")
+		return turn{}, onPage(pages.ReasonForbidden, invalidRequest(oauth.RuleFormForeign, "the form is not one that this server made for this browser"))
 	}
 	return t, nil
 }
@@ -163,7 +160,7 @@ func (s *Server) advance(w http.ResponseWriter, r *http.Request, t turn) {
 		}
 		s.showConsent(w, r, t, p, d.fresh)
 	case stepRefuse:
-		s.refuse(w, r, &redirectError{t.request.to(), d.code, d.why})
+		s.refuse(w, r, &redirectError{t.request.to(), d.refused})
 	case stepDone:
 		s.answer(w, r, t, p)
 	}
@@ -196,145 +193,6 @@ func approvalOf(a *AuthRequest, p storage.Presence, grant string) approval {
 	}
 }
 
-// signIn takes the sign-in form.
-func (s *Server) signIn(w http.ResponseWriter, r *http.Request) {
-	t, err := s.form(r)
-	if err != nil {
-		s.refuse(w, r, err)
-		return
-	}
-	if r.PostForm.Get(pages.FieldCancel) != "" && t.request.Device == nil {
-		s.refuse(w, r, &redirectError{t.request.to(), codeAccessDenied, "the user did not want to sign in"})
-		return
-	}
-	login, password := r.PostForm.Get(pages.FieldLogin), r.PostForm.Get(pages.FieldPassword)
-	t.login = cut(login, maxHint)
-	if s.cfg.Passwords == nil || len(login) > maxHint || len(password) > 1024 {
-		t.problem = pages.ProblemCredentials
-		s.showSignIn(w, r, t)
-		return
-	}
-	// The guess is counted before it is checked, so guesses in parallel gain nothing.
-	account := s.cfg.Passwords.Account(login)
-	free, retry, err := s.store.TakeGuess(r.Context(), account, mostGuesses, guessWindow)
-	if err != nil {
-		s.refuse(w, r, err)
-		return
-	}
-	if !free {
-		t.problem, t.retry = pages.ProblemTooMany, retry.Sub(s.now())
-		s.showSignIn(w, r, t)
-		return
-	}
-	who, right, err := s.cfg.Passwords.Login(r.Context(), login, password)
-	if err != nil {
-		s.refuse(w, r, err)
-		return
-	}
-	if right {
-		right, err = s.begin(w, r, who)
-		if err != nil {
-			s.refuse(w, r, err)
-			return
-		}
-	}
-	if !right {
-		s.log.InfoContext(r.Context(), "sign-in failed", "client", t.client.ID)
-		t.problem = pages.ProblemCredentials
-		s.showSignIn(w, r, t)
-		return
-	}
-	if err := s.store.ForgiveGuesses(r.Context(), account, guessWindow); err != nil {
-		s.log.WarnContext(r.Context(), "forgiving guesses", "error", err)
-	}
-	s.backTo(w, r, t)
-}
-
-// begin starts a session under a new id, in the place of the one that the browser had: that of the same user goes on, that of
-// another ends. False: the account is disabled.
-func (s *Server) begin(w http.ResponseWriter, r *http.Request, who connector.Identity) (bool, error) {
-	u, err := s.store.User(r.Context(), who.UserID)
-	if errors.Is(err, storage.ErrNotFound) || (err == nil && !u.Active()) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	old, _ := s.session(r)
-	now := s.now().UTC()
-	id, err := s.store.CreateSession(r.Context(), storage.Session{
-		UserID: u.ID, AuthTime: now, AMR: []string{"pwd"}, ExpiresAt: now.Add(s.life.Session)}, old.ID)
-	if err != nil {
-		return false, err
-	}
-	if old.ID != "" {
-		s.wakeSender() // another user's session may have ended
-	}
-	return true, s.setSession(w, sessionRef{ID: id, User: u.ID})
-}
-
-// consent takes the consent form.
-func (s *Server) consent(w http.ResponseWriter, r *http.Request) {
-	t, err := s.form(r)
-	if err != nil {
-		s.refuse(w, r, err)
-		return
-	}
-	ref, ok := s.session(r)
-	decision := r.PostForm.Get(pages.FieldDecision)
-	if t.request.Device != nil && (decision == pages.DecisionAllow || decision == pages.DecisionDeny) {
-		s.decideDevice(w, r, t, decision)
-		return
-	}
-	switch decision {
-	case pages.DecisionDeny:
-		s.refuse(w, r, &redirectError{t.request.to(), codeAccessDenied, "the user denied the request"})
-	case pages.DecisionSwitch:
-		if ok {
-			if _, err := s.endSession(r.Context(), ref, "the user switched accounts"); err != nil {
-				s.refuse(w, r, err)
-				return
-			}
-		}
-		s.setCookie(w, cookieSession, "", -1)
-		s.backTo(w, r, t)
-	case pages.DecisionAllow:
-		// The form says for whom it was shown: somebody else may have signed in meanwhile, in another tab.
-		if !ok || r.PostForm.Get(fieldUser) != hashed(ref.User) {
-			s.advance(w, r, t)
-			return
-		}
-		s.allow(w, r, t, ref)
-	default:
-		s.refuse(w, r, onPage(pages.ReasonInvalidRequest, "invalid_request", "the form says neither allow nor deny"))
-	}
-}
-
-// fieldUser is the hash of the user id for whom a consent page was shown.
-const fieldUser = "user"
-
-// allow remembers what the user allowed, provided that the session still stands, and answers.
-func (s *Server) allow(w http.ResponseWriter, r *http.Request, t turn, ref sessionRef) {
-	p, err := s.store.Presence(r.Context(), ref.ID, ref.User, t.client.ID)
-	if err != nil {
-		s.refuse(w, r, err)
-		return
-	}
-	t.allowed = true
-	if next(t.request, p, true, s.now()).step != stepDone {
-		t.allowed = false
-		s.advance(w, r, t)
-		return
-	}
-	if asks := t.request.asks(); !p.Consent.Covers(asks) {
-		if err := s.store.AddConsent(r.Context(), t.client.ID, ref.User, asks); err != nil {
-			s.refuse(w, r, err)
-			return
-		}
-	}
-	s.answer(w, r, t, p)
-}
-
 // backTo shows the pending request again, by GET, so that a reload sends no form twice.
 func (s *Server) backTo(w http.ResponseWriter, r *http.Request, t turn) {
 	noStore(w)
@@ -347,62 +205,6 @@ func (s *Server) continueURL(t turn, lang string) string {
 		query.Set(fieldLang, lang)
 	}
 	return s.base + pathContinue + "?" + query.Encode()
-}
-
-func (s *Server) showSignIn(w http.ResponseWriter, r *http.Request, t turn) {
-	hidden, err := s.hidden(t)
-	if err != nil {
-		s.refuse(w, r, err)
-		return
-	}
-	page := pages.SignIn{
-		Frame: s.frame(r, t), App: shownApp(t), Action: s.base + pathSignIn, Hidden: hidden,
-		Login: t.request.LoginHint, Problem: t.problem, RetryAfter: t.retry, CanCancel: t.request.Device == nil,
-	}
-	if t.login != "" {
-		page.Login = t.login
-	}
-	status := http.StatusOK
-	switch t.problem {
-	case pages.ProblemCredentials:
-		status = http.StatusUnprocessableEntity
-	case pages.ProblemTooMany:
-		status = http.StatusTooManyRequests
-	}
-	s.pages.Render(w, status, page)
-}
-
-func (s *Server) showConsent(w http.ResponseWriter, r *http.Request, t turn, p storage.Presence, fresh []string) {
-	hidden, err := s.hidden(t, pages.Field{Name: fieldUser, Value: hashed(p.User.ID)})
-	if err != nil {
-		s.refuse(w, r, err)
-		return
-	}
-	page := pages.Consent{
-		Frame: s.frame(r, t), App: shownApp(t), Action: s.base + pathConsent, Hidden: hidden,
-		UserName: shownName(p.User), UserEmail: p.User.Email,
-		UnusedFor: s.life.RefreshIdle, AtMost: s.life.RefreshAbsolute,
-	}
-	page.New = s.describe(fresh, page.Lang)
-	page.Granted = s.describe(oauth.Without(t.request.asks(), fresh), page.Lang)
-	s.pages.Render(w, http.StatusOK, page)
-}
-
-// describe puts scopes into words.
-func (s *Server) describe(names []string, lang language.Tag) []pages.Scope {
-	var out []pages.Scope
-	for _, name := range names {
-		scope := s.scopes.scopes[name]
-		text := scope.Description[lang.String()]
-		if text == "" {
-			text = scope.Description["en"]
-		}
-		if text == "" {
-			text = name
-		}
-		out = append(out, pages.Scope{Name: name, Description: text, Risk: pages.Risk(scope.Risk)})
-	}
-	return out
 }
 
 func (s *Server) hidden(t turn, more ...pages.Field) ([]pages.Field, error) {
@@ -451,4 +253,17 @@ func (s *Server) keepLang(w http.ResponseWriter, r *http.Request) {
 	if chosen := chosenLang(r); chosen == "en" || chosen == "ja" {
 		s.setCookie(w, cookieLang, chosen, 365*24*time.Hour)
 	}
+}
+
+// shownName is how a page names a user, beside the e-mail address if there is one.
+func shownName(user *storage.User) string {
+	switch {
+	case user.Name != "":
+		return user.Name
+	case user.Email != "":
+		return ""
+	case user.Username != "":
+		return user.Username
+	}
+	return user.ID
 }

@@ -1,0 +1,104 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/zitadel/oidc/v3/pkg/oidc"
+
+	"github.com/warifu/warifu/server/oauth"
+	"github.com/warifu/warifu/storage"
+)
+
+// The refresh token grant (RFC 6749 section 6, RFC 9700 section 4.14.2). A refresh token is a sealed place in the chain of its grant.
+// Using it is one transaction, which moves the chain on, so it works once: one that comes again ends the grant.
+
+// refreshToken is what a refresh token holds, sealed.
+type refreshToken struct {
+	approval
+	Generation int64 `json:"v"`
+	Issued     int64 `json:"i"`
+	Ends       int64 `json:"e"` // of the grant
+}
+
+// expires is when the token ends if it is not used.
+func (t refreshToken) expires(life Lifetimes) time.Time {
+	idle, ends := time.UnixMilli(t.Issued).Add(life.RefreshIdle), time.UnixMilli(t.Ends)
+	if idle.Before(ends) {
+		return idle
+	}
+	return ends
+}
+
+// refresh gives tokens for a refresh token, the next refresh token among them.
+func (s *Server) refresh(ctx context.Context, q *clientRequest) (any, error) {
+	sent := oidc.RefreshTokenRequest{RefreshToken: q.form.Get("refresh_token"), Scopes: oauth.ParseScopes(q.form.Get("scope"))}
+	var token refreshToken
+	if err := s.open(storage.SealRefresh, sent.RefreshToken, &token); errors.Is(err, storage.ErrNotFound) {
+		return nil, invalidGrant(oauth.RuleRefreshTokenInvalid, "the refresh token is invalid")
+	} else if err != nil {
+		return nil, fmt.Errorf("open refresh token: %w", err)
+	}
+	now := s.now()
+	switch {
+	case token.Client != q.client.ID:
+		return nil, invalidGrant(oauth.RuleRefreshTokenOtherClient, "the refresh token was issued to another client")
+	case now.After(token.expires(s.life)):
+		return nil, invalidGrant(oauth.RuleRefreshTokenExpired, "the refresh token has expired")
+	}
+	asked := token.Scopes
+	if q.form.Has("scope") {
+		asked = sent.Scopes
+		if beyond := oauth.Without(asked, token.Scopes); len(beyond) > 0 {
+			return nil, oauth.Refuse(oauth.CodeInvalidScope, oauth.RuleScopeBeyondGrant, "scope asks for more than was granted").
+				About(printable(beyond[0]), nearest(beyond[0], token.Scopes), "")
+		}
+	}
+	key, err := s.tokenKey(q, token.DPoPKey)
+	if err != nil {
+		return nil, err
+	}
+	next := token
+	next.Issued = now.UnixMilli()
+	return s.decide(ctx, q.client, token.UserRevision, func(c *client, at storage.Revisions, _ *storage.User) (any, error) {
+		next.UserRevision = at.User
+		return s.rotateGrant(ctx, c, q, asked, key, next)
+	})
+}
+
+// rotateGrant is the transaction of a refresh token: it moves the chain of the grant to the next one.
+func (s *Server) rotateGrant(ctx context.Context, c *client, q *clientRequest, asked []string, key string, next refreshToken) (any, error) {
+	if !mayUse(c.Client, GrantRefreshToken) {
+		return nil, unauthorizedClient(c.Client, GrantRefreshToken)
+	}
+	scopes := s.offered(c.Client, asked)
+	if len(scopes) == 0 {
+		return nil, scopesWithdrawn(c.Client)
+	}
+	if err := mustProve(c.Client, key); err != nil {
+		return nil, err
+	}
+	audience, err := s.audienceOf(next.Resources, scopes, q.form["resource"])
+	if err != nil {
+		return nil, err
+	}
+	signing := s.signAhead(issue{approval: next.approval, client: c.Client, scopes: scopes, audience: audience, key: key})
+	ref := storage.GrantRef{ClientID: c.ID, GrantID: next.Grant, UserID: next.User, Generation: next.Generation}
+	rotation, err := s.store.RotateGrant(ctx, ref, next.expires(s.life), s.life.RefreshReuse, storage.Revisions{Client: c.Revision, User: next.UserRevision}, c.once()...)
+	c.noteSpent(err)
+	switch {
+	case err == nil:
+		next.Generation, next.Issued = rotation.Generation, rotation.At.UnixMilli()
+		return s.tokens(next, scopes, signing)
+	case errors.Is(err, storage.ErrReplayed):
+		s.log.WarnContext(ctx, "refresh token used twice: its grant was revoked", "client", c.ID, "grant", next.Grant)
+		return nil, invalidGrant(oauth.RuleRefreshTokenUsed, "the refresh token was used before; everything issued from it is revoked")
+	case errors.Is(err, storage.ErrNotFound):
+		return nil, invalidGrant(oauth.RuleRefreshTokenRevoked, "the refresh token was revoked")
+	case errors.Is(err, storage.ErrSpent):
+		return nil, assertionReplayed()
+	}
+	return nil, fmt.Errorf("refresh: %w", err)
+}
