@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/warifu/warifu/plugins"
@@ -52,10 +53,8 @@ type DeployerOptions struct {
 	Issuer string
 	// Dev leaves out what matters in production only, such as the warning about loopback redirect URIs.
 	Dev bool
-	// Scopes are the names of the catalogue. What a hook registers is held against it.
-	Scopes []string
-	// GrantTypes are those that the server has on; empty: all that there are. What a hook registers is held against them.
-	GrantTypes []string
+	// Parsing is what documents are held against, and what a hook registers.
+	Parsing Options
 	// ResourceServers are the resource identifiers that the configuration gives to others than apps.
 	ResourceServers []string
 	// CheckSector says what is wrong when a client with these redirect URIs names a sector identifier (OpenID Connect Core 1.0
@@ -122,17 +121,18 @@ type Deployer struct {
 	assignments []Assignment
 	leaveDrift  bool
 
-	issuer     string
-	dev        bool
-	scopes     []string
-	grantTypes []string
-	resources  []string // identifiers that no app may speak for
-	sector     func(ctx context.Context, uri string, redirectURIs []string) error
-	replica    string
-	log        *slog.Logger
-	now        func() time.Time
-	maxAge     time.Duration // of client secrets
-	pace       Pace
+	issuer    string
+	dev       bool
+	parsing   Options
+	resources []string // identifiers that no app may speak for
+	sector    func(ctx context.Context, uri string, redirectURIs []string) error
+	replica   string
+	log       *slog.Logger
+	now       func() time.Time
+	maxAge    time.Duration // of client secrets
+	pace      Pace
+
+	applying sync.Mutex // one apply at a time in this process; other replicas meet in the transaction
 }
 
 // New makes a Deployer.
@@ -140,7 +140,7 @@ func New(opts DeployerOptions) *Deployer {
 	d := &Deployer{
 		store: opts.Store, hooks: opts.Hooks, runtimes: opts.Runtimes,
 		assignments: opts.Assignments, leaveDrift: opts.LeaveDrift,
-		issuer: opts.Issuer, dev: opts.Dev, scopes: opts.Scopes, grantTypes: opts.GrantTypes, resources: opts.ResourceServers,
+		issuer: opts.Issuer, dev: opts.Dev, parsing: opts.Parsing, resources: opts.ResourceServers,
 		sector:  opts.CheckSector,
 		replica: opts.Replica, log: opts.Logger, now: opts.Now, maxAge: opts.SecretMaxAge, pace: opts.Pace.withDefaults(),
 	}

@@ -121,7 +121,7 @@ func newRig(t testing.TB) *rig {
 		}
 	})
 	r.opts = DeployerOptions{
-		Store: r.store, Hooks: []Hook{oauthHook(t)}, Issuer: "https://issuer.example.com", Scopes: catalogue, Logger: logger,
+		Store: r.store, Hooks: []Hook{oauthHook(t)}, Issuer: "https://issuer.example.com", Parsing: Options{Scopes: catalogue}, Logger: logger,
 		Pace: Pace{
 			RetryMin: 5 * time.Millisecond, RetryMax: 50 * time.Millisecond,
 			RollMin: time.Millisecond, RollMax: 10 * time.Millisecond, Reconcile: time.Hour,

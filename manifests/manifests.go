@@ -23,6 +23,8 @@
 // returns. What hooks answer about the client is held against the same table and rules as what was written (registration.go), and
 // what it claims of the world around it must be its own (claims.go): resource identifiers, a sector. [Deployer.Apply] commits
 // client, release record and outbox in one transaction, guarded by the revisions that the plan was made from (apply.go).
+// [Deployer.PlanFiles], [Deployer.ApplyFiles] and [Deployer.ApplyPaths] do all of it, from bytes to the store, one at a time in a
+// process, and have the audit log tell what was refused (apply_files.go, audit.go).
 // [Deployer.Run] is the outbox (delivery.go: what is due; attempt.go: what is done about it): it calls the runtimes until
 // each target confirms. [Watch] says when manifests on disk have changed.
 //
@@ -92,6 +94,8 @@ var DefaultInjectedEnv = []string{"OAUTH_CLIENT_ID", "OAUTH_CLIENT_SECRET", "OAU
 type Options struct {
 	// Dev allows plain http on loopback hosts in spec.oauth.metadata. Redirect URIs may be loopback either way.
 	Dev bool
+	// DenyLoopback refuses redirect URIs that lead to the user's own machine.
+	DenyLoopback bool
 	// Scopes are the names of the server's scope catalogue. When empty, names are only checked for their syntax
 	// (RFC 6749 section 3.3), as a command without a server at hand must.
 	Scopes []string

@@ -234,7 +234,7 @@ func TestHookCannotSmuggleMetadata(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t).withAmending(c.hook)
-			d := r.deployer(func(o *DeployerOptions) { o.GrantTypes = []string{grantAuthorizationCode, grantRefreshToken} })
+			d := r.deployer(func(o *DeployerOptions) { o.Parsing.GrantTypes = []string{grantAuthorizationCode, grantRefreshToken} })
 			_, err := d.Plan(context.Background(), documents(t, appYML("app")))
 			if err == nil {
 				t.Fatal("accepted")

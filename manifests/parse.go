@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/warifu/warifu/manifests/strictyaml"
+	"github.com/warifu/warifu/server/oauth"
 )
 
 // Parse reads the YAML documents of one file; name is what faults and [Document.Path] call it. It returns the documents
@@ -52,7 +53,28 @@ func documentOf(written strictyaml.Document, r *strictyaml.Report, opts Options)
 		r.Errorf(root.Position, "", "not-understood", "", "this manifest could not be taken apart: %v", err)
 		return nil
 	}
-	return &Document{App: app, Path: r.File, Line: root.Line, Raw: bytes.Clone(written.Text()), root: root}
+	d := &Document{App: app, Path: r.File, Line: root.Line, Raw: bytes.Clone(written.Text()), root: root}
+	if opts.DenyLoopback && d.denyLoopback(r) {
+		return nil
+	}
+	return d
+}
+
+// denyLoopback reports redirect URIs that lead to the user's own machine, and says whether there are any.
+func (d *Document) denyLoopback(r *strictyaml.Report) bool {
+	if d.App.Spec.OAuth == nil {
+		return false
+	}
+	found := false
+	for i, uri := range d.App.Spec.OAuth.RedirectURIs {
+		if oauth.IsLoopbackRedirect(uri) {
+			found = true
+			path := itemPath("spec.oauth.redirectUris", i)
+			r.Errorf(d.Place(path), path, "loopback-redirect", "",
+				"leads to the user's own machine, and this server takes no such redirect URI (manifests.localhostRedirects)")
+		}
+	}
+	return found
 }
 
 // treeOf reads a document that could be a manifest. Nil means that there is nothing to check further: the reason is reported.

@@ -50,6 +50,9 @@ type Revisions struct {
 	Client int64 `json:"client"`
 }
 
+// String is what a caller hands back to apply the plan that they saw, and no other.
+func (r Revisions) String() string { return fmt.Sprintf("%d.%d", r.App, r.Client) }
+
 // Plan is what applying a manifest would do to one app. It can be shown to anybody who may see the manifest: no secret is
 // in it, nor in its JSON.
 type Plan struct {

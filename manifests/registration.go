@@ -27,7 +27,9 @@ func registrationOf(c *storage.Client) *plugins.Registration {
 // checkRegistration holds what a hook made of a manifest against the manifest's own table and rules: it is written down as
 // spec.oauth, and checked as if somebody had written it there.
 func (d *Deployer) checkRegistration(file string, r *plugins.Registration) []plugins.Notice {
-	c := &checker{Report: &strictyaml.Report{File: file}, opts: Options{Dev: d.dev, Scopes: d.scopes, GrantTypes: d.grantTypes}}
+	opts := d.parsing
+	opts.Dev = d.dev
+	c := &checker{Report: &strictyaml.Report{File: file}, opts: opts}
 	const path = "spec.oauth"
 	written, err := asWritten(r)
 	if err != nil {

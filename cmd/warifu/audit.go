@@ -2,17 +2,12 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"net/url"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/warifu/warifu/manifests"
 	"github.com/warifu/warifu/server/admin"
-	"github.com/warifu/warifu/storage"
 )
 
 func (c *cli) audit() *cobra.Command {
@@ -81,50 +76,4 @@ func (c *cli) auditLog(ctx context.Context, app string, since time.Time) (rows, 
 		out.cells = append(out.cells, []string{when(e.At), e.Actor, e.Action, e.App, e.Target, e.Outcome, e.Reason, e.Detail})
 	}
 	return out, nil
-}
-
-// told has the audit log tell why a plan or an apply came to nothing. What it cannot store is in the server's log.
-func (a *apps) told(ctx context.Context, action, app string, err error) {
-	if err == nil || ctx.Err() != nil {
-		return
-	}
-	if err := a.store.Record(ctx, refusals(action, app, err)...); err != nil {
-		a.log.ErrorContext(ctx, "audit log", "action", action, "app", app, "error", err)
-	}
-}
-
-// refusals are the entries about an error of planning or applying: one for each app that it is about.
-func refusals(action, app string, err error) []storage.AuditEntry {
-	entry := storage.AuditEntry{Action: action, App: app, Outcome: storage.OutcomeRefused}
-	var faults manifests.Faults
-	var denied *manifests.DeniedError
-	var partly *admin.Problem
-	switch {
-	case errors.As(err, &partly): // said already, of the app that could not be applied
-		return nil
-	case errors.As(err, &faults):
-		entry.Reason = "invalid manifest"
-		entry.Detail = faultCount(faults.Errors())
-	case errors.As(err, &denied):
-		var entries []storage.AuditEntry
-		for _, d := range denied.Denials {
-			entry.App, entry.Reason, entry.Detail = d.App, "denied by "+d.Hook, strings.TrimSpace(d.Path+" "+d.Message)
-			entries = append(entries, entry)
-		}
-		return entries
-	case errors.Is(err, manifests.ErrDeleting):
-		entry.Reason = "the app is being deleted"
-	case errors.Is(err, storage.ErrConflict):
-		entry.Reason = "stale plan"
-	default:
-		entry.Outcome, entry.Reason = storage.OutcomeFailed, "the server's log says why"
-	}
-	return []storage.AuditEntry{entry}
-}
-
-func faultCount(faults manifests.Faults) string {
-	if len(faults) == 1 {
-		return "1 fault: " + faults[0].String()
-	}
-	return fmt.Sprintf("%d faults, the first: %s", len(faults), faults[0])
 }

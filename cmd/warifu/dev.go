@@ -219,7 +219,7 @@ func (d *devServer) apply(ctx context.Context) ([]*manifests.Plan, error) {
 	if err := faults.Err(); err != nil {
 		return nil, err
 	}
-	plans, warnings, err := d.instance.apps.apply(ctx, files, nil)
+	plans, warnings, err := d.instance.apps.deployer.ApplyFiles(ctx, files, nil)
 	if err != nil {
 		return nil, edge(err)
 	}

@@ -96,9 +96,9 @@ func (c *cli) showDrift(found admin.Drift, format string) error {
 func (a *apps) Drift(ctx context.Context, docs []admin.Document, app string) (admin.Drift, error) {
 	var parsed []*manifests.Document
 	if len(docs) > 0 {
-		var err error
-		if parsed, _, err = a.parse(filesOf(docs)); err != nil {
-			return admin.Drift{}, edge(err)
+		var faults manifests.Faults
+		if parsed, faults = a.deployer.Parse(filesOf(docs)); faults.Err() != nil {
+			return admin.Drift{}, edge(faults.Err())
 		}
 	}
 	drift, err := a.deployer.Drift(ctx, parsed, app)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"maps"
 	"slices"
 
@@ -10,7 +9,6 @@ import (
 
 	"github.com/warifu/warifu/cmd/warifu/config"
 	"github.com/warifu/warifu/manifests"
-	"github.com/warifu/warifu/storage"
 )
 
 func (c *cli) serve() *cobra.Command {
@@ -63,61 +61,15 @@ func (i *instance) followManifests(ctx context.Context) error {
 		return nil
 	}
 	if !i.cfg.Manifests.Watch {
-		i.applyDirectories(ctx, dirs)
+		i.apps.deployer.ApplyPaths(ctx, dirs)
 		return nil
 	}
 	watch, err := manifests.NewWatch(dirs)
 	if err != nil {
 		return err
 	}
-	i.applyDirectories(ctx, dirs)
-	return watch.Run(ctx, func(ctx context.Context) { i.applyDirectories(ctx, dirs) })
-}
-
-// applyDirectories applies what can be applied: a faulty file, a denied or a failing app is logged and keeps nobody else from
-// being deployed.
-func (i *instance) applyDirectories(ctx context.Context, dirs []string) {
-	files, faults := manifests.Read(dirs, nil)
-	docs, found := manifests.ParseFiles(files, i.apps.options)
-	faults = append(faults, found...)
-	if i.apps.localhost == config.LocalhostDeny {
-		faults = append(faults, deniedRedirects(docs)...)
-	}
-	i.apps.told(ctx, storage.AuditApply, "", faults.Err())
-	faulty := make(map[string]bool)
-	for _, f := range faults {
-		if f.Severity == manifests.SeverityError {
-			faulty[f.File] = true
-			i.log.ErrorContext(ctx, "manifest refused", "fault", f.String())
-		} else {
-			i.log.WarnContext(ctx, "manifest", "fault", f.String())
-		}
-	}
-	for _, doc := range docs {
-		if faulty[doc.Path] {
-			continue
-		}
-		if err := i.apps.applyOne(ctx, doc); err != nil && ctx.Err() == nil {
-			i.apps.told(ctx, storage.AuditApply, doc.App.Metadata.Name, err)
-			i.log.ErrorContext(ctx, "manifest not applied", "app", doc.App.Metadata.Name, "file", doc.Path, "error", err)
-		}
-	}
-}
-
-// applyOne applies one manifest. Another replica may be applying the same one; whichever comes second plans again.
-func (a *apps) applyOne(ctx context.Context, doc *manifests.Document) error {
-	a.applying.Lock()
-	defer a.applying.Unlock()
-	return storage.Again(3, func() (again bool, err error) {
-		plans, err := a.deployer.Plan(ctx, []*manifests.Document{doc})
-		if err != nil {
-			return false, err
-		}
-		if err = a.deployer.Apply(ctx, plans[0]); errors.Is(err, storage.ErrConflict) {
-			return true, nil
-		}
-		return false, err
-	})
+	i.apps.deployer.ApplyPaths(ctx, dirs)
+	return watch.Run(ctx, func(ctx context.Context) { i.apps.deployer.ApplyPaths(ctx, dirs) })
 }
 
 func (c *cli) config() *cobra.Command {

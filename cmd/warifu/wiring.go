@@ -105,18 +105,15 @@ func (i *instance) buildApps(scopes []string, dev bool) error {
 		replica = "embedded" // one process at a time has the data directory, and takes over where the one before stopped
 	}
 	localhost := i.cfg.Manifests.LocalhostRedirects
-	i.apps = &apps{
-		deployer: manifests.New(manifests.DeployerOptions{
-			Store: i.store, Hooks: hooks, Runtimes: runtimes, Assignments: assignments(i.cfg.Plugins), LeaveDrift: !i.cfg.Manifests.Repair,
-			Issuer: i.cfg.Issuer, Dev: dev || localhost == config.LocalhostAllow,
-			Scopes: scopes, GrantTypes: i.cfg.GrantTypes(), ResourceServers: i.cfg.OAuth2.Identifiers(), CheckSector: i.public.CheckSectorIdentifier,
-			SecretMaxAge: time.Duration(i.cfg.Expiry.SecretMaxAge), Replica: replica, Logger: i.log,
-		}),
-		store:     i.store,
-		options:   manifests.Options{Dev: dev, Scopes: scopes, GrantTypes: i.cfg.GrantTypes()},
-		localhost: localhost,
-		log:       i.log,
-	}
+	i.apps = &apps{manifests.New(manifests.DeployerOptions{
+		Store: i.store, Hooks: hooks, Runtimes: runtimes, Assignments: assignments(i.cfg.Plugins), LeaveDrift: !i.cfg.Manifests.Repair,
+		Issuer: i.cfg.Issuer, Dev: dev || localhost == config.LocalhostAllow,
+		Parsing: manifests.Options{
+			Dev: dev, DenyLoopback: localhost == config.LocalhostDeny, Scopes: scopes, GrantTypes: i.cfg.GrantTypes(),
+		},
+		ResourceServers: i.cfg.OAuth2.Identifiers(), CheckSector: i.public.CheckSectorIdentifier,
+		SecretMaxAge: time.Duration(i.cfg.Expiry.SecretMaxAge), Replica: replica, Logger: i.log,
+	})}
 	return nil
 }
 

@@ -1,0 +1,123 @@
+package manifests
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/warifu/warifu/storage"
+)
+
+// PartialError says that of several apps only the first ones could be applied: each is a transaction of its own.
+type PartialError struct {
+	Applied []string
+	App     string // the first that was not applied
+	Err     error  // why
+}
+
+func (e *PartialError) Error() string {
+	return fmt.Sprintf("applied %s, but not %s: %v", strings.Join(e.Applied, ", "), e.App, e.Err)
+}
+
+func (e *PartialError) Unwrap() error { return e.Err }
+
+// Parse makes manifests of files, by what this server is configured to take. Look at [Faults.Err] before acting on them.
+func (d *Deployer) Parse(files []File) ([]*Document, Faults) { return ParseFiles(files, d.parsing) }
+
+// PlanFiles says what applying files would do, with the warnings about them. Files with faults give [Faults].
+func (d *Deployer) PlanFiles(ctx context.Context, files []File) ([]*Plan, Faults, error) {
+	plans, warnings, err := d.planFiles(ctx, files)
+	if err != nil {
+		d.recordRefusal(ctx, storage.AuditPlan, "", err)
+	}
+	return plans, warnings, err
+}
+
+func (d *Deployer) planFiles(ctx context.Context, files []File) ([]*Plan, Faults, error) {
+	docs, faults := d.Parse(files)
+	if err := faults.Err(); err != nil {
+		return nil, nil, err
+	}
+	plans, err := d.Plan(ctx, docs)
+	if err != nil {
+		return nil, nil, err
+	}
+	return plans, faults.Warnings(), nil
+}
+
+// ApplyFiles plans anew and applies that, as long as it is about the [Revisions] that the caller has seen: expected holds them by
+// app, as text; an app that is not in it is applied in any case. What stops one of several apps leaves those before it applied:
+// [*PartialError].
+func (d *Deployer) ApplyFiles(ctx context.Context, files []File, expected map[string]string) ([]*Plan, Faults, error) {
+	d.applying.Lock()
+	defer d.applying.Unlock()
+	plans, warnings, err := d.planFiles(ctx, files)
+	if err != nil {
+		d.recordRefusal(ctx, storage.AuditApply, "", err)
+		return nil, nil, err
+	}
+	for _, p := range plans {
+		if want, ok := expected[p.App]; ok && want != p.Revisions.String() {
+			err := fmt.Errorf("apply %s: %w", p.App, storage.ErrConflict)
+			d.recordRefusal(ctx, storage.AuditApply, p.App, err)
+			return nil, nil, err
+		}
+	}
+	var done []string
+	for _, p := range plans {
+		if err := d.Apply(ctx, p); err != nil {
+			d.recordRefusal(ctx, storage.AuditApply, p.App, err)
+			if len(done) == 0 {
+				return nil, nil, err
+			}
+			d.log.ErrorContext(ctx, "applying several apps", "applied", done, "stopped at", p.App, "error", err)
+			return nil, nil, &PartialError{Applied: done, App: p.App, Err: err}
+		}
+		done = append(done, p.App)
+	}
+	return plans, warnings, nil
+}
+
+// ApplyPaths applies what can be applied of the files and directories that [Read] takes: a faulty file, a denied or a failing app
+// is logged and keeps nobody else from being deployed.
+func (d *Deployer) ApplyPaths(ctx context.Context, paths []string) {
+	files, faults := Read(paths, nil)
+	docs, found := d.Parse(files)
+	faults = append(faults, found...)
+	d.recordRefusal(ctx, storage.AuditApply, "", faults.Err())
+	faulty := make(map[string]bool)
+	for _, f := range faults {
+		if f.Severity == SeverityError {
+			faulty[f.File] = true
+			d.log.ErrorContext(ctx, "manifest refused", "fault", f.String())
+		} else {
+			d.log.WarnContext(ctx, "manifest", "fault", f.String())
+		}
+	}
+	for _, doc := range docs {
+		if faulty[doc.Path] {
+			continue
+		}
+		if err := d.applyOne(ctx, doc); err != nil && ctx.Err() == nil {
+			d.recordRefusal(ctx, storage.AuditApply, doc.App.Metadata.Name, err)
+			d.log.ErrorContext(ctx, "manifest not applied", "app", doc.App.Metadata.Name, "file", doc.Path, "error", err)
+		}
+	}
+}
+
+// applyOne applies one manifest. Another replica may be applying the same one; whichever comes second plans again.
+func (d *Deployer) applyOne(ctx context.Context, doc *Document) error {
+	d.applying.Lock()
+	defer d.applying.Unlock()
+	return storage.Again(3, func() (again bool, err error) {
+		plans, err := d.Plan(ctx, []*Document{doc})
+		if err != nil {
+			return false, err
+		}
+		if err = d.Apply(ctx, plans[0]); errors.Is(err, storage.ErrConflict) {
+			return true, nil
+		}
+		return false, err
+	})
+}

@@ -1,0 +1,53 @@
+package manifests
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/warifu/warifu/storage"
+)
+
+// recordRefusal has the audit log tell why a plan or an apply came to nothing. What it cannot store is in the server's log.
+func (d *Deployer) recordRefusal(ctx context.Context, action, app string, err error) {
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	if err := d.store.Record(ctx, refusals(action, app, err)...); err != nil {
+		d.log.ErrorContext(ctx, "audit log", "action", action, "app", app, "error", err)
+	}
+}
+
+// refusals are the entries about an error of planning or applying: one for each app that it is about.
+func refusals(action, app string, err error) []storage.AuditEntry {
+	entry := storage.AuditEntry{Action: action, App: app, Outcome: storage.OutcomeRefused}
+	var faults Faults
+	var denied *DeniedError
+	switch {
+	case errors.As(err, &faults):
+		entry.Reason = "invalid manifest"
+		entry.Detail = faultCount(faults.Errors())
+	case errors.As(err, &denied):
+		var entries []storage.AuditEntry
+		for _, d := range denied.Denials {
+			entry.App, entry.Reason, entry.Detail = d.App, "denied by "+d.Hook, strings.TrimSpace(d.Path+" "+d.Message)
+			entries = append(entries, entry)
+		}
+		return entries
+	case errors.Is(err, ErrDeleting):
+		entry.Reason = "the app is being deleted"
+	case errors.Is(err, storage.ErrConflict):
+		entry.Reason = "stale plan"
+	default:
+		entry.Outcome, entry.Reason = storage.OutcomeFailed, "the server's log says why"
+	}
+	return []storage.AuditEntry{entry}
+}
+
+func faultCount(faults Faults) string {
+	if len(faults) == 1 {
+		return "1 fault: " + faults[0].String()
+	}
+	return fmt.Sprintf("%d faults, the first: %s", len(faults), faults[0])
+}
