@@ -61,11 +61,14 @@ lint: ## formatting, vet, staticcheck, errcheck, errorlint, and generated code i
 	$(GO) run $(ERRCHECK) -exclude .errcheck -tags e2e ./...
 	$(GO) run $(ERRORLINT) -tags e2e ./...
 
-bench: e2e-packages worker build ## endpoints on embedded etcd (BenchmarkBare is the yardstick); rotations under load and apply to ready
-	$(GO) test -run '^$$' -bench . -benchtime 3s ./server/
+bench: e2e-packages worker build ## endpoints, and how near they come to bare handlers; rotations under load and apply to ready
+	@mkdir -p $(ARTIFACTS)
+	@status=0; $(GO) test -run '^$$' -bench . -benchtime 3s ./server/ > $(ARTIFACTS)/bench.txt || status=$$?; \
+		cat $(ARTIFACTS)/bench.txt; exit $$status
 	$(GO) test -run '^$$' -bench . -benchtime 3x ./manifests/
 	$(E2E) $(GO) test -run '^$$' -bench Rotate -benchtime 100x -timeout 30m -tags e2e ./cmd/warifu/e2e/
 	$(E2E) $(GO) test -run '^$$' -bench ApplyToReady -benchtime 20x -timeout 30m -tags e2e ./cmd/warifu/e2e/
+	@.ci/ratios $(ARTIFACTS)/bench.txt
 
 generate: ## all generated code; leaves no diff when it is current
 	$(GO) generate ./...

@@ -2,24 +2,20 @@ package server_test
 
 import (
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"runtime"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
-
 	"github.com/warifu/warifu/storage"
 )
 
-// Benchmarks drive the real handler on embedded etcd, without a network in between. BenchmarkBare is the yardstick: a
-// handler that does one etcd transaction and writes JSON. Compare with BenchmarkRefresh:
+// These benchmarks drive the real handler on embedded etcd, without a network in between. What their figures are to be
+// measured by is in BenchmarkOfBare. All of them, and the ratios in a table:
 //
 //	make bench
 
@@ -83,31 +79,6 @@ func processorTime(b *testing.B) int64 {
 		b.Fatal(err)
 	}
 	return usage.Utime.Nano() + usage.Stime.Nano()
-}
-
-func BenchmarkBare(b *testing.B) {
-	p := newBenchIDP(b)
-	var n atomic.Int64
-	bare := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := r.ParseForm(); err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-			return
-		}
-		key := p.etcd.Prefix + "bare/" + r.PostForm.Get("key")
-		resp, err := p.etcd.Client.Txn(r.Context()).
-			If(clientv3.Compare(clientv3.Version(key), ">", -1)).
-			Then(clientv3.OpPut(key, `{"at":1}`), clientv3.OpGet(key)).Commit()
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
-		}
-		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(map[string]any{"revision": resp.Header.Revision})
-	})
-	bothWays(b, func() string { return fmt.Sprint(n.Add(1)) }, func(b *testing.B, key string) string {
-		post(b, bare, "/", url.Values{"key": {key}})
-		return key
-	})
 }
 
 func BenchmarkRefresh(b *testing.B) {

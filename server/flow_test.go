@@ -140,7 +140,13 @@ const (
 // newIDP starts a server on loopback; change alters its configuration.
 func newIDP(t testing.TB, change ...func(*server.Config)) *idp {
 	t.Helper()
-	p := &idp{t: t, etcd: storagetest.New(t), log: &logBuffer{}, clock: &clock{}}
+	return newIDPOn(t, storagetest.New(t), change...)
+}
+
+// newIDPOn is newIDP on any etcd.
+func newIDPOn(t testing.TB, etcd *storagetest.Etcd, change ...func(*server.Config)) *idp {
+	t.Helper()
+	p := &idp{t: t, etcd: etcd, log: &logBuffer{}, clock: &clock{}}
 	p.store = p.etcd.Store(func(o *storage.Options) { o.Now = p.clock.now })
 	listener := httptest.NewUnstartedServer(nil)
 	p.issuer = "http://" + listener.Listener.Addr().String()

@@ -48,6 +48,17 @@ func Everywhere(t *testing.T) {
 	}
 }
 
+// Remote is an etcd in a process of its own that speaks TLS only, whatever [New] gives. It ends with the test.
+func Remote(tb testing.TB) *Etcd {
+	tb.Helper()
+	client, stop, err := dialRemote(tb.TempDir())
+	if err != nil {
+		tb.Fatalf("start a remote etcd: %v", err)
+	}
+	tb.Cleanup(stop)
+	return On(tb, client)
+}
+
 // dialRemote starts the server and connects to it; stop ends both.
 func dialRemote(dir string) (client *clientv3.Client, stop func(), err error) {
 	if err := certificate(dir); err != nil {
