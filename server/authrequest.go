@@ -89,12 +89,12 @@ func (s *Server) parseAuthRequest(ctx context.Context, params url.Values) (*stor
 		return c, a, err
 	}
 	a, to, err := s.checkRequest(ctx, c, params, false)
-	return c, a, s.told(c, err, to)
+	return c, a, s.tellable(c, err, to)
 }
 
-// told is an error of checkRequest as one of a browser's request: the client is told, when its redirect URI is known to be good and
+// tellable is an error of checkRequest as one of a browser's request: the client is told, when its redirect URI is known to be good and
 // it is one that somebody here has registered.
-func (s *Server) told(c *storage.Client, err error, to replyTo) error {
+func (s *Server) tellable(c *storage.Client, err error, to replyTo) error {
 	e := refused(err)
 	switch {
 	case e == nil:

@@ -27,24 +27,24 @@ type claim struct {
 
 // standardClaims are those of OpenID Connect Core 1.0 section 5.1 but for sub, with the scopes of section 5.4.
 var standardClaims = []claim{
-	{"name", oauth.ScopeProfile, func(u *storage.User) any { return known(u.Name) }},
-	{"given_name", oauth.ScopeProfile, func(u *storage.User) any { return known(u.GivenName) }},
-	{"family_name", oauth.ScopeProfile, func(u *storage.User) any { return known(u.FamilyName) }},
-	{"middle_name", oauth.ScopeProfile, func(u *storage.User) any { return known(u.MiddleName) }},
-	{"nickname", oauth.ScopeProfile, func(u *storage.User) any { return known(u.Nickname) }},
-	{"preferred_username", oauth.ScopeProfile, func(u *storage.User) any { return known(u.Username) }},
-	{"profile", oauth.ScopeProfile, func(u *storage.User) any { return known(u.ProfileURL) }},
-	{"picture", oauth.ScopeProfile, func(u *storage.User) any { return known(u.PictureURL) }},
-	{"website", oauth.ScopeProfile, func(u *storage.User) any { return known(u.WebsiteURL) }},
-	{"gender", oauth.ScopeProfile, func(u *storage.User) any { return known(u.Gender) }},
-	{"birthdate", oauth.ScopeProfile, func(u *storage.User) any { return known(u.Birthdate) }},
-	{"zoneinfo", oauth.ScopeProfile, func(u *storage.User) any { return known(u.Zoneinfo) }},
-	{"locale", oauth.ScopeProfile, func(u *storage.User) any { return known(u.Locale) }},
+	{"name", oauth.ScopeProfile, func(u *storage.User) any { return nonEmpty(u.Name) }},
+	{"given_name", oauth.ScopeProfile, func(u *storage.User) any { return nonEmpty(u.GivenName) }},
+	{"family_name", oauth.ScopeProfile, func(u *storage.User) any { return nonEmpty(u.FamilyName) }},
+	{"middle_name", oauth.ScopeProfile, func(u *storage.User) any { return nonEmpty(u.MiddleName) }},
+	{"nickname", oauth.ScopeProfile, func(u *storage.User) any { return nonEmpty(u.Nickname) }},
+	{"preferred_username", oauth.ScopeProfile, func(u *storage.User) any { return nonEmpty(u.Username) }},
+	{"profile", oauth.ScopeProfile, func(u *storage.User) any { return nonEmpty(u.ProfileURL) }},
+	{"picture", oauth.ScopeProfile, func(u *storage.User) any { return nonEmpty(u.PictureURL) }},
+	{"website", oauth.ScopeProfile, func(u *storage.User) any { return nonEmpty(u.WebsiteURL) }},
+	{"gender", oauth.ScopeProfile, func(u *storage.User) any { return nonEmpty(u.Gender) }},
+	{"birthdate", oauth.ScopeProfile, func(u *storage.User) any { return nonEmpty(u.Birthdate) }},
+	{"zoneinfo", oauth.ScopeProfile, func(u *storage.User) any { return nonEmpty(u.Zoneinfo) }},
+	{"locale", oauth.ScopeProfile, func(u *storage.User) any { return nonEmpty(u.Locale) }},
 	{"updated_at", oauth.ScopeProfile, func(u *storage.User) any { return u.UpdatedAt.Unix() }},
-	{"email", oauth.ScopeEmail, func(u *storage.User) any { return known(u.Email) }},
+	{"email", oauth.ScopeEmail, func(u *storage.User) any { return nonEmpty(u.Email) }},
 	{"email_verified", oauth.ScopeEmail, func(u *storage.User) any { return verified(u.Email, u.EmailVerified) }},
 	{"address", oauth.ScopeAddress, addressOf},
-	{"phone_number", oauth.ScopePhone, func(u *storage.User) any { return known(u.PhoneNumber) }},
+	{"phone_number", oauth.ScopePhone, func(u *storage.User) any { return nonEmpty(u.PhoneNumber) }},
 	{"phone_number_verified", oauth.ScopePhone, func(u *storage.User) any { return verified(u.PhoneNumber, u.PhoneNumberVerified) }},
 }
 
@@ -57,7 +57,8 @@ func claimNames() []string {
 	return names
 }
 
-func known(text string) any {
+// nonEmpty is the value of a claim; nil when it is not known.
+func nonEmpty(text string) any {
 	if text == "" {
 		return nil
 	}

@@ -39,21 +39,20 @@ func bodyForm(r *http.Request) (url.Values, error) {
 	if r.URL.RawQuery != "" {
 		return nil, invalidRequest(oauth.RuleParameterInQuery, "send parameters in the body, not in the query")
 	}
-	contentType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if err != nil {
-		contentType = ""
-	}
-	body, err := io.ReadAll(r.Body)
-	if err != nil {
-		var tooLarge *http.MaxBytesError
-		if errors.As(err, &tooLarge) {
-			return nil, &statusError{http.StatusRequestEntityTooLarge, invalidRequest(oauth.RuleRequestTooLong, "the body is larger than 64 KiB")}
+	contentType := r.Header.Get("Content-Type")
+	if contentType != typeForm {
+		var err error
+		if contentType, _, err = mime.ParseMediaType(contentType); err != nil {
+			contentType = ""
 		}
-		return nil, invalidRequest(oauth.RuleBodyMalformed, "the body could not be read")
+	}
+	body, err := readBody(r)
+	if err != nil {
+		return nil, err
 	}
 	var form url.Values
 	switch contentType {
-	case "application/x-www-form-urlencoded":
+	case typeForm:
 		if form, err = url.ParseQuery(string(body)); err != nil {
 			return nil, invalidRequest(oauth.RuleBodyMalformed, "the body is not a well-formed form")
 		}
@@ -65,6 +64,26 @@ func bodyForm(r *http.Request) (url.Values, error) {
 		return nil, invalidRequest(oauth.RuleContentType, "Content-Type must be application/x-www-form-urlencoded or application/json")
 	}
 	return onceEach(form)
+}
+
+// typeForm is the media type of a form.
+const typeForm = "application/x-www-form-urlencoded"
+
+// readBody reads a body that is not too large, into as much memory as it says to need.
+func readBody(r *http.Request) ([]byte, error) {
+	var body bytes.Buffer
+	if r.ContentLength > 0 && r.ContentLength <= maxBody {
+		body.Grow(int(r.ContentLength) + bytes.MinRead)
+	}
+	_, err := body.ReadFrom(r.Body)
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		return nil, &statusError{http.StatusRequestEntityTooLarge, invalidRequest(oauth.RuleRequestTooLong, "the body is larger than 64 KiB")}
+	case err != nil:
+		return nil, invalidRequest(oauth.RuleBodyMalformed, "the body could not be read")
+	}
+	return body.Bytes(), nil
 }
 
 // severalTimes are the parameters that may come more than once (RFC 8707 section 2, RFC 8693 section 2.1).

@@ -100,12 +100,14 @@ func (s *Server) middleware(next http.Handler) http.Handler {
 	})
 }
 
-// limited is around what may wait for storage and connectors, or reads a body.
+// limited is around what may wait for storage and connectors, or reads a body. The deadline goes under the visit, so that the request
+// need not be copied once more.
 func limited(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), requestTime)
+		v := visitOf(r.Context())
+		ctx, cancel := context.WithTimeout(v.Context, requestTime)
 		defer cancel()
-		r = r.WithContext(ctx)
+		v.Context = ctx
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		next.ServeHTTP(w, r)
 	})

@@ -62,12 +62,12 @@ func (s *Server) audienceOf(granted, scopes, asked []string) (audience, error) {
 		granted = append(slices.Clone(granted), s.endpoint(pathUserinfo))
 	}
 	if len(asked) == 0 {
-		return once(granted), nil
+		return distinct(granted), nil
 	}
 	if beyond := oauth.Without(asked, granted); len(beyond) > 0 {
 		return nil, invalidTarget(oauth.RuleResourceNotGranted, "resource was not granted: "+printable(beyond[0])).About(printable(beyond[0]), nearest(beyond[0], granted), "")
 	}
-	return once(asked), nil
+	return distinct(asked), nil
 }
 
 // clientAudience is for whom a token is that a client gets for itself: whom it asks for (RFC 8707 section 2.2).
@@ -78,11 +78,11 @@ func (s *Server) clientAudience(c *storage.Client, asked []string) (audience, er
 	if len(asked) == 0 {
 		return audience{s.cfg.Issuer}, nil
 	}
-	return once(asked), nil
+	return distinct(asked), nil
 }
 
-// once is each of values once.
-func once(values []string) audience {
+// distinct is each of values once.
+func distinct(values []string) audience {
 	var out audience
 	for _, value := range values {
 		if !slices.Contains(out, value) {
