@@ -438,6 +438,23 @@ func TestAdminDocumentAndHandlerAgree(t *testing.T) {
 		step{operation: "GET /schemas/{name}", path: "/schemas/config", status: 404},
 	)
 
+	refused := i.ask(t, "POST", "/v1/plan", documents(t, nil, strings.ReplaceAll(example, "threads:write", "threads:wirte"))).Header.Get("X-Request-Id")
+	run(
+		step{operation: "GET /v1/refusals/{id}", path: "/v1/refusals/" + refused, status: 200, then: func(body any) {
+			equal("POST /v1/plan", "endpoint")(body)
+			equal("invalid_manifest", "error")(body)
+			equal("unknown-scope", "reasons", 0, "rule")(body)
+			equal("0.yml:15:9", "reasons", 0, "place")(body)
+			equal("threads:write", "reasons", 0, "nearest")(body)
+		}},
+		step{operation: "GET /v1/refusals/{id}", path: "/v1/refusals/0123456789abcdef", status: 404, then: func(body any) {
+			equal("unknown_request", "code")(body)
+			if text, _ := at(t, body, "remedy").(string); !strings.Contains(text, "other replicas") {
+				t.Errorf("remedy is %q", text)
+			}
+		}},
+	)
+
 	// Nothing in the document was left out, neither an operation nor a status that this client can cause.
 	elsewhere := map[string]bool{
 		"POST /v1/apply 400": true, "POST /v1/apply 413": true, "POST /v1/drift 413": true, // as with plan, which was seen

@@ -32,6 +32,8 @@ type instance struct {
 	store  *storage.Store
 	public *server.Server
 	apps   *apps
+	// refusals is what warifu explain explains.
+	refusals *admin.Refusals
 	// socket is where the admin API listens.
 	socket string
 
@@ -50,7 +52,7 @@ type building struct {
 // build makes an instance. What is quick to fail comes first: listeners, then storage, then plugins. On an error nothing
 // stays behind.
 func build(ctx context.Context, cfg *config.Config, with building) (_ *instance, err error) {
-	i := &instance{cfg: cfg, log: with.log}
+	i := &instance{cfg: cfg, log: with.log, refusals: admin.NewRefusals(admin.DefaultRefusals)}
 	slog.SetDefault(with.log) // libraries that take no logger use this one
 	defer func() {
 		if err != nil {
@@ -157,8 +159,8 @@ func (i *instance) openAdmin(ctx context.Context) error {
 	handler := func(token string) http.Handler {
 		return admin.New(admin.Config{
 			Store: i.store, Apps: i.apps, Rotations: i.apps, Issuer: i.cfg.Issuer, Version: programVersion(), Token: token, Logger: i.log,
-			GrantTypes: []string{server.GrantAuthorizationCode, server.GrantRefreshToken},
-			Schemas:    map[string][]byte{"app": manifests.Schema(), "config": config.Schema()},
+			GrantTypes: []string{server.GrantAuthorizationCode, server.GrantRefreshToken}, Refusals: i.refusals,
+			Schemas: map[string][]byte{"app": manifests.Schema(), "config": config.Schema()},
 		})
 	}
 	const patience = 3 * time.Minute // a request may wait for env to be delivered

@@ -110,6 +110,7 @@ func (c *cli) report(err error) {
 		if problem.Remedy != "" {
 			c.say("%s", problem.Remedy)
 		}
+		c.hint(problem)
 	default:
 		c.say("%s %s", c.paint(c.stderr, red, "error:"), err)
 		if errors.As(err, &usage) {

@@ -68,7 +68,7 @@ the sign-in and consent pages.`,
 		}
 	}
 	add(groupServer, c.dev(), c.serve(), c.config())
-	add(groupApps, c.plan(), c.apply(), c.get(), c.describe(), c.delete(), c.rotate(), c.retry(), c.revoke(), c.drift(), c.audit(), c.credentials(), c.token())
+	add(groupApps, c.plan(), c.apply(), c.get(), c.describe(), c.delete(), c.rotate(), c.retry(), c.revoke(), c.drift(), c.explain(), c.audit(), c.credentials(), c.token())
 	add("", c.version(), c.plugin())
 	return root
 }

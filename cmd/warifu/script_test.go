@@ -64,6 +64,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "start": start, "end": end, "says": says, "freeport": freePort, "field": fieldOf, "copysub": copySub, "sha256": sha256Of,
+			"hinted": hinted,
 		},
 	})
 }
@@ -83,6 +84,19 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if strconv.Itoa(code) != args[0] {
 		ts.Fatalf("exit code %d, want %s", code, args[0])
 	}
+}
+
+// hinted VAR: the variable becomes the id of the request that the stderr of the last command says how to explain.
+func hinted(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: hinted VAR")
+	}
+	said := ts.ReadFile("stderr")
+	found := regexp.MustCompile(`(?m)^warifu explain ([0-9a-f]{16}) says more\.$`).FindStringSubmatch(said)
+	if found == nil {
+		ts.Fatalf("no hint in: %s", said)
+	}
+	ts.Setenv(args[0], found[1])
 }
 
 // processes are those that a script has started and that run on.

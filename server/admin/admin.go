@@ -29,8 +29,10 @@ package admin
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
+	"encoding/hex"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -76,6 +78,9 @@ type Config struct {
 	GrantTypes []string
 	// Token is the bearer token that every request must carry; empty on a Unix socket, whose file mode says who may connect.
 	Token string
+	// Refusals is what this replica remembers of the requests that it has refused: all handlers of one program share it.
+	// Without it, the handler remembers its own.
+	Refusals *Refusals
 	// Schemas are served at /schemas/NAME.json, by name.
 	Schemas map[string][]byte
 	Logger  *slog.Logger
@@ -90,24 +95,29 @@ type operations struct {
 // code. No reply holds a secret, but that of an app's credentials.
 func New(cfg Config) http.Handler {
 	useProblems()
+	if cfg.Refusals == nil {
+		cfg.Refusals = NewRefusals(DefaultRefusals)
+	}
+	a := &operations{cfg}
 	mux := http.NewServeMux()
 	config := huma.DefaultConfig("warifu admin API", cfg.Version)
 	config.Info.Description = "What the commands of warifu use: plan and apply manifests, list apps and what belongs to them."
 	config.DocsPath, config.SchemasPath = "", "" // the page would load scripts from elsewhere; schemas are inside the document
-	config.CreateHooks = nil                     // no $schema in every reply
+	config.Transformers = []huma.Transformer{a.mark}
+	config.CreateHooks = nil // no $schema in every reply
 	config.RejectUnknownQueryParameters = true
 	if cfg.Token != "" {
 		config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"token": {Type: "http", Scheme: "bearer"}}
 		config.Security = []map[string][]string{{"token": {}}}
 	}
 	api := humago.New(mux, config)
-	a := &operations{cfg}
 	a.registerApps(api)
 	a.registerRecords(api)
 	a.registerRotations(api)
 	a.registerDrift(api)
 	a.registerAudit(api)
 	a.registerAbout(api)
+	a.registerRefusals(api)
 	mux.HandleFunc("/", noSuchOperation(api.OpenAPI()))
 	return a.guard(mux)
 }
@@ -125,10 +135,15 @@ func useProblems() {
 	})
 }
 
-// guard asks for the token, keeps replies out of caches and turns a panic into a problem.
+// guard gives the request its id, asks for the token, keeps replies out of caches and turns a panic into a problem.
 func (a *operations) guard(next http.Handler) http.Handler {
 	want := sha256.Sum256([]byte(a.Token))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var raw [8]byte
+		_, _ = rand.Read(raw[:]) // never fails: crypto/rand ends the process instead
+		id := hex.EncodeToString(raw[:])
+		r = r.WithContext(context.WithValue(r.Context(), requestIDs{}, id))
+		w.Header().Set("X-Request-Id", id)
 		w.Header().Set("Cache-Control", "no-store")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		if a.Token != "" {
@@ -147,8 +162,10 @@ func (a *operations) guard(next http.Handler) http.Handler {
 				if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 					panic(p)
 				}
-				a.Logger.Error("admin API panicked", "method", r.Method, "path", r.URL.Path, "panic", p)
-				writeProblem(w, internalProblem())
+				a.Logger.Error("admin API panicked", "method", r.Method, "path", r.URL.Path, "panic", p, "request_id", id)
+				failed := internalProblem()
+				writeProblem(w, failed)
+				a.keep(r.Method, r.URL.Path, "", failed)
 			}
 		}()
 		next.ServeHTTP(w, r)

@@ -20,6 +20,8 @@ type Problem struct {
 	Code   string `json:"code" doc:"A stable name for the kind of problem." example:"stale_plan"`
 	Detail string `json:"detail" doc:"What happened."`
 	Remedy string `json:"remedy,omitempty" doc:"What to do about it."`
+	// RequestID finds the log lines of the request, and its explanation.
+	RequestID string `json:"requestId,omitempty" doc:"The id of the request, also in the header X-Request-Id."`
 	// Faults is everything that is wrong in what was sent.
 	Faults []Fault `json:"faults,omitempty" doc:"Everything that is wrong with what was sent."`
 }
@@ -127,7 +129,7 @@ func (a *operations) failed(ctx context.Context, what string, err error) error {
 	case ctx.Err() != nil:
 		return problem(http.StatusServiceUnavailable, "cancelled", "The request ended before this was done.", "Try again.")
 	}
-	a.Logger.Error("admin API", "what", what, "error", err)
+	a.logFault(ctx, "admin API", what, err)
 	return internalProblem()
 }
 
@@ -136,11 +138,18 @@ func (a *operations) stored(ctx context.Context, what string, err error) error {
 	if errors.Is(err, storage.ErrNotFound) || errors.Is(err, storage.ErrConflict) || ctx.Err() != nil {
 		return a.failed(ctx, what, err)
 	}
-	a.Logger.Error("admin API: storage failed", "what", what, "error", err)
+	a.logFault(ctx, "admin API: storage failed", what, err)
 	return problem(http.StatusServiceUnavailable, "storage_unavailable", "The server cannot reach its storage.", "Try again; the server's log says more.")
 }
 
+// logFault tells the operator of a fault, by the id that the caller was told.
+func (a *operations) logFault(ctx context.Context, message, what string, err error) {
+	a.Logger.ErrorContext(ctx, message, "what", what, "error", err, "request_id", requestID(ctx))
+}
+
+// writeProblem writes a problem that was found before huma was asked.
 func writeProblem(w http.ResponseWriter, p *Problem) {
+	p.RequestID = w.Header().Get("X-Request-Id")
 	w.Header().Set("Content-Type", p.ContentType(""))
 	w.WriteHeader(p.Status)
 	_ = json.NewEncoder(w).Encode(p) // the caller has gone; there is nobody to tell

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/warifu/warifu/server/oauth"
+)
+
+// sources are the files of packages, without tests and without the table of rules itself.
+func sources(t *testing.T, dirs ...string) []*ast.File {
+	t.Helper()
+	var files []*ast.File
+	for _, dir := range dirs {
+		names, err := filepath.Glob("../../" + dir + "/*.go")
+		if err != nil || len(names) == 0 {
+			t.Fatalf("%s: %d files, %v", dir, len(names), err)
+		}
+		for _, name := range names {
+			if base := filepath.Base(name); strings.HasSuffix(base, "_test.go") || strings.HasPrefix(base, "rules") {
+				continue
+			}
+			file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			files = append(files, file)
+		}
+	}
+	return files
+}
+
+// codeArguments are the functions that make a fault or a denial, and which of their arguments is the code.
+var codeArguments = map[string]int{"Errorf": 2, "Warnf": 2, "ElsewhereErrorf": 2, "fault": 1, "deny": 0, "problem": 1}
+
+// Every code of a fault, of a denial and of a problem has its words, and the table has words for nothing else.
+func TestRulesOfManifestsAreThoseInTheTable(t *testing.T) {
+	texts, codes := make(map[string]bool), make(map[string]bool)
+	for _, file := range sources(t, "manifests", "manifests/strictyaml", "plugins/hookoauth", "server/oauth", "server/admin", "cmd/warifu") {
+		ast.Inspect(file, func(n ast.Node) bool {
+			var code ast.Expr
+			switch n := n.(type) {
+			case *ast.BasicLit:
+				if text, err := strconv.Unquote(n.Value); err == nil {
+					texts[strings.ReplaceAll(text, "_", "-")] = true
+				}
+			case *ast.CallExpr:
+				name := ""
+				switch called := n.Fun.(type) {
+				case *ast.SelectorExpr:
+					name = called.Sel.Name
+				case *ast.Ident:
+					name = called.Name
+				}
+				if i, makes := codeArguments[name]; makes && len(n.Args) > i+1 {
+					code = n.Args[i]
+				}
+			case *ast.KeyValueExpr:
+				if key, is := n.Key.(*ast.Ident); is && key.Name == "Code" {
+					code = n.Value
+				}
+			}
+			if literal, is := code.(*ast.BasicLit); is && literal.Kind == token.STRING {
+				text, err := strconv.Unquote(literal.Value)
+				if err != nil {
+					t.Fatal(err)
+				}
+				codes[text] = true
+			}
+			return true
+		})
+	}
+	if len(codes) < 40 {
+		t.Fatalf("only %d codes were found", len(codes))
+	}
+	for code := range codes {
+		if _, known := oauth.FindRule(code); !known && !unexplained[code] {
+			t.Errorf("the table of rules has no words for %s", code)
+		}
+	}
+	constants := make(map[string]bool)
+	for _, name := range requestRuleNames(t) {
+		constants[name] = true
+	}
+	for _, rule := range oauth.Rules() {
+		reason, isRedirect := strings.CutPrefix(rule.Name, "redirect-uri-")
+		if !constants[rule.Name] && !texts[rule.Name] && !(isRedirect && texts[reason]) {
+			t.Errorf("%s is in the table of rules, and nothing refuses by it", rule.Name)
+		}
+	}
+}
+
+// unexplained are codes of problems that nobody asks an explanation of: those of reading.
+var unexplained = map[string]bool{"unknown_request": true, "no_such_path": true, "method_not_allowed": true}
+
+// requestRuleNames are the values of the constants RuleXxx, by the name of the constant.
+func requestRuleNames(t *testing.T) map[string]string {
+	t.Helper()
+	file, err := parser.ParseFile(token.NewFileSet(), "../../server/oauth/rules.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := make(map[string]string)
+	ast.Inspect(file, func(n ast.Node) bool {
+		if spec, is := n.(*ast.ValueSpec); is && strings.HasPrefix(spec.Names[0].Name, "Rule") {
+			if names[spec.Names[0].Name], err = strconv.Unquote(spec.Values[0].(*ast.BasicLit).Value); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return true
+	})
+	return names
+}

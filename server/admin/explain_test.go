@@ -1,0 +1,149 @@
+package admin_test
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/warifu/warifu/server/admin"
+	"github.com/warifu/warifu/server/oauth"
+	"github.com/warifu/warifu/storage"
+)
+
+// explained asks for an explanation that must be there.
+func explained(t *testing.T, h http.Handler, id string) admin.Explanation {
+	t.Helper()
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "GET", "/v1/refusals/"+id, nil))
+	var out admin.Explanation
+	if err := json.NewDecoder(w.Body).Decode(&out); err != nil || w.Code != http.StatusOK {
+		t.Fatalf("explaining %s: %d, %v", id, w.Code, err)
+	}
+	return out
+}
+
+func TestExplainAddsLineAndNearestOfWhatIsRegistered(t *testing.T) {
+	m := admin.NewRefusals(100)
+	h, etcd, _ := newAPI(t, func(c *admin.Config) {
+		c.Refusals, c.GrantTypes = m, []string{"authorization_code", "refresh_token"}
+	})
+	client := &storage.Client{ID: "app-client", App: "app", Client: oauth.Client{
+		RedirectURIs: []string{"https://app.test/callback"}, Scopes: []string{"threads:read", "runs:read"}}}
+	app := storage.App{Name: "app", ClientID: client.ID, Source: "apps/app.yml", Lines: map[string]storage.Place{
+		"spec": {4, 1}, "spec.oauth": {6, 3}, "spec.oauth.redirectUris": {9, 5}, "spec.oauth.scopes": {11, 5}}}
+	old := storage.App{Name: "old", ClientID: "old-client", Source: "old.yml"}
+	for _, release := range []storage.Release{{App: app, Client: client}, {App: old, Client: &storage.Client{ID: "old-client", App: "old"}}} {
+		if err := etcd.Store().CommitRelease(t.Context(), release); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for id, c := range map[string]struct {
+		app, client, rule, asked, where string
+		nearest, key, place             string
+	}{
+		"redirect":         {"app", "app-client", oauth.RuleRedirectURIUnregistered, "https://app.test/callback/", "", "https://app.test/callback", "spec.oauth.redirectUris", "apps/app.yml:9:5"},
+		"scope":            {"app", "app-client", oauth.RuleScopeNotInManifest, "runs:reed", "", "runs:read", "spec.oauth.scopes", "apps/app.yml:11:5"},
+		"default":          {"app", "app-client", oauth.RuleGrantTypeUnregistered, "authorization-code", "", "authorization_code", "spec.oauth.grantTypes", "apps/app.yml:6:3"},
+		"client":           {"", "ap-client", oauth.RuleClientUnknown, "ap-client", "", "app-client", "", ""},
+		"configuration":    {"app", "app-client", oauth.RuleGrantTypeOff, "", "", "", "oauth2.grantTypes", ""},
+		"said by the rule": {"app", "app-client", oauth.RulePKCERequired, "", "spec.oauth.dpopBoundAccessTokens", "", "spec.oauth.dpopBoundAccessTokens", "apps/app.yml:6:3"},
+		"old release":      {"old", "old-client", oauth.RuleScopeNotInManifest, "x", "", "", "spec.oauth.scopes", "old.yml"},
+		"of no app":        {"", "registered", oauth.RuleScopeNotInManifest, "x", "", "", "", ""},
+		"app that is gone": {"gone", "gone-client", oauth.RuleScopeNotInManifest, "x", "", "", "", ""},
+	} {
+		id = strings.ReplaceAll(id, " ", "-")
+		m.Add(oauth.Refusal{RequestID: id, Endpoint: "/oauth/token", App: c.app, ClientID: c.client,
+			Error: *oauth.Refuse("a_code", c.rule, "what was said").About(c.asked, "", c.where)})
+		e := explained(t, h, id)
+		if len(e.Reasons) != 1 {
+			t.Fatalf("%s: %+v", id, e)
+		}
+		why := e.Reasons[0]
+		if why.Rule != c.rule || why.Nearest != c.nearest || why.Key != c.key || why.Place != c.place || why.Asked != c.asked || why.Said != "what was said" {
+			t.Errorf("%s: %+v", id, why)
+		}
+		if why.Meaning == "" || why.Remedy == "" || e.Error != "a_code" || e.Endpoint != "/oauth/token" {
+			t.Errorf("%s: no words: %+v", id, e)
+		}
+	}
+
+	// What is known without storage is said without it.
+	etcd.Inject(func(bool, bool) error { return errors.New("etcd is down") })
+	if why := explained(t, h, "scope").Reasons[0]; why.Rule != oauth.RuleScopeNotInManifest || why.Remedy == "" || why.Place != "" {
+		t.Errorf("while storage is down: %+v", why)
+	}
+}
+
+func TestExplainOfProblems(t *testing.T) {
+	denial := admin.Fault{File: "app.yml", Line: 3, Column: 5, Path: "spec.version", Code: "no_friday", Message: "not on a Friday", Severity: "error"}
+	known := admin.Fault{File: "app.yml", Line: 9, Column: 5, Path: "spec.oauth.scopes[0]", Code: "unknown-scope", Suggestion: "runs:read", Severity: "error"}
+	warning := admin.Fault{File: "app.yml", Code: "unused", Severity: "warning"}
+	for name, c := range map[string]struct {
+		err   error
+		rules string
+	}{
+		"faults":         {admin.InvalidManifest([]admin.Fault{known, warning, known}), "unknown-scope unknown-scope"},
+		"denied":         {admin.Denied([]admin.Fault{denial}), "no_friday"},
+		"deleting":       {admin.Deleting(), "deleting"},
+		"partly applied": {admin.PartlyApplied([]string{"a"}, "b"), "partly-applied"},
+		"rotating":       {admin.Rotating("waiting"), "rotating"},
+		"no secret":      {admin.NoSecret("it is public"), "no-secret"},
+		"sealed env":     {admin.SealedEnv("key k"), "sealed-env"},
+		"stale":          {storage.ErrConflict, "stale-plan"},
+		"not found":      {storage.ErrNotFound, "not-found"},
+		"fault of ours":  {errors.New("canary"), "internal"},
+	} {
+		h, _, _ := newAPI(t, func(cfg *admin.Config) { cfg.Apps = failing{c.err} })
+		req := httptest.NewRequestWithContext(t.Context(), "POST", "/v1/plan", strings.NewReader(`{"documents":[{"name":"a","content":"b"}]}`))
+		req.Header.Set("Content-Type", "application/json")
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, req)
+		var p admin.Problem
+		if err := json.NewDecoder(w.Body).Decode(&p); err != nil || p.RequestID == "" || p.RequestID != w.Header().Get("X-Request-Id") {
+			t.Errorf("%s: the problem has the request id %q, the header %q, %v", name, p.RequestID, w.Header().Get("X-Request-Id"), err)
+		}
+		e := explained(t, h, p.RequestID)
+		var rules []string
+		for _, why := range e.Reasons {
+			rules = append(rules, why.Rule)
+			if why.Meaning == "" || why.Remedy == "" || strings.Contains(why.Said, "canary") {
+				t.Errorf("%s: %+v", name, why)
+			}
+		}
+		if got := strings.Join(rules, " "); got != c.rules || e.Endpoint != "POST /v1/plan" || e.Error != p.Code {
+			t.Errorf("%s: %+v", name, e)
+		}
+		if e.Reasons[0].Rule == "no_friday" && (e.Reasons[0].Place != "app.yml:3:5" || e.Reasons[0].Key != "spec.version") {
+			t.Errorf("%+v", e.Reasons[0])
+		}
+	}
+}
+
+func TestExplainOfAPanic(t *testing.T) {
+	h, _, log := newAPI(t, func(c *admin.Config) { c.Apps = failing{} })
+	req := httptest.NewRequestWithContext(t.Context(), "POST", "/v1/plan", strings.NewReader(`{"documents":[{"name":"a","content":"b"}]}`))
+	req.Header.Set("Content-Type", "application/json")
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, req)
+	id := w.Header().Get("X-Request-Id")
+	if e := explained(t, h, id); e.Reasons[0].Rule != "internal" {
+		t.Errorf("%+v", e)
+	}
+	if !strings.Contains(log.String(), "request_id="+id) {
+		t.Error("the log does not name the request")
+	}
+}
+
+func TestExplainOfAnUnknownRequestSaysWhereToAsk(t *testing.T) {
+	h, _, _ := newAPI(t, func(c *admin.Config) { c.Refusals = admin.NewRefusals(7) })
+	resp, p := ask(t, h, "GET", "/v1/refusals/0123456789abcdef")
+	if resp.StatusCode != 404 || p.Code != "unknown_request" || !strings.Contains(p.Remedy, "7 more") || !strings.Contains(p.Remedy, "other replicas") {
+		t.Errorf("%d %+v", resp.StatusCode, p)
+	}
+	if resp, _ := ask(t, h, "GET", "/v1/refusals/"+p.RequestID); resp.StatusCode != 404 {
+		t.Error("asking for an explanation is a refusal itself")
+	}
+}
