@@ -13,7 +13,7 @@ import (
 // Info is about the server.
 type Info struct {
 	Issuer  string `json:"issuer"`
-	Version string `json:"version" doc:"Of the server's program."`
+	Version string `json:"version" doc:"Version of the server."`
 }
 
 type schemaInput struct {

@@ -3,8 +3,7 @@
 // # One operation, one handler
 //
 // Every operation is a Go function from an input struct to an output struct. huma makes its route, the check of its input and its
-// part of the OpenAPI 3.1 document (/openapi.json) from these types, so the document cannot say anything else than the handler
-// does. The types of this package are the API: a field's json name and doc tag are what callers see.
+// part of the OpenAPI 3.1 document (/openapi.json) from these types, so the document and the handlers cannot disagree. The types of this package are the API: a field's json name and doc tag are what callers see.
 //
 //	request ─ guard (token, panics) ─ huma (schema of the input) ─ operation ─┬─ storage.Store: records
 //	                                                                          └─ Apps, Rotations: manifests
@@ -24,7 +23,7 @@
 //
 // # Secrets
 //
-// No reply holds a secret, but that of an app's credentials, which is recorded in the audit log before it is sent.
+// No reply holds a secret, except that of an app's credentials, which is recorded in the audit log before it is sent.
 package admin
 
 import (
@@ -46,14 +45,14 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// Apps is what the admin API asks of the manifests. Errors: an [*Problem] is shown to the caller as it is; storage.ErrNotFound
-// and storage.ErrConflict keep their meaning; any other is a fault of the server, which is logged and not shown.
+// Apps is what the admin API asks of the manifests. A [*Problem] is shown to the caller as it is; storage.ErrNotFound and
+// storage.ErrConflict keep their meaning; any other error is a fault of the server, which is logged and not shown.
 type Apps interface {
 	// Plan says what applying the documents would change, and changes nothing. Faults that are only warnings come back
 	// beside the plans; errors in the documents are a [*Problem] with all faults.
 	Plan(ctx context.Context, docs []Document) ([]AppPlan, []Fault, error)
 	// Apply does what Plan says. expected holds revisions of earlier plans by app; when one of them is not the app's revision
-	// any more, nothing at all is changed and the error is storage.ErrConflict. An app is one transaction; when a later one
+	// any more, nothing is changed and the error is storage.ErrConflict. An app is one transaction; when a later one
 	// fails, the error is a [*Problem] that names those that are applied.
 	Apply(ctx context.Context, docs []Document, expected map[string]string) ([]AppPlan, []Fault, error)
 	// Delete begins to delete an app: its grants end at once, its env is taken away, then it is gone.
@@ -92,7 +91,7 @@ type operations struct {
 }
 
 // New is the admin API: JSON over HTTP under /v1, described by /openapi.json. Errors are RFC 9457 problems with a stable
-// code. No reply holds a secret, but that of an app's credentials.
+// code. No reply holds a secret, except that of an app's credentials.
 func New(cfg Config) http.Handler {
 	useProblems()
 	if cfg.Refusals == nil {

@@ -12,7 +12,7 @@ import (
 
 // Document is an app.yml as it was read.
 type Document struct {
-	Name    string `json:"name" maxLength:"4096" doc:"What faults call it: a path, or stdin."`
+	Name    string `json:"name" maxLength:"4096" doc:"The name that faults use for it: a path, or stdin."`
 	Content string `json:"content" doc:"The YAML, one or several documents, at most 1 MiB."`
 }
 
@@ -21,23 +21,23 @@ type AppPlan struct {
 	App     string `json:"app"`
 	Version string `json:"version,omitempty"`
 	Source  string `json:"source,omitempty" doc:"The document that the app is in."`
-	// Changed is about the release. Applying without changes still repairs targets that lost their env.
-	Changed bool `json:"changed" doc:"Whether applying changes something. Without changes it still repairs env that was lost."`
-	// Revision is of what the plan was made on.
-	Revision     string   `json:"revision" doc:"Give it back to apply, which refuses when something changed since."`
+	// Changed is about the release. Applying without changes still repairs targets that have lost their env.
+	Changed bool `json:"changed" doc:"Whether applying changes anything. Applying without changes still repairs lost env."`
+	// Revision is that of the records the plan was made from.
+	Revision     string   `json:"revision" doc:"Pass it to apply, which refuses if something has changed since."`
 	Changes      []Change `json:"changes" nullable:"false"`
-	Consequences []string `json:"consequences" nullable:"false" doc:"What follows from the changes for those who use the app."`
+	Consequences []string `json:"consequences" nullable:"false" doc:"What the changes mean for the users of the app."`
 	Warnings     []Notice `json:"warnings" nullable:"false"`
 }
 
 // Change is one step of a plan. It never holds a value of env.
 type Change struct {
-	Kind   string   `json:"kind" doc:"A stable name for the kind of change, as in registerClient."`
+	Kind   string   `json:"kind" doc:"A stable name for the kind of change, such as registerClient."`
 	Text   string   `json:"text" doc:"The change in words."`
-	Field  string   `json:"field,omitempty" doc:"What changes, as in scopes."`
+	Field  string   `json:"field,omitempty" doc:"What changes, such as scopes."`
 	Old    string   `json:"old,omitempty"`
 	New    string   `json:"new,omitempty"`
-	Target string   `json:"target,omitempty" doc:"The worker, container or service, as in worker/web."`
+	Target string   `json:"target,omitempty" doc:"The worker, container or service, such as worker/web."`
 	Names  []string `json:"names,omitempty" doc:"Names of variables."`
 }
 
@@ -52,7 +52,7 @@ type Notice struct {
 // Planned is the reply of plan and apply.
 type Planned struct {
 	Plans    []AppPlan `json:"plans" nullable:"false"`
-	Warnings []Fault   `json:"warnings,omitempty" doc:"Faults of the documents that stop nothing."`
+	Warnings []Fault   `json:"warnings,omitempty" doc:"Faults in the documents that do not stop anything."`
 	Applied  bool      `json:"applied" doc:"Whether the plans were carried out."`
 }
 
@@ -80,7 +80,7 @@ type AppDetail struct {
 // Credentials are what an app needs to be an OAuth client.
 type Credentials struct {
 	ClientID     string `json:"clientId"`
-	ClientSecret string `json:"clientSecret,omitempty" doc:"A public client has none, nor has one that signs with a key of its own (private_key_jwt)."`
+	ClientSecret string `json:"clientSecret,omitempty" doc:"Left out for a public client, and for one that signs with its own key (private_key_jwt)."`
 	Issuer       string `json:"issuer"`
 }
 
@@ -96,9 +96,9 @@ type planInput struct {
 type applyInput struct {
 	Body struct {
 		Documents []Document        `json:"documents" minItems:"1" maxItems:"100" nullable:"false"`
-		Expected  map[string]string `json:"expected,omitempty" doc:"Revisions of plans, by app: refused with stale_plan when one has changed."`
+		Expected  map[string]string `json:"expected,omitempty" doc:"Revisions of plans, by app. If one has changed, the request is refused with stale_plan."`
 		DryRun    bool              `json:"dryRun,omitempty" doc:"Plan only."`
-		Wait      int               `json:"wait,omitempty" minimum:"0" maximum:"120" doc:"Seconds to wait until the env is served or has failed everywhere."`
+		Wait      int               `json:"wait,omitempty" minimum:"0" maximum:"120" doc:"Seconds to wait until every target serves the env or has failed."`
 	}
 }
 
@@ -116,7 +116,7 @@ type reply[T any] struct{ Body T }
 
 func (a *operations) registerApps(api huma.API) {
 	huma.Register(api, huma.Operation{
-		OperationID: "plan", Method: http.MethodPost, Path: "/v1/plan", Summary: "Say what applying manifests would change",
+		OperationID: "plan", Method: http.MethodPost, Path: "/v1/plan", Summary: "Show what applying manifests would change",
 		Tags: []string{"apps"}, Errors: []int{400, 413, 422, 503}, MaxBodyBytes: maxDocuments,
 	}, func(ctx context.Context, in *planInput) (*reply[Planned], error) {
 		return a.plan(ctx, in.Body.Documents)
@@ -237,7 +237,7 @@ func (a *operations) describeApp(ctx context.Context, in *appInput) (*reply[AppD
 // Deleted is the reply of deleting an app.
 type Deleted struct {
 	App  string `json:"app"`
-	Gone bool   `json:"gone" doc:"Whether it is gone; if not, its env is still being taken away."`
+	Gone bool   `json:"gone" doc:"False while its env is still being taken away."`
 }
 
 func (a *operations) deleteApp(ctx context.Context, in *deleteInput) (*reply[Deleted], error) {
@@ -277,7 +277,7 @@ func (a *operations) credentials(ctx context.Context, in *appInput) (*reply[Cred
 			return nil, a.stored(ctx, "secret of app "+in.Name, err)
 		}
 	}
-	// Told before they are out: nobody reads them unseen.
+	// Recorded before they are sent: nobody reads them unseen.
 	if err := a.Store.Record(ctx, storage.AuditEntry{Action: storage.AuditCredentials, App: in.Name, Detail: "client " + view.Client.ID}); err != nil {
 		return nil, a.stored(ctx, "audit log", err)
 	}

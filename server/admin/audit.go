@@ -13,31 +13,31 @@ import (
 // AuditEntry is a line of the audit log.
 type AuditEntry struct {
 	At      time.Time `json:"at"`
-	Actor   string    `json:"actor" doc:"Who did it: server, uid:N at the admin socket, token at the admin API over TCP, client:ID."`
-	Action  string    `json:"action" doc:"A stable name for what was done, as in apply or grant-revoked."`
+	Actor   string    `json:"actor" doc:"Who did it: server, uid:N (at the admin socket), token (at the admin API over TCP), or client:ID."`
+	Action  string    `json:"action" doc:"A stable name for what was done, such as apply or grant-revoked."`
 	App     string    `json:"app,omitempty"`
-	Target  string    `json:"target,omitempty" doc:"As in worker/web."`
+	Target  string    `json:"target,omitempty" doc:"Such as worker/web."`
 	Outcome string    `json:"outcome" enum:"done,refused,failed"`
-	Reason  string    `json:"reason,omitempty" doc:"Why it was refused, has failed or was done."`
+	Reason  string    `json:"reason,omitempty" doc:"Why it was done, was refused, or failed."`
 	Detail  string    `json:"detail,omitempty"`
 }
 
 // AuditPage is a part of the audit log, oldest first.
 type AuditPage struct {
 	Entries []AuditEntry `json:"entries" nullable:"false"`
-	Next    string       `json:"next,omitempty" doc:"Give it back as after to get the next page; left out when there is none."`
+	Next    string       `json:"next,omitempty" doc:"Pass it as after to get the next page. Left out on the last page."`
 }
 
 type auditInput struct {
-	App   string    `query:"app" maxLength:"63" doc:"Only of this app."`
-	Since time.Time `query:"since" doc:"Not what is older, as in 2026-01-31T12:00:00Z. By default everything that is kept, which is 400 days."`
-	After string    `query:"after" maxLength:"64" doc:"Where the page before ended."`
-	Limit int       `query:"limit" minimum:"1" maximum:"200" default:"200" doc:"Entries in a page. There may be fewer, even none, and still a next page."`
+	App   string    `query:"app" maxLength:"63" doc:"Only entries about this app."`
+	Since time.Time `query:"since" doc:"Only entries from this time on, such as 2026-01-31T12:00:00Z. By default all that are kept, which is 400 days."`
+	After string    `query:"after" maxLength:"64" doc:"Where the previous page ended."`
+	Limit int       `query:"limit" minimum:"1" maximum:"200" default:"200" doc:"The most entries on a page. A page may have fewer, or none, and still not be the last."`
 }
 
 func (a *operations) registerAudit(api huma.API) {
 	huma.Register(api, huma.Operation{
-		OperationID: "list-audit", Method: http.MethodGet, Path: "/v1/audit", Summary: "List what was done, by whom and with which outcome",
+		OperationID: "list-audit", Method: http.MethodGet, Path: "/v1/audit", Summary: "List what was done, by whom, and with what outcome",
 		Description: "An append-only log. It never holds a secret.",
 		Tags:        []string{"records"}, Errors: []int{503},
 	}, a.listAudit)

@@ -7,7 +7,7 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// Client is an OAuth client, without its secrets. What of its metadata is left out has its default.
+// Client is an OAuth client, without its secrets. Metadata that is left out has its default value.
 type Client struct {
 	ID                     string   `json:"id"`
 	App                    string   `json:"app"`
@@ -22,9 +22,9 @@ type Client struct {
 	PolicyURI              string   `json:"policyUri,omitempty"`
 
 	GrantTypes                  []string `json:"grantTypes" nullable:"false" doc:"How it gets tokens."`
-	TokenEndpointAuthMethod     string   `json:"tokenEndpointAuthMethod,omitempty" doc:"How it authenticates. Left out, with its secret in either way, or not at all when it is public."`
+	TokenEndpointAuthMethod     string   `json:"tokenEndpointAuthMethod,omitempty" doc:"How it authenticates. When left out: with its secret, in the header or in the body, or not at all if it is public."`
 	TokenEndpointAuthSigningAlg string   `json:"tokenEndpointAuthSigningAlg,omitempty"`
-	KeyIDs                      []string `json:"keyIds,omitempty" doc:"Of the keys with which it signs."`
+	KeyIDs                      []string `json:"keyIds,omitempty" doc:"Ids of the keys that it signs with."`
 	JWKSURI                     string   `json:"jwksUri,omitempty" doc:"Where those keys are fetched from."`
 
 	IDTokenSignedResponseAlg       string `json:"idTokenSignedResponseAlg,omitempty"`
@@ -46,7 +46,7 @@ type Client struct {
 	FrontchannelLogoutURI             string `json:"frontchannelLogoutUri,omitempty"`
 	FrontchannelLogoutSessionRequired bool   `json:"frontchannelLogoutSessionRequired,omitempty"`
 
-	ResourceIdentifiers []string `json:"resourceIdentifiers,omitempty" doc:"Resource servers that it is: it may introspect their tokens."`
+	ResourceIdentifiers []string `json:"resourceIdentifiers,omitempty" doc:"The resource servers that it speaks for: it may introspect tokens for them."`
 
 	CreatedAt time.Time `json:"createdAt"`
 	UpdatedAt time.Time `json:"updatedAt"`

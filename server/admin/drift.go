@@ -7,7 +7,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 )
 
-// Drift says how what is there differs from what was applied.
+// Drift is how what is there differs from what was applied.
 type Drift struct {
 	Apps     int            `json:"apps" doc:"How many apps were looked at."`
 	Targets  int            `json:"targets" doc:"How many targets were looked at."`
@@ -17,17 +17,17 @@ type Drift struct {
 // DriftFinding is one difference. It never holds a value of env.
 type DriftFinding struct {
 	App     string `json:"app,omitempty"`
-	Target  string `json:"target,omitempty" doc:"As in worker/web; left out when it is about the whole app."`
+	Target  string `json:"target,omitempty" doc:"Such as worker/web; left out when the difference is about the whole app."`
 	Runtime string `json:"runtime,omitempty"`
-	Kind    string `json:"kind" enum:"unapplied,refused,client,env,missing,older,changed,failed,unserved,leftover,unknown" doc:"In what way it differs; unknown: the runtime does not say what it has."`
+	Kind    string `json:"kind" enum:"unapplied,refused,client,env,missing,older,changed,failed,unserved,leftover,unknown" doc:"How it differs. unknown: the runtime does not say what it has."`
 	Text    string `json:"text" doc:"The difference in words."`
 	Remedy  string `json:"remedy,omitempty" doc:"What to do about it."`
 }
 
 type driftInput struct {
 	Body struct {
-		App       string     `json:"app,omitempty" maxLength:"63" doc:"Only of this app; not together with documents."`
-		Documents []Document `json:"documents,omitempty" maxItems:"100" doc:"Hold their apps against these, not against what was applied."`
+		App       string     `json:"app,omitempty" maxLength:"63" doc:"Only this app; not together with documents."`
+		Documents []Document `json:"documents,omitempty" maxItems:"100" doc:"Compare their apps with these, instead of with what was applied."`
 	}
 }
 

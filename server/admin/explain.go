@@ -23,7 +23,7 @@ type Explanation struct {
 	Error     string            `json:"error" doc:"The error code of the reply."`
 	Params    map[string]string `json:"params,omitempty" doc:"Parameters of the request that explain it; never a secret."`
 	Reasons   []Reason          `json:"reasons" nullable:"false"`
-	More      int               `json:"more,omitempty" doc:"How many further reasons there were that are not kept."`
+	More      int               `json:"more,omitempty" doc:"How many more reasons there were, which are not kept."`
 }
 
 // Reason is one rule that refused.
@@ -68,7 +68,7 @@ func (a *operations) mark(ctx huma.Context, _ string, reply any) (any, error) {
 	return reply, nil
 }
 
-// keep remembers a problem. One of reading is none of those that somebody has to understand later.
+// keep remembers a problem, unless the request only read: nobody asks later why a record was not found.
 func (a *operations) keep(method, path, app string, p *Problem) {
 	if method == http.MethodGet || method == http.MethodHead {
 		return

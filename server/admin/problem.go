@@ -15,7 +15,7 @@ import (
 // Problem is an error reply of the admin API (RFC 9457). Its code is stable; its texts are for people.
 type Problem struct {
 	Type   string `json:"type" doc:"A URI for the kind of problem; it ends with the code." example:"urn:warifu:problem:stale_plan"`
-	Title  string `json:"title" doc:"The HTTP status in words."`
+	Title  string `json:"title" doc:"The HTTP status, in words."`
 	Status int    `json:"status" doc:"The HTTP status."`
 	Code   string `json:"code" doc:"A stable name for the kind of problem." example:"stale_plan"`
 	Detail string `json:"detail" doc:"What happened."`
@@ -31,8 +31,8 @@ type Fault struct {
 	File       string `json:"file,omitempty" doc:"Name of the document, as it was sent."`
 	Line       int    `json:"line,omitempty" doc:"Line, from 1; left out when the fault is about the whole."`
 	Column     int    `json:"column,omitempty" doc:"Column, from 1."`
-	Path       string `json:"path,omitempty" doc:"Place inside the document, as in spec.oauth.redirectUris[1]."`
-	Code       string `json:"code" doc:"A stable name for the rule that is broken."`
+	Path       string `json:"path,omitempty" doc:"Place inside the document, such as spec.oauth.redirectUris[1]."`
+	Code       string `json:"code" doc:"A stable name for the rule that was broken."`
 	Message    string `json:"message" doc:"What is wrong, for people."`
 	Suggestion string `json:"suggestion,omitempty" doc:"What was probably meant."`
 	Severity   string `json:"severity" enum:"error,warning" doc:"A warning stops nothing."`
@@ -83,7 +83,7 @@ func internalProblem() *Problem {
 	return problem(http.StatusInternalServerError, "internal", "The server could not do this.", "Its log says why.")
 }
 
-// codes name the problems that huma finds by itself.
+// codes name the problems that huma finds on its own.
 var codes = map[int]string{
 	http.StatusBadRequest:            "bad_request",
 	http.StatusRequestTimeout:        "timeout",
@@ -107,7 +107,7 @@ func newProblem(status int, msg string, errs []error) *Problem {
 		switch {
 		case err == nil:
 		case errors.As(err, &detailed):
-			d := detailed.ErrorDetail() // its value is left out: it echoes what was sent
+			d := detailed.ErrorDetail() // its value is left out, because it echoes what was sent
 			p.Faults = append(p.Faults, Fault{Path: d.Location, Code: code, Message: d.Message, Severity: "error"})
 		default:
 			p.Faults = append(p.Faults, Fault{Code: code, Message: err.Error(), Severity: "error"})
@@ -125,7 +125,7 @@ func (a *operations) failed(ctx context.Context, what string, err error) error {
 	case errors.Is(err, storage.ErrNotFound):
 		return problem(http.StatusNotFound, "not_found", "There is no "+what+".", "")
 	case errors.Is(err, storage.ErrConflict):
-		return problem(http.StatusConflict, "stale_plan", "Something changed since this was planned; nothing was changed now.", "Plan again.")
+		return problem(http.StatusConflict, "stale_plan", "Something has changed since this was planned; nothing was changed now.", "Plan again.")
 	case ctx.Err() != nil:
 		return problem(http.StatusServiceUnavailable, "cancelled", "The request ended before this was done.", "Try again.")
 	}
@@ -133,7 +133,7 @@ func (a *operations) failed(ctx context.Context, what string, err error) error {
 	return internalProblem()
 }
 
-// stored makes the reply of an error of storage: when it is no verdict about a record, storage is at fault.
+// stored makes the reply of an error of storage: unless it is a verdict about a record, storage is at fault.
 func (a *operations) stored(ctx context.Context, what string, err error) error {
 	if errors.Is(err, storage.ErrNotFound) || errors.Is(err, storage.ErrConflict) || ctx.Err() != nil {
 		return a.failed(ctx, what, err)

@@ -17,13 +17,13 @@ type Delivery struct {
 	App         string    `json:"app"`
 	Kind        string    `json:"kind" doc:"worker, container or service"`
 	Name        string    `json:"name"`
-	Runtime     string    `json:"runtime,omitempty" doc:"Left out when no runtime serves the target."`
+	Runtime     string    `json:"runtime,omitempty" doc:"Left out if no runtime serves the target."`
 	State       string    `json:"state" enum:"pending,rolling,ready,failed,degraded"`
 	Removing    bool      `json:"removing,omitempty" doc:"The env is being taken away."`
 	Leaving     bool      `json:"leaving,omitempty" doc:"The target moves to another runtime. Once that serves it, the env is taken away from this one."`
-	Generation  int64     `json:"generation" doc:"Wanted."`
-	Accepted    int64     `json:"accepted" doc:"Accepted by the runtime."`
-	Serving     int64     `json:"serving" doc:"Served by every instance."`
+	Generation  int64     `json:"generation" doc:"The generation that is wanted."`
+	Accepted    int64     `json:"accepted" doc:"The generation that the runtime has accepted."`
+	Serving     int64     `json:"serving" doc:"The generation that every instance serves."`
 	Instances   int       `json:"instances,omitempty"`
 	Location    string    `json:"location,omitempty" doc:"Where the env is, such as the path of a file."`
 	Attempts    int       `json:"attempts,omitempty"`
@@ -33,7 +33,7 @@ type Delivery struct {
 	UpdatedAt   time.Time `json:"updatedAt"`
 }
 
-// Grant is what a user's consent gave a client.
+// Grant is what a user has allowed a client.
 type Grant struct {
 	ID        string    `json:"id"`
 	App       string    `json:"app,omitempty"`
@@ -42,12 +42,12 @@ type Grant struct {
 	User      string    `json:"user,omitempty" doc:"The user's e-mail address or name."`
 	Scopes    []string  `json:"scopes" nullable:"false"`
 	CreatedAt time.Time `json:"createdAt"`
-	UsedAt    time.Time `json:"usedAt" doc:"When its tokens were issued last."`
+	UsedAt    time.Time `json:"usedAt" doc:"When tokens were last issued for it."`
 	ExpiresAt time.Time `json:"expiresAt"`
 }
 
 type appFilter struct {
-	App string `query:"app" maxLength:"63" doc:"Only of this app."`
+	App string `query:"app" maxLength:"63" doc:"Only those of this app."`
 }
 
 type clientInput struct {
@@ -74,7 +74,7 @@ func (a *operations) registerRecords(api huma.API) {
 		Tags: []string{"records"}, Errors: []int{404, 409, 503}, DefaultStatus: http.StatusOK,
 	}, a.deleteClient)
 	huma.Register(api, huma.Operation{
-		OperationID: "list-deliveries", Method: http.MethodGet, Path: "/v1/deliveries", Summary: "List how far env has come",
+		OperationID: "list-deliveries", Method: http.MethodGet, Path: "/v1/deliveries", Summary: "List how far the delivery of env has come",
 		Tags: []string{"records"}, Errors: []int{503},
 	}, a.listDeliveries)
 	huma.Register(api, huma.Operation{
@@ -95,7 +95,7 @@ func deliveryOf(d *storage.Delivery) Delivery {
 	}
 }
 
-// listed is a list that is [] in JSON when it is empty.
+// listed makes an empty list [] in JSON.
 func listed(list []string) []string {
 	if list == nil {
 		return []string{}

@@ -62,8 +62,8 @@ func NewRefusals(n int) *Refusals {
 	}
 }
 
-// Add remembers a refusal. Two answers are none, though they have the form of errors, and would drive out the others:
-// that a device has to go on polling, and that a proof needs a nonce.
+// Add remembers a refusal. Two answers only look like refusals, and would drive out the others: that a device has to go
+// on polling, and that a proof needs a nonce.
 func (m *Refusals) Add(r oauth.Refusal) {
 	if r.Error.Code == oauth.CodeAuthorizationPending || r.Error.Code == oauth.CodeUseDPoPNonce {
 		return

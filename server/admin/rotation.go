@@ -8,7 +8,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 )
 
-// Rotations is what the admin API asks of those who replace client secrets and deliver env. Errors are as with [Apps].
+// Rotations is what the admin API asks about client secrets and deliveries. Errors are as with [Apps].
 type Rotations interface {
 	// Rotate gives the app's client a new secret. The one before stays valid until the new one is served by every target and was
 	// used, and for as long as grace after that; or it ends at once, when it is compromised.
@@ -23,14 +23,14 @@ type Rotations interface {
 type Secret struct {
 	App        string    `json:"app"`
 	ClientID   string    `json:"clientId"`
-	ID         string    `json:"id" doc:"Names the secret; it is no part of its value."`
+	ID         string    `json:"id" doc:"Names the secret; it is not part of its value."`
 	State      string    `json:"state" enum:"current,next,retiring" doc:"next: valid and being delivered. retiring: valid until retiresAt, its successor is in use."`
 	CreatedAt  time.Time `json:"createdAt"`
-	ServedAt   time.Time `json:"servedAt,omitzero" doc:"When every target was found to serve it; only of one that came by a rotation."`
-	UsedAt     time.Time `json:"usedAt,omitzero" doc:"When a client authenticated with it first."`
-	LastUsedAt time.Time `json:"lastUsedAt,omitzero" doc:"And last, to about ten minutes."`
-	RetiresAt  time.Time `json:"retiresAt,omitzero" doc:"When its grace ends. It stays valid for longer while a target is not ready."`
-	Waiting    string    `json:"waiting,omitempty" doc:"What keeps a secret valid that is to be replaced."`
+	ServedAt   time.Time `json:"servedAt,omitzero" doc:"When every target was found to serve it. Only for a secret that a rotation made."`
+	UsedAt     time.Time `json:"usedAt,omitzero" doc:"When a client first authenticated with it."`
+	LastUsedAt time.Time `json:"lastUsedAt,omitzero" doc:"When a client last authenticated with it, to within about ten minutes."`
+	RetiresAt  time.Time `json:"retiresAt,omitzero" doc:"When its grace ends. It stays valid while a target is not ready."`
+	Waiting    string    `json:"waiting,omitempty" doc:"Why a secret that is to be replaced is still valid."`
 }
 
 // Rotated is the reply of a rotation that has begun.
@@ -38,11 +38,11 @@ type Rotated struct {
 	App          string   `json:"app"`
 	ClientID     string   `json:"clientId"`
 	Secret       string   `json:"secret" doc:"Id of the new secret."`
-	Previous     string   `json:"previous" doc:"Id of the one before."`
-	Compromised  bool     `json:"compromised" doc:"Whether the one before has ended already."`
-	Grace        int64    `json:"grace" doc:"Seconds that the one before stays valid after the new one is served everywhere and was used."`
-	Targets      []string `json:"targets" nullable:"false" doc:"Those that are given the new secret, as in worker/web."`
-	Consequences []string `json:"consequences" nullable:"false" doc:"What follows, for those who run and use the app."`
+	Previous     string   `json:"previous" doc:"Id of the previous secret."`
+	Compromised  bool     `json:"compromised" doc:"Whether the previous secret has ended already."`
+	Grace        int64    `json:"grace" doc:"Seconds that the previous secret stays valid after every target serves the new one and it has been used."`
+	Targets      []string `json:"targets" nullable:"false" doc:"The targets that are given the new secret, such as worker/web."`
+	Consequences []string `json:"consequences" nullable:"false" doc:"What follows for those who run and use the app."`
 }
 
 // Retried is the reply of trying deliveries again.
@@ -51,13 +51,13 @@ type Retried struct {
 	Deliveries []Delivery `json:"deliveries" nullable:"false"`
 }
 
-// DefaultGrace is how long a secret stays valid when nobody says how long.
+// DefaultGrace is how long the previous secret stays valid by default.
 const DefaultGrace = 24 * time.Hour
 
 type rotateInput struct {
 	Name string `path:"name" maxLength:"63" doc:"Name of the app."`
 	Body struct {
-		Grace       *int64 `json:"grace,omitempty" minimum:"0" maximum:"31536000" doc:"Seconds that the old secret stays valid after the new one is served everywhere and was used. By default a day."`
+		Grace       *int64 `json:"grace,omitempty" minimum:"0" maximum:"31536000" doc:"Seconds that the old secret stays valid after every target serves the new one and it has been used. By default a day."`
 		Compromised bool   `json:"compromised,omitempty" doc:"End the old secret now, whoever still holds it."`
 	}
 }
@@ -70,7 +70,7 @@ func (a *operations) registerRotations(api huma.API) {
 	}, a.rotate)
 	huma.Register(api, huma.Operation{
 		OperationID: "retry-deliveries", Method: http.MethodPost, Path: "/v1/apps/{name}/retry", Summary: "Try all deliveries of an app again now",
-		Description: "Those that are ready are looked at, and repaired if need be.",
+		Description: "Those that are ready are checked, and repaired if need be.",
 		Tags:        []string{"apps"}, Errors: []int{404, 503},
 	}, a.retry)
 	huma.Register(api, huma.Operation{
@@ -130,7 +130,7 @@ func (a *operations) listSecrets(ctx context.Context, in *appFilter) (*reply[[]S
 
 // Rotating is the problem of a rotation while another one is under way; waiting says what for.
 func Rotating(waiting string) *Problem {
-	return problem(http.StatusConflict, "rotating", "A rotation is under way already: two secrets are valid, and a client has no more. It is "+waiting+".",
+	return problem(http.StatusConflict, "rotating", "A rotation is under way already, and a client has at most two valid secrets. It is "+waiting+".",
 		"Wait for it (warifu get secrets), or end both secrets at once with --compromised.")
 }
 

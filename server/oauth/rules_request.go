@@ -14,7 +14,7 @@ var requestRules = []Rule{
 	{RuleClientDocument, "The client_id is the address of a document that this server could not use.",
 		"Correct the document: the server's log has the reason. Whether such clients are allowed is " +
 			"oauth2.clientIDMetadataDocuments."},
-	{RuleClientSecretWrong, "The client exists, but the secret is none of its secrets.",
+	{RuleClientSecretWrong, "The client exists, but the secret is not one of its secrets.",
 		"Use the OAUTH_CLIENT_SECRET of the app's environment; warifu get deliveries shows whether that has " +
 			"arrived, and warifu get secrets which secrets are valid."},
 	{RuleClientAuthMethod, "The client authenticated in another way than it has registered.",
