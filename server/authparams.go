@@ -118,11 +118,11 @@ func (s *Server) checkScopes(c *storage.Client, param string) ([]string, error) 
 	}
 	if beyond := oauth.Without(scopes, c.Scopes); len(beyond) > 0 {
 		asked := printable(beyond[0])
-		return refuse(oauth.RuleScopeNotInManifest, "not in spec.oauth.scopes of app.yml: "+asked, asked, nearest(beyond[0], c.Scopes), where)
+		return refuse(oauth.RuleScopeNotInManifest, "not in spec.oauth.scopes of app.yml: "+asked, asked, oauth.Nearest(beyond[0], c.Scopes), where)
 	}
 	if gone := oauth.Without(scopes, s.scopes.names); len(gone) > 0 {
 		asked := printable(gone[0])
-		return refuse(oauth.RuleScopeNotInCatalogue, "not in this server's catalogue of scopes: "+asked, asked, nearest(gone[0], s.scopes.names), "scopes")
+		return refuse(oauth.RuleScopeNotInCatalogue, "not in this server's catalogue of scopes: "+asked, asked, oauth.Nearest(gone[0], s.scopes.names), "scopes")
 	}
 	return scopes, nil
 }

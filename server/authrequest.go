@@ -10,8 +10,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/agnivade/levenshtein"
-
 	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/server/pages"
 	"github.com/warifu/warifu/storage"
@@ -183,7 +181,7 @@ func checkRedirectURI(c *storage.Client, values []string) (string, error) {
 	case !oauth.MatchRedirectURI(c.RedirectURIs, values[0]):
 		return "", oauth.Refuse(oauth.CodeUnauthorizedClient, oauth.RuleRedirectURIUnregistered, "redirect_uri %q is not registered for %s; %s",
 			cut(values[0], maxShownURI), c.ID, whereToAdd(c, "redirectUris", "redirect_uris")).
-			About(cut(values[0], maxShownURI), nearest(values[0], c.RedirectURIs), whereOf(c, "redirectUris", "redirect_uris"))
+			About(cut(values[0], maxShownURI), oauth.Nearest(values[0], c.RedirectURIs), whereOf(c, "redirectUris", "redirect_uris"))
 	}
 	return values[0], nil
 }
@@ -209,18 +207,6 @@ func whereToAdd(c *storage.Client, inManifest, inMetadata string) string {
 		return "add it to " + where + " of the client's document"
 	}
 	return "add it to " + where + " of the client's registration"
-}
-
-// nearest is the one of known that is most like what was asked for; empty when none is much like it.
-func nearest(asked string, known []string) string {
-	asked = cut(asked, maxShownURI)
-	best, least := "", max(2, len(asked)/3)+1
-	for _, candidate := range known {
-		if distance := levenshtein.ComputeDistance(asked, cut(candidate, maxShownURI)); distance < least {
-			best, least = candidate, distance
-		}
-	}
-	return best
 }
 
 // cut shortens to at most n bytes, at a character.

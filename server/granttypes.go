@@ -44,7 +44,7 @@ func registeredGrants(c *storage.Client) []string {
 // unsupportedGrantType names what is on.
 func (s *Server) unsupportedGrantType(grantType string) error {
 	return oauth.Refuse(oauth.CodeUnsupportedGrantType, oauth.RuleGrantTypeOff, "grant_type must be one of %s", strings.Join(s.offeredGrants(), ", ")).
-		About(printable(grantType), nearest(grantType, s.offeredGrants()), "oauth2.grantTypes")
+		About(printable(grantType), oauth.Nearest(grantType, s.offeredGrants()), "oauth2.grantTypes")
 }
 
 // unauthorizedClient is the answer to a client that did not register a grant type (RFC 6749 section 5.2).

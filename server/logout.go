@@ -135,7 +135,7 @@ func (s *Server) parseLogout(ctx context.Context, params url.Values) (l logoutRe
 		return l, hint, onPage(pages.ReasonLogout, oauth.Refuse(oauth.CodeInvalidRequest, oauth.RuleLogoutURIUnregistered,
 			"post_logout_redirect_uri %q is not registered for %s; %s",
 			cut(l.RedirectURI, maxShownURI), c.ID, whereToAdd(c, "postLogoutRedirectUris", "post_logout_redirect_uris")).
-			About(cut(l.RedirectURI, maxShownURI), nearest(l.RedirectURI, c.PostLogoutRedirectURIs),
+			About(cut(l.RedirectURI, maxShownURI), oauth.Nearest(l.RedirectURI, c.PostLogoutRedirectURIs),
 				whereOf(c, "postLogoutRedirectUris", "post_logout_redirect_uris")))
 	case l.RedirectURI != "" || hint.Audience == "":
 		return l, hint, badLogout(oauth.RuleLogoutClient, fmt.Sprintf("no client has the client_id %q", cut(l.ClientID, 80)))

@@ -65,7 +65,7 @@ func (s *Server) audienceOf(granted, scopes, asked []string) (audience, error) {
 		return distinct(granted), nil
 	}
 	if beyond := oauth.Without(asked, granted); len(beyond) > 0 {
-		return nil, invalidTarget(oauth.RuleResourceNotGranted, "resource was not granted: "+printable(beyond[0])).About(printable(beyond[0]), nearest(beyond[0], granted), "")
+		return nil, invalidTarget(oauth.RuleResourceNotGranted, "resource was not granted: "+printable(beyond[0])).About(printable(beyond[0]), oauth.Nearest(beyond[0], granted), "")
 	}
 	return distinct(asked), nil
 }

@@ -167,7 +167,7 @@ func (s *Server) exchange(c *storage.Client, subject accessClaims, key string, f
 	}
 	if beyond := oauth.Without(scopes, mine); len(beyond) > 0 {
 		return accessClaims{}, oauth.Refuse(oauth.CodeInvalidScope, oauth.RuleScopeBeyondGrant, "not a scope of subject_token that this client may use: %s", printable(beyond[0])).
-			About(printable(beyond[0]), nearest(beyond[0], mine), "")
+			About(printable(beyond[0]), oauth.Nearest(beyond[0], mine), "")
 	}
 	if len(scopes) == 0 {
 		return accessClaims{}, oauth.Refuse(oauth.CodeInvalidScope, oauth.RuleScopeBeyondGrant, "subject_token has no scope that this client may use")
