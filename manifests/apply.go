@@ -19,7 +19,8 @@ const tries = 50
 // secret. A plan without changes writes no release, but has every target observed and repaired; where its keys are in the
 // file is kept up to date all the same.
 //
-// [storage.ErrConflict]: the app changed after it was planned, and nothing was written. [ErrDeleting]: it is going away.
+// [storage.ErrConflict]: the app changed after it was planned, or a resource identifier of the plan became another app's, and
+// nothing was written. [ErrDeleting]: it is going away.
 func (d *Deployer) Apply(ctx context.Context, p *Plan) error {
 	if p.wanted == nil {
 		return fmt.Errorf("apply %s: the plan was not made by this server", p.App)
@@ -52,6 +53,9 @@ func (d *Deployer) Apply(ctx context.Context, p *Plan) error {
 		release.Audit = append(release.Audit, storage.AuditEntry{Action: storage.AuditApply, App: p.App,
 			Detail: fmt.Sprintf("%s, %s", p.Version, count(len(p.Changes), "change", "changes"))})
 		err = d.store.CommitRelease(ctx, release)
+		if taken := (*storage.TakenError)(nil); errors.As(err, &taken) {
+			return false, fmt.Errorf("%w since this plan was made, so nothing was done; plan again", taken)
+		}
 		if errors.Is(err, storage.ErrConflict) {
 			return true, nil // a delivery moved on, or the app did: the revisions tell
 		}

@@ -60,7 +60,7 @@ func (c *claims) owner(app, identifier string) string {
 	}
 	for _, other := range c.stored {
 		if other.App != app && slices.Contains(other.ResourceIdentifiers, identifier) {
-			return "app " + other.App
+			return other.Owner()
 		}
 	}
 	return ""

@@ -11,6 +11,7 @@ import (
 
 	"github.com/warifu/warifu/plugins"
 	"github.com/warifu/warifu/server/oauth"
+	"github.com/warifu/warifu/storage"
 )
 
 const (
@@ -290,6 +291,31 @@ func TestResourceIdentifierBelongsToOne(t *testing.T) {
 	}
 	r.apply(d, appYML("one"))
 	r.apply(d, speaks("two", "https://api.example.com"))
+}
+
+// Two plans that were made before either was applied: the second is refused whole, and is told who was first.
+func TestThreatOneResourceIdentifierPlannedForTwo(t *testing.T) {
+	r := newRig(t)
+	d, other := r.deployer(), r.deployer()
+	speaks := func(app string) string { return with(app, "\n    resourceIdentifiers: [https://api.example.com]") }
+	r.apply(d, appYML("two"))
+	first, second := r.plan(d, speaks("one")), r.plan(other, speaks("two"))
+	if err := d.Apply(context.Background(), first); err != nil {
+		t.Fatal(err)
+	}
+	before := r.etcd.Dump()
+	err := other.Apply(context.Background(), second)
+	if !errors.Is(err, storage.ErrConflict) || !strings.Contains(err.Error(), "https://api.example.com belongs to app one since this plan was made") {
+		t.Errorf("%v", err)
+	}
+	if r.etcd.Dump() != before {
+		t.Error("the plan that was refused has written something")
+	}
+	var denied *DeniedError
+	if _, err := other.Plan(context.Background(), documents(t, speaks("two"))); !errors.As(err, &denied) ||
+		!strings.Contains(err.Error(), "belongs to app one,") {
+		t.Errorf("planned again: %v", err)
+	}
 }
 
 func TestSectorIsAskedAboutWhenItIsNew(t *testing.T) {

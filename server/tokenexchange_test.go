@@ -143,8 +143,9 @@ func TestTokenExchangeIsRefused(t *testing.T) {
 	own := runs.call("/oauth/token", url.Values{"grant_type": {"client_credentials"}, "scope": {"threads:read"}, "resource": {runsAPI}}).text("access_token")
 	narrow := p.tokens("scope", "email", "resource", runsAPI).text("access_token")
 	public := p.as(p.register("public-api", func(c *storage.Client) {
-		c.Public, c.GrantTypes, c.ResourceIdentifiers = true, []string{exchangeGrant}, []string{runsAPI}
+		c.Public, c.GrantTypes, c.ResourceIdentifiers = true, []string{exchangeGrant}, []string{"https://public.test"}
 	}))
+	forPublic := p.tokens("scope", "threads:read", "resource", "https://public.test").text("access_token")
 	for rule, c := range map[string]struct {
 		got  reply
 		code string
@@ -174,7 +175,7 @@ func TestTokenExchangeIsRefused(t *testing.T) {
 		"a client's own token":               {runs.swap(own), "invalid_request"},
 		"a bound token without its key":      {runs.swap(bound), "invalid_request"},
 		"a client that may not":              {p.swap(token), "unauthorized_client"},
-		"a public client":                    {public.swap(token, "client_id", public.client.ID), "unauthorized_client"},
+		"a public client":                    {public.swap(forPublic, "client_id", public.client.ID), "unauthorized_client"},
 		"a subject token twice, as resource": {runs.call("/oauth/token", url.Values{"grant_type": {exchangeGrant}, "subject_token": {token, token}, "subject_token_type": {accessType}, "resource": {filesAPI}}), "invalid_request"},
 	} {
 		c.got.wants(t, rule, http.StatusBadRequest, c.code)

@@ -110,17 +110,24 @@ type Release struct {
 }
 
 // CommitRelease stores a release in one transaction, provided that every record in it is still at the revision that it
-// carries (0: does not exist). Otherwise nothing is written: [ErrConflict].
+// carries (0: does not exist), and that no resource identifier that is new in the client is another's ([TakenError]). Otherwise
+// nothing is written: [ErrConflict].
 func (s *Store) CommitRelease(ctx context.Context, r Release) error {
 	var t transaction
 	t.onlyIf(atRevision(appKey(r.App.Name), r.App.Revision))
 	t.then.do(clientv3.OpPut(appKey(r.App.Name), encode(r.App)))
-	if c := r.Client; c != nil {
-		t.onlyIf(atRevision(clientKey(c.ID), c.Revision))
-		t.then.do(clientv3.OpPut(clientKey(c.ID), encode(c)))
+	if r.Client != nil {
+		if err := s.storeClient(ctx, &t, r.Client); err != nil {
+			return fmt.Errorf("commit release of %s: %w", r.App.Name, err)
+		}
 	}
 	if r.RemoveClient != "" {
-		t.then.do(removeClient(r.RemoveClient)...)
+		// The app's revision, which is compared, stands for that of its client.
+		gone, err := s.storedClient(ctx, r.RemoveClient)
+		if err != nil {
+			return fmt.Errorf("commit release of %s: %w", r.App.Name, err)
+		}
+		t.then.do(removeClient(r.RemoveClient, gone)...)
 	}
 	putDeliveries(&t, r.Deliveries)
 	if r.Rotation != nil {
@@ -152,8 +159,18 @@ func putDeliveries(t *transaction, deliveries []Delivery) {
 	}
 }
 
-func removeClient(id string) []clientv3.Op {
-	return append(endGrants(id),
+// storeClient adds to a transaction that a client is stored, provided that it is still at its revision, and with it what it
+// speaks for.
+func (s *Store) storeClient(ctx context.Context, t *transaction, c *Client) error {
+	t.onlyIf(atRevision(clientKey(c.ID), c.Revision))
+	t.then.do(clientv3.OpPut(clientKey(c.ID), encode(c)))
+	return s.claim(ctx, t, c)
+}
+
+// removeClient are the operations that remove a client, its grants and consents, and free what its record, if there is one,
+// speaks for.
+func removeClient(id string, record *Client) []clientv3.Op {
+	return append(append(endGrants(id), freeResources(record, nil)...),
 		clientv3.OpDelete(clientKey(id)),
 		clientv3.OpDelete(under("consents", id), clientv3.WithPrefix()),
 		clientv3.OpDelete(under("secretuse", id), clientv3.WithPrefix()),
@@ -210,7 +227,7 @@ func (s *Store) FinishDelete(ctx context.Context, name string) (done bool, err e
 	t.onlyIf(atRevision(appKey(name), view.App.Revision))
 	t.then.do(clientv3.OpDelete(appKey(name)))
 	if view.App.ClientID != "" {
-		t.then.do(removeClient(view.App.ClientID)...)
+		t.then.do(removeClient(view.App.ClientID, view.Client)...)
 	}
 	t.then.do(s.auditOps(ctx, []AuditEntry{{Action: AuditDeleted, App: name, Detail: view.App.ClientID}})...)
 	if err := s.run(ctx, &t); err != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -52,6 +53,13 @@ func (m *memory) client(id string) *Client {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	return m.clients[id]
+}
+
+// all are the clients that memory holds, disabled ones too.
+func (m *memory) all() []*Client {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return slices.Collect(maps.Values(m.clients))
 }
 
 // learn takes a record that was read on the way, unless memory holds a newer one.

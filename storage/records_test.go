@@ -13,7 +13,7 @@ import (
 var recordTypes = map[string]func(value []byte) (string, error){
 	"app": recoded[App], "audit": recoded[AuditEntry], "chain": recoded[link], "client": recoded[Client], "consent": recoded[Consent],
 	"delivery": recoded[Delivery], "device": recoded[Device], "grant": recoded[Grant], "key": recoded[Key], "logout": recoded[Logout],
-	"mark": recoded[mark], "rotation": recoded[SecretRotation], "secretuse": recoded[SecretUse], "session": recoded[Session],
+	"mark": recoded[mark], "resource": recoded[resourceOwner], "rotation": recoded[SecretRotation], "secretuse": recoded[SecretUse], "session": recoded[Session],
 	"sessionuse": recoded[sessionUse], "user": recoded[User],
 }
 

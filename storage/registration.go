@@ -7,8 +7,6 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"fmt"
-
-	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // Clients that registered themselves (RFC 7591) are records like those of apps, except that they belong to no app and carry the
@@ -37,18 +35,39 @@ func (c *Client) OwnedBy(token string) bool {
 	return subtle.ConstantTimeCompare(sum[:], held) == 1
 }
 
-// RegisterClient stores a client that no app asked for. Its id is new: [ErrConflict] when it is not.
+// RegisterClient stores a client that no app asked for. Its id is new: [ErrConflict] when it is not. [TakenError]: a resource
+// identifier is another's.
 func (s *Store) RegisterClient(ctx context.Context, c Client, audit ...AuditEntry) (*Client, error) {
 	return s.putRegistered(ctx, c, 0, "register client", audit)
 }
 
 // ReplaceClient stores another registration in the place of one, provided that this is still at c.Revision: [ErrConflict].
+// [TakenError] as above.
 func (s *Store) ReplaceClient(ctx context.Context, c Client, audit ...AuditEntry) (*Client, error) {
 	return s.putRegistered(ctx, c, c.Revision, "replace client", audit)
 }
 
 func (s *Store) putRegistered(ctx context.Context, c Client, revision int64, what string, audit []AuditEntry) (*Client, error) {
-	stored, err := s.replace(ctx, clientKey(c.ID), revision, clientv3.OpPut(clientKey(c.ID), encode(c)), audit)
+	c.Revision = revision
+	var stored int64
+	err := Again(attempts, func() (again bool, err error) {
+		var t transaction
+		if err := s.storeClient(ctx, &t, &c); err != nil {
+			return false, err
+		}
+		t.then.do(s.auditOps(ctx, audit)...)
+		if err := s.run(ctx, &t); err != nil {
+			return false, err
+		}
+		stored = t.revision
+		if t.held {
+			return false, nil
+		}
+		if len(c.ResourceIdentifiers) == 0 {
+			return false, ErrConflict
+		}
+		return true, nil // the record changed, or somebody was faster with an identifier: claim says which
+	})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", what, err)
 	}
@@ -62,7 +81,7 @@ func (s *Store) putRegistered(ctx context.Context, c Client, revision int64, wha
 func (s *Store) UnregisterClient(ctx context.Context, c *Client, audit ...AuditEntry) error {
 	var t transaction
 	t.onlyIf(atRevision(clientKey(c.ID), c.Revision))
-	t.then.do(removeClient(c.ID)...)
+	t.then.do(removeClient(c.ID, c)...)
 	t.then.do(s.auditOps(ctx, audit)...)
 	if err := s.change(ctx, &t); err != nil {
 		return fmt.Errorf("remove client: %w", err)

@@ -22,6 +22,7 @@
 //	keys/<use>/<sequence>              Key: keys that sign, seal, and make pairwise subjects; sealed
 //	spent/<hash>                       what could be used once and has been, see Once; leased in buckets
 //	limits/<account>/<window>          guesses: etcd's own version of this key is the count
+//	resources/<identifier>             whose resource identifier (RFC 8707) it is; see below
 //	rotations/<client>                 SecretRotation, the newest change of its secret
 //	secretuse/<client>/<secret>        SecretUse, when it was used, coarse; written apart from requests
 //	audit/<time>-<random>              AuditEntry, appended in the transaction of what it tells about; kept for 400 days
@@ -50,6 +51,18 @@
 //
 // A device code (RFC 8628) is polled for, so its state is read first: a poll that has to wait is one read, the one that is
 // answered with tokens a proposal more. That creates the grant as above and takes the device authorization away.
+//
+// # Resource identifiers
+//
+// A resource identifier belongs to one client. The transaction that stores a client compares that the keys of those that are new
+// in it are free, and puts them; so of any number of replicas that give one identifier to several apps, one succeeds, and the others
+// learn who has it ([TakenError]). They are freed in the transaction in which the client gives them up or is removed.
+//
+// Databases of older versions have no such keys. A store that opens puts the missing ones, each for the client that has had the
+// identifier longest; that needs no downtime, and replicas of the older version may go on meanwhile, because the records of
+// clients stay the truth: a key that its client's record does not bear out is nobody's, and a client that memory knows to speak for
+// an identifier keeps it without a key. Two clients that an older version has given the same one both keep it, and every start
+// says so.
 //
 // # Memory
 //
@@ -183,6 +196,9 @@ func New(ctx context.Context, client *clientv3.Client, opts Options) (*Store, er
 		cancel()
 		s.done.Wait()
 		return nil, fmt.Errorf("open storage: %w", err)
+	}
+	if err := s.adoptResources(ctx); err != nil {
+		s.log.Warn("resource identifiers of older versions are not checked", "error", err)
 	}
 	return s, nil
 }

@@ -119,11 +119,16 @@ func newProblem(status int, msg string, errs []error) *Problem {
 // failed makes the reply of an error. what names the record that was asked for.
 func (a *operations) failed(ctx context.Context, what string, err error) error {
 	var known *Problem
+	var taken *storage.TakenError
 	switch {
 	case errors.As(err, &known):
 		return known
 	case errors.Is(err, storage.ErrNotFound):
 		return problem(http.StatusNotFound, "not_found", "There is no "+what+".", "")
+	case errors.As(err, &taken):
+		return problem(http.StatusConflict, "resource_taken",
+			"The resource identifier "+taken.Identifier+" became that of "+taken.Owner+" since this was planned; nothing was changed now.",
+			"Choose another identifier, or take it from the other first.")
 	case errors.Is(err, storage.ErrConflict):
 		return problem(http.StatusConflict, "stale_plan", "Something has changed since this was planned; nothing was changed now.", "Plan again.")
 	case ctx.Err() != nil:
