@@ -522,7 +522,7 @@ func TestAdminSocketPathThatIsTooLong(t *testing.T) {
 		t.Fatal(err)
 	}
 	socket := filepath.Join(dir, "admin.sock")
-	if _, err := listenSocket(t.Context(), socket); err == nil || !strings.Contains(err.Error(), "a Unix socket takes 107") {
+	if _, err := listenSocket(t.Context(), socket); err == nil || !strings.Contains(err.Error(), "a Unix socket takes at most 107") {
 		t.Errorf("from elsewhere: %v", err)
 	}
 	t.Chdir(dir) // a relative path is short enough

@@ -48,7 +48,7 @@ func (a *apps) Settle(ctx context.Context, name string) error {
 	return edge(err)
 }
 
-// edge gives errors that are the caller's to mend their form in the admin API.
+// edge turns an error that the caller can correct into what the admin API answers with.
 func edge(err error) error {
 	var faults manifests.Faults
 	var denied *manifests.DeniedError

@@ -14,9 +14,9 @@ func (c *cli) audit() *cobra.Command {
 	var app, since, format string
 	command := &cobra.Command{
 		Use: "audit", Short: "Show who did what, with which outcome",
-		Long: `audit shows the log of what was applied, refused, deleted, rotated, revoked, read and delivered: when, by
-whom, to which app, and why it was refused or failed. The log is append-only, is kept for 400 days and
-never holds a secret. The oldest entry comes first.`,
+		Long: `audit shows what was applied, refused, deleted, rotated, revoked, read and delivered: when, by whom,
+for which app, and why it was refused or failed. The log is append-only, is kept for 400 days and never
+holds a secret. The oldest entry comes first.`,
 		Example: `  warifu audit
   warifu audit --app my-oauth-app --since 168h
   warifu audit --since 2026-01-31T12:00:00Z -o json`,
@@ -33,9 +33,9 @@ never holds a secret. The oldest entry comes first.`,
 			return c.show(found, format, "entries in the audit log")
 		},
 	}
-	command.Flags().StringVar(&app, "app", "", "only of this app")
+	command.Flags().StringVar(&app, "app", "", "show only this app")
 	must(command.RegisterFlagCompletionFunc("app", c.completeApps))
-	command.Flags().StringVar(&since, "since", "24h", "how far back: a time such as 90m or 48h, or a date such as 2026-01-31 or 2026-01-31T12:00:00Z")
+	command.Flags().StringVar(&since, "since", "24h", "how far back: a duration such as 90m or 48h, or a date such as 2026-01-31 or 2026-01-31T12:00:00Z")
 	outputFlag(command, &format, "table", "json", "yaml")
 	return command
 }
@@ -50,7 +50,7 @@ func sinceOf(text string, now time.Time) (time.Time, error) {
 			return at, nil
 		}
 	}
-	return time.Time{}, usagef("--since %q is neither a time such as 24h nor a date such as 2026-01-31 or 2026-01-31T12:00:00Z", text)
+	return time.Time{}, usagef("--since %q is neither a duration such as 24h nor a date such as 2026-01-31 or 2026-01-31T12:00:00Z", text)
 }
 
 // auditLog gets all pages.

@@ -19,14 +19,14 @@ import (
 	"github.com/warifu/warifu/server/oauth"
 )
 
-// Where the admin API is, when nobody says otherwise.
+// Where the admin API is unless a flag says otherwise.
 const (
 	adminVariable = "WARIFU_ADMIN"
 	tokenVariable = "WARIFU_ADMIN_TOKEN_FILE"
 	defaultSocket = ".warifu/admin.sock"
 )
 
-// unreachableError: no server answers. The exit code of it is 4.
+// unreachableError means that no server answers. It leads to exit code 4.
 type unreachableError struct {
 	where string
 	err   error
@@ -55,7 +55,7 @@ func (c *cli) client() (*client, error) {
 	if strings.HasPrefix(where, "http://") || strings.HasPrefix(where, "https://") {
 		u, err := url.Parse(where)
 		if err != nil || u.Host == "" {
-			return nil, usagef("the admin API's address %q is no URL", where)
+			return nil, usagef("the address of the admin API, %q, is not a URL", where)
 		}
 		found.base = u.Scheme + "://" + u.Host
 		file := cmp.Or(c.tokenFile, c.env(tokenVariable))
@@ -63,7 +63,7 @@ func (c *cli) client() (*client, error) {
 			return nil, usagef("an admin API over TCP needs its bearer token: name the file with --admin-token-file or %s", tokenVariable)
 		}
 		if u.Scheme == "http" && !oauth.IsLoopback(u.Hostname()) {
-			return nil, usagef("the admin API at %s is neither https nor on loopback: the token would be there for all to read", where)
+			return nil, usagef("the admin API at %s is neither https nor on loopback: the token would cross the network unencrypted", where)
 		}
 		token, err := os.ReadFile(file)
 		if err != nil {
@@ -86,7 +86,7 @@ func (c *cli) client() (*client, error) {
 	return found, nil
 }
 
-// do makes a request and decodes the reply into out. An error reply is a *admin.Problem.
+// do makes a request and decodes the reply into out. An error reply is returned as an *admin.Problem.
 func (a *client) do(ctx context.Context, method, path string, in, out any) error {
 	var body io.Reader
 	if in != nil {
@@ -136,7 +136,7 @@ func (a *client) do(ctx context.Context, method, path string, in, out any) error
 	return nil
 }
 
-// fetch gets one thing from the server that the command line names.
+// fetch gets one thing from the server that the command line points to.
 func fetch[T any](ctx context.Context, c *cli, path string) (T, error) {
 	var out T
 	api, err := c.client()

@@ -20,8 +20,8 @@ func (c *cli) plan() *cobra.Command {
 	var files []string
 	var format string
 	command := &cobra.Command{
-		Use: "plan -f FILE|DIR|-", Short: "Say what applying manifests would change",
-		Long: `plan says what applying manifests would change, and what follows from it for those who use the apps.
+		Use: "plan -f FILE|DIR|-", Short: "Show what applying manifests would change",
+		Long: `plan shows what applying manifests would change, and what that means for the users of the apps.
 It changes nothing. The exit code is 2 when there are changes.`,
 		Example: `  warifu plan -f .takos/app.yml
   warifu plan -f apps/ -o json
@@ -51,7 +51,7 @@ It changes nothing. The exit code is 2 when there are changes.`,
 }
 
 func fileFlag(command *cobra.Command, files *[]string) {
-	command.Flags().StringArrayVarP(files, "filename", "f", nil, "manifest, directory of manifests, or - for stdin; may be given several times")
+	command.Flags().StringArrayVarP(files, "filename", "f", nil, "manifest, directory of manifests, or - for stdin; can be repeated")
 	must(command.MarkFlagFilename("filename", "yml", "yaml"))
 }
 
@@ -62,9 +62,9 @@ func (c *cli) apply() *cobra.Command {
 	var wait waiting
 	command := &cobra.Command{
 		Use: "apply -f FILE|DIR|-", Short: "Apply manifests",
-		Long: `apply registers the apps of manifests, or changes what is registered, and delivers their env. It shows the
-plan first and asks; --yes applies without asking. An app that is registered keeps its client id and
-secret. Without changes it still repairs env that was lost.`,
+		Long: `apply registers the apps that manifests describe, or updates them, and delivers their env. It shows the
+plan first and asks for confirmation; --yes skips the question. An app that is registered already keeps
+its client id and secret. When nothing has changed, apply still restores env that was lost.`,
 		Example: `  warifu apply -f .takos/app.yml
   warifu apply -f apps/ --yes --wait
   warifu apply -f app.yml --dry-run`,
@@ -88,7 +88,7 @@ secret. Without changes it still repairs env that was lost.`,
 			}
 			if changed(planned) && !yes {
 				if format != "table" {
-					return usagef("with -o %s there is no plan to say yes to: add --yes", format)
+					return usagef("-o %s cannot ask for confirmation: add --yes", format)
 				}
 				if err := c.confirm("Apply these changes?"); err != nil {
 					return err
@@ -121,7 +121,7 @@ secret. Without changes it still repairs env that was lost.`,
 	}
 	fileFlag(command, &files)
 	command.Flags().BoolVar(&dryRun, "dry-run", false, "show the plan and change nothing")
-	command.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	command.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask for confirmation")
 	wait.flags(command)
 	outputFlag(command, &format, "table", "json", "yaml", "name")
 	return command
@@ -133,7 +133,7 @@ type applyRequest struct {
 	Expected  map[string]string `json:"expected,omitempty"`
 }
 
-// documents reads manifests without judging them: the server knows the scopes.
+// documents reads manifests without checking them: only the server knows the scopes.
 func (c *cli) documents(paths []string) ([]admin.Document, error) {
 	if len(paths) == 0 {
 		return nil, usagef("name a manifest, a directory of manifests or - (stdin) with -f")
@@ -166,7 +166,7 @@ func (c *cli) sent(ctx context.Context, path string, request applyRequest) (admi
 	if err := api.do(ctx, http.MethodPost, path, request, &out); err != nil {
 		return out, err
 	}
-	if path == "/v1/plan" { // apply would only say it again
+	if path == "/v1/plan" { // apply would only repeat it
 		for _, w := range out.Warnings {
 			c.say("%s", faultOf(w))
 		}
@@ -232,10 +232,10 @@ func signOf(kind string) (string, color) {
 	return "~", yellow
 }
 
-// confirm asks a person, who must be there.
+// confirm asks the person at the terminal. Without a terminal it is a usage error.
 func (c *cli) confirm(question string) error {
 	if !isTerminal(c.stdin) {
-		return usagef("%s There is nobody to ask: add --yes", question)
+		return usagef("%s There is no terminal to ask on: add --yes", question)
 	}
 	_, _ = fmt.Fprintf(c.stderr, "%s [y/N] ", question)
 	answer, err := bufio.NewReader(c.stdin).ReadString('\n')
@@ -260,7 +260,7 @@ func (c *cli) delete() *cobra.Command {
 	var yes bool
 	command := &cobra.Command{Use: "delete", Short: "Delete an app, or a client that registered itself", Args: cobra.NoArgs, RunE: needsSubcommand}
 	app := &cobra.Command{
-		Use: "app NAME", Short: "Delete an app: its grants end, its env is taken away, its client goes",
+		Use: "app NAME", Short: "Delete an app: end its grants, take its env away, remove its client",
 		Example: `  warifu delete app my-oauth-app --yes`,
 		Args:    cobra.ExactArgs(1), ValidArgsFunction: c.completeApps,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -283,14 +283,14 @@ func (c *cli) delete() *cobra.Command {
 				return err
 			}
 			if !out.Gone {
-				return fmt.Errorf("%s is being deleted: its grants have ended, but its env is not taken away everywhere yet (see warifu get deliveries)", name)
+				return fmt.Errorf("%s is being deleted: its grants have ended, but its env has not been taken away everywhere yet (see warifu get deliveries)", name)
 			}
 			c.say("%s deleted", name)
 			return nil
 		},
 	}
 	registered := &cobra.Command{
-		Use: "client ID", Short: "Remove a client that registered itself: its grants end",
+		Use: "client ID", Short: "Remove a client that registered itself, and end its grants",
 		Example: `  warifu get clients
   warifu delete client client-4s6a2kq7m5wd --yes`,
 		Args: cobra.ExactArgs(1),
@@ -313,7 +313,7 @@ func (c *cli) delete() *cobra.Command {
 		},
 	}
 	for _, sub := range []*cobra.Command{app, registered} {
-		sub.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+		sub.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask for confirmation")
 		command.AddCommand(sub)
 	}
 	return command
@@ -322,7 +322,7 @@ func (c *cli) delete() *cobra.Command {
 func (c *cli) revoke() *cobra.Command {
 	command := &cobra.Command{Use: "revoke", Short: "Revoke a grant", Args: cobra.NoArgs, RunE: needsSubcommand}
 	command.AddCommand(&cobra.Command{
-		Use: "grant ID", Short: "Revoke a grant: every token that was issued from it ends",
+		Use: "grant ID", Short: "Revoke a grant and every token issued from it",
 		Example: `  warifu get grants
   warifu revoke grant 5dq3v2zkzq7m4t2l6s3b5r7yqe`,
 		Args: cobra.ExactArgs(1),
@@ -346,8 +346,9 @@ func (c *cli) credentials() *cobra.Command {
 	var format string
 	command := &cobra.Command{
 		Use: "credentials APP", Short: "Print an app's client id and secret",
-		Long: `credentials prints what an app needs to be an OAuth client. With autoEnv: true the app has it in its
-environment already; with autoEnv: false this is how it gets it.`,
+		Long: `credentials prints what an app needs to act as an OAuth client: client id, secret and issuer. With
+autoEnv: true the app has them in its environment already; with autoEnv: false this is how to get them.
+Reading a secret is written to the audit log.`,
 		Example: `  warifu credentials my-oauth-app
   warifu credentials my-oauth-app -o env > .env`,
 		Args: cobra.ExactArgs(1), ValidArgsFunction: c.completeApps,
@@ -372,7 +373,7 @@ environment already; with autoEnv: false this is how it gets it.`,
 	return command
 }
 
-// needsSubcommand is for commands that are only a first word.
+// needsSubcommand is the RunE of commands that do nothing without a subcommand.
 func needsSubcommand(cmd *cobra.Command, _ []string) error {
 	var names []string
 	for _, sub := range cmd.Commands() {
@@ -381,7 +382,7 @@ func needsSubcommand(cmd *cobra.Command, _ []string) error {
 	return usagef("%s needs one of: %s", cmd.CommandPath(), strings.Join(names, ", "))
 }
 
-// completeApps completes names of apps, when a server answers.
+// completeApps completes the names of apps, if a server answers.
 func (c *cli) completeApps(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 	if len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp

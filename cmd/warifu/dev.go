@@ -38,14 +38,14 @@ var defaultManifests = []string{filepath.Join(".takos", "app.yml"), "app.yml"}
 func (c *cli) dev() *cobra.Command {
 	var opts devOptions
 	command := &cobra.Command{
-		Use: "dev [-f FILE]...", Short: "Try it on this machine: server, database, user and your app.yml, all in one",
-		Long: `dev runs a whole server on this machine for developing an app: an embedded database, one user, and the
-app of the manifest, with its env in files. Saving the manifest applies it again; a faulty edit is
-reported and changes nothing. Everything is kept in the data directory, so the next start has the same
-client ids, secrets and grants.
+		Use: "dev [-f FILE]...", Short: "Try it on this machine: server, database, user and your app.yml in one process",
+		Long: `dev runs a complete server on this machine for developing an app: an embedded database, one user, and the
+app that the manifest describes, with its env in files. Saving the manifest applies it again; a faulty
+edit is reported and changes nothing. Everything is kept in the data directory, so the next start has the
+same client ids, secrets and grants.
 
-A Worker whose script is at the artifactPath of the manifest runs in workerd, if that is found:
-what $WARIFU_WORKERD names, in PATH, or in node_modules (npm install workerd).`,
+A Worker whose script exists at the manifest's artifactPath runs in workerd, if dev finds it: at
+$WARIFU_WORKERD, in PATH, or in node_modules (npm install workerd).`,
 		Example: `  warifu dev                         with .takos/app.yml, or app.yml
   warifu dev -f web/app.yml -f api/app.yml
   warifu dev -o json                 one line on stdout once it is ready`,
@@ -53,9 +53,9 @@ what $WARIFU_WORKERD names, in PATH, or in node_modules (npm install workerd).`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.runDev(cmd.Context(), opts) },
 	}
 	flags := command.Flags()
-	flags.StringArrayVarP(&opts.files, "filename", "f", nil, "manifest; may be given several times (default .takos/app.yml, then app.yml)")
+	flags.StringArrayVarP(&opts.files, "filename", "f", nil, "manifest; can be repeated (default .takos/app.yml, then app.yml)")
 	flags.StringVar(&opts.listen, "listen", "127.0.0.1:5556", "host:port of the issuer; the host is 127.0.0.1, localhost or [::1]")
-	flags.StringVar(&opts.data, "data", ".warifu", "directory for everything that is kept")
+	flags.StringVar(&opts.data, "data", ".warifu", "directory for everything that dev keeps")
 	must(command.MarkFlagFilename("filename", "yml", "yaml"))
 	must(command.MarkFlagDirname("data"))
 	outputFlag(command, &opts.format, "table", "json")
@@ -77,7 +77,8 @@ func (c *cli) runDev(ctx context.Context, opts devOptions) error {
 		}
 		files = []string{defaultManifests[found]}
 	}
-	// Before anything is started: a manifest that cannot be read stops nothing half-way. Scopes are checked when it is applied.
+	// First of all, so that a manifest that cannot be read does not stop a server that is half started. Scopes are checked when
+	// the manifest is applied.
 	docs, faults := manifests.Load(files, nil, manifests.Options{Dev: true})
 	if faults.Err() != nil {
 		return faults.Err()
@@ -88,7 +89,7 @@ func (c *cli) runDev(ctx context.Context, opts devOptions) error {
 	}
 	host, _, err := net.SplitHostPort(opts.listen)
 	if err != nil || host != "127.0.0.1" && host != "localhost" && host != "::1" {
-		return usagef("--listen %s: dev listens on 127.0.0.1, localhost or [::1], as in 127.0.0.1:5556; warifu serve is for others", opts.listen)
+		return usagef("--listen %s: dev listens on 127.0.0.1, localhost or [::1] only, as in 127.0.0.1:5556; for other addresses use warifu serve", opts.listen)
 	}
 	web, err := (&net.ListenConfig{}).Listen(ctx, "tcp", opts.listen)
 	if err != nil {
@@ -116,7 +117,7 @@ func (c *cli) runDev(ctx context.Context, opts devOptions) error {
 	return i.run(ctx, d.follow)
 }
 
-// devConfig is the configuration that dev makes up.
+// devConfig is the configuration of a dev server.
 func (c *cli) devConfig(opts devOptions, host string, web net.Listener, user devUser) (*config.Config, error) {
 	_, port, err := net.SplitHostPort(web.Addr().String())
 	if err != nil {
@@ -139,8 +140,8 @@ func (c *cli) devConfig(opts devOptions, host string, web net.Listener, user dev
 	return cfg, nil
 }
 
-// devPerson has every claim, so that an app can be tried with whatever it asks for. The number is one of those that are kept for
-// fiction.
+// devPerson has every claim, so that an app can be tried with whatever it asks for. The phone number is one of those reserved
+// for fiction.
 func devPerson(email, hash string) config.StaticPassword {
 	return config.StaticPassword{
 		Email: email, EmailVerified: true, Username: "dev", Name: "Dev User", UserID: "dev", Hash: hash,
@@ -192,10 +193,10 @@ type devServer struct {
 	workers  devWorkers
 }
 
-// settleTime is how long the first start waits for env before it tells how things are.
+// settleTime is how long the first start waits for env to be delivered before it prints where things are.
 const settleTime = 15 * time.Second
 
-// follow applies the manifests, says how things are, and applies them again when they change.
+// follow applies the manifests, prints where things are, and applies them again when they change.
 func (d *devServer) follow(ctx context.Context) error {
 	watch, err := manifests.NewWatch(d.files)
 	if err != nil {
@@ -237,7 +238,7 @@ func (d *devServer) apply(ctx context.Context) ([]*manifests.Plan, error) {
 	return plans, nil
 }
 
-// changed is called when a manifest was saved. What is wrong is said, and nothing else happens.
+// changed is called when a manifest was saved. A faulty one is reported and changes nothing.
 func (d *devServer) changed(ctx context.Context) {
 	c := d.cli
 	plans, err := d.apply(ctx)
@@ -246,7 +247,7 @@ func (d *devServer) changed(ctx context.Context) {
 	}
 	if err != nil {
 		c.report(err)
-		c.say("Nothing was changed; save the file again once it is right.")
+		c.say("Nothing was changed; correct the file and save it again.")
 		return
 	}
 	for _, p := range plans {
@@ -276,7 +277,7 @@ type readyApp struct {
 	ClientID string        `json:"clientId"`
 	Targets  []readyTarget `json:"targets"`
 
-	late []string // targets without their env, in words
+	late []string // targets that do not have their env yet, each described in a line
 }
 
 type readyTarget struct {
@@ -321,7 +322,7 @@ func (d *devServer) announce(ctx context.Context, plans []*manifests.Plan) error
 	return nil
 }
 
-// greet says on the screen how things are, and what to type next.
+// greet prints where things are and what to type next.
 func (d *devServer) greet(line readyLine) {
 	c := d.cli
 	fact := func(name, value string) { c.say("  %s %s", c.paint(c.stderr, faint, fmt.Sprintf("%-9s", name)), value) }
@@ -358,17 +359,17 @@ func (d *devServer) greet(line readyLine) {
 	}
 	c.say("")
 	if idle := d.workers.idle(); len(idle) > 0 {
-		c.say("There is no workerd to run %s with: npm install workerd@%s", strings.Join(idle, ", "), runtimeworkers.WorkerdVersion)
+		c.say("%s cannot run, because workerd was not found: npm install workerd@%s", strings.Join(idle, ", "), runtimeworkers.WorkerdVersion)
 	}
 	if open != "" {
 		c.say("Next, in a browser: %s\n", c.paint(c.stderr, bold, open))
 	} else if next != "" {
 		c.say("Next, in another terminal: %s\n", c.paint(c.stderr, bold, "warifu token "+next+d.adminFlag()))
 	}
-	c.say("Watching %s. Ctrl-C stops; %s keeps everything for the next time.", strings.Join(d.files, ", "), d.opts.data)
+	c.say("Watching %s. Ctrl-C stops the server; %s keeps everything for the next start.", strings.Join(d.files, ", "), d.opts.data)
 }
 
-// near is a path as somebody in this directory would write it.
+// near is a path relative to the working directory, if it is below that.
 func near(path string) string {
 	if wd, err := os.Getwd(); err == nil {
 		if relative, err := filepath.Rel(wd, path); err == nil && filepath.IsLocal(relative) {

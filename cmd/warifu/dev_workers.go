@@ -34,14 +34,14 @@ type devWorkers struct {
 	workers []devWorker
 }
 
-// findWorkers looks for the scripts of the manifests' Workers and for workerd: what $WARIFU_WORKERD names, in PATH, or in a
-// node_modules where a manifest is or above.
+// findWorkers looks for the scripts of the manifests' Workers and for workerd: at $WARIFU_WORKERD, in PATH, or in a
+// node_modules beside or above a manifest.
 func (c *cli) findWorkers(docs []*manifests.Document) (devWorkers, error) {
 	found := devWorkers{workerd: c.env(workerdVariable)}
 	if found.workerd != "" {
 		absolute, err := filepath.Abs(found.workerd)
 		if err != nil || !exists(absolute) {
-			return found, usagef("%s is %s, and there is no such file", workerdVariable, found.workerd)
+			return found, usagef("%s is %s, which does not exist", workerdVariable, found.workerd)
 		}
 		found.workerd = absolute
 	}
@@ -62,8 +62,8 @@ func (c *cli) findWorkers(docs []*manifests.Document) (devWorkers, error) {
 	return found, nil
 }
 
-// workersOf gives those Workers of an app whose script is there. A manifest says where by artifactPath, which is taken from the
-// manifest's directory; one in .takos means the directory above.
+// workersOf returns those Workers of an app whose script exists. The manifest's artifactPath is relative to the manifest's
+// directory, or to the directory above when that is .takos.
 func workersOf(app *manifests.App, dir string) ([]devWorker, error) {
 	text, err := app.JSON()
 	if err != nil {
@@ -91,7 +91,7 @@ func workersOf(app *manifests.App, dir string) ([]devWorker, error) {
 			} `json:"build"`
 		}
 		if json.Unmarshal(manifest.Spec.Workers[name], &worker) != nil {
-			continue // manifests lets pass what other tools understand
+			continue // manifests tolerates what other tools understand
 		}
 		artifact := filepath.FromSlash(worker.Build.FromWorkflow.ArtifactPath)
 		script := filepath.Join(dir, artifact)
@@ -122,8 +122,8 @@ func loopbackRedirect(app *manifests.App) *url.URL {
 	return nil
 }
 
-// settings are the runtimes of a dev server and who gets what: Workers with a script run in workerd, the env of all else goes
-// into files. They are empty when there is nothing to run.
+// settings are the runtimes of a dev server and their targets: Workers with a script run in workerd, and the env of everything
+// else goes into files. They are empty when there is nothing to run.
 func (w devWorkers) settings() config.Plugins {
 	if w.workerd == "" || len(w.workers) == 0 {
 		return config.Plugins{}

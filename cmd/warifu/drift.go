@@ -15,13 +15,13 @@ func (c *cli) drift() *cobra.Command {
 	var files []string
 	var app, format string
 	command := &cobra.Command{
-		Use: "drift", Short: "Compare what was applied with what is there",
+		Use: "drift", Short: "Compare what was applied with what is in place",
 		Long: `drift compares the registered clients, the env that was delivered and the env that runtimes have with
-what was applied; with -f, with these manifests. It changes nothing. The exit code is 2 when something
-differs, and 1 when a runtime does not say what it has.
+what was applied, or with the manifests that -f names. It changes nothing. The exit code is 2 when
+something differs, and 1 when a runtime does not report what it has.
 
-The server observes targets by itself as well, and delivers again what was lost, unless
-manifests.repair is false.`,
+The server also observes targets on its own and delivers again what was lost, unless manifests.repair
+is false.`,
 		Example: `  warifu drift
   warifu drift --app my-oauth-app -o json
   warifu drift -f .takos/app.yml`,
@@ -30,7 +30,7 @@ manifests.repair is false.`,
 			request := driftRequest{App: app}
 			if len(files) > 0 {
 				if app != "" {
-					return usagef("--app and -f exclude each other: the manifests name their apps")
+					return usagef("--app and -f exclude each other: manifests name their apps")
 				}
 				var err error
 				if request.Documents, err = c.documents(files); err != nil {
@@ -49,7 +49,7 @@ manifests.repair is false.`,
 		},
 	}
 	fileFlag(command, &files)
-	command.Flags().StringVar(&app, "app", "", "only of this app")
+	command.Flags().StringVar(&app, "app", "", "show only this app")
 	must(command.RegisterFlagCompletionFunc("app", c.completeApps))
 	outputFlag(command, &format, "table", "json", "yaml")
 	return command
@@ -61,7 +61,7 @@ type driftRequest struct {
 	Documents []admin.Document `json:"documents,omitempty"`
 }
 
-// showDrift writes what was found and gives the error that leads to the exit code.
+// showDrift writes what was found and returns the error that leads to the exit code.
 func (c *cli) showDrift(found admin.Drift, format string) error {
 	if format != "table" {
 		if err := encode(c.stdout, format, found); err != nil {
@@ -86,7 +86,7 @@ func (c *cli) showDrift(found admin.Drift, format string) error {
 	case len(found.Findings) > unknown:
 		return errChanges
 	case unknown > 0:
-		return fmt.Errorf("no drift where runtimes answered, but %d did not say what they have", unknown)
+		return fmt.Errorf("no drift where runtimes answered, but %d did not report what they have", unknown)
 	}
 	c.say("no drift (apps: %d, targets: %d)", found.Apps, found.Targets)
 	return nil

@@ -22,7 +22,7 @@ type listing struct {
 	list                  func(ctx context.Context, c *cli, query string) (rows, error)
 }
 
-// rows are a list in the shapes that people and programs want it in.
+// rows are a list in the shapes that people and programs read.
 type rows struct {
 	data   any
 	header []string
@@ -57,7 +57,7 @@ var listings = []listing{
 				return "client/" + a.ID, []string{a.ID, a.App, a.Name, clientType(a), strings.Join(a.Scopes, " ")}
 			})
 	}},
-	{name: "deliveries", singular: "delivery", short: "List how far the env of each target has come", filtered: true, list: func(ctx context.Context, c *cli, query string) (rows, error) {
+	{name: "deliveries", singular: "delivery", short: "List the env deliveries of each target and their progress", filtered: true, list: func(ctx context.Context, c *cli, query string) (rows, error) {
 		return rowsOf(ctx, c, "/v1/deliveries"+query, []string{"APP", "TARGET", "RUNTIME", "STATE", "GENERATION", "LOCATION", "ERROR", "NEXT ATTEMPT"},
 			func(d admin.Delivery) (string, []string) {
 				target := d.Kind + "/" + d.Name
@@ -69,11 +69,11 @@ var listings = []listing{
 					fmt.Sprintf("%d/%d", d.Serving, d.Generation), d.Location, d.Error, next}
 			})
 	}},
-	{name: "grants", singular: "grant", short: "List live grants: what users allowed apps", filtered: true, list: func(ctx context.Context, c *cli, query string) (rows, error) {
+	{name: "grants", singular: "grant", short: "List live grants: what users have allowed apps to do", filtered: true, list: func(ctx context.Context, c *cli, query string) (rows, error) {
 		return rowsOf(ctx, c, "/v1/grants"+query, []string{"ID", "APP OR CLIENT", "USER", "SCOPES", "CREATED", "LAST USED", "EXPIRES"},
 			func(g admin.Grant) (string, []string) { return "grant/" + g.ID, grantCells(g) })
 	}},
-	{name: "secrets", singular: "secret", short: "List client secrets with their ages and uses, never their values", filtered: true, ofApp: true,
+	{name: "secrets", singular: "secret", short: "List client secrets with their age, state and last use, never their values", filtered: true, ofApp: true,
 		list: func(ctx context.Context, c *cli, query string) (rows, error) {
 			return rowsOf(ctx, c, "/v1/secrets"+query, append([]string{"APP"}, secretHeader...), func(s admin.Secret) (string, []string) {
 				return "secret/" + s.App + "/" + s.ID, append([]string{s.App}, secretCells(s)...)
@@ -81,7 +81,7 @@ var listings = []listing{
 		}},
 }
 
-// grantCells names the client where there is no app: it registered itself, or is the URL of a document.
+// grantCells names the client where there is no app, because the client registered itself or is described by a document.
 func grantCells(g admin.Grant) []string {
 	return []string{g.ID, cmp.Or(g.App, g.ClientID), cmp.Or(g.User, g.UserID), strings.Join(g.Scopes, " "), when(g.CreatedAt), when(g.UsedAt), when(g.ExpiresAt)}
 }
@@ -122,7 +122,7 @@ func (c *cli) get() *cobra.Command {
 				query := ""
 				if len(args) > 0 {
 					if app != "" && app != args[0] {
-						return usagef("%s and --app %s are two apps", args[0], app)
+						return usagef("%s and --app %s name two different apps", args[0], app)
 					}
 					app = args[0]
 				}
@@ -140,7 +140,7 @@ func (c *cli) get() *cobra.Command {
 			sub.Use, sub.Args, sub.ValidArgsFunction = l.name+" [APP]", cobra.MaximumNArgs(1), c.completeApps
 		}
 		if l.filtered {
-			sub.Flags().StringVar(&app, "app", "", "only of this app")
+			sub.Flags().StringVar(&app, "app", "", "show only this app")
 			must(sub.RegisterFlagCompletionFunc("app", c.completeApps))
 		}
 		outputFlag(sub, &format, "table", "json", "yaml", "name")

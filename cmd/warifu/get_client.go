@@ -7,7 +7,7 @@ import (
 	"github.com/warifu/warifu/server/admin"
 )
 
-// What of a client's metadata `warifu describe app` shows: what differs from the default, in words.
+// The part of a client's metadata that `warifu describe app` shows: what differs from the default, in words.
 
 func authentication(c admin.Client) string {
 	if c.TokenEndpointAuthMethod == "" || c.TokenEndpointAuthSigningAlg == "" {

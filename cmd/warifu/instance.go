@@ -49,8 +49,8 @@ type building struct {
 	log *slog.Logger
 }
 
-// build makes an instance. What is quick to fail comes first: listeners, then storage, then plugins. On an error nothing
-// stays behind.
+// build makes an instance. What fails quickly comes first: listeners, then storage, then plugins. On an error nothing is left
+// behind.
 func build(ctx context.Context, cfg *config.Config, with building) (_ *instance, err error) {
 	i := &instance{cfg: cfg, log: with.log, refusals: admin.NewRefusals(admin.DefaultRefusals)}
 	slog.SetDefault(with.log) // libraries that take no logger use this one
@@ -105,7 +105,7 @@ func (i *instance) run(ctx context.Context, ready func(context.Context) error) e
 	return group.Wait()
 }
 
-// close frees everything, the newest first.
+// close frees everything, newest first.
 func (i *instance) close() {
 	for _, free := range slices.Backward(i.closers) {
 		free()
@@ -114,7 +114,7 @@ func (i *instance) close() {
 
 func (i *instance) onClose(free func()) { i.closers = append(i.closers, free) }
 
-// listen opens a TCP listener that close frees, should it never be served.
+// listen opens a TCP listener that close frees if it is never served.
 func (i *instance) listen(ctx context.Context, what, address string) (net.Listener, error) {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if err != nil {
@@ -204,16 +204,16 @@ func readSecret(key, file string) (string, error) {
 	return strings.TrimSpace(string(text)), nil
 }
 
-// readLongSecret reads a secret that nobody has to remember, and that therefore is too long to be guessed.
+// readLongSecret reads a secret that nobody has to remember and that must therefore be too long to guess.
 func readLongSecret(key, file string) (string, error) {
 	secret, err := readSecret(key, file)
 	if err == nil && len(secret) < 32 {
-		err = fmt.Errorf("%s: %s must hold at least 32 characters (make them with: openssl rand -hex 32)", key, file)
+		err = fmt.Errorf("%s: %s must hold at least 32 characters (make a secret with: openssl rand -hex 32)", key, file)
 	}
 	return secret, err
 }
 
-// storageTime is how long a start waits for storage. Who supervises the process may try again after that.
+// storageTime is how long a start waits for storage. After that the process exits, and its supervisor can start it again.
 const storageTime = 15 * time.Second
 
 func (i *instance) openStorage(ctx context.Context) error {
@@ -241,7 +241,7 @@ func (i *instance) openStorage(ctx context.Context) error {
 		if len(keys) == 0 {
 			file := filepath.Join(i.dir, "encryption.key")
 			if !exists(file) && !fresh {
-				return fmt.Errorf("the encryption key %s is gone, and without it nobody can read the secrets in %s: put it back from a backup, or start with an empty data directory", file, i.dir)
+				return fmt.Errorf("the encryption key %s is missing, and without it the secrets in %s cannot be read: restore it from a backup, or start with an empty data directory", file, i.dir)
 			}
 			if err := storage.CreateKEKFile(file); err != nil {
 				return err

@@ -20,7 +20,7 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// maxSocketPath is what fits into sockaddr_un with its NUL.
+// maxSocketPath is the longest path that fits into sockaddr_un with its NUL.
 const maxSocketPath = 107
 
 // socketAddress is the shortest spelling of a socket's path, because a path of more than 107 bytes cannot be bound or
@@ -36,7 +36,7 @@ func socketAddress(path string) (string, error) {
 			}
 		}
 	}
-	return "", usagef("the path of the admin socket has %d bytes, and a Unix socket takes %d: choose a shorter one (admin.socket, --data or --admin): %s",
+	return "", usagef("the path of the admin socket has %d bytes, and a Unix socket takes at most %d: choose a shorter one (admin.socket, --data or --admin): %s",
 		len(path), maxSocketPath, path)
 }
 
@@ -52,14 +52,14 @@ func listenSocket(ctx context.Context, path string) (net.Listener, error) {
 	}
 	if info, err := os.Lstat(path); err == nil {
 		if info.Mode()&os.ModeSocket == 0 {
-			return nil, fmt.Errorf("listen on the admin socket: %s exists and is no socket", path)
+			return nil, fmt.Errorf("listen on the admin socket: %s exists and is not a socket", path)
 		}
 		if conn, err := net.DialTimeout("unix", address, time.Second); err == nil {
 			_ = conn.Close()
 			return nil, fmt.Errorf("listen on the admin socket: another server answers at %s", path)
 		}
 		if err := os.Remove(path); err != nil {
-			return nil, fmt.Errorf("remove the admin socket of an ended server: %w", err)
+			return nil, fmt.Errorf("remove the admin socket that a stopped server left behind: %w", err)
 		}
 	}
 	listener, err := (&net.ListenConfig{Control: ownerOnly}).Listen(ctx, "unix", address)
@@ -98,8 +98,8 @@ func loadCertificate(cert, key string, log *slog.Logger) (*certificate, error) {
 	return c, nil
 }
 
-// get is for tls.Config.GetCertificate. It looks at the files once in ten seconds at most, and keeps the certificate that it
-// has when the new one cannot be read.
+// get is for tls.Config.GetCertificate. It looks at the files at most once in ten seconds, and keeps the certificate that it
+// has if the new one cannot be read.
 func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -121,7 +121,7 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 		return nil, fmt.Errorf("read certificate: %w", err)
 	}
 	if err != nil {
-		c.log.Error("the changed certificate cannot be used, the one before stays", "file", c.cert, "error", err)
+		c.log.Error("the changed certificate cannot be used; the previous one stays in use", "file", c.cert, "error", err)
 		return c.loaded, nil
 	}
 	c.loaded, c.stamp = &pair, stamp
@@ -138,7 +138,7 @@ func (c *certificate) config() *tls.Config {
 	return &tls.Config{MinVersion: tls.VersionTLS12, CipherSuites: cipherSuites, GetCertificate: c.get}
 }
 
-// unknownPeer is somebody at the admin socket of whom the kernel does not say who it is.
+// unknownPeer names the peer at the admin socket when the kernel does not say who it is.
 const unknownPeer = "socket"
 
 // withPeer makes who is at the other end of a Unix socket the actor of its requests.
@@ -149,7 +149,7 @@ func withPeer(ctx context.Context, conn net.Conn) context.Context {
 	return ctx
 }
 
-// endpoint is a listener with what answers on it.
+// endpoint is a listener together with the handler that answers on it.
 type endpoint struct {
 	name     string
 	listener net.Listener
@@ -193,7 +193,7 @@ func (e endpoint) serve(ctx context.Context, log *slog.Logger) error {
 		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 		defer cancel()
 		if err := s.Shutdown(end); err != nil {
-			_ = s.Close() // those who were still there are cut off
+			_ = s.Close() // requests that are still running are cut off
 		}
 		return nil
 	})

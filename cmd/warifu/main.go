@@ -2,14 +2,14 @@
 //
 // # Rooms
 //
-// This package has no logic of its own but that of a command line: it builds what the other packages offer from a configuration
-// (package config) in instance.go, apps.go and listen.go, and speaks to a running server through its admin API (client.go).
-// `warifu dev` and `warifu serve` build the same instance; dev only makes the configuration itself.
+// This package has no logic beyond that of a command line: it builds what the other packages offer from a configuration
+// (package config) in instance.go, wiring.go and listen.go, and speaks to a running server through its admin API (client.go).
+// `warifu dev` and `warifu serve` build the same instance; dev only generates its configuration.
 //
 // # Invariants
 //
-//   - Data goes to stdout, words to stderr. Exit codes: 0 done, 1 failed, 2 plan found changes, 3 invalid input, 4 server
-//     unreachable.
+//   - Data goes to stdout, messages to stderr. Exit codes: 0 done, 1 failed, 2 plan or drift found something, 3 invalid input,
+//     4 server unreachable.
 //   - No secret is in argv, in the environment of another process, or in a log.
 //   - Every goroutine belongs to an instance's group and ends with its context.
 package main
@@ -44,10 +44,10 @@ const (
 	exitUnreachable = 4
 )
 
-// errChanges ends a plan that found changes. There is nothing to say about it.
+// errChanges ends a plan that found changes. It sets the exit code and prints nothing.
 var errChanges = errors.New("the plan has changes")
 
-// usageError is a command line that makes no sense.
+// usageError is a mistake on the command line.
 type usageError struct{ err error }
 
 func (e usageError) Error() string { return e.err.Error() }
@@ -64,7 +64,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if err == nil || errors.Is(err, errChanges) {
 		return exitCode(err)
 	}
-	if !c.started { // cobra did not get as far as a command of ours
+	if !c.started { // cobra did not reach one of our commands
 		err = usageError{err}
 	}
 	c.report(err)
@@ -92,7 +92,7 @@ func exitCode(err error) int {
 	}
 }
 
-// report says on stderr what went wrong: faults one a line, so that editors and terminals find them.
+// report writes to stderr what went wrong, one fault per line, so that editors and terminals find them.
 func (c *cli) report(err error) {
 	var faults manifests.Faults
 	var problem *admin.Problem

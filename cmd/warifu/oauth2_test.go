@@ -88,7 +88,7 @@ func TestOAuth2IsCarefulByDefault(t *testing.T) {
 
 func TestOpenRegistrationIsToldInTheLog(t *testing.T) {
 	got, log, err := wired(t, "oauth2: {registration: {enabled: true}}\n")
-	if err != nil || got.Registration == nil || len(got.Registration.InitialAccessTokens) > 0 || !strings.Contains(log, "anybody may register") {
+	if err != nil || got.Registration == nil || len(got.Registration.InitialAccessTokens) > 0 || !strings.Contains(log, "anyone can register") {
 		t.Errorf("%v, %s", err, log)
 	}
 }
@@ -100,7 +100,7 @@ func TestSecretsOfOAuth2AreLongFiles(t *testing.T) {
 		"oauth2: {resourceServers: [{id: a, identifier: urn:a, secretFile: " + nowhere + "}]}\n": "oauth2.resourceServers[0].secretFile: open " + nowhere,
 		"oauth2: {registration: {enabled: true, initialAccessTokenFiles: [" + short + "]}}\n":    "oauth2.registration.initialAccessTokenFiles[0]: " + short + " must hold",
 		"outbound: {caFile: " + nowhere + "}\n":                                                  "outbound.caFile: read certificates: open " + nowhere,
-		"outbound: {caFile: " + short + "}\n":                                                    "outbound.caFile: " + short + " holds no certificate",
+		"outbound: {caFile: " + short + "}\n":                                                    "outbound.caFile: " + short + " holds no PEM certificate",
 	} {
 		if _, _, err := wired(t, text); err == nil || !strings.HasPrefix(err.Error(), want) || strings.Contains(err.Error(), "swordfish") {
 			t.Errorf("%s: %v", text, err)

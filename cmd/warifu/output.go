@@ -19,7 +19,7 @@ import (
 
 // outputFlag adds -o with the formats that a command knows; the first is the default.
 func outputFlag(command *cobra.Command, format *string, formats ...string) {
-	command.Flags().StringVarP(format, "output", "o", formats[0], "format: "+strings.Join(formats, ", "))
+	command.Flags().StringVarP(format, "output", "o", formats[0], "output format: "+strings.Join(formats, ", "))
 	must(command.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp)))
 	check := command.Args
 	command.Args = func(cmd *cobra.Command, args []string) error {
@@ -30,7 +30,7 @@ func outputFlag(command *cobra.Command, format *string, formats ...string) {
 	}
 }
 
-// must is for what only a mistake in this package can make fail.
+// must is for errors that only a mistake in this package can cause.
 func must(err error) {
 	if err != nil {
 		panic(err)
@@ -62,7 +62,7 @@ func encode(w io.Writer, format string, data any) error {
 	return enc.Close()
 }
 
-// table writes rows in columns. What came from others is made harmless to terminals.
+// table writes rows in columns, with control characters removed.
 func table(w io.Writer, header []string, rows [][]string) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
 	for _, row := range append([][]string{header}, rows...) {
@@ -80,7 +80,7 @@ func table(w io.Writer, header []string, rows [][]string) error {
 	return tw.Flush()
 }
 
-// harmless replaces control characters: a name must not move the cursor of whoever reads it.
+// harmless replaces control characters: a name must not move the cursor of the terminal that shows it.
 func harmless(s string) string {
 	return strings.Map(func(c rune) rune {
 		if unicode.IsControl(c) || unicode.Is(unicode.Cf, c) {

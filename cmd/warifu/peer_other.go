@@ -4,5 +4,5 @@ package main
 
 import "net"
 
-// peerOf names who is at the other end of a Unix socket; here only that it is somebody who may open it.
+// peerOf cannot tell on this system who is at the other end of a Unix socket, only that they may open it.
 func peerOf(*net.UnixConn) string { return unknownPeer }

@@ -21,15 +21,15 @@ type waiting struct {
 }
 
 func (w *waiting) flags(command *cobra.Command) {
-	command.Flags().BoolVar(&w.wait, "wait", false, "wait until the env is served everywhere, show how it comes along, and fail when it is not")
-	command.Flags().DurationVar(&w.timeout, "timeout", 2*time.Minute, "with --wait: how long")
+	command.Flags().BoolVar(&w.wait, "wait", false, "wait until the env is served everywhere, show progress, and fail if it is not")
+	command.Flags().DurationVar(&w.timeout, "timeout", 2*time.Minute, "how long --wait waits")
 }
 
-// glance is how long a command waits between two looks at deliveries.
+// glance is the time between two looks at deliveries.
 const glance = 200 * time.Millisecond
 
-// delivered waits, when that was asked for, until every target of the apps is at rest, and fails when one does not serve what it
-// should. Each change of a target is a line on stderr. what has been done is part of the error.
+// delivered waits, if --wait was given, until every target of the apps is at rest, and fails if one does not serve what it
+// should. Each change of a target is a line on stderr. The error begins with what, which says what has been done already.
 func (c *cli) delivered(ctx context.Context, w waiting, what string, apps ...string) error {
 	if !w.wait {
 		return nil
@@ -81,14 +81,14 @@ func (c *cli) delivered(ctx context.Context, w waiting, what string, apps ...str
 	return nil
 }
 
-// held says whether a target cannot leave a runtime for now, because the one to which it moves fails to serve it.
+// held reports whether a target cannot leave a runtime yet, because the one to which it moves fails to serve it.
 func held(leaving admin.Delivery, deliveries []admin.Delivery) bool {
 	return slices.ContainsFunc(deliveries, func(d admin.Delivery) bool {
 		return !d.Leaving && !d.Removing && d.Kind == leaving.Kind && d.Name == leaving.Name && (d.State == "failed" || d.State == "degraded")
 	})
 }
 
-// progress says how a target comes along, when that has changed.
+// progress writes the state of a target if it has changed.
 func (c *cli) progress(shown map[string]string, d admin.Delivery) {
 	name := d.App + " " + d.Kind + "/" + d.Name
 	if d.Removing {

@@ -23,7 +23,7 @@ type cli struct {
 	tokenFile string // --admin-token-file
 }
 
-// version is set when a release is built; otherwise it is what the Go tool knows.
+// version is set by the Makefile; without it, the version is what the Go tool recorded.
 var version string
 
 func programVersion() string {
@@ -48,8 +48,11 @@ func (c *cli) root() *cobra.Command {
 		Short: "An app.yml goes in, tokens come out",
 		Long: `warifu is an OpenID Connect and OAuth 2 authorization server. It registers apps from their
 app.yml, puts the credentials into the environment of their Workers and Containers, and serves
-the sign-in and consent pages.`,
-		Example: `  warifu dev -f app.yml              try it: no account, no other service needed
+the sign-in and consent pages.
+
+Data goes to stdout, messages to stderr. Exit codes: 0 done, 1 failed, 2 plan or drift found something,
+3 invalid input, 4 no server answers.`,
+		Example: `  warifu dev -f app.yml              try it: no account and no other service needed
   warifu token my-oauth-app          get a first token
   warifu serve config.yaml           run it for real`,
 		SilenceErrors: true, SilenceUsage: true,
@@ -59,8 +62,8 @@ the sign-in and consent pages.`,
 	root.SetOut(c.stdout)
 	root.SetErr(c.stderr)
 	root.AddGroup(&cobra.Group{ID: groupServer, Title: "Run a server:"}, &cobra.Group{ID: groupApps, Title: "Work with the apps of a server:"})
-	root.PersistentFlags().StringVar(&c.admin, "admin", "", "admin API of the server: a socket's path, unix://PATH or http(s)://HOST:PORT (default $"+adminVariable+", then "+defaultSocket+")")
-	root.PersistentFlags().StringVar(&c.tokenFile, "admin-token-file", "", "file with the bearer token of an admin API over TCP (default $"+tokenVariable+")")
+	root.PersistentFlags().StringVar(&c.admin, "admin", "", "admin API of the server: path of a socket, unix://PATH or http(s)://HOST:PORT (default $"+adminVariable+", then "+defaultSocket+")")
+	root.PersistentFlags().StringVar(&c.tokenFile, "admin-token-file", "", "file with the bearer token for an admin API over TCP (default $"+tokenVariable+")")
 	add := func(group string, commands ...*cobra.Command) {
 		for _, command := range commands {
 			command.GroupID = group
@@ -83,7 +86,7 @@ func (c *cli) version() *cobra.Command {
 	}
 }
 
-// say writes a line of words on stderr. There is nobody to tell when that fails.
+// say writes a line to stderr. A failure to write there cannot be reported anywhere.
 func (c *cli) say(format string, args ...any) { _, _ = fmt.Fprintf(c.stderr, format+"\n", args...) }
 
 // env is a variable of the environment.
@@ -96,7 +99,7 @@ func (c *cli) env(name string) string {
 	return ""
 }
 
-// isTerminal says whether a person reads or writes this stream.
+// isTerminal reports whether a stream is a terminal.
 func isTerminal(stream any) bool {
 	f, ok := stream.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
@@ -112,7 +115,7 @@ const (
 	faint  color = "2"
 )
 
-// paint colors text when w is a terminal and nobody asked for plain text (https://no-color.org).
+// paint colors text if w is a terminal and NO_COLOR is not set (https://no-color.org).
 func (c *cli) paint(w io.Writer, ink color, text string) string {
 	if !isTerminal(w) || c.env("NO_COLOR") != "" || c.env("TERM") == "dumb" {
 		return text

@@ -13,7 +13,7 @@ import (
 
 var _ admin.Rotations = (*apps)(nil)
 
-// Rotate is the admin API's.
+// Rotate is for admin.Apps.
 func (a *apps) Rotate(ctx context.Context, app string, grace time.Duration, compromised bool) (admin.Rotated, error) {
 	begun, err := a.deployer.Rotate(ctx, app, manifests.RotateOptions{Grace: grace, Compromised: compromised})
 	if err != nil {
@@ -33,10 +33,10 @@ func (a *apps) Rotate(ctx context.Context, app string, grace time.Duration, comp
 	return out, nil
 }
 
-// Retry is the admin API's.
+// Retry is for admin.Apps.
 func (a *apps) Retry(ctx context.Context, app string) error { return edge(a.deployer.Retry(ctx, app)) }
 
-// Secrets is the admin API's.
+// Secrets is for admin.Apps.
 func (a *apps) Secrets(ctx context.Context, app string) ([]admin.Secret, error) {
 	found, err := a.deployer.Secrets(ctx, app)
 	if err != nil {
@@ -63,13 +63,13 @@ func (c *cli) rotate() *cobra.Command {
 	var compromised bool
 	var wait waiting
 	command := &cobra.Command{
-		Use: "rotate APP", Short: "Replace the client secret of an app, without breaking it",
+		Use: "rotate APP", Short: "Replace the client secret of an app without interrupting it",
 		Long: `rotate gives an app's client a new secret and delivers it to every target that has the old one. Both are
-valid until every target serves the new one, the app has used it, and the grace has passed since then; a
-target that lags keeps the old one valid. warifu get secrets shows how far it has come. Grants stay: no
-user has to sign in again.
+valid until every target serves the new one, the app has used it, and the grace period has passed since
+then; a target that lags behind keeps the old one valid. warifu get secrets shows the progress. Grants
+stay: no user has to sign in again.
 
---compromised ends the old secret at once, whoever still holds it, and says what that breaks.`,
+--compromised ends the old secret at once, even where it is still in use, and says what that breaks.`,
 		Example: `  warifu rotate my-oauth-app
   warifu rotate my-oauth-app --grace 1h --wait
   warifu rotate my-oauth-app --compromised --wait`,
@@ -78,10 +78,10 @@ user has to sign in again.
 			request := rotateRequest{Compromised: compromised}
 			if cmd.Flags().Changed("grace") {
 				if compromised {
-					return usagef("--grace and --compromised exclude each other: a secret that somebody else may have gets no grace")
+					return usagef("--grace and --compromised exclude each other: a secret that others may have gets no grace period")
 				}
 				if grace < 0 || grace%time.Second != 0 {
-					return usagef("--grace %s must be whole seconds, 0s or more", grace)
+					return usagef("--grace %s must be a whole number of seconds, 0s or more", grace)
 				}
 				seconds := int64(grace / time.Second)
 				request.Grace = &seconds
@@ -94,14 +94,14 @@ user has to sign in again.
 			if err := api.do(cmd.Context(), http.MethodPost, appPath(args[0])+"/rotate", request, &out); err != nil {
 				return err
 			}
-			c.say("%s %s: secret %s in the place of %s", out.App, c.paint(c.stderr, green, "rotated"), out.Secret, out.Previous)
+			c.say("%s %s: secret %s replaces %s", out.App, c.paint(c.stderr, green, "rotated"), out.Secret, out.Previous)
 			for _, consequence := range out.Consequences {
 				c.say("  %s %s", c.paint(c.stderr, yellow, "!"), harmless(consequence))
 			}
 			return c.delivered(cmd.Context(), wait, "rotated", out.App)
 		},
 	}
-	command.Flags().DurationVar(&grace, "grace", admin.DefaultGrace, "how long the old secret stays valid after the new one is served everywhere and was used")
+	command.Flags().DurationVar(&grace, "grace", admin.DefaultGrace, "how long the old secret stays valid after the new one is served everywhere and has been used")
 	command.Flags().BoolVar(&compromised, "compromised", false, "end the old secret at once")
 	wait.flags(command)
 	return command
@@ -110,9 +110,9 @@ user has to sign in again.
 func (c *cli) retry() *cobra.Command {
 	var wait waiting
 	command := &cobra.Command{
-		Use: "retry APP", Short: "Deliver the env of an app again now, where that has failed",
-		Long: `retry has every delivery of an app tried again now, also where the server has given up. What is ready is
-looked at, and repaired if need be.`,
+		Use: "retry APP", Short: "Retry the failed env deliveries of an app now",
+		Long: `retry makes the server try every delivery of an app again now, including those that it has given up.
+Targets that are ready are observed, and repaired if necessary.`,
 		Example: `  warifu retry my-oauth-app --wait`,
 		Args:    cobra.ExactArgs(1), ValidArgsFunction: c.completeApps,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -124,8 +124,8 @@ looked at, and repaired if need be.`,
 			if err := api.do(cmd.Context(), http.MethodPost, appPath(args[0])+"/retry", nil, &out); err != nil {
 				return err
 			}
-			c.say("%s: tried again", out.App)
-			return c.delivered(cmd.Context(), wait, "tried again", out.App)
+			c.say("%s: deliveries are being tried again", out.App)
+			return c.delivered(cmd.Context(), wait, "deliveries were tried again", out.App)
 		},
 	}
 	wait.flags(command)

@@ -15,7 +15,7 @@ func (c *cli) serve() *cobra.Command {
 	return &cobra.Command{
 		Use: "serve CONFIG.yaml", Short: "Run the server",
 		Long: `serve runs the server that a configuration file describes, until SIGINT or SIGTERM. Environment variables
-override keys of the file: WARIFU_ and the path in capitals, as in WARIFU_WEB_HTTP for web.http.`,
+override keys of the file: WARIFU_ followed by the path in capitals, as in WARIFU_WEB_HTTP for web.http.`,
 		Example: `  warifu config validate config.yaml && warifu serve config.yaml
   WARIFU_LOGGER_LEVEL=debug warifu serve config.yaml`,
 		Args: cobra.ExactArgs(1),
@@ -29,7 +29,7 @@ override keys of the file: WARIFU_ and the path in capitals, as in WARIFU_WEB_HT
 	}
 }
 
-// configuration reads a file and speaks up about variables that are probably misspelled.
+// configuration reads a file and warns of variables that are probably misspelled.
 func (c *cli) configuration(file string) (*config.Config, error) {
 	wrong := config.Misspelled(c.environ, adminVariable)
 	for _, name := range slices.Sorted(maps.Keys(wrong)) {
@@ -76,7 +76,7 @@ func (c *cli) config() *cobra.Command {
 	command := &cobra.Command{Use: "config", Short: "Check a configuration", Args: cobra.NoArgs, RunE: needsSubcommand}
 	command.AddCommand(
 		&cobra.Command{
-			Use: "validate CONFIG.yaml", Short: "Find everything that is wrong in a configuration, with line and column",
+			Use: "validate CONFIG.yaml", Short: "Report everything that is wrong in a configuration, with line and column",
 			Example: "  warifu config validate config.yaml",
 			Args:    cobra.ExactArgs(1),
 			RunE: func(_ *cobra.Command, args []string) error {
@@ -88,7 +88,7 @@ func (c *cli) config() *cobra.Command {
 			},
 		},
 		&cobra.Command{
-			Use: "schema", Short: "Print the JSON Schema of configurations, for editors",
+			Use: "schema", Short: "Print the JSON Schema of the configuration, for editors",
 			Example: "  warifu config schema > config.schema.json",
 			Args:    cobra.NoArgs,
 			RunE: func(*cobra.Command, []string) error {
@@ -100,7 +100,7 @@ func (c *cli) config() *cobra.Command {
 }
 
 func (c *cli) plugin() *cobra.Command {
-	command := &cobra.Command{Use: "plugin", Short: "Check a plugin that you write", Args: cobra.NoArgs, RunE: needsSubcommand}
+	command := &cobra.Command{Use: "plugin", Short: "Check a plugin that you are writing", Args: cobra.NoArgs, RunE: needsSubcommand}
 	command.AddCommand(c.verify(), &cobra.Command{
 		Use: "serve NAME", Short: "Serve a built-in plugin to the plugin host that started this process", Hidden: true,
 		Args: cobra.ExactArgs(1), ValidArgs: namesOf(builtins()),

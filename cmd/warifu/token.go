@@ -39,11 +39,11 @@ type tokenOptions struct {
 func (c *cli) token() *cobra.Command {
 	var opts tokenOptions
 	command := &cobra.Command{
-		Use: "token APP", Short: "Get a first token, without writing an app",
+		Use: "token APP", Short: "Get a first token without writing an app",
 		Long: `token acts as the app: it listens on a loopback port that the app's redirect URIs allow, prints (and on a
-terminal opens) the address at which to sign in, and prints the token reply as JSON.
-With --device it acts as an app without a browser: it shows a code, and a QR code, to open on another device.
-With --login it walks the pages itself and allows what the app asks for; nothing has to listen then.`,
+terminal opens) the address at which to sign in, and prints the token response as JSON.
+With --device it acts as an app without a browser: it shows a code, and a QR code to scan with another device.
+With --login it goes through the pages itself and allows what the app asks for; nothing listens then.`,
 		Example: `  warifu token my-oauth-app
   warifu token my-oauth-app --scope threads:read --scope openid
   warifu token my-tv-app --device
@@ -51,17 +51,17 @@ With --login it walks the pages itself and allows what the app asks for; nothing
 		Args: cobra.ExactArgs(1), ValidArgsFunction: c.completeApps,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if (opts.login != "") != opts.passwordStdin {
-				return usagef("--login and --password-stdin belong together")
+				return usagef("--login and --password-stdin must be used together")
 			}
 			return c.getToken(cmd.Context(), args[0], opts)
 		},
 	}
 	flags := command.Flags()
-	flags.StringSliceVar(&opts.scopes, "scope", nil, "scope to ask for; several, or separated by commas (default: all of the app's)")
+	flags.StringSliceVar(&opts.scopes, "scope", nil, "scope to ask for; can be repeated, or a list separated by commas (default: all scopes of the app)")
 	flags.StringVar(&opts.login, "login", "", "sign in as this user")
 	flags.BoolVar(&opts.passwordStdin, "password-stdin", false, "read the user's password from stdin")
-	flags.BoolVar(&opts.device, "device", false, "use the device grant: show a code, and wait until somebody has typed it in")
-	flags.BoolVar(&opts.noBrowser, "no-browser", false, "only print the address")
+	flags.BoolVar(&opts.device, "device", false, "use the device grant: show a code and wait until a user has entered it")
+	flags.BoolVar(&opts.noBrowser, "no-browser", false, "print the address, and do not open it")
 	return command
 }
 
@@ -114,7 +114,7 @@ func (c *cli) getToken(ctx context.Context, app string, opts tokenOptions) error
 	return err
 }
 
-// codeTokens gets an authorization code in one way or the other, and redeems it.
+// codeTokens gets an authorization code, from a browser or by walking the pages, and redeems it.
 func (c *cli) codeTokens(ctx context.Context, a *authorization, app string, redirectURIs, scopes []string, opts tokenOptions) ([]byte, error) {
 	loopback := oauth.LoopbackRedirects(redirectURIs)
 	var answer url.Values
@@ -142,7 +142,7 @@ func (c *cli) codeTokens(ctx context.Context, a *authorization, app string, redi
 	return a.redeem(ctx, answer)
 }
 
-// readPassword reads it from stdin.
+// readPassword reads the password from stdin.
 func (c *cli) readPassword() (string, error) {
 	password, err := io.ReadAll(io.LimitReader(c.stdin, 4096))
 	if err != nil {
@@ -151,23 +151,23 @@ func (c *cli) readPassword() (string, error) {
 	return strings.TrimRight(string(password), "\r\n"), nil
 }
 
-// canStandIn says whether this command can do what the app does.
+// canStandIn returns an error that says why this command cannot act as the app, if it cannot.
 func canStandIn(app string, client *admin.Client, device bool) error {
 	switch {
 	case client.TokenEndpointAuthMethod == plugins.AuthMethodPrivateKeyJWT:
-		return fmt.Errorf("%s signs its token requests with a key of its own (private_key_jwt), which only the app has", app)
+		return fmt.Errorf("%s signs its token requests with a private key (private_key_jwt) that only the app has", app)
 	case device && !slices.Contains(client.GrantTypes, server.GrantDeviceCode):
 		return fmt.Errorf("%s may not use the device grant: add %s to spec.oauth.grantTypes of its manifest, beside those that it uses already, and apply it", app, server.GrantDeviceCode)
 	case device:
 	case len(client.RedirectURIs) == 0 && slices.Contains(client.GrantTypes, server.GrantDeviceCode):
 		return fmt.Errorf("%s has no redirect URI: use --device", app)
 	case len(client.RedirectURIs) == 0:
-		return fmt.Errorf("%s has no redirect URI: nobody signs in to it (spec.oauth.grantTypes of its manifest)", app)
+		return fmt.Errorf("%s has no redirect URI: users do not sign in to it (see spec.oauth.grantTypes of its manifest)", app)
 	}
 	return nil
 }
 
-// anyPort stands in for the port of a redirect URI that leaves it open and that nobody listens on.
+// anyPort is the port for a redirect URI that leaves it open, when nothing listens there.
 const anyPort = 49152
 
 // discover reads where the endpoints are (OpenID Connect Discovery section 4).
@@ -196,7 +196,7 @@ func (a *authorization) discover(ctx context.Context) error {
 	return nil
 }
 
-// url is the authorization request.
+// url is the address of the authorization request.
 func (a *authorization) url(scopes []string) string {
 	challenge := sha256.Sum256([]byte(a.verifier))
 	return a.authorizeAt + "?" + url.Values{
@@ -206,13 +206,13 @@ func (a *authorization) url(scopes []string) string {
 	}.Encode()
 }
 
-// redeem checks the answer to the authorization request and exchanges its code. It returns the token reply as it came.
+// redeem checks the authorization response and exchanges its code. It returns the token response as it came.
 func (a *authorization) redeem(ctx context.Context, answer url.Values) ([]byte, error) {
 	switch {
 	case subtle.ConstantTimeCompare([]byte(answer.Get("state")), []byte(a.state)) != 1:
-		return nil, errors.New("the answer belongs to another request (its state differs)")
+		return nil, errors.New("the response belongs to another request (its state differs)")
 	case answer.Get("iss") != a.issuer: // RFC 9207
-		return nil, fmt.Errorf("the answer is from another issuer (%q)", answer.Get("iss"))
+		return nil, fmt.Errorf("the response is from another issuer (%q)", answer.Get("iss"))
 	case answer.Get("error") != "":
 		return nil, oauthError(answer.Get("error"), answer.Get("error_description"))
 	}
@@ -252,7 +252,7 @@ func (a *authorization) post(ctx context.Context, what, where string, form url.V
 	if body, err = io.ReadAll(io.LimitReader(resp.Body, 1<<20)); err != nil {
 		return 0, nil, fmt.Errorf("%s: %w", what, err)
 	}
-	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")) // an odd one is none
+	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")) // one that cannot be parsed does not match below
 	if !json.Valid(body) || kind != "application/json" {
 		return 0, nil, fmt.Errorf("%s: the server answers %s without JSON", what, resp.Status)
 	}
@@ -267,7 +267,7 @@ type refused struct {
 
 func errorCode(body []byte) string {
 	var reply refused
-	_ = json.Unmarshal(body, &reply) // what is no such reply has no code
+	_ = json.Unmarshal(body, &reply) // anything else has no code
 	return reply.Error
 }
 
@@ -284,7 +284,7 @@ func oauthError(code, description string) error {
 	return fmt.Errorf("the server answers %s: %s", harmless(code), harmless(description))
 }
 
-// waitForAnswer listens where the app would, sends the person to the server, and waits until they come back.
+// waitForAnswer listens where the app would, sends the user to the server, and waits until they come back.
 func (c *cli) waitForAnswer(ctx context.Context, a *authorization, redirects []oauth.LoopbackRedirect, scopes []string, opts tokenOptions) (url.Values, error) {
 	listener, redirect, err := listenForAnswer(ctx, redirects)
 	if err != nil {
@@ -314,9 +314,9 @@ func (c *cli) waitForAnswer(ctx context.Context, a *authorization, redirects []o
 	case answer := <-answers:
 		return answer, nil
 	case err := <-served:
-		return nil, fmt.Errorf("wait for the answer: %w", err)
+		return nil, fmt.Errorf("wait for the response: %w", err)
 	case <-ctx.Done():
-		return nil, errors.New("nobody came back before this was interrupted")
+		return nil, errors.New("interrupted before anyone signed in")
 	}
 }
 
@@ -330,10 +330,10 @@ func listenForAnswer(ctx context.Context, redirects []oauth.LoopbackRedirect) (n
 		}
 		errs = append(errs, err)
 	}
-	return nil, oauth.LoopbackRedirect{}, fmt.Errorf("listen for the answer: no port that the app's redirect URIs allow is free (stop what uses it, or add http://localhost:* to them): %w", errors.Join(errs...))
+	return nil, oauth.LoopbackRedirect{}, fmt.Errorf("listen for the response: no port that the app's redirect URIs allow is free (stop the program that uses it, or add http://localhost:* to them): %w", errors.Join(errs...))
 }
 
-// answerPage takes the redirect with the right state, once, and tells the person that they are done.
+// answerPage accepts the redirect with the right state, once, and tells the user that they are done.
 func answerPage(path, state string, answers chan<- url.Values) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
@@ -342,7 +342,7 @@ func answerPage(path, state string, answers chan<- url.Values) http.Handler {
 		query := r.URL.Query()
 		if r.Method != http.MethodGet || r.URL.EscapedPath() != path || query.Get("state") != state {
 			w.WriteHeader(http.StatusNotFound)
-			_, _ = io.WriteString(w, "This is not the address that warifu token waits at.\n")
+			_, _ = io.WriteString(w, "This is not the address that warifu token is waiting at.\n")
 			return
 		}
 		_, _ = io.WriteString(w, "Done. You can close this page and go back to the terminal.\n")

@@ -30,7 +30,7 @@ type asked struct {
 	Interval   int    `json:"interval"` // seconds
 }
 
-// deviceTokens shows the code, waits until somebody has decided, and returns the token reply as it came. With a login it walks
+// deviceTokens shows the code, waits for the user's decision, and returns the token response as it came. With a login it walks
 // the pages itself.
 func (c *cli) deviceTokens(ctx context.Context, d device, scopes []string, opts tokenOptions) ([]byte, error) {
 	if d.deviceAt == "" {
@@ -50,7 +50,7 @@ func (c *cli) deviceTokens(ctx context.Context, d device, scopes []string, opts 
 		}
 		return d.poll(ctx, shown)
 	}
-	c.say("On a device with a browser, open\n\n  %s\n\nand type in the code\n\n  %s\n", harmless(shown.Address), harmless(shown.UserCode))
+	c.say("On a device with a browser, open\n\n  %s\n\nand enter the code\n\n  %s\n", harmless(shown.Address), harmless(shown.UserCode))
 	if code, err := qr.Encode(shown.Complete, qr.L); err == nil { // the address is short
 		c.say("Or scan this:\n\n%s", c.drawn(code))
 	}
@@ -67,7 +67,7 @@ func (a asked) interval() time.Duration {
 	return time.Duration(a.Interval) * time.Second
 }
 
-// ask is the device authorization request.
+// ask makes the device authorization request.
 func (d device) ask(ctx context.Context, scopes []string) (asked, error) {
 	const what = "ask for a code"
 	var shown asked
@@ -79,12 +79,12 @@ func (d device) ask(ctx context.Context, scopes []string) (asked, error) {
 		return shown, refusal(body)
 	}
 	if err := json.Unmarshal(body, &shown); err != nil || shown.DeviceCode == "" || shown.UserCode == "" {
-		return shown, fmt.Errorf("%s: the server answers without one", what)
+		return shown, fmt.Errorf("%s: the server's response has none", what)
 	}
 	return shown, nil
 }
 
-// poll asks for tokens until somebody has decided (RFC 8628 section 3.4 and 3.5).
+// poll asks for tokens until the user has decided (RFC 8628 sections 3.4 and 3.5).
 func (d device) poll(ctx context.Context, shown asked) ([]byte, error) {
 	for interval := shown.interval(); ; {
 		status, body, err := d.post(ctx, "ask for tokens", d.tokenAt, url.Values{
@@ -108,7 +108,7 @@ func (d device) poll(ctx context.Context, shown asked) ([]byte, error) {
 	}
 }
 
-// sleep waits, or ends with ctx.
+// sleep waits for d or until ctx ends.
 func sleep(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -116,11 +116,11 @@ func sleep(ctx context.Context, d time.Duration) error {
 	case <-timer.C:
 		return nil
 	case <-ctx.Done():
-		return errors.New("nobody decided before this was interrupted")
+		return errors.New("interrupted before anyone decided")
 	}
 }
 
-// quiet are the modules that a QR code wants around it.
+// quiet is the width, in modules, of the margin that a QR code needs.
 const quiet = 4
 
 // drawn is a QR code in characters of two modules each, one above the other. On a terminal that has colours it is black on

@@ -29,22 +29,23 @@ func (c *cli) verify() *cobra.Command {
 	var o verifyOptions
 	command := &cobra.Command{
 		Use: "verify FILE [ARGUMENT...]", Short: "Check that a plugin keeps the contract",
-		Long: `Starts the plugin FILE as a server does and checks what it owes a server: a line for each check,
-with what to do when it failed. Exit code 1: a check failed.
+		Long: `verify starts the plugin FILE as a server does and checks that it keeps its contract. Each check is a line,
+followed by what to do if it failed. The exit code is 1 if a check failed.
 
-Some checks need to know what only the plugin's author can. --harness names a program for that. It is run
-as PROGRAM VERB APP KIND NAME; run as PROGRAM verbs, it prints the verbs that it knows, one a line:
+Some checks need help that only the plugin's author can give. --harness names a program for that. It is
+run as PROGRAM VERB APP KIND NAME; run as PROGRAM verbs, it prints the verbs that it knows, one per line:
 
-  prepare   put there what a target runs in, before the first push
+  prepare   create what the target runs in, before the first push
   discard   undo prepare
   serving   print the environment that the target sees, as a JSON object
-  rollout   print what serves the target now, different after each rollout
-  foreign   put a variable there that is not warifu's; its name and value follow
-  break     spoil what serves the target behind the plugin's back
-  fail      make the next rollouts fail, and mend to undo that
+  rollout   print something that identifies what serves the target now and changes with each rollout
+  foreign   add a variable that is not warifu's to the target; its name and value follow
+  break     damage what serves the target behind the plugin's back
+  fail      make the next rollouts fail
+  mend      undo fail
 
-It changes what is at the targets it is given: run it on a machine for tests. Arguments of the plugin
-that begin with a dash come after --.`,
+verify changes the targets that it is given: run it on a test machine. Arguments of the plugin that begin
+with a dash come after --.`,
 		Example: `  warifu plugin verify ./my-runtime --config my-config.yaml
   warifu plugin verify ./my-runtime --config my-config.yaml --harness ./my-harness.sh
   warifu plugin verify ./my-hook --denied refused.yml`,
@@ -53,10 +54,10 @@ that begin with a dash come after --.`,
 	}
 	flags := command.Flags()
 	flags.SetInterspersed(true)
-	flags.StringVar(&o.config, "config", "", "file with the plugin's own config, as below plugins.*.config of a server's configuration")
-	flags.StringVar(&o.harness, "harness", "", "program that does what only the plugin's author can")
-	flags.StringVar(&o.denied, "denied", "", "an app.yml that the hook refuses")
-	flags.StringArrayVar(&o.manifests, "manifest", nil, "another app.yml to ask the hook about; may be given several times")
+	flags.StringVar(&o.config, "config", "", "file with the plugin's own settings, as under plugins.*.config in a server's configuration")
+	flags.StringVar(&o.harness, "harness", "", "program that helps with checks as described above")
+	flags.StringVar(&o.denied, "denied", "", "an app.yml that the hook must refuse")
+	flags.StringArrayVar(&o.manifests, "manifest", nil, "another app.yml to ask the hook about; can be repeated")
 	return command
 }
 
@@ -114,7 +115,7 @@ func (c *cli) printResult(r plugintest.Result) {
 	}
 }
 
-// yamlFile reads a YAML or JSON document as JSON; no name, nothing.
+// yamlFile reads a YAML or JSON document as JSON. Without a name it returns nil.
 func yamlFile(name string) (json.RawMessage, error) {
 	if name == "" {
 		return nil, nil
@@ -137,7 +138,7 @@ func yamlFile(name string) (json.RawMessage, error) {
 			document = root.JSON()
 		}
 	default:
-		report.Errorf(documents[1].Start(), "", "syntax", "", "a second document: the settings of a plugin are one document")
+		report.Errorf(documents[1].Start(), "", "syntax", "", "there is a second document, but the settings of a plugin are a single document")
 	}
 	if err := report.Faults.Err(); err != nil {
 		return nil, err
@@ -149,8 +150,8 @@ func yamlFile(name string) (json.RawMessage, error) {
 	return out, nil
 }
 
-// harnessProgram is what --harness names. Only the verbs that it knows become functions, so that the checks can say what is
-// missing.
+// harnessProgram is the program that --harness names. Only the verbs that it knows become functions, so that the checks can
+// say which are missing.
 type harnessProgram string
 
 func (p harnessProgram) fill(ctx context.Context, h *plugintest.Harness) error {
@@ -160,7 +161,7 @@ func (p harnessProgram) fill(ctx context.Context, h *plugintest.Harness) error {
 	}
 	verbs := strings.Fields(string(said))
 	knows := func(verb string) bool { return slices.Contains(verbs, verb) }
-	// On a target, with nothing to answer.
+	// A verb on a target that prints nothing.
 	act := func(verb string) func(context.Context, string, plugins.Target) error {
 		if !knows(verb) {
 			return nil

@@ -14,11 +14,11 @@ import (
 	"golang.org/x/net/html/atom"
 )
 
-// maxPages is how many pages a walk looks at: sign-in and consent are two, redirects between them a few more.
+// maxPages is how many pages a walk visits at most: sign-in and consent are two, and the redirects between them a few more.
 const maxPages = 12
 
-// walk signs in with a password and allows the request, as a person with a browser would, and returns the parameters of the
-// redirect to the app, which it does not follow. Without a redirect URI it ends on the page that says that it is done.
+// walk signs in with a password and allows the request, as a user with a browser would, and returns the parameters of the
+// redirect to the app, which it does not follow. Without a redirect URI it ends at the page that says that all is done.
 func (a *authorization) walk(ctx context.Context, address, login, password string) (url.Values, error) {
 	jar, err := cookiejar.New(nil)
 	if err != nil {
@@ -57,7 +57,7 @@ func (a *authorization) walk(ctx context.Context, address, login, password strin
 				return next.Query(), nil
 			}
 			if next.Host != req.URL.Host {
-				return nil, fmt.Errorf("sign in: the server leads to %s, where a person has to go on", next.Host)
+				return nil, fmt.Errorf("sign in: the server redirects to %s, where a person has to continue", next.Host)
 			}
 			req, _ = http.NewRequestWithContext(ctx, http.MethodGet, next.String(), nil) // a URL that was parsed already
 			continue
@@ -80,7 +80,7 @@ func (a *authorization) walk(ctx context.Context, address, login, password strin
 			form.values.Set(form.password, password)
 		case form.values.Has("user_code"): // it came with the address
 		case form.allow == (button{}):
-			return nil, errors.New("sign in: there is a page that a person has to answer: leave out --login")
+			return nil, errors.New("sign in: one of the pages needs a person to answer it: leave out --login")
 		default:
 			allowed = true
 			form.values.Set(form.allow.name, form.allow.value)
@@ -91,21 +91,21 @@ func (a *authorization) walk(ctx context.Context, address, login, password strin
 			req.Header.Set("Origin", page.url.Scheme+"://"+page.url.Host)
 		}
 	}
-	return nil, errors.New("sign in: the pages lead in a circle")
+	return nil, errors.New("sign in: the pages form a loop")
 }
 
-// button is the name and value of one that was pressed.
+// button is the name and value of a button to press.
 type button struct{ name, value string }
 
 // page is what a walk understands of an HTML page.
 type page struct {
 	url     *url.URL
-	form    *form // nil: none that can be sent
+	form    *form // nil if there is none that can be submitted
 	heading string
 	alert   string
 }
 
-// form is a form that is sent by POST.
+// form is a form that is submitted with POST.
 type form struct {
 	action          *url.URL
 	values          url.Values // what is filled in already
@@ -113,14 +113,14 @@ type form struct {
 	allow           button     // the button that says yes
 }
 
-// words are what the page tells people.
+// words are what the page says to its reader.
 func (p *page) words() string {
 	text := p.heading
 	if p.alert != "" {
 		text = p.alert
 	}
 	if text == "" {
-		text = "a page without words"
+		text = "a page without text"
 	}
 	return harmless(text)
 }

@@ -20,7 +20,7 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// newLogger is what the configuration asks for, on w.
+// newLogger makes the logger that the configuration asks for, writing to w.
 func newLogger(l config.Logger, w io.Writer) *slog.Logger {
 	var level slog.Level
 	must(level.UnmarshalText([]byte(l.Level))) // one of choices
@@ -32,7 +32,7 @@ func newLogger(l config.Logger, w io.Writer) *slog.Logger {
 }
 
 // people makes the password connector and brings the records of its users up to date. Without enablePasswordDB there is no
-// connector, and those who were known to it are disabled.
+// connector, and its users are disabled.
 func (i *instance) people(ctx context.Context) (connector.Password, error) {
 	var users []connector.StaticUser
 	var records []storage.User
@@ -158,7 +158,7 @@ func (i *instance) spec(kind string, p config.Plugin, builtin map[string]func())
 	}
 	if settings != nil {
 		if spec.Config, err = json.Marshal(settings); err != nil {
-			return spec, fmt.Errorf("plugin %s: its config has what JSON has not (%w)", p.Name, err)
+			return spec, fmt.Errorf("plugin %s: its config holds something that JSON cannot express (%w)", p.Name, err)
 		}
 	}
 	return spec, nil
@@ -171,7 +171,7 @@ func certPool(file string) (*x509.CertPool, error) {
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(pem) {
-		return nil, errors.New(file + " holds no certificate in PEM")
+		return nil, errors.New(file + " holds no PEM certificate")
 	}
 	return pool, nil
 }

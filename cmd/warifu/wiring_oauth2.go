@@ -9,7 +9,7 @@ import (
 	"github.com/warifu/warifu/server/outbound"
 )
 
-// oauth2 adds what the configuration says of OAuth 2 to what a server is built of. Secrets are read from their files.
+// oauth2 adds the configuration's oauth2 section to the server's. Secrets are read from their files.
 func (i *instance) oauth2(into *server.Config) error {
 	cfg := i.cfg.OAuth2
 	into.GrantTypes = i.cfg.GrantTypes()
@@ -31,7 +31,7 @@ func (i *instance) oauth2(into *server.Config) error {
 			into.Registration.InitialAccessTokens = append(into.Registration.InitialAccessTokens, token)
 		}
 		if len(into.Registration.InitialAccessTokens) == 0 {
-			i.log.Warn("anybody may register clients: oauth2.registration names no initial access tokens")
+			i.log.Warn("anyone can register clients: oauth2.registration names no initial access tokens")
 		}
 	}
 	var err error
@@ -39,7 +39,7 @@ func (i *instance) oauth2(into *server.Config) error {
 	return err
 }
 
-// outboundClient makes the requests of [config.Outbound].
+// outboundClient makes requests within the limits of [config.Outbound].
 func outboundClient(c config.Outbound) (*outbound.Client, error) {
 	var opts outbound.Options
 	for n, text := range c.Allow {

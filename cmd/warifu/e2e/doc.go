@@ -1,8 +1,7 @@
 // Package e2e walks the real binary in a real browser: `warifu dev` on embedded etcd, Chromium, and a small app that is an
 // ordinary OAuth client (golang.org/x/oauth2, coreos/go-oidc) and knows nothing of warifu but the env file that the `file`
 // runtime wrote for it. The example Worker in workerd and the example container in podman are such clients, too, and are rotated
-// under load. What a person sees, types and presses is under test here; what a protocol message holds is tested in package
-// server.
+// under load. These tests cover what a person sees, types and presses; protocol messages are tested in package server.
 //
 // Everything is behind the build tag e2e:
 //
@@ -19,8 +18,8 @@
 // # Flow
 //
 // TestMain builds the binary, starts one Chromium, and one server with an app for each test that needs no server of its own.
-// A test then makes people ([newPerson]): each has cookies of their own, and tabs that watch for what a browser complains
-// about. A walk presses and types, waits for what that loads, and looks at the page and at what reached the app.
+// A test then makes people ([newPerson]): each has cookies of their own, and tabs that record the browser's complaints.
+// A walk presses and types, waits for what that loads, and looks at the page and at what reached the app.
 //
 // # Invariants
 //

@@ -2,8 +2,8 @@
 // (golang.org/x/oauth2, coreos/go-oidc) find the rest by discovery: nothing here is warifu's.
 //
 // It is replaced when its env changes, so what it remembers of a person travels in cookies that scripts cannot read. It serves on
-// a free port of 127.0.0.1 and says so with a file in /instances, for a router; on SIGTERM it takes the file away, answers
-// whoever still comes, and ends when nobody does any more.
+// a free port of 127.0.0.1 and announces it with a file in /instances, for a router; on SIGTERM it takes the file away, answers
+// the requests that still come, and ends once there are no more.
 package main
 
 import (
@@ -34,7 +34,7 @@ func main() {
 	}
 }
 
-// quiet is how long nobody must have come before a router is taken to have noticed.
+// quiet is how long there must have been no request before it is certain that the router has noticed.
 const quiet = 300 * time.Millisecond
 
 func run() error {
@@ -58,7 +58,7 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	var last atomic.Int64 // when somebody came, in nanoseconds
+	var last atomic.Int64 // the time of the last request, in nanoseconds
 	server := &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		last.Store(time.Now().UnixNano())
 		mux.ServeHTTP(w, r)
@@ -92,7 +92,7 @@ type shop struct {
 // sent is what an answer of the server has to fit.
 type sent struct{ State, Nonce, Verifier string }
 
-// session is somebody who is signed in.
+// session is a user who is signed in.
 type session struct {
 	Access, Refresh string
 	Refreshes       int
@@ -192,7 +192,7 @@ func show(w http.ResponseWriter, status int, name string, data any) {
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	_ = pages.ExecuteTemplate(w, name, data) // a browser that has gone is no fault of ours
+	_ = pages.ExecuteTemplate(w, name, data) // an error means that the browser has gone
 }
 
 var pages = template.Must(template.New("").Parse(`
