@@ -11,6 +11,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/warifu/warifu/manifests/strictyaml"
+	"github.com/warifu/warifu/server/oauth"
 )
 
 const (
@@ -117,14 +118,14 @@ func (c *checker) checkKeyUse(v *strictyaml.Value, path, kty string) {
 		c.Errorf(v.Field("use").Position, strictyaml.Join(path, "use"), "wrong-value", c.nearest(use, []string{"sig", "enc"}), "must be sig or enc")
 	}
 	alg := c.keyText(v, path, "alg", false)
-	if alg != "" && (!slices.Contains(clientAlgs, alg) || keyType(alg) != kty) {
+	if alg != "" && (!slices.Contains(oauth.ClientAlgs(), alg) || keyType(alg) != kty) {
 		c.Errorf(v.Field("alg").Position, strictyaml.Join(path, "alg"), "wrong-value", "",
 			"must be an algorithm of a key of the type %s that this server verifies: %s", kty, strings.Join(algsOf(kty), ", "))
 	}
 }
 
 func algsOf(kty string) []string {
-	return slices.DeleteFunc(slices.Clone(clientAlgs), func(alg string) bool { return keyType(alg) != kty })
+	return slices.DeleteFunc(slices.Clone(oauth.ClientAlgs()), func(alg string) bool { return keyType(alg) != kty })
 }
 
 func publicKey(v *strictyaml.Value) (*jose.JSONWebKey, error) {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/warifu/warifu/manifests/strictyaml"
+	"github.com/warifu/warifu/server/oauth"
 )
 
 const envelope = "apiVersion: takos.dev/v1alpha1\nkind: App\nmetadata: {name: a}\nspec:\n  version: 1.0.0\n"
@@ -141,7 +142,7 @@ func FuzzParse(f *testing.F) {
 			if o == nil {
 				continue
 			}
-			signsIn := len(o.GrantTypes) == 0 || slices.Contains(o.GrantTypes, grantAuthorizationCode)
+			signsIn := len(o.GrantTypes) == 0 || slices.Contains(o.GrantTypes, oauth.GrantAuthorizationCode)
 			if o.ClientName == "" || signsIn && len(o.RedirectURIs) == 0 || len(o.Scopes) == 0 {
 				t.Errorf("accepted: %+v", o)
 			}

@@ -218,7 +218,7 @@ func TestHookCannotSmuggleMetadata(t *testing.T) {
 		hook amending
 		code string
 	}{
-		"a grant type that is off":    {client("grantTypes", []string{"authorization_code", grantTokenExchange}), "grant_type"},
+		"a grant type that is off":    {client("grantTypes", []string{"authorization_code", oauth.GrantTokenExchange}), "grant_type"},
 		"a grant type that is none":   {client("grantTypes", []string{"password"}), "grant_type"},
 		"no way to authenticate":      {client("tokenEndpointAuthMethod", "none"), "auth_method"},
 		"an unknown way":              {client("tokenEndpointAuthMethod", "tls_client_auth"), "wrong_value"},
@@ -235,7 +235,9 @@ func TestHookCannotSmuggleMetadata(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t).withAmending(c.hook)
-			d := r.deployer(func(o *DeployerOptions) { o.Parsing.GrantTypes = []string{grantAuthorizationCode, grantRefreshToken} })
+			d := r.deployer(func(o *DeployerOptions) {
+				o.Parsing.GrantTypes = []string{oauth.GrantAuthorizationCode, oauth.GrantRefreshToken}
+			})
 			_, err := d.Plan(context.Background(), documents(t, appYML("app")))
 			if err == nil {
 				t.Fatal("accepted")
@@ -359,7 +361,7 @@ func TestGrantTypesAreThoseOfTheServer(t *testing.T) {
 		on   []string
 		want int
 	}{
-		"no server at hand": {nil, 0}, "on": {[]string{grantAuthorizationCode, grantClientCredentials}, 0}, "off": {[]string{grantAuthorizationCode}, 1},
+		"no server at hand": {nil, 0}, "on": {[]string{oauth.GrantAuthorizationCode, oauth.GrantClientCredentials}, 0}, "off": {[]string{oauth.GrantAuthorizationCode}, 1},
 	} {
 		_, faults := Parse("app.yml", text, Options{GrantTypes: c.on})
 		if len(faults.Errors()) != c.want || c.want > 0 && (faults[0].Code != "grant-type" || !strings.Contains(faults[0].Message, "oauth2.grantTypes")) {

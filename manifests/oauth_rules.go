@@ -10,45 +10,16 @@ import (
 	"github.com/warifu/warifu/server/oauth"
 )
 
-// Grant types by their registered names (RFC 7591 section 2).
-const (
-	grantAuthorizationCode = "authorization_code"
-	grantRefreshToken      = "refresh_token"
-	grantClientCredentials = "client_credentials"
-	grantDeviceCode        = grantURN + "device_code"
-	grantTokenExchange     = grantURN + "token-exchange"
-
-	grantURN = "urn:ietf:params:oauth:grant-type:"
-)
-
-var grantTypes = []string{grantAuthorizationCode, grantRefreshToken, grantClientCredentials, grantDeviceCode, grantTokenExchange}
-
-// Ways to authenticate at the token endpoint (RFC 7591 section 2, OpenID Connect Core 1.0 section 9).
-const (
-	authBasic         = "client_secret_basic"
-	authPost          = "client_secret_post"
-	authPrivateKeyJWT = "private_key_jwt"
-	authNone          = "none"
-)
-
-var authMethods = []string{authBasic, authPost, authPrivateKeyJWT, authNone}
-
-// Algorithms with which this server signs, and those of signatures of clients that it verifies.
-var (
-	serverAlgs = []string{"RS256", "ES256", "EdDSA"}
-	clientAlgs = []string{"RS256", "PS256", "ES256", "EdDSA"}
-)
-
 func checkGrantType(c *checker, v *strictyaml.Value, path string) {
 	on := c.opts.GrantTypes
 	if len(on) == 0 {
-		on = grantTypes
+		on = oauth.GrantTypes()
 	}
 	switch {
 	case slices.Contains(on, v.Text):
 	case v.Text == "":
 		c.Errorf(v.Position, path, "required", "", "is empty")
-	case slices.Contains(grantTypes, v.Text):
+	case slices.Contains(oauth.GrantTypes(), v.Text):
 		c.Errorf(v.Position, path, "grant-type", "", "is %s, which this server has not switched on (oauth2.grantTypes of its configuration)", v.Text)
 	default:
 		c.Errorf(v.Position, path, "grant-type", c.nearestGrantType(v.Text, on), "is %s, which is not a grant type of this server", strictyaml.Quote(v.Text))
@@ -59,11 +30,11 @@ func checkGrantType(c *checker, v *strictyaml.Value, path string) {
 func (c *checker) nearestGrantType(word string, on []string) string {
 	short := make([]string, len(on))
 	for i, name := range on {
-		short[i] = strings.TrimPrefix(name, grantURN)
+		short[i] = strings.TrimPrefix(name, "urn:ietf:params:oauth:grant-type:")
 	}
 	i := slices.Index(short, word)
 	if i < 0 {
-		i = slices.Index(short, c.nearest(strings.TrimPrefix(word, grantURN), short))
+		i = slices.Index(short, c.nearest(strings.TrimPrefix(word, "urn:ietf:params:oauth:grant-type:"), short))
 	}
 	if i < 0 {
 		return ""
@@ -183,13 +154,13 @@ func (o client) texts(key string) []string {
 
 // grants are the grant types that are written and that there are.
 func (o client) grants() []string {
-	return slices.DeleteFunc(o.texts("grantTypes"), func(name string) bool { return !slices.Contains(grantTypes, name) })
+	return slices.DeleteFunc(o.texts("grantTypes"), func(name string) bool { return !slices.Contains(oauth.GrantTypes(), name) })
 }
 
 // signsIn says whether users sign in to the client with a browser.
 func (o client) signsIn() bool {
 	types := o.grants()
-	return len(types) == 0 || slices.Contains(types, grantAuthorizationCode)
+	return len(types) == 0 || slices.Contains(types, oauth.GrantAuthorizationCode)
 }
 
 func (o client) checkGrants() {
@@ -200,14 +171,14 @@ func (o client) checkGrants() {
 	case !signsIn && len(o.texts("redirectUris")) > 0:
 		o.unused("redirectUris", "is of no use: grantTypes has no authorization_code")
 	}
-	if slices.Contains(types, grantRefreshToken) && !o.signsIn() && !slices.Contains(types, grantDeviceCode) {
+	if slices.Contains(types, oauth.GrantRefreshToken) && !o.signsIn() && !slices.Contains(types, oauth.GrantDeviceCode) {
 		o.unused("grantTypes", "has refresh_token, and none of the grants that give one (authorization_code and the device grant)")
 	}
 	if !o.flag("public") {
 		return
 	}
 	for _, name := range types {
-		if name == grantClientCredentials || name == grantTokenExchange {
+		if name == oauth.GrantClientCredentials || name == oauth.GrantTokenExchange {
 			o.fault("grantTypes", "public-client", "has %s, which is for clients that authenticate: a public one cannot", name)
 		}
 	}
@@ -216,12 +187,12 @@ func (o client) checkGrants() {
 func (o client) checkAuthentication() {
 	method, public := o.text("tokenEndpointAuthMethod"), o.flag("public")
 	switch {
-	case method == authNone && !public:
+	case method == oauth.AuthNone && !public:
 		o.fault("tokenEndpointAuthMethod", "auth-method", "is none, which is for public clients: add public: true, or leave it out to use the secret")
-	case public && method != authNone && slices.Contains(authMethods, method):
+	case public && method != oauth.AuthNone && slices.Contains(oauth.AuthMethods(), method):
 		o.fault("tokenEndpointAuthMethod", "auth-method", "is %s, and a public client has nothing to authenticate with: take out one of the two", method)
 	}
-	if o.has("tokenEndpointAuthSigningAlg") && method != authPrivateKeyJWT && (method == "" || slices.Contains(authMethods, method)) {
+	if o.has("tokenEndpointAuthSigningAlg") && method != oauth.AuthPrivateKeyJWT && (method == "" || slices.Contains(oauth.AuthMethods(), method)) {
 		o.fault("tokenEndpointAuthSigningAlg", "auth-method", "is for tokenEndpointAuthMethod: private_key_jwt")
 	}
 }
@@ -232,12 +203,12 @@ func (o client) checkKeys() {
 	if jwks && uri {
 		o.fault("jwksUri", "pair", "and jwks exclude each other (RFC 7591 section 2)")
 	}
-	authenticates := o.text("tokenEndpointAuthMethod") == authPrivateKeyJWT
+	authenticates := o.text("tokenEndpointAuthMethod") == oauth.AuthPrivateKeyJWT
 	request := o.text("requestObjectSigningAlg")
 	switch {
 	case !jwks && !uri && authenticates:
 		o.fault("tokenEndpointAuthMethod", "keys", "is private_key_jwt, which needs jwks or jwksUri: the public keys of the client")
-	case !jwks && !uri && slices.Contains(clientAlgs, request):
+	case !jwks && !uri && slices.Contains(oauth.ClientAlgs(), request):
 		o.fault("requestObjectSigningAlg", "keys", "needs jwks or jwksUri: the public keys of the client")
 	}
 	if !jwks || uri {
@@ -248,7 +219,7 @@ func (o client) checkKeys() {
 		key  string
 		used bool
 	}{{"tokenEndpointAuthSigningAlg", authenticates}, {"requestObjectSigningAlg", true}} {
-		if alg := o.text(signed.key); signed.used && slices.Contains(clientAlgs, alg) && !canSign(set, alg) {
+		if alg := o.text(signed.key); signed.used && slices.Contains(oauth.ClientAlgs(), alg) && !canSign(set, alg) {
 			o.fault(signed.key, "keys", "is %s, and no key of jwks can sign so", alg)
 		}
 	}

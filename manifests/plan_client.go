@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/warifu/warifu/plugins"
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -26,7 +27,7 @@ func (d *Deployer) compareClient(ctx context.Context, c *comparison) error {
 		if len(want.GrantTypes) > 0 {
 			how += ", grant types " + strings.Join(want.GrantTypes, " ")
 		}
-		if want.TokenEndpointAuthMethod == authPrivateKeyJWT {
+		if want.TokenEndpointAuthMethod == oauth.AuthPrivateKeyJWT {
 			how += ", and its own key (private_key_jwt)"
 		}
 		c.change(Change{Kind: RegisterClient, New: want.ClientName}, "register %s %q with scopes %s%s",
@@ -57,7 +58,7 @@ func (d *Deployer) compareClient(ctx context.Context, c *comparison) error {
 	for _, uri := range logouts {
 		c.consequence("removes %s: sign-outs that use it will not come back to the app", uri)
 	}
-	lost := slices.Contains(grantTypesOf(was), grantRefreshToken) && !slices.Contains(grantTypesOf(want), grantRefreshToken)
+	lost := slices.Contains(grantTypesOf(was), oauth.GrantRefreshToken) && !slices.Contains(grantTypesOf(want), oauth.GrantRefreshToken)
 	var grants []storage.Grant
 	if len(added)+len(removed) > 0 || lost {
 		var err error

@@ -98,7 +98,7 @@ func (c *comparison) keys(was, want map[string]string) {
 
 func effectiveGrantTypes(m *plugins.ClientMetadata) []string {
 	if len(m.GrantTypes) == 0 {
-		return []string{grantAuthorizationCode, grantRefreshToken}
+		return []string{oauth.GrantAuthorizationCode, oauth.GrantRefreshToken}
 	}
 	return m.GrantTypes
 }
@@ -125,11 +125,11 @@ func (c *comparison) grantTypeConsequences(was, want []string, grants int) {
 		}
 		follows := "token requests with it will fail"
 		switch name {
-		case grantAuthorizationCode:
+		case oauth.GrantAuthorizationCode:
 			follows = "nobody can sign in to the app with a browser any more"
-		case grantRefreshToken:
+		case oauth.GrantRefreshToken:
 			follows = count(grants, "grant cannot be refreshed any more", "grants cannot be refreshed any more")
-		case grantDeviceCode:
+		case oauth.GrantDeviceCode:
 			follows = "nobody can sign in on a device any more"
 		}
 		c.consequence("removes the grant type %s: %s", name, follows)
@@ -145,9 +145,9 @@ func (c *comparison) authenticationConsequences(was, want *plugins.Registration)
 		case !was.HasSecret() && want.HasSecret():
 			c.consequence("gives the client a secret: token requests that are signed with its key will fail")
 		case was.TokenEndpointAuthMethod == want.TokenEndpointAuthMethod:
-		case want.TokenEndpointAuthMethod == authBasic:
+		case want.TokenEndpointAuthMethod == oauth.AuthBasic:
 			c.consequence("takes the secret by HTTP Basic only: token requests that have it in the body will fail")
-		case want.TokenEndpointAuthMethod == authPost:
+		case want.TokenEndpointAuthMethod == oauth.AuthPost:
 			c.consequence("takes the secret in the body only: token requests that have it by HTTP Basic will fail")
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/warifu/warifu/plugins"
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -177,7 +178,7 @@ func noSecret(c *storage.Client) string {
 	switch {
 	case c == nil:
 		return "its manifest has no spec.oauth"
-	case c.TokenEndpointAuthMethod == authPrivateKeyJWT:
+	case c.TokenEndpointAuthMethod == oauth.AuthPrivateKeyJWT:
 		return "its client signs with a key of its own (private_key_jwt), which is replaced in jwks, or at jwksUri"
 	}
 	return "its client is public"

@@ -129,7 +129,7 @@ func describeOAuth(s *jsonschema.Schema) {
 	s.If = &jsonschema.Schema{
 		Required: []string{"grantTypes"},
 		Properties: map[string]*jsonschema.Schema{"grantTypes": {
-			Type: "array", Not: &jsonschema.Schema{Contains: &jsonschema.Schema{Const: jsonschema.Ptr[any](grantAuthorizationCode)}},
+			Type: "array", Not: &jsonschema.Schema{Contains: &jsonschema.Schema{Const: jsonschema.Ptr[any](oauth.GrantAuthorizationCode)}},
 		}},
 	}
 	s.Else = &jsonschema.Schema{Required: []string{"redirectUris"}}
@@ -137,7 +137,7 @@ func describeOAuth(s *jsonschema.Schema) {
 
 // describeGrantType completes what there is, and leaves it to the server which of them are on.
 func describeGrantType(s *jsonschema.Schema) {
-	for _, name := range grantTypes {
+	for _, name := range oauth.GrantTypes() {
 		s.Enum = append(s.Enum, name)
 	}
 }

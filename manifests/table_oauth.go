@@ -1,5 +1,7 @@
 package manifests
 
+import "github.com/warifu/warifu/server/oauth"
+
 // oauthShape is spec.oauth. Its keys are those of RFC 7591 section 2 and of the documents that add to it, in camelCase; autoEnv,
 // public and resourceIdentifiers are this project's own. checkOAuth holds them against each other.
 var oauthShape = &shape{
@@ -29,17 +31,17 @@ var oauthShape = &shape{
 			about: "How the app gets tokens. Without it: authorization_code and refresh_token.",
 			each:  &shape{kind: textKind, rule: checkGrantType, describe: describeGrantType, about: "A grant type."},
 		}},
-		{"tokenEndpointAuthMethod", false, oneOf(authMethods,
+		{"tokenEndpointAuthMethod", false, oneOf(oauth.AuthMethods(),
 			"How the app authenticates. Without it: with its secret in either way; public apps not at all. "+
 				"With private_key_jwt it signs with a key of its own (jwks or jwksUri) and has no secret.")},
-		{"tokenEndpointAuthSigningAlg", false, oneOf(clientAlgs, "The only algorithm with which the app signs to authenticate (private_key_jwt).")},
+		{"tokenEndpointAuthSigningAlg", false, oneOf(oauth.ClientAlgs(), "The only algorithm with which the app signs to authenticate (private_key_jwt).")},
 		{"jwks", false, jwksShape},
 		{"jwksUri", false, appAddress("Where the app's public keys are fetched from, in place of jwks.")},
-		{"idTokenSignedResponseAlg", false, oneOf(serverAlgs, "How ID tokens are signed. Without it: RS256.")},
-		{"userinfoSignedResponseAlg", false, oneOf(serverAlgs, "How userinfo is signed. Without it, it is plain JSON.")},
-		{"introspectionSignedResponseAlg", false, oneOf(serverAlgs,
+		{"idTokenSignedResponseAlg", false, oneOf(oauth.ServerAlgs(), "How ID tokens are signed. Without it: RS256.")},
+		{"userinfoSignedResponseAlg", false, oneOf(oauth.ServerAlgs(), "How userinfo is signed. Without it, it is plain JSON.")},
+		{"introspectionSignedResponseAlg", false, oneOf(oauth.ServerAlgs(),
 			"How replies of introspection are signed when the app asks for a JWT (RFC 9701).")},
-		{"requestObjectSigningAlg", false, oneOf(append(clientAlgs[:len(clientAlgs):len(clientAlgs)], "none"),
+		{"requestObjectSigningAlg", false, oneOf(oauth.RequestObjectAlgs(),
 			"The only algorithm of the app's request objects; none are unsigned ones (OpenID Connect Core 1.0 section 6.1).")},
 		{"requirePushedAuthorizationRequests", false, yesOrNo("Only take sign-in requests that were pushed (RFC 9126).")},
 		{"dpopBoundAccessTokens", false, yesOrNo("Always bind access tokens to a key of the app (DPoP, RFC 9449).")},

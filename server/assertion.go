@@ -43,9 +43,6 @@ const (
 	maxSigned        = 16 << 10         // bytes of what a client signs
 )
 
-// assertionAlgs are the algorithms with which clients may sign assertions, in the order of discovery.
-var assertionAlgs = []string{"RS256", "PS256", "ES256", "EdDSA"}
-
 // assertionTypes are the typ headers of an assertion: what else a client signs (request objects, DPoP proofs) is none. The last
 // one is of the update of RFC 7523.
 var assertionTypes = []string{"", "jwt", "client-authentication+jwt"}
@@ -109,7 +106,7 @@ func (s *Server) verifySigned(ctx context.Context, c *storage.Client, token stri
 // verifyAssertion checks the assertion of a client. Before the signature is known to be good, the answer is that to a wrong
 // secret; the operator finds the rule by the id of the request.
 func (s *Server) verifyAssertion(ctx context.Context, c *storage.Client, shown credentials) (*assertion, error) {
-	algs := assertionAlgs
+	algs := oauth.ClientAlgs()
 	if fapi(c) {
 		algs = oauth.Without(algs, []string{"RS256"})
 	}

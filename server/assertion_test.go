@@ -20,6 +20,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/warifu/warifu/server"
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -32,7 +33,7 @@ func (p *idp) keyed(app, alg string, change ...func(*storage.Client)) *idp {
 		c.Secrets = nil
 		c.TokenEndpointAuthMethod = "private_key_jwt"
 		c.JWKS = jwksOf(p.t, publicJWK(testKeys()[alg], "k"))
-		c.GrantTypes = []string{server.GrantAuthorizationCode, server.GrantRefreshToken, server.GrantClientCredentials}
+		c.GrantTypes = []string{oauth.GrantAuthorizationCode, oauth.GrantRefreshToken, oauth.GrantClientCredentials}
 		for _, f := range change {
 			f(c)
 		}
@@ -375,8 +376,8 @@ func TestAssertionIsUsedOnce(t *testing.T) {
 		{"pushed request", "/oauth/par", url.Values{"response_type": {"code"}, "redirect_uri": {callback}, "scope": {"threads:read"}}, 201},
 		{"pushed request that is wrong", "/oauth/par", url.Values{"response_type": {"code"}, "redirect_uri": {callback}, "scope": {"x"}}, 400},
 		{"device authorization", "/oauth/device_authorization", url.Values{"scope": {"threads:read"}}, 400},
-		{"a poll with garbage", "/oauth/token", url.Values{"grant_type": {server.GrantDeviceCode}, "device_code": {"wfd_x"}}, 400},
-		{"a poll without a device code", "/oauth/token", url.Values{"grant_type": {server.GrantDeviceCode}}, 400},
+		{"a poll with garbage", "/oauth/token", url.Values{"grant_type": {oauth.GrantDeviceCode}, "device_code": {"wfd_x"}}, 400},
+		{"a poll without a device code", "/oauth/token", url.Values{"grant_type": {oauth.GrantDeviceCode}}, 400},
 	} {
 		assertion := k.assertion("ES256", nil)
 		if got := k.asserting(c.path, assertion, c.form); got.status != c.status {
@@ -414,14 +415,14 @@ func TestAssertionIsUsedOnce(t *testing.T) {
 func TestAssertionOutlivesTheWishForANonce(t *testing.T) {
 	p, _ := newExchanger(t)
 	k := p.keyed("key-app", "ES256", func(c *storage.Client) {
-		c.GrantTypes = append(c.GrantTypes, server.GrantTokenExchange)
+		c.GrantTypes = append(c.GrantTypes, oauth.GrantTokenExchange)
 		c.ResourceIdentifiers = []string{"https://key-app.test"}
 	})
 	refresh := k.asserting("/oauth/token", k.assertion("ES256", nil), redeeming(k.code())).text("refresh_token")
 	subject := p.tokens("resource", "https://key-app.test").text("access_token")
 	for rule, form := range map[string]url.Values{
 		"code": redeeming(k.code()), "refresh": refreshing(refresh), "client credentials": forItself("threads:read"),
-		"token exchange": {"grant_type": {server.GrantTokenExchange}, "subject_token": {subject}, "subject_token_type": {accessType}, "resource": {filesAPI}},
+		"token exchange": {"grant_type": {oauth.GrantTokenExchange}, "subject_token": {subject}, "subject_token_type": {accessType}, "resource": {filesAPI}},
 	} {
 		form.Set("client_assertion", k.assertion("ES256", nil))
 		form.Set("client_assertion_type", jwtBearer)

@@ -23,8 +23,8 @@ const (
 
 // checkParams puts the parameters into a, each of which comes once; its error is always a refusal.
 func (s *Server) checkParams(c *storage.Client, params url.Values, a *AuthRequest) error {
-	if !mayUse(c, GrantAuthorizationCode) {
-		return unauthorizedClient(c, GrantAuthorizationCode)
+	if !c.MayUse(oauth.GrantAuthorizationCode) {
+		return unauthorizedClient(c, oauth.GrantAuthorizationCode)
 	}
 	if err := checkResponse(params); err != nil {
 		return err

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 
 	"github.com/warifu/warifu/server/oauth"
@@ -22,28 +21,6 @@ import (
 // invalid_client, and so is a secret of a client that has keys or of a public one. A client that registered none may use its
 // secret in either way, or is public. Whoever fails learns nothing of why, unless an assertion was signed with the client's key.
 
-// Methods of client authentication by their registered names (RFC 7591 section 2).
-const (
-	methodBasic = "client_secret_basic"
-	methodPost  = "client_secret_post"
-	methodKey   = "private_key_jwt"
-	methodNone  = "none"
-)
-
-// authMethods are the methods that a client may use.
-func authMethods(c *storage.Client) []string {
-	switch registered := c.TokenEndpointAuthMethod; {
-	case c.Public && (registered == "" || registered == methodNone):
-		return []string{methodNone}
-	case c.Public, registered == methodNone:
-		return nil // a record that contradicts itself opens nothing
-	case registered == "":
-		return []string{methodBasic, methodPost}
-	default:
-		return []string{registered}
-	}
-}
-
 // credentials are what a request shows to authenticate its client.
 type credentials struct {
 	method    string
@@ -57,7 +34,7 @@ type credentials struct {
 // an empty secret is what some libraries make of having none.
 func credentialsOf(r *http.Request, form url.Values, path string) (credentials, error) {
 	shown := credentials{
-		method: methodNone, id: form.Get("client_id"), secret: form.Get("client_secret"), assertion: form.Get("client_assertion"), endpoint: path}
+		method: oauth.AuthNone, id: form.Get("client_id"), secret: form.Get("client_secret"), assertion: form.Get("client_assertion"), endpoint: path}
 	headers := r.Header["Authorization"]
 	id, secret, basic := r.BasicAuth()
 	if basic {
@@ -88,12 +65,12 @@ func credentialsOf(r *http.Request, form url.Values, path string) (credentials, 
 	case basic:
 		shown.id, shown.secret = id, secret
 		if secret != "" {
-			shown.method = methodBasic
+			shown.method = oauth.AuthBasic
 		}
 	case shown.assertion != "":
-		shown.method = methodKey
+		shown.method = oauth.AuthPrivateKeyJWT
 	case shown.secret != "":
-		shown.method = methodPost
+		shown.method = oauth.AuthPost
 	}
 	return shown, nil
 }
@@ -156,16 +133,16 @@ func (s *Server) authenticate(ctx context.Context, c *storage.Client, shown cred
 		return nil, invalidClient(oauth.RuleClientUnknown)
 	case !c.Active():
 		return nil, invalidClient(oauth.RuleClientDisabled)
-	case !slices.Contains(authMethods(c), shown.method):
+	case !c.AuthenticatesBy(shown.method):
 		visitOf(ctx).of(c)
 		return nil, invalidClient(oauth.RuleClientAuthMethod).
-			About(shown.method, strings.Join(authMethods(c), " or "), whereOf(c, "tokenEndpointAuthMethod", "token_endpoint_auth_method"))
+			About(shown.method, strings.Join(c.UsableAuthMethods(), " or "), whereOf(c, "tokenEndpointAuthMethod", "token_endpoint_auth_method"))
 	}
 	visitOf(ctx).of(c)
 	known := &client{Client: c, shown: shown}
 	switch shown.method {
-	case methodNone: // which only public clients may use
-	case methodKey:
+	case oauth.AuthNone: // which only public clients may use
+	case oauth.AuthPrivateKeyJWT:
 		var err error
 		if known.assertion, err = s.verifyAssertion(ctx, c, shown); err != nil {
 			return nil, err

@@ -32,8 +32,8 @@ func (s *Server) clientCredentials(ctx context.Context, q *clientRequest) (any, 
 		return nil, err
 	}
 	return s.decide(ctx, q.client, 0, func(c *client, _ storage.Revisions, _ *storage.User) (any, error) {
-		if !mayUse(c.Client, GrantClientCredentials) {
-			return nil, unauthorizedClient(c.Client, GrantClientCredentials)
+		if !c.Client.MayUse(oauth.GrantClientCredentials) {
+			return nil, unauthorizedClient(c.Client, oauth.GrantClientCredentials)
 		}
 		if err := mustProve(c.Client, key); err != nil {
 			return false, err

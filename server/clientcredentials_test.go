@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/warifu/warifu/server"
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -15,7 +16,7 @@ import (
 func (p *idp) service(app string, change ...func(*storage.Client)) *idp {
 	p.t.Helper()
 	return p.as(p.register(app, func(c *storage.Client) {
-		c.GrantTypes = []string{server.GrantClientCredentials}
+		c.GrantTypes = []string{oauth.GrantClientCredentials}
 		for _, f := range change {
 			f(c)
 		}
@@ -188,7 +189,7 @@ func TestClientCredentialsAtALaggingReplica(t *testing.T) {
 func TestClientWithoutRefreshToken(t *testing.T) {
 	p := newIDP(t)
 	p.clock.stop()
-	c := p.as(p.register("once-app", func(c *storage.Client) { c.GrantTypes = []string{server.GrantAuthorizationCode} }))
+	c := p.as(p.register("once-app", func(c *storage.Client) { c.GrantTypes = []string{oauth.GrantAuthorizationCode} }))
 	code := c.code("scope", "openid threads:read")
 	got := c.exchange(code)
 	if _, there := got.json["refresh_token"]; got.status != http.StatusOK || there || got.text("id_token") == "" {

@@ -186,7 +186,7 @@ func (s *Server) readDocument(ctx context.Context, id string, reply outbound.Rep
 // hold.
 func (s *Server) adapt(m *clientMetadata, id string) error {
 	if len(m.GrantTypes) > 0 {
-		usable := oauth.Within(m.GrantTypes, []string{GrantAuthorizationCode, GrantRefreshToken, GrantDeviceCode})
+		usable := oauth.Within(m.GrantTypes, []string{oauth.GrantAuthorizationCode, oauth.GrantRefreshToken, oauth.GrantDeviceCode})
 		if m.GrantTypes = oauth.Within(usable, s.offeredGrants()); len(m.GrantTypes) == 0 {
 			return wrongMetadata("grant_types has none that this server has for clients that are not registered")
 		}
@@ -194,7 +194,7 @@ func (s *Server) adapt(m *clientMetadata, id string) error {
 	switch {
 	case slices.Contains(m.ResponseTypes, "code"):
 		m.ResponseTypes = []string{"code"}
-	case len(m.GrantTypes) > 0 && !slices.Contains(m.GrantTypes, GrantAuthorizationCode):
+	case len(m.GrantTypes) > 0 && !slices.Contains(m.GrantTypes, oauth.GrantAuthorizationCode):
 		m.ResponseTypes = nil
 	}
 	if asked := oauth.ParseScopes(m.Scope); len(asked) > 0 {
@@ -203,13 +203,13 @@ func (s *Server) adapt(m *clientMetadata, id string) error {
 		}
 	}
 	if m.TokenEndpointAuthMethod == "" {
-		m.TokenEndpointAuthMethod = methodNone
+		m.TokenEndpointAuthMethod = oauth.AuthNone
 		if len(m.JWKS) > 0 || m.JWKSURI != "" {
-			m.TokenEndpointAuthMethod = methodKey
+			m.TokenEndpointAuthMethod = oauth.AuthPrivateKeyJWT
 		}
 	}
-	if m.TokenEndpointAuthMethod != methodNone && m.TokenEndpointAuthMethod != methodKey {
-		return wrongMetadata("token_endpoint_auth_method must be %s or %s in a document", methodNone, methodKey)
+	if m.TokenEndpointAuthMethod != oauth.AuthNone && m.TokenEndpointAuthMethod != oauth.AuthPrivateKeyJWT {
+		return wrongMetadata("token_endpoint_auth_method must be %s or %s in a document", oauth.AuthNone, oauth.AuthPrivateKeyJWT)
 	}
 	if strings.TrimSpace(m.ClientName) == "" {
 		m.ClientName, _, _ = strings.Cut(strings.TrimPrefix(id, "https://"), "/")

@@ -15,6 +15,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/warifu/warifu/server"
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 	"github.com/warifu/warifu/storage/storagetest"
 )
@@ -72,7 +73,7 @@ func TestDocumentsThatAreRefused(t *testing.T) {
 		"a name that turns around":      {map[string]any{"client_name": "Fancy \u202eknaB"}, "client_name"},
 		"a name without end":            {map[string]any{"client_name": strings.Repeat("x", 101)}, "client_name"},
 		"client credentials alone":      {map[string]any{"grant_types": []string{"client_credentials"}}, "grant_types has none"},
-		"token exchange alone":          {map[string]any{"grant_types": []string{server.GrantTokenExchange}}, "grant_types has none"},
+		"token exchange alone":          {map[string]any{"grant_types": []string{oauth.GrantTokenExchange}}, "grant_types has none"},
 		"implicit alone":                {map[string]any{"grant_types": []string{"implicit"}, "response_types": []string{"token"}}, "grant_types has none"},
 		"no code":                       {map[string]any{"response_types": []string{"id_token"}}, "response_types must be code"},
 		"scopes of somebody else":       {map[string]any{"scope": "other:read other:write"}, "scope has none that this server knows"},
@@ -135,7 +136,7 @@ func TestDocumentsThatAreRefused(t *testing.T) {
 func TestDocumentForManyServers(t *testing.T) {
 	p, s := newDescribed(t)
 	s.says(s.document(map[string]any{
-		"grant_types":    []string{"authorization_code", "client_credentials", server.GrantTokenExchange, "urn:example:other"},
+		"grant_types":    []string{"authorization_code", "client_credentials", oauth.GrantTokenExchange, "urn:example:other"},
 		"response_types": []string{"code", "code id_token"}, "scope": "openid other:read threads:read", "token_endpoint_auth_method": nil,
 		"client_uri": "https://app.test/", "software_version": "7", "contacts": []string{"a@app.test"}, "client_name#ja": "すごい",
 	}))

@@ -12,6 +12,7 @@ import (
 
 	"github.com/warifu/warifu/manifests"
 	"github.com/warifu/warifu/server"
+	"github.com/warifu/warifu/server/oauth"
 )
 
 // clientRule is one case of what a client may be, by the three ways to become one.
@@ -348,7 +349,7 @@ var clientRules = []clientRule{
 // A client is held against the same rules, however it came to be one, and every difference is meant.
 func TestClientRules(t *testing.T) {
 	everything := func(c *server.Config) {
-		c.GrantTypes = []string{server.GrantClientCredentials, server.GrantDeviceCode, server.GrantTokenExchange}
+		c.GrantTypes = []string{oauth.GrantClientCredentials, oauth.GrantDeviceCode, oauth.GrantTokenExchange}
 		c.Registration = &server.Registration{InitialAccessTokens: []string{initialToken}}
 	}
 	p, s := newDescribed(t, everything)

@@ -88,8 +88,8 @@ func (code *authCode) check(c *storage.Client, sent *oidc.AccessTokenRequest) er
 // createGrant is the transaction of a code: it creates the grant, as what client and scopes are now.
 func (s *Server) createGrant(
 	ctx context.Context, c *client, q *clientRequest, code authCode, key string, grant storage.Grant, refresh refreshToken) (any, error) {
-	if !mayUse(c.Client, GrantAuthorizationCode) {
-		return nil, unauthorizedClient(c.Client, GrantAuthorizationCode)
+	if !c.Client.MayUse(oauth.GrantAuthorizationCode) {
+		return nil, unauthorizedClient(c.Client, oauth.GrantAuthorizationCode)
 	}
 	// The redirect URI, too, may have gone since: at another replica, before this one has heard of it.
 	if !oauth.MatchRedirectURI(c.Client.RedirectURIs, code.RedirectURI) {

@@ -109,8 +109,8 @@ func (s *Server) deviceAuthorization(w http.ResponseWriter, r *http.Request) err
 
 func (s *Server) authorizeDevice(ctx context.Context, q *clientRequest) (*oidc.DeviceAuthorizationResponse, error) {
 	c, now := q.client, s.now()
-	if !mayUse(c.Client, GrantDeviceCode) {
-		return nil, unauthorizedClient(c.Client, GrantDeviceCode)
+	if !c.Client.MayUse(oauth.GrantDeviceCode) {
+		return nil, unauthorizedClient(c.Client, oauth.GrantDeviceCode)
 	}
 	sent, err := decode[oidc.DeviceAuthorizationRequest](q.form)
 	if err != nil {
@@ -208,8 +208,8 @@ func (s *Server) redeemDevice(ctx context.Context, q *clientRequest, code device
 	return s.decide(ctx, q.client, allowed.UserRevision, func(c *client, at storage.Revisions, _ *storage.User) (any, error) {
 		refresh.UserRevision = at.User
 		// Both may have gone since the user approved.
-		if !mayUse(c.Client, GrantDeviceCode) {
-			return nil, unauthorizedClient(c.Client, GrantDeviceCode)
+		if !c.Client.MayUse(oauth.GrantDeviceCode) {
+			return nil, unauthorizedClient(c.Client, oauth.GrantDeviceCode)
 		}
 		if grant.Scopes = s.offered(c.Client, allowed.Scopes); len(grant.Scopes) == 0 {
 			return nil, scopesWithdrawn(c.Client)

@@ -8,11 +8,12 @@ import (
 	"time"
 
 	"github.com/warifu/warifu/server"
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 	"github.com/warifu/warifu/storage/storagetest"
 )
 
-const deviceGrant = server.GrantDeviceCode
+const deviceGrant = oauth.GrantDeviceCode
 
 // withDevices is p whose app may use the device grant.
 func withDevices(p *idp) *idp {
@@ -168,7 +169,7 @@ func TestDeviceFlow(t *testing.T) {
 
 // What is off is not there: neither endpoint nor page, and discovery says nothing of it.
 func TestDeviceGrantOff(t *testing.T) {
-	p := newDeviceIDP(t, func(c *server.Config) { c.GrantTypes = []string{server.GrantClientCredentials} })
+	p := newDeviceIDP(t, func(c *server.Config) { c.GrantTypes = []string{oauth.GrantClientCredentials} })
 	if got := p.asks(); got.status != http.StatusNotFound {
 		t.Errorf("the endpoint answers %d", got.status)
 	}
@@ -442,7 +443,7 @@ func TestDeviceOfSomebodyElse(t *testing.T) {
 func TestDeviceProvesItsKey(t *testing.T) {
 	p := newDeviceIDP(t)
 	public := p.as(p.register("public-app", func(c *storage.Client) {
-		c.Public, c.GrantTypes, c.DPoPBoundAccessTokens = true, []string{deviceGrant, server.GrantRefreshToken}, true
+		c.Public, c.GrantTypes, c.DPoPBoundAccessTokens = true, []string{deviceGrant, oauth.GrantRefreshToken}, true
 	}))
 	device := public.device("client_id", public.client.ID)
 	public.poll(device, "client_id", public.client.ID).wants(t, "no proof", http.StatusBadRequest, "invalid_dpop_proof")

@@ -136,8 +136,8 @@ func (s *Server) findDevice(w http.ResponseWriter, r *http.Request, t turn, p st
 func (s *Server) stillAsks(t *turn) error {
 	scopes := s.offered(t.client, t.request.Scopes)
 	switch {
-	case !mayUse(t.client, GrantDeviceCode), !s.offers(GrantDeviceCode):
-		return onPage(pages.ReasonInvalidClient, unauthorizedClient(t.client, GrantDeviceCode))
+	case !t.client.MayUse(oauth.GrantDeviceCode), !s.offers(oauth.GrantDeviceCode):
+		return onPage(pages.ReasonInvalidClient, unauthorizedClient(t.client, oauth.GrantDeviceCode))
 	case len(scopes) == 0:
 		return onPage(pages.ReasonInvalidRequest, oauth.Refuse(oauth.CodeInvalidScope, oauth.RuleScopeWithdrawn, "the app may not ask for these scopes any more").
 			About(oauth.JoinScopes(t.request.Scopes), "", whereOf(t.client, "scopes", "scope")))

@@ -60,10 +60,10 @@ type logoutMetadata struct {
 }
 
 func (s *Server) metadata() metadata {
-	confidential := []string{methodBasic, methodPost, methodKey}
-	withNone := append(slices.Clone(confidential), methodNone)
+	confidential := []string{oauth.AuthBasic, oauth.AuthPost, oauth.AuthPrivateKeyJWT}
+	withNone := append(slices.Clone(confidential), oauth.AuthNone)
 	deviceAuth := ""
-	if s.offers(GrantDeviceCode) {
+	if s.offers(oauth.GrantDeviceCode) {
 		deviceAuth = s.endpoint(pathDeviceAuth)
 	}
 	registration := ""
@@ -86,16 +86,16 @@ func (s *Server) metadata() metadata {
 		ResponseModes:         []string{modeQuery, modeFormPost},
 		GrantTypes:            s.offeredGrants(),
 		SubjectTypes:          []string{oauth.SubjectPublic, oauth.SubjectPairwise},
-		IDTokenAlgs:           idTokenAlgs,
-		UserinfoAlgs:          idTokenAlgs,
+		IDTokenAlgs:           oauth.ServerAlgs(),
+		UserinfoAlgs:          oauth.ServerAlgs(),
 		DPoPAlgs:              dpopAlgNames(),
 		TokenAuth:             withNone,
 		IntrospectionAuth:     confidential,
-		IntrospectionAlgs:     idTokenAlgs,
+		IntrospectionAlgs:     oauth.ServerAlgs(),
 		RevocationAuth:        withNone,
-		TokenAuthAlgs:         assertionAlgs,
-		IntrospectionAuthAlgs: assertionAlgs,
-		RevocationAuthAlgs:    assertionAlgs,
+		TokenAuthAlgs:         oauth.ClientAlgs(),
+		IntrospectionAuthAlgs: oauth.ClientAlgs(),
+		RevocationAuthAlgs:    oauth.ClientAlgs(),
 		ChallengeMethods:      []string{"S256"},
 		Claims:                claimNames(),
 		Prompts:               prompts,
@@ -105,7 +105,7 @@ func (s *Server) metadata() metadata {
 		Iss:                   true,
 		ClaimsParameter:       true,
 		RequestParameter:      true,
-		RequestObjectAlgs:     append(slices.Clone(requestObjectAlgs), algNone),
+		RequestObjectAlgs:     oauth.RequestObjectAlgs(),
 		ClientIDDocuments:     s.cfg.ClientIDMetadataDocuments,
 		logoutMetadata: logoutMetadata{
 			EndSessionEndpoint: s.endpoint(pathLogout),

@@ -14,6 +14,7 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -73,7 +74,7 @@ type keySet struct{ made atomic.Pointer[madeKeySet] }
 
 type madeKeySet struct {
 	*readyDocument
-	keys [][]*storage.Key // of which it was made, in the order of idTokenAlgs
+	keys [][]*storage.Key // of which it was made, in the order of oauth.ServerAlgs()
 }
 
 // of gives the document of the keys that the store has now. Two callers who find that keys have changed may both make
@@ -85,7 +86,7 @@ func (s *keySet) of(store *storage.Store) (*readyDocument, error) {
 	}
 	made = &madeKeySet{}
 	set := jose.JSONWebKeySet{Keys: []jose.JSONWebKey{}}
-	for _, use := range idTokenAlgs { // access tokens are of one of them
+	for _, use := range oauth.ServerAlgs() { // access tokens are of one of them
 		keys := store.Keys(use)
 		made.keys = append(made.keys, keys)
 		for _, k := range keys {
@@ -102,7 +103,7 @@ func (s *keySet) of(store *storage.Store) (*readyDocument, error) {
 
 // current says whether the store still has the very keys of which the document was made.
 func (m *madeKeySet) current(store *storage.Store) bool {
-	for i, use := range idTokenAlgs {
+	for i, use := range oauth.ServerAlgs() {
 		if !slices.Equal(store.Keys(use), m.keys[i]) {
 			return false
 		}

@@ -56,7 +56,7 @@ func (s *Server) endpoints() ([]*endpoint, error) {
 		{path: pathRevoke, methods: post, serve: s.revocation},
 		{path: pathUserinfo, methods: []string{http.MethodGet, http.MethodPost}, challenge: challengeToken, nonces: true, serve: s.userinfo},
 	}...)
-	if s.offers(GrantDeviceCode) {
+	if s.offers(oauth.GrantDeviceCode) {
 		all = append(all, &endpoint{path: pathDeviceAuth, methods: post, serve: s.deviceAuthorization})
 	}
 	if s.cfg.Registration != nil {

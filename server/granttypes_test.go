@@ -4,7 +4,7 @@ import (
 	"net/http"
 	"testing"
 
-	"github.com/warifu/warifu/server"
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -12,7 +12,7 @@ import (
 func TestGrantTypesOfAClient(t *testing.T) {
 	p := newIDP(t)
 	refresh := p.tokens().text("refresh_token")
-	p.update("my-app", func(c *storage.Client) { c.GrantTypes = []string{server.GrantAuthorizationCode} })
+	p.update("my-app", func(c *storage.Client) { c.GrantTypes = []string{oauth.GrantAuthorizationCode} })
 	p.refresh(refresh).wants(t, "refresh_token is not registered", http.StatusBadRequest, "unauthorized_client")
 	p.update("my-app", func(c *storage.Client) { c.GrantTypes = nil })
 	if got := p.refresh(refresh); got.status != http.StatusOK {

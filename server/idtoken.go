@@ -7,19 +7,16 @@ import (
 	"encoding/json"
 	"slices"
 
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
 
-// idTokenAlgs sign ID tokens and userinfo, by the client's registration. The first is the default, because every client library
-// knows it; it costs many times what the others do.
-var idTokenAlgs = []string{storage.UseRS256, storage.UseES256, storage.UseEdDSA}
-
 // registeredAlg is the algorithm that a client asked for, or else the default. Registration refuses what is not in the list.
 func registeredAlg(alg string) string {
-	if slices.Contains(idTokenAlgs, alg) {
+	if slices.Contains(oauth.ServerAlgs(), alg) {
 		return alg
 	}
-	return idTokenAlgs[0]
+	return oauth.AlgRS256
 }
 
 // idClaims are the claims of an ID token (OpenID Connect Core 1.0 section 2).

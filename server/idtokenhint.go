@@ -7,6 +7,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
 
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -21,7 +22,7 @@ func (iss *issuer) ownIDToken(token string) (idClaims, error) {
 		return idClaims{}, errNotOurIDToken
 	}
 	var algs []jose.SignatureAlgorithm
-	for _, alg := range idTokenAlgs {
+	for _, alg := range oauth.ServerAlgs() {
 		algs = append(algs, jose.SignatureAlgorithm(alg))
 	}
 	parsed, err := jwt.ParseSigned(token, algs)

@@ -112,7 +112,7 @@ func (s *Server) asker(r *http.Request) (asker, string, error) {
 	switch {
 	case err != nil:
 		return asker{}, "", err
-	case shown.method == methodNone:
+	case shown.method == oauth.AuthNone:
 		return asker{}, "", invalidClient(oauth.RuleClientMissing)
 	case sent.Token == "":
 		return asker{}, "", missing("token")

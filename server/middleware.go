@@ -151,7 +151,7 @@ func (s *Server) methods(path string) string {
 	case pathSignIn, pathConsent, pathSignOut:
 		return "POST"
 	case pathDevice:
-		if s.offers(GrantDeviceCode) {
+		if s.offers(oauth.GrantDeviceCode) {
 			return "GET, HEAD, POST"
 		}
 	}

@@ -70,8 +70,8 @@ func (s *Server) refresh(ctx context.Context, q *clientRequest) (any, error) {
 
 // rotateGrant is the transaction of a refresh token: it moves the chain of the grant to the next one.
 func (s *Server) rotateGrant(ctx context.Context, c *client, q *clientRequest, asked []string, key string, next refreshToken) (any, error) {
-	if !mayUse(c.Client, GrantRefreshToken) {
-		return nil, unauthorizedClient(c.Client, GrantRefreshToken)
+	if !c.Client.MayUse(oauth.GrantRefreshToken) {
+		return nil, unauthorizedClient(c.Client, oauth.GrantRefreshToken)
 	}
 	scopes := s.offered(c.Client, asked)
 	if len(scopes) == 0 {

@@ -83,7 +83,7 @@ func (s *Server) register(w http.ResponseWriter, r *http.Request) error {
 
 // secrets gives a client the secret that its method of authentication needs, or takes it away.
 func (s *Server) secrets(c *storage.Client) {
-	switch needs := c.TokenEndpointAuthMethod == methodBasic || c.TokenEndpointAuthMethod == methodPost; {
+	switch needs := c.TokenEndpointAuthMethod == oauth.AuthBasic || c.TokenEndpointAuthMethod == oauth.AuthPost; {
 	case !needs:
 		c.Secrets = nil
 	case len(c.Secrets) == 0:

@@ -92,7 +92,7 @@ func (s *Server) fill(ctx context.Context, c *storage.Client, m *clientMetadata)
 
 func (s *Server) fillGrants(c *storage.Client, m *clientMetadata) error {
 	if len(m.GrantTypes) == 0 {
-		m.GrantTypes = slices.Clone(promised)
+		m.GrantTypes = oauth.UsualGrantTypes()
 	}
 	for _, grantType := range m.GrantTypes {
 		if !s.offers(grantType) {
@@ -101,13 +101,13 @@ func (s *Server) fillGrants(c *storage.Client, m *clientMetadata) error {
 	}
 	// Where anybody may register, a registration must not be enough for a token: these grants ask no user.
 	if reg := s.cfg.Registration; reg != nil && len(reg.InitialAccessTokens) == 0 {
-		for _, own := range []string{GrantClientCredentials, GrantTokenExchange} {
+		for _, own := range []string{oauth.GrantClientCredentials, oauth.GrantTokenExchange} {
 			if slices.Contains(m.GrantTypes, own) {
 				return wrongMetadata("grant_types has %s, which is not for clients that anybody may register", own)
 			}
 		}
 	}
-	codes := slices.Contains(m.GrantTypes, GrantAuthorizationCode)
+	codes := slices.Contains(m.GrantTypes, oauth.GrantAuthorizationCode)
 	switch {
 	case len(m.ResponseTypes) == 0 && codes:
 		m.ResponseTypes = []string{"code"}
@@ -130,7 +130,7 @@ func (s *Server) fillGrants(c *storage.Client, m *clientMetadata) error {
 }
 
 func fillRedirects(c *storage.Client, m *clientMetadata) error {
-	if len(m.RedirectURIs) == 0 && slices.Contains(c.GrantTypes, GrantAuthorizationCode) {
+	if len(m.RedirectURIs) == 0 && slices.Contains(c.GrantTypes, oauth.GrantAuthorizationCode) {
 		return &metadataError{codeInvalidRedirectURI, "redirect_uris is missing"}
 	}
 	for name, list := range map[string][]string{"redirect_uris": m.RedirectURIs, "post_logout_redirect_uris": m.PostLogoutRedirectURIs} {
@@ -171,7 +171,7 @@ func (s *Server) fillScopes(c *storage.Client, m *clientMetadata) error {
 
 func fillAuthentication(c *storage.Client, m *clientMetadata) error {
 	if m.TokenEndpointAuthMethod == "" {
-		m.TokenEndpointAuthMethod = methodBasic
+		m.TokenEndpointAuthMethod = oauth.AuthBasic
 	}
 	method := m.TokenEndpointAuthMethod
 	if string(m.JWKS) == "null" {
@@ -179,16 +179,16 @@ func fillAuthentication(c *storage.Client, m *clientMetadata) error {
 	}
 	hasKeys := len(m.JWKS) > 0 || m.JWKSURI != ""
 	switch {
-	case !slices.Contains([]string{methodBasic, methodPost, methodKey, methodNone}, method):
-		return wrongMetadata("token_endpoint_auth_method must be %s, %s, %s or %s", methodBasic, methodPost, methodKey, methodNone)
+	case !slices.Contains([]string{oauth.AuthBasic, oauth.AuthPost, oauth.AuthPrivateKeyJWT, oauth.AuthNone}, method):
+		return wrongMetadata("token_endpoint_auth_method must be %s, %s, %s or %s", oauth.AuthBasic, oauth.AuthPost, oauth.AuthPrivateKeyJWT, oauth.AuthNone)
 	case len(m.JWKS) > 0 && m.JWKSURI != "":
 		return wrongMetadata("jwks and jwks_uri exclude each other")
-	case method == methodKey && !hasKeys:
-		return wrongMetadata("%s needs jwks or jwks_uri", methodKey)
-	case method == methodNone && slices.Contains(c.GrantTypes, GrantClientCredentials):
-		return wrongMetadata("a client without authentication may not use the grant type %s", GrantClientCredentials)
-	case m.TokenEndpointAuthAlg != "" && !slices.Contains(assertionAlgs, m.TokenEndpointAuthAlg):
-		return wrongMetadata("token_endpoint_auth_signing_alg must be one of %s", strings.Join(assertionAlgs, ", "))
+	case method == oauth.AuthPrivateKeyJWT && !hasKeys:
+		return wrongMetadata("%s needs jwks or jwks_uri", oauth.AuthPrivateKeyJWT)
+	case method == oauth.AuthNone && slices.Contains(c.GrantTypes, oauth.GrantClientCredentials):
+		return wrongMetadata("a client without authentication may not use the grant type %s", oauth.GrantClientCredentials)
+	case m.TokenEndpointAuthAlg != "" && !slices.Contains(oauth.ClientAlgs(), m.TokenEndpointAuthAlg):
+		return wrongMetadata("token_endpoint_auth_signing_alg must be one of %s", strings.Join(oauth.ClientAlgs(), ", "))
 	}
 	if len(m.JWKS) > 0 {
 		keys, err := parseKeySet(m.JWKS)
@@ -201,7 +201,7 @@ func fillAuthentication(c *storage.Client, m *clientMetadata) error {
 		c.JWKS = string(m.JWKS)
 	}
 	c.JWKSURI = m.JWKSURI
-	c.TokenEndpointAuthMethod, c.TokenEndpointAuthSigningAlg, c.Public = method, m.TokenEndpointAuthAlg, method == methodNone
+	c.TokenEndpointAuthMethod, c.TokenEndpointAuthSigningAlg, c.Public = method, m.TokenEndpointAuthAlg, method == oauth.AuthNone
 	return nil
 }
 
@@ -210,10 +210,10 @@ func fillAlgorithms(c *storage.Client, m *clientMetadata) error {
 		name, value string
 		known       []string
 	}{
-		{"id_token_signed_response_alg", m.IDTokenAlg, idTokenAlgs},
-		{"userinfo_signed_response_alg", m.UserinfoAlg, idTokenAlgs},
-		{"introspection_signed_response_alg", m.IntrospectionAlg, idTokenAlgs},
-		{"request_object_signing_alg", m.RequestObjectAlg, append(slices.Clone(requestObjectAlgs), algNone)},
+		{"id_token_signed_response_alg", m.IDTokenAlg, oauth.ServerAlgs()},
+		{"userinfo_signed_response_alg", m.UserinfoAlg, oauth.ServerAlgs()},
+		{"introspection_signed_response_alg", m.IntrospectionAlg, oauth.ServerAlgs()},
+		{"request_object_signing_alg", m.RequestObjectAlg, oauth.RequestObjectAlgs()},
 	} {
 		if a.value != "" && !slices.Contains(a.known, a.value) {
 			return wrongMetadata("%s must be one of %s", a.name, strings.Join(a.known, ", "))
@@ -288,8 +288,8 @@ func checkOwnSector(c *storage.Client) error {
 	case described(c) && sector != hostOf(c.ID):
 		// Unlike a registration, a document may become another one while its grants live.
 		return wrongMetadata("in a document, the sector of pairwise subjects must be the host of the document")
-	case slices.Contains(c.GrantTypes, GrantDeviceCode):
-		return wrongMetadata("pairwise subjects and the grant type %s exclude each other", GrantDeviceCode)
+	case slices.Contains(c.GrantTypes, oauth.GrantDeviceCode):
+		return wrongMetadata("pairwise subjects and the grant type %s exclude each other", oauth.GrantDeviceCode)
 	case c.SectorIdentifierURI == "" && slices.ContainsFunc(c.RedirectURIs, oauth.IsLoopbackRedirect):
 		return wrongMetadata("pairwise subjects for redirect URIs on loopback and elsewhere need a sector_identifier_uri")
 	}
@@ -323,7 +323,7 @@ func registered(c *storage.Client) *clientMetadata {
 	if c.JWKS != "" {
 		m.JWKS = json.RawMessage(c.JWKS)
 	}
-	if slices.Contains(c.GrantTypes, GrantAuthorizationCode) {
+	if slices.Contains(c.GrantTypes, oauth.GrantAuthorizationCode) {
 		m.ResponseTypes = []string{"code"}
 	}
 	if m.IDTokenAlg == "" {

@@ -25,11 +25,6 @@ import (
 //
 // The address of a request object is never fetched: request_uri is for pushed requests (pushed.go).
 
-// requestObjectAlgs are the algorithms of signed request objects; algNone is that of unsigned ones.
-var requestObjectAlgs = []string{"RS256", "PS256", "ES256", "EdDSA"}
-
-const algNone = "none"
-
 // requestObjectTypes are the typ headers of a request object: what else a client signs is none (RFC 9101 section 10.8).
 var requestObjectTypes = []string{"", "jwt", "oauth-authz-req+jwt", "application/oauth-authz-req+jwt"}
 
@@ -102,14 +97,14 @@ func (s *Server) openRequestObject(ctx context.Context, c *storage.Client, objec
 	if !slices.Contains(requestObjectTypes, strings.ToLower(header.Type)) {
 		return nil, badObject(oauth.RuleObjectMalformed, "the typ of the request object is that of something else")
 	}
-	algs := append(slices.Clone(requestObjectAlgs), algNone)
+	algs := oauth.RequestObjectAlgs()
 	if pinned := c.RequestObjectSigningAlg; pinned != "" {
 		algs = oauth.Within([]string{pinned}, algs)
 	}
 	if !slices.Contains(algs, header.Algorithm) {
 		return nil, badObject(oauth.RuleObjectSignature, "the request object must be signed by one of "+oauth.JoinScopes(algs))
 	}
-	if header.Algorithm == algNone {
+	if header.Algorithm == oauth.AlgNone {
 		payload, err := base64.RawURLEncoding.DecodeString(parts[1])
 		if err != nil || parts[2] != "" {
 			return nil, badObject(oauth.RuleObjectSignature, "the request object is not an unsigned JWT, which its header says it is")

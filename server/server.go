@@ -177,19 +177,10 @@ type Registration struct {
 	InitialAccessTokens []string
 }
 
-// Grant types by their registered names (RFC 7591 section 2).
-const (
-	GrantAuthorizationCode = "authorization_code"
-	GrantRefreshToken      = "refresh_token"
-	GrantClientCredentials = "client_credentials"
-	GrantDeviceCode        = "urn:ietf:params:oauth:grant-type:device_code"
-	GrantTokenExchange     = "urn:ietf:params:oauth:grant-type:token-exchange"
-)
-
 // DefaultGrantTypes are on unless the configuration says otherwise. Token exchange is not: it lets one service act for users
 // of another.
 func DefaultGrantTypes() []string {
-	return []string{GrantAuthorizationCode, GrantRefreshToken, GrantClientCredentials, GrantDeviceCode}
+	return []string{oauth.GrantAuthorizationCode, oauth.GrantRefreshToken, oauth.GrantClientCredentials, oauth.GrantDeviceCode}
 }
 
 // Server serves everything below the issuer's address.
@@ -336,7 +327,7 @@ func (s *Server) routes() (http.Handler, error) {
 			mux.Handle(e.path+s.base, h)
 		}
 	}
-	if s.offers(GrantDeviceCode) {
+	if s.offers(oauth.GrantDeviceCode) {
 		handle("GET", pathDevice, s.device)
 		handle("POST", pathDevice, s.sameOrigin(s.enterUserCode))
 	}

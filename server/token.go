@@ -22,11 +22,11 @@ type grant struct {
 
 // grants are in the order of discovery.
 var grants = []grant{
-	{GrantAuthorizationCode, "code", (*Server).redeemCode},
-	{GrantRefreshToken, "refresh_token", (*Server).refresh},
-	{GrantClientCredentials, "", (*Server).clientCredentials},
-	{GrantDeviceCode, "device_code", (*Server).pollDevice},
-	{GrantTokenExchange, "subject_token", (*Server).exchangeToken},
+	{oauth.GrantAuthorizationCode, "code", (*Server).redeemCode},
+	{oauth.GrantRefreshToken, "refresh_token", (*Server).refresh},
+	{oauth.GrantClientCredentials, "", (*Server).clientCredentials},
+	{oauth.GrantDeviceCode, "device_code", (*Server).pollDevice},
+	{oauth.GrantTokenExchange, "subject_token", (*Server).exchangeToken},
 }
 
 // grantNamed is the grant type of that name; nil when there is none.
@@ -61,7 +61,7 @@ func (s *Server) grant(ctx context.Context, q *clientRequest) (any, error) {
 		return nil, invalidRequest(oauth.RuleGrantTypeMissing, "grant_type is missing")
 	case grant == nil || !s.offers(name):
 		return nil, s.unsupportedGrantType(name)
-	case !mayUse(q.client.Client, name):
+	case !q.client.Client.MayUse(name):
 		return nil, unauthorizedClient(q.client.Client, name)
 	case grant.needs != "" && !q.form.Has(grant.needs):
 		return nil, missing(grant.needs)
@@ -105,7 +105,7 @@ func (s *Server) tokens(refresh refreshToken, scopes []string, signing func() (s
 
 // grantEnds is when a grant ends that begins now. A client that may not refresh has nothing left of it after the access token.
 func (s *Server) grantEnds(c *storage.Client, now time.Time) time.Time {
-	if mayUse(c, GrantRefreshToken) {
+	if c.MayUse(oauth.GrantRefreshToken) {
 		return now.Add(s.life.RefreshAbsolute).UTC()
 	}
 	return now.Add(s.life.AccessToken).UTC()
@@ -113,7 +113,7 @@ func (s *Server) grantEnds(c *storage.Client, now time.Time) time.Time {
 
 // keptBy is the refresh token that a client gets: none, if it may not refresh.
 func keptBy(c *storage.Client, refresh refreshToken) refreshToken {
-	if !mayUse(c, GrantRefreshToken) {
+	if !c.MayUse(oauth.GrantRefreshToken) {
 		return refreshToken{}
 	}
 	return refresh

@@ -82,8 +82,8 @@ func (s *Server) exchangeToken(ctx context.Context, q *clientRequest) (any, erro
 		return nil, invalidRequest(oauth.RuleProofKey, "subject_token is bound to a key: the DPoP proof of that key is missing")
 	}
 	return s.decide(ctx, q.client, 0, func(c *client, _ storage.Revisions, _ *storage.User) (any, error) {
-		if !mayUse(c.Client, GrantTokenExchange) {
-			return nil, unauthorizedClient(c.Client, GrantTokenExchange)
+		if !c.Client.MayUse(oauth.GrantTokenExchange) {
+			return nil, unauthorizedClient(c.Client, oauth.GrantTokenExchange)
 		}
 		if err := mustProve(c.Client, key); err != nil {
 			return nil, err

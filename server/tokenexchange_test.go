@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/warifu/warifu/server"
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 	"github.com/warifu/warifu/storage/storagetest"
 )
@@ -21,7 +22,7 @@ const (
 
 // newExchanger is a server with token exchange on, and runs-api, an app that speaks for runsAPI and may use it.
 func newExchanger(t testing.TB) (p, runs *idp) {
-	p = newIDP(t, withFilesAPI, func(c *server.Config) { c.GrantTypes = append(server.DefaultGrantTypes(), server.GrantTokenExchange) })
+	p = newIDP(t, withFilesAPI, func(c *server.Config) { c.GrantTypes = append(server.DefaultGrantTypes(), oauth.GrantTokenExchange) })
 	return p, p.exchanger("runs-api", runsAPI)
 }
 

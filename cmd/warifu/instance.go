@@ -21,6 +21,7 @@ import (
 	"github.com/warifu/warifu/manifests"
 	"github.com/warifu/warifu/server"
 	"github.com/warifu/warifu/server/admin"
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -159,7 +160,7 @@ func (i *instance) openAdmin(ctx context.Context) error {
 	handler := func(token string) http.Handler {
 		return admin.New(admin.Config{
 			Store: i.store, Apps: i.apps, Rotations: i.apps, Issuer: i.cfg.Issuer, Version: programVersion(), Token: token, Logger: i.log,
-			GrantTypes: []string{server.GrantAuthorizationCode, server.GrantRefreshToken}, Refusals: i.refusals,
+			GrantTypes: oauth.UsualGrantTypes(), Refusals: i.refusals,
 			Schemas: map[string][]byte{"app": manifests.Schema(), "config": config.Schema()},
 		})
 	}

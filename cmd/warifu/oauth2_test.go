@@ -16,6 +16,7 @@ import (
 
 	"github.com/warifu/warifu/cmd/warifu/config"
 	"github.com/warifu/warifu/server"
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/server/outbound"
 )
 
@@ -58,7 +59,7 @@ oauth2:
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !slices.Equal(got.GrantTypes, []string{server.GrantAuthorizationCode, server.GrantRefreshToken, server.GrantTokenExchange}) {
+	if !slices.Equal(got.GrantTypes, []string{oauth.GrantAuthorizationCode, oauth.GrantRefreshToken, oauth.GrantTokenExchange}) {
 		t.Errorf("grant types: %v", got.GrantTypes)
 	}
 	if want := (server.ResourceServer{ID: "billing", Identifier: "https://billing.example.com", Secret: longSecret}); len(got.ResourceServers) != 1 || got.ResourceServers[0] != want {
@@ -77,7 +78,7 @@ func TestOAuth2IsCarefulByDefault(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !slices.Equal(got.GrantTypes, server.DefaultGrantTypes()) || slices.Contains(got.GrantTypes, server.GrantTokenExchange) ||
+	if !slices.Equal(got.GrantTypes, server.DefaultGrantTypes()) || slices.Contains(got.GrantTypes, oauth.GrantTokenExchange) ||
 		got.Registration != nil || got.ClientIDMetadataDocuments || len(got.ResourceServers) > 0 {
 		t.Errorf("%+v", got)
 	}

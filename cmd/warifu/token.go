@@ -22,7 +22,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/warifu/warifu/plugins"
-	"github.com/warifu/warifu/server"
 	"github.com/warifu/warifu/server/admin"
 	"github.com/warifu/warifu/server/oauth"
 )
@@ -156,10 +155,10 @@ func canStandIn(app string, client *admin.Client, device bool) error {
 	switch {
 	case client.TokenEndpointAuthMethod == plugins.AuthMethodPrivateKeyJWT:
 		return fmt.Errorf("%s signs its token requests with a private key (private_key_jwt) that only the app has", app)
-	case device && !slices.Contains(client.GrantTypes, server.GrantDeviceCode):
-		return fmt.Errorf("%s may not use the device grant: add %s to spec.oauth.grantTypes of its manifest, beside those that it uses already, and apply it", app, server.GrantDeviceCode)
+	case device && !slices.Contains(client.GrantTypes, oauth.GrantDeviceCode):
+		return fmt.Errorf("%s may not use the device grant: add %s to spec.oauth.grantTypes of its manifest, beside those that it uses already, and apply it", app, oauth.GrantDeviceCode)
 	case device:
-	case len(client.RedirectURIs) == 0 && slices.Contains(client.GrantTypes, server.GrantDeviceCode):
+	case len(client.RedirectURIs) == 0 && slices.Contains(client.GrantTypes, oauth.GrantDeviceCode):
 		return fmt.Errorf("%s has no redirect URI: use --device", app)
 	case len(client.RedirectURIs) == 0:
 		return fmt.Errorf("%s has no redirect URI: users do not sign in to it (see spec.oauth.grantTypes of its manifest)", app)

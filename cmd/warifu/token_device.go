@@ -12,7 +12,7 @@ import (
 
 	"rsc.io/qr"
 
-	"github.com/warifu/warifu/server"
+	"github.com/warifu/warifu/server/oauth"
 )
 
 // device is an app on a device that shows a code (RFC 8628).
@@ -34,7 +34,7 @@ type asked struct {
 // the pages itself.
 func (c *cli) deviceTokens(ctx context.Context, d device, scopes []string, opts tokenOptions) ([]byte, error) {
 	if d.deviceAt == "" {
-		return nil, errors.New("this server does not offer the device grant: add " + server.GrantDeviceCode + " to oauth2.grantTypes of its configuration")
+		return nil, errors.New("this server does not offer the device grant: add " + oauth.GrantDeviceCode + " to oauth2.grantTypes of its configuration")
 	}
 	shown, err := d.ask(ctx, scopes)
 	if err != nil {
@@ -88,7 +88,7 @@ func (d device) ask(ctx context.Context, scopes []string) (asked, error) {
 func (d device) poll(ctx context.Context, shown asked) ([]byte, error) {
 	for interval := shown.interval(); ; {
 		status, body, err := d.post(ctx, "ask for tokens", d.tokenAt, url.Values{
-			"grant_type": {server.GrantDeviceCode}, "device_code": {shown.DeviceCode}})
+			"grant_type": {oauth.GrantDeviceCode}, "device_code": {shown.DeviceCode}})
 		if err != nil {
 			return nil, err
 		}

@@ -9,19 +9,11 @@ import (
 	"strings"
 
 	"github.com/warifu/warifu/manifests/strictyaml"
-	"github.com/warifu/warifu/server"
-)
-
-// grantTypes are all that there are; those of requiredGrantTypes cannot be switched off.
-var (
-	grantTypes = []string{
-		server.GrantAuthorizationCode, server.GrantRefreshToken, server.GrantClientCredentials, server.GrantDeviceCode, server.GrantTokenExchange,
-	}
-	requiredGrantTypes = []string{server.GrantAuthorizationCode, server.GrantRefreshToken}
+	"github.com/warifu/warifu/server/oauth"
 )
 
 func (r *reader) checkOAuth2(cfg *Config) {
-	r.checkOffer("oauth2.grantTypes", cfg.OAuth2.GrantTypes, grantTypes, requiredGrantTypes)
+	r.checkOffer("oauth2.grantTypes", cfg.OAuth2.GrantTypes, oauth.GrantTypes(), oauth.UsualGrantTypes())
 	r.checkOffer("oauth2.responseTypes", cfg.OAuth2.ResponseTypes, []string{"code"}, []string{"code"})
 	r.checkResourceServers(cfg)
 	const at = "oauth2.registration"

@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"github.com/warifu/warifu/manifests"
-	"github.com/warifu/warifu/server"
+	"github.com/warifu/warifu/server/oauth"
 )
 
 func TestOAuth2FromTheEnvironment(t *testing.T) {
@@ -34,13 +34,13 @@ $WARIFU_OUTBOUND_ALLOW: outbound.allow[0] must be a network, as in 10.0.0.0/8, b
 
 // Packages server and manifests do not know each other: what one offers, the other must let apps ask for.
 func TestManifestsKnowEveryGrantType(t *testing.T) {
-	for _, name := range grantTypes {
+	for _, name := range oauth.GrantTypes() {
 		text := "apiVersion: takos.dev/v1alpha1\nkind: App\nmetadata: {name: a}\nspec:\n  version: 1.0.0\n  oauth: {clientName: A, scopes: [openid], " +
 			"redirectUris: [https://a.example/], grantTypes: [authorization_code, \"" + name + "\"]}\n"
-		if name == server.GrantAuthorizationCode {
+		if name == oauth.GrantAuthorizationCode {
 			text = strings.Replace(text, "authorization_code, ", "", 1)
 		}
-		if _, faults := manifests.Parse("app.yml", []byte(text), manifests.Options{GrantTypes: grantTypes}); len(faults) > 0 {
+		if _, faults := manifests.Parse("app.yml", []byte(text), manifests.Options{GrantTypes: oauth.GrantTypes()}); len(faults) > 0 {
 			t.Errorf("%s: %v", name, faults)
 		}
 		if _, faults := manifests.Parse("app.yml", []byte(text), manifests.Options{}); len(faults) > 0 {
