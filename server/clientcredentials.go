@@ -17,7 +17,7 @@ import (
 // token, and nothing about a user: no OpenID Connect scope, no ID token, no userinfo. The scope must be said, as at the
 // authorization endpoint.
 //
-// Issuing one stores nothing. One read makes sure, while the token is being signed, that the client's record is the one on which
+// Issuing one stores nothing. One read makes sure that the client's record is the one on which
 // this was decided, so that a client that was disabled or whose secret was ended gets no token, not even at a replica that
 // has not heard of it. With an assertion there is one write, which uses that up.
 //
@@ -46,7 +46,6 @@ func (s *Server) clientCredentials(ctx context.Context, q *clientRequest) (any, 
 		if err != nil {
 			return false, err
 		}
-		signing := s.signAhead(issue{approval: approval{Client: c.ID, User: c.ID}, client: c.Client, scopes: scopes, audience: audience, key: key})
 		current, err := s.store.CurrentClient(ctx, c.ID, "")
 		switch {
 		case err != nil && !errors.Is(err, storage.ErrNotFound):
@@ -54,7 +53,9 @@ func (s *Server) clientCredentials(ctx context.Context, q *clientRequest) (any, 
 		case current == nil || current.Revision != c.Revision:
 			return nil, &storage.StaleError{Client: current}
 		}
-		return s.tokens(refreshToken{}, scopes, signing)
+		return s.tokens(refreshToken{}, scopes, func() (signed, error) {
+			return s.signAll(issue{approval: approval{Client: c.ID, User: c.ID}, client: c.Client, scopes: scopes, audience: audience, key: key})
+		})
 	})
 }
 

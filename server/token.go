@@ -45,6 +45,8 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	s.serving.Add(1)
+	defer s.serving.Add(-1)
 	reply, err := s.grant(r.Context(), q)
 	if err := s.settle(r.Context(), q.client, err); err != nil {
 		return err

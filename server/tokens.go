@@ -7,7 +7,9 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"runtime"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -44,6 +46,7 @@ type issuer struct {
 	life    Lifetimes
 	now     func() time.Time
 	signers signers
+	serving atomic.Int32 // requests for tokens, at this moment
 }
 
 func (iss *issuer) seal(t storage.SealType, v any) (string, error) {
@@ -222,22 +225,35 @@ type issue struct {
 	told     map[string]any // what the ID token says about the user, because the request asked for it claim by claim
 }
 
-// signAhead begins to sign and gives the function that waits for it: signing takes about as long as storing, and both fit on
-// two cores.
+// signAhead gives the function that signs. While there is a processor for each request that wants tokens, it begins at once, beside what
+// the caller does meanwhile: signing takes about as long as storing. When there are more, that would only cost changes of goroutines.
 func (iss *issuer) signAhead(i issue) func() (signed, error) {
-	out := signed{kind: kindOf(i.key)}
-	var err error
-	done := make(chan struct{})
+	if int(iss.serving.Load()) > runtime.GOMAXPROCS(0) {
+		return func() (signed, error) { return iss.signAll(i) }
+	}
+	var (
+		out  signed
+		err  error
+		done = make(chan struct{})
+	)
 	go func() {
 		defer close(done)
-		if out.access, err = iss.accessToken(i); err == nil && i.withID {
-			out.id, err = iss.idToken(i, out.access)
-		}
+		out, err = iss.signAll(i)
 	}()
 	return func() (signed, error) {
 		<-done
 		return out, err
 	}
+}
+
+// signAll signs the JWTs of one reply.
+func (iss *issuer) signAll(i issue) (signed, error) {
+	out := signed{kind: kindOf(i.key)}
+	var err error
+	if out.access, err = iss.accessToken(i); err == nil && i.withID {
+		out.id, err = iss.idToken(i, out.access)
+	}
+	return out, err
 }
 
 func (iss *issuer) accessToken(i issue) (string, error) {
