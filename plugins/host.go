@@ -166,8 +166,11 @@ func (h *Host) supervise(spec Spec, kind Kind) (*supervisor, error) {
 
 var pluginName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
 
+// ValidName says whether a plugin can be called so: a name is a part of paths, and never a path.
+func ValidName(name string) bool { return pluginName.MatchString(name) }
+
 func (s Spec) check() error {
-	if !pluginName.MatchString(s.Name) {
+	if !ValidName(s.Name) {
 		return fmt.Errorf("%q cannot be the name of a plugin: use lower-case letters, digits and dashes, not a path", s.Name)
 	}
 	if !filepath.IsAbs(s.Path) {

@@ -1,8 +1,8 @@
 package server
 
 import (
-	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
@@ -66,26 +66,49 @@ type catalogue struct {
 	scopes map[string]Scope
 }
 
+// ScopeError is an entry of a catalogue that cannot be there.
+type ScopeError struct {
+	Index  int    // of the entry
+	Twin   int    // the entry with the same name, or -1
+	Name   string // of the scope
+	Reason string // completes the sentence "scope ..."
+}
+
+func (e *ScopeError) Error() string { return fmt.Sprintf("scope %q %s", e.Name, e.Reason) }
+
+// maxScope bounds a name, in bytes: tokens and consent pages hold many of them.
+const maxScope = 100
+
+// CheckScopes finds everything that is wrong in a catalogue. A [Server] is only made of one in which nothing is.
+func CheckScopes(scopes []Scope) []ScopeError {
+	var wrong []ScopeError
+	first := make(map[string]int)
+	for i, scope := range scopes {
+		if !oauth.ValidScope(scope.Name) || len(scope.Name) > maxScope {
+			wrong = append(wrong, ScopeError{Index: i, Twin: -1, Name: scope.Name, Reason: fmt.Sprintf(
+				"must be 1 to %d visible ASCII characters without spaces, quotes and backslashes (RFC 6749 section 3.3)", maxScope)})
+		}
+		if twin, taken := first[scope.Name]; taken {
+			wrong = append(wrong, ScopeError{Index: i, Twin: twin, Name: scope.Name, Reason: "is listed twice"})
+		} else {
+			first[scope.Name] = i
+		}
+	}
+	return wrong
+}
+
 func newCatalogue(scopes []Scope) (catalogue, error) {
 	c := catalogue{scopes: make(map[string]Scope)}
-	var errs []error
-	for _, scope := range scopes {
-		if !oauth.ValidScope(scope.Name) {
-			errs = append(errs, fmt.Errorf("scope %q: not a scope of RFC 6749 section 3.3", scope.Name))
-		}
-		if _, taken := c.scopes[scope.Name]; taken {
-			errs = append(errs, fmt.Errorf("scope %q: listed twice", scope.Name))
-		}
-		c.scopes[scope.Name] = scope
-		c.names = append(c.names, scope.Name)
+	if wrong := CheckScopes(scopes); len(wrong) > 0 {
+		return c, &wrong[0]
 	}
-	for _, scope := range standardScopes() {
+	for _, scope := range slices.Concat(scopes, standardScopes()) {
 		if _, own := c.scopes[scope.Name]; !own {
 			c.scopes[scope.Name] = scope
 			c.names = append(c.names, scope.Name)
 		}
 	}
-	return c, errors.Join(errs...)
+	return c, nil
 }
 
 // offered is those of scopes that app.yml and the catalogue still list.

@@ -109,33 +109,6 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// Lifetimes are how long things last.
-type Lifetimes struct {
-	AccessToken time.Duration
-	IDToken     time.Duration
-	Code        time.Duration // at most 60 s is wise, RFC 6749 section 4.1.2
-	AuthRequest time.Duration // from authorize until sign-in and consent are done
-	DeviceCode  time.Duration // from a device's request until it has its tokens, RFC 8628 section 3.2
-	Session     time.Duration // of a browser's sign-in
-	// RefreshIdle ends a refresh token that is not used; RefreshAbsolute ends its family, used or not.
-	RefreshIdle     time.Duration
-	RefreshAbsolute time.Duration
-	// RefreshReuse is how long a used refresh token gives the same successor again; 0 never.
-	RefreshReuse time.Duration
-	// SigningKeys and SealingKeys are how long a key signs or seals before the next one does.
-	SigningKeys time.Duration
-	SealingKeys time.Duration
-}
-
-// DefaultLifetimes are what a configuration that says nothing gets.
-func DefaultLifetimes() Lifetimes {
-	const day = 24 * time.Hour
-	return Lifetimes{
-		AccessToken: time.Hour, IDToken: time.Hour, Code: time.Minute, AuthRequest: time.Hour, DeviceCode: 10 * time.Minute, Session: day,
-		RefreshIdle: 90 * day, RefreshAbsolute: 165 * day, SigningKeys: 30 * day, SealingKeys: 30 * day,
-	}
-}
-
 // Config is what a [Server] is built of.
 type Config struct {
 	// Issuer is the public address, https or on loopback http, with a path or without, never with a slash at its end.
@@ -210,12 +183,8 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%q: %w", cfg.Issuer, err)
 	}
-	if cfg.Lifetimes.Code > maxCode {
-		// Longer than that, a code could outlive the tombstone of its grant.
-		return nil, fmt.Errorf("codes may last %s at the most", maxCode)
-	}
-	if cfg.Lifetimes.DeviceCode > storage.MaxDeviceLife {
-		return nil, fmt.Errorf("device codes may last %s at the most", storage.MaxDeviceLife)
+	if wrong := cfg.Lifetimes.Check(); len(wrong) > 0 {
+		return nil, &wrong[0]
 	}
 	scopes, err := newCatalogue(cfg.Scopes)
 	if err != nil {
@@ -249,9 +218,6 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 	}
 	return s, nil
 }
-
-// maxCode is far below the life of tombstones in storage.
-const maxCode = 10 * time.Minute
 
 func (s *Server) keySchedules() []storage.KeySchedule {
 	const skew = 5 * time.Minute

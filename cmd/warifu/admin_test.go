@@ -47,7 +47,11 @@ func testInstance(t *testing.T, change ...func(*config.Config)) *instance {
 	for _, c := range change {
 		c(cfg)
 	}
-	i, err := build(t.Context(), cfg, building{web: web, log: slog.New(slog.DiscardHandler)})
+	settings, err := config.Load(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i, err := build(t.Context(), settings, building{web: web, log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +75,7 @@ func testInstance(t *testing.T, change ...func(*config.Config)) *instance {
 func (i *instance) ask(t *testing.T, method, path, body string) *http.Response {
 	t.Helper()
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", i.socket)
+		return (&net.Dialer{}).DialContext(ctx, "unix", i.cfg.Socket)
 	}}
 	t.Cleanup(transport.CloseIdleConnections)
 	req, err := http.NewRequestWithContext(t.Context(), method, "http://warifu"+path, strings.NewReader(body))

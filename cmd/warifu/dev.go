@@ -108,13 +108,22 @@ func (c *cli) runDev(ctx context.Context, opts devOptions) error {
 		return err
 	}
 	cfg.Plugins = workers.settings()
-	i, err := build(ctx, cfg, building{dev: true, web: web, log: newLogger(cfg.Logger, c.stderr)})
+	settings, err := config.Load(cfg)
+	if err != nil {
+		return err
+	}
+	i, err := build(ctx, settings, building{dev: true, web: web, log: newLogger(cfg.Logger, c.stderr)})
 	if err != nil {
 		return err
 	}
 	defer i.close()
 	d := &devServer{cli: c, instance: i, opts: opts, files: files, user: user, workers: workers}
 	return i.run(ctx, d.follow)
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 // devConfig is the configuration of a dev server.
@@ -290,7 +299,7 @@ type readyTarget struct {
 
 func (d *devServer) announce(ctx context.Context, plans []*manifests.Plan) error {
 	i := d.instance
-	line := readyLine{Issuer: i.cfg.Issuer, Admin: i.socket, User: d.user, Apps: []readyApp{}}
+	line := readyLine{Issuer: i.cfg.Issuer, Admin: i.cfg.Socket, User: d.user, Apps: []readyApp{}}
 	for _, p := range plans {
 		view, err := i.store.App(ctx, p.App)
 		if err != nil {
@@ -381,7 +390,7 @@ func near(path string) string {
 
 // adminFlag is what commands need to find this server.
 func (d *devServer) adminFlag() string {
-	if here, err := filepath.Abs(defaultSocket); err == nil && here == d.instance.socket {
+	if here, err := filepath.Abs(defaultSocket); err == nil && here == d.instance.cfg.Socket {
 		return ""
 	}
 	return " --admin " + filepath.Join(d.opts.data, "admin.sock")

@@ -11,7 +11,7 @@ import (
 // direction is cmd, then server and manifests, then storage and plugins; nothing points back.
 var allowed = map[string][]string{
 	"cmd/warifu":                           {"cmd/warifu/config", "manifests/strictyaml", "server", "server/admin", "server/connector", "server/outbound", "storage", "manifests", "plugins", "plugins/hookoauth", "plugins/runtimefile", "plugins/runtimecontainers", "plugins/runtimeworkers", "plugins/plugintest"},
-	"cmd/warifu/config":                    {"server", "server/connector", "storage", "manifests/strictyaml", "plugins"},
+	"cmd/warifu/config":                    {"server", "server/connector", "server/outbound", "storage", "manifests/strictyaml", "plugins"},
 	"cmd/warifu/e2e":                       {},
 	"conformance":                          {},
 	"conformance/clients":                  {"conformance/local"},

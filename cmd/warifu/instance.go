@@ -2,16 +2,12 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -27,16 +23,13 @@ import (
 
 // instance is a server, built and not yet running.
 type instance struct {
-	cfg    *config.Config
+	cfg    *config.Settings
 	log    *slog.Logger
-	dir    string // absolute dataDir
 	store  *storage.Store
 	public *server.Server
 	apps   *apps
 	// refusals is what warifu explain explains.
 	refusals *admin.Refusals
-	// socket is where the admin API listens.
-	socket string
 
 	endpoints []endpoint
 	closers   []func() // in the order of building; closed the other way round
@@ -52,7 +45,7 @@ type building struct {
 
 // build makes an instance. What fails quickly comes first: listeners, then storage, then plugins. On an error nothing is left
 // behind.
-func build(ctx context.Context, cfg *config.Config, with building) (_ *instance, err error) {
+func build(ctx context.Context, cfg *config.Settings, with building) (_ *instance, err error) {
 	i := &instance{cfg: cfg, log: with.log, refusals: admin.NewRefusals(admin.DefaultRefusals)}
 	slog.SetDefault(with.log) // libraries that take no logger use this one
 	defer func() {
@@ -60,17 +53,13 @@ func build(ctx context.Context, cfg *config.Config, with building) (_ *instance,
 			i.close()
 		}
 	}()
-	if i.dir, err = filepath.Abs(cfg.Storage.Config.DataDir); err != nil {
-		return nil, fmt.Errorf("data directory: %w", err)
-	}
-	if err := os.MkdirAll(i.dir, 0o700); err != nil {
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make data directory: %w", err)
 	}
-	provider := server.Config{
-		Issuer: cfg.Issuer, Scopes: cfg.Catalogue(), Lifetimes: cfg.Lifetimes(), AllowedOrigins: cfg.Web.AllowedOrigins, Logger: i.log,
-	}
-	if err := i.oauth2(&provider); err != nil {
-		return nil, err
+	provider := cfg.Provider
+	provider.Logger = i.log
+	for _, w := range cfg.Warnings {
+		i.log.WarnContext(ctx, "configuration", "fault", w.String())
 	}
 	if err := i.openWeb(ctx, with.web); err != nil {
 		return nil, err
@@ -165,11 +154,7 @@ func (i *instance) openAdmin(ctx context.Context) error {
 		})
 	}
 	const patience = 3 * time.Minute // a request may wait for env to be delivered
-	i.socket = cfg.Socket
-	if i.socket == "" {
-		i.socket = filepath.Join(i.dir, "admin.sock")
-	}
-	listener, err := listenSocket(ctx, i.socket)
+	listener, err := listenSocket(ctx, i.cfg.Socket)
 	if err != nil {
 		return err
 	}
@@ -178,11 +163,7 @@ func (i *instance) openAdmin(ctx context.Context) error {
 	if cfg.Listen == "" {
 		return nil
 	}
-	token, err := readLongSecret("admin.tokenFile", cfg.TokenFile)
-	if err != nil {
-		return err
-	}
-	tcp := endpoint{name: "admin.listen", handler: handler(token), patience: patience}
+	tcp := endpoint{name: "admin.listen", handler: handler(i.cfg.AdminToken), patience: patience}
 	if cfg.TLSCert != "" {
 		cert, err := loadCertificate(cfg.TLSCert, cfg.TLSKey, i.log)
 		if err != nil {
@@ -197,23 +178,6 @@ func (i *instance) openAdmin(ctx context.Context) error {
 	return nil
 }
 
-func readSecret(key, file string) (string, error) {
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", key, err)
-	}
-	return strings.TrimSpace(string(text)), nil
-}
-
-// readLongSecret reads a secret that nobody has to remember and that must therefore be too long to guess.
-func readLongSecret(key, file string) (string, error) {
-	secret, err := readSecret(key, file)
-	if err == nil && len(secret) < 32 {
-		err = fmt.Errorf("%s: %s must hold at least 32 characters (make a secret with: openssl rand -hex 32)", key, file)
-	}
-	return secret, err
-}
-
 // storageTime is how long a start waits for storage. After that the process exits, and its supervisor can start it again.
 const storageTime = 15 * time.Second
 
@@ -221,38 +185,28 @@ func (i *instance) openStorage(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, storageTime)
 	defer cancel()
 	var etcd *clientv3.Client
-	keys := i.cfg.EncryptionKeyFiles
+	var err error
+	kek := i.cfg.KEK
 	if i.cfg.Storage.Type == config.StorageEtcd {
-		remote, err := i.remote()
-		if err != nil {
-			return err
-		}
-		if etcd, err = storage.Dial(ctx, remote, i.log); err != nil {
+		if etcd, err = storage.Dial(ctx, i.cfg.Etcd, i.log); err != nil {
 			return err
 		}
 		i.onClose(func() { _ = etcd.Close() })
 	} else {
-		fresh := !exists(filepath.Join(i.dir, "etcd"))
-		embedded, err := storage.OpenEmbedded(ctx, i.dir, i.log)
+		embedded, err := storage.OpenEmbedded(ctx, i.cfg.Dir, i.log)
 		if err != nil {
 			return err
 		}
 		i.onClose(embedded.Close)
 		etcd = embedded.Client
-		if len(keys) == 0 {
-			file := filepath.Join(i.dir, "encryption.key")
-			if !exists(file) && !fresh {
-				return fmt.Errorf("the encryption key %s is missing, and without it the secrets in %s cannot be read: restore it from a backup, or start with an empty data directory", file, i.dir)
-			}
-			if err := storage.CreateKEKFile(file); err != nil {
-				return err
-			}
-			keys = []string{file}
-		}
 	}
-	kek, err := storage.ReadKEK(keys...)
-	if err != nil {
-		return err
+	if kek == nil {
+		if err = storage.CreateKEKFile(i.cfg.KEKFile); err != nil {
+			return err
+		}
+		if kek, err = storage.ReadKEK(i.cfg.KEKFile); err != nil {
+			return err
+		}
 	}
 	i.store, err = storage.New(ctx, etcd, storage.Options{Prefix: i.cfg.Storage.Config.Namespace, KEK: kek, Logger: i.log})
 	if err != nil {
@@ -260,48 +214,4 @@ func (i *instance) openStorage(ctx context.Context) error {
 	}
 	i.onClose(i.store.Close)
 	return nil
-}
-
-func exists(path string) bool {
-	_, err := os.Stat(path)
-	return !errors.Is(err, os.ErrNotExist)
-}
-
-// remote says how to reach the etcd cluster.
-func (i *instance) remote() (storage.Remote, error) {
-	detail := i.cfg.Storage.Config
-	r := storage.Remote{Endpoints: detail.Endpoints, Username: detail.Username}
-	var err error
-	if detail.PasswordFile != "" {
-		if r.Password, err = readSecret("storage.config.passwordFile", detail.PasswordFile); err != nil {
-			return r, err
-		}
-	}
-	secure := slices.ContainsFunc(detail.Endpoints, func(e string) bool { return strings.HasPrefix(e, "https://") })
-	if !secure && detail.SSL == (config.SSL{}) {
-		return r, nil
-	}
-	if r.TLS, err = clientTLS(detail.SSL); err != nil {
-		return r, fmt.Errorf("storage.config.ssl: %w", err)
-	}
-	return r, nil
-}
-
-func clientTLS(s config.SSL) (*tls.Config, error) {
-	cfg := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: s.ServerName}
-	if s.CAFile != "" {
-		pool, err := certPool(s.CAFile)
-		if err != nil {
-			return nil, err
-		}
-		cfg.RootCAs = pool
-	}
-	if s.CertFile != "" {
-		pair, err := tls.LoadX509KeyPair(s.CertFile, s.KeyFile)
-		if err != nil {
-			return nil, err
-		}
-		cfg.Certificates = []tls.Certificate{pair}
-	}
-	return cfg, nil
 }

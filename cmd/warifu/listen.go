@@ -17,27 +17,17 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/warifu/warifu/cmd/warifu/config"
 	"github.com/warifu/warifu/storage"
 )
 
-// maxSocketPath is the longest path that fits into sockaddr_un with its NUL.
-const maxSocketPath = 107
-
-// socketAddress is the shortest spelling of a socket's path, because a path of more than 107 bytes cannot be bound or
-// connected to.
+// socketAddress is the spelling of a socket's path with which it can be bound or connected to.
 func socketAddress(path string) (string, error) {
-	if len(path) <= maxSocketPath {
-		return path, nil
+	address, err := config.SocketAddress(path)
+	if err != nil {
+		return "", usageError{err}
 	}
-	if wd, err := os.Getwd(); err == nil {
-		if absolute, err := filepath.Abs(path); err == nil {
-			if relative, err := filepath.Rel(wd, absolute); err == nil && len(relative) <= maxSocketPath {
-				return relative, nil
-			}
-		}
-	}
-	return "", usagef("the path of the admin socket has %d bytes, and a Unix socket takes at most %d: choose a shorter one (admin.socket, --data or --admin): %s",
-		len(path), maxSocketPath, path)
+	return address, nil
 }
 
 // listenSocket listens on a Unix socket of mode 0600 in a directory that is made with mode 0700. A socket that a dead process
@@ -50,10 +40,10 @@ func listenSocket(ctx context.Context, path string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("make directory of the admin socket: %w", err)
 	}
-	if info, err := os.Lstat(path); err == nil {
-		if info.Mode()&os.ModeSocket == 0 {
-			return nil, fmt.Errorf("listen on the admin socket: %s exists and is not a socket", path)
-		}
+	if err := config.CheckSocket(path); err != nil {
+		return nil, fmt.Errorf("listen on the admin socket: %w", err)
+	}
+	if _, err := os.Lstat(path); err == nil {
 		if conn, err := net.DialTimeout("unix", address, time.Second); err == nil {
 			_ = conn.Close()
 			return nil, fmt.Errorf("listen on the admin socket: another server answers at %s", path)
@@ -116,15 +106,15 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if c.loaded != nil && stamp == c.stamp {
 		return c.loaded, nil
 	}
-	pair, err := tls.LoadX509KeyPair(c.cert, c.key)
+	pair, err := config.ReadCertificate(c.cert, c.key)
 	if err != nil && c.loaded == nil {
-		return nil, fmt.Errorf("read certificate: %w", err)
+		return nil, fmt.Errorf("read certificate %s: %w", c.cert, err)
 	}
 	if err != nil {
 		c.log.Error("the changed certificate cannot be used; the previous one stays in use", "file", c.cert, "error", err)
 		return c.loaded, nil
 	}
-	c.loaded, c.stamp = &pair, stamp
+	c.loaded, c.stamp = pair, stamp
 	return c.loaded, nil
 }
 

@@ -30,7 +30,7 @@ override keys of the file: WARIFU_ followed by the path in capitals, as in WARIF
 }
 
 // configuration reads a file and warns of variables that are probably misspelled.
-func (c *cli) configuration(file string) (*config.Config, error) {
+func (c *cli) configuration(file string) (*config.Settings, error) {
 	wrong := config.Misspelled(c.environ, adminVariable)
 	for _, name := range slices.Sorted(maps.Keys(wrong)) {
 		c.say("warning: the variable %s overrides nothing (did you mean %s?)", name, wrong[name])
@@ -38,7 +38,7 @@ func (c *cli) configuration(file string) (*config.Config, error) {
 	return config.Read(file, c.environ)
 }
 
-func (c *cli) serveConfig(ctx context.Context, cfg *config.Config) error {
+func (c *cli) serveConfig(ctx context.Context, cfg *config.Settings) error {
 	i, err := build(ctx, cfg, building{log: newLogger(cfg.Logger, c.stderr)})
 	if err != nil {
 		return err
@@ -80,8 +80,12 @@ func (c *cli) config() *cobra.Command {
 			Example: "  warifu config validate config.yaml",
 			Args:    cobra.ExactArgs(1),
 			RunE: func(_ *cobra.Command, args []string) error {
-				if _, err := c.configuration(args[0]); err != nil {
+				settings, err := c.configuration(args[0])
+				if err != nil {
 					return err
+				}
+				for _, w := range settings.Warnings {
+					c.say("%s", w)
 				}
 				c.say("%s is valid", args[0])
 				return nil

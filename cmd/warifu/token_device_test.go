@@ -24,7 +24,7 @@ const deviceGrants = `grantTypes: [authorization_code, refresh_token, "urn:ietf:
 // deviceOf is what `warifu token --device` makes of an app of the instance; wait stands for the pauses between its polls.
 func (i *instance) deviceOf(t *testing.T, app string, wait func(ctx context.Context, d time.Duration) error) device {
 	t.Helper()
-	c := &cli{admin: i.socket}
+	c := &cli{admin: i.cfg.Socket}
 	creds, err := fetch[admin.Credentials](t.Context(), c, appPath(app)+"/credentials")
 	if err != nil {
 		t.Fatal(err)
@@ -71,12 +71,12 @@ func TestTokenOfADeviceThatIsRefused(t *testing.T) {
 	i.applied(t, "web", "http://localhost:*", "autoEnv")
 	var out bytes.Buffer
 	said := newLines()
-	code := run(t.Context(), []string{"--admin", i.socket, "token", "web", "--device"}, strings.NewReader(""), &out, said)
+	code := run(t.Context(), []string{"--admin", i.cfg.Socket, "token", "web", "--device"}, strings.NewReader(""), &out, said)
 	if code != exitFailed || !strings.Contains(said.String(), "add urn:ietf:params:oauth:grant-type:device_code to spec.oauth.grantTypes") {
 		t.Errorf("exit code %d: %s", code, said)
 	}
 	i.applied(t, "tv", "http://localhost:*", deviceGrants)
-	code = run(t.Context(), []string{"--admin", i.socket, "token", "tv", "--device", "--scope", "files:read"}, strings.NewReader(""), &out, said)
+	code = run(t.Context(), []string{"--admin", i.cfg.Socket, "token", "tv", "--device", "--scope", "files:read"}, strings.NewReader(""), &out, said)
 	if code != exitFailed || !strings.Contains(said.String(), "invalid_scope") || out.Len() > 0 {
 		t.Errorf("exit code %d: %s", code, said)
 	}

@@ -53,7 +53,7 @@ func startToken(t *testing.T, i *instance, args ...string) *tokenRun {
 	ended := make(chan struct{})
 	go func() { // ends with ctx
 		defer close(ended)
-		r.code <- run(ctx, append([]string{"--admin", i.socket, "token"}, args...), strings.NewReader(""), r.out, r.said)
+		r.code <- run(ctx, append([]string{"--admin", i.cfg.Socket, "token"}, args...), strings.NewReader(""), r.out, r.said)
 	}()
 	found, err := r.said.await(ctx, ended, regexp.MustCompile(`http://\S+`))
 	if err != nil {
@@ -137,12 +137,12 @@ func TestTokenWithoutALoopbackRedirectSaysWhatToAdd(t *testing.T) {
 	i.applied(t, "web", "https://web.example.com/cb", "autoEnv")
 	var out bytes.Buffer
 	said := newLines()
-	code := run(t.Context(), []string{"--admin", i.socket, "token", "web"}, strings.NewReader(""), &out, said)
+	code := run(t.Context(), []string{"--admin", i.cfg.Socket, "token", "web"}, strings.NewReader(""), &out, said)
 	if code != exitFailed || !strings.Contains(said.String(), "add http://localhost:* to spec.oauth.redirectUris") {
 		t.Errorf("exit code %d: %s", code, said)
 	}
 	// Walking the pages needs no listener.
-	code = run(t.Context(), []string{"--admin", i.socket, "token", "web", "--login", "ann@example.com", "--password-stdin"}, strings.NewReader("password\n"), &out, said)
+	code = run(t.Context(), []string{"--admin", i.cfg.Socket, "token", "web", "--login", "ann@example.com", "--password-stdin"}, strings.NewReader("password\n"), &out, said)
 	if code != exitDone || !strings.Contains(out.String(), `"access_token"`) {
 		t.Errorf("exit code %d: %s", code, said)
 	}
@@ -157,7 +157,7 @@ func TestTokenWhosePortIsTakenSaysSo(t *testing.T) {
 	defer func() { _ = busy.Close() }()
 	i.applied(t, "app", "http://"+busy.Addr().String()+"/cb", "autoEnv")
 	said := newLines()
-	code := run(t.Context(), []string{"--admin", i.socket, "token", "app"}, strings.NewReader(""), &bytes.Buffer{}, said)
+	code := run(t.Context(), []string{"--admin", i.cfg.Socket, "token", "app"}, strings.NewReader(""), &bytes.Buffer{}, said)
 	if code != exitFailed || !strings.Contains(said.String(), "no port that the app's redirect URIs allow is free") {
 		t.Errorf("exit code %d: %s", code, said)
 	}
@@ -170,7 +170,7 @@ func TestInterruptedTokenEnds(t *testing.T) {
 	said := newLines()
 	code := make(chan int, 1)
 	go func() { // ends with ctx
-		code <- run(ctx, []string{"--admin", i.socket, "token", "app"}, strings.NewReader(""), &bytes.Buffer{}, said)
+		code <- run(ctx, []string{"--admin", i.cfg.Socket, "token", "app"}, strings.NewReader(""), &bytes.Buffer{}, said)
 	}()
 	if _, err := said.await(t.Context(), nil, regexp.MustCompile(`http://\S+`)); err != nil {
 		t.Fatal(err)

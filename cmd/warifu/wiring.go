@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"crypto/x509"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -34,23 +32,9 @@ func newLogger(l config.Logger, w io.Writer) *slog.Logger {
 // people makes the password connector and brings the records of its users up to date. Without enablePasswordDB there is no
 // connector, and its users are disabled.
 func (i *instance) people(ctx context.Context) (connector.Password, error) {
-	var users []connector.StaticUser
 	var records []storage.User
-	for n, p := range i.cfg.StaticPasswords {
-		hash := p.Hash
-		if p.HashFile != "" {
-			var err error
-			at := fmt.Sprintf("staticPasswords[%d].hashFile", n)
-			if hash, err = readSecret(at, p.HashFile); err == nil {
-				err = config.CheckHash(hash)
-			}
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", at, err)
-			}
-		}
-		who := p.Identity()
-		users = append(users, connector.StaticUser{Identity: who, Hash: []byte(hash)})
-		records = append(records, server.UserRecord(who))
+	for _, u := range i.cfg.Users {
+		records = append(records, server.UserRecord(u.Identity))
 	}
 	if err := i.store.SyncUsers(ctx, connector.StaticName, records); err != nil {
 		return nil, fmt.Errorf("staticPasswords: %w", err)
@@ -58,7 +42,7 @@ func (i *instance) people(ctx context.Context) (connector.Password, error) {
 	if !i.cfg.EnablePasswordDB {
 		return nil, nil
 	}
-	static, err := connector.NewStatic(users)
+	static, err := connector.NewStatic(i.cfg.Users)
 	if err != nil {
 		return nil, fmt.Errorf("staticPasswords: %w", err)
 	}
@@ -67,7 +51,7 @@ func (i *instance) people(ctx context.Context) (connector.Password, error) {
 
 // buildApps starts the plugin host and makes the deployer.
 func (i *instance) buildApps(scopes []string, dev bool) error {
-	host, err := plugins.NewHost(plugins.HostOptions{Logger: i.log, Dir: filepath.Join(i.dir, "run")})
+	host, err := plugins.NewHost(plugins.HostOptions{Logger: i.log, Dir: filepath.Join(i.cfg.Dir, "run")})
 	if err != nil {
 		return fmt.Errorf("start the plugin host: %w", err)
 	}
@@ -127,7 +111,7 @@ func assignments(p config.Plugins) []manifests.Assignment {
 
 // spec is how the host runs a plugin. The built-in runtime writes below the data directory unless it is told where.
 func (i *instance) spec(kind string, p config.Plugin, builtin map[string]func()) (plugins.Spec, error) {
-	spec := plugins.Spec{Name: p.Name, Path: p.Path, SHA256: p.SHA256, StateDir: filepath.Join(i.dir, "plugins", kind, p.Name)}
+	spec := plugins.Spec{Name: p.Name, Path: p.Path, SHA256: p.SHA256, StateDir: filepath.Join(i.cfg.Dir, "plugins", kind, p.Name)}
 	settings := p.Config
 	if p.Path == "" && builtin[p.Name] != nil {
 		self, err := os.Executable()
@@ -138,7 +122,7 @@ func (i *instance) spec(kind string, p config.Plugin, builtin map[string]func())
 		if p.Name == config.RuntimeFile {
 			dir, _ := settings["dir"].(string) // the plugin itself says what else is wrong with its settings
 			if dir == "" {
-				dir = filepath.Join(i.dir, "env")
+				dir = filepath.Join(i.cfg.Dir, "env")
 			}
 			absolute, err := filepath.Abs(dir)
 			if err != nil {
@@ -162,16 +146,4 @@ func (i *instance) spec(kind string, p config.Plugin, builtin map[string]func())
 		}
 	}
 	return spec, nil
-}
-
-func certPool(file string) (*x509.CertPool, error) {
-	pem, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("read certificates: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, errors.New(file + " holds no PEM certificate")
-	}
-	return pool, nil
 }

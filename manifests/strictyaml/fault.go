@@ -120,22 +120,24 @@ func (r *Report) Errors() int { return r.errors }
 
 // Errorf adds an error; the rest of a sentence that starts with the path is in format and args.
 func (r *Report) Errorf(at Position, path, code, suggestion, format string, args ...any) {
-	r.add(SeverityError, r.File, at, path, code, suggestion, fmt.Sprintf(format, args...))
+	r.Add(Fault{
+		File: r.File, Line: at.Line, Column: at.Column, Path: path, Code: code,
+		Message: fmt.Sprintf(format, args...), Suggestion: suggestion, Severity: SeverityError,
+	})
 }
 
 // Warnf adds a warning.
 func (r *Report) Warnf(at Position, path, code, suggestion, format string, args ...any) {
-	r.add(SeverityWarning, r.File, at, path, code, suggestion, fmt.Sprintf(format, args...))
+	r.Add(Fault{
+		File: r.File, Line: at.Line, Column: at.Column, Path: path, Code: code,
+		Message: fmt.Sprintf(format, args...), Suggestion: suggestion, Severity: SeverityWarning,
+	})
 }
 
-// ElsewhereErrorf adds an error about something that was not written in the file, but came from the named place.
-func (r *Report) ElsewhereErrorf(place, path, code, suggestion, format string, args ...any) {
-	r.add(SeverityError, place, Position{}, path, code, suggestion, fmt.Sprintf(format, args...))
-}
-
-func (r *Report) add(severity Severity, file string, at Position, path, code, suggestion, message string) {
+// Add adds a fault whose message goes on after its path. It may be of another place than the file.
+func (r *Report) Add(f Fault) {
 	count := &r.errors
-	if severity == SeverityWarning {
+	if f.Severity == SeverityWarning {
 		count = &r.warnings
 	}
 	*count++
@@ -143,15 +145,12 @@ func (r *Report) add(severity Severity, file string, at Position, path, code, su
 	case nth > MaxFaults+1:
 		return
 	case nth > MaxFaults:
-		path, code, suggestion = "", "too-many-faults", ""
-		message = fmt.Sprintf("more than %d faults of this kind: those from here on are not listed", MaxFaults)
-	case path != "":
-		message = path + " " + message
+		f.Path, f.Code, f.Suggestion = "", "too-many-faults", ""
+		f.Message = fmt.Sprintf("more than %d faults of this kind: those from here on are not listed", MaxFaults)
+	case f.Path != "":
+		f.Message = f.Path + " " + f.Message
 	}
-	r.Faults = append(r.Faults, Fault{
-		File: file, Line: at.Line, Column: at.Column, Path: path, Code: code,
-		Message: message, Suggestion: suggestion, Severity: severity,
-	})
+	r.Faults = append(r.Faults, f)
 }
 
 // Nearest returns the candidate that word was probably meant to be, or "". Ties go to the earlier candidate.

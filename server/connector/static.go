@@ -28,36 +28,75 @@ type Static struct {
 	slots   chan struct{} // bcrypt is made to cost: as many at once as there are cores
 }
 
-// NewStatic refuses users without an id, without any login name, with the login name of another, or with a bad hash.
-func NewStatic(users []StaticUser) (*Static, error) {
-	s := &Static{users: users, byLogin: make(map[string]int), slots: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)))}
-	ids, highest := make(map[string]bool), 0
-	var errs []error
-	for i, u := range users {
-		if u.UserID == "" || ids[u.UserID] {
-			errs = append(errs, fmt.Errorf("user %d: user id %q is empty or taken", i+1, u.UserID))
-		}
-		ids[u.UserID] = true
-		cost, err := bcrypt.Cost(u.Hash)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("user %d: the hash is not one of bcrypt", i+1))
-		}
-		highest = max(highest, cost)
-		if normalize(u.Email) == "" && normalize(u.Username) == "" {
-			errs = append(errs, fmt.Errorf("user %d: neither e-mail address nor user name", i+1))
-		}
-		for _, login := range []string{normalize(u.Email), normalize(u.Username)} {
-			if login == "" {
-				continue
-			}
-			if j, taken := s.byLogin[login]; taken && j != i {
-				errs = append(errs, fmt.Errorf("user %d: login %q is user %d's", i+1, login, j+1))
-			}
-			s.byLogin[login] = i
+// UserError is what is wrong with a [StaticUser].
+type UserError struct {
+	User   int    // index of the user
+	Field  string // UserID, Email, Username or Hash
+	Twin   int    // index of the user who has the same value in TwinField, or -1
+	Reason string // completes the sentence "the user id ..."
+
+	TwinField string
+}
+
+func (e *UserError) Error() string { return fmt.Sprintf("user %d: %s %s", e.User+1, e.Field, e.Reason) }
+
+// CheckUsers finds everything that is wrong: users without an id, without any login name, with the id or login name of another,
+// or with a hash that is not one of bcrypt. E-mail address and user name are typed into the same field of the sign-in page, so one
+// person's must not be another's.
+func CheckUsers(users []StaticUser) []UserError {
+	type place struct {
+		user  int
+		field string
+	}
+	var wrong []UserError
+	logins, ids := make(map[string]place), make(map[string]place)
+	take := func(taken map[string]place, user int, field, value string) {
+		if first, is := taken[value]; is && first.user != user {
+			wrong = append(wrong, UserError{User: user, Field: field, Twin: first.user, TwinField: first.field,
+				Reason: fmt.Sprintf("is the same as %s of user %d", first.field, first.user+1)})
+		} else if value != "" && !is {
+			taken[value] = place{user, field}
 		}
 	}
-	if err := errors.Join(errs...); err != nil {
-		return nil, err
+	for i, u := range users {
+		if u.UserID == "" {
+			wrong = append(wrong, UserError{User: i, Field: "UserID", Twin: -1, Reason: "is empty"})
+		}
+		if normalize(u.Email) == "" && normalize(u.Username) == "" {
+			wrong = append(wrong, UserError{User: i, Field: "Email", Twin: -1, Reason: "is empty, and so is the user name"})
+		}
+		if _, err := bcrypt.Cost(u.Hash); err != nil {
+			wrong = append(wrong, UserError{User: i, Field: "Hash", Twin: -1, Reason: "is not a hash of bcrypt"})
+		}
+		take(ids, i, "UserID", strings.ToLower(u.UserID))
+		take(logins, i, "Email", normalize(u.Email))
+		take(logins, i, "Username", normalize(u.Username))
+	}
+	return wrong
+}
+
+// NewStatic makes a connector of users with whom nothing is wrong, by [CheckUsers].
+func NewStatic(users []StaticUser) (*Static, error) {
+	var errs []error
+	for _, wrong := range CheckUsers(users) {
+		errs = append(errs, &wrong)
+	}
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	s := &Static{users: users, byLogin: make(map[string]int), slots: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)))}
+	highest := 0
+	for i, u := range users {
+		cost, err := bcrypt.Cost(u.Hash)
+		if err != nil {
+			return nil, fmt.Errorf("hash of user %d: %w", i+1, err)
+		}
+		highest = max(highest, cost)
+		for _, login := range []string{normalize(u.Email), normalize(u.Username)} {
+			if login != "" {
+				s.byLogin[login] = i
+			}
+		}
 	}
 	if highest == 0 {
 		highest = bcrypt.DefaultCost

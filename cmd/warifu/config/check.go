@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/mail"
+	"net/netip"
 	"net/url"
 	"regexp"
 	"slices"
@@ -16,12 +17,15 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/warifu/warifu/manifests/strictyaml"
+	"github.com/warifu/warifu/plugins"
+	"github.com/warifu/warifu/server"
+	"github.com/warifu/warifu/server/connector"
 	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
 
-// check finds what is wrong with the values of a configuration, without looking at the machine that it is for: files and
-// addresses are looked at when the server starts.
+// check finds what is wrong with the values of a configuration, without looking at the machine that it is for. Rules that belong
+// to another package are asked of it.
 func (r *reader) check(cfg *Config) {
 	r.checkIssuer(cfg.Issuer)
 	r.checkStorage(cfg)
@@ -29,7 +33,7 @@ func (r *reader) check(cfg *Config) {
 	r.checkAdmin(cfg)
 	r.checkPasswords(cfg)
 	r.checkExpiry(cfg)
-	r.checkScopes(cfg.Scopes)
+	r.checkScopes(cfg)
 	r.checkPlugins("plugins.deployHooks", cfg.Plugins.DeployHooks, builtinHooks)
 	r.checkPlugins("plugins.runtimes", cfg.Plugins.Runtimes, builtinRuntimes)
 	r.checkTargets(cfg.Plugins)
@@ -84,8 +88,13 @@ func (r *reader) checkStorage(cfg *Config) {
 			r.fault(at+".endpoints", "required", "", "is required with storage.type etcd, as in [https://etcd-1:2379]")
 		}
 		for i, endpoint := range detail.Endpoints {
-			if u, err := url.Parse(endpoint); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-				r.fault(fmt.Sprintf("%s.endpoints[%d]", at, i), "url", "", "must be a URL, as in https://etcd-1:2379, but is %q", endpoint)
+			path := fmt.Sprintf("%s.endpoints[%d]", at, i)
+			u, err := url.Parse(endpoint)
+			switch {
+			case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
+				r.fault(path, "url", "", "must be a URL, as in https://etcd-1:2379, but is %q", endpoint)
+			case u.Scheme == "http" && detail.PasswordFile != "":
+				r.fault(path, "cleartext", "https"+strings.TrimPrefix(endpoint, "http"), "must be https: over plain http the password of passwordFile would go in clear")
 			}
 		}
 		if (detail.Username == "") != (detail.PasswordFile == "") {
@@ -106,11 +115,40 @@ func (r *reader) checkStorage(cfg *Config) {
 	}
 }
 
+// hostName is what a resolver could know: labels of letters, digits and hyphens, the last of which is not a number.
+var hostName = regexp.MustCompile(`^([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*[A-Za-z_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.?$`)
+
 func (r *reader) checkListener(path, address string) {
 	host, port, err := net.SplitHostPort(address)
-	if n, perr := strconv.Atoi(port); err != nil || perr != nil || n < 0 || n > 65535 || strings.Contains(host, "/") {
+	n, portErr := strconv.ParseUint(port, 10, 16)
+	_, addressErr := netip.ParseAddr(host)
+	if err != nil || portErr != nil || host != "" && addressErr != nil && !hostName.MatchString(host) {
 		r.fault(path, "address", "", "must be host:port, as in 127.0.0.1:5556, but is %q", address)
+		return
 	}
+	at := listener{path, host, n}
+	for _, other := range r.listeners {
+		if other.meets(at) {
+			r.fault(path, "duplicate", "", "meets %s: no two listeners can have the same port of an address", other.path)
+			return
+		}
+	}
+	r.listeners = append(r.listeners, at)
+}
+
+// listener is one that a server is going to open.
+type listener struct {
+	path, host string
+	port       uint64 // 0: any that is free
+}
+
+// meets says whether a system refuses to open both: a listener on all addresses takes the port of each.
+func (l listener) meets(other listener) bool {
+	everywhere := func(host string) bool {
+		address, err := netip.ParseAddr(host)
+		return host == "" || err == nil && address.IsUnspecified()
+	}
+	return l.port == other.port && l.port != 0 && (strings.EqualFold(l.host, other.host) || everywhere(l.host) || everywhere(other.host))
 }
 
 func (r *reader) checkWeb(cfg *Config) {
@@ -158,18 +196,18 @@ func (r *reader) checkAdmin(cfg *Config) {
 	}
 }
 
+// userKeys are the keys of a person's fields.
+var userKeys = map[string]string{"UserID": "userID", "Email": "email", "Username": "username", "Hash": "hash"}
+
 func (r *reader) checkPasswords(cfg *Config) {
 	if len(cfg.StaticPasswords) > 0 && !cfg.EnablePasswordDB {
 		r.fault("staticPasswords", "pair", "", "are of no use without enablePasswordDB: true")
 	}
-	seen := make(map[string]string)
-	unique := func(path, kind, value string) {
-		value = strings.ToLower(value)
-		if first, ok := seen[kind+value]; ok && value != "" {
-			r.fault(path, "duplicate", "", "is the same as %s", first)
-			return
+	for _, wrong := range connector.CheckUsers(cfg.users()) {
+		if wrong.Twin >= 0 { // the others are found below, some of them by what only the configuration knows
+			at := fmt.Sprintf("staticPasswords[%d].%s", wrong.User, userKeys[wrong.Field])
+			r.fault(at, "duplicate", "", "is the same as staticPasswords[%d].%s", wrong.Twin, userKeys[wrong.TwinField])
 		}
-		seen[kind+value] = path
 	}
 	for i, p := range cfg.StaticPasswords {
 		at := fmt.Sprintf("staticPasswords[%d]", i)
@@ -178,16 +216,10 @@ func (r *reader) checkPasswords(cfg *Config) {
 				r.fault(at+".email", "email", "", "must be an e-mail address, but is %q", p.Email)
 			}
 		}
-		// Both are typed into the same field of the sign-in page, so they must not name two people.
-		unique(at+".email", "login:", p.Email)
-		if p.Username != p.Email {
-			unique(at+".username", "login:", p.Username)
-		}
 		if r.required(at+".userID", p.UserID, "it becomes the subject of tokens and must never change") {
 			if len(p.UserID) > storage.MaxUserID || strings.ContainsFunc(p.UserID, func(c rune) bool { return c <= ' ' || c > '~' }) {
 				r.fault(at+".userID", "value", "", "must be 1 to %d ASCII characters without spaces (OpenID Connect Core section 2)", storage.MaxUserID)
 			}
-			unique(at+".userID", "id:", p.UserID)
 		}
 		switch {
 		case p.Hash != "" && p.HashFile != "":
@@ -217,12 +249,16 @@ func CheckHash(hash string) error {
 	return nil
 }
 
+// lifeKeys are the keys of the lifetimes.
+var lifeKeys = map[string]string{
+	"AccessToken": "accessTokens", "IDToken": "idTokens", "Code": "codes", "AuthRequest": "authRequests", "DeviceCode": "deviceRequests",
+	"Session": "sessions", "SigningKeys": "signingKeys", "SealingKeys": "sealingKeys", "RefreshIdle": "refreshTokens.validIfNotUsedFor",
+	"RefreshAbsolute": "refreshTokens.absoluteLifetime", "RefreshReuse": "refreshTokens.reuseInterval",
+}
+
 func (r *reader) checkExpiry(cfg *Config) {
-	if d := time.Duration(cfg.Expiry.Codes); d > 10*time.Minute {
-		r.fault("expiry.codes", "value", "", "must be 10m or less (RFC 6749 section 4.1.2), but is %s", d)
-	}
-	if d := time.Duration(cfg.Expiry.DeviceRequests); d > storage.MaxDeviceLife {
-		r.fault("expiry.deviceRequests", "value", "", "must be 30m or less, but is %s", d)
+	for _, wrong := range cfg.Lifetimes().Check() {
+		r.fault("expiry."+lifeKeys[wrong.Field], "value", "", "%s", wrong.Reason)
 	}
 	unused, most := cfg.Expiry.RefreshTokens.ValidIfNotUsedFor, cfg.Expiry.RefreshTokens.AbsoluteLifetime
 	if most > 0 && unused > most {
@@ -231,53 +267,40 @@ func (r *reader) checkExpiry(cfg *Config) {
 	if d := time.Duration(cfg.Expiry.SecretMaxAge); d != 0 && d < time.Hour {
 		r.fault("expiry.secretMaxAge", "value", "", "must be 1h or more, or 0s for never, but is %s", d)
 	}
-	if d := time.Duration(cfg.Expiry.RefreshTokens.ReuseInterval); d > 5*time.Minute {
-		r.fault("expiry.refreshTokens.reuseInterval", "value", "", "must be 5m or less, but is %s: it is as long that a stolen token is not noticed", d)
-	}
-	for path, d := range map[string]Duration{
-		"expiry.accessTokens": cfg.Expiry.AccessTokens, "expiry.idTokens": cfg.Expiry.IDTokens, "expiry.codes": cfg.Expiry.Codes,
-		"expiry.authRequests": cfg.Expiry.AuthRequests, "expiry.sessions": cfg.Expiry.Sessions, "expiry.deviceRequests": cfg.Expiry.DeviceRequests,
-		"expiry.signingKeys": cfg.Expiry.SigningKeys, "expiry.sealingKeys": cfg.Expiry.SealingKeys,
-	} {
-		if d != 0 && time.Duration(d) < time.Second {
-			r.fault(path, "value", "", "must be 1s or more, but is %s", time.Duration(d))
-		}
-	}
 }
 
-// scopeToken is RFC 6749 section 3.3.
-var scopeToken = regexp.MustCompile(`^[\x21\x23-\x5B\x5D-\x7E]{1,100}$`)
-
-func (r *reader) checkScopes(scopes []Scope) {
-	seen := make(map[string]int)
-	for i, s := range scopes {
-		at := fmt.Sprintf("scopes[%d]", i)
-		if r.required(at+".name", s.Name, "as in files:read") {
-			if !scopeToken.MatchString(s.Name) {
-				r.fault(at+".name", "value", "", "must be 1 to 100 visible ASCII characters without spaces, quotes and backslashes (RFC 6749 section 3.3)")
-			}
-			if first, ok := seen[s.Name]; ok {
-				r.fault(at+".name", "duplicate", "", "is the same as scopes[%d].name", first)
-			}
-			seen[s.Name] = i
+func (r *reader) checkScopes(cfg *Config) {
+	if len(cfg.Scopes) == 0 {
+		return
+	}
+	for _, wrong := range server.CheckScopes(cfg.Catalogue()) {
+		at := fmt.Sprintf("scopes[%d].name", wrong.Index)
+		switch {
+		case wrong.Name == "": // said below
+		case wrong.Twin >= 0:
+			r.fault(at, "duplicate", "", "is the same as scopes[%d].name", wrong.Twin)
+		default:
+			r.fault(at, "value", "", "%s", wrong.Reason)
 		}
+	}
+	for i, s := range cfg.Scopes {
+		at := fmt.Sprintf("scopes[%d]", i)
+		r.required(at+".name", s.Name, "as in files:read")
 		r.required(at+".description.en", s.Description.EN, "the consent page says what the scope allows")
 		r.required(at+".description.ja", s.Description.JA, "the consent page says what the scope allows")
 		r.required(at+".risk", string(s.Risk), "low, write or broad")
 	}
 }
 
-var pluginName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
-
-func (r *reader) checkPlugins(at string, plugins []Plugin, builtin []string) {
+func (r *reader) checkPlugins(at string, list []Plugin, builtin []string) {
 	seen := make(map[string]bool)
-	for i, p := range plugins {
+	for i, p := range list {
 		path := fmt.Sprintf("%s[%d]", at, i)
 		if !r.required(path+".name", p.Name, "a name for the plugin") {
 			continue
 		}
 		switch {
-		case !pluginName.MatchString(p.Name):
+		case !plugins.ValidName(p.Name):
 			r.fault(path+".name", "value", "", "must be 1 to 63 of a-z, 0-9 and hyphens, but is %q", p.Name)
 		case seen[p.Name]:
 			r.fault(path+".name", "duplicate", "", "is there twice")

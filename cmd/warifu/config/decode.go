@@ -22,8 +22,9 @@ type reader struct {
 	// variables are the keys that came from the environment: by path, the variable as $NAME.
 	variables map[string]string
 	// mistaken are the paths whose values could not be taken: what check would say about them is no news.
-	mistaken map[string]bool
-	checking bool
+	mistaken  map[string]bool
+	checking  bool
+	listeners []listener
 }
 
 func newReader(file string) *reader {
@@ -34,31 +35,41 @@ func newReader(file string) *reader {
 }
 
 func (r *reader) fault(path, code, suggestion, format string, args ...any) {
-	at := r.places[path]
+	if !r.checking && code != "unknown-key" {
+		r.mistaken[path] = true
+	}
+	r.add(strictyaml.SeverityError, path, code, suggestion, fmt.Sprintf(format, args...))
+}
+
+func (r *reader) warn(path, code, format string, args ...any) {
+	r.add(strictyaml.SeverityWarning, path, code, "", fmt.Sprintf(format, args...))
+}
+
+// add finds where a path was written. What is missing is reported where it should be.
+func (r *reader) add(severity strictyaml.Severity, path, code, suggestion, message string) {
+	file, at := r.File, r.places[path]
 	for above := path; ; above = above[:max(strings.LastIndexAny(above, ".["), 0)] {
 		if r.checking && r.mistaken[above] {
 			return
 		}
-		if at == (strictyaml.Position{}) { // what is missing is reported where it should be
+		if at == (strictyaml.Position{}) {
 			at = r.places[above]
 		}
 		if above == "" {
 			break
 		}
 	}
-	if !r.checking && code != "unknown-key" {
-		r.mistaken[path] = true
-	}
 	if variable := r.variables[strings.SplitN(path, "[", 2)[0]]; variable != "" {
-		r.ElsewhereErrorf(variable, path, code, suggestion, format, args...)
-		return
+		file, at = variable, strictyaml.Position{}
 	}
-	r.Errorf(at, path, code, suggestion, format, args...)
+	r.Add(strictyaml.Fault{
+		File: file, Line: at.Line, Column: at.Column, Path: path, Code: code, Message: message, Suggestion: suggestion, Severity: severity,
+	})
 }
 
-// Read reads and checks a configuration: the file, then the environment (as from os.Environ) over it. The error is a
-// [strictyaml.Faults] with everything that is wrong, or says why the file cannot be read.
-func Read(file string, environ []string) (*Config, error) {
+// Read reads and checks a configuration: the file, then the environment (as from os.Environ) over it, then the files that it
+// names. The error is a [strictyaml.Faults] with everything that is wrong, or says why the file cannot be read.
+func Read(file string, environ []string) (*Settings, error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return nil, fmt.Errorf("read configuration: %w", err)
@@ -68,22 +79,37 @@ func Read(file string, environ []string) (*Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read configuration: %w", err)
 	}
-	return Parse(file, data, environ)
+	r := newReader(file)
+	settings := r.load(r.parse(data, environ))
+	if err := r.err(); err != nil {
+		return nil, err
+	}
+	settings.Warnings = r.Faults
+	return settings, nil
 }
 
-// Parse is [Read] for a file that was read already.
+// Parse is [Read] without a look at the machine: nothing is known of the files that the configuration names.
 func Parse(file string, data []byte, environ []string) (*Config, error) {
 	r := newReader(file)
+	cfg := r.parse(data, environ)
+	if err := r.err(); err != nil {
+		return nil, err
+	}
+	return cfg, nil
+}
+
+func (r *reader) parse(data []byte, environ []string) *Config {
 	cfg := Default()
 	r.decode(data, cfg)
 	r.environment(environ, cfg)
 	r.checking = true
 	r.check(cfg)
+	return cfg
+}
+
+func (r *reader) err() error {
 	r.Faults.Sort()
-	if err := r.Faults.Err(); err != nil {
-		return nil, err
-	}
-	return cfg, nil
+	return r.Faults.Err()
 }
 
 func (r *reader) decode(data []byte, cfg *Config) {

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/warifu/warifu/server"
+	"github.com/warifu/warifu/server/connector"
 )
 
 // Lifetimes are the defaults with what the configuration says over them.
@@ -35,6 +36,15 @@ func (cfg *Config) Catalogue() []server.Scope {
 		scopes[i] = server.Scope{Name: s.Name, Risk: string(s.Risk), Description: map[string]string{"en": s.Description.EN, "ja": s.Description.JA}}
 	}
 	return scopes
+}
+
+// users are the people who sign in with a password, with the hashes that are in the file itself.
+func (cfg *Config) users() []connector.StaticUser {
+	users := make([]connector.StaticUser, len(cfg.StaticPasswords))
+	for i, p := range cfg.StaticPasswords {
+		users[i] = connector.StaticUser{Identity: p.Identity(), Hash: []byte(p.Hash)}
+	}
+	return users
 }
 
 // GrantTypes are those that are on.

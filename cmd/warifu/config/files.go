@@ -1,0 +1,176 @@
+package config
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// minSecret is the least that a secret has which nobody has to remember, and which therefore is too long to be guessed.
+const minSecret = 32
+
+// readFile reads a file that the configuration names. Its errors, and those of the other functions here, go on after the name of
+// the file: "names key.pem, which does not exist".
+func readFile(file string) ([]byte, error) {
+	data, err := os.ReadFile(file)
+	return data, told(file, err)
+}
+
+// told says what is wrong with a file or directory.
+func told(file string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if info, statErr := os.Stat(file); statErr == nil && info.IsDir() {
+		return errors.New("which is a directory")
+	}
+	var at *fs.PathError
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return errors.New("which does not exist")
+	case errors.As(err, &at):
+		return fmt.Errorf("which cannot be read: %w", at.Err)
+	}
+	return fmt.Errorf("which cannot be read: %w", err)
+}
+
+// readSecret reads a secret that is one line.
+func readSecret(file string) (string, error) {
+	data, err := readFile(file)
+	secret := strings.TrimSpace(string(data))
+	if err == nil && secret == "" {
+		err = errors.New("which is empty")
+	}
+	return secret, err
+}
+
+func readLongSecret(file string) (string, error) {
+	secret, err := readSecret(file)
+	if err == nil && len(secret) < minSecret {
+		err = fmt.Errorf("which must hold at least %d characters (make a secret with: openssl rand -hex 32)", minSecret)
+	}
+	return secret, err
+}
+
+// readAuthorities reads certificates of authorities.
+func readAuthorities(file string) (*x509.CertPool, error) {
+	data, err := readFile(file)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(data) {
+		return nil, errors.New("which holds no PEM certificate")
+	}
+	return pool, nil
+}
+
+// KeyError says that a key file is what is wrong with a pair of certificate and key.
+type KeyError struct{ Err error }
+
+func (e *KeyError) Error() string { return e.Err.Error() }
+func (e *KeyError) Unwrap() error { return e.Err }
+
+// ReadCertificate reads a certificate with its chain, and its key. What is wrong with the key is a [*KeyError].
+func ReadCertificate(certFile, keyFile string) (*tls.Certificate, error) {
+	cert, err := readFile(certFile)
+	if err == nil {
+		err = checkCertificate(cert)
+	}
+	if err != nil {
+		return nil, err
+	}
+	key, err := readFile(keyFile)
+	if err != nil {
+		return nil, &KeyError{err}
+	}
+	if block, _ := pem.Decode(key); block == nil {
+		return nil, &KeyError{errors.New("which holds no PEM key")}
+	}
+	pair, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		return nil, &KeyError{fmt.Errorf("which is not the key of the certificate in %s (%s)", certFile, strings.TrimPrefix(err.Error(), "tls: "))}
+	}
+	return &pair, nil
+}
+
+// checkCertificate finds the first certificate, which is the server's own.
+func checkCertificate(data []byte) error {
+	for {
+		var block *pem.Block
+		if block, data = pem.Decode(data); block == nil {
+			return errors.New("which holds no PEM certificate")
+		}
+		if block.Type == "CERTIFICATE" {
+			if _, err := x509.ParseCertificate(block.Bytes); err != nil {
+				return fmt.Errorf("which holds a certificate that cannot be read: %w", err)
+			}
+			return nil
+		}
+	}
+}
+
+// checkDirectory is for directories that have to be there.
+func checkDirectory(dir string) error {
+	info, err := os.Stat(dir)
+	if err == nil && !info.IsDir() {
+		return errors.New("which is not a directory")
+	}
+	if err == nil {
+		_, err = os.ReadDir(dir)
+	}
+	return told(dir, err)
+}
+
+// checkMakeable is for directories that are made when a server starts: what is above them must be directories.
+func checkMakeable(dir string) error {
+	for at := filepath.Clean(dir); ; at = filepath.Dir(at) {
+		info, err := os.Stat(at)
+		switch {
+		case err == nil && info.IsDir():
+			return nil
+		case err == nil && at == filepath.Clean(dir):
+			return errors.New("which is not a directory")
+		case err == nil, at == filepath.Dir(at):
+			return fmt.Errorf("which cannot be made: %s is not a directory", at)
+		}
+	}
+}
+
+// maxSocketPath is what fits into sockaddr_un with its NUL.
+const maxSocketPath = 107
+
+// SocketAddress is the shortest spelling of a Unix socket's path, because a path of more than 107 bytes cannot be bound or
+// connected to.
+func SocketAddress(path string) (string, error) {
+	if len(path) <= maxSocketPath {
+		return path, nil
+	}
+	if wd, err := os.Getwd(); err == nil {
+		if absolute, err := filepath.Abs(path); err == nil {
+			if relative, err := filepath.Rel(wd, absolute); err == nil && len(relative) <= maxSocketPath {
+				return relative, nil
+			}
+		}
+	}
+	return "", fmt.Errorf("the path of the admin socket has %d bytes, and a Unix socket takes at most %d: choose a shorter one (admin.socket, --data or --admin): %s",
+		len(path), maxSocketPath, path)
+}
+
+// CheckSocket says what is wrong with the path of a socket that a server is going to listen on. A socket that is there may be one
+// that a dead process left behind.
+func CheckSocket(path string) error {
+	if _, err := SocketAddress(path); err != nil {
+		return err
+	}
+	if info, err := os.Lstat(path); err == nil && info.Mode()&fs.ModeSocket == 0 {
+		return fmt.Errorf("%s exists and is not a socket", path)
+	}
+	return nil
+}
