@@ -77,7 +77,8 @@ func (s *Store) redeem(ctx context.Context, r redemption) error {
 	grant := &r.grant
 	gk, ck := grantKey(grant.ClientID, grant.ID), chainKey(grant.ClientID, grant.ID)
 	now := s.now()
-	var replay, unused transaction
+	var replay transaction
+	var unused *transaction
 	var look records
 	var session, device *found
 	t, err := s.commit(ctx, func(t *transaction) error {
@@ -123,9 +124,7 @@ func (s *Store) redeem(ctx context.Context, r redemption) error {
 			t.then.do(clientv3.OpDelete(r.device))
 			device = replay.otherwise.get(r.device)
 		}
-		unused = transaction{ifs: unspent(r.once)}
-		unused.then.inside(&replay)
-		t.otherwise.inside(&unused)
+		unused = t.otherwise.ifUnspent(r.once, &replay)
 		return nil
 	})
 	switch {
@@ -188,7 +187,8 @@ func (s *Store) rotateGrant(ctx context.Context, ref GrantRef, chainEnds time.Ti
 	ck := chainKey(ref.ClientID, ref.GrantID)
 	now := s.now()
 	replayed := AuditEntry{Actor: ClientActor(ref.ClientID), Action: AuditGrantReplayed, Reason: "refresh token replayed"}
-	var replay, unused transaction
+	var replay transaction
+	var unused *transaction
 	var look records
 	var chain *found
 	t, err := s.commit(ctx, func(t *transaction) error {
@@ -196,7 +196,7 @@ func (s *Store) rotateGrant(ctx context.Context, ref GrantRef, chainEnds time.Ti
 		if err != nil {
 			return err
 		}
-		bury, err := s.bury(ctx, ref.ClientID, ref.GrantID, replayed)
+		bury, err := s.buryLiving(ctx, ref.ClientID, ref.GrantID, replayed)
 		if err != nil {
 			return err
 		}
@@ -219,9 +219,7 @@ func (s *Store) rotateGrant(ctx context.Context, ref GrantRef, chainEnds time.Ti
 		replay.then.do(spend...)
 		look = lookAt(&replay.otherwise, ref.ClientID, ref.UserID)
 		chain = replay.otherwise.get(ck)
-		unused = transaction{ifs: unspent(once)}
-		unused.then.inside(&replay)
-		t.otherwise.inside(&unused)
+		unused = t.otherwise.ifUnspent(once, &replay)
 		return nil
 	})
 	switch {
@@ -266,7 +264,7 @@ func (s *Store) rotateGrant(ctx context.Context, ref GrantRef, chainEnds time.Ti
 // was; its reason stays with the grant.
 func (s *Store) KillGrant(ctx context.Context, clientID, grantID string, why AuditEntry) (bool, error) {
 	t, err := s.commit(ctx, func(t *transaction) error {
-		bury, err := s.bury(ctx, clientID, grantID, why)
+		bury, err := s.buryLiving(ctx, clientID, grantID, why)
 		t.onlyIf(present(chainKey(clientID, grantID)))
 		t.then.do(bury...)
 		return err
@@ -392,20 +390,28 @@ func (s *Store) FindGrant(ctx context.Context, grantID string) (*Grant, error) {
 
 // bury are the operations that leave a tombstone where a grant was, and a word in the audit log if the grant was alive.
 func (s *Store) bury(ctx context.Context, clientID, grantID string, why AuditEntry) ([]clientv3.Op, error) {
+	ops, err := s.buryLiving(ctx, clientID, grantID, why)
+	if err == nil {
+		ops[0] = clientv3.OpTxn([]clientv3.Cmp{present(chainKey(clientID, grantID))}, []clientv3.Op{ops[0]}, nil)
+	}
+	return ops, err
+}
+
+// buryLiving is bury for a transaction that compares that the grant is alive.
+func (s *Store) buryLiving(ctx context.Context, clientID, grantID string, why AuditEntry) ([]clientv3.Op, error) {
 	lease, err := s.leases.until(ctx, s.now().Add(tombstoneLife))
 	if err != nil {
 		return nil, err
 	}
-	ck := chainKey(clientID, grantID)
 	why.Detail = "grant " + grantID
 	if c := s.mem.client(clientID); c != nil {
 		why.App = c.App
 	}
 	tombstone := encode(Grant{ID: grantID, ClientID: clientID, Dead: why.Reason})
 	return []clientv3.Op{
-		clientv3.OpTxn([]clientv3.Cmp{present(ck)}, []clientv3.Op{s.auditOp(ctx, why)}, nil),
+		s.auditOp(ctx, why),
 		clientv3.OpPut(grantKey(clientID, grantID), tombstone, clientv3.WithLease(lease)),
-		clientv3.OpDelete(ck),
+		clientv3.OpDelete(chainKey(clientID, grantID)),
 	}, nil
 }
 

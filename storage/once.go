@@ -53,6 +53,19 @@ func (s *Store) spend(ctx context.Context, once []Once) ([]clientv3.Op, error) {
 	return ops, nil
 }
 
+// ifUnspent adds a transaction that happens if once is unused, which is what held of its answer says. Without any it is added as it is:
+// every level costs, also in a branch that is seldom taken, because all of a transaction goes through raft.
+func (b *branch) ifUnspent(once []Once, t *transaction) *transaction {
+	unused := &transaction{ifs: unspent(once), held: true}
+	if len(once) == 0 {
+		b.inside(t)
+		return unused
+	}
+	unused.then.inside(t)
+	b.inside(unused)
+	return unused
+}
+
 // Spend uses a name: one raft proposal. [ErrSpent] when that was done before; then the entries for the audit log are not
 // written either.
 func (s *Store) Spend(ctx context.Context, once Once, why ...AuditEntry) error {
