@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -178,25 +179,19 @@ func (s *Store) RotateGrant(ctx context.Context, ref GrantRef, chainEnds time.Ti
 //
 //	if once is unused, client and user are as they were, the chain is at the token's generation
 //	  move the chain, use once
-//	otherwise, if once is unused
-//	  if the chain is beyond it: bury the grant, use once
-//	  otherwise: look what it was
+//	otherwise: look what it was
 //
-// With a reuse interval, beyond begins one generation later: the direct predecessor needs a look first.
+// Every refresh pays for all of it, because the branch that is not taken goes through raft as well. So a replay is dealt with in a
+// transaction of its own, see buryReplayed: a chain that was found to be beyond a token never comes back to it. With a reuse
+// interval, beyond begins one generation later.
 func (s *Store) rotateGrant(ctx context.Context, ref GrantRef, chainEnds time.Time, reuse time.Duration, on Revisions, once []Once) (Rotation, error) {
 	ck := chainKey(ref.ClientID, ref.GrantID)
 	now := s.now()
-	replayed := AuditEntry{Actor: ClientActor(ref.ClientID), Action: AuditGrantReplayed, Reason: "refresh token replayed"}
-	var replay transaction
-	var unused *transaction
 	var look records
 	var chain *found
+	var spent []*found
 	t, err := s.commit(ctx, func(t *transaction) error {
 		lease, err := s.leases.until(ctx, chainEnds)
-		if err != nil {
-			return err
-		}
-		bury, err := s.buryLiving(ctx, ref.ClientID, ref.GrantID, replayed)
 		if err != nil {
 			return err
 		}
@@ -210,31 +205,30 @@ func (s *Store) rotateGrant(ctx context.Context, ref GrantRef, chainEnds time.Ti
 		t.then.do(spend...)
 		t.then.do(clientv3.OpPut(ck, encode(link{At: now.UnixMilli()}), clientv3.WithLease(lease)))
 
-		beyond := ref.Generation
-		if reuse > 0 {
-			beyond++
+		look, chain, spent = lookAt(&t.otherwise, ref.ClientID, ref.UserID), t.otherwise.get(ck), nil
+		for _, o := range once {
+			spent = append(spent, t.otherwise.get(spentKey(o.ID), clientv3.WithCountOnly()))
 		}
-		replay = transaction{ifs: []clientv3.Cmp{clientv3.Compare(clientv3.Version(ck), ">", beyond)}}
-		replay.then.do(bury...)
-		replay.then.do(spend...)
-		look = lookAt(&replay.otherwise, ref.ClientID, ref.UserID)
-		chain = replay.otherwise.get(ck)
-		unused = t.otherwise.ifUnspent(once, &replay)
 		return nil
 	})
+	beyond := ref.Generation
+	if reuse > 0 {
+		beyond++
+	}
+	replayed := AuditEntry{Actor: ClientActor(ref.ClientID), Action: AuditGrantReplayed, Reason: "refresh token replayed"}
 	switch {
 	case err != nil:
 		return Rotation{}, err
 	case t.held:
 		return Rotation{Generation: ref.Generation + 1, At: time.UnixMilli(now.UnixMilli())}, nil
-	case !unused.held:
+	case slices.ContainsFunc(spent, func(f *found) bool { return f.count > 0 }):
 		return Rotation{}, ErrSpent
-	case replay.held:
-		return Rotation{}, ErrReplayed
 	case chain.one() == nil || chain.one().Version < ref.Generation:
 		return Rotation{}, ErrNotFound
 	case chain.one().Version == ref.Generation:
 		return Rotation{}, s.stale(look)
+	case chain.one().Version > beyond:
+		return Rotation{}, s.buryReplayed(ctx, ref, replayed, once)
 	}
 	// The direct predecessor came again, and a reuse interval is configured.
 	at, err := decode[link]("chain", chain.one().Value)
@@ -258,6 +252,29 @@ func (s *Store) rotateGrant(ctx context.Context, ref GrantRef, chainEnds time.Ti
 		return Rotation{}, ErrReplayed
 	}
 	return Rotation{Generation: chain.one().Version, At: made}, nil
+}
+
+// buryReplayed ends a grant, one of whose tokens came again, and uses once. Its error is [ErrReplayed], or [ErrSpent] when once was
+// used meanwhile: then nothing was written.
+func (s *Store) buryReplayed(ctx context.Context, ref GrantRef, why AuditEntry, once []Once) error {
+	t, err := s.commit(ctx, func(t *transaction) error {
+		bury, err := s.bury(ctx, ref.ClientID, ref.GrantID, why)
+		if err != nil {
+			return err
+		}
+		spend, err := s.spend(ctx, once)
+		t.onlyIf(unspent(once)...)
+		t.then.do(bury...)
+		t.then.do(spend...)
+		return err
+	})
+	switch {
+	case err != nil:
+		return err
+	case !t.held:
+		return ErrSpent
+	}
+	return ErrReplayed
 }
 
 // KillGrant ends a grant and everything issued from it. It says whether the grant was alive. why goes to the audit log if it

@@ -37,7 +37,8 @@
 //   - Redeeming a code creates the grant if it never existed; if it did, the code is a replay and the same transaction
 //     kills the grant. A dead grant leaves a tombstone until no code can name it any more.
 //   - A refresh moves the chain from generation N to N+1 if the chain is at N; if it is beyond N, the token is a replay and
-//     the same transaction kills the grant. A grant is alive exactly as long as its chain key exists.
+//     a second transaction kills the grant, before anybody is told. That a chain is beyond N stays true whatever happens in
+//     between. A grant is alive exactly as long as its chain key exists.
 //   - Ending a session kills the grants that came from it, but for those that outlive it, and writes to the outbox whom to
 //     tell. Redeeming a code compares that its session stands, so that nothing is issued from one that has ended.
 //   - Code and refresh also compare the revisions of the client and of the user on which the caller decided. A mismatch changes nothing
