@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"time"
 
@@ -113,6 +114,24 @@ func (s *Store) SpendBy(ctx context.Context, once Once, by string) error {
 		return ErrSpent
 	}
 	return nil
+}
+
+// ClientSince says what has become of a client since it was at a revision, as etcd has it, where memory may lag behind: nil when nothing
+// has, otherwise a [StaleError] with the client as it is now, or without one when it is gone or disabled. One read, of a revision
+// alone, unless something has.
+func (s *Store) ClientSince(ctx context.Context, clientID string, revision int64) error {
+	resp, err := s.kv.Get(ctx, clientKey(clientID), clientv3.WithKeysOnly())
+	if err != nil {
+		return fmt.Errorf("read client: %w", err)
+	}
+	if len(resp.Kvs) == 0 && revision == 0 || len(resp.Kvs) == 1 && resp.Kvs[0].ModRevision == revision {
+		return nil
+	}
+	c, err := s.CurrentClient(ctx, clientID, "")
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	return &StaleError{Client: c}
 }
 
 // CurrentClient reads a client as etcd has it, where memory may lag behind: one read. A disabled or unknown one is

@@ -180,6 +180,45 @@ func TestCurrentClient(t *testing.T) {
 	}
 }
 
+func TestClientSince(t *testing.T) {
+	etcd := storagetest.New(t)
+	s := etcd.Store()
+	ctx := t.Context()
+	c, _ := registered(t, s)
+	since := func(id string, revision int64) *storage.StaleError {
+		t.Helper()
+		var stale *storage.StaleError
+		if err := s.ClientSince(ctx, id, revision); err != nil && !errors.As(err, &stale) {
+			t.Fatal(err)
+		}
+		return stale
+	}
+	if n := etcd.Count(func() {
+		if stale := since(c.ID, c.Revision); stale != nil {
+			t.Errorf("nothing has happened to it, but: %+v", stale)
+		}
+	}); n.Reads != 1 || n.Proposals != 0 {
+		t.Errorf("%+v", n)
+	}
+	if stale := since("unknown", 0); stale != nil {
+		t.Errorf("there was none and there is none, but: %+v", stale)
+	}
+	if stale := since("unknown", 7); stale == nil || stale.Client != nil {
+		t.Errorf("one that is gone: %+v", stale)
+	}
+	view, err := s.App(ctx, "app")
+	if err != nil {
+		t.Fatal(err)
+	}
+	view.Client.ClientName = "Another name"
+	if err := s.CommitRelease(ctx, storage.Release{App: *view.App, Client: view.Client}); err != nil {
+		t.Fatal(err)
+	}
+	if stale := since(c.ID, c.Revision); stale == nil || stale.Client == nil || stale.Client.ClientName != "Another name" {
+		t.Errorf("one that has changed: %+v", stale)
+	}
+}
+
 func TestGrantThroughAnotherClient(t *testing.T) {
 	etcd := storagetest.New(t)
 	s := etcd.Store()
