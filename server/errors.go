@@ -112,7 +112,7 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 
 func (s *Server) logRefusal(r *http.Request, v *visit, e *oauth.Error) {
 	s.log.LogAttrs(r.Context(), slog.LevelInfo, "request refused", slog.String("endpoint", s.pathOf(r)), slog.String("code", e.Code),
-		slog.String("rule", e.Rule), slog.String("client", cut(v.client, maxShownClient)), slog.String("why", e.Description))
+		slog.String("rule", e.Rule), slog.String("client", oauth.Redact(cut(v.client, maxShownClient))), slog.String("why", oauth.Redact(e.Description)))
 }
 
 // record keeps a refusal for the operator.

@@ -57,7 +57,7 @@ func build(ctx context.Context, cfg *config.Settings, with building) (_ *instanc
 		return nil, fmt.Errorf("make data directory: %w", err)
 	}
 	provider := cfg.Provider
-	provider.Logger = i.log
+	provider.Logger, provider.Refused = i.log, i.refusals.Add
 	for _, w := range cfg.Warnings {
 		i.log.WarnContext(ctx, "configuration", "fault", w.String())
 	}

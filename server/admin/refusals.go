@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -143,18 +142,12 @@ func keep(r oauth.Refusal, reasons []reason) *refused {
 	return k
 }
 
-// credentialShape is what this server gives out as secrets (client secrets, codes, tokens, cookies), and JWTs of
-// anybody.
-var credentialShape = regexp.MustCompile(`wf[a-z]_[A-Za-z0-9_-]{16,}|eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]*)*`)
-
 // short blanks credentials, cuts text to at most n bytes, and counts them. The copy holds on to nothing of the request.
 func (k *refused) short(text string, n int) string {
 	if len(text) > 2*n { // nobody reads that far, and searching costs time
 		text = text[:2*n]
 	}
-	if strings.Contains(text, "wf") || strings.Contains(text, "eyJ") {
-		text = credentialShape.ReplaceAllLiteralString(text, "[redacted]")
-	}
+	text = oauth.Redact(text)
 	if len(text) > n {
 		text = strings.ToValidUTF8(text[:n-3], "") + "..."
 	}

@@ -13,5 +13,5 @@
 //   - error.go: error codes, and [Error], the one form in which a request is refused.
 //   - refusal.go: [Refusal], an Error with the request that it answered, as operators are shown it.
 //   - rules.go: the names of the rules that refuse requests; rules_request.go and rules_manifest.go say what each rule
-//     means and what to do. nearest.go: what was probably meant.
+//     means and what to do. nearest.go: what was probably meant. redact.go: what looks like a credential.
 package oauth

@@ -25,3 +25,17 @@ func TestTellingParamsLeaveOutWhatIsSecretOrUnknown(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 }
+
+func TestRedact(t *testing.T) {
+	for text, want := range map[string]string{
+		"a client":                                    "a client",
+		"a wf_ and eyJ":                               "a wf_ and eyJ",
+		"is wfs_AbCdEfGhIjKlMnOp-_ there":             "is [redacted] there",
+		"eyJhbGciOiJFUzI1NiJ9.e30.c2ln":               "[redacted]",
+		"https://a.test/?code=wfc_0123456789abcdef&x": "https://a.test/?code=[redacted]&x",
+	} {
+		if got := oauth.Redact(text); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}

@@ -1,0 +1,275 @@
+package server_test
+
+import (
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/warifu/warifu/server"
+	"github.com/warifu/warifu/server/admin"
+	"github.com/warifu/warifu/server/oauth"
+	"github.com/warifu/warifu/storage"
+)
+
+// explained is a server whose refusals an operator can ask about.
+type explained struct {
+	*idp
+	admin http.Handler
+	said  []string // every explanation so far, as JSON
+}
+
+func newExplained(t *testing.T, change ...func(*server.Config)) *explained {
+	t.Helper()
+	refusals := admin.NewRefusals(1000)
+	p := newIDP(t, append(change, func(c *server.Config) { c.Refused = refusals.Add })...)
+	e := &explained{idp: p}
+	e.admin = admin.New(admin.Config{
+		Store: p.store, Issuer: p.issuer, Refusals: refusals, Logger: slog.New(slog.DiscardHandler),
+		GrantTypes: []string{server.GrantAuthorizationCode, server.GrantRefreshToken},
+	})
+	return e
+}
+
+// written gives the client's app a manifest with lines.
+func (e *explained) written(source string, lines map[string]storage.Place) {
+	e.t.Helper()
+	view, err := e.store.App(e.t.Context(), e.client.App)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	view.App.Source, view.App.Lines = source, lines
+	if err := e.store.CommitRelease(e.t.Context(), storage.Release{App: *view.App}); err != nil {
+		e.t.Fatal(err)
+	}
+}
+
+// of asks why the request of a reply was refused.
+func (e *explained) of(header http.Header) admin.Explanation {
+	e.t.Helper()
+	id := header.Get("X-Request-Id")
+	w := httptest.NewRecorder()
+	e.admin.ServeHTTP(w, httptest.NewRequestWithContext(e.t.Context(), "GET", "/v1/refusals/"+id, nil))
+	var out admin.Explanation
+	if w.Code != http.StatusOK || id == "" {
+		e.t.Errorf("explaining %q: %d %s", id, w.Code, w.Body)
+		return admin.Explanation{Reasons: make([]admin.Reason, 1)}
+	}
+	e.said = append(e.said, w.Body.String())
+	if err := json.Unmarshal(w.Body.Bytes(), &out); err != nil || len(out.Reasons) != 1 {
+		e.t.Fatalf("%v in %s", err, w.Body)
+	}
+	return out
+}
+
+// Every error of README's table, caused in each way that it can be, is explained by the rule that refused.
+func TestExplainNamesTheRuleOfEveryError(t *testing.T) {
+	e := newExplained(t)
+	e.clock.begin()
+	e.written("apps/app.yml", map[string]storage.Place{
+		"spec": {4, 1}, "spec.oauth": {6, 3}, "spec.oauth.redirectUris": {9, 5}, "spec.oauth.scopes": {12, 5},
+	})
+	other := e.as(e.register("other", func(*storage.Client) {}))
+	public := e.as(e.register("public", func(c *storage.Client) { c.Public = true }))
+	machine := e.as(e.register("machine", func(c *storage.Client) {
+		c.TokenEndpointAuthMethod, c.GrantTypes, c.RedirectURIs = "client_secret_basic", []string{server.GrantClientCredentials}, nil
+	}))
+	lost := e.as(e.register("lost", func(c *storage.Client) { c.Scopes = append(c.Scopes, "gone:read") }))
+	token := func(form ...string) func() http.Header {
+		values := url.Values{}
+		for i := 0; i < len(form); i += 2 {
+			values.Set(form[i], form[i+1])
+		}
+		return func() http.Header { return e.call("/oauth/token", values).header }
+	}
+	authorize := func(p *idp, changes ...string) func() http.Header {
+		return func() http.Header { return p.browser().get(p.authorizeURL(changes...)).header }
+	}
+	withoutCodes := e.as(e.register("without-codes", func(c *storage.Client) { c.GrantTypes = []string{server.GrantClientCredentials} }))
+	for _, c := range []struct {
+		name, code, rule string
+		do               func() http.Header
+	}{
+		{"client is unknown", "invalid_client", oauth.RuleClientUnknown, token("client_id", "nobody", "client_secret", "x", "grant_type", "refresh_token", "refresh_token", "x")},
+		{"client is unknown, in a browser", "invalid_client", oauth.RuleClientUnknown, authorize(e.idp, "client_id", "nobody")},
+		{"no client at all", "invalid_client", oauth.RuleClientMissing, func() http.Header {
+			return e.send(e.request("POST", e.issuer+"/oauth/token", "grant_type=refresh_token", "Content-Type", formType)).header
+		}},
+		{"wrong secret", "invalid_client", oauth.RuleClientSecretWrong, token("client_id", e.client.ID, "client_secret", other.secret, "grant_type", "authorization_code", "code", "x")},
+		{"no secret", "invalid_client", oauth.RuleClientAuthMethod, token("client_id", e.client.ID, "grant_type", "authorization_code", "code", "x")},
+		{"secret of a public client", "invalid_client", oauth.RuleClientAuthMethod, token("client_id", public.client.ID, "client_secret", "x", "grant_type", "authorization_code", "code", "x")},
+		{"secret in the body", "invalid_client", oauth.RuleClientAuthMethod, func() http.Header {
+			return machine.call("/oauth/token", url.Values{"grant_type": {"client_credentials"}, "scope": {"threads:read"}}).header
+		}},
+		{"header cannot be read", "invalid_client", oauth.RuleClientAuthMalformed, func() http.Header {
+			return e.send(e.request("POST", e.issuer+"/oauth/token", "grant_type=refresh_token", "Content-Type", formType, "Authorization", "Basic %%%")).header
+		}},
+
+		{"made-up code", "invalid_grant", oauth.RuleCodeInvalid, func() http.Header { return e.exchange("made-up").header }},
+		{"expired code", "invalid_grant", oauth.RuleCodeExpired, func() http.Header {
+			code := e.code()
+			e.clock.forward(2 * time.Minute)
+			return e.exchange(code).header
+		}},
+		{"used code", "invalid_grant", oauth.RuleCodeUsed, func() http.Header {
+			code := e.code()
+			e.exchange(code)
+			return e.exchange(code).header
+		}},
+		{"code of another client", "invalid_grant", oauth.RuleCodeOtherClient, func() http.Header { return other.exchange(e.code()).header }},
+		{"another redirect URI", "invalid_grant", oauth.RuleRedirectURIDiffers, func() http.Header {
+			return e.exchange(e.code(), "redirect_uri", "http://localhost:1/").header
+		}},
+		{"wrong verifier", "invalid_grant", oauth.RulePKCEMismatch, func() http.Header {
+			code := e.code("code_challenge", challengeOf(verifier), "code_challenge_method", "S256")
+			return e.exchange(code, "code_verifier", verifier+"x").header
+		}},
+		{"no verifier", "invalid_grant", oauth.RulePKCEMismatch, func() http.Header {
+			return e.exchange(e.code("code_challenge", challengeOf(verifier), "code_challenge_method", "S256")).header
+		}},
+		{"a verifier without a challenge", "invalid_grant", oauth.RulePKCEUnexpected, func() http.Header {
+			return e.exchange(e.code(), "code_verifier", verifier).header
+		}},
+		{"made-up refresh token", "invalid_grant", oauth.RuleRefreshTokenInvalid, func() http.Header { return e.refresh("made-up").header }},
+		{"refresh token of another client", "invalid_grant", oauth.RuleRefreshTokenOtherClient, func() http.Header {
+			return other.refresh(e.tokens().text("refresh_token")).header
+		}},
+		{"used refresh token", "invalid_grant", oauth.RuleRefreshTokenUsed, func() http.Header {
+			first := e.tokens().text("refresh_token")
+			second := e.refresh(first).text("refresh_token")
+			e.clock.forward(time.Minute)
+			e.refresh(second)
+			return e.refresh(first).header
+		}},
+		{"revoked refresh token", "invalid_grant", oauth.RuleRefreshTokenRevoked, func() http.Header {
+			got := e.tokens().text("refresh_token")
+			e.call("/oauth/revoke", url.Values{"token": {got}})
+			return e.refresh(got).header
+		}},
+		{"expired refresh token", "invalid_grant", oauth.RuleRefreshTokenExpired, func() http.Header {
+			got := e.tokens().text("refresh_token")
+			e.clock.forward(366 * 24 * time.Hour)
+			return e.refresh(got).header
+		}},
+
+		{"no scope", "invalid_scope", oauth.RuleScopeMissing, authorize(e.idp, "scope", "")},
+		{"scope that is not registered", "invalid_scope", oauth.RuleScopeNotInManifest, authorize(e.idp, "scope", "threads:write")},
+		{"scope that the server does not have", "invalid_scope", oauth.RuleScopeNotInCatalogue, authorize(lost, "scope", "gone:read")},
+		{"more than was granted", "invalid_scope", oauth.RuleScopeBeyondGrant, func() http.Header {
+			return e.refresh(e.tokens().text("refresh_token"), "scope", "threads:read runs:write").header
+		}},
+		{"a user's scope for the client itself", "invalid_scope", oauth.RuleScopeAboutUser, func() http.Header {
+			req := e.request("POST", e.issuer+"/oauth/token", "grant_type=client_credentials&scope=openid", "Content-Type", formType)
+			req.SetBasicAuth(machine.client.ID, machine.secret)
+			return e.send(req).header
+		}},
+
+		{"the user says no", "access_denied", oauth.RuleUserDenied, func() http.Header {
+			b, got := e.signedIn("bob@app.test") // who has allowed nothing yet
+			return b.decide(got, "deny").header
+		}},
+		{"the user does not sign in", "access_denied", oauth.RuleSignInCancelled, func() http.Header {
+			b := e.browser()
+			got := b.get(e.authorizeURL())
+			action, form := b.form(got, "cancel")
+			form.Set("cancel", "cancel")
+			return b.post(action, form).header
+		}},
+
+		{"redirect URI that is not registered", "unauthorized_client", oauth.RuleRedirectURIUnregistered, authorize(e.idp, "redirect_uri", callback+"/")},
+		{"grant type that is not registered", "unauthorized_client", oauth.RuleGrantTypeUnregistered, token("grant_type", "client_credentials", "scope", "threads:read")},
+		{"grant type of the token endpoint alone", "unauthorized_client", oauth.RuleGrantTypeUnregistered, authorize(withoutCodes)},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			e.t, e.idp.t = t, t
+			got := e.of(c.do())
+			if why := got.Reasons[0]; why.Rule != c.rule || got.Error != c.code {
+				t.Errorf("%s by %q, want %s by %s", got.Error, why.Rule, c.code, c.rule)
+			}
+		})
+	}
+	e.t, e.idp.t = t, t
+
+	// What the rule looked at, what was meant, and the line that decides.
+	for name, c := range map[string]struct {
+		url                        string
+		asked, nearest, key, place string
+	}{
+		"redirect URI": {e.authorizeURL("redirect_uri", callback+"/"), callback + "/", callback, "spec.oauth.redirectUris", "apps/app.yml:9:5"},
+		"scope":        {e.authorizeURL("scope", "threads:write"), "threads:write", "threads:read", "spec.oauth.scopes", "apps/app.yml:12:5"},
+	} {
+		got := e.of(e.browser().get(c.url).header)
+		if why := got.Reasons[0]; why.Asked != c.asked || why.Nearest != c.nearest || why.Key != c.key || why.Place != c.place {
+			t.Errorf("%s: %+v", name, why)
+		}
+		if got.Endpoint != "/oauth/authorize" || got.ClientID != e.client.ID || got.App != "my-app" || got.Params["response_type"] != "code" {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+}
+
+// Whatever a request brings along, no explanation says it again.
+func TestExplainHoldsNoSecret(t *testing.T) {
+	e := newExplained(t)
+	tokens := e.tokens("scope", "openid threads:read")
+	code := e.code("state", "canary-state", "nonce", "canary-nonce", "login_hint", "canary-hint")
+	secrets := []string{
+		e.secret, code, tokens.text("access_token"), tokens.text("refresh_token"), tokens.text("id_token"), verifier,
+		"canary-state", "canary-nonce", "canary-hint", "canary-password", "canary-verifier", "canary-assertion", "canary-unknown",
+	}
+	everything := func(grant string) url.Values {
+		return url.Values{
+			"grant_type": {grant}, "code": {code + "x"}, "refresh_token": {tokens.text("refresh_token") + "x"}, "code_verifier": {"canary-verifier"},
+			"subject_token": {tokens.text("access_token")}, "token": {tokens.text("access_token")}, "state": {"canary-state"},
+			"password": {"canary-password"}, "id_token_hint": {tokens.text("id_token")}, "unheard_of": {"canary-unknown"},
+		}
+	}
+	var headers []http.Header
+	for _, grant := range []string{"authorization_code", "refresh_token", "password", "client_credentials", ""} {
+		headers = append(headers, e.call("/oauth/token", everything(grant)).header)
+	}
+	wrong := everything("authorization_code")
+	wrong.Set("client_id", e.secret) // the two were swapped
+	wrong.Set("client_secret", e.client.ID)
+	headers = append(headers, e.call("/oauth/token", wrong).header)
+	asserted := everything("authorization_code")
+	asserted.Set("client_id", e.client.ID)
+	asserted.Set("client_assertion", "canary-assertion")
+	asserted.Set("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")
+	headers = append(headers, e.call("/oauth/token", asserted).header)
+	// Secrets where they do not belong.
+	misplaced := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {tokens.text("refresh_token")}, "scope": {e.secret}, "resource": {code}}
+	headers = append(headers, e.call("/oauth/token", misplaced).header)
+	for _, changes := range [][]string{
+		{"redirect_uri", "https://app.test/" + code}, {"scope", e.secret}, {"client_id", e.secret}, {"response_type", tokens.text("access_token")},
+		{"prompt", code}, {"id_token_hint", tokens.text("id_token") + "x"}, {"request", tokens.text("id_token")},
+	} {
+		headers = append(headers, e.browser().get(e.authorizeURL(append([]string{"state", "canary-state", "nonce", "canary-nonce"}, changes...)...)).header)
+	}
+	userinfo := e.request("GET", e.issuer+"/oauth/userinfo", "", "Authorization", "Bearer "+tokens.text("access_token")+"x")
+	headers = append(headers, e.send(userinfo).header)
+	b := e.browser()
+	page := b.get(e.authorizeURL())
+	action, form := b.form(page, "password")
+	form.Set("password", "canary-password")
+	form.Set("login", userEmail)
+	form.Del("form")
+	headers = append(headers, b.post(action, form).header)
+	for _, header := range headers {
+		e.of(header)
+	}
+	if len(e.said) != len(headers) {
+		t.Errorf("%d of %d are explained", len(e.said), len(headers))
+	}
+	for _, said := range e.said {
+		for _, secret := range secrets {
+			if strings.Contains(said, secret) || len(secret) > 60 && strings.Contains(said, secret[:40]) {
+				t.Errorf("%q is in %s", secret, said)
+			}
+		}
+	}
+}
