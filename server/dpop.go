@@ -223,23 +223,23 @@ func boundTo(c *storage.Client, key string) string {
 // checkPossession checks that whoever shows an access token at an endpoint of ours, path below the issuer, holds the key that the
 // token is bound to (RFC 9449 section 7). proven says that it came by the scheme DPoP, which is for such tokens alone.
 func (s *Server) checkPossession(r *http.Request, path, token string, claims accessClaims, proven bool) error {
-	invalid := func(description string) error {
-		return oauth.Refuse(oauth.CodeInvalidToken, oauth.RuleProofKey, "%s", description)
+	invalid := func(rule, description string) error {
+		return oauth.Refuse(oauth.CodeInvalidToken, rule, "%s", description)
 	}
 	switch bound := claims.key(); {
 	case bound == "" && !proven:
 		return nil
 	case bound == "":
-		return invalid("the access token is bound to no key: use the scheme Bearer")
+		return invalid(oauth.RuleAccessTokenScheme, "the access token is bound to no key: use the scheme Bearer")
 	case !proven:
-		return invalid("the access token is bound to a key: use the scheme DPoP, with a proof")
+		return invalid(oauth.RuleAccessTokenScheme, "the access token is bound to a key: use the scheme DPoP, with a proof")
 	}
 	key, err := s.proof(r.Header, r.Method, path, token)
 	if err != nil {
 		return err
 	}
 	if key != claims.key() {
-		return invalid("the access token is bound to another key than that of the DPoP proof")
+		return invalid(oauth.RuleProofKey, "the access token is bound to another key than that of the DPoP proof")
 	}
 	return nil
 }
