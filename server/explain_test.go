@@ -30,7 +30,6 @@ func newExplained(t *testing.T, change ...func(*server.Config)) *explained {
 	e := &explained{idp: p}
 	e.admin = admin.New(admin.Config{
 		Store: p.store, Issuer: p.issuer, Refusals: refusals, Logger: slog.New(slog.DiscardHandler),
-		GrantTypes: []string{server.GrantAuthorizationCode, server.GrantRefreshToken},
 	})
 	return e
 }
@@ -76,7 +75,7 @@ func TestExplainNamesTheRuleOfEveryError(t *testing.T) {
 	other := e.as(e.register("other", func(*storage.Client) {}))
 	public := e.as(e.register("public", func(c *storage.Client) { c.Public = true }))
 	machine := e.as(e.register("machine", func(c *storage.Client) {
-		c.TokenEndpointAuthMethod, c.GrantTypes, c.RedirectURIs = "client_secret_basic", []string{server.GrantClientCredentials}, nil
+		c.TokenEndpointAuthMethod, c.GrantTypes, c.RedirectURIs = "client_secret_basic", []string{oauth.GrantClientCredentials}, nil
 	}))
 	lost := e.as(e.register("lost", func(c *storage.Client) { c.Scopes = append(c.Scopes, "gone:read") }))
 	token := func(form ...string) func() http.Header {
@@ -89,7 +88,7 @@ func TestExplainNamesTheRuleOfEveryError(t *testing.T) {
 	authorize := func(p *idp, changes ...string) func() http.Header {
 		return func() http.Header { return p.browser().get(p.authorizeURL(changes...)).header }
 	}
-	withoutCodes := e.as(e.register("without-codes", func(c *storage.Client) { c.GrantTypes = []string{server.GrantClientCredentials} }))
+	withoutCodes := e.as(e.register("without-codes", func(c *storage.Client) { c.GrantTypes = []string{oauth.GrantClientCredentials} }))
 	for _, c := range []struct {
 		name, code, rule string
 		do               func() http.Header

@@ -17,7 +17,6 @@ import (
 	"github.com/warifu/warifu/manifests"
 	"github.com/warifu/warifu/server"
 	"github.com/warifu/warifu/server/admin"
-	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -149,8 +148,8 @@ func (i *instance) openAdmin(ctx context.Context) error {
 	handler := func(token string) http.Handler {
 		return admin.New(admin.Config{
 			Store: i.store, Apps: i.apps, Rotations: i.apps, Issuer: i.cfg.Issuer, Version: programVersion(), Token: token, Logger: i.log,
-			GrantTypes: oauth.UsualGrantTypes(), Refusals: i.refusals,
-			Schemas: map[string][]byte{"app": manifests.Schema(), "config": config.Schema()},
+			Refusals: i.refusals,
+			Schemas:  map[string][]byte{"app": manifests.Schema(), "config": config.Schema()},
 		})
 	}
 	const patience = 3 * time.Minute // a request may wait for env to be delivered

@@ -73,8 +73,6 @@ type Config struct {
 	Rotations Rotations
 	Issuer    string
 	Version   string // of this program
-	// GrantTypes are those of a client that registered none.
-	GrantTypes []string
 	// Token is the bearer token that every request must carry; empty on a Unix socket, whose file mode says who may connect.
 	Token string
 	// Refusals is what this replica remembers of the requests that it has refused: all handlers of one program share it.

@@ -218,7 +218,7 @@ func (a *operations) describeApp(ctx context.Context, in *appInput) (*reply[AppD
 		detail.Deliveries = append(detail.Deliveries, deliveryOf(d))
 	}
 	if view.Client != nil {
-		c := a.clientOf(view.Client)
+		c := clientOf(view.Client)
 		detail.Client = &c
 		grants, err := a.Store.Grants(ctx, view.Client.ID)
 		if err != nil {

@@ -52,17 +52,13 @@ type Client struct {
 	UpdatedAt time.Time `json:"updatedAt"`
 }
 
-func (a *operations) clientOf(c *storage.Client) Client {
-	grants := c.GrantTypes
-	if len(grants) == 0 {
-		grants = a.GrantTypes
-	}
+func clientOf(c *storage.Client) Client {
 	return Client{
 		ID: c.ID, App: c.App, Name: c.ClientName, Public: c.Public, Disabled: c.Disabled,
 		RedirectURIs: listed(c.RedirectURIs), PostLogoutRedirectURIs: c.PostLogoutRedirectURIs, Scopes: listed(c.Scopes),
 		LogoURI: c.LogoURI, TosURI: c.TOSURI, PolicyURI: c.PolicyURI,
 
-		GrantTypes:                  listed(grants),
+		GrantTypes:                  c.RegisteredGrants(),
 		TokenEndpointAuthMethod:     c.TokenEndpointAuthMethod,
 		TokenEndpointAuthSigningAlg: c.TokenEndpointAuthSigningAlg,
 		KeyIDs:                      keyIDs(c.JWKS),

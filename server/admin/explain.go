@@ -202,10 +202,7 @@ func (a *operations) candidates(ctx context.Context, clientID, rule string) []st
 	case oauth.RuleScopeNotInManifest:
 		return c.Scopes
 	case oauth.RuleGrantTypeUnregistered:
-		if len(c.GrantTypes) == 0 {
-			return a.GrantTypes
-		}
-		return c.GrantTypes
+		return c.RegisteredGrants()
 	case oauth.RuleLogoutURIUnregistered:
 		return c.PostLogoutRedirectURIs
 	}

@@ -28,7 +28,7 @@ func explained(t *testing.T, h http.Handler, id string) admin.Explanation {
 func TestExplainAddsLineAndNearestOfWhatIsRegistered(t *testing.T) {
 	m := admin.NewRefusals(100)
 	h, etcd, _ := newAPI(t, func(c *admin.Config) {
-		c.Refusals, c.GrantTypes = m, []string{"authorization_code", "refresh_token"}
+		c.Refusals = m
 	})
 	client := &storage.Client{ID: "app-client", App: "app", Client: oauth.Client{
 		RedirectURIs: []string{"https://app.test/callback"}, Scopes: []string{"threads:read", "runs:read"}}}

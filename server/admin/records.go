@@ -111,7 +111,7 @@ func (a *operations) listClients(ctx context.Context, in *appFilter) (*reply[[]C
 	clients := make([]Client, 0, len(stored))
 	for _, c := range stored {
 		if in.App == "" || in.App == c.App {
-			clients = append(clients, a.clientOf(c))
+			clients = append(clients, clientOf(c))
 		}
 	}
 	return &reply[[]Client]{clients}, nil
@@ -131,7 +131,7 @@ func (a *operations) deleteClient(ctx context.Context, in *clientInput) (*reply[
 		return nil, a.stored(ctx, "client "+in.ID, err)
 	}
 	a.Logger.Info("client unregistered", "client", c.ID)
-	return &reply[Client]{a.clientOf(c)}, nil
+	return &reply[Client]{clientOf(c)}, nil
 }
 
 func (a *operations) listDeliveries(ctx context.Context, in *appFilter) (*reply[[]Delivery], error) {
