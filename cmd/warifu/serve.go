@@ -77,6 +77,9 @@ func (c *cli) config() *cobra.Command {
 	command.AddCommand(
 		&cobra.Command{
 			Use: "validate CONFIG.yaml", Short: "Report everything that is wrong in a configuration, with line and column",
+			Long: `validate reports everything that is wrong in a configuration, and in the files that it names: certificates
+and their keys, secrets, encryption keys, directories of manifests. What it accepts, serve starts with, as long
+as ports are free and etcd answers.`,
 			Example: "  warifu config validate config.yaml",
 			Args:    cobra.ExactArgs(1),
 			RunE: func(_ *cobra.Command, args []string) error {

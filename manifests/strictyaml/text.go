@@ -232,6 +232,8 @@ func plainProblem(problem, text string) string {
 		return "a quote that is never closed"
 	case strings.Contains(problem, "',' or"):
 		return "a list or mapping in brackets that is not closed, lacks a comma, or holds a value that needs quotes"
+	case strings.Contains(problem, "did not find expected node content"):
+		return "a bracket or comma where a value should be, or a value that needs quotes"
 	case strings.HasPrefix(problem, "unknown anchor "):
 		return "refers to " + strings.TrimSuffix(strings.TrimPrefix(problem, "unknown anchor "), " referenced") +
 			", but nothing above it is anchored by that name"
