@@ -10,8 +10,8 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// tries bounds how often a transaction is made again because a delivery moved on meanwhile: the loop only writes a few
-// states for each push, so this is not reached by a store that works.
+// tries bounds how often a transaction is repeated because a delivery moved on in the meantime: the loop writes only a few
+// states per push, so a store that works does not reach it.
 const tries = 50
 
 // Apply makes a plan true: client, release record and outbox change in one transaction, and the loop of [Deployer.Run]
@@ -19,8 +19,8 @@ const tries = 50
 // secret. A plan without changes writes no release, but has every target observed and repaired; where its keys are in the
 // file is kept up to date all the same.
 //
-// [storage.ErrConflict]: the app changed after it was planned, or a resource identifier of the plan became another app's, and
-// nothing was written. [ErrDeleting]: it is going away.
+// Errors: [storage.ErrConflict] if the app changed after it was planned, or a resource identifier of the plan has gone to another
+// app; [ErrDeleting] if the app is being deleted. Nothing was written then.
 func (d *Deployer) Apply(ctx context.Context, p *Plan) error {
 	if p.wanted == nil {
 		return fmt.Errorf("apply %s: the plan was not made by this server", p.App)
@@ -36,7 +36,7 @@ func (d *Deployer) Apply(ctx context.Context, p *Plan) error {
 			return false, deleting(p.App)
 		}
 		if revisionsOf(view) != p.Revisions {
-			return false, fmt.Errorf("somebody applied or deleted it after this plan was made, so nothing was done; plan again: %w",
+			return false, fmt.Errorf("it was applied or deleted after this plan was made, so nothing was done; plan again: %w",
 				storage.ErrConflict)
 		}
 		if !p.Changed {
@@ -73,14 +73,14 @@ func (d *Deployer) Apply(ctx context.Context, p *Plan) error {
 	}
 	err = d.ask(ctx, p.App)
 	if err != nil && p.Changed {
-		// The release stands. What was delivered before is observed now and then anyway.
-		d.log.WarnContext(ctx, "targets that did not change are not observed now", "app", p.App, "error", err)
+		// The release is committed. What was delivered before is observed from time to time anyway.
+		d.log.WarnContext(ctx, "targets that did not change could not be scheduled for observation", "app", p.App, "error", err)
 		return nil
 	}
 	return err
 }
 
-// unchanged has the audit log tell of a plan that changes nothing. Lines may have moved all the same, when comments did.
+// unchanged records in the audit log that a plan changes nothing. Lines may still have moved, if comments did.
 func (d *Deployer) unchanged(ctx context.Context, p *Plan, app *storage.App) error {
 	entry := storage.AuditEntry{Action: storage.AuditApply, App: p.App, Detail: p.Version + ", no changes"}
 	lines := p.wanted.doc.placed()
@@ -143,7 +143,7 @@ func (d *Deployer) release(p *Plan, view storage.AppView, freshID string) (stora
 	return r, nil
 }
 
-// client is the record of a wanted registration: the one that is there, changed, or a new one.
+// client is the record of a wanted registration: the existing one, changed, or a new one.
 func (d *Deployer) client(want *plugins.Registration, was *storage.Client, app, freshID string) *storage.Client {
 	if want == nil {
 		return nil
@@ -178,7 +178,7 @@ func nextGeneration(view storage.AppView) int64 {
 }
 
 // wish is a delivery that starts anew. It keeps what belongs to the target (runtime, what it accepted and serves) and the
-// claim of a replica that may be pushing the generation before: nobody else pushes until that ends.
+// claim of a replica that may be pushing the previous generation: no other replica pushes until that claim ends.
 func (d *Deployer) wish(was *storage.Delivery, app string, target storage.Target, generation int64) storage.Delivery {
 	x := storage.Delivery{App: app, Target: target}
 	if was != nil {
@@ -203,8 +203,8 @@ func (d *Deployer) afresh(x *storage.Delivery) {
 	x.NextAttempt, x.Since, x.UpdatedAt, x.Unreached = now, now, now, false
 }
 
-// Retry has all deliveries of an app tried again now, also those that are degraded. Those that are ready are observed, and
-// repaired if need be. [storage.ErrNotFound]: there is no such app.
+// Retry schedules all deliveries of an app to be tried again now, degraded ones included. Those that are ready are observed, and
+// repaired if necessary. It returns [storage.ErrNotFound] if there is no such app.
 func (d *Deployer) Retry(ctx context.Context, app string) error {
 	view, err := d.store.App(ctx, app)
 	if err != nil {
@@ -254,7 +254,7 @@ func (d *Deployer) ask(ctx context.Context, app string) error {
 
 // Delete starts to delete an app: in one transaction its client is disabled, all its grants end, and its targets are to lose
 // their env. The loop of [Deployer.Run] takes the env away and then removes client and app, also after a restart. Deleting
-// again tries again what failed. [storage.ErrNotFound]: there is no such app.
+// again retries what failed. It returns [storage.ErrNotFound] if there is no such app.
 func (d *Deployer) Delete(ctx context.Context, app string) error {
 	err := storage.Again(tries, func() (again bool, err error) {
 		view, err := d.store.App(ctx, app)
@@ -294,8 +294,8 @@ func (d *Deployer) Delete(ctx context.Context, app string) error {
 	return nil
 }
 
-// Settle waits until every delivery of an app is ready or has failed, and gives them as they are then; those of an app that
-// is deleted are gone. It ends early with ctx.
+// Settle waits until every delivery of an app is ready or has failed, and returns them as they are then; an app that was deleted
+// has none. It ends early with ctx.
 func (d *Deployer) Settle(ctx context.Context, app string) ([]*storage.Delivery, error) {
 	watchCtx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -336,7 +336,7 @@ func settled(deliveries []*storage.Delivery) bool {
 	return true
 }
 
-// stuck says whether a delivery has failed for now. A nil delivery has not.
+// stuck reports whether a delivery has failed for now. A nil delivery has not.
 func stuck(x *storage.Delivery) bool {
 	return x != nil && !x.Remove && (x.State == storage.DeliveryFailed || x.State == storage.DeliveryDegraded)
 }

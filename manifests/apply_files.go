@@ -22,10 +22,10 @@ func (e *PartialError) Error() string {
 
 func (e *PartialError) Unwrap() error { return e.Err }
 
-// Parse makes manifests of files, by what this server is configured to take. Look at [Faults.Err] before acting on them.
+// Parse reads manifests from files, by this server's configuration. Look at [Faults.Err] before acting on them.
 func (d *Deployer) Parse(files []File) ([]*Document, Faults) { return ParseFiles(files, d.parsing) }
 
-// PlanFiles says what applying files would do, with the warnings about them. Files with faults give [Faults].
+// PlanFiles returns what applying files would do, with the warnings about them. Files with faults lead to [Faults].
 func (d *Deployer) PlanFiles(ctx context.Context, files []File) ([]*Plan, Faults, error) {
 	plans, warnings, err := d.planFiles(ctx, files)
 	if err != nil {
@@ -71,7 +71,7 @@ func (d *Deployer) ApplyFiles(ctx context.Context, files []File, expected map[st
 			if len(done) == 0 {
 				return nil, nil, err
 			}
-			d.log.ErrorContext(ctx, "applying several apps", "applied", done, "stopped at", p.App, "error", err)
+			d.log.ErrorContext(ctx, "only some of the apps were applied", "applied", done, "stopped at", p.App, "error", err)
 			return nil, nil, &PartialError{Applied: done, App: p.App, Err: err}
 		}
 		done = append(done, p.App)
@@ -79,8 +79,8 @@ func (d *Deployer) ApplyFiles(ctx context.Context, files []File, expected map[st
 	return plans, warnings, nil
 }
 
-// ApplyPaths applies what can be applied of the files and directories that [Read] takes: a faulty file, a denied or a failing app
-// is logged and keeps nobody else from being deployed.
+// ApplyPaths applies what can be applied of the files and directories that [Read] takes: a faulty file, or an app that is denied or
+// fails, is logged and does not keep the others from being deployed.
 func (d *Deployer) ApplyPaths(ctx context.Context, paths []string) {
 	files, faults := Read(paths, nil)
 	docs, found := d.Parse(files)

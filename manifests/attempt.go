@@ -17,7 +17,7 @@ import (
 // written to the store before the next one starts.
 type attempt struct {
 	d        *Deployer
-	rt       Runtime // nil: none; then unserved says why, or there is nothing to take away
+	rt       Runtime // nil if there is none; then unserved says why, or there is nothing to take away
 	unserved error
 	looks    int    // at the rollout, so far
 	before   string // the delivery's state when this began
@@ -42,7 +42,7 @@ func (a *attempt) hold(x storage.Delivery, wait time.Duration) hold {
 	return hold{revision: x.Revision, until: a.d.now().Add(wait), looks: a.looks}
 }
 
-// noRuntime makes it visible that nobody can deliver this.
+// noRuntime records that no runtime can deliver this.
 func (a *attempt) noRuntime(ctx context.Context, x storage.Delivery) hold {
 	var why *unserved
 	if !errors.As(a.unserved, &why) {
@@ -66,8 +66,8 @@ func (a *attempt) noRuntime(ctx context.Context, x storage.Delivery) hold {
 // push delivers. The claim comes first, so that no other replica pushes to this target before it ends, and the attempt ends
 // before the claim does.
 func (a *attempt) push(ctx context.Context, x storage.Delivery) hold {
-	// Nobody knows what came of the attempt before, if its owner is still named. A target that accepted this generation
-	// once is only pushed to when it has lost it.
+	// If the owner of the previous attempt is still named, its outcome is unknown. A target that accepted this generation
+	// once is only pushed to again if it has lost it.
 	unsure := x.Owner != "" || x.Accepted == x.Generation
 	a.looks = 0
 	moved, ok := a.move(ctx, x)
@@ -140,13 +140,13 @@ func (a *attempt) remove(ctx context.Context, x storage.Delivery) hold {
 	}
 	if err := a.d.store.FinishRemoval(ctx, x, a.entry(x, storage.AuditDeliveryRemoved)); err != nil {
 		if !errors.Is(err, storage.ErrConflict) && ctx.Err() == nil {
-			a.d.log.WarnContext(ctx, "a removal cannot be finished, trying again", "app", x.App, "target", words(x.Target), "error", err)
+			a.d.log.WarnContext(ctx, "a removal cannot be finished; it is tried again", "app", x.App, "target", words(x.Target), "error", err)
 		}
 		return a.hold(x, a.d.pace.RetryMin) // or the target is wanted again
 	}
 	a.d.log.InfoContext(ctx, "env taken away", "app", x.App, "target", words(x.Target), "runtime", x.Runtime)
 	if _, err := a.d.store.FinishDelete(ctx, x.App); err != nil && ctx.Err() == nil {
-		a.d.log.WarnContext(ctx, "a deletion cannot be finished, trying again later", "app", x.App, "error", err)
+		a.d.log.WarnContext(ctx, "a deletion cannot be finished; it is tried again later", "app", x.App, "error", err)
 	}
 	return a.hold(x, a.d.pace.RetryMin)
 }
@@ -171,7 +171,7 @@ func (a *attempt) look(ctx context.Context, x storage.Delivery) hold {
 		a.looks++
 		if a.d.now().Sub(next.Since) >= a.d.pace.GiveUp && x.State == storage.DeliveryRolling {
 			a.d.fail(&next, failure{message: fmt.Sprintf("runtime %s is still rolling it out", a.rt.Name()),
-				remedy: "look at the app in its runtime"})
+				remedy: "see in the runtime why the app does not start"})
 			return a.settle(ctx, next)
 		}
 		if x.State != storage.DeliveryRolling || moved(x, next) {
@@ -179,11 +179,11 @@ func (a *attempt) look(ctx context.Context, x storage.Delivery) hold {
 		}
 		return a.hold(x, a.d.pace.roll(a.looks))
 	case x.State == storage.DeliveryDegraded && x.Unreached:
-		a.d.log.InfoContext(ctx, "the runtime answers again, delivering", "app", x.App, "target", words(x.Target), "runtime", x.Runtime)
+		a.d.log.InfoContext(ctx, "the runtime answers again, and the env is delivered", "app", x.App, "target", words(x.Target), "runtime", x.Runtime)
 		a.d.afresh(&next)
 		return a.settle(ctx, next)
 	case x.State == storage.DeliveryDegraded:
-		return a.hold(x, jitter(a.d.pace.Reconcile)) // no better
+		return a.hold(x, jitter(a.d.pace.Reconcile)) // no better than before than before
 	case has:
 		return a.settle(ctx, next) // the rollout failed, or what was ready is broken
 	}
@@ -209,19 +209,19 @@ func (a *attempt) observe(ctx context.Context, x *storage.Delivery) (plugins.Sta
 }
 
 // claim makes this replica the one that pushes. Fences follow the clock, so that they keep growing even when a store is
-// made anew while its targets stay.
+// created anew while its targets stay.
 func (a *attempt) claim(ctx context.Context, x storage.Delivery) (*storage.Delivery, bool) {
 	now := a.d.now()
 	x.Fence = max(x.Fence, now.UnixMilli())
 	claimed, err := a.d.store.ClaimDelivery(ctx, x, a.d.replica, now.Add(a.d.pace.Claim))
 	if err != nil && !errors.Is(err, storage.ErrConflict) && ctx.Err() == nil {
-		a.d.log.WarnContext(ctx, "a delivery cannot be claimed, trying again", "app", x.App, "target", words(x.Target), "error", err)
+		a.d.log.WarnContext(ctx, "a delivery cannot be claimed; it is tried again", "app", x.App, "target", words(x.Target), "error", err)
 	}
 	return claimed, err == nil
 }
 
 // overtaking makes a call, and once more when the target turns out to have a generation or a fence that this store does not
-// know: the store was made anew, or somebody else wrote there. The record decides, so the new generation goes there first;
+// know: the store was created anew, or another system wrote there. The record decides, so the new generation goes there first;
 // a replica that has lost its claim fails at that, and nothing of its old wish gets through. It returns the record as it is
 // stored then.
 func (a *attempt) overtaking(ctx context.Context, x *storage.Delivery, call func(*storage.Delivery) error) (*storage.Delivery, error) {
@@ -241,7 +241,7 @@ func (a *attempt) overtaking(ctx context.Context, x *storage.Delivery, call func
 	if storing != nil {
 		return x, storing
 	}
-	a.d.log.WarnContext(ctx, "a target is ahead of this server, overtaking", "app", x.App, "target", words(x.Target),
+	a.d.log.WarnContext(ctx, "a target has a newer generation or fence than this server knows, and is overtaken", "app", x.App, "target", words(x.Target),
 		"runtime", x.Runtime, "found", st.AcceptedGeneration, "generation", next.Generation)
 	return stored, call(stored)
 }
@@ -250,8 +250,8 @@ func (a *attempt) overtaking(ctx context.Context, x *storage.Delivery, call func
 func (a *attempt) failed(ctx context.Context, x storage.Delivery, err error) hold {
 	switch {
 	case errors.Is(err, storage.ErrConflict):
-		return hold{} // somebody wants something else by now
-	case ctx.Err() != nil: // this server stops: nobody's fault
+		return hold{} // a newer wish replaced this one
+	case ctx.Err() != nil: // this server is stopping, which is not a failure
 	default:
 		a.d.fail(&x, failureOf(err))
 	}
@@ -283,7 +283,7 @@ func (a *attempt) settleAt(ctx context.Context, x storage.Delivery, wait time.Du
 	case errors.Is(err, storage.ErrConflict):
 		return hold{} // there is a newer wish
 	case err != nil:
-		a.d.log.WarnContext(ctx, "what happened to a delivery cannot be stored, trying again", "app", x.App,
+		a.d.log.WarnContext(ctx, "the outcome of a delivery cannot be stored; it is tried again", "app", x.App,
 			"target", words(x.Target), "error", err)
 		return a.hold(x, a.d.pace.RetryMin)
 	}
@@ -295,19 +295,19 @@ func (a *attempt) settleAt(ctx context.Context, x storage.Delivery, wait time.Du
 		a.d.log.WarnContext(ctx, "env not delivered", "app", x.App, "target", words(x.Target), "runtime", x.Runtime,
 			"generation", x.Generation, "attempts", x.Attempts, "again", x.NextAttempt, "error", x.Error)
 	case storage.DeliveryDegraded:
-		a.d.log.ErrorContext(ctx, "env not delivered, given up until somebody retries", "app", x.App,
+		a.d.log.ErrorContext(ctx, "env not delivered, and given up until warifu retry or apply", "app", x.App,
 			"target", words(x.Target), "runtime", x.Runtime, "generation", x.Generation, "attempts", x.Attempts, "error", x.Error)
 	}
 	return a.hold(*stored, wait)
 }
 
-// moved says whether an observation found what is worth storing though the state is the same.
+// moved reports whether an observation found something worth storing although the state is the same.
 func moved(was, is storage.Delivery) bool {
 	return was.Accepted != is.Accepted || was.Serving != is.Serving || was.Instances != is.Instances || was.Location != is.Location
 }
 
-// judge takes over what a runtime reports, and says whether the target has what x asks for. If it has, x gets the state
-// that follows; if not, x keeps its state.
+// judge copies what a runtime reports into x, and reports whether the target has what x asks for. If so, x gets the state that
+// follows from it; if not, x keeps its state.
 func (d *Deployer) judge(x *storage.Delivery, st plugins.Status) bool {
 	x.Accepted, x.Serving, x.Instances = st.AcceptedGeneration, st.ServingGeneration, st.Instances
 	x.Location = d.hide(x, st.Location)
@@ -347,7 +347,7 @@ func (d *Deployer) fail(x *storage.Delivery, f failure) {
 	x.Error, x.Remedy = d.hide(x, f.message), d.hide(x, f.remedy)
 	if f.permanent || now.Sub(x.Since) >= d.pace.GiveUp {
 		x.State, x.NextAttempt, x.Unreached = storage.DeliveryDegraded, time.Time{}, f.unreached
-		x.Remedy = cmp.Or(x.Remedy, "mend it")
+		x.Remedy = cmp.Or(x.Remedy, "correct the cause")
 		switch {
 		case f.unreached:
 			x.Remedy += "; once the runtime answers, it is delivered"
@@ -368,7 +368,7 @@ func failureAt(st plugins.Status) failure {
 	return failure{message: st.Diagnostic.Message, remedy: st.Diagnostic.Remedy, permanent: !st.Diagnostic.Retryable}
 }
 
-// failureOf says in words what an error of a runtime means.
+// failureOf turns an error of a runtime into a failure with a message and a remedy.
 func failureOf(err error) failure {
 	f := failure{message: err.Error()}
 	var start *plugins.StartError
@@ -386,16 +386,16 @@ func failureOf(err error) failure {
 	case errors.Is(err, plugins.ErrContract):
 		f.remedy = "the runtime plugin is faulty: update it"
 	case errors.Is(err, plugins.ErrDeadline), errors.Is(err, context.DeadlineExceeded):
-		f.remedy = "the target is observed and tried again by itself; see what the plugin says in the server's log"
+		f.remedy = "the target is observed and tried again automatically; the plugin's messages are in the server's log"
 	case errors.Is(err, plugins.ErrStale), errors.Is(err, plugins.ErrDigestConflict):
 		f.remedy = "make sure that no other warifu delivers to this target"
 	default:
-		f.remedy = "it is tried again by itself; see what the plugin says in the server's log"
+		f.remedy = "it is tried again automatically; the plugin's messages are in the server's log"
 	}
 	return f
 }
 
-// What a runtime says is cut to this, and values that are not longer than minHidden are in every text for other reasons.
+// What a runtime says is cut to this length. Values no longer than minHidden occur in texts for other reasons and are not hidden.
 const (
 	maxWords  = 1000
 	minHidden = 6
@@ -404,8 +404,8 @@ const (
 // secretShape is how every client secret of this server looks.
 var secretShape = regexp.MustCompile(`wfs_[A-Za-z0-9_-]{43}`)
 
-// hide takes the values of a delivery's env out of a text that came from a runtime, and makes it one short line. Plugins'
-// hosts do the same with what they have seen; a restart forgets that, this does not.
+// hide takes the values of a delivery's env out of a text that came from a runtime, and makes it one short line. The plugin host
+// does the same with what it has seen, but forgets it at a restart; this does not.
 func (d *Deployer) hide(x *storage.Delivery, text string) string {
 	if text == "" {
 		return ""

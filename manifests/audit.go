@@ -9,13 +9,13 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// recordRefusal has the audit log tell why a plan or an apply came to nothing. What it cannot store is in the server's log.
+// recordRefusal writes to the audit log why a plan or an apply was refused. If that cannot be stored, the server's log says so.
 func (d *Deployer) recordRefusal(ctx context.Context, action, app string, err error) {
 	if err == nil || ctx.Err() != nil {
 		return
 	}
 	if err := d.store.Record(ctx, refusals(action, app, err)...); err != nil {
-		d.log.ErrorContext(ctx, "audit log", "action", action, "app", app, "error", err)
+		d.log.ErrorContext(ctx, "cannot write to the audit log", "action", action, "app", app, "error", err)
 	}
 }
 
@@ -40,7 +40,7 @@ func refusals(action, app string, err error) []storage.AuditEntry {
 	case errors.Is(err, storage.ErrConflict):
 		entry.Reason = "stale plan"
 	default:
-		entry.Outcome, entry.Reason = storage.OutcomeFailed, "the server's log says why"
+		entry.Outcome, entry.Reason = storage.OutcomeFailed, "see the server's log"
 	}
 	return []storage.AuditEntry{entry}
 }

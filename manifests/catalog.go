@@ -7,20 +7,20 @@ import (
 	"time"
 )
 
-// errAsking: a runtime is being asked which kinds it serves; the answer comes.
-var errAsking = errors.New("the runtimes are being asked")
+// errAsking means that a runtime is being asked which kinds it serves, and has not answered yet.
+var errAsking = errors.New("the runtimes are being asked what they serve")
 
 // unserved says why a delivery has no runtime, and what to do about it.
 type unserved struct {
 	message, remedy string
-	// again is when to look again; zero: only another configuration helps.
+	// again is when to look again; it is zero if only another configuration helps.
 	again time.Time
 }
 
 func (e *unserved) Error() string { return e.message }
 
-// catalog knows which runtime serves which kind of target. A runtime is asked when that is first of interest, so plugins
-// that nobody needs are not started.
+// catalog knows which runtime serves which kind of target. A runtime is asked when that first matters, so plugins that are not
+// needed are not started.
 type catalog struct {
 	d      *Deployer
 	learnt chan struct{} // a runtime has answered
@@ -33,7 +33,7 @@ type catalog struct {
 type catalogEntry struct {
 	asking  bool
 	known   bool
-	kinds   []string // none: all
+	kinds   []string // empty: all
 	failed  error
 	retryAt time.Time
 	fails   int

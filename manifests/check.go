@@ -12,14 +12,14 @@ import (
 	"github.com/warifu/warifu/manifests/strictyaml"
 )
 
-// checker holds the documents of one file against the table.
+// checker checks the documents of one file against the table.
 type checker struct {
 	*strictyaml.Report
 	opts  Options
 	asked int // calls of nearest
 }
 
-// nearest is the function of that name, given up in a document with more slips than are going to be listed.
+// nearest is [oauth.Nearest], until a document has more mistakes than are going to be listed.
 func (c *checker) nearest(word string, candidates []string) string {
 	if c.asked++; c.asked > 3*strictyaml.MaxFaults {
 		return ""
@@ -105,7 +105,7 @@ func (c *checker) checkKind(v *strictyaml.Value, s *shape, path string) bool {
 	return fits
 }
 
-// wholeNumber is a value of the tag !!int, when it fits.
+// wholeNumber is a value of the tag !!int, if it fits into an int64.
 func wholeNumber(v *strictyaml.Value) (int64, bool) {
 	switch n := v.Data.(type) {
 	case int:
@@ -151,20 +151,20 @@ func (c *checker) checkUnknown(m strictyaml.Member, s *shape, path string) {
 	path = strictyaml.Join(path, m.Key)
 	switch {
 	case twin >= 0:
-		// Readers of the JSON, this package's and hooks' alike, may fold case: OAuth beside oauth would be read, unchecked.
+		// Those who read the JSON, this package and hooks alike, may fold case: OAuth beside oauth would be read without a check.
 		c.Errorf(m.Position, path, "unknown-key", known[twin], "is not a known key, and differs from one only in case")
 	case s.others == refuseUnknown && meant == "":
 		c.Errorf(m.Position, path, "unknown-key", "", "is not a known key (known here: %s)", strings.Join(known, ", "))
 	case s.others == refuseUnknown:
 		c.Errorf(m.Position, path, "unknown-key", meant, "is not a known key")
 	case s.others == warnUnknown:
-		c.Warnf(m.Position, path, "unknown-key", meant, "is not a key that anybody knows; it is ignored")
+		c.Warnf(m.Position, path, "unknown-key", meant, "is not a known key, and is ignored")
 	case meant != "" && levenshtein.ComputeDistance(strictyaml.PlainSpelling(m.Key), strictyaml.PlainSpelling(meant)) <= 1:
-		c.Warnf(m.Position, path, "unknown-key", meant, "looks like a slip")
+		c.Warnf(m.Position, path, "unknown-key", meant, "looks like a misspelling")
 	}
 }
 
-// checkList checks each item, and that texts which must differ do.
+// checkList checks each item, and that items which must differ do differ.
 func (c *checker) checkList(v *strictyaml.Value, s *shape, path string) {
 	if s.nonEmpty && len(v.Items) == 0 {
 		c.Errorf(v.Position, path, "required", "", "is empty: list at least one")
@@ -270,7 +270,7 @@ func envNames(env *strictyaml.Value) []strictyaml.Member {
 	return names
 }
 
-// checkTogether holds parts of a document against each other.
+// checkTogether checks parts of a document against each other.
 func (c *checker) checkTogether(root *strictyaml.Value) {
 	spec := root.Field("spec")
 	var names []string
@@ -316,7 +316,7 @@ func (c *checker) checkRoutes(routes *strictyaml.Value, names []string) {
 			continue
 		}
 		c.Errorf(target.Position, "spec.routes["+strconv.Itoa(i)+"].target", "unknown-target", c.nearest(target.Text, names),
-			"names %s, which is no worker, container or service of this app", strictyaml.Quote(target.Text))
+			"names %s, which is not a worker, container or service of this app", strictyaml.Quote(target.Text))
 	}
 }
 
@@ -333,7 +333,7 @@ func (c *checker) checkCollisions(targets *strictyaml.Value, path string) {
 		for _, variable := range envNames(m.Value.Field("env")) {
 			if slices.Contains(injected, variable.Key) {
 				c.Errorf(variable.Position, strictyaml.Join(strictyaml.Join(strictyaml.Join(path, m.Key), "env"), variable.Key), "env-collision", "",
-					"is set by spec.oauth.autoEnv: take it out here, or turn autoEnv off")
+					"is set by spec.oauth.autoEnv: remove it here, or turn autoEnv off")
 			}
 		}
 	}

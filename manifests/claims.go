@@ -20,7 +20,7 @@ type claims struct {
 
 func newClaims(d *Deployer) *claims { return &claims{d: d, fresh: make(map[string]string)} }
 
-// check denies a plan whose client speaks for what is somebody else's already.
+// check denies a plan whose client claims a resource identifier that has an owner already.
 func (c *claims) check(ctx context.Context, p *Plan) ([]Denial, error) {
 	client := p.wanted.client
 	if client == nil || len(client.ResourceIdentifiers) == 0 {
@@ -41,14 +41,14 @@ func (c *claims) check(ctx context.Context, p *Plan) ([]Denial, error) {
 		}
 		denials = append(denials, ownDenial(p.App, plugins.Notice{
 			Code: "resource_taken", Path: fmt.Sprintf("spec.oauth.resourceIdentifiers[%d]", i),
-			Message: fmt.Sprintf("%s belongs to %s, and tokens for it are for nobody else", identifier, owner),
-			Remedy:  "choose another identifier, or take it from the other first",
+			Message: fmt.Sprintf("%s belongs to %s, which alone may receive tokens for it", identifier, owner),
+			Remedy:  "choose another identifier, or remove it from its present owner first",
 		}))
 	}
 	return denials, nil
 }
 
-// owner says who else an identifier belongs to; nobody when empty.
+// owner names the other owner of an identifier; empty means that it has none.
 func (c *claims) owner(app, identifier string) string {
 	switch {
 	case identifier == c.d.issuer:

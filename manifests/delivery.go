@@ -15,7 +15,7 @@ import (
 type place struct {
 	app    string
 	target storage.Target
-	left   string // the runtime that the target leaves, when that is what the delivery is about
+	left   string // the runtime that the target leaves, if that is what the delivery is about
 }
 
 func placeOf(x *storage.Delivery) place {
@@ -33,7 +33,7 @@ type hold struct {
 	looks    int // at a rollout, so far
 }
 
-// report says what a worker has done.
+// workDone is what a worker reports.
 type workDone struct {
 	at   place
 	lane string
@@ -59,8 +59,8 @@ type outbox struct {
 	done    chan workDone
 }
 
-// lane is the work under way at one runtime. Runtimes do not share lanes, so one that hangs delays only its own targets;
-// within a lane, an app gets a part, and so do those that failed before: what is stuck leaves room for what is not.
+// lane is the work under way at one runtime. Runtimes do not share lanes, so one that hangs delays only its own targets.
+// Within a lane, each app gets a part, and so does everything that failed before: what is stuck leaves room for what is not.
 type lane struct {
 	busy, slow int
 	apps       map[string]int
@@ -136,7 +136,7 @@ func (o *outbox) send(ctx context.Context, done workDone) {
 	}
 }
 
-// due says when a delivery needs something done, the zero time for never.
+// due returns when a delivery next needs something done; the zero time means never.
 func (o *outbox) due(x *storage.Delivery) time.Time {
 	d := o.d
 	var at time.Time
@@ -150,11 +150,11 @@ func (o *outbox) due(x *storage.Delivery) time.Time {
 		}
 		at = x.UpdatedAt.Add(d.pace.Reconcile)
 		if x.UpdatedAt.Before(o.started) {
-			at = o.started // what happened while nobody looked?
+			at = o.started // it may have changed while no server was running
 		}
 	case storage.DeliveryFailed:
 		at = x.NextAttempt
-		if at.IsZero() { // no runtime: perhaps there is one since the last start
+		if at.IsZero() { // there was no runtime; this start may have brought one
 			at = o.started
 		}
 	default:
@@ -167,7 +167,7 @@ func (o *outbox) due(x *storage.Delivery) time.Time {
 		at = later(at, h.until)
 	}
 	if x.Owner != "" && x.Owner != d.replica {
-		at = later(at, x.OwnedUntil) // its owner is at it, or dead
+		at = later(at, x.OwnedUntil) // its owner is working on it, or is dead
 	}
 	return at
 }
@@ -179,7 +179,7 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// start gives workers what is due, as far as the lanes have room, and says how long until the next is due.
+// start gives workers what is due, as far as the lanes have room, and returns the time until the next is due.
 func (o *outbox) start(ctx context.Context) time.Duration {
 	type entry struct {
 		x  *storage.Delivery
@@ -256,14 +256,14 @@ func (d *Deployer) sweep(ctx context.Context) {
 			return
 		}
 		if err != nil {
-			d.log.WarnContext(ctx, "deletions cannot be finished, trying again", "error", err)
+			d.log.WarnContext(ctx, "deletions cannot be finished; they are tried again", "error", err)
 			wait = d.pace.RetryMax
 		}
 		pause(ctx, wait)
 	}
 }
 
-// backoff before the next attempt, after so many that failed: doubling, with a quarter of jitter to either side.
+// backoff is the wait before the next attempt after so many that failed: it doubles, with a quarter of jitter to either side.
 func (p Pace) backoff(attempts int) time.Duration {
 	wait := p.RetryMin
 	for i := 1; i < attempts && wait < p.RetryMax; i++ {
@@ -272,7 +272,7 @@ func (p Pace) backoff(attempts int) time.Duration {
 	return jitter(min(wait, p.RetryMax))
 }
 
-// roll is the wait before the next look at a rollout, after so many.
+// roll is the wait before the next look at a rollout after so many looks.
 func (p Pace) roll(looks int) time.Duration {
 	wait := p.RollMin
 	for i := 0; i < looks && wait < p.RollMax; i++ {
@@ -285,7 +285,7 @@ func jitter(d time.Duration) time.Duration {
 	return time.Duration(float64(d) * (0.75 + rand.Float64()/2))
 }
 
-// pause waits, or ends early with ctx.
+// pause waits for d, or until ctx ends.
 func pause(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -47,18 +47,18 @@ type DeployerOptions struct {
 	Runtimes []Runtime
 	// Assignments give targets to runtimes by name; the first that fits a target counts. They are the same on all replicas.
 	Assignments []Assignment
-	// LeaveDrift shows env that was lost or changed at its target, and does not deliver it again until somebody retries.
+	// LeaveDrift only shows env that was lost or changed at its target, and delivers it again when an operator asks for it.
 	LeaveDrift bool
 	// Issuer is what OAUTH_ISSUER says.
 	Issuer string
 	// Dev leaves out what matters in production only, such as the warning about loopback redirect URIs.
 	Dev bool
-	// Parsing is what documents are held against, and what a hook registers.
+	// Parsing is what documents, and what hooks register, are checked against.
 	Parsing Options
-	// ResourceServers are the resource identifiers that the configuration gives to others than apps.
+	// ResourceServers are the resource identifiers of the configuration's resource servers, which no app may claim.
 	ResourceServers []string
-	// CheckSector says what is wrong when a client with these redirect URIs names a sector identifier (OpenID Connect Core 1.0
-	// section 8.1); nil: nothing is.
+	// CheckSector returns what is wrong if a client with these redirect URIs names a sector identifier (OpenID Connect Core 1.0
+	// section 8.1). Nil accepts all.
 	CheckSector func(ctx context.Context, uri string, redirectURIs []string) error
 	// Replica names this process among those that share the store. A process that takes over its predecessor's data
 	// directory should take over its name as well: it then owns the deliveries that its predecessor was pushing, and need
@@ -67,7 +67,7 @@ type DeployerOptions struct {
 	Logger  *slog.Logger
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
-	// SecretMaxAge is the age at which a client secret is rotated by itself; 0 is never.
+	// SecretMaxAge is the age at which a client secret is rotated automatically; 0 means never.
 	SecretMaxAge time.Duration
 	// Pace of deliveries; zero fields are defaults.
 	Pace Pace
@@ -156,10 +156,10 @@ func New(opts DeployerOptions) *Deployer {
 	return d
 }
 
-// ErrDeleting: the app is being deleted, and cannot be planned or applied until that is done.
+// ErrDeleting means that the app is being deleted, and cannot be planned or applied until that is done.
 var ErrDeleting = errors.New("is being deleted")
 
-// deleting is ErrDeleting in words.
+// deleting is ErrDeleting with the app's name and what to wait for.
 func deleting(app string) error {
 	return fmt.Errorf("app %s %w: it can be applied again once its env is taken away everywhere (see its deliveries)", app, ErrDeleting)
 }

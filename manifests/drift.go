@@ -41,15 +41,15 @@ type Finding struct {
 	Remedy  string
 }
 
-// Drift is what [Deployer.Drift] found, by app and target.
+// Drift is what [Deployer.Drift] found, sorted by app and target.
 type Drift struct {
-	Apps, Targets int // that were looked at
+	Apps, Targets int // how many were looked at
 	Findings      []Finding
 }
 
 // Drift compares apps with what their manifests lead to: the registered client, the env that was delivered and the env that the
-// runtimes have. Of documents it takes their apps and holds them against these; otherwise it takes all apps, or the named one,
-// and holds them against what was applied. It changes nothing. [storage.ErrNotFound]: there is no such app.
+// runtimes have. With documents, it compares their apps with the documents; without, it compares all apps, or the named one, with
+// what was applied. It changes nothing. It returns [storage.ErrNotFound] if there is no such app.
 func (d *Deployer) Drift(ctx context.Context, docs []*Document, app string) (*Drift, error) {
 	only := make(map[string]bool) // empty: all
 	if len(docs) == 0 {
@@ -89,7 +89,7 @@ func (f Finding) place() string {
 	return label(*f.Target)
 }
 
-// appliedDocuments are the manifests that were applied, of apps that are not on their way out.
+// appliedDocuments are the manifests that were applied, of apps that are not being deleted.
 func (d *Deployer) appliedDocuments(ctx context.Context, app string) ([]*Document, error) {
 	apps, err := d.store.Apps(ctx)
 	if err != nil {
@@ -154,8 +154,8 @@ func (d *Deployer) registeredDrift(ctx context.Context, doc *Document) ([]Findin
 	return found, nil
 }
 
-// deliveredDrift compares what runtimes have with what was delivered. Each runtime is asked by itself, so that one that hangs
-// delays no other.
+// deliveredDrift compares what runtimes have with what was delivered. Each runtime is asked separately, so that one that hangs
+// does not delay the others.
 func (d *Deployer) deliveredDrift(ctx context.Context, drift *Drift, only map[string]bool) error {
 	deliveries, err := d.store.Deliveries(ctx)
 	if err != nil {
@@ -194,7 +194,7 @@ func (d *Deployer) deliveredDrift(ctx context.Context, drift *Drift, only map[st
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("drift: %w", err)
 	}
-	// What was delivered in the meantime was compared with what is not wanted any more.
+	// A delivery that changed in the meantime was compared with what is no longer wanted.
 	now, err := d.store.Deliveries(ctx)
 	if err != nil {
 		return fmt.Errorf("drift: %w", err)
@@ -224,7 +224,7 @@ func finding(x *storage.Delivery, kind FindingKind, text, remedy string) Finding
 	return Finding{App: x.App, Target: &x.Target, Runtime: x.Runtime, Kind: kind, Text: text, Remedy: remedy}
 }
 
-// runtimeDrift asks one runtime for everything. Once it does not answer, it is not asked any more.
+// runtimeDrift asks one runtime for everything. Once it fails to answer, it is not asked again.
 func (d *Deployer) runtimeDrift(ctx context.Context, rt Runtime, deliveries []*storage.Delivery, only map[string]bool) []Finding {
 	var found []Finding
 	known := make(map[plugins.AppTarget]bool)
@@ -235,7 +235,7 @@ func (d *Deployer) runtimeDrift(ctx context.Context, rt Runtime, deliveries []*s
 			continue
 		}
 		if x.Remove {
-			found = append(found, finding(x, FoundLeftover, strings.TrimSuffix("its env is still to be taken away: "+x.Error, ": "), x.Remedy))
+			found = append(found, finding(x, FoundLeftover, strings.TrimSuffix("its env has not been taken away yet: "+x.Error, ": "), x.Remedy))
 			continue
 		}
 		if down == nil {
@@ -271,16 +271,16 @@ func (d *Deployer) runtimeDrift(ctx context.Context, rt Runtime, deliveries []*s
 		}
 		target := targetOf(t.Target)
 		found = append(found, Finding{App: t.App, Target: &target, Runtime: rt.Name(), Kind: FoundLeftover,
-			Text: "the runtime has env of ours that no app wants there", Remedy: "take it away in the runtime, if no other warifu delivers there"})
+			Text: "the runtime has env from warifu that no app wants there", Remedy: "remove it in the runtime, unless another warifu delivers there"})
 	}
 	return found
 }
 
 // observedDrift compares what a runtime reports with what was delivered.
 func (d *Deployer) observedDrift(x *storage.Delivery, st plugins.Status) []Finding {
-	remedy := "it is delivered again by itself; warifu retry " + x.App + " does it now"
+	remedy := "it is delivered again automatically, or now with warifu retry " + x.App
 	if d.leaveDrift {
-		remedy = "see why; then warifu retry " + x.App
+		remedy = "find out why; then warifu retry " + x.App
 	}
 	switch {
 	case st.Present && st.AcceptedGeneration == x.Generation && st.Digest == x.Digest:

@@ -15,27 +15,27 @@ import (
 )
 
 const (
-	// maxTargets bounds the targets of one app, because a release is one transaction and etcd takes 128 operations in one.
+	// maxTargets bounds the targets of one app, because a release is one transaction and etcd takes 128 operations per transaction.
 	maxTargets = 100
 	// maxTouched bounds the targets that one release adds, changes and takes away.
 	maxTouched = 118
-	// maxRelease bounds the bytes of one release: etcd takes 1.5 MiB in one request.
+	// maxRelease bounds the bytes of one release: etcd takes 1.5 MiB per request.
 	maxRelease = 1400 << 10
 )
 
 // Denial is one reason why a manifest is refused.
 type Denial struct {
 	App string `json:"app"`
-	// Hook that refuses; "warifu" when the server itself does.
+	// Hook is the name of the hook that refuses; "warifu" if the server itself does.
 	Hook string `json:"hook"`
-	// File, Line and Column are where the manifest has what the denial is about, as in a [Fault].
+	// File, Line and Column say where in the manifest the denied key is, as in a [Fault].
 	File   string `json:"file,omitempty"`
 	Line   int    `json:"line,omitempty"`
 	Column int    `json:"column,omitempty"`
 	plugins.Notice
 }
 
-// String says who refuses what, why, and what to do about it.
+// String says which hook refuses what, why, and what to do about it.
 func (d Denial) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: %s refuses", d.App, d.Hook)
@@ -49,7 +49,7 @@ func (d Denial) String() string {
 	return b.String()
 }
 
-// DeniedError is a manifest, or several, that may not be applied. Nothing was written.
+// DeniedError says that one or more manifests may not be applied. Nothing was written.
 type DeniedError struct {
 	Denials []Denial
 }
@@ -62,7 +62,7 @@ func (e *DeniedError) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// ownDenial is one of the server itself.
+// ownDenial is a denial by the server itself.
 func ownDenial(app string, notice plugins.Notice) Denial {
 	return Denial{App: app, Hook: ourselves, Notice: notice}
 }
@@ -70,10 +70,10 @@ func ownDenial(app string, notice plugins.Notice) Denial {
 // ourselves is the name under which the server denies.
 const ourselves = "warifu"
 
-// evaluate asks the chain of hooks what the manifest means, and holds the answer against the rules that no hook may break.
+// evaluate asks the chain of hooks what the manifest means, and checks the answer against the rules that no hook may break.
 func (d *Deployer) evaluate(ctx context.Context, doc *Document, manifest []byte, registered *plugins.Registration) (plugins.Answer, []Denial, error) {
 	if len(d.hooks) == 0 {
-		return plugins.Answer{}, nil, errors.New("no deploy hook is configured: nothing says what a manifest means")
+		return plugins.Answer{}, nil, errors.New("no deploy hook is configured, so manifests cannot be evaluated")
 	}
 	app := doc.App.Metadata.Name
 	var answer plugins.Answer
@@ -106,7 +106,7 @@ func (d *Deployer) evaluate(ctx context.Context, doc *Document, manifest []byte,
 	return answer, denials, nil
 }
 
-// checkAnswer holds what the hooks want to register against the rules of the manifest itself, so that no hook can register
+// checkAnswer checks what the hooks want to register against the rules of the manifest itself, so that no hook can register
 // what a manifest could not ask for.
 func (d *Deployer) checkAnswer(doc *Document, answer *plugins.Answer) []plugins.Notice {
 	var notices []plugins.Notice
@@ -137,7 +137,7 @@ func (d *Deployer) checkAnswer(doc *Document, answer *plugins.Answer) []plugins.
 			case value.Source == plugins.SourceClientSecret && answer.Client.Public:
 				add("env_source", path, "%s wants the secret of a public client, which has none", name)
 			case value.Source == plugins.SourceClientSecret && !answer.Client.HasSecret():
-				add("env_source", path, "%s wants the secret of a client that signs with a key of its own (private_key_jwt) and has none", name)
+				add("env_source", path, "%s wants the secret of a client that signs with its own key (private_key_jwt) and has no secret", name)
 			case strings.ContainsRune(value.Literal, 0):
 				add("env_value", path, "%s has a NUL byte in its value", name)
 			}
@@ -152,7 +152,7 @@ func (d *Deployer) checkAnswer(doc *Document, answer *plugins.Answer) []plugins.
 	return notices
 }
 
-// warnings are the hooks' own and those that no hook may leave out.
+// warnings are those of the hooks and those that no hook may suppress.
 func (d *Deployer) warnings(answer *plugins.Answer) []plugins.Notice {
 	warnings := answer.Warnings
 	if d.dev || answer.Client == nil {
@@ -176,7 +176,7 @@ func (d *Deployer) warnings(answer *plugins.Answer) []plugins.Notice {
 		if oauth.IsLoopbackRedirect(address.uri) {
 			warnings = append(warnings, plugins.Notice{
 				Code: "loopback_address", Path: "spec.oauth." + address.key,
-				Message: "this address leads to the machine of this server, which sends requests there only where outbound.allow of its configuration says so",
+				Message: "this address leads to the machine of this server, which sends requests there only if outbound.allow in its configuration permits it",
 				Remedy:  "use an https address before production",
 			})
 		}

@@ -14,7 +14,7 @@ func (a *attempt) entry(x storage.Delivery, action string) storage.AuditEntry {
 		Detail: fmt.Sprintf("runtime %s, generation %d", x.Runtime, x.Generation)}
 }
 
-// told is what the audit log says when x is stored. Only a new state is news: attempts that fail the same way are not.
+// told is what the audit log says when x is stored. Only a new state is recorded, not each attempt that fails the same way.
 func (a *attempt) told(x storage.Delivery) []storage.AuditEntry {
 	if x.State == a.before {
 		return nil
@@ -35,8 +35,8 @@ func (a *attempt) told(x storage.Delivery) []storage.AuditEntry {
 	return []storage.AuditEntry{e}
 }
 
-// drifted is about a target that does not have any more what it was once given. It is delivered again at once, unless drift is
-// to stay until somebody has looked at it.
+// drifted handles a target that no longer has what it was given. It is delivered again at once, unless drift is to stay until
+// an operator has looked at it.
 func (a *attempt) drifted(ctx context.Context, x storage.Delivery, st plugins.Status) hold {
 	found := foundAt(st, x.Generation)
 	e := a.entry(x, storage.AuditDeliveryDrift)
@@ -44,7 +44,7 @@ func (a *attempt) drifted(ctx context.Context, x storage.Delivery, st plugins.St
 	if a.d.leaveDrift && a.before == storage.DeliveryReady {
 		a.before = storage.DeliveryDegraded // the entry of the drift says it all
 		e.Outcome = storage.OutcomeFailed
-		x.State, x.Error, x.Remedy = storage.DeliveryDegraded, found, "see why; then warifu retry "+x.App+", or apply again"
+		x.State, x.Error, x.Remedy = storage.DeliveryDegraded, found, "find out why; then warifu retry "+x.App+", or apply again"
 	} else {
 		a.d.afresh(&x)
 	}
@@ -53,11 +53,11 @@ func (a *attempt) drifted(ctx context.Context, x storage.Delivery, st plugins.St
 	return a.settle(ctx, x, e)
 }
 
-// foundAt says in words how a target differs from what it was given.
+// foundAt describes how a target differs from what it was given.
 func foundAt(st plugins.Status, generation int64) string {
 	switch {
 	case !st.Present:
-		return "the runtime does not have this env any more"
+		return "the runtime no longer has this env"
 	case st.AcceptedGeneration < generation:
 		return fmt.Sprintf("the runtime has generation %d, older than %d", st.AcceptedGeneration, generation)
 	case st.AcceptedGeneration > generation:

@@ -2,7 +2,7 @@ package manifests
 
 import "github.com/warifu/warifu/manifests/strictyaml"
 
-// What is wrong in manifests is told as in every YAML file that this program reads.
+// Faults in manifests have the same form as in every YAML file that this program reads.
 type (
 	Fault    = strictyaml.Fault
 	Faults   = strictyaml.Faults

@@ -6,8 +6,7 @@ import (
 	"path/filepath"
 )
 
-// File is a manifest file that was read and not yet parsed: what a command sends to the server, which has the catalogue of
-// scopes to hold it against.
+// File is a manifest file that was read and not yet parsed. Commands send it to the server, which knows the catalogue of scopes.
 type File struct {
 	Name string
 	Data []byte
@@ -43,7 +42,7 @@ func Read(paths []string, stdin io.Reader) ([]File, Faults) {
 	return read, faults
 }
 
-// ParseFiles is [Parse] for several files, with what concerns them together: no app may be in two of them.
+// ParseFiles is [Parse] for several files. It also reports an app that is in two of them.
 func ParseFiles(files []File, opts Options) ([]*Document, Faults) {
 	var documents []*Document
 	var faults Faults

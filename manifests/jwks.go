@@ -22,10 +22,11 @@ const (
 	maxKeyID       = 256
 )
 
-// privateMembers are of private and symmetric keys (RFC 7518 section 6). Whoever reads a manifest would have the key.
+// privateMembers are members of private and symmetric keys (RFC 7518 section 6). Everyone who can read the manifest would have
+// the key.
 var privateMembers = []string{"d", "p", "q", "dp", "dq", "qi", "oth", "k"}
 
-// keyMembers are those that a public key of a type must have, and its curve.
+// keyMembers are the members that a public key of each type must have, and its curve.
 var keyMembers = map[string]struct {
 	members []string
 	curve   string
@@ -46,13 +47,13 @@ func keyType(alg string) string {
 	return "OKP"
 }
 
-// checkJWK holds one key against RFC 7517 and 7518, and against what this server verifies. No fault repeats a part of a key.
+// checkJWK checks one key against RFC 7517 and 7518, and against what this server verifies. No fault repeats a part of a key.
 func checkJWK(c *checker, v *strictyaml.Value, path string) {
 	before := c.Errors()
 	for _, m := range v.Fields {
 		if slices.Contains(privateMembers, m.Key) {
 			c.Errorf(m.Position, strictyaml.Join(path, m.Key), "private-key", "",
-				"is part of a secret key, which must not leave the app: register the public key only, and replace this one, since it was written down")
+				"is part of a private key, which must not leave the app: register only a public key, and replace this one, because it has been exposed")
 			return
 		}
 	}
@@ -105,7 +106,7 @@ func (c *checker) keyText(key *strictyaml.Value, path, name string, required boo
 	return ""
 }
 
-// checkKeyUse checks what a key says that it is for (RFC 7517 sections 4.2, 4.4 and 4.5).
+// checkKeyUse checks the declared use of a key (RFC 7517 sections 4.2, 4.4 and 4.5).
 func (c *checker) checkKeyUse(v *strictyaml.Value, path, kty string) {
 	if len(c.keyText(v, path, "kid", false)) > maxKeyID {
 		c.Errorf(v.Field("kid").Position, strictyaml.Join(path, "kid"), "key", "", "is longer than %d bytes", maxKeyID)
@@ -140,7 +141,7 @@ func publicKey(v *strictyaml.Value) (*jose.JSONWebKey, error) {
 	return key, nil
 }
 
-// checkJWKS holds the keys of a set against each other.
+// checkJWKS checks the keys of a set against each other.
 func checkJWKS(c *checker, v *strictyaml.Value, path string) {
 	keys := v.Field("keys")
 	if keys == nil {
@@ -157,14 +158,14 @@ func checkJWKS(c *checker, v *strictyaml.Value, path string) {
 			continue
 		}
 		if seen[kid.Text] {
-			c.Errorf(kid.Position, strictyaml.Join(itemPath(path, i), "kid"), "duplicate", "", "is the kid of another key as well: nobody could tell which of them signed")
+			c.Errorf(kid.Position, strictyaml.Join(itemPath(path, i), "kid"), "duplicate", "", "is also the kid of another key, so a signature could not be assigned to one of them")
 		}
 		seen[kid.Text] = true
 	}
 }
 
-// canSign says whether a set has a key for signatures of an algorithm, or for any when it is empty. A key that was refused
-// counts: what is wrong with it has been said.
+// canSign reports whether a set has a key for signatures of an algorithm, or of any if alg is empty. A key that was refused
+// counts, because its fault has been reported already.
 func canSign(set *strictyaml.Value, alg string) bool {
 	keys := set.Field("keys")
 	if keys == nil || len(keys.Items) == 0 {
@@ -188,8 +189,7 @@ func canSign(set *strictyaml.Value, alg string) bool {
 	})
 }
 
-// keyNames are the keys of a JWK Set in JSON by what people call them: the kid, or else the thumbprint (RFC 7638). With each
-// comes its JSON.
+// keyNames returns the keys of a JWK Set as JSON, by name: the kid, or else the thumbprint (RFC 7638).
 func keyNames(jwks string) map[string]string {
 	var set struct {
 		Keys []json.RawMessage `json:"keys"`

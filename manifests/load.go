@@ -13,7 +13,7 @@ import (
 	"github.com/warifu/warifu/manifests/strictyaml"
 )
 
-// Load reads manifests from what a person names: files, directories, or "-" for stdin. Of a directory it takes
+// Load reads manifests from what the command line names: files, directories, or "-" for stdin. Of a directory it takes
 // *.yml and *.yaml (hidden files left out, no deeper directories) and .takos/app.yml, sorted; a file named twice is read
 // once. Files that cannot be read and directories without a manifest are faults as well. As with [Parse], look at
 // [Faults.Err] before acting on the documents.
@@ -83,7 +83,7 @@ func filesOf(path string) ([]string, error) {
 	return files, nil
 }
 
-// readFile reads one byte more than is allowed, for Parse to refuse, and never more.
+// readFile reads at most one byte more than is allowed, which Parse then refuses.
 func readFile(path string, stdin io.Reader) (name string, data []byte, err error) {
 	if path == "-" {
 		name = "stdin"

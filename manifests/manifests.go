@@ -1,8 +1,8 @@
 // Package manifests turns app.yml files into what the server keeps about apps.
 //
 // An app.yml describes one app: its name and version, the OAuth client it wants (spec.oauth), and the Workers,
-// Containers and Services that run it. Use [Load] for what a person names on a command line (files, directories,
-// standard input) and [Parse] for bytes that are already there.
+// Containers and Services that run it. Use [Load] for what a command line names (files, directories,
+// standard input) and [Parse] for bytes that have been read already.
 //
 // # Flow
 //
@@ -11,7 +11,7 @@
 //  1. The bytes are checked and split: size, encoding, control characters, number of documents.
 //  2. Each document becomes a tree of values with positions: depth, aliases, merge keys, duplicate keys, tags. This step and the
 //     first are package strictyaml's, which reads the configuration as well.
-//  3. The tree is held against the table of known keys (table.go, table_oauth.go) by the checker (check.go, oauth.go, redirect.go,
+//  3. The tree is checked against the table of known keys (table.go, table_oauth.go) by the checker (check.go, oauth.go, redirect.go,
 //     jwks.go), then parts are held against each other: routes against targets, env against what is injected, and what
 //     spec.oauth says of the client (oauth_rules.go).
 //  4. What has no error becomes an [App].
@@ -24,16 +24,16 @@
 // what it claims of the world around it must be its own (claims.go): resource identifiers, a sector. [Deployer.Apply] commits
 // client, release record and outbox in one transaction, guarded by the revisions that the plan was made from (apply.go).
 // [Deployer.PlanFiles], [Deployer.ApplyFiles] and [Deployer.ApplyPaths] do all of it, from bytes to the store, one at a time in a
-// process, and have the audit log tell what was refused (apply_files.go, audit.go).
+// process, and record in the audit log what was refused (apply_files.go, audit.go).
 // [Deployer.Run] is the outbox (delivery.go: what is due; attempt.go: what is done about it): it calls the runtimes until
-// each target confirms. [Watch] says when manifests on disk have changed.
+// each target confirms. [Watch] reports when manifests on disk have changed.
 //
 // A delivery is a wish, with a generation that grows with every wish. It is
 //
 //   - pending until a runtime accepts it, rolling until every instance serves it, then ready;
 //   - failed while attempts fail: tried again from 1 s to 5 min apart, with jitter;
-//   - degraded when trying again cannot help or has not helped for 20 minutes, until somebody applies or retries; if the runtime
-//     could not be reached in all that time, until it answers.
+//   - degraded when trying again cannot help or has not helped for 20 minutes, until an operator applies or retries; if the
+//     runtime could not be reached in all that time, until it answers.
 //
 // A target has one runtime at a time: the one that the configuration assigns, or else the one that has it, or else the first
 // that serves its kind (routing.go). When that changes, the new runtime serves the target before the old one loses its env:
@@ -42,28 +42,28 @@
 // # Client secrets
 //
 // [Deployer.Rotate] gives a client a second secret, and the targets the new one, in one transaction; [Deployer.Run] ends the old
-// one, step by step (rotation.go says which). How far a rotation has come stands in a record of its own, not in the client's,
-// whose revision every grant and every plan is held against. [Deployer.Secrets] tells it, without values.
+// one, step by step (rotation.go lists the steps). The progress of a rotation is in a record of its own, not in the client's,
+// because every grant and every plan compares the client's revision. [Deployer.Secrets] reports it, without values.
 //
 // # Invariants
 //
-//   - A secret that is replaced stays valid while a target is not ready, while a target was not looked at since the grace has
-//     passed, and while nobody has used the new one. Only an operator who calls it compromised ends it earlier.
+//   - A secret that is replaced stays valid while a target is not ready, while a target has not been looked at since the grace
+//     period passed, and while the new one has not been used. Only an operator who calls it compromised ends it earlier.
 //   - An env that is computed, by an apply or a rotation, holds the newest secret; a client has two at the most.
-//   - Once a release is committed, its env arrives, whoever dies: at least once, and the same generation is rolled out once.
-//     After an attempt whose outcome nobody knows, the target is observed before anything is pushed again.
+//   - Once a release is committed, its env arrives, whichever process dies: at least once, and the same generation is rolled out
+//     once. After an attempt whose outcome is unknown, the target is observed before anything is pushed again.
 //   - One replica at a time pushes to a target. It claims the delivery by a compare in etcd, and ends before its claim does.
-//     The record decides: a result is stored only if nobody has wished for something else meanwhile.
+//     The record decides: a result is stored only if no newer wish has replaced the one that it belongs to.
 //   - Runtimes do not wait for each other, nor do apps. What is ready is observed every 10 minutes and delivered again when it
-//     was lost, unless drift is to be left for people to see.
-//   - What changes is in the audit log with the same transaction.
-//   - A client that signs with a key of its own (private_key_jwt) has no secret, nor does a public one; whichever way it changes,
-//     it stays the same client. Private and symmetric keys are refused wherever they are written.
+//     was lost, unless manifests.repair is off and drift stays until an operator has seen it.
+//   - The transaction that changes something also writes it to the audit log.
+//   - A client that signs with its own key (private_key_jwt) has no secret, nor does a public one; however that changes, it stays
+//     the same client. Private and symmetric keys are refused wherever they are written.
 //   - The values of env are in the store, sealed, and at the target; in no plan, error, status or log.
 //   - All faults are reported at once, sorted, each with file, line and column. Nothing is decided on the first one.
 //   - The envelope (top level, metadata) and spec.oauth are strict: an unknown key is an error. Elsewhere in spec, keys
-//     that belong to the wider platform pass, and keys that nobody knows are a warning, because a manifest is shared
-//     with tools that know more than this one.
+//     that belong to the wider platform pass, and unknown keys are a warning, because a manifest is shared with tools that
+//     know more than this one.
 //   - Input is hostile: size, depth, aliases and the number of faults are bounded before they cost anything, and no fault
 //     repeats the value of an env variable or of a URI, which may hold a secret.
 //   - The parser and the JSON Schema (app.schema.json, [Schema]) come from one table, so an editor and the server agree.
@@ -81,7 +81,7 @@ import (
 
 //go:generate go test -run=^TestSchemaIsWhatTheTableSays$ -update .
 
-// The one version and kind of manifest there is.
+// The only version and kind of manifest.
 const (
 	APIVersion = "takos.dev/v1alpha1"
 	Kind       = "App"
@@ -90,16 +90,16 @@ const (
 // DefaultInjectedEnv are the names that autoEnv sets, and that a manifest therefore must not set itself.
 var DefaultInjectedEnv = []string{"OAUTH_CLIENT_ID", "OAUTH_CLIENT_SECRET", "OAUTH_ISSUER"}
 
-// Options say what a manifest is held against.
+// Options say what a manifest is checked against.
 type Options struct {
 	// Dev allows plain http on loopback hosts in spec.oauth.metadata. Redirect URIs may be loopback either way.
 	Dev bool
 	// DenyLoopback refuses redirect URIs that lead to the user's own machine.
 	DenyLoopback bool
 	// Scopes are the names of the server's scope catalogue. When empty, names are only checked for their syntax
-	// (RFC 6749 section 3.3), as a command without a server at hand must.
+	// (RFC 6749 section 3.3), because a command may have no server to ask.
 	Scopes []string
-	// GrantTypes are those that the server has on. When empty, all that there are may be asked for.
+	// GrantTypes are those that the server offers. If empty, a manifest may ask for any known one.
 	GrantTypes []string
 	// InjectedEnv are the names that autoEnv will set. Nil means [DefaultInjectedEnv].
 	InjectedEnv []string
@@ -141,13 +141,13 @@ type Spec struct {
 	Routes     []Route           `json:"routes,omitempty"`
 }
 
-// OAuth is the client that the app asks for, as far as this project reads it by itself; what it means to ask for the rest
-// (RFC 7591 section 2) is for the deploy hooks to say.
+// OAuth is the client that the app asks for, as far as this package reads it itself; the deploy hooks decide what the rest
+// (RFC 7591 section 2) means.
 type OAuth struct {
 	ClientName             string         `json:"clientName"`
 	RedirectURIs           []string       `json:"redirectUris,omitempty"`
 	Scopes                 []string       `json:"scopes"`
-	GrantTypes             []string       `json:"grantTypes,omitempty"` // none: the usual ones, with which users sign in
+	GrantTypes             []string       `json:"grantTypes,omitempty"` // empty: the default, with which users sign in
 	AutoEnv                bool           `json:"autoEnv,omitempty"`    // true only when written
 	Public                 bool           `json:"public,omitempty"`     // no secret; PKCE required
 	PostLogoutRedirectURIs []string       `json:"postLogoutRedirectUris,omitempty"`
@@ -193,7 +193,7 @@ func (a *App) JSON() ([]byte, error) {
 // MarshalJSON is [App.JSON].
 func (a *App) MarshalJSON() ([]byte, error) { return a.JSON() }
 
-// UnmarshalJSON reads what [App.JSON] gave. It does not check anything: that is [Parse]'s work, done once.
+// UnmarshalJSON reads what [App.JSON] returned. It does not check anything: [Parse] has done that.
 func (a *App) UnmarshalJSON(data []byte) error {
 	type fields App
 	var read fields

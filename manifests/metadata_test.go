@@ -70,41 +70,41 @@ func TestMetadataReachesTheClient(t *testing.T) {
 func TestPlanOfMetadata(t *testing.T) {
 	const takeAway = "worker web: take away OAUTH_CLIENT_SECRET\ncontainer api: take away OAUTH_CLIENT_SECRET"
 	const set = "worker web: set OAUTH_CLIENT_SECRET\ncontainer api: set OAUTH_CLIENT_SECRET"
-	const another = "gives every user another sub: the app will take them for new ones"
+	const another = "gives every user another sub: the app will take them for new users"
 	for name, c := range map[string]struct {
 		was, will string // lines of spec.oauth
 		want      string // one line a change
 		says      []string
 	}{
-		"usual grant types, written": {"", "\n    grantTypes: [refresh_token, authorization_code]", "keep the new manifest; nothing else follows from its changes", nil},
+		"usual grant types, written": {"", "\n    grantTypes: [refresh_token, authorization_code]", "store the new manifest; nothing else changes", nil},
 		"no refresh tokens any more": {"", "\n    grantTypes: [authorization_code]", "grantTypes: remove refresh_token",
-			[]string{"removes the grant type refresh_token: 1 grant cannot be refreshed any more"}},
+			[]string{"removes the grant type refresh_token: 1 grant can no longer be refreshed"}},
 		"other grant types": {"\n    grantTypes: [authorization_code, client_credentials]", "\n    grantTypes: [authorization_code, refresh_token]",
 			"grantTypes: add refresh_token\ngrantTypes: remove client_credentials", []string{"removes the grant type client_credentials: token requests with it will fail"}},
 		"its own key": {"", signs, `tokenEndpointAuthMethod: "" -> "private_key_jwt"` + "\njwks: add key first\n" + takeAway,
-			[]string{"has the client sign with a key of its own: its secret stops working, and token requests that are not signed will fail"}},
+			[]string{"makes the client sign with its own key: its secret stops working, and token requests that are not signed will fail"}},
 		"a secret again": {signs, "", `tokenEndpointAuthMethod: "private_key_jwt" -> ""` + "\njwks: remove key first\n" + set,
 			[]string{"gives the client a secret: token requests that are signed with its key will fail", "removes key first: what is signed with it will be refused"}},
 		"public instead of its own key": {signs, "\n    public: true", "public: false -> true\n" + `tokenEndpointAuthMethod: "private_key_jwt" -> ""` + "\njwks: remove key first",
-			[]string{"makes the client public: it need not sign token requests any more, and PKCE is required of every sign-in"}},
+			[]string{"makes the client public: it no longer has to sign token requests, and PKCE is required of every sign-in"}},
 		"its own key instead of public": {"\n    public: true", signs, "public: true -> false\n" + `tokenEndpointAuthMethod: "" -> "private_key_jwt"` + "\njwks: add key first",
 			[]string{"makes the client confidential: token requests that are not signed with its key will fail"}},
 		"another key": {signs, strings.Replace(signs, key1, key2, 1), "jwks: add key second\njwks: remove key first",
 			[]string{"removes key first: what is signed with it will be refused"}},
 		"another key of that name": {signs, strings.Replace(signs, key1, strings.Replace(key2, "second", "first", 1), 1), "jwks: replace key first",
-			[]string{"replaces key first: what is signed with the one before will be refused"}},
+			[]string{"replaces key first: what is signed with the previous one will be refused"}},
 		"basic only": {"", "\n    tokenEndpointAuthMethod: client_secret_basic", `tokenEndpointAuthMethod: "" -> "client_secret_basic"`,
-			[]string{"takes the secret by HTTP Basic only: token requests that have it in the body will fail"}},
+			[]string{"accepts the secret only by HTTP Basic: token requests that have it in the body will fail"}},
 		"algorithms": {"", "\n    idTokenSignedResponseAlg: ES256\n    userinfoSignedResponseAlg: EdDSA\n    requestObjectSigningAlg: none",
 			`idTokenSignedResponseAlg: "" -> "ES256"` + "\n" + `userinfoSignedResponseAlg: "" -> "EdDSA"` + "\n" + `requestObjectSigningAlg: "" -> "none"`,
 			[]string{"signs ID tokens with ES256: an app that expects RS256 will refuse them",
 				"makes userinfo a JWT that is signed with EdDSA: an app that expects something else will refuse it",
-				"takes no request objects that are signed: sign-ins with such will fail"}},
+				"accepts no request objects that are signed: sign-ins that use them will fail"}},
 		"requirements": {"", "\n    requirePushedAuthorizationRequests: true\n    dpopBoundAccessTokens: true\n    requireAuthTime: true\n    defaultMaxAge: 60",
 			"requirePushedAuthorizationRequests: false -> true\ndpopBoundAccessTokens: false -> true\ndefaultMaxAge: none -> 60\nrequireAuthTime: false -> true",
 			[]string{"binds all access tokens to a key of the app: token requests without a DPoP proof will fail",
-				"takes pushed requests only (RFC 9126): other sign-ins will fail",
-				"asks users to sign in again when they did so more than 60 seconds ago"}},
+				"accepts only pushed requests (RFC 9126): other sign-ins will fail",
+				"asks users to sign in again if they did so more than 60 seconds ago"}},
 		"pairwise":        {"", "\n    subjectType: pairwise", `subjectType: "" -> "pairwise"`, []string{another}},
 		"public subjects": {"\n    subjectType: pairwise", "\n    subjectType: public", `subjectType: "pairwise" -> "public"`, []string{another}},
 		"another sector": {"\n    subjectType: pairwise", "\n    subjectType: pairwise\n    sectorIdentifierUri: https://sector.example.com/",
@@ -115,9 +115,9 @@ func TestPlanOfMetadata(t *testing.T) {
 			"\n    backchannelLogoutUri: https://app.example.com/bye\n    backchannelLogoutSessionRequired: true",
 			`backchannelLogoutUri: "https://app.example.com/back" -> "https://app.example.com/bye"` + "\n" +
 				`frontchannelLogoutUri: "https://app.example.com/front" -> ""` + "\nbackchannelLogoutSessionRequired: false -> true",
-			[]string{"removes the front-channel logout: the app is not told by it any more when users sign out"}},
+			[]string{"removes the front-channel logout: it no longer tells the app when users sign out"}},
 		"resources": {"\n    resourceIdentifiers: [urn:a, urn:b]", "\n    resourceIdentifiers: [urn:b, urn:c]",
-			"resourceIdentifiers: add urn:c\nresourceIdentifiers: remove urn:a", []string{"removes urn:a: the app cannot introspect tokens for it any more"}},
+			"resourceIdentifiers: add urn:c\nresourceIdentifiers: remove urn:a", []string{"removes urn:a: the app can no longer introspect tokens for it"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
@@ -150,7 +150,7 @@ func TestAnotherRedirectHostIsAnotherSector(t *testing.T) {
 	d := r.deployer()
 	r.apply(d, with("app", "\n    subjectType: pairwise"))
 	p := r.plan(d, with("app", "\n    subjectType: pairwise", "app.example.com", "app.example.org"))
-	if !slices.Contains(p.Consequences, "gives every user another sub: the app will take them for new ones") {
+	if !slices.Contains(p.Consequences, "gives every user another sub: the app will take them for new users") {
 		t.Errorf("%q", p.Consequences)
 	}
 }
@@ -373,7 +373,7 @@ func TestGrantTypesAreThoseOfTheServer(t *testing.T) {
 func TestPlanSaysHowANewClientGetsTokens(t *testing.T) {
 	r := newRig(t)
 	p := r.plan(r.deployer(), with("app", signs+"\n    grantTypes: [authorization_code, client_credentials]"))
-	const want = `register client "My App" with scopes threads:read runs:write, grant types authorization_code client_credentials, and its own key (private_key_jwt)`
+	const want = `register client "My App" with scopes threads:read runs:write, grant types authorization_code client_credentials, authenticating with its own key (private_key_jwt)`
 	if p.Changes[1].Text != want {
 		t.Errorf("got  %s\nwant %s", p.Changes[1].Text, want)
 	}

@@ -26,7 +26,7 @@ func checkClientName(c *checker, v *strictyaml.Value, path string) {
 	}
 }
 
-// isDeceptive finds characters that could make the consent page say something else than it holds.
+// isDeceptive reports characters that could make the consent page appear to say something else.
 func isDeceptive(r rune) bool {
 	return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == '\u2028' || r == '\u2029'
 }
@@ -34,7 +34,7 @@ func isDeceptive(r rune) bool {
 // maxScope is in bytes.
 const maxScope = 128
 
-// checkScope holds a scope against the catalogue, or without one against RFC 6749 section 3.3.
+// checkScope checks a scope against the catalogue, or without one against RFC 6749 section 3.3.
 func checkScope(c *checker, v *strictyaml.Value, path string) {
 	switch {
 	case v.Text == "":
@@ -43,7 +43,7 @@ func checkScope(c *checker, v *strictyaml.Value, path string) {
 		return r < 0x21 || r > 0x7E || r == '"' || r == '\\'
 	}):
 		c.Errorf(v.Position, path, "scope-syntax", "",
-			"is not a scope: printable ASCII without spaces, quotes and backslashes; one scope an item")
+			"is not a scope: printable ASCII without spaces, quotes and backslashes, and one scope per item")
 	case len(c.opts.Scopes) > 0 && !slices.Contains(c.opts.Scopes, v.Text):
 		c.Errorf(v.Position, path, "unknown-scope", c.nearest(v.Text, c.opts.Scopes),
 			"is %s, which is not a scope of this server", strictyaml.Quote(v.Text))
@@ -79,7 +79,7 @@ func checkWebAddress(c *checker, v *strictyaml.Value, path string) {
 	}
 }
 
-// isPlainASCII leaves out what browsers strip or turn into something else.
+// isPlainASCII reports whether s is free of what browsers strip or rewrite.
 func isPlainASCII(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return r <= 0x20 || r >= 0x7F || strings.ContainsRune("\\\"<>^`{|}", r) })
 }

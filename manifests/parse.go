@@ -49,8 +49,8 @@ func documentOf(written strictyaml.Document, r *strictyaml.Report, opts Options)
 		return nil
 	}
 	app, err := appOf(root)
-	if err != nil { // the table and App disagree; better refused than half understood
-		r.Errorf(root.Position, "", "not-understood", "", "this manifest could not be taken apart: %v", err)
+	if err != nil { // the table and App disagree: refuse it, rather than act on half of it
+		r.Errorf(root.Position, "", "not-understood", "", "this manifest could not be decoded: %v", err)
 		return nil
 	}
 	d := &Document{App: app, Path: r.File, Line: root.Line, Raw: bytes.Clone(written.Text()), root: root}
@@ -60,7 +60,7 @@ func documentOf(written strictyaml.Document, r *strictyaml.Report, opts Options)
 	return d
 }
 
-// denyLoopback reports redirect URIs that lead to the user's own machine, and says whether there are any.
+// denyLoopback adds a fault for each redirect URI that leads to the user's own machine, and reports whether there are any.
 func (d *Document) denyLoopback(r *strictyaml.Report) bool {
 	if d.App.Spec.OAuth == nil {
 		return false
@@ -71,7 +71,7 @@ func (d *Document) denyLoopback(r *strictyaml.Report) bool {
 			found = true
 			path := itemPath("spec.oauth.redirectUris", i)
 			r.Errorf(d.Place(path), path, "loopback-redirect", "",
-				"leads to the user's own machine, and this server takes no such redirect URI (manifests.localhostRedirects)")
+				"leads to the user's own machine, which this server does not allow (manifests.localhostRedirects)")
 		}
 	}
 	return found
@@ -87,7 +87,7 @@ func treeOf(written strictyaml.Document, r *strictyaml.Report) *strictyaml.Value
 	return root
 }
 
-// appOf makes an App of a checked tree, by way of the JSON that the app keeps.
+// appOf decodes an App from a checked tree, through the JSON that the app keeps.
 func appOf(root *strictyaml.Value) (*App, error) {
 	var b bytes.Buffer
 	encoder := json.NewEncoder(&b)

@@ -7,8 +7,8 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// Place finds where a path was written: a key, or the item of a list. Of what is not written it is the place of the
-// nearest part that is, and without any the beginning of the document.
+// Place returns where a path was written: a key, or the item of a list. For a path that was not written it is the place of the
+// nearest part above that was, or else the beginning of the document.
 func (d *Document) Place(path string) strictyaml.Position {
 	if d.root == nil { // read from the store, not from a file
 		return strictyaml.Position{}
@@ -34,14 +34,13 @@ func placeBelow(v *strictyaml.Value, here, path string, at strictyaml.Position) 
 	return at
 }
 
-// within says whether a path is another one or below it.
+// within reports whether path equals above or lies below it.
 func within(path, above string) bool {
 	rest, is := strings.CutPrefix(path, above)
 	return is && (rest == "" || rest[0] == '.' || rest[0] == '[')
 }
 
-// placed keeps the places of the keys by which requests are judged later, when nobody has the file: those of
-// spec.oauth.
+// placed returns the places of the keys below spec.oauth, by which requests are judged later, when the file is not at hand.
 func (d *Document) placed() map[string]storage.Place {
 	const client = "spec.oauth"
 	if d.root == nil {

@@ -32,7 +32,7 @@ const (
 	Repair         ChangeKind = "repair" // Target's delivery has failed and is tried again
 )
 
-// Change is one difference between what is there and what should be. It never holds a value of env.
+// Change is one difference between what exists and what should. It never holds a value of env.
 type Change struct {
 	Kind   ChangeKind      `json:"kind"`
 	Field  string          `json:"field,omitempty"` // as in the manifest: clientName, redirectUris, ...
@@ -50,11 +50,11 @@ type Revisions struct {
 	Client int64 `json:"client"`
 }
 
-// String is what a caller hands back to apply the plan that they saw, and no other.
+// String is what a caller hands back to apply exactly the plan that they saw.
 func (r Revisions) String() string { return fmt.Sprintf("%d.%d", r.App, r.Client) }
 
-// Plan is what applying a manifest would do to one app. It can be shown to anybody who may see the manifest: no secret is
-// in it, nor in its JSON.
+// Plan is what applying a manifest would do to one app. It can be shown to anyone who may see the manifest: it holds no secret,
+// nor does its JSON.
 type Plan struct {
 	App     string `json:"app"`
 	Version string `json:"version"`
@@ -63,7 +63,7 @@ type Plan struct {
 	// env that was lost is delivered again.
 	Changed bool     `json:"changed"`
 	Changes []Change `json:"changes"`
-	// Consequences of the changes for those who use the app, in words.
+	// Consequences of the changes for the users of the app, in words.
 	Consequences []string         `json:"consequences"`
 	Warnings     []plugins.Notice `json:"warnings"`
 	Revisions    Revisions        `json:"revisions"`
@@ -76,15 +76,15 @@ type Plan struct {
 type wanted struct {
 	doc      *Document
 	manifest []byte
-	client   *plugins.Registration // nil: none
+	client   *plugins.Registration // nil if there is none
 	targets  []plugins.TargetEnv   // those with env
 	// client record has to be written
 	clientChanged bool
 }
 
-// Plan says what applying the documents would do. It asks the deploy hooks and reads the store, and has no side effects. A
-// manifest that may not be applied gives a [*DeniedError] with the denials of all documents, an app on its way out
-// [ErrDeleting].
+// Plan returns what applying the documents would do. It asks the deploy hooks and reads the store, and has no side effects. A
+// manifest that may not be applied leads to a [*DeniedError] with the denials of all documents, an app that is being deleted
+// to [ErrDeleting].
 func (d *Deployer) Plan(ctx context.Context, docs []*Document) ([]*Plan, error) {
 	plans := make([]*Plan, 0, len(docs))
 	var denied DeniedError
@@ -193,7 +193,7 @@ func (d *Deployer) compare(ctx context.Context, c *comparison) error {
 	}
 	d.compareEnv(c, creds)
 	if c.view.App != nil && !c.plan.Changed && !bytes.Equal(c.view.App.Manifest, c.want.manifest) {
-		c.change(Change{Kind: UpdateManifest}, "keep the new manifest; nothing else follows from its changes")
+		c.change(Change{Kind: UpdateManifest}, "store the new manifest; nothing else changes")
 	}
 	return nil
 }
@@ -251,7 +251,7 @@ func (w *wanted) has(t storage.Target) bool {
 	return slices.ContainsFunc(w.targets, func(e plugins.TargetEnv) bool { return targetOf(e.Target) == t })
 }
 
-// deliveredEnv is the env of a delivery; one that cannot be opened any more counts as none, and so is delivered anew.
+// deliveredEnv is the env of a delivery. One that can no longer be decrypted counts as empty, and so is delivered anew.
 func (d *Deployer) deliveredEnv(x *storage.Delivery) map[string]string {
 	env, err := d.store.OpenEnv(x)
 	if err != nil {
@@ -277,7 +277,7 @@ func differences(was, want map[string]string) (set, unset []string) {
 	return set, unset
 }
 
-// tooMany denies what would not fit into one transaction.
+// tooMany denies a release that would not fit into one transaction.
 func (c *comparison) tooMany() []Denial {
 	deny := func(code, message, remedy string) []Denial {
 		return []Denial{ownDenial(c.plan.App, plugins.Notice{Code: code, Path: "spec", Message: message, Remedy: remedy})}
@@ -285,21 +285,21 @@ func (c *comparison) tooMany() []Denial {
 	switch {
 	case len(c.want.targets) > maxTargets:
 		return deny("too_many_targets",
-			fmt.Sprintf("%d workers, containers and services get env, and an app may have %d", len(c.want.targets), maxTargets),
+			fmt.Sprintf("%d workers, containers and services get env, but an app may have at most %d", len(c.want.targets), maxTargets),
 			"split the app into several")
 	case c.touched > maxTouched:
 		return deny("too_many_changes",
-			fmt.Sprintf("env changes at %d targets at once, and one release may change %d", c.touched, maxTouched),
-			"apply it in steps: first take targets out, then put others in")
+			fmt.Sprintf("env changes at %d targets at once, but one release may change at most %d", c.touched, maxTouched),
+			"apply it in steps: first remove targets, then add others")
 	case c.size() > maxRelease:
 		return deny("too_large",
-			fmt.Sprintf("the manifest and what follows from it take %d KiB, and a release may take %d", c.size()>>10, maxRelease>>10),
+			fmt.Sprintf("the manifest and what follows from it take %d KiB, but a release may take at most %d", c.size()>>10, maxRelease>>10),
 			"leave out what is not needed for the deployment, or split the app into several")
 	}
 	return nil
 }
 
-// size is about how many bytes the release takes in its transaction: records are JSON, and bytes in them base64.
+// size estimates the bytes that the release takes in its transaction: records are JSON, and bytes in them base64.
 func (c *comparison) size() int {
 	const record = 1 << 10 // the rest of a record
 	base64 := func(n int) int { return n * 4 / 3 }

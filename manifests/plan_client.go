@@ -28,7 +28,7 @@ func (d *Deployer) compareClient(ctx context.Context, c *comparison) error {
 			how += ", grant types " + strings.Join(want.GrantTypes, " ")
 		}
 		if want.TokenEndpointAuthMethod == oauth.AuthPrivateKeyJWT {
-			how += ", and its own key (private_key_jwt)"
+			how += ", authenticating with its own key (private_key_jwt)"
 		}
 		c.change(Change{Kind: RegisterClient, New: want.ClientName}, "register %s %q with scopes %s%s",
 			kind, want.ClientName, strings.Join(want.Scopes, " "), how)
@@ -48,7 +48,7 @@ func (d *Deployer) compareClient(ctx context.Context, c *comparison) error {
 	added, removed := c.list("scopes", was.Scopes, want.Scopes)
 	_, uris := c.list("redirectUris", was.RedirectURIs, want.RedirectURIs)
 	_, logouts := c.list("postLogoutRedirectUris", was.PostLogoutRedirectURIs, want.PostLogoutRedirectURIs)
-	// A list in another order is worth keeping, though nothing follows from it.
+	// A list in another order is worth storing, though it has no consequences.
 	c.want.clientChanged = len(c.plan.Changes) > before ||
 		!slices.Equal(was.Scopes, want.Scopes) || !slices.Equal(was.RedirectURIs, want.RedirectURIs) ||
 		!slices.Equal(was.PostLogoutRedirectURIs, want.PostLogoutRedirectURIs) || !sameMetadata(&was.ClientMetadata, &want.ClientMetadata)
@@ -92,7 +92,7 @@ func (c *comparison) fields(was, want *plugins.Registration) {
 	case want.Public && was.HasSecret():
 		c.consequence("makes the client public: its secret stops working, and PKCE is required of every sign-in")
 	case want.Public:
-		c.consequence("makes the client public: it need not sign token requests any more, and PKCE is required of every sign-in")
+		c.consequence("makes the client public: it no longer has to sign token requests, and PKCE is required of every sign-in")
 	case want.HasSecret():
 		c.consequence("makes the client confidential: it gets a secret, and token requests without it will fail")
 	default:
@@ -135,7 +135,7 @@ func (c *comparison) scopeConsequences(grants []storage.Grant, added, removed []
 		c.consequence("removes `%s`: %s", scope, count(narrowed[scope], "grant narrows", "grants narrow"))
 	}
 	if ended > 0 {
-		c.consequence("leaves nothing of what was allowed: %s", count(ended, "grant ends", "grants end"))
+		c.consequence("removes all that users allowed: %s", count(ended, "grant ends", "grants end"))
 	}
 	if len(added) > 0 && len(grants) > 0 {
 		c.consequence("adds `%s`: users are asked to allow it at their next sign-in", strings.Join(added, "`, `"))

@@ -13,7 +13,7 @@ import (
 	"github.com/warifu/warifu/server/oauth"
 )
 
-// canonicalKeys makes the JWK Set that is stored the one that was checked, in one spelling: a hook may have written it in any.
+// canonicalKeys writes the JWK Set that was checked in its canonical form, whichever way a hook wrote it.
 func canonicalKeys(r *plugins.Registration) {
 	if r == nil || r.JWKS == "" {
 		return
@@ -105,7 +105,7 @@ func effectiveGrantTypes(m *plugins.ClientMetadata) []string {
 
 func grantTypesOf(r *plugins.Registration) []string { return effectiveGrantTypes(&r.ClientMetadata) }
 
-// metadataConsequences says what follows from changes of the metadata; grants are those that live.
+// metadataConsequences adds what follows from changes of the metadata; grants is the number of live grants.
 func (c *comparison) metadataConsequences(was, want *plugins.Registration, grants int) {
 	c.grantTypeConsequences(grantTypesOf(was), grantTypesOf(want), grants)
 	c.authenticationConsequences(was, want)
@@ -113,7 +113,7 @@ func (c *comparison) metadataConsequences(was, want *plugins.Registration, grant
 	c.signInConsequences(was, want)
 	for _, uri := range was.ResourceIdentifiers {
 		if !slices.Contains(want.ResourceIdentifiers, uri) {
-			c.consequence("removes %s: the app cannot introspect tokens for it any more", uri)
+			c.consequence("removes %s: the app can no longer introspect tokens for it", uri)
 		}
 	}
 }
@@ -126,11 +126,11 @@ func (c *comparison) grantTypeConsequences(was, want []string, grants int) {
 		follows := "token requests with it will fail"
 		switch name {
 		case oauth.GrantAuthorizationCode:
-			follows = "nobody can sign in to the app with a browser any more"
+			follows = "users can no longer sign in to the app with a browser"
 		case oauth.GrantRefreshToken:
-			follows = count(grants, "grant cannot be refreshed any more", "grants cannot be refreshed any more")
+			follows = count(grants, "grant can no longer be refreshed", "grants can no longer be refreshed")
 		case oauth.GrantDeviceCode:
-			follows = "nobody can sign in on a device any more"
+			follows = "users can no longer sign in on a device"
 		}
 		c.consequence("removes the grant type %s: %s", name, follows)
 	}
@@ -141,18 +141,18 @@ func (c *comparison) authenticationConsequences(was, want *plugins.Registration)
 	if was.Public == want.Public && !want.Public {
 		switch {
 		case was.HasSecret() && !want.HasSecret():
-			c.consequence("has the client sign with a key of its own: its secret stops working, and token requests that are not signed will fail")
+			c.consequence("makes the client sign with its own key: its secret stops working, and token requests that are not signed will fail")
 		case !was.HasSecret() && want.HasSecret():
 			c.consequence("gives the client a secret: token requests that are signed with its key will fail")
 		case was.TokenEndpointAuthMethod == want.TokenEndpointAuthMethod:
 		case want.TokenEndpointAuthMethod == oauth.AuthBasic:
-			c.consequence("takes the secret by HTTP Basic only: token requests that have it in the body will fail")
+			c.consequence("accepts the secret only by HTTP Basic: token requests that have it in the body will fail")
 		case want.TokenEndpointAuthMethod == oauth.AuthPost:
-			c.consequence("takes the secret in the body only: token requests that have it by HTTP Basic will fail")
+			c.consequence("accepts the secret only in the body: token requests that send it by HTTP Basic will fail")
 		}
 	}
 	if alg := want.TokenEndpointAuthSigningAlg; alg != "" && alg != was.TokenEndpointAuthSigningAlg && !was.HasSecret() && !was.Public {
-		c.consequence("takes %s only: token requests that are signed otherwise will fail", alg)
+		c.consequence("accepts only %s: token requests that are signed otherwise will fail", alg)
 	}
 	if want.JWKSURI == "" && !want.Public {
 		c.keyConsequences(keyNames(was.JWKS), keyNames(want.JWKS))
@@ -168,7 +168,7 @@ func (c *comparison) keyConsequences(was, want map[string]string) {
 		case !stays:
 			c.consequence("removes key %s: what is signed with it will be refused", name)
 		case now != was[name]:
-			c.consequence("replaces key %s: what is signed with the one before will be refused", name)
+			c.consequence("replaces key %s: what is signed with the previous one will be refused", name)
 		}
 	}
 }
@@ -190,32 +190,32 @@ func (c *comparison) signatureConsequences(was, want *plugins.ClientMetadata) {
 		if alg == "none" {
 			how = "that are signed"
 		}
-		c.consequence("takes no request objects %s: sign-ins with such will fail", how)
+		c.consequence("accepts no request objects %s: sign-ins that use them will fail", how)
 	}
 }
 
 // signInConsequences are about what users, and the app of them, notice.
 func (c *comparison) signInConsequences(was, want *plugins.Registration) {
 	if want.RequirePushedAuthorizationRequests && !was.RequirePushedAuthorizationRequests {
-		c.consequence("takes pushed requests only (RFC 9126): other sign-ins will fail")
+		c.consequence("accepts only pushed requests (RFC 9126): other sign-ins will fail")
 	}
 	if sectorOf(was) != sectorOf(want) {
-		c.consequence("gives every user another sub: the app will take them for new ones")
+		c.consequence("gives every user another sub: the app will take them for new users")
 	}
 	if most := want.DefaultMaxAge; most != nil && (was.DefaultMaxAge == nil || *most < *was.DefaultMaxAge) {
-		c.consequence("asks users to sign in again when they did so more than %s ago", count(int(*most), "second", "seconds"))
+		c.consequence("asks users to sign in again if they did so more than %s ago", count(int(*most), "second", "seconds"))
 	}
 	for _, channel := range [...]struct{ name, was, want string }{
 		{"back", was.BackchannelLogoutURI, want.BackchannelLogoutURI}, {"front", was.FrontchannelLogoutURI, want.FrontchannelLogoutURI},
 	} {
 		if channel.was != "" && channel.want == "" {
-			c.consequence("removes the %s-channel logout: the app is not told by it any more when users sign out", channel.name)
+			c.consequence("removes the %s-channel logout: it no longer tells the app when users sign out", channel.name)
 		}
 	}
 }
 
-// sectorOf names what the pairwise subjects of a client depend on (OpenID Connect Core 1.0 section 8.1); empty, it has public
-// ones.
+// sectorOf names what the pairwise subjects of a client depend on (OpenID Connect Core 1.0 section 8.1). It is empty for a client
+// with public subjects.
 func sectorOf(r *plugins.Registration) string {
 	if r.SubjectType != oauth.SubjectPairwise {
 		return ""

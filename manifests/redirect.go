@@ -8,7 +8,7 @@ import (
 	"github.com/warifu/warifu/server/oauth"
 )
 
-// checkRedirectURI holds a redirect URI against what storage will match later. Each broken rule has a code of its own,
+// checkRedirectURI checks a redirect URI against the rules by which requests are matched later. Each rule has a code of its own,
 // redirect-uri-<rule>, with the rules of [oauth.RedirectURIError].
 func checkRedirectURI(c *checker, v *strictyaml.Value, path string) {
 	var refused *oauth.RedirectURIError
@@ -17,8 +17,7 @@ func checkRedirectURI(c *checker, v *strictyaml.Value, path string) {
 	}
 }
 
-// mendRedirectURI guesses what was meant. It only returns what may be registered, and nothing of a URI that held a
-// password.
+// mendRedirectURI guesses what was meant. It only returns what may be registered, and nothing for a URI that holds a password.
 func mendRedirectURI(uri, rule string) string {
 	var mended string
 	switch rule {

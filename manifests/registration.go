@@ -24,8 +24,8 @@ func registrationOf(c *storage.Client) *plugins.Registration {
 	return &r
 }
 
-// checkRegistration holds what a hook made of a manifest against the manifest's own table and rules: it is written down as
-// spec.oauth, and checked as if somebody had written it there.
+// checkRegistration checks what a hook made of a manifest against the manifest's own table and rules: it is written out as
+// spec.oauth, and checked as if the manifest said so.
 func (d *Deployer) checkRegistration(file string, r *plugins.Registration) []plugins.Notice {
 	opts := d.parsing
 	opts.Dev = d.dev
@@ -33,7 +33,7 @@ func (d *Deployer) checkRegistration(file string, r *plugins.Registration) []plu
 	const path = "spec.oauth"
 	written, err := asWritten(r)
 	if err != nil {
-		c.Errorf(strictyaml.Position{}, path, "not-understood", "", "cannot be written down: %v", err)
+		c.Errorf(strictyaml.Position{}, path, "not-understood", "", "cannot be encoded: %v", err)
 	} else {
 		c.check(written, oauthShape, path)
 		c.checkOAuth(written, path)
@@ -64,7 +64,7 @@ func asWritten(r *plugins.Registration) (*strictyaml.Value, error) {
 			delete(keys, key)
 			metadata[key] = v
 		case key == "jwks":
-			// What is no object stays text, and is refused as such.
+			// Anything but an object stays text, and is refused as such.
 			if set, err := decodeObject([]byte(text)); err == nil {
 				keys[key] = set
 			}
@@ -82,7 +82,7 @@ func decodeObject(data []byte) (map[string]any, error) {
 		return nil, err
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("text behind the end of the object")
+		return nil, errors.New("there is text after the end of the object")
 	}
 	return object, nil
 }

@@ -116,7 +116,7 @@ func TestRemovalWithoutItsRuntimeWaitsForIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	x := r.await("app", "the removal failed", state(storage.DeliveryFailed))[0]
-	if !strings.Contains(x.Error, "not configured") || x.Remedy == "" {
+	if !strings.Contains(x.Error, "no longer configured") || x.Remedy == "" {
 		t.Errorf("%q, %q", x.Error, x.Remedy)
 	}
 	stop()

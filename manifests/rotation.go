@@ -16,27 +16,27 @@ import (
 
 // A rotation takes these steps. Each is one transaction, so that any replica can take the next one, after any crash:
 //
-//  1. begun: the client has a second secret, and every env that holds the one before is to be delivered with the new one;
+//  1. begun: the client has a second secret, and every env that holds the previous one is to be delivered with the new one;
 //  2. served: every delivery of the app is ready, none of them with an older secret;
-//  3. used: somebody has authenticated with the new secret, whoever that was and whenever since the beginning;
-//  4. the grace begins when both are so;
-//  5. asked: the grace has passed, and every target is looked at once more, whatever happened to it meanwhile;
-//  6. retired: every delivery of the app was found ready since then.
+//  3. used: the new secret has been used to authenticate at any time since the rotation began;
+//  4. the grace period begins once both have happened;
+//  5. asked: the grace period has passed, and every target is looked at once more, whatever happened to it in the meantime;
+//  6. retired: every delivery of the app has been found ready since then.
 //
-// A target that lags, or whose env is still being taken away, keeps the older secret valid for as long as it takes. So does an
-// app that never uses the new one: nobody knows then whether it has it. Both are shown (`warifu get secrets`), and an operator
-// who does not want to wait rotates once more with Compromised.
+// A target that lags behind, or whose env is still being taken away, keeps the older secret valid for as long as it takes. So does
+// an app that never uses the new one, because then it is unknown whether the app has it. Both are shown (`warifu get secrets`), and
+// an operator who does not want to wait rotates once more with Compromised.
 
 // DefaultGrace is how long a secret stays valid after all targets serve its successor and that one was used.
 const DefaultGrace = 24 * time.Hour
 
 // Refusals of [Deployer.Rotate].
 var (
-	// ErrRotating: a rotation is under way, and a client has two secrets at the most.
+	// ErrRotating means that a rotation is under way; a client has at most two secrets.
 	ErrRotating = errors.New("a rotation is under way")
-	// ErrNoSecret: the app has no client, or its client is public, or signs with a key of its own.
+	// ErrNoSecret means that the app has no client, or that its client is public or signs with its own key.
 	ErrNoSecret = errors.New("has no client secret")
-	// ErrSealed: an env cannot be opened, so nobody knows whether it holds the secret.
+	// ErrSealed means that an env cannot be decrypted, so it is unknown whether it holds the secret.
 	ErrSealed = errors.New("cannot be opened with the encryption keys of this server")
 )
 
@@ -62,14 +62,15 @@ type Rotated struct {
 	Rotation storage.SecretRotation
 	// Targets are given the new secret.
 	Targets []storage.Target
-	// Consequences for those who run and use the app, in words.
+	// Consequences for the operators and users of the app, in words.
 	Consequences []string
 }
 
 // Rotate gives an app's client a new secret and has it delivered to every target that has the old one, in one transaction. The
-// old secret stays valid until [Deployer.Run], in this process or another, finds that nobody should need it any more.
+// old secret stays valid until [Deployer.Run], in this process or another, finds that it should no longer be needed.
 //
-// [storage.ErrNotFound]: there is no such app. [ErrNoSecret], [ErrRotating], [ErrSealed], [ErrDeleting]: nothing was changed.
+// Errors: [storage.ErrNotFound] if there is no such app; [ErrNoSecret], [ErrRotating], [ErrSealed] and [ErrDeleting]. Nothing was
+// changed then.
 func (d *Deployer) Rotate(ctx context.Context, app string, opts RotateOptions) (Rotated, error) {
 	reason := ""
 	if opts.Compromised {
@@ -94,7 +95,7 @@ func (d *Deployer) rotate(ctx context.Context, app string, opts RotateOptions, r
 			d.refused(ctx, app, refusal)
 			return false, nil
 		}
-		release.Audit = []storage.AuditEntry{{Action: storage.AuditRotate, App: app, Reason: reason, Detail: fmt.Sprintf("secret %s in the place of %s, %s",
+		release.Audit = []storage.AuditEntry{{Action: storage.AuditRotate, App: app, Reason: reason, Detail: fmt.Sprintf("secret %s replaces %s, %s",
 			begun.Rotation.SecretID, begun.Rotation.Previous, count(len(begun.Targets), "target", "targets"))}}
 		err = d.store.CommitRelease(ctx, release)
 		if errors.Is(err, storage.ErrConflict) {
@@ -113,15 +114,15 @@ func (d *Deployer) rotate(ctx context.Context, app string, opts RotateOptions, r
 	return begun, nil
 }
 
-// refused tells the audit log about a rotation that was not begun.
+// refused writes to the audit log that a rotation was refused.
 func (d *Deployer) refused(ctx context.Context, app string, why error) {
 	err := d.store.Record(ctx, storage.AuditEntry{Action: storage.AuditRotate, App: app, Outcome: storage.OutcomeRefused, Reason: why.Error()})
 	if err != nil && ctx.Err() == nil {
-		d.log.WarnContext(ctx, "the audit log misses a refused rotation", "app", app, "error", err)
+		d.log.WarnContext(ctx, "a refused rotation could not be written to the audit log", "app", app, "error", err)
 	}
 }
 
-// rotation decides on what is there what a rotation would store.
+// rotation decides from the stored records what a rotation would store.
 func (d *Deployer) rotation(ctx context.Context, view storage.AppView, opts RotateOptions) (Rotated, storage.Release, error) {
 	app, was := view.App, view.Client
 	switch {
@@ -179,13 +180,13 @@ func noSecret(c *storage.Client) string {
 	case c == nil:
 		return "its manifest has no spec.oauth"
 	case c.TokenEndpointAuthMethod == oauth.AuthPrivateKeyJWT:
-		return "its client signs with a key of its own (private_key_jwt), which is replaced in jwks, or at jwksUri"
+		return "its client signs with its own key (private_key_jwt), which is replaced in jwks or at jwksUri"
 	}
 	return "its client is public"
 }
 
-// withSecret are the deliveries whose env holds one of the client's secrets, as they are to be with another one. Which variable
-// holds it is for the deploy hooks to say; here it is known by its value.
+// withSecret returns the deliveries whose env holds one of the client's secrets, changed to hold another one. The deploy hooks
+// decide which variable holds the secret; here it is recognized by its value.
 func (d *Deployer) withSecret(view storage.AppView, value string) ([]storage.Delivery, error) {
 	old, err := d.store.SecretValues(view.Client)
 	if err != nil {
@@ -199,7 +200,7 @@ func (d *Deployer) withSecret(view storage.AppView, value string) ([]storage.Del
 		}
 		env, err := d.store.OpenEnv(x)
 		if err != nil {
-			return nil, fmt.Errorf("rotate %s: the env of %s %w: put the key that is missing back into encryptionKeyFiles, or apply the app again",
+			return nil, fmt.Errorf("rotate %s: the env of %s %w: put the missing key back into encryptionKeyFiles, or apply the app again",
 				view.App.Name, words(x.Target), ErrSealed)
 		}
 		holds := false
@@ -225,7 +226,7 @@ func rotationConsequences(r Rotated, grants int) []string {
 	var out []string
 	say := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
 	rot := r.Rotation
-	byHand := fmt.Sprintf("no target is given the secret by this server: hand it out with warifu credentials %s", rot.App)
+	byHand := fmt.Sprintf("this server delivers the secret to no target: hand it out with warifu credentials %s", rot.App)
 	if !rot.Compromised {
 		say("both secrets are valid now; %s retires %s after every target serves %s and the app has used it", rot.Previous, rot.Grace, rot.SecretID)
 		if len(r.Targets) == 0 {
@@ -233,7 +234,7 @@ func rotationConsequences(r Rotated, grants int) []string {
 		}
 		return out
 	}
-	say("%s is not valid any more: whoever still holds it, the app too, gets invalid_client for every token request", rot.Previous)
+	say("%s is no longer valid: token requests with it, the app's included, get invalid_client", rot.Previous)
 	if len(r.Targets) == 0 {
 		say("%s; until then the app is cut off", byHand)
 	} else {
@@ -243,7 +244,7 @@ func rotationConsequences(r Rotated, grants int) []string {
 		}
 		say("cut off until their env is delivered: %s", strings.Join(names, ", "))
 	}
-	say("%s: access tokens work on, and refresh tokens will again with the new secret", count(grants, "grant stays", "grants stay"))
+	say("%s: access tokens keep working, and refresh tokens will work again with the new secret", count(grants, "grant stays", "grants stay"))
 	return out
 }
 
@@ -262,7 +263,7 @@ func lagging(view storage.AppView) []string {
 	return late
 }
 
-// Waiting says for what a rotation waits before the older secret can go; nothing, when there is none under way.
+// Waiting says what a rotation waits for before the older secret can go. It is empty if none is under way.
 func Waiting(view storage.AppView, rot *storage.SecretRotation, now time.Time) string {
 	if !rot.UnderWay() {
 		return ""
@@ -272,13 +273,13 @@ func Waiting(view storage.AppView, rot *storage.SecretRotation, now time.Time) s
 	case len(late) > 0:
 		return "waiting for " + strings.Join(late, ", ")
 	case rot.ServedAt.IsZero():
-		return "waiting for the targets to be looked at"
+		return "waiting for the targets to be observed"
 	case rot.UsedAt.IsZero():
 		return "waiting until the app uses the new secret"
 	case now.Before(rot.RetiresAt):
-		return "waiting until the grace ends at " + rot.RetiresAt.UTC().Format(time.RFC3339)
+		return "waiting until the grace period ends at " + rot.RetiresAt.UTC().Format(time.RFC3339)
 	}
-	return "waiting until every target was looked at once more"
+	return "waiting until every target has been observed once more"
 }
 
 // rotations takes rotations on until ctx ends, and begins those of secrets that are too old. It looks at a rotation when
@@ -322,8 +323,8 @@ func (d *Deployer) rotations(ctx context.Context) {
 	}
 }
 
-// advance takes a rotation one step further, if it can go, and says how long until it is to be looked at again though nothing
-// has changed; 0 is never.
+// advance takes a rotation one step further, if possible, and returns the time after which it is to be looked at again even if
+// nothing has changed; 0 means never.
 func (d *Deployer) advance(ctx context.Context, rot *storage.SecretRotation) time.Duration {
 	wait, err := d.step(ctx, rot)
 	switch {
@@ -332,12 +333,12 @@ func (d *Deployer) advance(ctx context.Context, rot *storage.SecretRotation) tim
 	case errors.Is(err, storage.ErrConflict): // another replica took the step, or what it was decided on has changed
 		return d.pace.RetryMin
 	}
-	d.log.WarnContext(ctx, "a rotation cannot go on, trying again", "app", rot.App, "error", err)
+	d.log.WarnContext(ctx, "a rotation cannot continue; it is tried again", "app", rot.App, "error", err)
 	return d.pace.RetryMax
 }
 
-// step takes a rotation one step further, if it can go. Storing a step wakes the loop, which takes the next one. It says how
-// long until time alone takes it further, 0 for never.
+// step takes a rotation one step further, if possible. Storing a step wakes the loop, which takes the next one. It returns the
+// time until the rotation can go further without a change; 0 means never.
 func (d *Deployer) step(ctx context.Context, rot *storage.SecretRotation) (time.Duration, error) {
 	view, err := d.store.App(ctx, rot.App)
 	if err != nil {
@@ -377,7 +378,7 @@ func (d *Deployer) step(ctx context.Context, rot *storage.SecretRotation) (time.
 		if next.UnderWay() && next.RetiresAt.IsZero() && !next.ServedAt.IsZero() && !next.UsedAt.IsZero() {
 			next.RetiresAt = now.Add(rot.Grace)
 		}
-		d.log.InfoContext(ctx, "a rotation goes on", "app", rot.App, "client", rot.ClientID, "secret", rot.SecretID,
+		d.log.InfoContext(ctx, "a rotation continues", "app", rot.App, "client", rot.ClientID, "secret", rot.SecretID,
 			"served", next.ServedAt, "used", next.UsedAt, "retires", next.RetiresAt)
 		return 0, d.store.UpdateRotation(ctx, next, entries...)
 	}
@@ -401,12 +402,12 @@ func (d *Deployer) step(ctx context.Context, rot *storage.SecretRotation) (time.
 	return 0, nil
 }
 
-// due says whether the grace has passed.
+// due reports whether the grace period has passed.
 func due(rot *storage.SecretRotation, now time.Time) bool {
 	return rot.UnderWay() && !rot.RetiresAt.IsZero() && !now.Before(rot.RetiresAt)
 }
 
-// confirmed says whether every target of the app serves what it should, and none of that is an older secret.
+// confirmed reports whether every target of the app serves what it should, with no older secret in it.
 func (d *Deployer) confirmed(view storage.AppView) (bool, error) {
 	if len(lagging(view)) > 0 {
 		return false, nil
@@ -436,7 +437,7 @@ func (d *Deployer) rotateOld(ctx context.Context) {
 	clients, err := d.store.Clients(ctx)
 	if err != nil {
 		if ctx.Err() == nil {
-			d.log.WarnContext(ctx, "the ages of client secrets cannot be read, trying again", "error", err)
+			d.log.WarnContext(ctx, "the ages of client secrets cannot be read; it is tried again", "error", err)
 		}
 		return
 	}
@@ -449,7 +450,7 @@ func (d *Deployer) rotateOld(ctx context.Context) {
 		}
 		_, err := d.rotate(ctx, c.App, RotateOptions{Grace: DefaultGrace}, "older than secretMaxAge, "+d.maxAge.String())
 		if err != nil && !errors.Is(err, ErrRotating) && !errors.Is(err, ErrDeleting) && ctx.Err() == nil {
-			d.log.WarnContext(ctx, "a client secret is too old and cannot be rotated, trying again", "app", c.App, "error", err)
+			d.log.WarnContext(ctx, "a client secret is too old and cannot be rotated; it is tried again", "app", c.App, "error", err)
 		}
 	}
 }

@@ -26,7 +26,7 @@ func (a Assignment) fits(app string, t storage.Target) bool {
 	return fits(a.Kind, t.Kind) && fits(a.App, app) && fits(a.Name, t.Name)
 }
 
-// assigned is the runtime that the configuration names for a target; empty when it names none.
+// assigned is the runtime that the configuration names for a target; empty if it names none.
 func (d *Deployer) assigned(app string, t storage.Target) string {
 	for _, a := range d.assignments {
 		if a.fits(app, t) {
@@ -36,7 +36,7 @@ func (d *Deployer) assigned(app string, t storage.Target) string {
 	return ""
 }
 
-// runtimeNamed is the configured runtime of that name, and its place.
+// runtimeNamed returns the configured runtime of that name, and its index.
 func (d *Deployer) runtimeNamed(name string) (Runtime, int) {
 	for i, rt := range d.runtimes {
 		if rt.Name() == name {
@@ -47,8 +47,7 @@ func (d *Deployer) runtimeNamed(name string) (Runtime, int) {
 }
 
 // runtimeFor is the runtime of a delivery: the one that it is assigned to; without an assignment the one that has it, or else
-// the first that serves its kind. What is to be taken away is taken away where it is. The error is errAsking or an
-// [*unserved].
+// the first that serves its kind. Env is taken away by the runtime that has it. The error is errAsking or an [*unserved].
 func (c *catalog) runtimeFor(ctx context.Context, x *storage.Delivery) (Runtime, error) {
 	if x.Remove {
 		if x.Runtime == "" {
@@ -58,7 +57,7 @@ func (c *catalog) runtimeFor(ctx context.Context, x *storage.Delivery) (Runtime,
 			return rt, nil
 		}
 		return nil, &unserved{
-			message: fmt.Sprintf("runtime %s, which has the env of this target, is not configured any more", x.Runtime),
+			message: fmt.Sprintf("runtime %s, which has the env of this target, is no longer configured", x.Runtime),
 			remedy:  "configure the runtime again, so that the env can be taken away there",
 		}
 	}
@@ -104,7 +103,7 @@ func (c *catalog) assignedRuntime(ctx context.Context, x *storage.Delivery, name
 	}
 }
 
-// serves says whether a runtime serves a kind, and which kinds it serves.
+// serves reports whether a runtime serves a kind, and which kinds it serves.
 func (c *catalog) serves(ctx context.Context, i int, kind string) (bool, []string, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -115,7 +114,7 @@ func (c *catalog) serves(ctx context.Context, i int, kind string) (bool, []strin
 	case e.failed != nil && c.d.now().Before(e.retryAt):
 		return false, nil, &unserved{
 			message: fmt.Sprintf("runtime %s does not say what it serves: %v", c.d.runtimes[i].Name(), e.failed),
-			remedy:  "see the server's log for what the plugin says; it is asked again by itself",
+			remedy:  "it is asked again automatically; the plugin's messages are in the server's log",
 			again:   e.retryAt,
 		}
 	}
@@ -123,7 +122,7 @@ func (c *catalog) serves(ctx context.Context, i int, kind string) (bool, []strin
 	return false, nil, errAsking
 }
 
-// move gives a delivery to this attempt's runtime, when another one has it. The env stays there until the target is ready
+// move gives a delivery to this attempt's runtime if another one has it. The env stays at the other one until the target is ready
 // here; then the loop takes it away.
 func (a *attempt) move(ctx context.Context, x storage.Delivery) (*storage.Delivery, bool) {
 	from, to := x.Runtime, a.rt.Name()
@@ -136,7 +135,7 @@ func (a *attempt) move(ctx context.Context, x storage.Delivery) (*storage.Delive
 	})
 	if err != nil {
 		if !errors.Is(err, storage.ErrConflict) && ctx.Err() == nil {
-			a.d.log.WarnContext(ctx, "a delivery cannot be moved, trying again", "app", x.App, "target", words(x.Target), "error", err)
+			a.d.log.WarnContext(ctx, "a delivery cannot be moved; it is tried again", "app", x.App, "target", words(x.Target), "error", err)
 		}
 		return nil, false
 	}

@@ -174,7 +174,7 @@ func TestRuntimeThatIsGoneKeepsItsEnvVisible(t *testing.T) {
 	list := r.await("app", "it has moved", func(list []*storage.Delivery) bool {
 		return len(list) == 2 && list[0].State == storage.DeliveryReady && list[1].State == storage.DeliveryFailed
 	})
-	if !strings.Contains(list[1].Error, "file, which has the env of this target, is not configured any more") {
+	if !strings.Contains(list[1].Error, "file, which has the env of this target, is no longer configured") {
 		t.Errorf("%q", list[1].Error)
 	}
 	stop()
@@ -194,7 +194,7 @@ func TestDriftThatIsToStayIsShown(t *testing.T) {
 	d := r.deployer(func(o *DeployerOptions) { o.LeaveDrift = true })
 	r.run(d)
 	x := r.await("app", "the drift is shown", state(storage.DeliveryDegraded))[0]
-	if x.Error != "the runtime does not have this env any more" || !strings.Contains(x.Remedy, "warifu retry app") {
+	if x.Error != "the runtime no longer has this env" || !strings.Contains(x.Remedy, "warifu retry app") {
 		t.Errorf("%q, %q", x.Error, x.Remedy)
 	}
 	if n := m.count("push", "app"); n != pushes || !slices.Contains(r.told("app"), storage.AuditDeliveryDrift) {

@@ -14,11 +14,11 @@ import (
 //go:embed app.schema.json
 var appSchema []byte
 
-// Schema returns the JSON Schema (draft 2020-12) of a manifest, for editors to complete and check by. It says less than
-// [Parse], which also knows the scope catalogue and holds parts against each other, but never refuses what Parse accepts.
+// Schema returns the JSON Schema (draft 2020-12) of a manifest, by which editors complete and check. It is less strict than
+// [Parse], which also knows the scope catalogue and checks parts against each other, but never refuses what Parse accepts.
 func Schema() []byte { return bytes.Clone(appSchema) }
 
-// generateSchema writes the table down as a schema.
+// generateSchema writes the table as a schema.
 func generateSchema() ([]byte, error) {
 	s := manifestShape.schema()
 	s.Schema = "https://json-schema.org/draft/2020-12/schema"
@@ -34,7 +34,7 @@ func generateSchema() ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// schema writes one place down.
+// schema is the JSON Schema of one shape.
 func (s *shape) schema() *jsonschema.Schema {
 	out := &jsonschema.Schema{Description: s.about}
 	var kind string
@@ -100,7 +100,7 @@ func describeName(s *jsonschema.Schema) {
 	s.Examples = []any{"my-oauth-app"}
 }
 
-// describeVersion has the expression that semver.org recommends.
+// describeVersion adds the expression that semver.org recommends.
 func describeVersion(s *jsonschema.Schema) {
 	s.Pattern = `^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)` +
 		`(-(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)(\.(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*))*)?` +
@@ -135,7 +135,7 @@ func describeOAuth(s *jsonschema.Schema) {
 	s.Else = &jsonschema.Schema{Required: []string{"redirectUris"}}
 }
 
-// describeGrantType completes what there is, and leaves it to the server which of them are on.
+// describeGrantType lists all grant types; which of them are on is up to the server.
 func describeGrantType(s *jsonschema.Schema) {
 	for _, name := range oauth.GrantTypes() {
 		s.Enum = append(s.Enum, name)

@@ -10,28 +10,28 @@ import (
 
 // States of a [Secret].
 const (
-	SecretCurrent  = "current"  // what everybody should use
+	SecretCurrent  = "current"  // the one to use
 	SecretNext     = "next"     // valid, and on its way to the targets
-	SecretRetiring = "retiring" // valid until its grace ends; its successor is in use
+	SecretRetiring = "retiring" // valid until its grace period ends; its successor is in use
 )
 
-// Secret is what may be told about a client's secret. It is not the value.
+// Secret is what may be shown of a client's secret, which is never its value.
 type Secret struct {
 	App, ClientID, ID string
 	State             string
 	CreatedAt         time.Time
-	// ServedAt, of a secret that came by a rotation, is when every target was found to serve it.
+	// ServedAt is when every target was found to serve a secret that a rotation made.
 	ServedAt time.Time
 	// UsedAt is its first use, LastUsedAt its last one, up to [storage.UsePrecision] ago.
 	UsedAt, LastUsedAt time.Time
-	// RetiresAt is when its grace ends; zero while that has not begun.
+	// RetiresAt is when its grace period ends; zero while that has not begun.
 	RetiresAt time.Time
-	// Waiting says, of a secret that is to be replaced, what keeps it valid.
+	// Waiting says what keeps a secret valid that is to be replaced.
 	Waiting string
 }
 
-// Secrets lists the valid secrets of an app, oldest first; of all apps when app is empty. [storage.ErrNotFound]: there is no
-// such app. An app without a client, or with a public one, has none.
+// Secrets lists the valid secrets of an app, oldest first, or of all apps if app is empty. An app without a client, or with a
+// public one, has none. It returns [storage.ErrNotFound] if there is no such app.
 func (d *Deployer) Secrets(ctx context.Context, app string) ([]Secret, error) {
 	if app != "" {
 		view, err := d.store.App(ctx, app)

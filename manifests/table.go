@@ -6,13 +6,13 @@ import (
 	"github.com/warifu/warifu/manifests/strictyaml"
 )
 
-// shape describes one place of a manifest. The checker walks a document along its shape, and the JSON Schema is the same
-// shape written down, so a key is added here and nowhere else.
+// shape describes one place of a manifest. The checker walks a document along its shape, and the JSON Schema is generated from the
+// same shape, so a key is added here and nowhere else.
 type shape struct {
 	kind     shapeKind
 	about    string // for the author of a manifest, shown by editors
 	nonEmpty bool   // a text, list or mapping that must hold something
-	nullable bool   // "key:" with nothing behind it is the same as no key
+	nullable bool   // "key:" with nothing after it is the same as no key
 
 	fields []field     // of an object
 	others unknownKeys // of an object: what happens to keys that are not among fields
@@ -24,9 +24,9 @@ type shape struct {
 	bare     bool     // of a text: numbers reach rule, which explains better than "must be text" what is wrong with 1.0
 	unique   bool     // of a list of texts
 
-	// rule checks what the kind cannot say. It is called with values of the right kind only.
+	// rule checks what the kind cannot express. It is called only with values of the right kind.
 	rule func(c *checker, v *strictyaml.Value, path string)
-	// describe adds the part of rule that JSON Schema can say.
+	// describe adds the part of rule that JSON Schema can express.
 	describe func(s *jsonschema.Schema)
 }
 
@@ -54,8 +54,8 @@ type unknownKeys int
 const (
 	refuseUnknown unknownKeys = iota
 	warnUnknown
-	// warnTypos is for objects of which the wider platform has keys that we were not told of: only what looks like a
-	// slip in a known key is worth a warning.
+	// warnTypos is for objects in which the wider platform has keys unknown to this project: only what looks like a misspelling of
+	// a known key is worth a warning.
 	warnTypos
 )
 
@@ -96,7 +96,7 @@ var specShape = &shape{
 		{"description", false, passing("What the app does.")},
 		{"icon", false, passing("The app's icon.")},
 		{"category", false, passing("Where the app is listed.")},
-		{"tags", false, passing("Words to find the app by.")},
+		{"tags", false, passing("Words by which the app is found.")},
 		{"capabilities", false, passing("What the app may do on the platform.")},
 		{"takos", false, passing("Settings of the platform.")},
 		{"lifecycle", false, passing("What happens on install, update and removal.")},
@@ -134,7 +134,7 @@ var workerShape = &shape{
 		{"env", false, envShape},
 		{"bindings", false, passing("Resources that the worker reaches.")},
 		{"triggers", false, passing("Schedules and queues that wake the worker.")},
-		{"healthCheck", false, passing("How to see that the worker is well.")},
+		{"healthCheck", false, passing("How to check that the worker is healthy.")},
 		{"scaling", false, passing("How many instances run.")},
 		{"containers", false, passing("Containers that belong to the worker.")},
 		{"dependsOn", false, passing("What must run first.")},
@@ -167,7 +167,7 @@ var routeShape = &shape{
 
 var envShape = &shape{
 	rule: checkEnv, describe: describeEnv,
-	about: "Environment variables: names to values, or a list of name and value. The names that spec.oauth.autoEnv sets are taken.",
+	about: "Environment variables: names to values, or a list of name and value. The names that spec.oauth.autoEnv sets are reserved.",
 }
 
 // passing is a key that other tools act on.

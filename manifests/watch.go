@@ -20,15 +20,15 @@ const (
 )
 
 // Watch notices changes of manifests: of the files and directories that [Load] would read from the same paths. It watches
-// directories, because editors replace files instead of writing them, and compares contents, so that saving without a
-// change is no change. What a change says is for the caller to load; a faulty one is reported there, and changes nothing.
+// directories, because editors replace files instead of writing them, and compares contents, so that saving a file unchanged is
+// not reported. The caller loads what has changed, and reports a faulty file.
 type Watch struct {
 	paths  []string
 	notify *fsnotify.Watcher
 	seen   [sha256.Size]byte
 }
 
-// NewWatch begins to watch. Load the manifests after it: a change from then on is not missed.
+// NewWatch begins to watch. Load the manifests after it, so that no later change is missed.
 func NewWatch(paths []string) (*Watch, error) {
 	notify, err := fsnotify.NewWatcher()
 	if err != nil {
@@ -57,7 +57,7 @@ func NewWatch(paths []string) (*Watch, error) {
 	return w, nil
 }
 
-// Run calls changed after every change, one call at a time, until ctx ends. Its errors are those of the system's watching.
+// Run calls changed after every change, one call at a time, until ctx ends. Its errors are those of watching files.
 func (w *Watch) Run(ctx context.Context, changed func(ctx context.Context)) error {
 	defer func() { _ = w.notify.Close() }()
 	timer := time.NewTimer(0) // what happened between NewWatch and Run
@@ -81,7 +81,7 @@ func (w *Watch) Run(ctx context.Context, changed func(ctx context.Context)) erro
 		case <-timer.C:
 			since = time.Time{}
 			for _, dir := range w.directories() {
-				_ = w.notify.Add(dir) // one that was replaced or has come up; the others are watched already
+				_ = w.notify.Add(dir) // for one that was replaced or created; the others are watched already
 			}
 			if is := w.fingerprint(); is != w.seen {
 				w.seen = is
@@ -91,7 +91,7 @@ func (w *Watch) Run(ctx context.Context, changed func(ctx context.Context)) erro
 	}
 }
 
-// directories are those of the manifests, and the ones above, where a directory that is replaced comes back.
+// directories are those of the manifests, and those above, where a directory that is replaced reappears.
 func (w *Watch) directories() []string {
 	var dirs []string
 	for _, path := range w.paths {
@@ -111,7 +111,7 @@ func (w *Watch) directories() []string {
 	return dirs
 }
 
-// fingerprint of everything that Load would read. A file that cannot be read has a fingerprint as well: the reason why.
+// fingerprint covers everything that Load would read. For a file that cannot be read it covers the reason.
 func (w *Watch) fingerprint() (sum [sha256.Size]byte) {
 	h := sha256.New()
 	for _, path := range w.paths {

@@ -1,8 +1,8 @@
 // Package strictyaml reads the YAML that people write for this program, manifests and the configuration: strictly, with the
 // position of everything, and with all faults at once.
 //
-// Use it when a person is going to mend what is wrong. It knows nothing of keys and their meaning: who does adds their own faults
-// to the same [Report].
+// Use it for files that a person will correct. It knows nothing of keys and their meaning: callers that do add their own faults to
+// the same [Report].
 //
 // # Flow
 //
@@ -16,8 +16,8 @@
 //     others), and whatever the library panics on is a fault.
 //   - A value has one of JSON's types. Other tools give tags such as !Ref and !!binary a meaning that would be lost here, so
 //     they are refused; a date is text.
-//   - A syntax error in one document leaves the others readable, and is said in the words of somebody who does not know how a
-//     parser works.
+//   - A syntax error in one document leaves the others readable, and is explained to someone who does not know how a parser
+//     works.
 //
 // # The library
 //

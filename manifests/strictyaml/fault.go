@@ -55,7 +55,7 @@ func (f Fault) String() string {
 // Faults are all that was found, sorted by file, line and column.
 type Faults []Fault
 
-// Err is nil when there is no error among the faults; otherwise it is the errors, for errors.As to a Faults.
+// Err is nil if there is no error among the faults; otherwise it holds the errors, and errors.As finds them as a Faults.
 func (f Faults) Err() error {
 	if errs := f.Errors(); len(errs) > 0 {
 		return errs
@@ -63,7 +63,7 @@ func (f Faults) Err() error {
 	return nil
 }
 
-// Error lists one fault a line.
+// Error lists one fault per line.
 func (f Faults) Error() string {
 	lines := make([]string, len(f))
 	for i, fault := range f {
@@ -88,7 +88,7 @@ func (f Faults) of(severity Severity) Faults {
 	return found
 }
 
-// Sort puts them in the order of file, line and column.
+// Sort orders the faults by file, line and column.
 func (f Faults) Sort() {
 	slices.SortStableFunc(f, func(a, b Fault) int {
 		return cmp.Or(
@@ -101,7 +101,7 @@ func (f Faults) Sort() {
 	})
 }
 
-// MaxFaults bounds what one file can make us say, for each severity by itself: warnings must never crowd out an error.
+// MaxFaults bounds the faults that are listed of one file, for each severity separately: warnings must never crowd out an error.
 const MaxFaults = 100
 
 // Position is where something is in a file; both are 1-based and count characters. The zero Position is the whole file.
@@ -115,7 +115,7 @@ type Report struct {
 	errors, warnings int
 }
 
-// Errors counts the errors, those that are not listed any more among them.
+// Errors counts the errors, including those that are no longer listed.
 func (r *Report) Errors() int { return r.errors }
 
 // Errorf adds an error; the rest of a sentence that starts with the path is in format and args.

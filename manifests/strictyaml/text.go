@@ -17,8 +17,8 @@ const (
 	MaxNodes = 50_000
 )
 
-// Split checks the bytes of a file and takes it apart into its documents. What is wrong is in the report; a file that cannot be
-// read any further has no documents.
+// Split checks the bytes of a file and takes it apart into its documents. Faults are in the report; a file that cannot be read any
+// further has no documents.
 func Split(r *Report, data []byte) []Document {
 	text, ok := readText(r, data)
 	if !ok {
@@ -215,11 +215,11 @@ func yamlProblem(err error) string {
 	return problem
 }
 
-// plainProblem says the library's message so that it helps somebody who does not know how a YAML parser works.
+// plainProblem rewords the library's message for someone who does not know how a YAML parser works.
 func plainProblem(problem, text string) string {
 	switch {
 	case strings.HasPrefix(text, "\t"):
-		return "a tab cannot indent YAML: use spaces"
+		return "YAML cannot be indented with tabs: use spaces"
 	case strings.Contains(problem, "did not find expected key"):
 		return "this line does not fit the ones above it: look at the indentation and at unclosed quotes"
 	case strings.Contains(problem, "did not find expected '-' indicator"):
@@ -227,7 +227,7 @@ func plainProblem(problem, text string) string {
 	case strings.Contains(problem, "mapping values are not allowed"):
 		return "a second \": \" on one line: quote the value, or look at the indentation"
 	case strings.Contains(problem, "could not find expected ':'"):
-		return "a key without \":\" behind it"
+		return "a key without \":\" after it"
 	case strings.Contains(problem, "found unexpected end of stream"):
 		return "a quote that is never closed"
 	case strings.Contains(problem, "',' or"):

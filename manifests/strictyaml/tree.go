@@ -24,7 +24,7 @@ const (
 )
 
 // Value is one node of a document with aliases and merge keys resolved. Aliased parts are shared, not copied, and keep
-// the position where they were written: that is the text to be mended.
+// the position where they were written: that is the text to correct.
 type Value struct {
 	Position
 	Kind   Kind
@@ -44,10 +44,10 @@ type Member struct {
 	Value *Value
 }
 
-// IsNull says whether nothing is written there: a key without a value, null or ~.
+// IsNull reports whether there is no value: a key without a value, null or ~.
 func (v *Value) IsNull() bool { return v.Kind == Scalar && v.Tag == "!!null" }
 
-// IsText says whether it is a string, and not a number or the like that was written without quotes.
+// IsText reports whether it is a string, and not a number or the like that was written without quotes.
 func (v *Value) IsText() bool { return v.Kind == Scalar && v.Tag == "!!str" }
 
 // Field returns the value of a key, or nil; v may be nil.
@@ -98,7 +98,7 @@ func parseYAML(data []byte, into *yaml.Node) (err error) {
 		return err //nolint:wrapcheck // its text is taken apart by syntaxFault
 	}
 	if err := decoder.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
-		return errors.New("yaml: text behind the end of the document")
+		return errors.New("yaml: there is text after the end of the document")
 	}
 	return nil
 }
@@ -305,10 +305,10 @@ func Join(path, key string) string {
 	return path + "." + key
 }
 
-// MaxQuoted is how much of what somebody wrote a fault repeats, in bytes.
+// MaxQuoted is how much of a file's text a fault repeats, in bytes.
 const MaxQuoted = 80
 
-// Quote makes what somebody wrote safe to print: escaped and short.
+// Quote makes text from a file safe to print: escaped and short.
 func Quote(s string) string {
 	if len(s) > MaxQuoted {
 		s = strings.ToValidUTF8(s[:MaxQuoted], "") + "..."
