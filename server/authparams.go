@@ -93,7 +93,8 @@ func checkChallenge(c *storage.Client, challenge, method string) error {
 	case challenge == "" && c.Public:
 		return invalidRequest(oauth.RulePKCERequired, "a public client must use PKCE: code_challenge is missing")
 	case challenge == "" && fapi(c):
-		return invalidRequest(oauth.RulePKCERequired, "a client of FAPI 2.0 must use PKCE: code_challenge is missing")
+		return invalidRequest(oauth.RulePKCERequired, "a client of FAPI 2.0 must use PKCE: code_challenge is missing").
+			About("", "", whereOf(c, "requirePushedAuthorizationRequests", "require_pushed_authorization_requests"))
 	case challenge == "":
 		return nil
 	case method != "S256":

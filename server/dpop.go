@@ -197,7 +197,7 @@ func normalAddress(address string) (string, bool) {
 func (s *Server) tokenKey(q *clientRequest, bound string) (string, error) {
 	if len(q.header.Values(headerDPoP)) == 0 {
 		if bound != "" {
-			return "", invalidGrant(oauth.RuleProofKey, "it is bound to a key, and the DPoP proof of that key is missing")
+			return "", invalidGrant(oauth.RuleProofMissing, "it is bound to a key, and the DPoP proof of that key is missing")
 		}
 		return "", mustProve(q.client.Client, "")
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -111,6 +112,44 @@ func TestExplainOfRefusedApplies(t *testing.T) {
 	} {
 		e := i.explanation(t, i.refusedProblem(t, "/v1/apply", c.body).RequestID)
 		if why := e.Reasons[0]; len(e.Reasons) != 1 || why.Rule != c.rule || !strings.HasPrefix(why.Place, c.place) || why.Meaning == "" || why.Remedy == "" {
+			t.Errorf("%s: %+v", name, e)
+		}
+	}
+}
+
+// What an app is refused for is explained by the line of the manifest that it was applied from.
+func TestExplainOfARefusedApp(t *testing.T) {
+	i := testInstance(t)
+	if resp := i.ask(t, "POST", "/v1/apply", documents(t, nil, exampleManifest(t))); resp.StatusCode != http.StatusOK {
+		t.Fatal(resp.Status)
+	}
+	view, err := i.store.App(t.Context(), "my-oauth-app")
+	if err != nil {
+		t.Fatal(err)
+	}
+	authorize := func(redirectURI, scope string) *http.Request {
+		query := url.Values{"response_type": {"code"}, "client_id": {view.Client.ID}, "redirect_uri": {redirectURI}, "scope": {scope}}
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, i.cfg.Issuer+"/oauth/authorize?"+query.Encode(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return req
+	}
+	redirectURI := view.Client.RedirectURIs[0]
+	for name, c := range map[string]struct {
+		req                  *http.Request
+		rule, place, nearest string
+	}{
+		"redirect URI": {authorize(redirectURI+"s", "threads:read"), oauth.RuleRedirectURIUnregistered, "0.yml:10:5", redirectURI},
+		"scope":        {authorize(redirectURI, "threads:reed"), oauth.RuleScopeNotInManifest, "0.yml:13:5", "threads:read"},
+	} {
+		resp, err := http.DefaultTransport.RoundTrip(c.req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		e := i.explanation(t, resp.Header.Get("X-Request-Id"))
+		if why := e.Reasons[0]; why.Rule != c.rule || why.Place != c.place || why.Nearest != c.nearest || e.App != "my-oauth-app" || e.ClientID != view.Client.ID {
 			t.Errorf("%s: %+v", name, e)
 		}
 	}

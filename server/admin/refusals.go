@@ -61,10 +61,11 @@ func NewRefusals(n int) *Refusals {
 	}
 }
 
-// Add remembers a refusal. Two answers only look like refusals, and would drive out the others: that a device has to go
-// on polling, and that a proof needs a nonce.
+// Add remembers a refusal, unless it would only drive out others: a device is told to go on polling and a proof to use a
+// nonce as a matter of course, and any host is probed for addresses that it does not have.
 func (m *Refusals) Add(r oauth.Refusal) {
-	if r.Error.Code == oauth.CodeAuthorizationPending || r.Error.Code == oauth.CodeUseDPoPNonce {
+	switch {
+	case r.Error.Code == oauth.CodeAuthorizationPending, r.Error.Code == oauth.CodeUseDPoPNonce, r.Error.Rule == oauth.RulePathUnknown:
 		return
 	}
 	m.add(r, []reason{{Error: r.Error}})

@@ -80,6 +80,12 @@ func TestRefusalsLeaveOutWhatIsNoRefusal(t *testing.T) {
 			t.Errorf("%s is kept", code)
 		}
 	}
+	probe := refusal("probe")
+	probe.Error = oauth.Error{Rule: oauth.RulePathUnknown}
+	m.Add(probe)
+	if _, known := m.Find("probe"); known {
+		t.Error("a probe is kept")
+	}
 	m.Add(refusal(""))
 	if _, known := m.Find(""); known {
 		t.Error("a refusal without a request is found")

@@ -190,7 +190,6 @@ var ruleKeys = map[string]string{
 	RuleGrantTypePublic:         "spec.oauth.public",
 	RulePKCERequired:            "spec.oauth.public",
 	RulePushRequired:            "spec.oauth.requirePushedAuthorizationRequests",
-	RuleProofMissing:            "spec.oauth.dpopBoundAccessTokens",
 	RuleRedirectURIUnregistered: "spec.oauth.redirectUris",
 	RuleRedirectURIWithdrawn:    "spec.oauth.redirectUris",
 	RuleScopeMissing:            "spec.oauth.scopes",
