@@ -106,7 +106,7 @@ func checkChallenge(c *storage.Client, challenge, method string) error {
 }
 
 // checkScopes checks a scope parameter against what the client and the server offer (RFC 6749 section 3.3).
-func (s *Server) checkScopes(c *storage.Client, param string) ([]string, error) {
+func (k *catalogue) checkScopes(c *storage.Client, param string) ([]string, error) {
 	refuse := func(rule, description, asked, nearest, where string) ([]string, error) {
 		return nil, oauth.Refuse(oauth.CodeInvalidScope, rule, "%s", description).About(asked, nearest, where)
 	}
@@ -121,9 +121,9 @@ func (s *Server) checkScopes(c *storage.Client, param string) ([]string, error) 
 		asked := printable(beyond[0])
 		return refuse(oauth.RuleScopeNotInManifest, "not in spec.oauth.scopes of app.yml: "+asked, asked, oauth.Nearest(beyond[0], c.Scopes), where)
 	}
-	if gone := oauth.Without(scopes, s.scopes.names); len(gone) > 0 {
+	if gone := oauth.Without(scopes, k.names); len(gone) > 0 {
 		asked := printable(gone[0])
-		return refuse(oauth.RuleScopeNotInCatalogue, "not in this server's catalogue of scopes: "+asked, asked, oauth.Nearest(gone[0], s.scopes.names), "scopes")
+		return refuse(oauth.RuleScopeNotInCatalogue, "not in this server's catalogue of scopes: "+asked, asked, oauth.Nearest(gone[0], k.names), "scopes")
 	}
 	return scopes, nil
 }

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"sync"
 	"time"
 
+	"github.com/warifu/warifu/server/outbound"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -57,23 +59,32 @@ type logoutClaims struct {
 
 const eventLogout = "http://schemas.openid.net/event/backchannel-logout"
 
+// logoutSender sends logout tokens.
+type logoutSender struct {
+	*issuer
+	client   func(ctx context.Context, id string) (*storage.Client, error)
+	outbound *outbound.Client
+	log      *slog.Logger
+	ended    chan struct{} // wakes it: this replica has written to the outbox
+}
+
 // wakeSender says that the outbox may have something new.
-func (s *Server) wakeSender() {
+func (o *logoutSender) wakeSender() {
 	select {
-	case s.ended <- struct{}{}:
+	case o.ended <- struct{}{}:
 	default:
 	}
 }
 
 // sendLogouts sends what is in the outbox until ctx ends.
-func (s *Server) sendLogouts(ctx context.Context) {
+func (o *logoutSender) sendLogouts(ctx context.Context) {
 	var lanes sync.WaitGroup
 	defer lanes.Wait()
 	busy, done := make(map[string]bool), make(chan string)
 	for ctx.Err() == nil {
-		due, next, err := s.dueLogouts(ctx)
+		due, next, err := o.dueLogouts(ctx)
 		if err != nil && ctx.Err() == nil {
-			s.log.WarnContext(ctx, "the outbox of logouts cannot be read, trying again", "error", err)
+			o.log.WarnContext(ctx, "the outbox of logouts cannot be read, trying again", "error", err)
 		}
 		for clientID, entries := range due {
 			if busy[clientID] || len(busy) >= logoutLanes {
@@ -81,8 +92,8 @@ func (s *Server) sendLogouts(ctx context.Context) {
 			}
 			busy[clientID] = true
 			lanes.Go(func() {
-				if err := s.sendInTurn(ctx, entries); err != nil && ctx.Err() == nil {
-					s.log.WarnContext(ctx, "logouts not sent, trying again", "client", clientID, "error", err)
+				if err := o.sendInTurn(ctx, entries); err != nil && ctx.Err() == nil {
+					o.log.WarnContext(ctx, "logouts not sent, trying again", "client", clientID, "error", err)
 					wait(ctx, logoutRest)
 				}
 				select {
@@ -96,7 +107,7 @@ func (s *Server) sendLogouts(ctx context.Context) {
 		case <-ctx.Done():
 		case clientID := <-done:
 			delete(busy, clientID)
-		case <-s.ended:
+		case <-o.ended:
 		case <-timer.C:
 		}
 		timer.Stop()
@@ -104,10 +115,10 @@ func (s *Server) sendLogouts(ctx context.Context) {
 }
 
 // dueLogouts are the entries that may be sent now, by client, and how long to wait until there may be others.
-func (s *Server) dueLogouts(ctx context.Context) (due map[string][]storage.Logout, next time.Duration, err error) {
-	list, err := s.store.Logouts(ctx)
+func (o *logoutSender) dueLogouts(ctx context.Context) (due map[string][]storage.Logout, next time.Duration, err error) {
+	list, err := o.store.Logouts(ctx)
 	due, next = make(map[string][]storage.Logout), logoutLook
-	now := s.now()
+	now := o.now()
 	for _, l := range list {
 		if at := l.Due(); at.After(now) {
 			next = min(next, at.Sub(now))
@@ -119,11 +130,11 @@ func (s *Server) dueLogouts(ctx context.Context) (due map[string][]storage.Logou
 }
 
 // sendInTurn sends what is due for one client, until a fault of storage leaves the rest to a later look.
-func (s *Server) sendInTurn(ctx context.Context, entries []storage.Logout) error {
+func (o *logoutSender) sendInTurn(ctx context.Context, entries []storage.Logout) error {
 	for _, l := range entries {
-		claimed, err := s.store.ClaimLogout(ctx, l, s.now().Add(logoutClaim))
+		claimed, err := o.store.ClaimLogout(ctx, l, o.now().Add(logoutClaim))
 		if err == nil {
-			err = s.tellClient(ctx, claimed)
+			err = o.tellClient(ctx, claimed)
 		}
 		if err != nil && !errors.Is(err, storage.ErrConflict) { // a conflict: another replica has it
 			return err
@@ -143,43 +154,43 @@ func wait(ctx context.Context, d time.Duration) {
 }
 
 // tellClient sends a claimed entry and writes down what came of it.
-func (s *Server) tellClient(ctx context.Context, l storage.Logout) error {
-	c, err := s.client(ctx, l.ClientID)
+func (o *logoutSender) tellClient(ctx context.Context, l storage.Logout) error {
+	c, err := o.client(ctx, l.ClientID)
 	if err != nil && !errors.Is(err, storage.ErrNotFound) {
 		return err
 	}
 	if err != nil || c.BackchannelLogoutURI == "" {
-		return s.store.DropLogout(ctx, l) // nobody to tell
+		return o.store.DropLogout(ctx, l) // nobody to tell
 	}
-	failure, refused, err := s.postLogout(ctx, c, l)
+	failure, refused, err := o.postLogout(ctx, c, l)
 	if err != nil {
 		return err
 	}
 	if failure == "" {
-		s.log.InfoContext(ctx, "client told of a logout", "client", c.ID, "session", l.SID)
-		return s.store.DropLogout(ctx, l)
+		o.log.InfoContext(ctx, "client told of a logout", "client", c.ID, "session", l.SID)
+		return o.store.DropLogout(ctx, l)
 	}
-	s.log.WarnContext(ctx, "client could not be told of a logout", "client", c.ID, "session", l.SID, "attempt", l.Attempts+1, "why", failure)
+	o.log.WarnContext(ctx, "client could not be told of a logout", "client", c.ID, "session", l.SID, "attempt", l.Attempts+1, "why", failure)
 	if l.Attempts >= len(logoutPauses) || (refused && l.Attempts+1 >= mostRefusals) {
-		return s.store.DropLogout(ctx, l, storage.AuditEntry{
+		return o.store.DropLogout(ctx, l, storage.AuditEntry{
 			Actor: storage.ActorServer, Action: storage.AuditLogoutFailed, App: c.App,
 			Outcome: storage.OutcomeFailed, Reason: failure, Detail: fmt.Sprintf("client %s, session %s, %d attempts", c.ID, l.SID, l.Attempts+1),
 		})
 	}
-	_, err = s.store.PostponeLogout(ctx, l, s.now().Add(logoutPauses[l.Attempts]))
+	_, err = o.store.PostponeLogout(ctx, l, o.now().Add(logoutPauses[l.Attempts]))
 	return err
 }
 
 // postLogout posts the token (section 2.5) and says what was wrong with the answer (section 2.8), and whether the client has
 // refused the token rather than not been there. An error is none of the client's.
-func (s *Server) postLogout(ctx context.Context, c *storage.Client, l storage.Logout) (failure string, refused bool, err error) {
-	token, err := s.logoutToken(c, l)
+func (o *logoutSender) postLogout(ctx context.Context, c *storage.Client, l storage.Logout) (failure string, refused bool, err error) {
+	token, err := o.logoutToken(c, l)
 	if err != nil {
 		return "", false, err
 	}
 	posting, cancel := context.WithTimeout(ctx, logoutClaim*2/3)
 	defer cancel()
-	reply, err := s.cfg.Outbound.Post(posting, c.BackchannelLogoutURI, "application/x-www-form-urlencoded",
+	reply, err := o.outbound.Post(posting, c.BackchannelLogoutURI, "application/x-www-form-urlencoded",
 		[]byte(url.Values{"logout_token": {token}}.Encode()))
 	if ctx.Err() != nil {
 		return "", false, ctx.Err() // the server stops; that is not the client's fault
@@ -195,18 +206,18 @@ func (s *Server) postLogout(ctx context.Context, c *storage.Client, l storage.Lo
 	return fmt.Sprintf("status %d", reply.Status), reply.Status < 500, nil
 }
 
-func (s *Server) logoutToken(c *storage.Client, l storage.Logout) (string, error) {
-	sub, err := s.subject(c, l.UserID)
+func (o *logoutSender) logoutToken(c *storage.Client, l storage.Logout) (string, error) {
+	sub, err := o.subject(c, l.UserID)
 	if err != nil {
 		return "", err
 	}
-	session, err := s.sessionFor(c, l.SID)
+	session, err := o.sessionFor(c, l.SID)
 	if err != nil {
 		return "", err
 	}
-	now := s.now()
-	return s.sign(registeredAlg(c.IDTokenSignedResponseAlg), typLogout, logoutClaims{
-		Issuer: s.cfg.Issuer, Subject: sub, Audience: c.ID,
+	now := o.now()
+	return o.sign(registeredAlg(c.IDTokenSignedResponseAlg), typLogout, logoutClaims{
+		Issuer: o.name, Subject: sub, Audience: c.ID,
 		IssuedAt: now.Unix(), Expires: now.Add(logoutTokenLife).Unix(), ID: randomHex(16), Session: session,
 		Events: map[string]map[string]struct{}{eventLogout: {}},
 	})

@@ -90,12 +90,12 @@ func addressOf(u *storage.User) any {
 
 // userClaims are what is known about a user: the claims of scopes, and wishes for others as far as they are permitted now. What is
 // not known is left out.
-func (s *Server) userClaims(c *storage.Client, u *storage.User, scopes []string, wishes claimWishes) map[string]any {
+func (k *catalogue) userClaims(c *storage.Client, u *storage.User, scopes []string, wishes claimWishes) map[string]any {
 	out := make(map[string]any)
 	for _, claim := range standardClaims {
 		value := claim.of(u)
 		if value != nil && (slices.Contains(scopes, claim.scope) ||
-			wishes.wants(claim.name, value) && len(s.offered(c, []string{claim.scope})) > 0) {
+			wishes.wants(claim.name, value) && len(k.offered(c, []string{claim.scope})) > 0) {
 			out[claim.name] = value
 		}
 	}
@@ -104,11 +104,11 @@ func (s *Server) userClaims(c *storage.Client, u *storage.User, scopes []string,
 
 // stillTold leaves of what an ID token was to tell only what the client may still ask for: app.yml may have lost a scope since the code
 // was issued.
-func (s *Server) stillTold(c *storage.Client, told map[string]any) map[string]any {
+func (k *catalogue) stillTold(c *storage.Client, told map[string]any) map[string]any {
 	if len(told) == 0 {
 		return nil
 	}
 	out := maps.Clone(told)
-	maps.DeleteFunc(out, func(name string, _ any) bool { return len(s.offered(c, []string{claimScope(name)})) == 0 })
+	maps.DeleteFunc(out, func(name string, _ any) bool { return len(k.offered(c, []string{claimScope(name)})) == 0 })
 	return out
 }

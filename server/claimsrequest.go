@@ -104,11 +104,11 @@ func (c *claimsRequest) scopes() []string {
 
 // permitted leaves only claims of scopes that the client may ask for. The others are left out silently, as section 5.5.1 wants it
 // even of essential ones; nil is left when nothing is.
-func (s *Server) permitted(c *storage.Client, asked *claimsRequest) *claimsRequest {
+func (k *catalogue) permitted(c *storage.Client, asked *claimsRequest) *claimsRequest {
 	filter := func(wishes claimWishes) claimWishes {
 		out := claimWishes{}
 		for name, wish := range wishes {
-			if scope := claimScope(name); scope != "" && len(s.offered(c, []string{scope})) > 0 {
+			if scope := claimScope(name); scope != "" && len(k.offered(c, []string{scope})) > 0 {
 				out[name] = wish
 			}
 		}

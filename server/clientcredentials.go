@@ -56,8 +56,8 @@ func (s *Server) clientCredentials(ctx context.Context, q *clientRequest) (any, 
 }
 
 // ownScopes are the scopes that a client asks for itself. OpenID Connect's are about a user, and there is none.
-func (s *Server) ownScopes(c *storage.Client, param string) ([]string, error) {
-	scopes, err := s.checkScopes(c, param)
+func (k *catalogue) ownScopes(c *storage.Client, param string) ([]string, error) {
+	scopes, err := k.checkScopes(c, param)
 	if err != nil {
 		return nil, err
 	}

@@ -198,7 +198,7 @@ func (s *Server) adapt(m *clientMetadata, id string) error {
 		m.ResponseTypes = nil
 	}
 	if asked := oauth.ParseScopes(m.Scope); len(asked) > 0 {
-		if m.Scope = oauth.JoinScopes(oauth.Within(asked, s.scopes.names)); m.Scope == "" {
+		if m.Scope = oauth.JoinScopes(oauth.Within(asked, s.catalogue.names)); m.Scope == "" {
 			return wrongMetadata("scope has none that this server knows")
 		}
 	}

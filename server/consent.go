@@ -89,10 +89,10 @@ func (s *Server) showConsent(w http.ResponseWriter, r *http.Request, t turn, p s
 }
 
 // describe puts scopes into words.
-func (s *Server) describe(names []string, lang language.Tag) []pages.Scope {
+func (k *catalogue) describe(names []string, lang language.Tag) []pages.Scope {
 	var out []pages.Scope
 	for _, name := range names {
-		scope := s.scopes.scopes[name]
+		scope := k.scopes[name]
 		text := scope.Description[lang.String()]
 		if text == "" {
 			text = scope.Description["en"]

@@ -19,19 +19,25 @@ const (
 	cookieLang    = "warifu_lang"
 )
 
-func (s *Server) cookieName(name string) string {
-	if s.address.Scheme == "https" {
+// cookies are what browsers keep for this server. What they hold is sealed, and a form is tied to them.
+type cookies struct {
+	*issuer
+	secure bool // the issuer is https
+}
+
+func (k *cookies) cookieName(name string) string {
+	if k.secure {
 		return "__Host-" + name
 	}
 	return name
 }
 
 // setCookie keeps a cookie for life, for as long as the browser is open (0), or not at all (less).
-func (s *Server) setCookie(w http.ResponseWriter, name, value string, life time.Duration) {
+func (k *cookies) setCookie(w http.ResponseWriter, name, value string, life time.Duration) {
 	c := &http.Cookie{
-		Name: s.cookieName(name), Value: value, Path: "/",
+		Name: k.cookieName(name), Value: value, Path: "/",
 		MaxAge: int(life / time.Second), HttpOnly: true, SameSite: http.SameSiteLaxMode,
-		Secure: s.address.Scheme == "https",
+		Secure: k.secure,
 	}
 	if life < 0 {
 		c.MaxAge = -1
@@ -39,9 +45,9 @@ func (s *Server) setCookie(w http.ResponseWriter, name, value string, life time.
 	http.SetCookie(w, c)
 }
 
-func (s *Server) cookie(r *http.Request, name string) string {
+func (k *cookies) cookie(r *http.Request, name string) string {
 	// With two cookies of one name, somebody planted one: trust neither.
-	cookies := r.CookiesNamed(s.cookieName(name))
+	cookies := r.CookiesNamed(k.cookieName(name))
 	if len(cookies) != 1 || len(cookies[0].Value) > 1024 {
 		return ""
 	}
@@ -49,20 +55,20 @@ func (s *Server) cookie(r *http.Request, name string) string {
 }
 
 // browser is the hash of the browser's cookie; it sets one when there is none.
-func (s *Server) browser(w http.ResponseWriter, r *http.Request) string {
-	if held := s.cookie(r, cookieBrowser); len(held) >= 32 {
+func (k *cookies) browser(w http.ResponseWriter, r *http.Request) string {
+	if held := k.cookie(r, cookieBrowser); len(held) >= 32 {
 		return hashed(held)
 	}
 	b := make([]byte, 32)
 	_, _ = rand.Read(b) // never fails: crypto/rand ends the process instead
 	value := base64.RawURLEncoding.EncodeToString(b)
-	s.setCookie(w, cookieBrowser, value, 0)
+	k.setCookie(w, cookieBrowser, value, 0)
 	return hashed(value)
 }
 
 // sameBrowser says whether the request came from the browser that started a.
-func (s *Server) sameBrowser(r *http.Request, a *AuthRequest) bool {
-	held := s.cookie(r, cookieBrowser)
+func (k *cookies) sameBrowser(r *http.Request, a *AuthRequest) bool {
+	held := k.cookie(r, cookieBrowser)
 	return len(held) >= 32 && subtle.ConstantTimeCompare([]byte(hashed(held)), []byte(a.Browser)) == 1
 }
 
@@ -78,31 +84,31 @@ type sessionRef struct {
 }
 
 // session is the sign-in that a browser claims; storage knows whether it still stands.
-func (s *Server) session(r *http.Request) (sessionRef, bool) {
+func (k *cookies) session(r *http.Request) (sessionRef, bool) {
 	var ref sessionRef
-	sealed := s.cookie(r, cookieSession)
-	if sealed == "" || s.open(storage.SealSession, sealed, &ref) != nil {
+	sealed := k.cookie(r, cookieSession)
+	if sealed == "" || k.open(storage.SealSession, sealed, &ref) != nil {
 		return sessionRef{}, false
 	}
 	return ref, true
 }
 
-func (s *Server) setSession(w http.ResponseWriter, ref sessionRef) error {
-	sealed, err := s.seal(storage.SealSession, ref)
+func (k *cookies) setSession(w http.ResponseWriter, ref sessionRef) error {
+	sealed, err := k.seal(storage.SealSession, ref)
 	if err != nil {
 		return err
 	}
-	s.setCookie(w, cookieSession, sealed, s.life.Session)
+	k.setCookie(w, cookieSession, sealed, k.life.Session)
 	return nil
 }
 
 // formToken is the anti-forgery token of a form: good for one browser and one pending request. The cookie itself stays out
 // of the page.
-func (s *Server) formToken(browser, request string) (string, error) {
-	return s.store.SealFixed(storage.SealForm, []byte(browser+hashed(request)))
+func (k *cookies) formToken(browser, request string) (string, error) {
+	return k.store.SealFixed(storage.SealForm, []byte(browser+hashed(request)))
 }
 
-func (s *Server) checkFormToken(token, browser, request string) bool {
-	plain, err := s.store.Open(storage.SealForm, token)
+func (k *cookies) checkFormToken(token, browser, request string) bool {
+	plain, err := k.store.Open(storage.SealForm, token)
 	return err == nil && subtle.ConstantTimeCompare(plain, []byte(browser+hashed(request))) == 1
 }

@@ -81,7 +81,7 @@ func (s *Server) metadata() metadata {
 		JWKSURI:               s.endpoint(pathJWKS),
 		DeviceEndpoint:        deviceAuth,
 		RegistrationEndpoint:  registration,
-		Scopes:                s.scopes.names,
+		Scopes:                s.catalogue.names,
 		ResponseTypes:         []string{"code"},
 		ResponseModes:         []string{modeQuery, modeFormPost},
 		GrantTypes:            s.offeredGrants(),

@@ -102,7 +102,7 @@ func badProof(rule, description string) *oauth.Error {
 
 // proof checks the proof of a request to an endpoint, path below the issuer, and gives the thumbprint of its key (RFC 9449
 // section 4.3). accessToken is the one that is shown with it, if any. A refusal is a verdict, any other error a fault.
-func (s *Server) proof(header http.Header, method, path, accessToken string) (string, error) {
+func (p *proofs) proof(header http.Header, method, path, accessToken string) (string, error) {
 	values := header.Values(headerDPoP)
 	if len(values) != 1 || len(values[0]) > maxJWT {
 		return "", badProof(oauth.RuleProofInvalid, "send one DPoP proof")
@@ -111,14 +111,14 @@ func (s *Server) proof(header http.Header, method, path, accessToken string) (st
 	if err != nil {
 		return "", err
 	}
-	now := float64(s.now().UnixMilli()) / 1000
+	now := float64(p.now().UnixMilli()) / 1000
 	hash := sha256.Sum256([]byte(accessToken))
 	switch {
 	case claims.ID == "" || len(claims.ID) > maxProofID:
 		return "", badProof(oauth.RuleProofInvalid, "jti of the DPoP proof is missing or too long")
 	case claims.Method != method:
 		return "", badProof(oauth.RuleProofInvalid, "htm of the DPoP proof is not the method of the request")
-	case !sameAddress(claims.Address, s.endpoint(path)):
+	case !sameAddress(claims.Address, p.name+path):
 		return "", badProof(oauth.RuleProofInvalid, "htu of the DPoP proof is not the address of the request")
 	case claims.IssuedAt < now-proofPast.Seconds() || claims.IssuedAt > now+proofAhead.Seconds():
 		return "", badProof(oauth.RuleProofInvalid, "iat of the DPoP proof is not the time of the request")
@@ -130,7 +130,7 @@ func (s *Server) proof(header http.Header, method, path, accessToken string) (st
 		return "", badProof(oauth.RuleProofInvalid, "jwk of the DPoP proof is not a key for it")
 	}
 	thumbprint := base64.RawURLEncoding.EncodeToString(sum)
-	return thumbprint, s.useProof(claims.Nonce, thumbprint, claims.ID)
+	return thumbprint, p.useProof(claims.Nonce, thumbprint, claims.ID)
 }
 
 // parseProof verifies a proof by the key in its own header (RFC 9449 section 4.2): a public one, that fits the algorithm. All
@@ -194,14 +194,14 @@ func normalAddress(address string) (string, bool) {
 
 // tokenKey is the thumbprint of the key whose possession a request to the token endpoint proves; "" when it does not try, and
 // need not. bound is the thumbprint to which the code or the refresh token is bound, if it is.
-func (s *Server) tokenKey(q *clientRequest, bound string) (string, error) {
+func (p *proofs) tokenKey(q *clientRequest, bound string) (string, error) {
 	if len(q.header.Values(headerDPoP)) == 0 {
 		if bound != "" {
 			return "", invalidGrant(oauth.RuleProofMissing, "it is bound to a key, and the DPoP proof of that key is missing")
 		}
 		return "", mustProve(q.client.Client, "")
 	}
-	key, err := s.proof(q.header, http.MethodPost, pathToken, "")
+	key, err := p.proof(q.header, http.MethodPost, pathToken, "")
 	switch {
 	case err != nil:
 		return "", err
@@ -222,7 +222,7 @@ func boundTo(c *storage.Client, key string) string {
 
 // checkPossession checks that whoever shows an access token at an endpoint of ours, path below the issuer, holds the key that the
 // token is bound to (RFC 9449 section 7). proven says that it came by the scheme DPoP, which is for such tokens alone.
-func (s *Server) checkPossession(r *http.Request, path, token string, claims accessClaims, proven bool) error {
+func (p *proofs) checkPossession(r *http.Request, path, token string, claims accessClaims, proven bool) error {
 	invalid := func(rule, description string) error {
 		return oauth.Refuse(oauth.CodeInvalidToken, rule, "%s", description)
 	}
@@ -234,7 +234,7 @@ func (s *Server) checkPossession(r *http.Request, path, token string, claims acc
 	case !proven:
 		return invalid(oauth.RuleAccessTokenScheme, "the access token is bound to a key: use the scheme DPoP, with a proof")
 	}
-	key, err := s.proof(r.Header, r.Method, path, token)
+	key, err := p.proof(r.Header, r.Method, path, token)
 	if err != nil {
 		return err
 	}

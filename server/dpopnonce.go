@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"maps"
-	"net/http"
 	"slices"
 	"strconv"
 	"sync"
@@ -26,7 +25,9 @@ const mostProofs = 100_000
 // proofs remembers which proofs were used, by their nonces. When they become too many, those of the oldest nonce are forgotten and
 // that nonce, with all before it, is not taken any more: clients are told to use a newer one, and no proof is taken twice.
 type proofs struct {
-	mu    sync.Mutex // owns all
+	*issuer
+
+	mu    sync.Mutex // owns what follows
 	used  map[int64]map[[16]byte]struct{}
 	count int
 	floor int64 // no nonce before this is taken
@@ -35,25 +36,15 @@ type proofs struct {
 	nonce string
 }
 
-// offerNonce sends the present nonce along with a reply.
-func (s *Server) offerNonce(w http.ResponseWriter) {
-	nonce, err := s.proofNonce()
-	if err != nil {
-		s.log.Error("making a DPoP nonce", "error", err)
-		return
-	}
-	w.Header().Set(headerDPoPNonce, nonce)
-}
-
-func (s *Server) proofNonce() (string, error) {
-	p := &s.proofs
+// proofNonce is the present nonce.
+func (p *proofs) proofNonce() (string, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	at := max(s.now().Truncate(nonceStep).UnixMilli(), p.floor)
+	at := max(p.now().Truncate(nonceStep).UnixMilli(), p.floor)
 	if p.nonce != "" && p.at == at {
 		return p.nonce, nil
 	}
-	nonce, err := s.store.SealFixed(storage.SealNonce, strconv.AppendInt(nil, at, 10))
+	nonce, err := p.store.SealFixed(storage.SealNonce, strconv.AppendInt(nil, at, 10))
 	if err != nil {
 		return "", err
 	}
@@ -62,9 +53,9 @@ func (s *Server) proofNonce() (string, error) {
 }
 
 // useProof checks the nonce of a proof that is right otherwise, and that the proof was not used before.
-func (s *Server) useProof(nonce, thumbprint, id string) error {
+func (p *proofs) useProof(nonce, thumbprint, id string) error {
 	again := oauth.Refuse(oauth.CodeUseDPoPNonce, oauth.RuleProofNonce, "use the nonce of the header DPoP-Nonce in the DPoP proof")
-	plain, err := s.store.Open(storage.SealNonce, nonce)
+	plain, err := p.store.Open(storage.SealNonce, nonce)
 	if errors.Is(err, storage.ErrNotFound) {
 		return again
 	} else if err != nil {
@@ -74,12 +65,11 @@ func (s *Server) useProof(nonce, thumbprint, id string) error {
 	if err != nil {
 		return err // we sealed it
 	}
-	now := s.now()
+	now := p.now()
 	if made := time.UnixMilli(at); now.Sub(made) >= nonceLife || made.Sub(now) > proofAhead {
 		return again
 	}
 	sum := sha256.Sum256([]byte(thumbprint + "." + id))
-	p := &s.proofs
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if at < p.floor {

@@ -95,6 +95,16 @@ func (s *Server) serveEndpoint(e *endpoint) http.Handler {
 	return s.cors(h)
 }
 
+// offerNonce sends the present nonce along with a reply.
+func (s *Server) offerNonce(w http.ResponseWriter) {
+	nonce, err := s.proofNonce()
+	if err != nil {
+		s.log.Error("making a DPoP nonce", "error", err)
+		return
+	}
+	w.Header().Set(headerDPoPNonce, nonce)
+}
+
 // noStore is for everything that holds or judges a token (RFC 6749 section 5.1).
 func noStore(w http.ResponseWriter) {
 	h := w.Header()

@@ -162,7 +162,7 @@ func (s *Server) fillScopes(c *storage.Client, m *clientMetadata) error {
 	if len(c.Scopes) > maxScopes {
 		return wrongMetadata("scope lists more than %d scopes", maxScopes)
 	}
-	if unknown := oauth.Without(c.Scopes, s.scopes.names); len(unknown) > 0 {
+	if unknown := oauth.Without(c.Scopes, s.catalogue.names); len(unknown) > 0 {
 		return wrongMetadata("scope has %s, which this server does not know", printable(unknown[0]))
 	}
 	m.Scope = oauth.JoinScopes(c.Scopes)

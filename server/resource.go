@@ -30,18 +30,24 @@ const (
 	maxResourceBytes = 1024
 )
 
+// resources are the resource servers for which tokens can be.
+type resources struct {
+	*issuer
+	servers []ResourceServer // of the configuration
+}
+
 // knowsResource says whether tokens can be for that identifier. It reads memory alone.
-func (s *Server) knowsResource(identifier string) bool {
-	return identifier == s.cfg.Issuer || identifier == s.endpoint(pathUserinfo) ||
-		slices.ContainsFunc(s.cfg.ResourceServers, func(r ResourceServer) bool { return r.Identifier == identifier }) ||
-		s.store.KnowsResource(identifier)
+func (x *resources) knowsResource(identifier string) bool {
+	return identifier == x.name || identifier == x.name+pathUserinfo ||
+		slices.ContainsFunc(x.servers, func(r ResourceServer) bool { return r.Identifier == identifier }) ||
+		x.store.KnowsResource(identifier)
 }
 
 // checkResources checks the resource parameters of a request of c; its error is always a refusal.
-func (s *Server) checkResources(c *storage.Client, values []string) error {
+func (x *resources) checkResources(c *storage.Client, values []string) error {
 	length := 0
 	for _, value := range values {
-		if !s.knowsResource(value) {
+		if !x.knowsResource(value) {
 			return invalidTarget(oauth.RuleResourceUnknown, "no resource server is registered as "+printable(value)).About(printable(value), "", "")
 		}
 		length += len(value)
@@ -54,12 +60,12 @@ func (s *Server) checkResources(c *storage.Client, values []string) error {
 
 // audienceOf is for whom a token of these scopes is: those of the resources that were granted which the token request asks for,
 // or all of them.
-func (s *Server) audienceOf(granted, scopes, asked []string) (audience, error) {
+func (x *resources) audienceOf(granted, scopes, asked []string) (audience, error) {
 	if len(granted) == 0 {
-		granted = []string{s.cfg.Issuer}
+		granted = []string{x.name}
 	}
-	if slices.Contains(scopes, oauth.ScopeOpenID) && !slices.Contains(granted, s.cfg.Issuer) {
-		granted = append(slices.Clone(granted), s.endpoint(pathUserinfo))
+	if slices.Contains(scopes, oauth.ScopeOpenID) && !slices.Contains(granted, x.name) {
+		granted = append(slices.Clone(granted), x.name+pathUserinfo)
 	}
 	if len(asked) == 0 {
 		return distinct(granted), nil
@@ -71,12 +77,12 @@ func (s *Server) audienceOf(granted, scopes, asked []string) (audience, error) {
 }
 
 // clientAudience is for whom a token is that a client gets for itself: whom it asks for (RFC 8707 section 2.2).
-func (s *Server) clientAudience(c *storage.Client, asked []string) (audience, error) {
-	if err := s.checkResources(c, asked); err != nil {
+func (x *resources) clientAudience(c *storage.Client, asked []string) (audience, error) {
+	if err := x.checkResources(c, asked); err != nil {
 		return nil, err
 	}
 	if len(asked) == 0 {
-		return audience{s.cfg.Issuer}, nil
+		return audience{x.name}, nil
 	}
 	return distinct(asked), nil
 }
@@ -97,15 +103,15 @@ func invalidTarget(rule, description string) *oauth.Error {
 }
 
 // forUserinfo says whether a token of that audience is for the userinfo endpoint: one for the issuer is, or for the endpoint.
-func (s *Server) forUserinfo(a audience) bool {
-	return slices.Contains(a, s.cfg.Issuer) || slices.Contains(a, s.endpoint(pathUserinfo))
+func (x *resources) forUserinfo(a audience) bool {
+	return slices.Contains(a, x.name) || slices.Contains(a, x.name+pathUserinfo)
 }
 
 // speaksFor are the resource servers that a client speaks for. An app cannot make itself one of this server's own endpoints, nor
 // one of the configuration's.
-func (s *Server) speaksFor(c *storage.Client) []string {
-	taken := []string{s.cfg.Issuer, s.endpoint(pathUserinfo)}
-	for _, r := range s.cfg.ResourceServers {
+func (x *resources) speaksFor(c *storage.Client) []string {
+	taken := []string{x.name, x.name + pathUserinfo}
+	for _, r := range x.servers {
 		taken = append(taken, r.Identifier)
 	}
 	return oauth.Without(c.ResourceIdentifiers, taken)

@@ -61,6 +61,7 @@ func ScopeNames(scopes []Scope) []string {
 	return c.names
 }
 
+// catalogue are the scopes of this server, and with them the claims about users that they cover.
 type catalogue struct {
 	names  []string // in the catalogue's order
 	scopes map[string]Scope
@@ -97,8 +98,8 @@ func CheckScopes(scopes []Scope) []ScopeError {
 	return wrong
 }
 
-func newCatalogue(scopes []Scope) (catalogue, error) {
-	c := catalogue{scopes: make(map[string]Scope)}
+func newCatalogue(scopes []Scope) (*catalogue, error) {
+	c := &catalogue{scopes: make(map[string]Scope)}
 	if wrong := CheckScopes(scopes); len(wrong) > 0 {
 		return c, &wrong[0]
 	}
@@ -112,6 +113,6 @@ func newCatalogue(scopes []Scope) (catalogue, error) {
 }
 
 // offered is those of scopes that app.yml and the catalogue still list.
-func (s *Server) offered(c *storage.Client, scopes []string) []string {
-	return oauth.Within(oauth.Within(scopes, c.Scopes), s.scopes.names)
+func (k *catalogue) offered(c *storage.Client, scopes []string) []string {
+	return oauth.Within(oauth.Within(scopes, c.Scopes), k.names)
 }

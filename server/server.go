@@ -156,16 +156,21 @@ func DefaultGrantTypes() []string {
 	return []string{oauth.GrantAuthorizationCode, oauth.GrantRefreshToken, oauth.GrantClientCredentials, oauth.GrantDeviceCode}
 }
 
-// Server serves everything below the issuer's address.
+// Server serves everything below the issuer's address. What it is made of knows no more than it needs: the issuer makes tokens, the
+// catalogue knows scopes and claims, cookies what browsers hold, proofs the keys of DPoP, resources for whom tokens are, and the
+// logout sender tells clients that a session has ended. The Server brings requests to them.
 type Server struct {
 	*issuer
+	*catalogue
+	*cookies
+	*proofs
+	*resources
+	*logoutSender
 	cfg     Config
 	address *url.URL // of the issuer
 	base    string   // path of the issuer, without a slash at its end
 	log     *slog.Logger
-	scopes  catalogue
 	pages   *pages.Set
-	proofs  proofs
 	keySets *fetches[[]jose.JSONWebKey]
 	devices *devices
 	handler http.Handler
@@ -173,8 +178,6 @@ type Server struct {
 	documents *fetches[document]
 	// registrations are slowed down by it.
 	registrations *rate.Limiter
-	// ended wakes the sender of logout tokens: this replica has written to their outbox.
-	ended chan struct{}
 }
 
 // New makes the keys that are needed first and returns a Server that is ready.
@@ -197,18 +200,20 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	s := &Server{
-		issuer: &issuer{name: cfg.Issuer, store: cfg.Store, life: cfg.Lifetimes, now: cfg.Now},
-		cfg:    cfg, address: address, base: address.EscapedPath(), log: cfg.Logger, scopes: scopes, pages: set, devices: newDevices(),
-		ended: make(chan struct{}, 1),
+	if cfg.Outbound == nil {
+		cfg.Outbound = outbound.New(outbound.Options{})
 	}
+	iss := &issuer{name: cfg.Issuer, store: cfg.Store, life: cfg.Lifetimes, now: cfg.Now}
+	s := &Server{
+		issuer: iss, catalogue: scopes, cookies: &cookies{issuer: iss, secure: address.Scheme == "https"}, proofs: &proofs{issuer: iss},
+		resources: &resources{issuer: iss, servers: cfg.ResourceServers},
+		cfg:       cfg, address: address, base: address.EscapedPath(), log: cfg.Logger, pages: set, devices: newDevices(),
+	}
+	s.logoutSender = &logoutSender{issuer: iss, client: s.client, outbound: cfg.Outbound, log: cfg.Logger, ended: make(chan struct{}, 1)}
 	if s.cfg.GrantTypes == nil {
 		s.cfg.GrantTypes = DefaultGrantTypes()
 	}
 	s.keySets, s.documents = s.newKeySets(), s.newDocuments()
-	if s.cfg.Outbound == nil {
-		s.cfg.Outbound = outbound.New(outbound.Options{})
-	}
 	if err := s.store.RotateKeys(ctx, true, s.keySchedules()...); err != nil {
 		return nil, err
 	}
