@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/Masterminds/semver/v3"
-	"github.com/agnivade/levenshtein"
 
 	"github.com/warifu/warifu/manifests/strictyaml"
 )
@@ -148,6 +147,7 @@ func (c *checker) checkUnknown(m strictyaml.Member, s *shape, path string) {
 	}
 	meant := c.nearest(m.Key, known)
 	twin := slices.IndexFunc(known, func(k string) bool { return strings.EqualFold(k, m.Key) })
+	misspelled, edits := strictyaml.Misspelled(m.Key, known)
 	path = strictyaml.Join(path, m.Key)
 	switch {
 	case twin >= 0:
@@ -157,10 +157,11 @@ func (c *checker) checkUnknown(m strictyaml.Member, s *shape, path string) {
 		c.Errorf(m.Position, path, "unknown-key", "", "is not a known key (known here: %s)", strings.Join(known, ", "))
 	case s.others == refuseUnknown:
 		c.Errorf(m.Position, path, "unknown-key", meant, "is not a known key")
+	case misspelled != "" && (edits == 1 || s.others == warnUnknown):
+		// What stands below it would be gone: a mistyped oauth is no wish to be rid of the client.
+		c.Errorf(m.Position, path, "unknown-key", misspelled, "looks like a misspelling")
 	case s.others == warnUnknown:
 		c.Warnf(m.Position, path, "unknown-key", meant, "is not a known key, and is ignored")
-	case meant != "" && levenshtein.ComputeDistance(strictyaml.PlainSpelling(m.Key), strictyaml.PlainSpelling(meant)) <= 1:
-		c.Warnf(m.Position, path, "unknown-key", meant, "looks like a misspelling")
 	}
 }
 

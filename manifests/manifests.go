@@ -63,7 +63,7 @@
 //   - All faults are reported at once, sorted, each with file, line and column. Nothing is decided on the first one.
 //   - The envelope (top level, metadata) and spec.oauth are strict: an unknown key is an error. Elsewhere in spec, keys
 //     that belong to the wider platform pass, and unknown keys are a warning, because a manifest is shared with tools that
-//     know more than this one.
+//     know more than this one. A misspelling of a known key is an error everywhere: a typo must not delete.
 //   - Input is hostile: size, depth, aliases and the number of faults are bounded before they cost anything, and no fault
 //     repeats the value of an env variable or of a URI, which may hold a secret.
 //   - The parser and the JSON Schema (app.schema.json, [Schema]) come from one table, so an editor and the server agree.

@@ -53,10 +53,11 @@ type unknownKeys int
 
 const (
 	refuseUnknown unknownKeys = iota
+	// warnUnknown refuses a misspelling of a known key all the same.
 	warnUnknown
-	// warnTypos is for objects in which the wider platform has keys unknown to this project: only what looks like a misspelling of
-	// a known key is worth a warning.
-	warnTypos
+	// refuseMisspelled is for objects in which the wider platform has keys unknown to this project: only what is one edit away
+	// from a known key is refused, and everything else passes.
+	refuseMisspelled
 )
 
 // manifestShape is the whole app.yml. Keys that other tools of the platform act on are listed so that they pass.
@@ -106,7 +107,7 @@ var specShape = &shape{
 		{"overrides", false, passing("Differences between environments.")},
 		{"resources", false, passing("Databases, buckets and the like, by name.")},
 		{"env", false, &shape{
-			kind: objectKind, nullable: true, others: warnTypos, about: "Environment variables of the whole app.",
+			kind: objectKind, nullable: true, others: refuseMisspelled, about: "Environment variables of the whole app.",
 			fields: []field{
 				{"required", false, passing("Names that must be set before the app runs.")},
 				{"inject", false, passing("Names and values that the platform sets.")},
@@ -142,7 +143,7 @@ var workerShape = &shape{
 }
 
 var containerShape = &shape{
-	kind: objectKind, nullable: true, others: warnTypos, about: "A container.",
+	kind: objectKind, nullable: true, others: refuseMisspelled, about: "A container.",
 	fields: []field{
 		{"port", false, passing("The port that the container listens on.")},
 		{"dockerfile", false, passing("The Dockerfile to build.")},

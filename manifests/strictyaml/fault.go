@@ -180,6 +180,48 @@ func Nearest(word string, candidates []string) string {
 	return best
 }
 
+// Misspelled returns the candidate that word is a misspelling of, or "", and how many edits away it is: letters too many, too few or
+// wrong, or neighbours that changed places. There may be one, in longer words one for every three letters, three at most. That
+// is narrower than [Nearest], whose answers are for people to judge: cron is no misspelling of icon.
+func Misspelled(word string, candidates []string) (meant string, distance int) {
+	plain := []rune(PlainSpelling(word))
+	distance = max(1, min(len(plain)/3, 3)) + 1
+	for _, candidate := range candidates {
+		other := []rune(PlainSpelling(candidate))
+		if max(len(plain)-len(other), len(other)-len(plain)) >= distance {
+			continue // also what keeps a word of any length cheap
+		}
+		if d := edits(plain, other); d < distance {
+			meant, distance = candidate, d
+		}
+	}
+	return meant, distance
+}
+
+// edits counts how many edits make one word of the other, where two neighbours that change places are one edit (optimal string
+// alignment).
+func edits(a, b []rune) int {
+	before, above, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		before, above, row = above, row, before
+		row[0] = i
+		for j := 1; j <= len(b); j++ {
+			replaced := above[j-1]
+			if a[i-1] != b[j-1] {
+				replaced++
+			}
+			row[j] = min(above[j]+1, row[j-1]+1, replaced)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				row[j] = min(row[j], before[j-2]+1)
+			}
+		}
+	}
+	return row[len(b)]
+}
+
 // PlainSpelling makes client_name, Client-Name and clientName the same word.
 func PlainSpelling(s string) string {
 	return strings.NewReplacer("_", "", "-", "").Replace(strings.ToLower(s))
