@@ -125,7 +125,7 @@ var unstartable = []struct{ rule, text, at, words string }{
 	{"a checksum that is none", "plugins: {runtimes: [{name: a, path: /a, sha256: abc}]}", "abc", "must be 64 hex digits, as printed by sha256sum"},
 	{"targets of a runtime that there is not", "plugins: {targets: [{runtime: fil}]}", "fil}", `(did you mean "file"?)`},
 	{"a key that there is not", "loger: {level: debug}", "loger", `(did you mean "logger"?)`},
-	{"a line that a tab indents", "logger:\n\tlevel: debug", "\tlevel", "a tab cannot indent YAML: use spaces"},
+	{"a line that a tab indents", "logger:\n\tlevel: debug", "\tlevel", "YAML cannot be indented with tabs: use spaces"},
 }
 
 const base = "issuer: https://id.example.com\nstorage: {config: {dataDir: DATA}}\nweb: {http: '127.0.0.1:0'}\n"
