@@ -64,6 +64,6 @@ func (r *rig) allReady(n int) {
 		if len(list) == n && all(storage.DeliveryReady)(list) {
 			return
 		}
-		pause(ctx, 200*time.Millisecond)
+		storage.Pause(ctx, 200*time.Millisecond)
 	}
 }

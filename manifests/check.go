@@ -326,13 +326,9 @@ func (c *checker) checkCollisions(targets *strictyaml.Value, path string) {
 	if targets == nil {
 		return
 	}
-	injected := c.opts.InjectedEnv
-	if injected == nil {
-		injected = DefaultInjectedEnv
-	}
 	for _, m := range targets.Fields {
 		for _, variable := range envNames(m.Value.Field("env")) {
-			if slices.Contains(injected, variable.Key) {
+			if slices.Contains(injectedEnv, variable.Key) {
 				c.Errorf(variable.Position, strictyaml.Join(strictyaml.Join(strictyaml.Join(path, m.Key), "env"), variable.Key), "env-collision", "",
 					"is set by spec.oauth.autoEnv: remove it here, or turn autoEnv off")
 			}

@@ -259,7 +259,7 @@ func (d *Deployer) sweep(ctx context.Context) {
 			d.log.WarnContext(ctx, "deletions cannot be finished; they are tried again", "error", err)
 			wait = d.pace.RetryMax
 		}
-		pause(ctx, wait)
+		storage.Pause(ctx, wait)
 	}
 }
 
@@ -283,14 +283,4 @@ func (p Pace) roll(looks int) time.Duration {
 
 func jitter(d time.Duration) time.Duration {
 	return time.Duration(float64(d) * (0.75 + rand.Float64()/2))
-}
-
-// pause waits for d, or until ctx ends.
-func pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
 }

@@ -87,8 +87,8 @@ const (
 	Kind       = "App"
 )
 
-// DefaultInjectedEnv are the names that autoEnv sets, and that a manifest therefore must not set itself.
-var DefaultInjectedEnv = []string{"OAUTH_CLIENT_ID", "OAUTH_CLIENT_SECRET", "OAUTH_ISSUER"}
+// injectedEnv are the names that autoEnv sets, and that a manifest therefore must not set itself.
+var injectedEnv = []string{"OAUTH_CLIENT_ID", "OAUTH_CLIENT_SECRET", "OAUTH_ISSUER"}
 
 // Options say what a manifest is checked against.
 type Options struct {
@@ -101,8 +101,6 @@ type Options struct {
 	Scopes []string
 	// GrantTypes are those that the server offers. If empty, a manifest may ask for any known one.
 	GrantTypes []string
-	// InjectedEnv are the names that autoEnv will set. Nil means [DefaultInjectedEnv].
-	InjectedEnv []string
 }
 
 // Document is one YAML document without errors.

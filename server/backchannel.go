@@ -94,7 +94,7 @@ func (o *logoutSender) sendLogouts(ctx context.Context) {
 			lanes.Go(func() {
 				if err := o.sendInTurn(ctx, entries); err != nil && ctx.Err() == nil {
 					o.log.WarnContext(ctx, "logouts not sent, trying again", "client", clientID, "error", err)
-					wait(ctx, logoutRest)
+					storage.Pause(ctx, logoutRest)
 				}
 				select {
 				case done <- clientID:
@@ -141,16 +141,6 @@ func (o *logoutSender) sendInTurn(ctx context.Context, entries []storage.Logout)
 		}
 	}
 	return nil
-}
-
-// wait returns after d, or when ctx ends.
-func wait(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
 }
 
 // tellClient sends a claimed entry and writes down what came of it.

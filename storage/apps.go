@@ -276,7 +276,7 @@ func (s *Store) WatchDeliveries(ctx context.Context) <-chan struct{} {
 				signal()
 			}
 			cancel()
-			s.pause(ctx, time.Second)
+			Pause(ctx, time.Second)
 		}
 	})
 	return changed

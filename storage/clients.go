@@ -7,7 +7,6 @@ import (
 	"encoding/base32"
 	"encoding/base64"
 	"fmt"
-	"strings"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
@@ -88,6 +87,3 @@ func (s *Store) Clients(ctx context.Context) ([]*Client, error) {
 	}
 	return clients, nil
 }
-
-// normalizeLogin makes one spelling of a user name or e-mail address.
-func normalizeLogin(login string) string { return strings.ToLower(strings.TrimSpace(login)) }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 	"time"
@@ -457,9 +456,6 @@ func (s *Store) stale(look records) *StaleError {
 	}
 	return stale
 }
-
-// Forget drops a client that turned out to be gone from memory.
-func (s *Store) Forget(clientID string) { s.mem.forget(clientID, math.MaxInt64) }
 
 func decodeGrant(kvs []*mvccpb.KeyValue) (*Grant, error) {
 	if len(kvs) == 0 {

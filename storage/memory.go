@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -81,6 +82,9 @@ func (m *memory) forget(id string, revision int64) {
 	}
 }
 
+// Forget drops a client that turned out to be gone from memory.
+func (s *Store) Forget(clientID string) { s.mem.forget(clientID, math.MaxInt64) }
+
 // followed is a prefix that memory mirrors.
 type followed struct {
 	prefix string
@@ -141,7 +145,7 @@ func (s *Store) watch(ctx context.Context, f followed, revision int64) {
 			revision = max(revision, resp.Header.Revision)
 		}
 		cancel()
-		s.pause(ctx, time.Second)
+		Pause(ctx, time.Second)
 		if rev, err := s.list(ctx, f); err == nil {
 			revision = rev
 		} else if ctx.Err() == nil {
@@ -154,15 +158,6 @@ func (s *Store) watch(ctx context.Context, f followed, revision int64) {
 // to all its watchers, so nobody may alter them, which is what etcd's own namespace.NewWatcher does.
 func (s *Store) events(ctx context.Context, prefix string, opts ...clientv3.OpOption) clientv3.WatchChan {
 	return s.watcher.Watch(clientv3.WithRequireLeader(ctx), s.prefix+prefix, append(opts, clientv3.WithPrefix())...)
-}
-
-func (s *Store) pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
 }
 
 func decodeClient(kv *mvccpb.KeyValue) (*Client, error) {

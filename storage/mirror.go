@@ -37,7 +37,7 @@ func (s *Store) MirrorDeliveries(ctx context.Context) *DeliveryMirror {
 			if ctx.Err() == nil {
 				s.log.Warn("deliveries cannot be read, trying again", "error", err)
 			}
-			s.pause(ctx, time.Second)
+			Pause(ctx, time.Second)
 		}
 	})
 	return m

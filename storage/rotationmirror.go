@@ -49,7 +49,7 @@ func (s *Store) MirrorRotations(ctx context.Context) *RotationMirror {
 				if ctx.Err() == nil {
 					s.log.Warn("rotations cannot be followed, trying again", "prefix", f.prefix, "error", err)
 				}
-				s.pause(ctx, time.Second)
+				Pause(ctx, time.Second)
 			}
 		})
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -145,6 +146,16 @@ func absent(key string) clientv3.Cmp { return clientv3.Compare(clientv3.Version(
 
 // present compares that there is a record under a key.
 func present(key string) clientv3.Cmp { return clientv3.Compare(clientv3.Version(key), ">", 0) }
+
+// Pause waits before something that failed is tried again, or ends early with ctx.
+func Pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
 
 // Again makes a decision again for as long as the records on which it was made have changed by the time it is to be written, at
 // most so many times in all; after that the error is [ErrConflict]. decide reads the records, or uses those that came back with

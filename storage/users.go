@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -163,7 +164,8 @@ func (s *Store) ForgiveGuesses(ctx context.Context, account string, window time.
 	return nil
 }
 
+// guessKey counts all spellings of a user name or e-mail address as one account.
 func guessKey(account string, start time.Time) string {
-	sum := sha256.Sum256([]byte(normalizeLogin(account)))
+	sum := sha256.Sum256([]byte(strings.ToLower(strings.TrimSpace(account))))
 	return key("limits", hex.EncodeToString(sum[:16]), strconv.FormatInt(start.Unix(), 10))
 }

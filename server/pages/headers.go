@@ -75,7 +75,7 @@ func (s *Set) policy(page Page) string {
 func (s *Set) formSources(redirectURI string) []string {
 	u, ok := webURL(redirectURI)
 	if !ok {
-		return s.formAlso
+		return nil
 	}
 	var out []string
 	if oauth.IsLoopback(u.Hostname()) {
@@ -92,7 +92,7 @@ func (s *Set) formSources(redirectURI string) []string {
 			out = append(out, "https://*."+site)
 		}
 	}
-	return append(out, s.formAlso...)
+	return out
 }
 
 // originSource is u's origin as a CSP source, and its scheme where the host

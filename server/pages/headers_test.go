@@ -119,17 +119,6 @@ func TestPolicyFollowsTheApp(t *testing.T) {
 	}
 }
 
-func TestFormTargetsOfTheOperator(t *testing.T) {
-	s, err := New(Config{Issuer: "https://id.example.com", FormTargets: []string{"https://login.example.net"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	got := directives(s.policy(SignIn{App: App{RedirectURI: "http://localhost:1/"}}))["form-action"]
-	if !strings.HasSuffix(got, " https://login.example.net") {
-		t.Errorf("form-action %q", got)
-	}
-}
-
 // FuzzPolicy holds that nothing an app says can add to the policy or the headers.
 func FuzzPolicy(f *testing.F) {
 	s := newSet(f, "https://id.example.com")

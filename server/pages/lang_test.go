@@ -144,7 +144,7 @@ func TestEveryUsedTextExists(t *testing.T) {
 				fill(id, string(r))
 			}
 		case strings.HasPrefix(id, "signin."):
-			fill(id, string(ProblemCredentials), string(ProblemTooMany), string(ProblemExpired))
+			fill(id, string(ProblemCredentials), string(ProblemTooMany))
 		case strings.HasPrefix(id, "device."):
 			for _, p := range DeviceProblems {
 				fill(id, string(p))

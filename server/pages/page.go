@@ -99,7 +99,6 @@ const (
 	ProblemNone        Problem = ""
 	ProblemCredentials Problem = "credentials" // wrong name or password; never says which
 	ProblemTooMany     Problem = "too_many"    // guesses are limited for now; set RetryAfter
-	ProblemExpired     Problem = "expired"     // the form was too old or sent twice; try again
 )
 
 // SignIn asks for a name and a password.
@@ -182,7 +181,6 @@ const (
 	ReasonExpired            Reason = "expired"             // the request waited too long
 	ReasonLogout             Reason = "logout"              // a logout request that is not followed: the session stands
 	ReasonForbidden          Reason = "forbidden"           // form from another site, CSRF token wrong
-	ReasonTooMany            Reason = "too_many"            // limited; set RetryAfter
 	ReasonUnavailable        Reason = "unavailable"         // storage or a connector is down
 	ReasonNotFound           Reason = "not_found"
 	ReasonMethodNotAllowed   Reason = "method_not_allowed"
@@ -192,7 +190,7 @@ const (
 // Reasons is all of them.
 var Reasons = []Reason{
 	ReasonInvalidClient, ReasonUnauthorizedClient, ReasonInvalidRequest, ReasonOtherBrowser, ReasonExpired,
-	ReasonLogout, ReasonForbidden, ReasonTooMany, ReasonUnavailable, ReasonNotFound, ReasonMethodNotAllowed, ReasonServerError,
+	ReasonLogout, ReasonForbidden, ReasonUnavailable, ReasonNotFound, ReasonMethodNotAllowed, ReasonServerError,
 }
 
 // Status is the HTTP status that fits the reason.
@@ -200,8 +198,6 @@ func (r Reason) Status() int {
 	switch r {
 	case ReasonForbidden:
 		return http.StatusForbidden
-	case ReasonTooMany:
-		return http.StatusTooManyRequests
 	case ReasonUnavailable:
 		return http.StatusServiceUnavailable
 	case ReasonNotFound:
@@ -223,7 +219,7 @@ type Error struct {
 	Code       string        // OAuth error code; Reason itself when empty
 	Developer  string        // what exactly was wrong, for the app's developer; may hold request values, never secrets
 	RequestID  string        // finds the log line
-	RetryAfter time.Duration // with ReasonTooMany and ReasonUnavailable
+	RetryAfter time.Duration // with ReasonUnavailable
 }
 
 func (Error) template() string            { return "error" }

@@ -54,7 +54,6 @@ var templateFiles embed.FS
 type Set struct {
 	site      site
 	log       *slog.Logger
-	formAlso  []string
 	assets    map[string]asset
 	templates map[language.Tag]map[string]*template.Template
 }
@@ -91,20 +90,12 @@ type Config struct {
 	// and its path is where the stylesheet is found.
 	Issuer string
 
-	// FormTargets are further CSP sources (such as "https://login.example.com")
-	// that a form may end up at. Chromium and Safari hold form-action against
-	// the whole chain of redirects that follows a form, so an app whose callback
-	// sends the browser on to another site needs that site here. The callback's
-	// own site and, for loopback callbacks, every loopback port are allowed anyway.
-	FormTargets []string
-
 	// Log gets the faults of rendering. They are bugs of this package.
 	Log *slog.Logger
 }
 
 // New parses the templates and texts. It fails when the issuer is not an
-// absolute http or https URL, or when a form target could break out of the
-// policy header; any other error is a fault of the embedded files.
+// absolute http or https URL; any other error is a fault of the embedded files.
 func New(c Config) (*Set, error) {
 	u, err := url.Parse(c.Issuer)
 	if err != nil {
@@ -113,16 +104,10 @@ func New(c Config) (*Set, error) {
 	if (u.Scheme != "https" && u.Scheme != "http") || u.Host == "" {
 		return nil, fmt.Errorf("issuer %q is not an absolute http or https URL", c.Issuer)
 	}
-	for _, t := range c.FormTargets {
-		if t == "" || strings.ContainsAny(t, " ;,'\"\t\r\n") {
-			return nil, fmt.Errorf("form target %q is not a host or scheme source", t)
-		}
-	}
 
 	base := strings.TrimSuffix(u.EscapedPath(), "/")
 	s := &Set{
 		log:       c.Log,
-		formAlso:  c.FormTargets,
 		assets:    map[string]asset{},
 		templates: map[language.Tag]map[string]*template.Template{},
 	}
