@@ -12,10 +12,10 @@
 // once with a [*BackoffError].
 //
 // The author side is used by plugins, built in or not: implement [DeployHook]
-// or [EnvRuntime] and call [ServeHook] or [ServeRuntime] from main. The same
-// contracts in other languages are in pluginpb. How to write a plugin, and the
-// kit that checks one, are in plugintest; example and example-python are
-// complete.
+// or [EnvRuntime] and call [ServeHook] or [ServeRuntime] from main; a runtime
+// asks [Admit] whether it may take a push. The same contracts in other languages
+// are in pluginpb. How to write a plugin, and the kit that checks one, are in
+// plugintest; example and example-python are complete.
 //
 // What holds, and is tested with real processes:
 //
@@ -35,5 +35,5 @@
 // A checksum is checked and then the path is run, so plugins belong in a
 // directory that only root or the service user can write.
 //
-// Beyond pluginpb this package imports nothing of warifu.
+// Beyond pluginpb, child and the vocabulary in server/oauth this package imports nothing of warifu.
 package plugins

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/warifu/warifu/plugins/child"
 )
 
 // Spec is one configured plugin.
@@ -71,7 +73,7 @@ type Host struct {
 	backoff   Backoff
 	scrub     *scrubber
 	sockets   *socketDirs
-	spawner   *spawner
+	spawner   *child.Spawner
 
 	ctx     context.Context // over when the host closes; kept because processes outlive calls
 	cancel  context.CancelFunc
@@ -93,7 +95,7 @@ func NewHost(opts HostOptions) (*Host, error) {
 	}
 	h := &Host{
 		log: opts.Logger, deadlines: opts.Deadlines.orDefault(), backoff: opts.Backoff.orDefault(),
-		scrub: &scrubber{}, sockets: sockets, spawner: newSpawner(),
+		scrub: &scrubber{}, sockets: sockets, spawner: child.NewSpawner(),
 		supervisors: map[string]*supervisor{},
 	}
 	h.ctx, h.cancel = context.WithCancel(context.Background())
@@ -133,7 +135,7 @@ func (h *Host) Close() error {
 	h.mu.Unlock()
 	h.cancel()
 	h.running.Wait()
-	h.spawner.close()
+	h.spawner.Close()
 	if err := h.sockets.remove(); err != nil {
 		return fmt.Errorf("remove the plugin socket directory: %w", err)
 	}

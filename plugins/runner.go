@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/warifu/warifu/plugins/child"
 )
 
 const (
@@ -33,7 +35,7 @@ var handshakeLine = regexp.MustCompile(`^[0-9]+\|[0-9]+\|[a-z]+\|`)
 // accepts only sockets in the private directory.
 type runner struct {
 	cmd       *exec.Cmd
-	spawn     *spawner
+	spawn     *child.Spawner
 	log       *pluginLog
 	socketDir string
 
@@ -51,7 +53,7 @@ type runner struct {
 	killed  bool        // also before the start
 }
 
-func newRunner(cmd *exec.Cmd, spawn *spawner, log *pluginLog, socketDir string) *runner {
+func newRunner(cmd *exec.Cmd, spawn *child.Spawner, log *pluginLog, socketDir string) *runner {
 	r := &runner{cmd: cmd, spawn: spawn, log: log, socketDir: socketDir, exited: make(chan struct{})}
 	r.stdoutR, r.stdoutW = io.Pipe()
 	r.stderrR, r.stderrW = io.Pipe()
@@ -69,11 +71,14 @@ func (r *runner) Start(context.Context) error {
 		return fmt.Errorf("make the stderr pipe: %w", err)
 	}
 	r.cmd.Stdin, r.cmd.Stdout, r.cmd.Stderr = nil, outW, errW
-	ownGroup(r.cmd)
-	err = r.spawn.do(r.cmd.Start)
+	child.OwnGroup(r.cmd)
+	err = r.spawn.Start(r.cmd)
 	_, _ = outW.Close(), errW.Close()
 	if err != nil {
 		_, _ = outR.Close(), errR.Close()
+		if errors.Is(err, os.ErrClosed) {
+			err = ErrClosed
+		}
 		return fmt.Errorf("start the process: %w", err)
 	}
 	r.started(r.cmd.Process)
@@ -89,16 +94,16 @@ func (r *runner) started(p *os.Process) {
 	defer r.mu.Unlock()
 	r.process, r.pid = p, p.Pid
 	if r.killed {
-		killGroup(p)
+		child.KillGroup(p.Pid)
 	}
 }
 
 // reap waits for the end of the process, takes what is left of its group with
 // it, and lets the readers finish. It is the runner's last goroutine.
 func (r *runner) reap(readers *sync.WaitGroup, pipes ...*os.File) {
-	if awaitExit(r.pid) {
+	if child.AwaitExit(r.pid) {
 		r.mu.Lock()
-		killGroup(r.process)
+		child.KillGroup(r.process.Pid)
 		r.process = nil
 		r.mu.Unlock()
 	}
@@ -142,7 +147,7 @@ func (r *runner) kill() {
 	defer r.mu.Unlock()
 	r.killed = true
 	if r.process != nil {
-		killGroup(r.process)
+		child.KillGroup(r.process.Pid)
 	}
 }
 

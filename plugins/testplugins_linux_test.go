@@ -232,7 +232,7 @@ func playHost(args []string) {
 		panic(err)
 	}
 	if len(args) > 1 && args[1] == "without-death-signal" {
-		deathSignal = 0
+		h.spawner.Orphans = true
 	}
 	hook, err := h.Hook(roleSpec("hook"))
 	if err != nil {

@@ -51,13 +51,12 @@ func (r *runtime) PushEnv(ctx context.Context, req plugins.PushRequest) (plugins
 	path, f, err := r.read(req.App, req.Target)
 	err = errors.Join(err, ctx.Err()) // nobody waits for a call that was cancelled
 	now, was := f.status(path), f.Pushed
+	if err == nil {
+		err = plugins.Admit(f.held(), req) // the contract's rule of generations and fences
+	}
 	switch {
 	case err != nil:
 		return now, err
-	case req.Generation < was.Generation || req.Fence < was.Fence:
-		return now, fmt.Errorf("%w: %d and %d", plugins.ErrStale, was.Generation, was.Fence)
-	case req.Generation == was.Generation && req.Digest != was.Digest:
-		return now, fmt.Errorf("%w: generation %d", plugins.ErrDigestConflict, was.Generation)
 	case req.Generation == was.Generation && req.Fence == was.Fence && now.State == plugins.StateReady:
 		return now, nil // it is there already
 	case strings.Contains(fmt.Sprint(req.Env), "\x00"):
@@ -77,11 +76,11 @@ func (r *runtime) RemoveEnv(_ context.Context, req plugins.RemoveRequest) error 
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	path, f, err := r.read(req.App, req.Target)
-	switch was := f.Pushed; {
-	case err != nil || was.Generation == 0:
+	if err != nil || f.Pushed.Generation == 0 {
 		return err
-	case req.Generation < was.Generation || req.Fence < was.Fence:
-		return fmt.Errorf("%w: %d and %d", plugins.ErrStale, was.Generation, was.Fence)
+	}
+	if err := plugins.AdmitRemoval(f.held(), req); err != nil {
+		return err
 	}
 	f.set(plugins.PushRequest{})
 	return write(path, f)
@@ -95,6 +94,10 @@ func (r *runtime) ListTargets(_ context.Context, app string) (out []plugins.AppT
 		}
 	}
 	return out, err
+}
+
+func (f file) held() plugins.Held {
+	return plugins.Held{Generation: f.Pushed.Generation, Fence: f.Pushed.Fence, Digest: f.Pushed.Digest}
 }
 
 // status compares what is there with what was pushed.

@@ -1,10 +1,8 @@
 package plugintest
 
 import (
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -17,23 +15,6 @@ import (
 
 // seesProcesses says whether the kit can look at processes here.
 const seesProcesses = true
-
-func ownGroup(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
-
-// killGroup ends a group whose leader has not been waited for; gone already is
-// fine.
-func killGroup(pid int) { _ = syscall.Kill(-pid, syscall.SIGKILL) }
-
-// awaitExit waits for the end of a process without taking it away, so that its
-// group can still be addressed.
-func awaitExit(pid int) bool {
-	for {
-		err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
-		if !errors.Is(err, unix.EINTR) {
-			return err == nil
-		}
-	}
-}
 
 // stop freezes a process as a debugger or a full disk would. The signal's sender
 // is back before the last thread has stopped, so it waits for that.

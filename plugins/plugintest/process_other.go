@@ -2,23 +2,9 @@
 
 package plugintest
 
-import (
-	"os"
-	"os/exec"
-)
-
 // seesProcesses says whether the kit can look at processes here.
 const seesProcesses = false
 
-func ownGroup(*exec.Cmd) {}
-
-func killGroup(pid int) {
-	if p, err := os.FindProcess(pid); err == nil {
-		_ = p.Kill() // gone already is fine
-	}
-}
-
-func awaitExit(int) bool        { return false }
 func stop(int) error            { return nil }
 func askForStacks(int)          {}
 func descendants(int) []int     { return nil }

@@ -29,6 +29,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/warifu/warifu/plugins"
+	"github.com/warifu/warifu/plugins/child"
 	"github.com/warifu/warifu/plugins/pluginpb"
 )
 
@@ -80,7 +81,7 @@ func startSession(ctx context.Context, binary string, args []string, dir string,
 		cookie, envSockets + "=" + dir, "PLUGIN_CLIENT_CERT=" + certificate,
 		"PLUGIN_PROTOCOL_VERSIONS=1", "PLUGIN_MIN_PORT=10000", "PLUGIN_MAX_PORT=25000",
 	}, extra...)
-	ownGroup(s.cmd)
+	child.OwnGroup(s.cmd)
 	if err := s.spawn(); err != nil {
 		return nil, faultf("it cannot be started: %v", err)
 	}
@@ -122,11 +123,11 @@ func (s *session) spawn() error {
 	}()
 	go func() {
 		defer close(s.exited)
-		if !awaitExit(s.cmd.Process.Pid) {
+		if !child.AwaitExit(s.cmd.Process.Pid) {
 			<-s.readers
 		}
 		s.mu.Lock()
-		killGroup(s.cmd.Process.Pid) // as the server does: what is left of it would hold the pipes
+		child.KillGroup(s.cmd.Process.Pid) // as the server does: what is left of it would hold the pipes
 		s.gone = true
 		s.mu.Unlock()
 		select {
@@ -264,7 +265,7 @@ func (s *session) kill() {
 	case <-s.exited:
 	default:
 		s.look()
-		s.signal(killGroup)
+		s.signal(child.KillGroup)
 		<-s.exited
 	}
 	if s.conn != nil {

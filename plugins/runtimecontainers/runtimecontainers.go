@@ -133,6 +133,23 @@ func unfit(f found, r *containerRuntime, req plugins.PushRequest) *plugins.Statu
 
 // admit holds a push against what the target has or is about to have.
 func (s *slot) admit(f found, now *rollout, last *outcome, req plugins.PushRequest) error {
+	err := plugins.Admit(s.held(f, now, last), req)
+	if err == nil {
+		s.fenced(req.Fence)
+	}
+	return err
+}
+
+func (s *slot) admitRemoval(f found, now *rollout, last *outcome, req plugins.RemoveRequest) error {
+	err := plugins.AdmitRemoval(s.held(f, now, last), req)
+	if err == nil {
+		s.fenced(req.Fence)
+	}
+	return err
+}
+
+// held is what the target has or is about to have.
+func (s *slot) held(f found, now *rollout, last *outcome) plugins.Held {
 	has := f.newest()
 	if has == nil {
 		has = &mark{}
@@ -143,17 +160,7 @@ func (s *slot) admit(f found, now *rollout, last *outcome, req plugins.PushReque
 	if now != nil && now.wish != nil {
 		has = has.or(now.wish.generation, now.fence, now.wish.digest)
 	}
-	if fence := s.fenced(has.fence); req.Fence < fence {
-		return fmt.Errorf("%w: fence %d was pushed, the target has %d", plugins.ErrStale, req.Fence, fence)
-	}
-	switch {
-	case req.Generation < has.generation:
-		return fmt.Errorf("%w: generation %d was pushed, the target has %d", plugins.ErrStale, req.Generation, has.generation)
-	case req.Generation == has.generation && req.Digest != has.digest:
-		return fmt.Errorf("%w: generation %d", plugins.ErrDigestConflict, req.Generation)
-	}
-	s.fenced(req.Fence)
-	return nil
+	return plugins.Held{Generation: has.generation, Fence: s.fenced(has.fence), Digest: has.digest}
 }
 
 // or gives the newer of two, with the higher fence.
@@ -240,15 +247,6 @@ func (r *containerRuntime) removal(ctx context.Context, s *slot, req plugins.Rem
 		return nil, nil
 	}
 	return r.begin(s, req.App, req.Target, nil, req.Fence), nil
-}
-
-func (s *slot) admitRemoval(f found, now *rollout, last *outcome, req plugins.RemoveRequest) error {
-	err := s.admit(f, now, last, plugins.PushRequest{Generation: req.Generation, Fence: req.Fence})
-	if errors.Is(err, plugins.ErrDigestConflict) {
-		s.fenced(req.Fence)
-		return nil // a removal has none
-	}
-	return err
 }
 
 // ListTargets asks the engine for the containers that have labels of ours.

@@ -141,7 +141,7 @@ func (r *fileRuntime) write(ctx context.Context, path string, req plugins.PushRe
 	if err != nil {
 		return plugins.Status{}, err
 	}
-	if err := admit(file.header, req); err != nil {
+	if err := plugins.Admit(file.held(), req); err != nil {
 		return plugins.Status{}, err
 	}
 	if err := ctx.Err(); err != nil {
@@ -164,20 +164,12 @@ func (r *fileRuntime) write(ctx context.Context, path string, req plugins.PushRe
 	return r.status(path, parseEnvFile(content)), nil
 }
 
-// admit holds a push against what the target has.
-func admit(has *header, req plugins.PushRequest) error {
-	switch {
-	case has == nil:
-		return nil
-	case req.Fence < has.fence:
-		return fmt.Errorf("%w: fence %d was pushed, the file has %d", plugins.ErrStale, req.Fence, has.fence)
-	case req.Generation < has.generation:
-		return fmt.Errorf("%w: generation %d was pushed, the file has %d", plugins.ErrStale, req.Generation, has.generation)
-	case req.Generation == has.generation && req.Digest != has.digest:
-		return fmt.Errorf("%w: generation %d", plugins.ErrDigestConflict, req.Generation)
-	default:
-		return nil
+// held is what the file says that the target has.
+func (f envFile) held() plugins.Held {
+	if f.header == nil {
+		return plugins.Held{}
 	}
+	return plugins.Held{Generation: f.header.generation, Fence: f.header.fence, Digest: f.header.digest}
 }
 
 // put writes a file unless it already is what it should be, and sees to the
@@ -334,8 +326,8 @@ func (r *fileRuntime) remove(path string, req plugins.RemoveRequest) error {
 	if !file.marked {
 		return nil
 	}
-	if h := file.header; h != nil && (req.Generation < h.generation || req.Fence < h.fence) {
-		return fmt.Errorf("%w: the file has generation %d and fence %d", plugins.ErrStale, h.generation, h.fence)
+	if err := plugins.AdmitRemoval(file.held(), req); err != nil {
+		return err
 	}
 	if err := r.reload.soon(path, 0); err != nil {
 		return err

@@ -137,7 +137,7 @@ func (d *cloudflare) PushEnv(ctx context.Context, req plugins.PushRequest) (plug
 	if err != nil && !errors.Is(err, errDamaged) {
 		return plugins.Status{}, err
 	}
-	if err := admit(rec, req); err != nil {
+	if err := plugins.Admit(rec.held(), req); err != nil {
 		return plugins.Status{}, err
 	}
 	if rec != nil && rec.Generation == req.Generation {
@@ -355,7 +355,7 @@ func (d *cloudflare) RemoveEnv(ctx context.Context, req plugins.RemoveRequest) e
 	if err != nil && !errors.Is(err, errDamaged) {
 		return err
 	}
-	if err := admitRemoval(rec, req); err != nil {
+	if err := plugins.AdmitRemoval(rec.held(), req); err != nil {
 		return err
 	}
 	if rec != nil {

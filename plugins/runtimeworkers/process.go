@@ -13,10 +13,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/warifu/warifu/plugins/child"
 )
 
 // process is one workerd. Its goroutines end with it.
@@ -88,45 +89,6 @@ type launch struct {
 	output  *output
 }
 
-// spawner starts processes from one OS thread that lives as long as the plugin:
-// the kernel's death signal is bound to the thread that starts a child.
-type spawner struct {
-	jobs chan func()
-	stop chan struct{}
-}
-
-func newSpawner() *spawner {
-	s := &spawner{jobs: make(chan func()), stop: make(chan struct{})}
-	go s.run()
-	return s
-}
-
-func (s *spawner) run() {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	for {
-		select {
-		case job := <-s.jobs:
-			job()
-		case <-s.stop:
-			return
-		}
-	}
-}
-
-func (s *spawner) start(cmd *exec.Cmd) error {
-	done := make(chan error, 1)
-	select {
-	case s.jobs <- func() { done <- cmd.Start() }:
-		return <-done
-	case <-s.stop:
-		return os.ErrClosed
-	}
-}
-
-// close gives the thread back. All children must be gone.
-func (s *spawner) close() { close(s.stop) }
-
 // partingLimit is how long a workerd without requests may take to end.
 const partingLimit = time.Second
 
@@ -137,14 +99,14 @@ const (
 	configFD  = 5
 )
 
-// launch starts a workerd and waits until it listens. When it does not, or ctx
+// start starts a workerd and waits until it listens. When it does not, or ctx
 // ends first, it is gone again. A *problem is the Worker's fault.
-func (s *spawner) launch(ctx context.Context, l launch, limit time.Duration) (*process, error) {
+func (l launch) start(ctx context.Context, from *child.Spawner, limit time.Duration) (*process, error) {
 	socket, path, err := privateSocket(l.sockets)
 	if err != nil {
 		return nil, err
 	}
-	p, err := s.begin(l, socket, path)
+	p, err := l.begin(from, socket, path)
 	_ = socket.Close() // the child has its own; when that ends, dialing fails
 	if err != nil {
 		_ = os.Remove(path) // nobody listens
@@ -172,7 +134,7 @@ func privateSocket(dir string) (*os.File, string, error) {
 }
 
 // begin starts the program.
-func (s *spawner) begin(l launch, socket *os.File, path string) (*process, error) {
+func (l launch) begin(from *child.Spawner, socket *os.File, path string) (*process, error) {
 	config, configPath, err := configFile(l.config, configFD, l.sockets)
 	if err != nil {
 		return nil, err
@@ -187,7 +149,6 @@ func (s *spawner) begin(l launch, socket *os.File, path string) (*process, error
 	cmd.ExtraFiles = []*os.File{socket, childs, config}
 	cmd.Stdout, cmd.Stderr = l.output, l.output
 	cmd.WaitDelay = time.Second
-	dieWithUs(cmd)
 	p := &process{cmd: cmd, started: time.Now(), output: l.output, ready: make(chan struct{}), exited: make(chan struct{})}
 	p.transport = &http.Transport{DisableKeepAlives: true, DisableCompression: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -198,7 +159,7 @@ func (s *spawner) begin(l launch, socket *os.File, path string) (*process, error
 			}
 			return answered{conn}, nil
 		}}
-	err = s.start(cmd)
+	err = from.Start(cmd)
 	_ = childs.Close() // the child has its own
 	if err != nil {
 		_ = control.Close() // nobody writes to it

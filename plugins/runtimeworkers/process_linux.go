@@ -3,16 +3,10 @@ package runtimeworkers
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"strconv"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
-
-// dieWithUs has the kernel kill the process when the thread that starts it is
-// gone, however that comes.
-func dieWithUs(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} }
 
 // configFile gives text as a file that has no name, and how a child that gets it
 // as descriptor childFD opens it.

@@ -5,12 +5,7 @@ package runtimeworkers
 import (
 	"fmt"
 	"os"
-	"os/exec"
 )
-
-// Without Linux's death signal, Workers outlive a plugin that was killed.
-
-func dieWithUs(*exec.Cmd) {}
 
 // configFile writes text into a file that discardConfig removes after the start.
 func configFile(text string, _ int, dir string) (file *os.File, path string, err error) {

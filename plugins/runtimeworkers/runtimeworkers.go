@@ -176,27 +176,12 @@ func (r *workersRuntime) RemoveEnv(ctx context.Context, req plugins.RemoveReques
 	return r.driver.RemoveEnv(ctx, req)
 }
 
-// admit holds a push against what the target has; nil is nothing.
-func admit(has *record, req plugins.PushRequest) error {
-	switch {
-	case has == nil:
-		return nil
-	case req.Fence < has.Fence:
-		return fmt.Errorf("%w: fence %d was pushed, the Worker has %d", plugins.ErrStale, req.Fence, has.Fence)
-	case req.Generation < has.Generation:
-		return fmt.Errorf("%w: generation %d was pushed, the Worker has %d", plugins.ErrStale, req.Generation, has.Generation)
-	case req.Generation == has.Generation && req.Digest != has.Digest:
-		return fmt.Errorf("%w: generation %d", plugins.ErrDigestConflict, req.Generation)
+// held is what the Worker has; nil is nothing.
+func (r *record) held() plugins.Held {
+	if r == nil {
+		return plugins.Held{}
 	}
-	return nil
-}
-
-// admitRemoval is admit for removals.
-func admitRemoval(has *record, req plugins.RemoveRequest) error {
-	if has != nil && (req.Generation < has.Generation || req.Fence < has.Fence) {
-		return fmt.Errorf("%w: the Worker has generation %d and fence %d", plugins.ErrStale, has.Generation, has.Fence)
-	}
-	return nil
+	return plugins.Held{Generation: r.Generation, Fence: r.Fence, Digest: r.Digest}
 }
 
 // problem is why a rollout failed, in words for the operator. It holds no value

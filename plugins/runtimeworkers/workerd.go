@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/warifu/warifu/plugins"
+	"github.com/warifu/warifu/plugins/child"
 )
 
 const (
@@ -33,7 +34,7 @@ const (
 type workerd struct {
 	settings workerdSettings
 	store    *store
-	spawner  *spawner
+	spawner  *child.Spawner
 	starts   chan struct{} // holds a token for each start under way
 	log      func() io.Writer
 
@@ -65,7 +66,7 @@ func newWorkerd(s workerdSettings, records *store) (*workerd, error) {
 	if sockets == "" {
 		return nil, fmt.Errorf("%w: PLUGIN_UNIX_SOCKET_DIR is not set", plugins.ErrUnavailable)
 	}
-	d := &workerd{settings: s, store: records, sockets: sockets, spawner: newSpawner(), starts: make(chan struct{}, maxStarts),
+	d := &workerd{settings: s, store: records, sockets: sockets, spawner: child.NewSpawner(), starts: make(chan struct{}, maxStarts),
 		log: func() io.Writer { return os.Stderr }, workers: map[string]*worker{}, processes: map[*process]bool{}}
 	d.ctx, d.end = context.WithCancel(context.Background())
 	for _, rec := range known {
@@ -96,7 +97,7 @@ func (d *workerd) PushEnv(ctx context.Context, req plugins.PushRequest) (plugins
 	}
 	defer w.release()
 	rec, running := w.has()
-	if err := admit(rec, req); err != nil {
+	if err := plugins.Admit(rec.held(), req); err != nil {
 		return plugins.Status{}, err
 	}
 	next := record{App: req.App, Worker: req.Target.Name, Generation: req.Generation, Fence: req.Fence,
@@ -208,7 +209,7 @@ func (d *workerd) launch(ctx context.Context, l launch) (*process, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	p, err := d.spawner.launch(ctx, l, startLimit)
+	p, err := l.start(ctx, d.spawner, startLimit)
 	if err != nil {
 		return nil, err
 	}
@@ -321,7 +322,7 @@ func (d *workerd) RemoveEnv(ctx context.Context, req plugins.RemoveRequest) erro
 	}
 	defer w.release()
 	rec, _ := w.has()
-	if err := admitRemoval(rec, req); err != nil {
+	if err := plugins.AdmitRemoval(rec.held(), req); err != nil {
 		return err
 	}
 	if err := d.store.remove(w.app, w.name); err != nil {
@@ -376,5 +377,5 @@ func (d *workerd) close() {
 		p.kill() // those that drain as well
 	}
 	d.running.Wait()
-	d.spawner.close()
+	d.spawner.Close()
 }
