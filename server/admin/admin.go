@@ -16,6 +16,13 @@
 // Every error is a [Problem] (RFC 9457) with a stable code, what happened and what to do; it holds all faults of a document at once.
 // The errors of the router and of huma have the same form. The text of an error that nobody foresaw stays in the log.
 //
+// # Refusals
+//
+// Every request has an id, in X-Request-Id and in the problem. A replica remembers the last requests that it refused
+// ([Refusals]): those of this API, and those of the endpoints of the server, which tells [Refusals.Add]. What is kept is
+// short and holds no secret. To explain one is to add, at that moment, the words of its rule (package oauth), what is
+// registered that is most like what was asked, and the line of the manifest, from the release of the app.
+//
 // # Access
 //
 // Over TCP every request carries the bearer token of the configuration. On the Unix socket the file mode decides who may connect, and

@@ -108,7 +108,7 @@ func (a *operations) explain(ctx context.Context, in *explainInput) (*reply[Expl
 	if !known {
 		return nil, problem(http.StatusNotFound, "unknown_request",
 			"This replica does not remember that it refused a request "+in.ID+".",
-			fmt.Sprintf("A refusal is kept in the memory of the replica that refused, until it ends or has refused %d more. "+
+			fmt.Sprintf("A refusal is kept in the memory of the replica that refused, until it ends or has refused at most %d more. "+
 				"Ask the other replicas (--admin), or make the request again and explain that one.", a.Refusals.most))
 	}
 	out := Explanation{

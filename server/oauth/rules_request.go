@@ -88,8 +88,8 @@ var requestRules = []Rule{
 
 	{RuleRedirectURIMissing, "The authorization request has no redirect_uri.",
 		"Send one of those that are registered."},
-	{RuleRedirectURIUnregistered, "The redirect_uri is not registered for the client; it must be the same, " +
-		"character by character.",
+	{RuleRedirectURIUnregistered, "The redirect_uri is not registered for the client. Apart from a wildcard port, each " +
+		"character counts.",
 		"Add it to spec.oauth.redirectUris in app.yml and apply again, or make the app send one that is there."},
 	{RuleRedirectURIWithdrawn, "The redirect_uri was registered when the request was made, and is not any more.",
 		"Begin anew with a redirect URI that is registered, or add it to spec.oauth.redirectUris again."},
