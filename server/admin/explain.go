@@ -134,8 +134,11 @@ func (a *operations) reason(ctx context.Context, of *refused, why reason, app *s
 	if out.Key == "" {
 		out.Key = rule.Key()
 	}
+	if strings.HasPrefix(rule.Key(), "spec.") && of.App == "" {
+		out.Remedy += " This client belongs to no app: its own registration, or its document, takes the place of app.yml."
+	}
 	if strings.HasPrefix(out.Key, "spec.") && out.Place == "" {
-		if app == nil { // the client belongs to no app, so no manifest decides
+		if app == nil { // no manifest decides
 			out.Key = ""
 		} else {
 			out.Place = placeIn(app, out.Key)

@@ -65,6 +65,9 @@ func TestExplainAddsLineAndNearestOfWhatIsRegistered(t *testing.T) {
 		if why.Rule != c.rule || why.Nearest != c.nearest || why.Key != c.key || why.Place != c.place || why.Asked != c.asked || why.Said != "what was said" {
 			t.Errorf("%s: %+v", id, why)
 		}
+		if registered := strings.Contains(why.Remedy, "belongs to no app"); registered != (id == "of-no-app") {
+			t.Errorf("%s: %s", id, why.Remedy)
+		}
 		if why.Meaning == "" || why.Remedy == "" || e.Error != "a_code" || e.Endpoint != "/oauth/token" {
 			t.Errorf("%s: no words: %+v", id, e)
 		}
