@@ -174,21 +174,15 @@ func (s *Store) RotateGrant(ctx context.Context, ref GrantRef, chainEnds time.Ti
 	return rotation, nil
 }
 
-// rotateGrant is the transaction that moves a chain:
+// rotateGrant is the transaction that moves a chain: if once is unused, client and user are as they were and the chain is at the token's
+// generation, move the chain and use once.
 //
-//	if once is unused, client and user are as they were, the chain is at the token's generation
-//	  move the chain, use once
-//	otherwise: look what it was
-//
-// Every refresh pays for all of it, because the branch that is not taken goes through raft as well. So a replay is dealt with in a
-// transaction of its own, see buryReplayed: a chain that was found to be beyond a token never comes back to it. With a reuse
-// interval, beyond begins one generation later.
+// All of a transaction goes through raft with every refresh, also a branch that is not taken. So what was wrong is looked up
+// afterwards, and a replay is dealt with in a transaction of its own, see buryReplayed: a chain that was found to be beyond a token
+// never comes back to it. With a reuse interval, beyond begins one generation later.
 func (s *Store) rotateGrant(ctx context.Context, ref GrantRef, chainEnds time.Time, reuse time.Duration, on Revisions, once []Once) (Rotation, error) {
 	ck := chainKey(ref.ClientID, ref.GrantID)
 	now := s.now()
-	var look records
-	var chain *found
-	var spent []*found
 	t, err := s.commit(ctx, func(t *transaction) error {
 		lease, err := s.leases.until(ctx, chainEnds)
 		if err != nil {
@@ -203,23 +197,29 @@ func (s *Store) rotateGrant(ctx context.Context, ref GrantRef, chainEnds time.Ti
 		t.onlyIf(clientv3.Compare(clientv3.Version(ck), "=", ref.Generation))
 		t.then.do(spend...)
 		t.then.do(clientv3.OpPut(ck, encode(link{At: now.UnixMilli()}), clientv3.WithLease(lease)))
-
-		look, chain, spent = lookAt(&t.otherwise, ref.ClientID, ref.UserID), t.otherwise.get(ck), nil
-		for _, o := range once {
-			spent = append(spent, t.otherwise.get(spentKey(o.ID), clientv3.WithCountOnly()))
-		}
 		return nil
 	})
+	if err != nil {
+		return Rotation{}, err
+	}
+	if t.held {
+		return Rotation{Generation: ref.Generation + 1, At: time.UnixMilli(now.UnixMilli())}, nil
+	}
+	var after transaction
+	look, chain := lookAt(&after.then, ref.ClientID, ref.UserID), after.then.get(ck)
+	var spent []*found
+	for _, o := range once {
+		spent = append(spent, after.then.get(spentKey(o.ID), clientv3.WithCountOnly()))
+	}
+	if err := s.run(ctx, &after); err != nil {
+		return Rotation{}, err
+	}
 	beyond := ref.Generation
 	if reuse > 0 {
 		beyond++
 	}
 	replayed := AuditEntry{Actor: ClientActor(ref.ClientID), Action: AuditGrantReplayed, Reason: "refresh token replayed"}
 	switch {
-	case err != nil:
-		return Rotation{}, err
-	case t.held:
-		return Rotation{Generation: ref.Generation + 1, At: time.UnixMilli(now.UnixMilli())}, nil
 	case slices.ContainsFunc(spent, func(f *found) bool { return f.count > 0 }):
 		return Rotation{}, ErrSpent
 	case chain.one() == nil || chain.one().Version < ref.Generation:
