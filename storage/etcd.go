@@ -8,12 +8,15 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
+	"go.etcd.io/etcd/server/v3/etcdserver"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
+	"go.etcd.io/raft/v3/raftpb"
 	"go.uber.org/zap"
 )
 
@@ -43,14 +46,18 @@ func OpenEmbedded(ctx context.Context, dir string, log *slog.Logger) (*Embedded,
 	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
 	cfg.AutoCompactionMode, cfg.AutoCompactionRetention = "periodic", "10m"
 	cfg.SnapshotCount = 10_000
-	// One member waits for nobody: a short election makes a start fast.
-	cfg.TickMs, cfg.ElectionMs = 10, 100
+	// Each tick of raft's clock wakes the processor, and one member has nobody to hear from, so the clock is slow. An election that is
+	// longer for it costs no time at the start, see campaign.
+	cfg.TickMs, cfg.ElectionMs = 200, 1000
 	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(&slogCore{log: log, level: zap.WarnLevel}))
 	etcd, err := embed.StartEtcd(cfg)
 	if err != nil {
 		_ = lock.Close()
 		return nil, fmt.Errorf("open embedded etcd in %s: %w", dir, err)
 	}
+	campaigning, elected := context.WithCancel(ctx)
+	var candidate sync.WaitGroup
+	candidate.Go(func() { campaign(campaigning, etcd.Server) })
 	select {
 	case <-etcd.Server.ReadyNotify():
 	case err = <-etcd.Err():
@@ -59,12 +66,34 @@ func OpenEmbedded(ctx context.Context, dir string, log *slog.Logger) (*Embedded,
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
+	elected()
+	candidate.Wait()
 	if err != nil {
 		etcd.Close()
 		_ = lock.Close()
 		return nil, fmt.Errorf("open embedded etcd in %s: %w", dir, err)
 	}
 	return &Embedded{Client: v3client.New(etcd.Server), etcd: etcd, lock: lock}, nil
+}
+
+// campaign has the only member elect itself at once, instead of when it has waited for a leader for as long as an election may take.
+// It tries again until ctx ends, because raft refuses while a change of members is not applied yet; after that the election that
+// every member begins by itself is still to come.
+func campaign(ctx context.Context, server *etcdserver.EtcdServer) {
+	id := uint64(server.MemberID())
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for server.Leader() == 0 {
+		if server.AppliedIndex() >= server.CommittedIndex() {
+			// What a leader sends to the member that is to follow it.
+			_ = server.Process(ctx, &raftpb.Message{Type: raftpb.MsgTimeoutNow.Enum(), To: &id, From: &id}) // tried again
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 // Proposals counts the entries that raft has committed since the data directory was made.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/version"
 
@@ -30,6 +31,23 @@ func TestEmbeddedServesOneProcessAtATime(t *testing.T) {
 	second.Close()
 	if info, err := os.Stat(filepath.Join(dir, "etcd")); err != nil || info.Mode().Perm()&0o077 != 0 {
 		t.Errorf("the database is open to others: %v", info.Mode())
+	}
+}
+
+// Of several starts one, at least, takes less than the shortest time in which a member begins an election by itself.
+func TestEmbeddedDoesNotWaitForAnElection(t *testing.T) {
+	dir, shortest := t.TempDir(), time.Hour
+	for range 5 {
+		began := time.Now()
+		embedded, err := storage.OpenEmbedded(t.Context(), dir, discard)
+		if err != nil {
+			t.Fatal(err)
+		}
+		shortest = min(shortest, time.Since(began))
+		embedded.Close()
+	}
+	if shortest > 190*time.Millisecond {
+		t.Errorf("ready after %s at best", shortest)
 	}
 }
 

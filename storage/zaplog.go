@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"log/slog"
+	"strings"
 
 	"go.uber.org/zap/zapcore"
 )
@@ -37,7 +38,7 @@ func (c *slogCore) Write(entry zapcore.Entry, fields []zapcore.Field) error {
 		attrs = append(attrs, slog.Any(k, v))
 	}
 	level := slog.LevelWarn
-	if harmless[entry.Message] {
+	if harmless[entry.Message] || strings.Contains(entry.Message, tooEarly) {
 		level = slog.LevelDebug
 	} else if entry.Level >= zapcore.ErrorLevel {
 		level = slog.LevelError
@@ -54,5 +55,9 @@ var harmless = map[string]bool{
 	"Failed to detect schema version":                                                      true,
 	"failed to update storage version":                                                     true,
 }
+
+// tooEarly is in the line that raft writes, with its own id before, when it is to elect itself a moment before it has applied what it
+// knows of its members; campaign asks again.
+const tooEarly = "cannot campaign at term"
 
 func (c *slogCore) Sync() error { return nil }
