@@ -46,9 +46,9 @@ func (d *Deployer) planFiles(ctx context.Context, files []File) ([]*Plan, Faults
 	return plans, faults.Warnings(), nil
 }
 
-// ApplyFiles plans anew and applies that, as long as it is about the [Revisions] that the caller has seen: expected holds them by
-// app, as text; an app that is not in it is applied in any case. What stops one of several apps leaves those before it applied:
-// [*PartialError].
+// ApplyFiles plans anew and applies that, as long as it is about the [Revisions] that the caller has seen: expected
+// holds them by app, as text; an app that is not in it is applied in any case. What stops one of several apps leaves
+// those before it applied: [*PartialError].
 func (d *Deployer) ApplyFiles(ctx context.Context, files []File, expected map[string]string) ([]*Plan, Faults, error) {
 	d.applying.Lock()
 	defer d.applying.Unlock()
@@ -79,8 +79,8 @@ func (d *Deployer) ApplyFiles(ctx context.Context, files []File, expected map[st
 	return plans, warnings, nil
 }
 
-// ApplyPaths applies what can be applied of the files and directories that [Read] takes: a faulty file, or an app that is denied or
-// fails, is logged and does not keep the others from being deployed.
+// ApplyPaths applies what can be applied of the files and directories that [Read] takes: a faulty file, or an app
+// that is denied or fails, is logged and does not keep the others from being deployed.
 func (d *Deployer) ApplyPaths(ctx context.Context, paths []string) {
 	files, faults := Read(paths, nil)
 	docs, found := d.Parse(files)

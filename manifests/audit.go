@@ -9,7 +9,8 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// recordRefusal writes to the audit log why a plan or an apply was refused. If that cannot be stored, the server's log says so.
+// recordRefusal writes to the audit log why a plan or an apply was refused. If that cannot be stored, the server's
+// log says so.
 func (d *Deployer) recordRefusal(ctx context.Context, action, app string, err error) {
 	if err == nil || ctx.Err() != nil {
 		return

@@ -21,8 +21,8 @@ type Hook interface {
 	Evaluate(ctx context.Context, req plugins.EvaluateRequest) (plugins.Answer, error)
 }
 
-// Runtime carries env to where an app runs. [*plugins.Runtime] is one. Every call ends within a deadline of the runtime's
-// own; its errors are those of package plugins.
+// Runtime carries env to where an app runs. [*plugins.Runtime] is one. Every call ends within a deadline of the
+// runtime's own; its errors are those of package plugins.
 type Runtime interface {
 	// Name is what the configuration calls it; records of deliveries hold it.
 	Name() string
@@ -45,9 +45,11 @@ type DeployerOptions struct {
 	Hooks []Hook
 	// Runtimes: the first that serves a kind of target gets all targets of that kind that are not assigned.
 	Runtimes []Runtime
-	// Assignments give targets to runtimes by name; the first that fits a target counts. They are the same on all replicas.
+	// Assignments give targets to runtimes by name; the first that fits a target counts. They are the same on all
+	// replicas.
 	Assignments []Assignment
-	// LeaveDrift only shows env that was lost or changed at its target, and delivers it again when an operator asks for it.
+	// LeaveDrift only shows env that was lost or changed at its target, and delivers it again when an operator asks for
+	// it.
 	LeaveDrift bool
 	// Issuer is what OAUTH_ISSUER says.
 	Issuer string
@@ -57,8 +59,8 @@ type DeployerOptions struct {
 	Parsing Options
 	// ResourceServers are the resource identifiers of the configuration's resource servers, which no app may claim.
 	ResourceServers []string
-	// CheckSector returns what is wrong if a client with these redirect URIs names a sector identifier (OpenID Connect Core 1.0
-	// section 8.1). Nil accepts all.
+	// CheckSector returns what is wrong if a client with these redirect URIs names a sector identifier (OpenID Connect
+	// Core 1.0 section 8.1). Nil accepts all.
 	CheckSector func(ctx context.Context, uri string, redirectURIs []string) error
 	// Replica names this process among those that share the store. A process that takes over its predecessor's data
 	// directory should take over its name as well: it then owns the deliveries that its predecessor was pushing, and need
@@ -84,8 +86,8 @@ type Pace struct {
 	Reconcile time.Duration
 	// RollMin and RollMax bound the wait between two looks at a rollout. 250 ms and 5 s.
 	RollMin, RollMax time.Duration
-	// Claim is how long a replica owns a delivery that it pushes. It must be longer than the runtimes' deadlines for start,
-	// observe and push together; an attempt is cut off before its claim ends. 90 s.
+	// Claim is how long a replica owns a delivery that it pushes. It must be longer than the runtimes' deadlines for
+	// start, observe and push together; an attempt is cut off before its claim ends. 90 s.
 	Claim time.Duration
 	// Workers is how many calls are made to one runtime at once. 8.
 	Workers int
@@ -110,9 +112,9 @@ func (p Pace) withDefaults() Pace {
 	return p
 }
 
-// Deployer plans and applies manifests ([Deployer.Plan], [Deployer.Apply], [Deployer.Delete]) and delivers env to runtimes
-// ([Deployer.Run]). It holds no state of its own but what can be learnt again: everything is in the store. It is safe for
-// concurrent use, and several may share a store.
+// Deployer plans and applies manifests ([Deployer.Plan], [Deployer.Apply], [Deployer.Delete]) and delivers env to
+// runtimes ([Deployer.Run]). It holds no state of its own but what can be learnt again: everything is in the store.
+// It is safe for concurrent use, and several may share a store.
 type Deployer struct {
 	store    *storage.Store
 	hooks    []Hook

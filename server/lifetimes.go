@@ -44,8 +44,8 @@ func (e *LifetimeError) Error() string { return "lifetime " + e.Field + " " + e.
 
 const (
 	minLife = time.Second
-	// maxCode is what RFC 6749 section 4.1.2 recommends. It is far below the life of tombstones in storage, which a code must not
-	// outlive either.
+	// maxCode is what RFC 6749 section 4.1.2 recommends. It is far below the life of tombstones in storage, which a code
+	// must not outlive either.
 	maxCode = 10 * time.Minute
 	// maxReuse bounds how long a refresh token that was stolen is not noticed.
 	maxReuse = 5 * time.Minute
@@ -86,10 +86,12 @@ func (l Lifetimes) Check() []LifetimeError {
 		return wrong
 	}
 	if l.Code > l.RefreshAbsolute {
-		refuse("Code", "must not outlive the grant that a code is exchanged for, which ends after %s, but is %s", l.RefreshAbsolute, l.Code)
+		refuse("Code", "must not outlive the grant that a code is exchanged for, which ends after %s, but is %s",
+			l.RefreshAbsolute, l.Code)
 	}
 	if l.DeviceCode > l.RefreshAbsolute {
-		refuse("DeviceCode", "must not outlive the grant that a device gets for it, which ends after %s, but is %s", l.RefreshAbsolute, l.DeviceCode)
+		refuse("DeviceCode", "must not outlive the grant that a device gets for it, which ends after %s, but is %s",
+			l.RefreshAbsolute, l.DeviceCode)
 	}
 	return wrong
 }

@@ -42,8 +42,8 @@ type building struct {
 	log *slog.Logger
 }
 
-// build makes an instance. What fails quickly comes first: listeners, then storage, then plugins. On an error nothing is left
-// behind.
+// build makes an instance. What fails quickly comes first: listeners, then storage, then plugins. On an error nothing
+// is left behind.
 func build(ctx context.Context, cfg *config.Settings, with building) (_ *instance, err error) {
 	i := &instance{cfg: cfg, log: with.log, refusals: admin.NewRefusals(admin.DefaultRefusals)}
 	slog.SetDefault(with.log) // libraries that take no logger use this one
@@ -177,7 +177,8 @@ func (i *instance) openAdmin(ctx context.Context) error {
 	return nil
 }
 
-// storageTime is how long a start waits for storage. After that the process exits, and its supervisor can start it again.
+// storageTime is how long a start waits for storage. After that the process exits, and its supervisor can start it
+// again.
 const storageTime = 15 * time.Second
 
 func (i *instance) openStorage(ctx context.Context) error {

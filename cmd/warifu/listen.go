@@ -30,8 +30,8 @@ func socketAddress(path string) (string, error) {
 	return address, nil
 }
 
-// listenSocket listens on a Unix socket of mode 0600 in a directory that is made with mode 0700. A socket that a dead process
-// left behind is replaced; one that answers is not.
+// listenSocket listens on a Unix socket of mode 0600 in a directory that is made with mode 0700. A socket that a dead
+// process left behind is replaced; one that answers is not.
 func listenSocket(ctx context.Context, path string) (net.Listener, error) {
 	address, err := socketAddress(path)
 	if err != nil {
@@ -63,13 +63,14 @@ func listenSocket(ctx context.Context, path string) (net.Listener, error) {
 	return listener, nil
 }
 
-// ownerOnly sets the mode of a socket before it is bound, so that nobody can connect between bind and chmod: on Linux the
-// file gets the mode of the open socket.
+// ownerOnly sets the mode of a socket before it is bound, so that nobody can connect between bind and chmod: on Linux
+// the file gets the mode of the open socket.
 func ownerOnly(_, _ string, raw syscall.RawConn) error {
 	return raw.Control(func(fd uintptr) { _ = syscall.Fchmod(int(fd), 0o600) }) // chmod follows anyway
 }
 
-// certificate is a pair of files that is read again when one of them changes, so that a renewed certificate needs no restart.
+// certificate is a pair of files that is read again when one of them changes, so that a renewed certificate needs no
+// restart.
 type certificate struct {
 	cert, key string
 	log       *slog.Logger
@@ -88,8 +89,8 @@ func loadCertificate(cert, key string, log *slog.Logger) (*certificate, error) {
 	return c, nil
 }
 
-// get is for tls.Config.GetCertificate. It looks at the files at most once in ten seconds, and keeps the certificate that it
-// has if the new one cannot be read.
+// get is for tls.Config.GetCertificate. It looks at the files at most once in ten seconds, and keeps the certificate
+// that it has if the new one cannot be read.
 func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -25,10 +25,11 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 )
 
-// A configuration either validates and serves, or is refused by both with the same words. What a start also needs of the moment,
-// a port that is free or an etcd that answers, is not the configuration's to promise.
+// A configuration either validates and serves, or is refused by both with the same words. What a start also needs of
+// the moment, a port that is free or an etcd that answers, is not the configuration's to promise.
 
-// startable are configurations that serve. The keys of base stand before them; DIR is a directory with the files of machine.
+// startable are configurations that serve. The keys of base stand before them; DIR is a directory with the files of
+// machine.
 var startable = []struct{ rule, text string }{
 	{"nothing but what is required", ""},
 	{"an issuer on loopback", "issuer: http://127.0.0.1:5599"},

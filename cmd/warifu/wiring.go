@@ -29,8 +29,8 @@ func newLogger(l config.Logger, w io.Writer) *slog.Logger {
 	return slog.New(server.LogHandler(slog.NewTextHandler(w, opts)))
 }
 
-// people makes the password connector and brings the records of its users up to date. Without enablePasswordDB there is no
-// connector, and its users are disabled.
+// people makes the password connector and brings the records of its users up to date. Without enablePasswordDB there
+// is no connector, and its users are disabled.
 func (i *instance) people(ctx context.Context) (connector.Password, error) {
 	var records []storage.User
 	for _, u := range i.cfg.Users {

@@ -55,7 +55,8 @@ func (f Fault) String() string {
 // Faults are all that was found, sorted by file, line and column.
 type Faults []Fault
 
-// Err is nil if there is no error among the faults; otherwise it holds the errors, and errors.As finds them as a Faults.
+// Err is nil if there is no error among the faults; otherwise it holds the errors, and errors.As finds them as a
+// Faults.
 func (f Faults) Err() error {
 	if errs := f.Errors(); len(errs) > 0 {
 		return errs
@@ -101,7 +102,8 @@ func (f Faults) Sort() {
 	})
 }
 
-// MaxFaults bounds the faults that are listed of one file, for each severity separately: warnings must never crowd out an error.
+// MaxFaults bounds the faults that are listed of one file, for each severity separately: warnings must never crowd
+// out an error.
 const MaxFaults = 100
 
 // Position is where something is in a file; both are 1-based and count characters. The zero Position is the whole file.
@@ -180,9 +182,10 @@ func Nearest(word string, candidates []string) string {
 	return best
 }
 
-// Misspelled returns the candidate that word is a misspelling of, or "", and how many edits away it is: letters too many, too few or
-// wrong, or neighbours that changed places. There may be one, in longer words one for every three letters, three at most. That
-// is narrower than [Nearest], whose answers are for people to judge: cron is no misspelling of icon.
+// Misspelled returns the candidate that word is a misspelling of, or "", and how many edits away it is: letters too
+// many, too few or wrong, or neighbours that changed places. There may be one, in longer words one for every three
+// letters, three at most. That is narrower than [Nearest], whose answers are for people to judge: cron is no
+// misspelling of icon.
 func Misspelled(word string, candidates []string) (meant string, distance int) {
 	plain := []rune(PlainSpelling(word))
 	distance = max(1, min(len(plain)/3, 3)) + 1
@@ -198,8 +201,8 @@ func Misspelled(word string, candidates []string) (meant string, distance int) {
 	return meant, distance
 }
 
-// edits counts how many edits make one word of the other, where two neighbours that change places are one edit (optimal string
-// alignment).
+// edits counts how many edits make one word of the other, where two neighbours that change places are one edit
+// (optimal string alignment).
 func edits(a, b []rune) int {
 	before, above, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range row {

@@ -17,8 +17,8 @@ const (
 	MaxNodes = 50_000
 )
 
-// Split checks the bytes of a file and takes it apart into its documents. Faults are in the report; a file that cannot be read any
-// further has no documents.
+// Split checks the bytes of a file and takes it apart into its documents. Faults are in the report; a file that
+// cannot be read any further has no documents.
 func Split(r *Report, data []byte) []Document {
 	text, ok := readText(r, data)
 	if !ok {
@@ -113,7 +113,8 @@ type Document struct {
 	before int // lines of the file before it
 }
 
-// Text is the document as it was written, with its comments and the "---" before it. It is part of what [Split] was given.
+// Text is the document as it was written, with its comments and the "---" before it. It is part of what [Split] was
+// given.
 func (d Document) Text() []byte { return d.data }
 
 // Start is where the document begins in its file.

@@ -119,7 +119,8 @@ func TestPathsAreUnambiguous(t *testing.T) {
 	}
 }
 
-// Whatever the bytes: reading ends, faults are inside the file, and a document without a tree has a fault that says why.
+// Whatever the bytes: reading ends, faults are inside the file, and a document without a tree has a fault that says
+// why.
 func FuzzRead(f *testing.F) {
 	for _, text := range []string{
 		"a: 1\n---\n- b\n", "a: &a {<<: *a}\n--- \n%YAML 1.2\n...\n\xc2\x85\xe2\x80\xa8x: [*b", strings.Repeat("[", 100), "\ufeff? a\n: |\n  b\n", "a: !!set {b}",

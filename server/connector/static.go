@@ -40,9 +40,9 @@ type UserError struct {
 
 func (e *UserError) Error() string { return fmt.Sprintf("user %d: %s %s", e.User+1, e.Field, e.Reason) }
 
-// CheckUsers finds everything that is wrong: users without an id, without any login name, with the id or login name of another,
-// or with a hash that is not one of bcrypt. E-mail address and user name are typed into the same field of the sign-in page, so one
-// person's must not be another's.
+// CheckUsers finds everything that is wrong: users without an id, without any login name, with the id or login name
+// of another, or with a hash that is not one of bcrypt. E-mail address and user name are typed into the same field of
+// the sign-in page, so one person's must not be another's.
 func CheckUsers(users []StaticUser) []UserError {
 	type place struct {
 		user  int

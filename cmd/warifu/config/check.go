@@ -24,8 +24,8 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// check finds what is wrong with the values of a configuration, without looking at the machine that it is for. Rules that belong
-// to another package are asked of it.
+// check finds what is wrong with the values of a configuration, without looking at the machine that it is for. Rules
+// that belong to another package are asked of it.
 func (r *reader) check(cfg *Config) {
 	r.checkIssuer(cfg.Issuer)
 	r.checkStorage(cfg)
@@ -40,7 +40,8 @@ func (r *reader) check(cfg *Config) {
 	r.checkOAuth2(cfg)
 	r.checkOutbound(cfg.Outbound)
 	if len(cfg.Connectors) > 0 {
-		r.fault("connectors", "unsupported", "", "must stay empty: this version has no connectors yet, people sign in with staticPasswords")
+		r.fault("connectors", "unsupported", "",
+			"must stay empty: this version has no connectors yet, people sign in with staticPasswords")
 	}
 	if cfg.Manifests.Watch && len(cfg.Manifests.Directories) == 0 {
 		r.fault("manifests.watch", "required", "", "needs manifests.directories")
@@ -94,14 +95,16 @@ func (r *reader) checkStorage(cfg *Config) {
 			case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
 				r.fault(path, "url", "", "must be a URL, as in https://etcd-1:2379, but is %q", endpoint)
 			case u.Scheme == "http" && detail.PasswordFile != "":
-				r.fault(path, "cleartext", "https"+strings.TrimPrefix(endpoint, "http"), "must be https: over plain http the password of passwordFile would go in clear")
+				r.fault(path, "cleartext", "https"+strings.TrimPrefix(endpoint, "http"),
+					"must be https: over plain http the password of passwordFile would go in clear")
 			}
 		}
 		if (detail.Username == "") != (detail.PasswordFile == "") {
 			r.fault(at, "pair", "", "needs both username and passwordFile, or neither")
 		}
 		if len(cfg.EncryptionKeyFiles) == 0 {
-			r.fault("encryptionKeyFiles", "required", "", "is required with storage.type etcd, the same on all replicas: make a key with openssl rand -base64 32")
+			r.fault("encryptionKeyFiles", "required", "",
+				"is required with storage.type etcd, the same on all replicas: make a key with openssl rand -base64 32")
 		}
 		return
 	}
@@ -116,7 +119,9 @@ func (r *reader) checkStorage(cfg *Config) {
 }
 
 // hostName is what a resolver could know: labels of letters, digits and hyphens, the last of which is not a number.
-var hostName = regexp.MustCompile(`^([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*[A-Za-z_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.?$`)
+var hostName = regexp.MustCompile(
+	`^([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*[A-Za-z_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.?$`,
+)
 
 func (r *reader) checkListener(path, address string) {
 	host, port, err := net.SplitHostPort(address)
@@ -148,7 +153,8 @@ func (l listener) meets(other listener) bool {
 		address, err := netip.ParseAddr(host)
 		return host == "" || err == nil && address.IsUnspecified()
 	}
-	return l.port == other.port && l.port != 0 && (strings.EqualFold(l.host, other.host) || everywhere(l.host) || everywhere(other.host))
+	return l.port == other.port && l.port != 0 &&
+		(strings.EqualFold(l.host, other.host) || everywhere(l.host) || everywhere(other.host))
 }
 
 func (r *reader) checkWeb(cfg *Config) {
@@ -217,8 +223,10 @@ func (r *reader) checkPasswords(cfg *Config) {
 			}
 		}
 		if r.required(at+".userID", p.UserID, "it becomes the subject of tokens and must never change") {
-			if len(p.UserID) > storage.MaxUserID || strings.ContainsFunc(p.UserID, func(c rune) bool { return c <= ' ' || c > '~' }) {
-				r.fault(at+".userID", "value", "", "must be 1 to %d ASCII characters without spaces (OpenID Connect Core section 2)", storage.MaxUserID)
+			if len(p.UserID) > storage.MaxUserID ||
+				strings.ContainsFunc(p.UserID, func(c rune) bool { return c <= ' ' || c > '~' }) {
+				r.fault(at+".userID", "value", "",
+					"must be 1 to %d ASCII characters without spaces (OpenID Connect Core section 2)", storage.MaxUserID)
 			}
 		}
 		switch {
@@ -227,7 +235,7 @@ func (r *reader) checkPasswords(cfg *Config) {
 		case p.Hash == "" && p.HashFile == "":
 			r.fault(at+".hash", "required", "", "is required (or hashFile): make one with htpasswd -nBC 10 user | cut -d: -f2")
 		case p.Hash != "":
-			if err := CheckHash(p.Hash); err != nil {
+			if err := checkHash(p.Hash); err != nil {
 				r.fault(at+".hash", "hash", "", "%s", err)
 			}
 		}
@@ -235,8 +243,8 @@ func (r *reader) checkPasswords(cfg *Config) {
 	}
 }
 
-// CheckHash holds a bcrypt hash to costs that neither give the password away nor stop the server for a minute a guess.
-func CheckHash(hash string) error {
+// checkHash holds a bcrypt hash to costs that neither give the password away nor keep the server busy for a minute per guess.
+func checkHash(hash string) error {
 	cost, err := bcrypt.Cost([]byte(hash))
 	switch {
 	case err != nil || len(hash) != 60:
@@ -244,16 +252,18 @@ func CheckHash(hash string) error {
 	case cost < 10:
 		return fmt.Errorf("has bcrypt cost %d, which is too fast to guess: use 10 or more", cost)
 	case cost > 16:
-		return fmt.Errorf("has bcrypt cost %d, which takes many seconds for each sign-in: use 16 or less", cost)
+		return fmt.Errorf("has bcrypt cost %d, which takes many seconds per sign-in: use 16 or less", cost)
 	}
 	return nil
 }
 
 // lifeKeys are the keys of the lifetimes.
 var lifeKeys = map[string]string{
-	"AccessToken": "accessTokens", "IDToken": "idTokens", "Code": "codes", "AuthRequest": "authRequests", "DeviceCode": "deviceRequests",
-	"Session": "sessions", "SigningKeys": "signingKeys", "SealingKeys": "sealingKeys", "RefreshIdle": "refreshTokens.validIfNotUsedFor",
-	"RefreshAbsolute": "refreshTokens.absoluteLifetime", "RefreshReuse": "refreshTokens.reuseInterval",
+	"AccessToken": "accessTokens", "IDToken": "idTokens", "Code": "codes", "AuthRequest": "authRequests",
+	"DeviceCode": "deviceRequests", "Session": "sessions", "SigningKeys": "signingKeys", "SealingKeys": "sealingKeys",
+	"RefreshIdle":     "refreshTokens.validIfNotUsedFor",
+	"RefreshAbsolute": "refreshTokens.absoluteLifetime",
+	"RefreshReuse":    "refreshTokens.reuseInterval",
 }
 
 func (r *reader) checkExpiry(cfg *Config) {
@@ -262,7 +272,8 @@ func (r *reader) checkExpiry(cfg *Config) {
 	}
 	unused, most := cfg.Expiry.RefreshTokens.ValidIfNotUsedFor, cfg.Expiry.RefreshTokens.AbsoluteLifetime
 	if most > 0 && unused > most {
-		r.fault("expiry.refreshTokens.validIfNotUsedFor", "value", "", "must not be longer than absoluteLifetime, %s", time.Duration(most))
+		r.fault("expiry.refreshTokens.validIfNotUsedFor", "value", "",
+			"must not be longer than absoluteLifetime, %s", time.Duration(most))
 	}
 	if d := time.Duration(cfg.Expiry.SecretMaxAge); d != 0 && d < time.Hour {
 		r.fault("expiry.secretMaxAge", "value", "", "must be 1h or more, or 0s for never, but is %s", d)
@@ -305,7 +316,8 @@ func (r *reader) checkPlugins(at string, list []Plugin, builtin []string) {
 		case seen[p.Name]:
 			r.fault(path+".name", "duplicate", "", "is there twice")
 		case p.Path == "" && !slices.Contains(builtin, p.Name):
-			r.fault(path+".path", "required", strictyaml.Nearest(p.Name, builtin), "is required: only %s can go without", strings.Join(builtin, ", "))
+			r.fault(path+".path", "required", strictyaml.Nearest(p.Name, builtin),
+				"is required: only %s can go without", strings.Join(builtin, ", "))
 		}
 		seen[p.Name] = true
 		if sum, err := hex.DecodeString(p.SHA256); p.SHA256 != "" && (err != nil || len(sum) != 32) {

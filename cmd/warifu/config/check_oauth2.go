@@ -32,7 +32,8 @@ func (r *reader) checkOffer(path string, got, offered, required []string) {
 	for i, value := range got {
 		at := fmt.Sprintf("%s[%d]", path, i)
 		if !slices.Contains(offered, value) {
-			r.fault(at, "unsupported", nearestURN(value, offered), "is not offered by this version, which has %s", strings.Join(offered, ", "))
+			r.fault(at, "unsupported", nearestURN(value, offered),
+				"is not offered by this version, which has %s", strings.Join(offered, ", "))
 		} else if slices.Contains(got[:i], value) {
 			r.fault(at, "duplicate", "", "is there twice")
 		}
@@ -44,7 +45,8 @@ func (r *reader) checkOffer(path string, got, offered, required []string) {
 	}
 }
 
-// nearestURN is nearest, which also finds a URN by its last part: device_code for urn:ietf:params:oauth:grant-type:device_code.
+// nearestURN is nearest, which also finds a URN by its last part: device_code for
+// urn:ietf:params:oauth:grant-type:device_code.
 func nearestURN(word string, candidates []string) string {
 	ends := make(map[string]string, len(candidates))
 	var words []string
@@ -59,7 +61,8 @@ func nearestURN(word string, candidates []string) string {
 	return ends[strictyaml.Nearest(word, words)]
 }
 
-// resourceServerID is what a resource server may be called: nothing that HTTP Basic or a URL would write in another way.
+// resourceServerID is what a resource server may be called: nothing that HTTP Basic or a URL would write in another
+// way.
 var resourceServerID = regexp.MustCompile(`^[A-Za-z0-9._~-]{1,100}$`)
 
 func (r *reader) checkResourceServers(cfg *Config) {
@@ -77,15 +80,19 @@ func (r *reader) checkResourceServers(cfg *Config) {
 		}
 		if r.required(at+".identifier", s.Identifier, "the audience of its tokens, as in https://api.example.com") {
 			u, err := url.Parse(s.Identifier)
-			if err != nil || u.Scheme == "" || u.Host == "" && u.Opaque == "" && u.Path == "" || strings.Contains(s.Identifier, "#") {
-				r.fault(at+".identifier", "url", "", "must be an absolute URI without a fragment (RFC 8707 section 2), as in https://api.example.com, but is %q", s.Identifier)
+			if err != nil || u.Scheme == "" || u.Host == "" && u.Opaque == "" && u.Path == "" ||
+				strings.Contains(s.Identifier, "#") {
+				r.fault(at+".identifier", "url", "",
+					"must be an absolute URI without a fragment (RFC 8707 section 2), as in https://api.example.com, but is %q",
+					s.Identifier)
 			}
 			if first, ok := identifiers[s.Identifier]; ok {
 				r.fault(at+".identifier", "duplicate", "", "is the same as oauth2.resourceServers[%d].identifier", first)
 			}
 			identifiers[s.Identifier] = i
 		}
-		r.required(at+".secretFile", s.SecretFile, "a file that holds the secret of the resource server (openssl rand -hex 32)")
+		r.required(at+".secretFile", s.SecretFile,
+			"a file that holds the secret of the resource server (openssl rand -hex 32)")
 	}
 }
 

@@ -89,7 +89,8 @@ func (r *reader) checkBirthdate(path, date string) {
 			suggestion = t.Format(time.DateOnly)
 		}
 	}
-	r.fault(path, "date", suggestion, "must be a date as in 1990-04-01 (0000-04-01 tells no year, 1990 tells only that), but is %q", date)
+	r.fault(path, "date", suggestion,
+		"must be a date as in 1990-04-01 (0000-04-01 tells no year, 1990 tells only that), but is %q", date)
 }
 
 func (r *reader) checkZoneinfo(path, zone string) {
@@ -136,6 +137,7 @@ func (r *reader) checkPhone(path, number string) {
 		return c
 	}, whole))
 	if !phone.MatchString(number) || digits < 7 || digits > 15 || len(number) > 64 {
-		r.fault(path, "phone", "", "must be a number with its country (E.164), as in +81 3 1234 5678 or +1 (425) 555-1212;ext=5678, but is %q", number)
+		r.fault(path, "phone", "",
+			"must be a number with its country (E.164), as in +81 3 1234 5678 or +1 (425) 555-1212;ext=5678, but is %q", number)
 	}
 }

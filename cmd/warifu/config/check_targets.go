@@ -30,7 +30,8 @@ func (r *reader) checkTargets(cfg Plugins) {
 			}
 		}
 		if r.required(at+".runtime", t.Runtime, "the name of a runtime") && !slices.Contains(runtimes, t.Runtime) {
-			r.fault(at+".runtime", "value", strictyaml.Nearest(t.Runtime, runtimes), "names no runtime: plugins.runtimes has %s", strings.Join(runtimes, ", "))
+			r.fault(at+".runtime", "value", strictyaml.Nearest(t.Runtime, runtimes),
+				"names no runtime: plugins.runtimes has %s", strings.Join(runtimes, ", "))
 		}
 	}
 }

@@ -7,11 +7,13 @@ import (
 	"github.com/warifu/warifu/server/connector"
 )
 
-// Config is the configuration file of `warifu serve`. Keys are named as in Dex's where they mean the same. The comments of
-// config.example.yaml are the manual for people; the texts here are shown by editors through config.schema.json.
+// Config is the configuration file of `warifu serve`. Keys are named as in Dex's where they mean the same. The
+// comments of config.example.yaml are the manual for people; the texts here are shown by editors through
+// config.schema.json.
 //
-// A key is the field's json name. Every scalar and every list of strings can be overridden from the environment: the path in
-// capitals after WARIFU_, such as WARIFU_WEB_HTTP for web.http and WARIFU_WEB_TLS_CERT for web.tlsCert (see env.go).
+// A key is the field's json name. Every scalar and every list of strings can be overridden from the environment: the
+// path in capitals after WARIFU_, such as WARIFU_WEB_HTTP for web.http and WARIFU_WEB_TLS_CERT for web.tlsCert (see
+// env.go).
 type Config struct {
 	Issuer             string           `json:"issuer,omitempty" jsonschema:"Address of this server as apps and browsers see it. It is in every token, so it stays for ever. https, or http on loopback; a path is allowed."`
 	Storage            Storage          `json:"storage,omitzero" jsonschema:"Where records are kept."`
@@ -48,7 +50,7 @@ type Storage struct {
 // StorageDetail holds the settings of both kinds of storage; check says which of them belong to the type.
 type StorageDetail struct {
 	DataDir      string   `json:"dataDir,omitempty" jsonschema:"Directory for what this process keeps: the embedded database and its encryption key, the admin socket, env files and plugin state. Made with mode 0700."`
-	Endpoints    []string `json:"endpoints,omitempty" jsonschema:"etcd: addresses of the cluster's members, as in https://etcd-1:2379."`
+	Endpoints    []string `json:"endpoints,omitempty" jsonschema:"etcd: addresses of the cluster's members, as in https://etcd-1:2379; https where there is a password."`
 	Namespace    string   `json:"namespace,omitempty" jsonschema:"etcd: prefix of all keys, as in warifu/."`
 	Username     string   `json:"username,omitempty" jsonschema:"etcd: user name."`
 	PasswordFile string   `json:"passwordFile,omitempty" jsonschema:"etcd: file that holds the password."`
@@ -81,8 +83,8 @@ type Admin struct {
 	TokenFile string `json:"tokenFile,omitempty" jsonschema:"File that holds the bearer token for listen: at least 32 characters."`
 }
 
-// StaticPassword is a person who signs in with a password, and what apps may learn of them: the standard claims of OpenID Connect
-// Core section 5.1, by scope and with the person's consent.
+// StaticPassword is a person who signs in with a password, and what apps may learn of them: the standard claims of
+// OpenID Connect Core section 5.1, by scope and with the person's consent.
 type StaticPassword struct {
 	Email         string `json:"email,omitempty" jsonschema:"E-mail address, with which the person signs in."`
 	Hash          string `json:"hash,omitempty" jsonschema:"bcrypt hash of the password, as printed by: htpasswd -nBC 10 user."`
@@ -123,9 +125,9 @@ func (p StaticPassword) Identity() connector.Identity {
 	return connector.Identity{
 		UserID: p.UserID, Username: p.Username, Name: p.Name, Email: p.Email, EmailVerified: p.EmailVerified,
 		Profile: connector.Profile{
-			GivenName: p.GivenName, FamilyName: p.FamilyName, MiddleName: p.MiddleName, Nickname: p.Nickname, ProfileURL: p.Profile,
-			PictureURL: p.Picture, WebsiteURL: p.Website, Gender: p.Gender, Birthdate: p.Birthdate, Zoneinfo: p.Zoneinfo, Locale: p.Locale,
-			PhoneNumber: p.PhoneNumber, PhoneNumberVerified: p.PhoneNumberVerified,
+			GivenName: p.GivenName, FamilyName: p.FamilyName, MiddleName: p.MiddleName, Nickname: p.Nickname,
+			ProfileURL: p.Profile, PictureURL: p.Picture, WebsiteURL: p.Website, Gender: p.Gender, Birthdate: p.Birthdate,
+			Zoneinfo: p.Zoneinfo, Locale: p.Locale, PhoneNumber: p.PhoneNumber, PhoneNumberVerified: p.PhoneNumberVerified,
 		},
 		Address: connector.Address(p.Address),
 	}
@@ -148,9 +150,9 @@ func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d)
 type Expiry struct {
 	AccessTokens   Duration      `json:"accessTokens,omitzero" jsonschema:"Access tokens. Default 1h."`
 	IDTokens       Duration      `json:"idTokens,omitzero" jsonschema:"ID tokens. Default 1h."`
-	Codes          Duration      `json:"codes,omitzero" jsonschema:"Authorization codes. Default 60s, at most 10m."`
+	Codes          Duration      `json:"codes,omitzero" jsonschema:"Authorization codes. Default 60s, at most 10m and absoluteLifetime."`
 	AuthRequests   Duration      `json:"authRequests,omitzero" jsonschema:"How long somebody may take to sign in and consent. Default 1h."`
-	DeviceRequests Duration      `json:"deviceRequests,omitzero" jsonschema:"How long a device waits for somebody to type in its code and decide. Default 10m, at most 30m."`
+	DeviceRequests Duration      `json:"deviceRequests,omitzero" jsonschema:"How long a device waits for somebody to type in its code and decide. Default 10m, at most 30m and absoluteLifetime."`
 	Sessions       Duration      `json:"sessions,omitzero" jsonschema:"How long a browser stays signed in. Default 24h."`
 	SigningKeys    Duration      `json:"signingKeys,omitzero" jsonschema:"How long a key signs before the next one does."`
 	SealingKeys    Duration      `json:"sealingKeys,omitzero" jsonschema:"How long a key seals codes and refresh tokens before the next one does."`
@@ -221,7 +223,7 @@ const (
 
 // Manifests names the manifests that the server applies by itself.
 type Manifests struct {
-	Directories        []string           `json:"directories,omitempty" jsonschema:"Directories whose *.yml and *.yaml files are applied when the server starts."`
+	Directories        []string           `json:"directories,omitempty" jsonschema:"Directories whose *.yml and *.yaml files are applied when the server starts; they must be there."`
 	Watch              bool               `json:"watch,omitempty" jsonschema:"Whether they are applied again when a file changes."`
 	LocalhostRedirects LocalhostRedirects `json:"localhostRedirects,omitempty" jsonschema:"Redirect URIs on localhost are for development: warn (the default), allow, or deny them."`
 	Repair             bool               `json:"repair,omitempty" jsonschema:"Whether env that was lost or changed at a target is delivered again by itself (the default). With false it is only shown."`

@@ -61,7 +61,7 @@ func TestExampleLoadsAndShowsEveryKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg, err := Parse("config.example.yaml", text, nil)
+	cfg, err := parse("config.example.yaml", text, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +102,7 @@ func TestEveryFaultHasItsPlace(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, err = Parse(filepath.Base(input), text, nil)
+			_, err = parse(filepath.Base(input), text, nil)
 			var faults strictyaml.Faults
 			if !errors.As(err, &faults) {
 				t.Fatalf("not faults: %v", err)
@@ -128,10 +128,20 @@ func TestEveryFaultHasItsPlace(t *testing.T) {
 	}
 }
 
+// parse reads a configuration without a look at the files that it names.
+func parse(file string, data []byte, environ []string) (*Config, error) {
+	r := newReader(file)
+	cfg := r.parse(data, environ)
+	if err := r.err(); err != nil {
+		return nil, err
+	}
+	return cfg, nil
+}
+
 const smallest = "issuer: https://id.example.com\nweb: {http: 127.0.0.1:0}\n"
 
 func TestEnvironmentOverridesTheFile(t *testing.T) {
-	cfg, err := Parse("c.yaml", []byte(smallest), []string{
+	cfg, err := parse("c.yaml", []byte(smallest), []string{
 		"WARIFU_ISSUER=https://other.example.com", "WARIFU_WEB_HTTP=", "WARIFU_WEB_ALLOWED_ORIGINS=https://a.test, https://b.test",
 		"WARIFU_EXPIRY_REFRESH_TOKENS_REUSE_INTERVAL=10s", "WARIFU_STORAGE_CONFIG_DATA_DIR=/data", "WARIFU_LOGGER_LEVEL=debug",
 		"WARIFU_ADMIN=unix:///elsewhere", "WARIFU_SERVICE_HOST=10.0.0.1",
@@ -144,7 +154,7 @@ func TestEnvironmentOverridesTheFile(t *testing.T) {
 		time.Duration(cfg.Expiry.RefreshTokens.ReuseInterval) != 10*time.Second || cfg.Logger.Level != "debug" {
 		t.Errorf("%+v", cfg)
 	}
-	_, err = Parse("c.yaml", []byte(smallest), []string{"WARIFU_ENABLE_PASSWORD_DB=yes", "WARIFU_EXPIRY_CODES=1h", "WARIFU_LOGGER_FORMAT=jsn"})
+	_, err = parse("c.yaml", []byte(smallest), []string{"WARIFU_ENABLE_PASSWORD_DB=yes", "WARIFU_EXPIRY_CODES=1h", "WARIFU_LOGGER_FORMAT=jsn"})
 	want := []string{
 		`$WARIFU_ENABLE_PASSWORD_DB: enablePasswordDB must be true or false, but is "yes"`,
 		`$WARIFU_EXPIRY_CODES: expiry.codes must be 10m or less (RFC 6749 section 4.1.2), but is 1h0m0s`,
@@ -184,7 +194,7 @@ func TestAliasBombCostsNothing(t *testing.T) {
 	for i := range 12 {
 		fmt.Fprintf(&b, "        a%d: &a%d [%s]\n", i+1, i+1, strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*a%d, ", i), 9), ", "))
 	}
-	_, err := Parse("c.yaml", []byte(b.String()), nil)
+	_, err := parse("c.yaml", []byte(b.String()), nil)
 	if err == nil || !strings.Contains(err.Error(), "more than 50000 values") {
 		t.Error(err)
 	}
@@ -238,7 +248,7 @@ func FuzzConfig(f *testing.F) {
 	f.Add(smallest)
 	f.Add("a: &a [*a]\n")
 	f.Fuzz(func(t *testing.T, text string) {
-		cfg, err := Parse("c.yaml", []byte(text), nil)
+		cfg, err := parse("c.yaml", []byte(text), nil)
 		var faults strictyaml.Faults
 		if (cfg == nil) != (err != nil) || err != nil && !errors.As(err, &faults) {
 			t.Fatalf("%v, %v", cfg, err)

@@ -13,15 +13,16 @@ import (
 	"github.com/warifu/warifu/manifests/strictyaml"
 )
 
-// reader decodes one YAML document into a Config, strictly: every unknown key, every key that is there twice and every value
-// of the wrong type is a fault with its position, and all of them are found in one go. It remembers where each value stood, so
-// that later checks can point at it.
+// reader decodes one YAML document into a Config, strictly: every unknown key, every key that is there twice and
+// every value of the wrong type is a fault with its position, and all of them are found in one go. It remembers where
+// each value stood, so that later checks can point at it.
 type reader struct {
 	*strictyaml.Report
 	places map[string]strictyaml.Position // by path, as in staticPasswords[0].hash
 	// variables are the keys that came from the environment: by path, the variable as $NAME.
 	variables map[string]string
-	// mistaken are the paths whose values could not be taken: what check would say about them is no news.
+	// mistaken are the paths whose values were refused while decoding: a check of what stands in their place would
+	// only repeat that.
 	mistaken  map[string]bool
 	checking  bool
 	listeners []listener
@@ -63,12 +64,14 @@ func (r *reader) add(severity strictyaml.Severity, path, code, suggestion, messa
 		file, at = variable, strictyaml.Position{}
 	}
 	r.Add(strictyaml.Fault{
-		File: file, Line: at.Line, Column: at.Column, Path: path, Code: code, Message: message, Suggestion: suggestion, Severity: severity,
+		File: file, Line: at.Line, Column: at.Column, Path: path, Code: code,
+		Message: message, Suggestion: suggestion, Severity: severity,
 	})
 }
 
-// Read reads and checks a configuration: the file, then the environment (as from os.Environ) over it, then the files that it
-// names. The error is a [strictyaml.Faults] with everything that is wrong, or says why the file cannot be read.
+// Read reads and checks a configuration: the file, then the environment (as from os.Environ) over it, then the files
+// that it names. The error is a [strictyaml.Faults] with everything that is wrong, or says why the file cannot be
+// read.
 func Read(file string, environ []string) (*Settings, error) {
 	f, err := os.Open(file)
 	if err != nil {
@@ -88,16 +91,7 @@ func Read(file string, environ []string) (*Settings, error) {
 	return settings, nil
 }
 
-// Parse is [Read] without a look at the machine: nothing is known of the files that the configuration names.
-func Parse(file string, data []byte, environ []string) (*Config, error) {
-	r := newReader(file)
-	cfg := r.parse(data, environ)
-	if err := r.err(); err != nil {
-		return nil, err
-	}
-	return cfg, nil
-}
-
+// parse takes the values from where they stand, and checks them.
 func (r *reader) parse(data []byte, environ []string) *Config {
 	cfg := Default()
 	r.decode(data, cfg)
@@ -217,7 +211,8 @@ func (r *reader) scalar(path, text string, v reflect.Value) {
 		v.SetBool(text == "true")
 	default:
 		if allowed := choices[v.Type().Name()]; allowed != nil && !slices.Contains(allowed, text) {
-			r.fault(path, "value", strictyaml.Nearest(text, allowed), "must be one of %s, but is %q", strings.Join(allowed, ", "), text)
+			r.fault(path, "value", strictyaml.Nearest(text, allowed),
+				"must be one of %s, but is %q", strings.Join(allowed, ", "), text)
 			return
 		}
 		v.SetString(text)

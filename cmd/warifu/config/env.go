@@ -14,8 +14,9 @@ import (
 // envPrefix begins every environment variable that overrides a key.
 const envPrefix = "WARIFU_"
 
-// Variable is the variable that overrides the key at path: web.tlsCert is WARIFU_WEB_TLS_CERT, and an acronym is one word, so
-// enablePasswordDB is WARIFU_ENABLE_PASSWORD_DB, and clientIDMetadataDocuments ends with CLIENT_ID_METADATA_DOCUMENTS.
+// Variable is the variable that overrides the key at path: web.tlsCert is WARIFU_WEB_TLS_CERT, and an acronym is one
+// word, so enablePasswordDB is WARIFU_ENABLE_PASSWORD_DB, and clientIDMetadataDocuments ends with
+// CLIENT_ID_METADATA_DOCUMENTS.
 func Variable(path string) string {
 	var b strings.Builder
 	b.WriteString(envPrefix)
@@ -40,8 +41,8 @@ type override struct {
 	value      reflect.Value
 }
 
-// overrides lists the scalars and lists of strings of cfg. What is in a list of mappings (users, scopes, plugins) cannot be
-// overridden: it has no stable path.
+// overrides lists the scalars and lists of strings of cfg. What is in a list of mappings (users, scopes, plugins)
+// cannot be overridden: it has no stable path.
 func overrides(cfg *Config) []override {
 	var found []override
 	var walk func(path string, v reflect.Value)
@@ -61,7 +62,8 @@ func overrides(cfg *Config) []override {
 	return found
 }
 
-// environment lays variables over what the file says. A list is separated by commas. An empty variable counts as not set.
+// environment lays variables over what the file says. A list is separated by commas. An empty variable counts as not
+// set.
 func (r *reader) environment(environ []string, cfg *Config) {
 	set := make(map[string]string)
 	for _, entry := range environ {
@@ -88,9 +90,9 @@ func (r *reader) environment(environ []string, cfg *Config) {
 	}
 }
 
-// Misspelled finds variables that override nothing and look as if they should, each with the one that was probably meant. Those
-// that the program uses for something else are in taken. Others with the prefix are left alone: a container platform sets
-// variables such as WARIFU_SERVICE_HOST by itself.
+// Misspelled finds variables that override nothing and look as if they should, each with the one that was probably
+// meant. Those that the program uses for something else are in taken. Others with the prefix are left alone: a
+// container platform sets variables such as WARIFU_SERVICE_HOST by itself.
 func Misspelled(environ []string, taken ...string) map[string]string {
 	var known []string
 	for _, o := range overrides(Default()) {

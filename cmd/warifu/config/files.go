@@ -15,15 +15,15 @@ import (
 // minSecret is the least that a secret has which nobody has to remember, and which therefore is too long to be guessed.
 const minSecret = 32
 
-// readFile reads a file that the configuration names. Its errors, and those of the other functions here, go on after the name of
-// the file: "names key.pem, which does not exist".
+// readFile reads a file that the configuration names. Its errors, and those of the other functions here, go on after
+// the name of the file: "names key.pem, which does not exist".
 func readFile(file string) ([]byte, error) {
 	data, err := os.ReadFile(file)
-	return data, told(file, err)
+	return data, unusable(file, err)
 }
 
-// told says what is wrong with a file or directory.
-func told(file string, err error) error {
+// unusable says why a file or directory cannot be read.
+func unusable(file string, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -56,6 +56,17 @@ func readLongSecret(file string) (string, error) {
 		err = fmt.Errorf("which must hold at least %d characters (make a secret with: openssl rand -hex 32)", minSecret)
 	}
 	return secret, err
+}
+
+// readHash reads the hash of a password.
+func readHash(file string) ([]byte, error) {
+	hash, err := readSecret(file)
+	if err == nil {
+		if err = checkHash(hash); err != nil {
+			err = fmt.Errorf("which %w", err)
+		}
+	}
+	return []byte(hash), err
 }
 
 // readAuthorities reads certificates of authorities.
@@ -95,7 +106,9 @@ func ReadCertificate(certFile, keyFile string) (*tls.Certificate, error) {
 	}
 	pair, err := tls.X509KeyPair(cert, key)
 	if err != nil {
-		return nil, &KeyError{fmt.Errorf("which is not the key of the certificate in %s (%s)", certFile, strings.TrimPrefix(err.Error(), "tls: "))}
+		return nil, &KeyError{
+			fmt.Errorf("which is not the key of the certificate in %s (%s)", certFile, strings.TrimPrefix(err.Error(), "tls: ")),
+		}
 	}
 	return &pair, nil
 }
@@ -125,7 +138,7 @@ func checkDirectory(dir string) error {
 	if err == nil {
 		_, err = os.ReadDir(dir)
 	}
-	return told(dir, err)
+	return unusable(dir, err)
 }
 
 // checkMakeable is for directories that are made when a server starts: what is above them must be directories.
@@ -146,8 +159,8 @@ func checkMakeable(dir string) error {
 // maxSocketPath is what fits into sockaddr_un with its NUL.
 const maxSocketPath = 107
 
-// SocketAddress is the shortest spelling of a Unix socket's path, because a path of more than 107 bytes cannot be bound or
-// connected to.
+// SocketAddress is the shortest spelling of a Unix socket's path, because a path of more than 107 bytes cannot be
+// bound or connected to.
 func SocketAddress(path string) (string, error) {
 	if len(path) <= maxSocketPath {
 		return path, nil
@@ -159,12 +172,12 @@ func SocketAddress(path string) (string, error) {
 			}
 		}
 	}
-	return "", fmt.Errorf("the path of the admin socket has %d bytes, and a Unix socket takes at most %d: choose a shorter one (admin.socket, --data or --admin): %s",
-		len(path), maxSocketPath, path)
+	return "", fmt.Errorf("the path of the admin socket has %d bytes, and a Unix socket takes at most %d: "+
+		"choose a shorter one (admin.socket, --data or --admin): %s", len(path), maxSocketPath, path)
 }
 
-// CheckSocket says what is wrong with the path of a socket that a server is going to listen on. A socket that is there may be one
-// that a dead process left behind.
+// CheckSocket says what is wrong with the path of a socket that a server is going to listen on. A socket that is
+// there may be one that a dead process left behind.
 func CheckSocket(path string) error {
 	if _, err := SocketAddress(path); err != nil {
 		return err

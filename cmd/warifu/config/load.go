@@ -1,6 +1,7 @@
 package config
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -8,8 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-
-	"crypto/tls"
 
 	"github.com/warifu/warifu/manifests/strictyaml"
 	"github.com/warifu/warifu/server"
@@ -36,8 +35,7 @@ type Settings struct {
 	Warnings strictyaml.Faults
 }
 
-// Load holds a configuration that was made up against this machine, and reads the files that it names. Its values are not
-// checked: they are the program's own.
+// Load reads the files that a configuration names which the program made up itself. Its values are not checked.
 func Load(cfg *Config) (*Settings, error) {
 	r := newReader("configuration")
 	r.places = nil
@@ -49,8 +47,8 @@ func Load(cfg *Config) (*Settings, error) {
 	return s, nil
 }
 
-// load is the only place where the files of a configuration are read for a start, so what [Read] refuses and what a server
-// cannot be started with are the same.
+// load is the only place where the files of a configuration are read for a start: so [Read] refuses exactly what a server
+// could not be started with.
 func (r *reader) load(cfg *Config) *Settings {
 	s := &Settings{Config: cfg}
 	r.loadDirectories(s)
@@ -66,13 +64,13 @@ func (r *reader) load(cfg *Config) *Settings {
 	}
 	r.loadKeys(s)
 	for i, dir := range cfg.Manifests.Directories {
-		named(r, fmt.Sprintf("manifests.directories[%d]", i), dir, func(dir string) (struct{}, error) { return struct{}{}, checkDirectory(dir) })
+		r.checkNamed(fmt.Sprintf("manifests.directories[%d]", i), dir, checkDirectory)
 	}
 	return s
 }
 
-// named reads a file whose name is at a path, and reports what is wrong with it. No name, nothing: whether it is required was
-// checked before.
+// named reads a file whose name is at a path, and reports what is wrong with it. No name, nothing: whether it is
+// required was checked before.
 func named[T any](r *reader, path, file string, read func(string) (T, error)) T {
 	var none T
 	if file == "" {
@@ -86,13 +84,18 @@ func named[T any](r *reader, path, file string, read func(string) (T, error)) T 
 	return value
 }
 
+// checkNamed is named for what is not read.
+func (r *reader) checkNamed(path, file string, check func(string) error) {
+	named(r, path, file, func(file string) (struct{}, error) { return struct{}{}, check(file) })
+}
+
 func (r *reader) loadDirectories(s *Settings) {
 	const at = "storage.config.dataDir"
 	dir := s.Storage.Config.DataDir
 	if dir == "" {
 		return
 	}
-	named(r, at, dir, func(dir string) (struct{}, error) { return struct{}{}, checkMakeable(dir) })
+	r.checkNamed(at, dir, checkMakeable)
 	var err error
 	if s.Dir, err = filepath.Abs(dir); err != nil {
 		r.fault(at, "file", "", "cannot be found: %s", err)
@@ -104,7 +107,7 @@ func (r *reader) loadDirectories(s *Settings) {
 	}
 	if s.Socket = socket; !r.faulty(at) {
 		if err := CheckSocket(socket); err != nil {
-			r.fault(path, "file", "", "does not do: %s", err)
+			r.fault(path, "file", "", "cannot be used: %s", err)
 		} else if err := checkMakeable(filepath.Dir(socket)); err != nil {
 			r.fault(path, "file", "", "is in %s, %s", filepath.Dir(socket), err)
 		}
@@ -119,7 +122,8 @@ func (r *reader) loadProvider(s *Settings) {
 	}
 	for i, rs := range s.OAuth2.ResourceServers {
 		secret := named(r, fmt.Sprintf("oauth2.resourceServers[%d].secretFile", i), rs.SecretFile, readLongSecret)
-		s.Provider.ResourceServers = append(s.Provider.ResourceServers, server.ResourceServer{ID: rs.ID, Identifier: rs.Identifier, Secret: secret})
+		s.Provider.ResourceServers = append(s.Provider.ResourceServers,
+			server.ResourceServer{ID: rs.ID, Identifier: rs.Identifier, Secret: secret})
 	}
 	if s.OAuth2.Registration.Enabled {
 		s.Provider.Registration = &server.Registration{}
@@ -143,18 +147,9 @@ func (r *reader) loadProvider(s *Settings) {
 func (r *reader) loadUsers(s *Settings) {
 	s.Users = s.Config.users()
 	for i, p := range s.StaticPasswords {
-		if p.HashFile == "" {
-			continue
+		if p.HashFile != "" {
+			s.Users[i].Hash = named(r, fmt.Sprintf("staticPasswords[%d].hashFile", i), p.HashFile, readHash)
 		}
-		s.Users[i].Hash = named(r, fmt.Sprintf("staticPasswords[%d].hashFile", i), p.HashFile, func(file string) ([]byte, error) {
-			hash, err := readSecret(file)
-			if err == nil {
-				if err = CheckHash(hash); err != nil {
-					err = fmt.Errorf("which %w", err)
-				}
-			}
-			return []byte(hash), err
-		})
 	}
 }
 
@@ -195,6 +190,7 @@ func (r *reader) loadRemote(s *Settings) {
 
 // loadKeys reads the keys that seal secrets in storage. An embedded database has one of its own in the data directory.
 func (r *reader) loadKeys(s *Settings) {
+	const at = "storage.config.dataDir"
 	for i, file := range s.EncryptionKeyFiles {
 		named(r, fmt.Sprintf("encryptionKeyFiles[%d]", i), file, readKEK)
 	}
@@ -207,10 +203,10 @@ func (r *reader) loadKeys(s *Settings) {
 	case s.Storage.Type == StorageEmbedded && s.Dir != "":
 		s.KEKFile = filepath.Join(s.Dir, "encryption.key")
 		if !exists(s.KEKFile) && exists(filepath.Join(s.Dir, "etcd")) {
-			r.fault("storage.config.dataDir", "file", "", "has a database whose encryption key %s is missing, and without it the secrets "+
-				"cannot be read: restore it from a backup, or start with an empty data directory", s.KEKFile)
+			r.fault(at, "file", "", "has a database whose encryption key %s is missing, and without it the secrets cannot be read: "+
+				"restore it from a backup, or start with an empty data directory", s.KEKFile)
 		} else if exists(s.KEKFile) {
-			s.KEK = named(r, "storage.config.dataDir", s.KEKFile, readKEK)
+			s.KEK = named(r, at, s.KEKFile, readKEK)
 		}
 	}
 }

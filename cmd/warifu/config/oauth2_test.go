@@ -126,7 +126,7 @@ func TestOutboundIsWired(t *testing.T) {
 }
 
 func TestOAuth2FromTheEnvironment(t *testing.T) {
-	cfg, err := Parse("c.yaml", []byte(smallest), []string{
+	cfg, err := parse("c.yaml", []byte(smallest), []string{
 		"WARIFU_OAUTH2_GRANT_TYPES=authorization_code,refresh_token,client_credentials", "WARIFU_OAUTH2_CLIENT_ID_METADATA_DOCUMENTS=true",
 		"WARIFU_OAUTH2_REGISTRATION_ENABLED=true", "WARIFU_OAUTH2_REGISTRATION_INITIAL_ACCESS_TOKEN_FILES=/a, /b",
 		"WARIFU_OUTBOUND_ALLOW=10.0.0.0/8,fd00::/8", "WARIFU_OUTBOUND_CA_FILE=/ca.pem",
@@ -139,7 +139,7 @@ func TestOAuth2FromTheEnvironment(t *testing.T) {
 		!slices.Equal(cfg.Outbound.Allow, []string{"10.0.0.0/8", "fd00::/8"}) || cfg.Outbound.CAFile != "/ca.pem" {
 		t.Errorf("%+v %+v", o, cfg.Outbound)
 	}
-	_, err = Parse("c.yaml", []byte(smallest), []string{"WARIFU_OAUTH2_GRANT_TYPES=authorization_code", "WARIFU_OUTBOUND_ALLOW=10.0.0.1"})
+	_, err = parse("c.yaml", []byte(smallest), []string{"WARIFU_OAUTH2_GRANT_TYPES=authorization_code", "WARIFU_OUTBOUND_ALLOW=10.0.0.1"})
 	want := `$WARIFU_OAUTH2_GRANT_TYPES: oauth2.grantTypes must hold refresh_token: it cannot be switched off
 $WARIFU_OUTBOUND_ALLOW: outbound.allow[0] must be a network, as in 10.0.0.0/8, but is "10.0.0.1" (did you mean "10.0.0.1/32"?)`
 	if err == nil || err.Error() != want {

@@ -17,7 +17,7 @@ func TestClaimsThatAreTaken(t *testing.T) {
 		for _, value := range values {
 			text := smallest + "enablePasswordDB: true\nstaticPasswords:\n  - email: ann@example.com\n    userID: a\n" +
 				"    hash: $2a$10$2b2cU8CPhOTaGrs1HRQuAueS7JTT5ZHsHSzYiFPm1leZck7Mc8T4W\n    " + key + ": " + value + "\n"
-			if _, err := Parse("c.yaml", []byte(text), nil); err != nil {
+			if _, err := parse("c.yaml", []byte(text), nil); err != nil {
 				t.Errorf("%s: %s: %v", key, value, err)
 			}
 		}

@@ -14,8 +14,8 @@ func (cfg *Config) Lifetimes() server.Lifetimes {
 		into *time.Duration
 		from Duration
 	}{
-		{&l.AccessToken, e.AccessTokens}, {&l.IDToken, e.IDTokens}, {&l.Code, e.Codes}, {&l.AuthRequest, e.AuthRequests}, {&l.DeviceCode, e.DeviceRequests},
-		{&l.Session, e.Sessions}, {&l.SigningKeys, e.SigningKeys}, {&l.SealingKeys, e.SealingKeys},
+		{&l.AccessToken, e.AccessTokens}, {&l.IDToken, e.IDTokens}, {&l.Code, e.Codes},
+		{&l.AuthRequest, e.AuthRequests}, {&l.DeviceCode, e.DeviceRequests}, {&l.Session, e.Sessions}, {&l.SigningKeys, e.SigningKeys}, {&l.SealingKeys, e.SealingKeys},
 		{&l.RefreshIdle, e.RefreshTokens.ValidIfNotUsedFor}, {&l.RefreshAbsolute, e.RefreshTokens.AbsoluteLifetime},
 		{&l.RefreshReuse, e.RefreshTokens.ReuseInterval},
 	} {
@@ -33,7 +33,8 @@ func (cfg *Config) Catalogue() []server.Scope {
 	}
 	scopes := make([]server.Scope, len(cfg.Scopes))
 	for i, s := range cfg.Scopes {
-		scopes[i] = server.Scope{Name: s.Name, Risk: string(s.Risk), Description: map[string]string{"en": s.Description.EN, "ja": s.Description.JA}}
+		text := map[string]string{"en": s.Description.EN, "ja": s.Description.JA}
+		scopes[i] = server.Scope{Name: s.Name, Risk: string(s.Risk), Description: text}
 	}
 	return scopes
 }
