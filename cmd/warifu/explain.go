@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
-	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -77,9 +76,9 @@ func explained(e admin.Explanation) string {
 	return out.String()
 }
 
-// hint names the command that says more about a problem with what was sent.
-func (c *cli) hint(p *admin.Problem) {
-	if p.RequestID != "" && (p.Status == http.StatusConflict || p.Status == http.StatusUnprocessableEntity) {
-		c.say("warifu explain %s says more.", harmless(p.RequestID))
+// hint names the command that says more about a request that was refused.
+func (c *cli) hint(requestID string) {
+	if requestID != "" {
+		c.say("warifu explain %s says more.", harmless(requestID))
 	}
 }

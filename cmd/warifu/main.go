@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/signal"
 	"syscall"
@@ -97,6 +98,7 @@ func (c *cli) report(err error) {
 	var faults manifests.Faults
 	var problem *admin.Problem
 	var usage usageError
+	var refused *refusedError
 	switch {
 	case errors.As(err, &faults):
 		for _, f := range faults {
@@ -110,11 +112,16 @@ func (c *cli) report(err error) {
 		if problem.Remedy != "" {
 			c.say("%s", problem.Remedy)
 		}
-		c.hint(problem)
+		if problem.Status == http.StatusConflict || problem.Status == http.StatusUnprocessableEntity { // what was sent
+			c.hint(problem.RequestID)
+		}
 	default:
 		c.say("%s %s", c.paint(c.stderr, red, "error:"), err)
 		if errors.As(err, &usage) {
 			c.say("See warifu --help.")
+		}
+		if errors.As(err, &refused) {
+			c.hint(refused.requestID)
 		}
 	}
 }

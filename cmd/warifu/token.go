@@ -73,6 +73,7 @@ type authorization struct {
 	redirectURI string
 	state       string
 	verifier    string
+	requestID   string // of the last response, by which warifu explain finds it
 
 	authorizeAt, tokenAt, deviceAt string // endpoints, from the issuer's metadata; deviceAt is empty when there is none
 }
@@ -213,7 +214,7 @@ func (a *authorization) redeem(ctx context.Context, answer url.Values) ([]byte, 
 	case answer.Get("iss") != a.issuer: // RFC 9207
 		return nil, fmt.Errorf("the response is from another issuer (%q)", answer.Get("iss"))
 	case answer.Get("error") != "":
-		return nil, oauthError(answer.Get("error"), answer.Get("error_description"))
+		return nil, a.refused(refusal{answer.Get("error"), answer.Get("error_description")})
 	}
 	status, body, err := a.post(ctx, "redeem the code", a.tokenAt, url.Values{
 		"grant_type": {"authorization_code"}, "code": {answer.Get("code")}, "redirect_uri": {a.redirectURI},
@@ -223,7 +224,7 @@ func (a *authorization) redeem(ctx context.Context, answer url.Values) ([]byte, 
 		return nil, err
 	}
 	if status != http.StatusOK {
-		return nil, refusal(body)
+		return nil, a.refused(refusalIn(body))
 	}
 	return body, nil
 }
@@ -248,6 +249,7 @@ func (a *authorization) post(ctx context.Context, what, where string, form url.V
 		return 0, nil, fmt.Errorf("%s: %w", what, err)
 	}
 	defer func() { _ = resp.Body.Close() }()
+	a.requestID = resp.Header.Get("X-Request-Id")
 	if body, err = io.ReadAll(io.LimitReader(resp.Body, 1<<20)); err != nil {
 		return 0, nil, fmt.Errorf("%s: %w", what, err)
 	}
@@ -258,30 +260,33 @@ func (a *authorization) post(ctx context.Context, what, where string, form url.V
 	return resp.StatusCode, []byte(strings.TrimSpace(string(body))), nil
 }
 
-// refused is an error reply (RFC 6749 section 5.2).
-type refused struct {
-	Error       string `json:"error"`
+// refusal is an error reply (RFC 6749 section 5.2).
+type refusal struct {
+	Code        string `json:"error"`
 	Description string `json:"error_description"`
 }
 
-func errorCode(body []byte) string {
-	var reply refused
-	_ = json.Unmarshal(body, &reply) // anything else has no code
-	return reply.Error
+// refusalIn is the refusal in a reply; anything else has no code.
+func refusalIn(body []byte) (r refusal) {
+	_ = json.Unmarshal(body, &r)
+	return r
 }
 
-func refusal(body []byte) error {
-	var reply refused
-	_ = json.Unmarshal(body, &reply)
-	return oauthError(reply.Error, reply.Description)
+// refusedError is a refusal by the server, with the id of the request.
+type refusedError struct {
+	refusal
+	requestID string
 }
 
-func oauthError(code, description string) error {
-	if description == "" {
-		return fmt.Errorf("the server answers %s", harmless(code))
+func (e *refusedError) Error() string {
+	if e.Description == "" {
+		return "the server answers " + harmless(e.Code)
 	}
-	return fmt.Errorf("the server answers %s: %s", harmless(code), harmless(description))
+	return "the server answers " + harmless(e.Code) + ": " + harmless(e.Description)
 }
+
+// refused is the error of the last request.
+func (a *authorization) refused(r refusal) error { return &refusedError{r, a.requestID} }
 
 // waitForAnswer listens where the app would, sends the user to the server, and waits until they come back.
 func (c *cli) waitForAnswer(ctx context.Context, a *authorization, redirects []oauth.LoopbackRedirect, scopes []string, opts tokenOptions) (url.Values, error) {

@@ -76,7 +76,7 @@ func (d device) ask(ctx context.Context, scopes []string) (asked, error) {
 		return shown, err
 	}
 	if status != http.StatusOK {
-		return shown, refusal(body)
+		return shown, d.refused(refusalIn(body))
 	}
 	if err := json.Unmarshal(body, &shown); err != nil || shown.DeviceCode == "" || shown.UserCode == "" {
 		return shown, fmt.Errorf("%s: the server's response has none", what)
@@ -95,12 +95,12 @@ func (d device) poll(ctx context.Context, shown asked) ([]byte, error) {
 		if status == http.StatusOK {
 			return body, nil
 		}
-		switch errorCode(body) {
+		switch refusalIn(body).Code {
 		case "authorization_pending":
 		case "slow_down":
 			interval += 5 * time.Second
 		default:
-			return nil, refusal(body)
+			return nil, d.refused(refusalIn(body))
 		}
 		if err := d.wait(ctx, interval); err != nil {
 			return nil, err

@@ -43,6 +43,7 @@ func (a *authorization) walk(ctx context.Context, address, login, password strin
 		if err2 != nil {
 			return nil, fmt.Errorf("sign in: %w", err2)
 		}
+		a.requestID = resp.Header.Get("X-Request-Id")
 		body, err2 := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 		_ = resp.Body.Close()
 		if err2 != nil {
