@@ -14,8 +14,9 @@ import (
 // checker checks the documents of one file against the table.
 type checker struct {
 	*strictyaml.Report
-	opts  Options
-	asked int // calls of nearest
+	opts   Options
+	before int // faults of documents before this one
+	asked  int // calls of nearest
 }
 
 // nearest is [oauth.Nearest], until a document has more mistakes than are going to be listed.
@@ -52,8 +53,6 @@ func (c *checker) check(v *strictyaml.Value, s *shape, path string) {
 			c.Errorf(v.Position, path, "wrong-value", s.constant, "must be %s", s.constant)
 		} else if s.nonEmpty && v.Text == "" {
 			c.Errorf(v.Position, path, "required", "", "is empty")
-		} else if s.choices != nil && !slices.Contains(s.choices, v.Text) {
-			c.Errorf(v.Position, path, "wrong-value", c.nearest(v.Text, s.choices), "must be one of %s", strings.Join(s.choices, ", "))
 		}
 	case numberKind:
 		if n, ok := wholeNumber(v); !ok || n < 0 || n > s.most {

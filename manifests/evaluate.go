@@ -111,7 +111,7 @@ func (d *Deployer) evaluate(ctx context.Context, doc *Document, manifest []byte,
 func (d *Deployer) checkAnswer(doc *Document, answer *plugins.Answer) []plugins.Notice {
 	var notices []plugins.Notice
 	if answer.Client != nil {
-		notices = d.checkRegistration(doc.Path, answer.Client)
+		notices = d.checkRegistration(answer.Client)
 	}
 	add := func(code, path, format string, args ...any) {
 		notices = append(notices, plugins.Notice{Code: code, Path: path, Message: fmt.Sprintf(format, args...)})

@@ -66,9 +66,9 @@ func TestBytesThatAreRefused(t *testing.T) {
 			"    redirectUris: [https://a.example/]\n    scopes: [a]\n", "7:17 client-name"},
 		{"a client name with a line break", envelope + "  oauth:\n    clientName: \"a\\nb\"\n" +
 			"    redirectUris: [https://a.example/]\n    scopes: [a]\n", "7:17 client-name"},
-		{"a client name that fits no page", envelope + "  oauth:\n    clientName: " + many(maxClientName+1, "あ") + "\n" +
+		{"a client name that fits no page", envelope + "  oauth:\n    clientName: " + many(oauth.MaxClientName+1, "あ") + "\n" +
 			"    redirectUris: [https://a.example/]\n    scopes: [a]\n", "7:17 client-name"},
-		{"a long client name", envelope + "  oauth:\n    clientName: " + many(maxClientName, "あ") + "\n" +
+		{"a long client name", envelope + "  oauth:\n    clientName: " + many(oauth.MaxClientName, "あ") + "\n" +
 			"    redirectUris: [https://a.example/]\n    scopes: [a]\n", ""},
 	}
 	for _, tt := range tests {

@@ -1,85 +1,138 @@
 package manifests
 
 import (
-	"net/url"
-	"slices"
+	"encoding/json"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/warifu/warifu/manifests/strictyaml"
+	"github.com/warifu/warifu/plugins"
 	"github.com/warifu/warifu/server/oauth"
+	"github.com/warifu/warifu/storage"
 )
 
-// maxClientName is in characters: longer names do not fit a consent page on a phone.
-const maxClientName = 100
-
-func checkClientName(c *checker, v *strictyaml.Value, path string) {
-	switch {
-	case strings.TrimSpace(v.Text) == "":
-		c.Errorf(v.Position, path, "required", "", "is empty")
-	case utf8.RuneCountInString(v.Text) > maxClientName:
-		c.Errorf(v.Position, path, "client-name", "", "is longer than %d characters", maxClientName)
-	case strings.ContainsFunc(v.Text, isDeceptive):
-		c.Errorf(v.Position, path, "client-name", "",
-			"has control characters or marks that change the direction of the text around it")
-	}
+// policy is what an operator may have registered.
+func (o Options) policy() oauth.Policy {
+	return oauth.Policy{GrantTypes: o.GrantTypes, Scopes: o.Scopes, WildcardPort: true, Loopback: true, Development: o.Dev}
 }
 
-// isDeceptive reports characters that could make the consent page appear to say something else.
-func isDeceptive(r rune) bool {
-	return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == '\u2028' || r == '\u2029'
-}
-
-// maxScope is in bytes.
-const maxScope = 128
-
-// checkScope checks a scope against the catalogue, or without one against RFC 6749 section 3.3.
-func checkScope(c *checker, v *strictyaml.Value, path string) {
-	switch {
-	case v.Text == "":
-		c.Errorf(v.Position, path, "required", "", "is empty")
-	case len(v.Text) > maxScope || strings.ContainsFunc(v.Text, func(r rune) bool {
-		return r < 0x21 || r > 0x7E || r == '"' || r == '\\'
-	}):
-		c.Errorf(v.Position, path, "scope-syntax", "",
-			"is not a scope: printable ASCII without spaces, quotes and backslashes, and one scope per item")
-	case len(c.opts.Scopes) > 0 && !slices.Contains(c.opts.Scopes, v.Text):
-		c.Errorf(v.Position, path, "unknown-scope", c.nearest(v.Text, c.opts.Scopes),
-			"is %s, which is not a scope of this server", strictyaml.Quote(v.Text))
-	}
-}
-
-// maxWebAddress is in bytes.
-const maxWebAddress = 2048
-
-// checkWebAddress allows what a page may link to or show: https, in development also http on loopback hosts.
-func checkWebAddress(c *checker, v *strictyaml.Value, path string) {
-	wanted := "must be an https URL"
-	if c.opts.Dev {
-		wanted = "must be an https URL (or http on localhost, while developing)"
-	}
-	if v.Text == "" {
-		c.Errorf(v.Position, path, "required", "", "is empty")
+// checkOAuth holds the client that spec.oauth asks for against the rules of clients. Of what has the wrong type, or is empty where
+// something must be, that has been reported, and nothing else is said.
+func (c *checker) checkOAuth(written *strictyaml.Value, path string) {
+	if written == nil || written.Kind != strictyaml.Mapping {
 		return
 	}
-	u, err := url.Parse(v.Text)
-	if err != nil || len(v.Text) > maxWebAddress || !isPlainASCII(v.Text) || u.Hostname() == "" {
-		c.Errorf(v.Position, path, "url", "", "%s", wanted)
-		return
+	said := make(map[string]bool)
+	for _, fault := range c.Faults[c.before:].Errors() {
+		said[fault.Path] = true
 	}
-	switch {
-	case u.User != nil:
-		c.Errorf(v.Position, path, "url", "", "must not hold a user name or password")
-	case u.Scheme == "https", c.opts.Dev && u.Scheme == "http" && oauth.IsLoopback(u.Hostname()):
-	case u.Scheme == "http":
-		c.Errorf(v.Position, path, "url", "https"+strings.TrimPrefix(v.Text, u.Scheme), "%s", wanted)
-	default:
-		c.Errorf(v.Position, path, "url", "", "%s", wanted)
+	for _, v := range oauth.Check(clientAsked(written), c.opts.policy()) {
+		below := v.Key + v.At
+		at, fault := path+"."+below, c.Errorf
+		if v.Warning {
+			fault = c.Warnf
+		}
+		if !said[at] {
+			fault(valuePlace(written, below, v.Surplus), at, v.Code, c.meant(v), "%s", v.Message)
+		}
 	}
 }
 
-// isPlainASCII reports whether s is free of what browsers strip or rewrite.
-func isPlainASCII(s string) bool {
-	return !strings.ContainsFunc(s, func(r rune) bool { return r <= 0x20 || r >= 0x7F || strings.ContainsRune("\\\"<>^`{|}", r) })
+// meant is what the author of a manifest probably meant. It also takes the last part of a URN for the whole, as people say it.
+func (c *checker) meant(v oauth.Violation) string {
+	const urn = "urn:ietf:params:oauth:grant-type:"
+	if v.Nearest != "" || len(v.Choices) == 0 {
+		return v.Nearest
+	}
+	whole, short := make(map[string]string), make([]string, len(v.Choices))
+	for i, choice := range v.Choices {
+		short[i] = strings.TrimPrefix(choice, urn)
+		whole[short[i]] = choice
+	}
+	word := strings.TrimPrefix(v.Asked, urn)
+	if exact := whole[word]; exact != "" {
+		return exact
+	}
+	return whole[c.nearest(word, short)]
+}
+
+// valuePlace finds what is at a path below v, or else where it is missing. With key it is the place of the key, not that of its value.
+func valuePlace(v *strictyaml.Value, path string, key bool) strictyaml.Position {
+	at := v.Position
+	for _, m := range v.Fields {
+		if rest, is := strings.CutPrefix(path, m.Key); is && (rest == "" || rest[0] == '.' || rest[0] == '[') {
+			if rest == "" && key {
+				return m.Position
+			}
+			return valuePlace(m.Value, strings.TrimPrefix(rest, "."), key)
+		}
+	}
+	for i, item := range v.Items {
+		if rest, is := strings.CutPrefix(path, itemPath("", i)); is {
+			return valuePlace(item, strings.TrimPrefix(rest, "."), key)
+		}
+	}
+	return at
+}
+
+// clientAsked is the client that spec.oauth asks for, as far as it can be understood. An item of a list that is no text is an empty
+// one, so that those behind it keep their places.
+func clientAsked(written *strictyaml.Value) *oauth.Client {
+	asked := new(oauth.Client)
+	for _, f := range oauth.Fields() {
+		v := written
+		for name := range strings.SplitSeq(f.Key, ".") {
+			v = v.Field(name)
+		}
+		if v == nil || v.IsNull() {
+			continue
+		}
+		switch to := f.Of(asked).(type) {
+		case *string:
+			if f.Kind == oauth.KindKeys {
+				text, _ := json.Marshal(v.JSON()) // it came from JSON's types
+				*to = string(text)
+			} else if v.IsText() {
+				*to = v.Text
+			}
+		case *bool:
+			*to = v.Data == true
+		case *[]string:
+			for _, item := range v.Items {
+				text := ""
+				if item.IsText() {
+					text = item.Text
+				}
+				*to = append(*to, text)
+			}
+		case **int64:
+			if n, ok := wholeNumber(v); ok {
+				*to = &n
+			}
+		}
+	}
+	return asked
+}
+
+// registrationOf is a client as hooks see it.
+func registrationOf(c *storage.Client) *plugins.Registration {
+	if c == nil {
+		return nil
+	}
+	r := c.Client
+	return &r
+}
+
+// checkRegistration holds what a hook made of a manifest against the rules of the manifest itself.
+func (d *Deployer) checkRegistration(r *plugins.Registration) []plugins.Notice {
+	opts := d.parsing
+	opts.Dev = d.dev
+	var notices []plugins.Notice
+	for _, v := range oauth.Check(r, opts.policy()) {
+		if !v.Warning {
+			notices = append(notices, plugins.Notice{
+				Code: strings.ReplaceAll(v.Code, "-", "_"), Path: "spec.oauth." + v.Key + v.At, Message: v.Message,
+			})
+		}
+	}
+	return notices
 }

@@ -42,7 +42,7 @@ func documentOf(written strictyaml.Document, r *strictyaml.Report, opts Options)
 	if root == nil {
 		return nil
 	}
-	check := checker{Report: r, opts: opts}
+	check := checker{Report: r, opts: opts, before: len(r.Faults)}
 	check.check(root, manifestShape, "")
 	check.checkTogether(root)
 	if r.Errors() > before {

@@ -3,11 +3,17 @@ package manifests
 import (
 	"bytes"
 	"cmp"
+	"crypto"
+	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strconv"
+
+	"github.com/go-jose/go-jose/v4"
 
 	"github.com/warifu/warifu/plugins"
 	"github.com/warifu/warifu/server/oauth"
@@ -225,4 +231,40 @@ func sectorOf(r *plugins.Registration) string {
 		return "none" // the rules refuse such a registration
 	}
 	return sector
+}
+
+// keyNames returns the keys of a JWK Set as JSON, by name: the kid, or else the thumbprint (RFC 7638).
+func keyNames(jwks string) map[string]string {
+	var set struct {
+		Keys []json.RawMessage `json:"keys"`
+	}
+	if jwks == "" || json.Unmarshal([]byte(jwks), &set) != nil {
+		return nil
+	}
+	names := make(map[string]string, len(set.Keys))
+	for _, raw := range set.Keys {
+		var key jose.JSONWebKey
+		if key.UnmarshalJSON(raw) != nil {
+			continue
+		}
+		name := key.KeyID
+		if sum, err := key.Thumbprint(crypto.SHA256); err == nil && name == "" {
+			name = base64.RawURLEncoding.EncodeToString(sum)
+		}
+		names[name] = string(raw)
+	}
+	return names
+}
+
+func decodeObject(data []byte) (map[string]any, error) {
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.UseNumber()
+	var object map[string]any
+	if err := decoder.Decode(&object); err != nil {
+		return nil, err
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("there is text after the end of the object")
+	}
+	return object, nil
 }

@@ -111,13 +111,13 @@ func describeVersion(s *jsonschema.Schema) {
 
 func describeClientName(s *jsonschema.Schema) {
 	s.Pattern = `\S`
-	s.MaxLength = jsonschema.Ptr(maxClientName)
+	s.MaxLength = jsonschema.Ptr(oauth.MaxClientName)
 	s.Examples = []any{"My OAuth App"}
 }
 
 func describeScope(s *jsonschema.Schema) {
 	s.Pattern = `^[!#-\[\]-~]+$`
-	s.MaxLength = jsonschema.Ptr(maxScope)
+	s.MaxLength = jsonschema.Ptr(oauth.MaxScope)
 	s.Examples = []any{
 		"threads:read", "threads:write", "runs:read", "runs:write", "files:read", "files:write", "repos:read", "repos:write",
 		"openid", "profile", "email", "address", "phone", "offline_access",
@@ -149,14 +149,14 @@ func describeAppAddress(s *jsonschema.Schema) {
 
 func describeResourceIdentifier(s *jsonschema.Schema) {
 	s.Pattern = `^[A-Za-z][A-Za-z0-9+.-]*:[^#]+$`
-	s.MaxLength = jsonschema.Ptr(maxWebAddress)
+	s.MaxLength = jsonschema.Ptr(oauth.MaxAddress)
 	s.Examples = []any{"https://api.example.com"}
 }
 
 func describeJWK(s *jsonschema.Schema) {
 	s.Required = []string{"kty"}
 	s.Properties = map[string]*jsonschema.Schema{"kty": {Enum: []any{"RSA", "EC", "OKP"}}}
-	for _, name := range privateMembers {
+	for _, name := range oauth.PrivateMembers() {
 		s.Properties[name] = &jsonschema.Schema{Not: &jsonschema.Schema{}}
 	}
 }
@@ -168,7 +168,7 @@ func describeRedirectURI(s *jsonschema.Schema) {
 
 func describeWebAddress(s *jsonschema.Schema) {
 	s.Pattern = `^https?://[^/?#@]+([/?#].*)?$`
-	s.MaxLength = jsonschema.Ptr(maxWebAddress)
+	s.MaxLength = jsonschema.Ptr(oauth.MaxAddress)
 }
 
 func describeTargets(s *jsonschema.Schema) {

@@ -19,7 +19,7 @@ type shape struct {
 	each   *shape      // of a list or mapping: its values
 
 	constant string   // of a text: the only value
-	choices  []string // of a text: the only values
+	choices  []string // of a text: the only values, for the schema; a rule refuses others
 	most     int64    // of a number, which is never negative
 	bare     bool     // of a text: numbers reach rule, which explains better than "must be text" what is wrong with 1.0
 	unique   bool     // of a list of texts

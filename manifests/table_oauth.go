@@ -1,115 +1,97 @@
 package manifests
 
-import "github.com/warifu/warifu/server/oauth"
+import (
+	"strings"
 
-// oauthShape is spec.oauth. Its keys are those of RFC 7591 section 2 and of the documents that add to it, in camelCase; autoEnv,
-// public and resourceIdentifiers are this project's own. checkOAuth holds them against each other.
+	"github.com/google/jsonschema-go/jsonschema"
+
+	"github.com/warifu/warifu/manifests/strictyaml"
+	"github.com/warifu/warifu/server/oauth"
+)
+
+// oauthShape is spec.oauth: the fields that a client has, and autoEnv, which is about the app. What a value may be is for
+// [oauth.Check] to say; the shape says what is text, a flag or a list.
 var oauthShape = &shape{
 	kind: objectKind, describe: describeOAuth, about: "The OAuth client that is registered when the app is deployed.",
-	fields: []field{
-		{"clientName", true, &shape{
-			kind: textKind, rule: checkClientName, describe: describeClientName,
-			about: "What users see on the consent page.",
-		}},
-		{"redirectUris", false, redirectURIs(true, // checkOAuth says when it is required
-			"Where users return to with a code: https, or http on localhost, 127.0.0.1 or [::1], "+
-				"where the port may be * (http://localhost:*). Required, unless grantTypes has no authorization_code.")},
-		{"scopes", true, &shape{
-			kind: listKind, nonEmpty: true, unique: true, about: "The most that the app may ask for.",
-			each: &shape{kind: textKind, rule: checkScope, describe: describeScope, about: "A scope of the server's catalogue."},
-		}},
-		{"autoEnv", false, &shape{
-			kind: flagKind, about: "Set OAUTH_CLIENT_ID, OAUTH_CLIENT_SECRET and OAUTH_ISSUER in every worker, container and " +
-				"service. Off unless written.",
-		}},
-		{"public", false, &shape{
-			kind: flagKind, about: "The app cannot keep a secret (it runs in a browser or on a phone): no client secret, PKCE required.",
-		}},
-		{"postLogoutRedirectUris", false, redirectURIs(false, "Where users may return to after signing out.")},
-		{"grantTypes", false, &shape{
-			kind: listKind, nonEmpty: true, nullable: true, unique: true,
-			about: "How the app gets tokens. Without it: authorization_code and refresh_token.",
-			each:  &shape{kind: textKind, rule: checkGrantType, describe: describeGrantType, about: "A grant type."},
-		}},
-		{"tokenEndpointAuthMethod", false, oneOf(oauth.AuthMethods(),
-			"How the app authenticates. Without it: with its secret in either way; public apps not at all. "+
-				"With private_key_jwt it signs with a key of its own (jwks or jwksUri) and has no secret.")},
-		{"tokenEndpointAuthSigningAlg", false, oneOf(oauth.ClientAlgs(), "The only algorithm with which the app signs to authenticate (private_key_jwt).")},
-		{"jwks", false, jwksShape},
-		{"jwksUri", false, appAddress("Where the app's public keys are fetched from, in place of jwks.")},
-		{"idTokenSignedResponseAlg", false, oneOf(oauth.ServerAlgs(), "How ID tokens are signed. Without it: RS256.")},
-		{"userinfoSignedResponseAlg", false, oneOf(oauth.ServerAlgs(), "How userinfo is signed. Without it, it is plain JSON.")},
-		{"introspectionSignedResponseAlg", false, oneOf(oauth.ServerAlgs(),
-			"How replies of introspection are signed when the app asks for a JWT (RFC 9701).")},
-		{"requestObjectSigningAlg", false, oneOf(oauth.RequestObjectAlgs(),
-			"The only algorithm of the app's request objects; none are unsigned ones (OpenID Connect Core 1.0 section 6.1).")},
-		{"requirePushedAuthorizationRequests", false, yesOrNo("Only take sign-in requests that were pushed (RFC 9126).")},
-		{"dpopBoundAccessTokens", false, yesOrNo("Always bind access tokens to a key of the app (DPoP, RFC 9449).")},
-		{"subjectType", false, oneOf([]string{"public", "pairwise"},
-			"public: all apps know a user by the same sub. pairwise: apps of other sectors know another one, so they cannot compare.")},
-		{"sectorIdentifierUri", false, &shape{
-			kind: textKind, nullable: true, rule: checkSectorIdentifier, describe: describeAppAddress,
-			about: "A JSON list of all redirect URIs, at https; its host is the sector of pairwise subjects.",
-		}},
-		{"defaultMaxAge", false, &shape{
-			kind: numberKind, nullable: true, most: 1<<31 - 1, about: "Users sign in again when they did so longer ago, in seconds.",
-		}},
-		{"requireAuthTime", false, yesOrNo("ID tokens always say when the user signed in (auth_time).")},
-		{"initiateLoginUri", false, appAddress("Where others may send users to be signed in to the app (OpenID Connect Core 1.0 section 4).")},
-		{"backchannelLogoutUri", false, appAddress("Where this server posts a logout token when a user signs out.")},
-		{"backchannelLogoutSessionRequired", false, yesOrNo("Logout tokens name the session (sid).")},
-		{"frontchannelLogoutUri", false, appAddress(
-			"A page that is loaded in the user's browser when the user signs out; on the same scheme, host and port as a redirect URI.")},
-		{"frontchannelLogoutSessionRequired", false, yesOrNo("That page is told the issuer and the session (iss and sid).")},
-		{"resourceIdentifiers", false, &shape{
-			kind: listKind, nullable: true, unique: true,
-			about: "Resource servers (RFC 8707) that the app is: it may introspect the access tokens that are issued for them.",
-			each:  &shape{kind: textKind, rule: checkResourceIdentifier, describe: describeResourceIdentifier, about: "An absolute URI without a fragment."},
-		}},
-		{"metadata", false, &shape{
-			kind: objectKind, nullable: true, about: "Shown on the consent page.",
-			fields: []field{
-				{"logoUri", false, webAddress("The app's logo, an https URL.")},
-				{"tosUri", false, webAddress("The app's terms of service, an https URL.")},
-				{"policyUri", false, webAddress("The app's privacy policy, an https URL.")},
-			},
-		}},
-	},
+	fields: oauthFields(),
 }
 
-// jwksShape is a JWK Set (RFC 7517 section 5).
-var jwksShape = &shape{
-	kind: objectKind, nullable: true, others: warnUnknown, rule: checkJWKS,
-	about: "The app's public keys, with which its signatures are verified (RFC 7517).",
-	fields: []field{
-		{"keys", true, &shape{
-			kind: listKind, nonEmpty: true, about: "The keys.",
-			each: &shape{
-				kind: mappingKind, rule: checkJWK, describe: describeJWK, about: "A public key: RSA of 2048 bits or more, EC P-256 or Ed25519.",
-				each: passing("A member of the key."),
-			},
-		}},
-	},
+var autoEnvShape = &shape{
+	kind: flagKind, about: "Set OAUTH_CLIENT_ID, OAUTH_CLIENT_SECRET and OAUTH_ISSUER in every worker, container and " +
+		"service. Off unless written.",
 }
 
-func redirectURIs(required bool, about string) *shape {
-	return &shape{
-		kind: listKind, nonEmpty: required, nullable: !required, unique: true, about: about,
-		each: &shape{kind: textKind, rule: checkRedirectURI, describe: describeRedirectURI, about: "A redirect URI."},
+// oauthFields are the rows of the table, and what is below a common key gathered into an object of its own.
+func oauthFields() []field {
+	var fields []field
+	metadata := &shape{kind: objectKind, nullable: true, about: "Shown on the consent page."}
+	for _, f := range oauth.Fields() {
+		if f.Key == "public" {
+			fields = append(fields, field{"autoEnv", false, autoEnvShape})
+		}
+		if name, is := strings.CutPrefix(f.Key, "metadata."); is {
+			metadata.fields = append(metadata.fields, field{name, f.Required, clientShape(f)})
+			continue
+		}
+		fields = append(fields, field{f.Key, f.Required, clientShape(f)})
+	}
+	return append(fields, field{"metadata", false, metadata})
+}
+
+// clientShape is the place of a field in a manifest.
+func clientShape(f *oauth.Field) *shape {
+	s := &shape{about: f.About, nullable: !f.Required && !firstKeys[f.Key] && f.Kind != oauth.KindPage}
+	switch f.Kind {
+	case oauth.KindName:
+		s.kind, s.rule, s.describe = textKind, checkWritten, describeClientName
+	case oauth.KindRedirects:
+		s.nonEmpty = firstKeys[f.Key]
+		listOf(s, "A redirect URI.", describeRedirectURI)
+	case oauth.KindScopes:
+		s.nonEmpty = true
+		listOf(s, "A scope of the server's catalogue.", describeScope)
+	case oauth.KindGrants:
+		s.nonEmpty = true
+		listOf(s, "A grant type.", describeGrantType)
+	case oauth.KindResources:
+		listOf(s, "An absolute URI without a fragment.", describeResourceIdentifier)
+	case oauth.KindFlag:
+		s.kind = flagKind
+	case oauth.KindSeconds:
+		s.kind, s.most = numberKind, oauth.MaxSeconds
+	case oauth.KindChoice:
+		s.kind, s.rule, s.choices = textKind, checkWritten, f.Choices
+	case oauth.KindKeys:
+		s.kind, s.others, s.fields = objectKind, warnUnknown, keySetFields
+	case oauth.KindAddress, oauth.KindSector:
+		s.kind, s.rule, s.describe = textKind, checkWritten, describeAppAddress
+	case oauth.KindPage:
+		s.kind, s.rule, s.describe = textKind, checkWritten, describeWebAddress
+	}
+	return s
+}
+
+// firstKeys are those of the first manifests that are nothing when they are left out, and must not be left empty.
+var firstKeys = map[string]bool{"redirectUris": true, "public": true}
+
+// keySetFields are those of a JWK Set (RFC 7517 section 5).
+var keySetFields = []field{
+	{"keys", true, &shape{
+		kind: listKind, nonEmpty: true, about: "The keys.",
+		each: &shape{
+			kind: mappingKind, describe: describeJWK, about: "A public key: RSA of 2048 bits or more, EC P-256 or Ed25519.",
+			each: passing("A member of the key."),
+		},
+	}},
+}
+
+func listOf(s *shape, about string, describe func(*jsonschema.Schema)) {
+	s.kind, s.unique, s.each = listKind, true, &shape{kind: textKind, describe: describe, about: about}
+}
+
+// checkWritten refuses a key that is written with nothing in it: a client that has nothing there leaves the key out.
+func checkWritten(c *checker, v *strictyaml.Value, path string) {
+	if v.Text == "" {
+		c.Errorf(v.Position, path, "required", "", "is empty")
 	}
 }
-
-func webAddress(about string) *shape {
-	return &shape{kind: textKind, rule: checkWebAddress, describe: describeWebAddress, about: about}
-}
-
-// appAddress is an address of the app itself.
-func appAddress(about string) *shape {
-	return &shape{kind: textKind, nullable: true, rule: checkAppAddress, describe: describeAppAddress, about: about}
-}
-
-func oneOf(choices []string, about string) *shape {
-	return &shape{kind: textKind, nullable: true, choices: choices, about: about}
-}
-
-func yesOrNo(about string) *shape { return &shape{kind: flagKind, nullable: true, about: about} }

@@ -127,14 +127,14 @@ func (s *Server) fetchDocument(ctx context.Context, id string) (document, lifeti
 		err = &documentError{err.Error()}
 	}
 	var bad *documentError
-	var wrong *metadataError
+	var wrong *oauth.Error
 	switch {
 	case err == nil:
 		fresh := freshFor(reply.Header.Get("Cache-Control"))
 		return document{client: c}, lifetime{fresh: fresh, usable: fresh + documentStale}, nil
 	case errors.As(err, &wrong):
 		s.log.InfoContext(ctx, "a client's document is no good", "client", id, "error", err)
-		return document{wrong: wrong.description}, lifetime{fresh: documentPause, usable: documentPause}, nil
+		return document{wrong: wrong.Description}, lifetime{fresh: documentPause, usable: documentPause}, nil
 	case errors.As(err, &bad):
 		s.log.InfoContext(ctx, "a client's document is none", "client", id, "error", err)
 		return document{}, lifetime{}, nil
@@ -148,7 +148,7 @@ func answered(status int) bool {
 	return status != 0 && status < 500 && status != http.StatusRequestTimeout && status != http.StatusTooManyRequests
 }
 
-// readDocument makes a client of a document (section 4). A metadataError says what is wrong with a document that is about this
+// readDocument makes a client of a document (section 4). An oauth.Error says what is wrong with a document that is about this
 // client; a documentError, that it is not about it: of what else may be at a URL, nobody learns anything. Any other is a fault.
 func (s *Server) readDocument(ctx context.Context, id string, reply outbound.Reply) (*storage.Client, error) {
 	kind, _, err := mime.ParseMediaType(reply.Header.Get("Content-Type"))
@@ -163,20 +163,20 @@ func (s *Server) readDocument(ctx context.Context, id string, reply outbound.Rep
 	if json.Unmarshal(members["client_id"], &named) != nil || named != id {
 		return nil, &documentError{"its client_id is not the URL that it is at"}
 	}
-	var m clientMetadata
-	if err := json.Unmarshal(reply.Body, &m); err != nil {
-		return nil, wrongMetadata("a member has a type that RFC 7591 does not give it")
+	m, err := readMetadata(members)
+	if err != nil {
+		return nil, err
 	}
 	for _, secret := range []string{"client_secret", "client_secret_expires_at"} {
 		if _, there := members[secret]; there {
 			return nil, wrongMetadata("a document must not have %s", secret)
 		}
 	}
-	if err := s.adapt(&m, id); err != nil {
+	if err := s.adapt(m, id); err != nil {
 		return nil, err
 	}
 	c := &storage.Client{ID: id}
-	if err := s.fill(ctx, c, &m); err != nil {
+	if err := s.fill(ctx, c, m); err != nil {
 		return nil, err
 	}
 	return c, nil
@@ -197,14 +197,14 @@ func (s *Server) adapt(m *clientMetadata, id string) error {
 	case len(m.GrantTypes) > 0 && !slices.Contains(m.GrantTypes, oauth.GrantAuthorizationCode):
 		m.ResponseTypes = nil
 	}
-	if asked := oauth.ParseScopes(m.Scope); len(asked) > 0 {
-		if m.Scope = oauth.JoinScopes(oauth.Within(asked, s.catalogue.names)); m.Scope == "" {
+	if len(m.Scopes) > 0 {
+		if m.Scopes = oauth.Within(m.Scopes, s.catalogue.names); len(m.Scopes) == 0 {
 			return wrongMetadata("scope has none that this server knows")
 		}
 	}
 	if m.TokenEndpointAuthMethod == "" {
 		m.TokenEndpointAuthMethod = oauth.AuthNone
-		if len(m.JWKS) > 0 || m.JWKSURI != "" {
+		if m.JWKS != "" || m.JWKSURI != "" {
 			m.TokenEndpointAuthMethod = oauth.AuthPrivateKeyJWT
 		}
 	}
@@ -213,7 +213,7 @@ func (s *Server) adapt(m *clientMetadata, id string) error {
 	}
 	if strings.TrimSpace(m.ClientName) == "" {
 		m.ClientName, _, _ = strings.Cut(strings.TrimPrefix(id, "https://"), "/")
-		m.ClientName = cut(m.ClientName, maxClientName)
+		m.ClientName = cut(m.ClientName, oauth.MaxClientName)
 	}
 	return nil
 }

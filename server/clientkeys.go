@@ -2,19 +2,12 @@ package server
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/elliptic"
-	"crypto/rsa"
-	"encoding/json"
-	"errors"
-	"fmt"
-	"slices"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
 	"golang.org/x/time/rate"
 
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -30,10 +23,7 @@ const (
 	// keySetPause is the least time between two fetches from one address, whatever they brought.
 	keySetPause = 10 * time.Second
 
-	maxKeySet  = 64 << 10 // bytes of a set
-	maxKeys    = 20       // keys in a set
-	maxKeySets = 1000     // sets that are kept
-	minRSA     = 2048     // bits (RFC 7518 section 3.3); go-jose takes no key of more than 4096
+	maxKeySets = 1000 // sets that are kept
 )
 
 // newKeySets keeps the sets that were fetched, by address.
@@ -54,106 +44,31 @@ func (s *Server) clientKeys(ctx context.Context, c *storage.Client, kid string) 
 		if c.JWKS == "" {
 			return nil, nil
 		}
-		keys, err := parseKeySet([]byte(c.JWKS))
+		keys, err := oauth.ParseKeys([]byte(c.JWKS))
 		if err != nil {
 			s.log.WarnContext(ctx, "a client's jwks cannot be read", "client", c.ID, "error", err)
 		}
-		return named(keys, kid), nil
+		return oauth.KeysNamed(keys, kid), nil
 	}
 	keys, current := s.keySets.held(c.JWKSURI, s.now())
-	if found := named(keys, kid); current && len(found) > 0 {
+	if found := oauth.KeysNamed(keys, kid); current && len(found) > 0 {
 		return found, nil
 	}
 	keys, err := s.keySets.again(ctx, c.JWKSURI, s.now())
-	if found := named(keys, kid); len(found) > 0 {
+	if found := oauth.KeysNamed(keys, kid); len(found) > 0 {
 		return found, nil
 	}
 	return nil, err
 }
 
 func (s *Server) fetchKeySet(ctx context.Context, address string) ([]jose.JSONWebKey, lifetime, error) {
-	reply, err := s.cfg.Outbound.Get(ctx, address, "application/jwk-set+json, application/json", maxKeySet)
+	reply, err := s.cfg.Outbound.Get(ctx, address, "application/jwk-set+json, application/json", oauth.MaxKeySet)
 	var keys []jose.JSONWebKey
 	if err == nil {
-		keys, err = parseKeySet(reply.Body)
+		keys, err = oauth.ParseKeys(reply.Body)
 	}
 	if err != nil {
 		s.log.WarnContext(ctx, "a client's keys cannot be fetched from its jwks_uri", "address", address, "error", err)
 	}
 	return keys, lifetime{fresh: keySetFresh, usable: keySetStale}, err
-}
-
-// parseKeySet reads the public keys of a JWK Set (RFC 7517 section 5) that can verify a signature. Private and symmetric keys,
-// keys for something else and keys that are too weak or of an unknown kind are left out; they do not spoil the others.
-func parseKeySet(text []byte) ([]jose.JSONWebKey, error) {
-	if len(text) > maxKeySet {
-		return nil, fmt.Errorf("a key set of more than %d bytes", maxKeySet)
-	}
-	var set struct {
-		Keys []json.RawMessage `json:"keys"`
-	}
-	if err := json.Unmarshal(text, &set); err != nil {
-		return nil, errors.New("not a JWK Set") // the error would quote what is there
-	}
-	if len(set.Keys) > maxKeys {
-		return nil, fmt.Errorf("a key set of more than %d keys", maxKeys)
-	}
-	var keys []jose.JSONWebKey
-	for _, raw := range set.Keys {
-		var secret struct {
-			D json.RawMessage `json:"d"`
-			K json.RawMessage `json:"k"`
-		}
-		var key jose.JSONWebKey
-		if json.Unmarshal(raw, &secret) != nil || secret.D != nil || secret.K != nil || json.Unmarshal(raw, &key) != nil {
-			continue
-		}
-		if (key.Use == "" || key.Use == "sig") && verifies(key.Key) {
-			keys = append(keys, key)
-		}
-	}
-	return keys, nil
-}
-
-// holdsSecrets says whether a key of a JWK Set is private or symmetric (RFC 7518 section 6): nothing to be stored in the open.
-func holdsSecrets(text []byte) bool {
-	var set struct {
-		Keys []map[string]json.RawMessage `json:"keys"`
-	}
-	return json.Unmarshal(text, &set) == nil && slices.ContainsFunc(set.Keys, func(key map[string]json.RawMessage) bool {
-		return slices.ContainsFunc([]string{"d", "p", "q", "dp", "dq", "qi", "oth", "k"}, func(name string) bool { return key[name] != nil })
-	})
-}
-
-// verifies says whether a key is one of those that clients may sign with: RSA (RS256, PS256), P-256 (ES256) or Ed25519 (EdDSA).
-func verifies(key any) bool {
-	switch key := key.(type) {
-	case *rsa.PublicKey:
-		return key.N.BitLen() >= minRSA
-	case *ecdsa.PublicKey:
-		return key.Curve == elliptic.P256()
-	case ed25519.PublicKey:
-		return len(key) == ed25519.PublicKeySize
-	}
-	return false
-}
-
-// named are the keys of that name, or else those without a name. Without kid, all.
-func named(keys []jose.JSONWebKey, kid string) []jose.JSONWebKey {
-	if kid == "" {
-		return keys
-	}
-	var same, nameless []jose.JSONWebKey
-	for _, key := range keys {
-		switch key.KeyID {
-		case kid:
-			same = append(same, key)
-		case "":
-			nameless = append(nameless, key)
-		}
-	}
-	if len(same) > 0 {
-		return same
-	}
-	return nameless
 }

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"bytes"
 	"crypto/subtle"
 	"encoding/json"
 	"errors"
@@ -33,26 +32,16 @@ const (
 var errManyRegistrations = errors.New("too many registrations")
 
 // registrationReply is the client information response (RFC 7591 section 3.2.1, RFC 7592 section 3).
-type registrationReply struct {
-	ClientID      string `json:"client_id"`
-	ClientSecret  string `json:"client_secret,omitempty"`
-	SecretExpires *int64 `json:"client_secret_expires_at,omitempty"` // 0: never; there when the secret is
-	IssuedAt      int64  `json:"client_id_issued_at"`
-	Token         string `json:"registration_access_token"`
-	URI           string `json:"registration_client_uri"`
-	*clientMetadata
-}
-
-func (s *Server) registrationReply(c *storage.Client, token string) (*registrationReply, error) {
-	reply := &registrationReply{
-		ClientID: c.ID, IssuedAt: c.CreatedAt.Unix(), Token: token, URI: s.endpoint(pathRegister + "/" + c.ID), clientMetadata: registered(c),
-	}
+func (s *Server) registrationReply(c *storage.Client, token string) (map[string]any, error) {
+	reply := registered(c)
+	reply["client_id"], reply["client_id_issued_at"] = c.ID, c.CreatedAt.Unix()
+	reply["registration_access_token"], reply["registration_client_uri"] = token, s.endpoint(pathRegister+"/"+c.ID)
 	if len(c.Secrets) > 0 {
-		var err error
-		if reply.ClientSecret, err = s.store.ClientSecretValue(c); err != nil {
+		secret, err := s.store.ClientSecretValue(c)
+		if err != nil {
 			return nil, err
 		}
-		reply.SecretExpires = new(int64)
+		reply["client_secret"], reply["client_secret_expires_at"] = secret, 0 // it never does
 	}
 	return reply, nil
 }
@@ -154,23 +143,24 @@ func (s *Server) readRegistration(r *http.Request, c, held *storage.Client) erro
 		}
 		return wrongMetadata("the body could not be read")
 	}
-	var sent struct {
-		ClientID     *string `json:"client_id"`
-		ClientSecret *string `json:"client_secret"`
-		clientMetadata
+	var members map[string]json.RawMessage
+	if json.Unmarshal(body, &members) != nil || members == nil {
+		return wrongMetadata("the body must be a JSON object")
 	}
-	if !bytes.HasPrefix(bytes.TrimSpace(body), []byte("{")) || json.Unmarshal(body, &sent) != nil {
-		return wrongMetadata("the body must be a JSON object, and each member of the type that RFC 7591 gives it")
+	m, err := readMetadata(members)
+	if err != nil {
+		return err
 	}
 	if held != nil {
-		if sent.ClientID == nil || *sent.ClientID != held.ID {
+		var id, secret *string
+		if json.Unmarshal(members["client_id"], &id) != nil || id == nil || *id != held.ID {
 			return wrongMetadata("client_id must be that of the client")
 		}
-		if sent.ClientSecret != nil && held.SecretID(*sent.ClientSecret) == "" {
+		if raw := members["client_secret"]; raw != nil && (json.Unmarshal(raw, &secret) != nil || secret != nil && held.SecretID(*secret) == "") {
 			return wrongMetadata("client_secret is not the client's; leave it out")
 		}
 	}
-	return s.fill(r.Context(), c, &sent.clientMetadata)
+	return s.fill(r.Context(), c, m)
 }
 
 func (s *Server) tellRegistration(w http.ResponseWriter, status int, c *storage.Client, token string) error {
@@ -184,13 +174,13 @@ func (s *Server) tellRegistration(w http.ResponseWriter, status int, c *storage.
 
 // registrationError is what is wrong with the metadata, as a refusal, or a fault.
 func registrationError(err error) error {
-	var wrong *metadataError
+	var wrong *oauth.Error
 	busy := func(rule, description string) error {
 		return oauth.Refuse(oauth.CodeTemporarilyUnavailable, rule, "%s", description)
 	}
 	switch {
 	case errors.As(err, &wrong):
-		return oauth.Refuse(wrong.code, oauth.RuleRegistrationMetadata, "%s", wrong.description)
+		return wrong
 	case errors.Is(err, errManyRegistrations):
 		return busy(oauth.RuleRateLimit, "too many registrations; try again later")
 	case errors.Is(err, storage.ErrConflict):

@@ -62,6 +62,9 @@ func TestImportsGoOneWay(t *testing.T) {
 			if is && ours != ground && !slices.Contains(may, ours) {
 				t.Errorf("%s imports %s", pkg, ours)
 			}
+			if host, _, _ := strings.Cut(imported, "/"); pkg == ground && strings.Contains(host, ".") && !strings.HasPrefix(imported, "github.com/go-jose/") {
+				t.Errorf("%s imports %s: the ground floor has go-jose and the standard library alone", pkg, imported)
+			}
 		}
 	}
 }

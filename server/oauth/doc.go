@@ -10,6 +10,11 @@
 //   - issuer.go: what an issuer may be.
 //   - redirect.go: redirect URIs, registered and asked for.
 //   - scope.go, pkce.go: the syntax of scopes and of proof keys.
+//   - client.go, fields.go: [Client], all that can be said of a client, and the table of its fields, over which everything loops
+//     that reads, writes or shows one. granttypes.go, clientauth.go, algorithms.go, sector.go: what follows from the fields.
+//   - check.go, checktogether.go: [Check], the rules that a client must keep, however it came to be one; a [Policy] says in what the
+//     ways to become one differ on purpose. address.go, keys.go: addresses and JWK Sets.
+//   - registration.go: a client in the words of RFC 7591.
 //   - error.go: error codes, and [Error], the one form in which a request is refused.
 //   - refusal.go: [Refusal], an Error with the request that it answered, as operators are shown it.
 //   - rules.go: the names of the rules that refuse requests; rules_request.go and rules_manifest.go say what each rule

@@ -14,6 +14,8 @@ var manifestRules = []Rule{
 			"says."},
 	{"duplicate", "The same entry is in a list twice.",
 		"Take one of the two out."},
+	{"too-many", "A list has more entries than one who registers itself may have.",
+		"Leave out what is not needed."},
 	{"duplicate-key", "A key is written twice, and one of the two would be lost.",
 		"Take one of the two out."},
 	{"duplicate-app", "Two documents describe the same app.",

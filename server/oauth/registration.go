@@ -1,0 +1,106 @@
+package oauth
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+)
+
+// ReadMetadata reads what a client says of itself (RFC 7591 section 2) into c. Members that are not in the table are ignored, as section
+// 2 says, and so are those in another language (#), those that are null, and those that only an operator may set.
+func (c *Client) ReadMetadata(members map[string]json.RawMessage) *Error {
+	for _, f := range fields {
+		raw := members[f.Name]
+		if f.By != Anybody || len(raw) == 0 || string(raw) == "null" {
+			continue
+		}
+		var err error
+		wanted := "text"
+		switch to := f.Of(c).(type) {
+		case *string:
+			if f.Kind == KindKeys {
+				*to = string(raw)
+			} else {
+				err = json.Unmarshal(raw, to)
+			}
+		case *bool:
+			wanted, err = "true or false", json.Unmarshal(raw, to)
+		case *[]string:
+			var list []string
+			if wanted = "a list of texts"; f.Kind == KindScopes {
+				var text string
+				wanted, err = "text, with spaces between scopes", json.Unmarshal(raw, &text)
+				list = ParseScopes(text)
+			} else {
+				err = json.Unmarshal(raw, &list)
+			}
+			*to = list
+		case **int64:
+			wanted, err = "a whole number", json.Unmarshal(raw, to)
+		}
+		if err != nil {
+			return Refuse(CodeInvalidClientMetadata, RuleRegistrationMetadata, "%s must be %s", f.Name, wanted)
+		}
+	}
+	return nil
+}
+
+// Metadata is c in the words of RFC 7591: what differs from the zero value, and what anybody may say.
+func (c *Client) Metadata() map[string]any {
+	members := make(map[string]any)
+	for _, f := range fields {
+		if f.By != Anybody || !f.IsSet(c) {
+			continue
+		}
+		switch v := f.Of(c).(type) {
+		case *string:
+			members[f.Name] = *v
+			if f.Kind == KindKeys {
+				members[f.Name] = json.RawMessage(*v)
+			}
+		case *bool:
+			members[f.Name] = *v
+		case *[]string:
+			members[f.Name] = *v
+			if f.Kind == KindScopes {
+				members[f.Name] = JoinScopes(*v)
+			}
+		case **int64:
+			members[f.Name] = **v
+		}
+	}
+	return members
+}
+
+// Refusal is the violation as a registration is told of it (RFC 7591 section 3.2.2): fields have their names of that document.
+func (v Violation) Refusal() *Error {
+	f := fieldsByKey[v.Key]
+	code := CodeInvalidClientMetadata
+	if f.Kind == KindRedirects {
+		code = CodeInvalidRedirectURI
+	}
+	said := fmt.Sprintf("%s%s %s", f.Name, v.At, memberNames.Replace(v.Message))
+	return Refuse(code, RuleRegistrationMetadata, "%s", strings.Map(descriptive, said)).About("", v.Nearest, "")
+}
+
+// memberNames turns the keys of a message into members of RFC 7591.
+var memberNames = func() *strings.Replacer {
+	var pairs []string
+	for _, f := range fields {
+		if f.Name != "" && strings.ToLower(f.Key) != f.Key { // a word that is a key by chance stays
+			pairs = append(pairs, f.Key, f.Name)
+		}
+	}
+	return strings.NewReplacer(pairs...)
+}()
+
+// descriptive is what an error_description may hold (RFC 6749 section 5.2).
+func descriptive(r rune) rune {
+	switch {
+	case r == '"':
+		return '\''
+	case r < 0x20, r > 0x7e, r == '\\':
+		return '?'
+	}
+	return r
+}
