@@ -50,8 +50,12 @@ func (d *Deployer) Apply(ctx context.Context, p *Plan) error {
 		if err != nil {
 			return false, err
 		}
-		release.Audit = append(release.Audit, storage.AuditEntry{Action: storage.AuditApply, App: p.App,
-			Detail: fmt.Sprintf("%s, %s", p.Version, count(len(p.Changes), "change", "changes"))})
+		entry := storage.AuditEntry{Action: storage.AuditApply, App: p.App,
+			Detail: fmt.Sprintf("%s, %s", p.Version, count(len(p.Changes), "change", "changes"))}
+		if len(p.Ends) > 0 {
+			entry.Detail += "; removes " + endings(p.Ends)
+		}
+		release.Audit = append(release.Audit, entry)
 		err = d.store.CommitRelease(ctx, release)
 		if taken := (*storage.TakenError)(nil); errors.As(err, &taken) {
 			return false, fmt.Errorf("%w since this plan was made, so nothing was done; plan again", taken)
@@ -84,11 +88,18 @@ func (d *Deployer) Apply(ctx context.Context, p *Plan) error {
 func (d *Deployer) unchanged(ctx context.Context, p *Plan, app *storage.App) error {
 	entry := storage.AuditEntry{Action: storage.AuditApply, App: p.App, Detail: p.Version + ", no changes"}
 	lines := p.wanted.doc.placed()
-	if lines == nil || maps.Equal(lines, app.Lines) {
+	same := lines == nil || maps.Equal(lines, app.Lines)
+	if p.watched {
+		same = same && app.Watched && app.Source == p.Source && app.Refused == nil
+	} else {
+		same = same || app.Watched // which says where the manifest is that counts
+	}
+	if same {
 		return d.store.Record(ctx, entry)
 	}
 	moved := *app
 	moved.Source, moved.Lines = p.Source, lines
+	moved.Watched, moved.Refused = p.watched, nil
 	return d.store.CommitRelease(ctx, storage.Release{App: moved, Audit: []storage.AuditEntry{entry}})
 }
 
@@ -97,7 +108,7 @@ func (d *Deployer) release(p *Plan, view storage.AppView, freshID string) (stora
 	w, now := p.wanted, d.now().UTC()
 	r := storage.Release{App: storage.App{
 		Name: p.App, Version: p.Version, Manifest: w.manifest, Source: p.Source, Lines: w.doc.placed(),
-		Applied: now,
+		Applied: now, Watched: p.watched,
 		AutoEnv: w.doc.App.Spec.OAuth != nil && w.doc.App.Spec.OAuth.AutoEnv,
 		Targets: targetsOf(w.doc.App),
 	}}
@@ -275,8 +286,16 @@ func (d *Deployer) Delete(ctx context.Context, app string) error {
 			}
 		}
 		view.App.Generation = generation
-		err = d.store.BeginDelete(ctx, view, removals, storage.AuditEntry{Action: storage.AuditDelete, App: app,
-			Detail: count(len(removals), "target loses its env", "targets lose their env")})
+		entry := storage.AuditEntry{Action: storage.AuditDelete, App: app,
+			Detail: count(len(removals), "target loses its env", "targets lose their env")}
+		ending, err := d.ending(ctx, view)
+		if err != nil {
+			return false, err
+		}
+		if ending != nil {
+			entry.Detail = ending.String() + "; " + entry.Detail
+		}
+		err = d.store.BeginDelete(ctx, view, removals, entry)
 		if errors.Is(err, storage.ErrConflict) {
 			return true, nil
 		}

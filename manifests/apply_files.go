@@ -46,10 +46,16 @@ func (d *Deployer) planFiles(ctx context.Context, files []File) ([]*Plan, Faults
 	return plans, faults.Warnings(), nil
 }
 
-// ApplyFiles plans anew and applies that, as long as it is about the [Revisions] that the caller has seen: expected
-// holds them by app, as text; an app that is not in it is applied in any case. What stops one of several apps leaves
-// those before it applied: [*PartialError].
-func (d *Deployer) ApplyFiles(ctx context.Context, files []File, expected map[string]string) ([]*Plan, Faults, error) {
+// ApplyOptions say under what conditions files are applied.
+type ApplyOptions struct {
+	// Expected are the [Revisions] that the caller has seen, by app, as text. An app that is not in it is applied in any case.
+	Expected map[string]string
+	// AllowDelete lets clients go. Without it a plan that [Plan.Ends] any is refused: [*DeletionError].
+	AllowDelete bool
+}
+
+// ApplyFiles plans anew and applies that. What stops one of several apps leaves those before it applied: [*PartialError].
+func (d *Deployer) ApplyFiles(ctx context.Context, files []File, opts ApplyOptions) ([]*Plan, Faults, error) {
 	d.applying.Lock()
 	defer d.applying.Unlock()
 	plans, warnings, err := d.planFiles(ctx, files)
@@ -58,8 +64,13 @@ func (d *Deployer) ApplyFiles(ctx context.Context, files []File, expected map[st
 		return nil, nil, err
 	}
 	for _, p := range plans {
-		if want, ok := expected[p.App]; ok && want != p.Revisions.String() {
-			err := fmt.Errorf("apply %s: %w", p.App, storage.ErrConflict)
+		var err error
+		if want, ok := opts.Expected[p.App]; ok && want != p.Revisions.String() {
+			err = fmt.Errorf("apply %s: %w", p.App, storage.ErrConflict)
+		} else if len(p.Ends) > 0 && !opts.AllowDelete {
+			err = &DeletionError{Ends: p.Ends}
+		}
+		if err != nil {
 			d.recordRefusal(ctx, storage.AuditApply, p.App, err)
 			return nil, nil, err
 		}
@@ -99,7 +110,12 @@ func (d *Deployer) ApplyPaths(ctx context.Context, paths []string) {
 		if faulty[doc.Path] {
 			continue
 		}
-		if err := d.applyOne(ctx, doc); err != nil && ctx.Err() == nil {
+		err := d.applyOne(ctx, doc)
+		var deletion *DeletionError
+		if errors.As(err, &deletion) {
+			err = d.refuse(ctx, doc, deletion)
+		}
+		if err != nil && ctx.Err() == nil {
 			d.recordRefusal(ctx, storage.AuditApply, doc.App.Metadata.Name, err)
 			d.log.ErrorContext(ctx, "manifest not applied", "app", doc.App.Metadata.Name, "file", doc.Path, "error", err)
 		}
@@ -114,6 +130,10 @@ func (d *Deployer) applyOne(ctx context.Context, doc *Document) error {
 		plans, err := d.Plan(ctx, []*Document{doc})
 		if err != nil {
 			return false, err
+		}
+		plans[0].watched = true
+		if len(plans[0].Ends) > 0 {
+			return false, &DeletionError{Ends: plans[0].Ends}
 		}
 		if err = d.Apply(ctx, plans[0]); errors.Is(err, storage.ErrConflict) {
 			return true, nil

@@ -48,13 +48,13 @@ func TestFilesAreAppliedAsTheyWereSeen(t *testing.T) {
 	for _, p := range plans {
 		seen[p.App] = p.Revisions.String()
 	}
-	if _, _, err := d.ApplyFiles(t.Context(), files, seen); err != nil {
+	if _, _, err := d.ApplyFiles(t.Context(), files, ApplyOptions{Expected: seen}); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := d.ApplyFiles(t.Context(), files, seen); !errors.Is(err, storage.ErrConflict) {
+	if _, _, err := d.ApplyFiles(t.Context(), files, ApplyOptions{Expected: seen}); !errors.Is(err, storage.ErrConflict) {
 		t.Errorf("with a plan that is stale: %v", err)
 	}
-	if _, _, err := d.ApplyFiles(t.Context(), files, nil); err != nil {
+	if _, _, err := d.ApplyFiles(t.Context(), files, ApplyOptions{}); err != nil {
 		t.Errorf("without a plan that was seen: %v", err)
 	}
 	if got := r.refusedIn(); !slices.Equal(got, []string{"apply one: stale plan"}) {
@@ -84,7 +84,7 @@ func TestPartOfTheFilesIsApplied(t *testing.T) {
 	other := r.deployer()
 	hook := &meddling{Hook: r.opts.Hooks[0], app: "three", apply: func() { r.apply(other, appYML("two")) }}
 	d := r.deployer(func(o *DeployerOptions) { o.Hooks = []Hook{hook} })
-	_, _, err := d.ApplyFiles(t.Context(), filesNamed(appYML("one"), appYML("two"), appYML("three")), nil)
+	_, _, err := d.ApplyFiles(t.Context(), filesNamed(appYML("one"), appYML("two"), appYML("three")), ApplyOptions{})
 	var partial *PartialError
 	if !errors.As(err, &partial) || !slices.Equal(partial.Applied, []string{"one"}) || partial.App != "two" || !errors.Is(err, storage.ErrConflict) {
 		t.Fatalf("error: %v", err)

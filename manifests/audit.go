@@ -25,6 +25,7 @@ func refusals(action, app string, err error) []storage.AuditEntry {
 	entry := storage.AuditEntry{Action: action, App: app, Outcome: storage.OutcomeRefused}
 	var faults Faults
 	var denied *DeniedError
+	var deletion *DeletionError
 	switch {
 	case errors.As(err, &faults):
 		entry.Reason = "invalid manifest"
@@ -36,6 +37,8 @@ func refusals(action, app string, err error) []storage.AuditEntry {
 			entries = append(entries, entry)
 		}
 		return entries
+	case errors.As(err, &deletion):
+		entry.Reason, entry.Detail = "would delete", endings(deletion.Ends)
 	case errors.Is(err, ErrDeleting):
 		entry.Reason = "the app is being deleted"
 	case errors.Is(err, storage.ErrConflict):

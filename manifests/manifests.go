@@ -56,6 +56,7 @@
 //     The record decides: a result is stored only if no newer wish has replaced the one that it belongs to.
 //   - Runtimes do not wait for each other, nor do apps. What is ready is observed every 10 minutes and delivered again when it
 //     was lost, unless manifests.repair is off and drift stays until an operator has seen it.
+//   - A client is removed only when somebody has allowed that (ending.go), never because a watched file was saved.
 //   - The transaction that changes something also writes it to the audit log.
 //   - A client that signs with its own key (private_key_jwt) has no secret, nor does a public one; however that changes, it stays
 //     the same client. Private and symmetric keys are refused wherever they are written.

@@ -64,12 +64,15 @@ type Plan struct {
 	Changed bool     `json:"changed"`
 	Changes []Change `json:"changes"`
 	// Consequences of the changes for the users of the app, in words.
-	Consequences []string         `json:"consequences"`
-	Warnings     []plugins.Notice `json:"warnings"`
-	Revisions    Revisions        `json:"revisions"`
+	Consequences []string `json:"consequences"`
+	// Ends are the clients that go. A plan with any is only applied when that is allowed: see [ApplyOptions].
+	Ends      []Ending         `json:"ends,omitempty"`
+	Warnings  []plugins.Notice `json:"warnings"`
+	Revisions Revisions        `json:"revisions"`
 
 	// What should be; nil in a plan that was not made by [Deployer.Plan].
-	wanted *wanted
+	wanted  *wanted
+	watched bool // the manifest is one that this server follows
 }
 
 // wanted is the state that a plan leads to.

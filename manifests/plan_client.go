@@ -39,7 +39,8 @@ func (d *Deployer) compareClient(ctx context.Context, c *comparison) error {
 		if err != nil {
 			return err
 		}
-		c.consequence("removes the client: %s", count(len(grants), "grant ends", "grants end"))
+		c.consequence("removes the client: %s", grantsEnd(len(grants)))
+		c.plan.Ends = append(c.plan.Ends, Ending{App: c.plan.App, ClientID: c.view.Client.ID, Grants: len(grants)})
 		return nil
 	}
 	before := len(c.plan.Changes)

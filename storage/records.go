@@ -219,11 +219,22 @@ type App struct {
 	Targets  []Target         `json:"targets,omitempty"`
 	Deleting bool             `json:"deleting,omitempty"`
 	Applied  time.Time        `json:"applied"`
+	// Watched: what was applied last came from a manifest that a server follows, which Source names.
+	Watched bool `json:"watched,omitempty"`
+	// Refused is what that manifest says now, when it was not applied because of what it would delete.
+	Refused *Refusal `json:"refused,omitempty"`
 	// Generation counts the changes of env of the app's targets; it never goes back.
 	Generation int64 `json:"generation"`
 
 	// Revision is etcd's modification revision of the record.
 	Revision int64 `json:"-"`
+}
+
+// Refusal is a manifest that was not applied.
+type Refusal struct {
+	Content []byte    `json:"content"` // SHA-256 of the document
+	At      time.Time `json:"at"`
+	Reason  string    `json:"reason"` // what it would delete, in words
 }
 
 // States of a [Delivery].

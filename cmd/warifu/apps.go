@@ -31,8 +31,8 @@ func (a *apps) Plan(ctx context.Context, docs []admin.Document) ([]admin.AppPlan
 	return plansOf(plans), faultsOf(warnings), nil
 }
 
-func (a *apps) Apply(ctx context.Context, docs []admin.Document, expected map[string]string) ([]admin.AppPlan, []admin.Fault, error) {
-	plans, warnings, err := a.deployer.ApplyFiles(ctx, filesOf(docs), expected)
+func (a *apps) Apply(ctx context.Context, docs []admin.Document, opts admin.ApplyOptions) ([]admin.AppPlan, []admin.Fault, error) {
+	plans, warnings, err := a.deployer.ApplyFiles(ctx, filesOf(docs), manifests.ApplyOptions(opts))
 	if err != nil {
 		return nil, nil, edge(err)
 	}
@@ -54,6 +54,7 @@ func edge(err error) error {
 	var denied *manifests.DeniedError
 	var rotating *manifests.RotatingError
 	var partial *manifests.PartialError
+	var deletion *manifests.DeletionError
 	switch {
 	case errors.As(err, &partial):
 		return admin.PartlyApplied(partial.Applied, partial.App)
@@ -72,6 +73,8 @@ func edge(err error) error {
 			})
 		}
 		return admin.Denied(reasons)
+	case errors.As(err, &deletion):
+		return admin.WouldDelete(endingsOf(deletion.Ends))
 	case errors.As(err, &rotating):
 		return admin.Rotating(rotating.Waiting)
 	case errors.Is(err, manifests.ErrNoSecret):
@@ -82,6 +85,14 @@ func edge(err error) error {
 		return admin.Deleting()
 	}
 	return err
+}
+
+func endingsOf(ends []manifests.Ending) []admin.Ending {
+	var out []admin.Ending
+	for _, e := range ends {
+		out = append(out, admin.Ending(e))
+	}
+	return out
 }
 
 func faultsOf(faults manifests.Faults) []admin.Fault {
@@ -100,7 +111,7 @@ func plansOf(plans []*manifests.Plan) []admin.AppPlan {
 	for _, p := range plans {
 		plan := admin.AppPlan{
 			App: p.App, Version: p.Version, Source: p.Source, Changed: p.Changed, Revision: p.Revisions.String(),
-			Changes: []admin.Change{}, Consequences: append([]string{}, p.Consequences...), Warnings: []admin.Notice{},
+			Changes: []admin.Change{}, Consequences: append([]string{}, p.Consequences...), Ends: endingsOf(p.Ends), Warnings: []admin.Notice{},
 		}
 		for _, c := range p.Changes {
 			change := admin.Change{Kind: string(c.Kind), Text: c.Text, Field: c.Field, Old: c.Old, New: c.New, Names: c.Names}

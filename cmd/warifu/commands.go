@@ -58,13 +58,16 @@ func fileFlag(command *cobra.Command, files *[]string) {
 func (c *cli) apply() *cobra.Command {
 	var files []string
 	var format string
-	var dryRun, yes bool
+	var dryRun, yes, allowDelete bool
 	var wait waiting
 	command := &cobra.Command{
 		Use: "apply -f FILE|DIR|-", Short: "Apply manifests",
 		Long: `apply registers the apps that manifests describe, or updates them, and delivers their env. It shows the
 plan first and asks for confirmation; --yes skips the question. An app that is registered already keeps
-its client id and secret. When nothing has changed, apply still restores env that was lost.`,
+its client id and secret. When nothing has changed, apply still restores env that was lost.
+
+A manifest that leaves out the client that its app has (spec.oauth) is refused, because its grants would end: --allow-delete
+applies it.`,
 		Example: `  warifu apply -f .takos/app.yml
   warifu apply -f apps/ --yes --wait
   warifu apply -f app.yml --dry-run`,
@@ -86,6 +89,9 @@ its client id and secret. When nothing has changed, apply still restores env tha
 					return err
 				}
 			}
+			if ends := ending(planned); len(ends) > 0 && !allowDelete {
+				return admin.WouldDelete(ends)
+			}
 			if changed(planned) && !yes {
 				if format != "table" {
 					return usagef("-o %s cannot ask for confirmation: add --yes", format)
@@ -94,7 +100,7 @@ its client id and secret. When nothing has changed, apply still restores env tha
 					return err
 				}
 			}
-			request := applyRequest{Documents: docs, Expected: make(map[string]string)}
+			request := applyRequest{Documents: docs, Expected: make(map[string]string), AllowDelete: allowDelete}
 			for _, p := range planned.Plans {
 				request.Expected[p.App] = p.Revision
 			}
@@ -121,6 +127,7 @@ its client id and secret. When nothing has changed, apply still restores env tha
 	}
 	fileFlag(command, &files)
 	command.Flags().BoolVar(&dryRun, "dry-run", false, "show the plan and change nothing")
+	command.Flags().BoolVar(&allowDelete, "allow-delete", false, "let a client go that a manifest leaves out, with its grants")
 	command.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask for confirmation")
 	wait.flags(command)
 	outputFlag(command, &format, "table", "json", "yaml", "name")
@@ -131,6 +138,8 @@ its client id and secret. When nothing has changed, apply still restores env tha
 type applyRequest struct {
 	Documents []admin.Document  `json:"documents"`
 	Expected  map[string]string `json:"expected,omitempty"`
+	// AllowDelete is said by a flag, and never by --yes.
+	AllowDelete bool `json:"allowDelete,omitempty"`
 }
 
 // documents reads manifests without checking them: only the server knows the scopes.
@@ -183,6 +192,15 @@ func changed(planned admin.Planned) bool {
 	return false
 }
 
+// ending are the clients that go.
+func ending(planned admin.Planned) []admin.Ending {
+	var ends []admin.Ending
+	for _, p := range planned.Plans {
+		ends = append(ends, p.Ends...)
+	}
+	return ends
+}
+
 // showPlans writes plans on stdout.
 func (c *cli) showPlans(planned admin.Planned, format string) error {
 	switch format {
@@ -209,6 +227,9 @@ func (c *cli) showPlans(planned admin.Planned, format string) error {
 		}
 		for _, consequence := range p.Consequences {
 			fmt.Fprintf(&b, "  %s %s\n", c.paint(c.stdout, yellow, "!"), harmless(consequence))
+		}
+		if len(p.Ends) > 0 {
+			fmt.Fprintf(&b, "  %s %s\n", c.paint(c.stdout, red, "!"), "cannot be taken back: apply takes --allow-delete")
 		}
 		for _, w := range p.Warnings {
 			text := strings.TrimSpace(w.Path + " " + w.Message)

@@ -211,7 +211,8 @@ func (d *devServer) follow(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	plans, err := d.apply(ctx)
+	// Whoever starts it has asked for what the files say; from then on a typo in a file that is saved must not delete.
+	plans, err := d.apply(ctx, true)
 	if err == nil {
 		err = d.announce(ctx, plans)
 	}
@@ -224,12 +225,12 @@ func (d *devServer) follow(ctx context.Context) error {
 	return watch.Run(ctx, d.changed)
 }
 
-func (d *devServer) apply(ctx context.Context) ([]*manifests.Plan, error) {
+func (d *devServer) apply(ctx context.Context, allowDelete bool) ([]*manifests.Plan, error) {
 	files, faults := manifests.Read(d.files, nil)
 	if err := faults.Err(); err != nil {
 		return nil, err
 	}
-	plans, warnings, err := d.instance.apps.deployer.ApplyFiles(ctx, files, nil)
+	plans, warnings, err := d.instance.apps.deployer.ApplyFiles(ctx, files, manifests.ApplyOptions{AllowDelete: allowDelete})
 	if err != nil {
 		return nil, edge(err)
 	}
@@ -250,7 +251,7 @@ func (d *devServer) apply(ctx context.Context) ([]*manifests.Plan, error) {
 // changed is called when a manifest was saved. A faulty one is reported and changes nothing.
 func (d *devServer) changed(ctx context.Context) {
 	c := d.cli
-	plans, err := d.apply(ctx)
+	plans, err := d.apply(ctx, false)
 	if ctx.Err() != nil {
 		return
 	}

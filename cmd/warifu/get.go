@@ -48,7 +48,7 @@ var listings = []listing{
 	{name: "apps", singular: "app", short: "List apps", list: func(ctx context.Context, c *cli, _ string) (rows, error) {
 		return rowsOf(ctx, c, "/v1/apps", []string{"NAME", "VERSION", "CLIENT ID", "AUTO ENV", "TARGETS", "STATE", "APPLIED"},
 			func(a admin.App) (string, []string) {
-				return "app/" + a.Name, []string{a.Name, a.Version, a.ClientID, strconv.FormatBool(a.AutoEnv), strconv.Itoa(a.Targets), a.State, when(a.Applied)}
+				return "app/" + a.Name, []string{a.Name, a.Version, a.ClientID, strconv.FormatBool(a.AutoEnv), strconv.Itoa(a.Targets), appState(a), when(a.Applied)}
 			})
 	}},
 	{name: "clients", singular: "client", short: "List OAuth clients", filtered: true, list: func(ctx context.Context, c *cli, query string) (rows, error) {
@@ -84,6 +84,14 @@ var listings = []listing{
 // grantCells names the client where there is no app, because the client registered itself or is described by a document.
 func grantCells(g admin.Grant) []string {
 	return []string{g.ID, cmp.Or(g.App, g.ClientID), cmp.Or(g.User, g.UserID), strings.Join(g.Scopes, " "), when(g.CreatedAt), when(g.UsedAt), when(g.ExpiresAt)}
+}
+
+// appState is the state of an app for a table.
+func appState(a admin.App) string {
+	if a.Refused != "" {
+		return a.State + " (manifest refused)"
+	}
+	return a.State
 }
 
 func clientType(c admin.Client) string {
@@ -197,8 +205,11 @@ func (c *cli) describe() *cobra.Command {
 
 func (c *cli) showApp(a admin.AppDetail) error {
 	lines := [][]string{
-		{"App", a.Name}, {"Version", a.Version}, {"State", a.State}, {"Source", a.Source}, {"Applied", when(a.Applied)},
+		{"App", a.Name}, {"Version", a.Version}, {"State", appState(a.App)}, {"Source", a.Source}, {"Applied", when(a.Applied)},
 		{"Auto env", strconv.FormatBool(a.AutoEnv)}, {"Grants", strconv.Itoa(a.Grants)},
+	}
+	if a.Refused != "" {
+		lines = append(lines, []string{"Refused", "its manifest " + a.Refused})
 	}
 	if client := a.Client; client != nil {
 		lines = append(lines, []string{"Client", client.ID + " (" + clientType(*client) + ")"}, []string{"  Name", client.Name})

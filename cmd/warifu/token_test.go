@@ -31,7 +31,7 @@ spec:
 func (i *instance) applied(t *testing.T, app, uri, extra string) {
 	t.Helper()
 	text := strings.NewReplacer("APP", app, "URI", uri, "EXTRA", extra).Replace(loopbackApp)
-	if _, _, err := i.apps.Apply(t.Context(), []admin.Document{{Name: app + ".yml", Content: text}}, nil); err != nil {
+	if _, _, err := i.apps.Apply(t.Context(), []admin.Document{{Name: app + ".yml", Content: text}}, admin.ApplyOptions{}); err != nil {
 		t.Fatal(err)
 	}
 }

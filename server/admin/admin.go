@@ -58,10 +58,9 @@ type Apps interface {
 	// Plan says what applying the documents would change, and changes nothing. Faults that are only warnings come back
 	// beside the plans; errors in the documents are a [*Problem] with all faults.
 	Plan(ctx context.Context, docs []Document) ([]AppPlan, []Fault, error)
-	// Apply does what Plan says. expected holds revisions of earlier plans by app; when one of them is not the app's revision
-	// any more, nothing is changed and the error is storage.ErrConflict. An app is one transaction; when a later one
-	// fails, the error is a [*Problem] that names those that are applied.
-	Apply(ctx context.Context, docs []Document, expected map[string]string) ([]AppPlan, []Fault, error)
+	// Apply does what Plan says, if opts allow it. An app is one transaction; when a later one fails, the error is a [*Problem]
+	// that names those that are applied.
+	Apply(ctx context.Context, docs []Document, opts ApplyOptions) ([]AppPlan, []Fault, error)
 	// Delete begins to delete an app: its grants end at once, its env is taken away, then it is gone.
 	Delete(ctx context.Context, name string) error
 	// Settle waits until the app's env is served or has failed everywhere; of an app that is being deleted, until it is gone
@@ -70,6 +69,15 @@ type Apps interface {
 	// Drift compares what was applied with what is there: of the apps of the documents, which it holds against these; of the
 	// named app; or of all. It changes nothing.
 	Drift(ctx context.Context, docs []Document, app string) (Drift, error)
+}
+
+// ApplyOptions say under what conditions documents are applied.
+type ApplyOptions struct {
+	// Expected holds revisions of earlier plans by app; when one of them is not the app's revision any more, nothing is changed
+	// and the error is storage.ErrConflict.
+	Expected map[string]string
+	// AllowDelete lets clients go. Without it, a plan with Ends changes nothing and is the [*Problem] of [WouldDelete].
+	AllowDelete bool
 }
 
 // Config is what the admin API is built from.

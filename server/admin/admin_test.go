@@ -119,7 +119,7 @@ func (f failing) Plan(context.Context, []admin.Document) ([]admin.AppPlan, []adm
 	return nil, nil, f.err
 }
 
-func (f failing) Apply(context.Context, []admin.Document, map[string]string) ([]admin.AppPlan, []admin.Fault, error) {
+func (f failing) Apply(context.Context, []admin.Document, admin.ApplyOptions) ([]admin.AppPlan, []admin.Fault, error) {
 	return nil, nil, f.err
 }
 func (f failing) Delete(context.Context, string) error { return f.err }

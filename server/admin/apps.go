@@ -27,7 +27,16 @@ type AppPlan struct {
 	Revision     string   `json:"revision" doc:"Pass it to apply, which refuses if something has changed since."`
 	Changes      []Change `json:"changes" nullable:"false"`
 	Consequences []string `json:"consequences" nullable:"false" doc:"What the changes mean for the users of the app."`
-	Warnings     []Notice `json:"warnings" nullable:"false"`
+	// Ends is what cannot be taken back.
+	Ends     []Ending `json:"ends,omitempty" doc:"Clients that applying removes. Such a plan is applied with allowDelete only."`
+	Warnings []Notice `json:"warnings" nullable:"false"`
+}
+
+// Ending is a client that goes, and what goes with it.
+type Ending struct {
+	App      string `json:"app"`
+	ClientID string `json:"clientId"`
+	Grants   int    `json:"grants" doc:"How many grants end with it."`
 }
 
 // Change is one step of a plan. It never holds a value of env.
@@ -66,6 +75,7 @@ type App struct {
 	State    string    `json:"state" enum:"active,deleting"`
 	Source   string    `json:"source,omitempty"`
 	Applied  time.Time `json:"applied"`
+	Refused  string    `json:"refused,omitempty" doc:"Why what its manifest in a watched directory says now was not applied."`
 }
 
 // AppDetail is an app with what belongs to it.
@@ -97,8 +107,10 @@ type applyInput struct {
 	Body struct {
 		Documents []Document        `json:"documents" minItems:"1" maxItems:"100" nullable:"false"`
 		Expected  map[string]string `json:"expected,omitempty" doc:"Revisions of plans, by app. If one has changed, the request is refused with stale_plan."`
-		DryRun    bool              `json:"dryRun,omitempty" doc:"Plan only."`
-		Wait      int               `json:"wait,omitempty" minimum:"0" maximum:"120" doc:"Seconds to wait until every target serves the env or has failed."`
+		// AllowDelete is the caller's word that they have seen what ends.
+		AllowDelete bool `json:"allowDelete,omitempty" doc:"Let clients go that the documents leave out. Without it, such documents are refused with would_delete."`
+		DryRun      bool `json:"dryRun,omitempty" doc:"Plan only."`
+		Wait        int  `json:"wait,omitempty" minimum:"0" maximum:"120" doc:"Seconds to wait until every target serves the env or has failed."`
 	}
 }
 
@@ -157,7 +169,7 @@ func (a *operations) apply(ctx context.Context, in *applyInput) (*reply[Planned]
 	if in.Body.DryRun {
 		return a.plan(ctx, in.Body.Documents)
 	}
-	plans, warnings, err := a.Apps.Apply(ctx, in.Body.Documents, in.Body.Expected)
+	plans, warnings, err := a.Apps.Apply(ctx, in.Body.Documents, ApplyOptions{Expected: in.Body.Expected, AllowDelete: in.Body.AllowDelete})
 	if err != nil {
 		return nil, a.failed(ctx, "such manifest", err)
 	}
@@ -178,8 +190,13 @@ func appOf(app *storage.App) App {
 	if app.Deleting {
 		state = "deleting"
 	}
+	refused := ""
+	if app.Refused != nil {
+		refused = app.Refused.Reason
+	}
 	return App{
-		Name: app.Name, Version: app.Version, ClientID: app.ClientID, AutoEnv: app.AutoEnv, Targets: len(app.Targets),
+		Refused: refused,
+		Name:    app.Name, Version: app.Version, ClientID: app.ClientID, AutoEnv: app.AutoEnv, Targets: len(app.Targets),
 		State: state, Source: app.Source, Applied: app.Applied,
 	}
 }

@@ -90,6 +90,7 @@ func TestExplainOfProblems(t *testing.T) {
 	}{
 		"faults":         {admin.InvalidManifest([]admin.Fault{known, warning, known}), "unknown-scope unknown-scope"},
 		"denied":         {admin.Denied([]admin.Fault{denial}), "no_friday"},
+		"would delete":   {admin.WouldDelete([]admin.Ending{{App: "app", ClientID: "app-x", Grants: 2}}), "would-delete"},
 		"deleting":       {admin.Deleting(), "deleting"},
 		"partly applied": {admin.PartlyApplied([]string{"a"}, "b"), "partly-applied"},
 		"rotating":       {admin.Rotating("waiting"), "rotating"},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 
@@ -72,6 +73,20 @@ func Denied(faults []Fault) *Problem {
 func PartlyApplied(applied []string, failed string) *Problem {
 	return problem(http.StatusConflict, "partly_applied",
 		"Applied: "+strings.Join(applied, ", ")+". Not applied: "+failed+" and what comes after it.", "Apply again; the server's log says what stopped it.")
+}
+
+// WouldDelete is the problem of documents that remove clients, without the word of the caller that they may.
+func WouldDelete(ends []Ending) *Problem {
+	var clients []string
+	for _, e := range ends {
+		grants := fmt.Sprintf("%d grants end", e.Grants)
+		if e.Grants == 1 {
+			grants = "1 grant ends"
+		}
+		clients = append(clients, fmt.Sprintf("client %s of the app %s (%s)", e.ClientID, e.App, grants))
+	}
+	return problem(http.StatusConflict, "would_delete", "Applying this removes "+strings.Join(clients, ", ")+"; nothing was changed.",
+		"Correct the manifest if that is not what you want; otherwise apply it with --allow-delete (allowDelete in the API).")
 }
 
 // Deleting is the problem of an app that cannot be applied because it is on its way out.

@@ -152,6 +152,8 @@ var adminRules = []Rule{
 		"Do what the message says, or talk to whoever runs the server."},
 	{"stale-plan", "Something changed after the plan was made, so nothing was done.",
 		"Plan again, look at it, and apply that."},
+	{"would-delete", "The manifest leaves out the client of its app, so applying it would remove that client and end its grants.",
+		"Correct the manifest if that is not what you want; otherwise apply it with --allow-delete."},
 	{"deleting", "The app is being deleted.",
 		"Apply it again once it is gone; warifu get deliveries shows what is left."},
 	{"partly-applied", "Several apps were applied one after the other, and one of them failed.",

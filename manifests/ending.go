@@ -1,0 +1,74 @@
+package manifests
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"strings"
+
+	"github.com/warifu/warifu/storage"
+)
+
+// A manifest says what there should be, so what it leaves out goes. For a client that cannot be taken back: its grants end, and
+// with them every sign-in of the app. So a client goes only when somebody has allowed just that, never because a file was saved.
+
+// Ending is a client that goes, and what goes with it.
+type Ending struct {
+	App      string `json:"app"`
+	ClientID string `json:"clientId"`
+	Grants   int    `json:"grants"` // live ones
+}
+
+// String is as in "client shop-7k2m: 12 grants end".
+func (e Ending) String() string { return "client " + e.ClientID + ": " + grantsEnd(e.Grants) }
+
+func grantsEnd(n int) string { return count(n, "grant ends", "grants end") }
+
+// endings in words.
+func endings(list []Ending) string {
+	words := make([]string, len(list))
+	for i, e := range list {
+		words[i] = e.String()
+	}
+	return strings.Join(words, ", ")
+}
+
+// DeletionError says that applying would remove clients, and that this was not allowed. Nothing was changed.
+type DeletionError struct{ Ends []Ending }
+
+func (e *DeletionError) Error() string { return "would remove " + endings(e.Ends) }
+
+// ending is the client of an app, with what goes with it; nil when the app has none.
+func (d *Deployer) ending(ctx context.Context, view storage.AppView) (*Ending, error) {
+	if view.Client == nil {
+		return nil, nil
+	}
+	grants, err := d.liveGrants(ctx, view.Client.ID)
+	if err != nil {
+		return nil, err
+	}
+	return &Ending{App: view.App.Name, ClientID: view.Client.ID, Grants: len(grants)}, nil
+}
+
+// refuse keeps with the app that the manifest which this server follows was not applied because of what it would delete. What is
+// known already, also from another replica or before a restart, is neither logged nor recorded again.
+func (d *Deployer) refuse(ctx context.Context, doc *Document, why *DeletionError) error {
+	content, app := sha256.Sum256(doc.Raw), doc.App.Metadata.Name
+	return storage.Again(tries, func() (again bool, err error) {
+		view, err := d.store.App(ctx, app)
+		if err != nil || view.App == nil || view.App.Refused != nil && string(view.App.Refused.Content) == string(content[:]) {
+			return false, err
+		}
+		refused := *view.App
+		refused.Refused = &storage.Refusal{Content: content[:], At: d.now().UTC(), Reason: why.Error()}
+		err = d.store.CommitRelease(ctx, storage.Release{App: refused, Audit: refusals(storage.AuditApply, app, why)})
+		if errors.Is(err, storage.ErrConflict) {
+			return true, nil
+		}
+		if err == nil {
+			d.log.ErrorContext(ctx, "manifest not applied: a watched file never deletes", "app", app, "file", doc.Path,
+				"error", why, "remedy", "warifu apply --allow-delete")
+		}
+		return false, err
+	})
+}
