@@ -66,8 +66,8 @@ func (c *cli) apply() *cobra.Command {
 plan first and asks for confirmation; --yes skips the question. An app that is registered already keeps
 its client id and secret. When nothing has changed, apply still restores env that was lost.
 
-A manifest that leaves out the client that its app has (spec.oauth) is refused, because its grants would end: --allow-delete
-applies it.`,
+A manifest that leaves out the client of its app (spec.oauth) is refused, because the client's grants
+would end: --allow-delete applies it.`,
 		Example: `  warifu apply -f .takos/app.yml
   warifu apply -f apps/ --yes --wait
   warifu apply -f app.yml --dry-run`,
