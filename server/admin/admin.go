@@ -2,31 +2,34 @@
 //
 // # One operation, one handler
 //
-// Every operation is a Go function from an input struct to an output struct. huma makes its route, the check of its input and its
-// part of the OpenAPI 3.1 document (/openapi.json) from these types, so the document and the handlers cannot disagree. The types of this package are the API: a field's json name and doc tag are what callers see.
+// Every operation is a Go function from an input struct to an output struct. huma makes its route, the check of its
+// input and its part of the OpenAPI 3.1 document (/openapi.json) from these types, so the document and the handlers
+// cannot disagree. The types of this package are the API: a field's json name and doc tag are what callers see.
 //
 //	request ─ guard (token, panics) ─ huma (schema of the input) ─ operation ─┬─ storage.Store: records
 //	                                                                          └─ Apps, Rotations: manifests
 //
-// Reading records is done here, on package storage. Whatever follows from a manifest (plan, apply, drift, rotation) is asked of
-// [Apps] and [Rotations], which the program wires to package manifests: this package knows nothing of manifests but their text.
+// Reading records is done here, on package storage. Whatever follows from a manifest (plan, apply, drift, rotation)
+// is asked of [Apps] and [Rotations], which the program wires to package manifests: this package knows nothing of
+// manifests but their text.
 //
 // # Errors
 //
-// Every error is a [Problem] (RFC 9457) with a stable code, what happened and what to do; it holds all faults of a document at once.
-// The errors of the router and of huma have the same form. The text of an error that nobody foresaw stays in the log.
+// Every error is a [Problem] (RFC 9457) with a stable code, what happened and what to do; it holds all faults of a
+// document at once. The errors of the router and of huma have the same form. The text of an error that nobody foresaw
+// stays in the log.
 //
 // # Refusals
 //
 // Every request has an id, in X-Request-Id and in the problem. A replica remembers the last requests that it refused
-// ([Refusals]): those of this API, and those of the endpoints of the server, which tells [Refusals.Add]. What is kept is
-// short and holds no secret. To explain one is to add, at that moment, the words of its rule (package oauth), what is
-// registered that is most like what was asked, and the line of the manifest, from the release of the app.
+// ([Refusals]): those of this API, and those of the endpoints of the server, which tells [Refusals.Add]. What is kept
+// is short and holds no secret. To explain one is to add, at that moment, the words of its rule (package oauth), what
+// is registered that is most like what was asked, and the line of the manifest, from the release of the app.
 //
 // # Access
 //
-// Over TCP every request carries the bearer token of the configuration. On the Unix socket the file mode decides who may connect, and
-// the server that listens names the caller. Either way the caller is the actor of the audit log.
+// Over TCP every request carries the bearer token of the configuration. On the Unix socket the file mode decides who
+// may connect, and the server that listens names the caller. Either way the caller is the actor of the audit log.
 //
 // # Secrets
 //
@@ -52,29 +55,30 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// Apps is what the admin API asks of the manifests. A [*Problem] is shown to the caller as it is; storage.ErrNotFound and
-// storage.ErrConflict keep their meaning; any other error is a fault of the server, which is logged and not shown.
+// Apps is what the admin API asks of the manifests. A [*Problem] is shown to the caller as it is; storage.ErrNotFound
+// and storage.ErrConflict keep their meaning; any other error is a fault of the server, which is logged and not
+// shown.
 type Apps interface {
 	// Plan says what applying the documents would change, and changes nothing. Faults that are only warnings come back
 	// beside the plans; errors in the documents are a [*Problem] with all faults.
 	Plan(ctx context.Context, docs []Document) ([]AppPlan, []Fault, error)
-	// Apply does what Plan says, if opts allow it. An app is one transaction; when a later one fails, the error is a [*Problem]
-	// that names those that are applied.
+	// Apply does what Plan says, if opts allow it. An app is one transaction; when a later one fails, the error is a
+	// [*Problem] that names those that are applied.
 	Apply(ctx context.Context, docs []Document, opts ApplyOptions) ([]AppPlan, []Fault, error)
 	// Delete begins to delete an app: its grants end at once, its env is taken away, then it is gone.
 	Delete(ctx context.Context, name string) error
-	// Settle waits until the app's env is served or has failed everywhere; of an app that is being deleted, until it is gone
-	// or stuck.
+	// Settle waits until the app's env is served or has failed everywhere; of an app that is being deleted, until it
+	// is gone or stuck.
 	Settle(ctx context.Context, name string) error
-	// Drift compares what was applied with what is there: of the apps of the documents, which it holds against these; of the
-	// named app; or of all. It changes nothing.
+	// Drift compares what was applied with what is there: of the apps of the documents, which it holds against these;
+	// of the named app; or of all. It changes nothing.
 	Drift(ctx context.Context, docs []Document, app string) (Drift, error)
 }
 
 // ApplyOptions say under what conditions documents are applied.
 type ApplyOptions struct {
-	// Expected holds revisions of earlier plans by app; when one of them is not the app's revision any more, nothing is changed
-	// and the error is storage.ErrConflict.
+	// Expected holds revisions of earlier plans by app; when one of them is not the app's revision any more, nothing
+	// is changed and the error is storage.ErrConflict.
 	Expected map[string]string
 	// AllowDelete lets clients go. Without it, a plan with Ends changes nothing and is the [*Problem] of [WouldDelete].
 	AllowDelete bool
@@ -88,10 +92,11 @@ type Config struct {
 	Rotations Rotations
 	Issuer    string
 	Version   string // of this program
-	// Token is the bearer token that every request must carry; empty on a Unix socket, whose file mode says who may connect.
+	// Token is the bearer token that every request must carry; empty on a Unix socket, whose file mode says who may
+	// connect.
 	Token string
-	// Refusals is what this replica remembers of the requests that it has refused: all handlers of one program share it.
-	// Without it, the handler remembers its own.
+	// Refusals is what this replica remembers of the requests that it has refused: all handlers of one program share
+	// it. Without it, the handler remembers its own.
 	Refusals *Refusals
 	// Schemas are served at /schemas/NAME.json, by name.
 	Schemas map[string][]byte
@@ -103,8 +108,8 @@ type operations struct {
 	Config
 }
 
-// New is the admin API: JSON over HTTP under /v1, described by /openapi.json. Errors are RFC 9457 problems with a stable
-// code. No reply holds a secret, except that of an app's credentials.
+// New is the admin API: JSON over HTTP under /v1, described by /openapi.json. Errors are RFC 9457 problems with a
+// stable code. No reply holds a secret, except that of an app's credentials.
 func New(cfg Config) http.Handler {
 	useProblems()
 	if cfg.Refusals == nil {
@@ -114,7 +119,8 @@ func New(cfg Config) http.Handler {
 	mux := http.NewServeMux()
 	config := huma.DefaultConfig("warifu admin API", cfg.Version)
 	config.Info.Description = "What the commands of warifu use: plan and apply manifests, list apps and what belongs to them."
-	config.DocsPath, config.SchemasPath = "", "" // the page would load scripts from elsewhere; schemas are inside the document
+	config.DocsPath = ""    // the page would load scripts from elsewhere
+	config.SchemasPath = "" // schemas are inside the document
 	config.Transformers = []huma.Transformer{a.mark}
 	config.CreateHooks = nil // no $schema in every reply
 	config.RejectUnknownQueryParameters = true
@@ -137,8 +143,8 @@ func New(cfg Config) http.Handler {
 // problemsOnce guards huma's own variables.
 var problemsOnce sync.Once
 
-// useProblems makes the errors that huma itself finds (a body that does not fit its schema, ...) problems of ours. huma keeps
-// the constructors in package variables; nothing else in this program uses huma.
+// useProblems makes the errors that huma itself finds (a body that does not fit its schema, ...) problems of ours.
+// huma keeps the constructors in package variables; nothing else in this program uses huma.
 func useProblems() {
 	problemsOnce.Do(func() {
 		huma.NewError = func(status int, msg string, errs ...error) huma.StatusError {
@@ -194,16 +200,20 @@ func noSuchOperation(doc *huma.OpenAPI) http.HandlerFunc {
 		if _, pattern := paths.Handler(r); pattern != "" {
 			allow := methodsOf(doc.Paths[pattern])
 			w.Header().Set("Allow", strings.Join(allow, ", "))
-			writeProblem(w, problem(http.StatusMethodNotAllowed, "method_not_allowed", "This path takes "+strings.Join(allow, " and ")+".", ""))
+			writeProblem(w, problem(http.StatusMethodNotAllowed, "method_not_allowed",
+				"This path takes "+strings.Join(allow, " and ")+".", ""))
 			return
 		}
-		writeProblem(w, problem(http.StatusNotFound, "no_such_path", "There is no such path in the admin API.", "See /openapi.json."))
+		writeProblem(w, problem(http.StatusNotFound, "no_such_path",
+			"There is no such path in the admin API.", "See /openapi.json."))
 	}
 }
 
 func methodsOf(item *huma.PathItem) []string {
 	var methods []string
-	for method, op := range map[string]*huma.Operation{"GET": item.Get, "POST": item.Post, "PUT": item.Put, "PATCH": item.Patch, "DELETE": item.Delete} {
+	for method, op := range map[string]*huma.Operation{
+		"GET": item.Get, "POST": item.Post, "PUT": item.Put, "PATCH": item.Patch, "DELETE": item.Delete,
+	} {
 		if op != nil {
 			methods = append(methods, method)
 		}

@@ -128,8 +128,9 @@ type reply[T any] struct{ Body T }
 
 func (a *operations) registerApps(api huma.API) {
 	huma.Register(api, huma.Operation{
-		OperationID: "plan", Method: http.MethodPost, Path: "/v1/plan", Summary: "Show what applying manifests would change",
-		Tags: []string{"apps"}, Errors: []int{400, 413, 422, 503}, MaxBodyBytes: maxDocuments,
+		OperationID: "plan", Method: http.MethodPost, Path: "/v1/plan",
+		Summary: "Show what applying manifests would change",
+		Tags:    []string{"apps"}, Errors: []int{400, 413, 422, 503}, MaxBodyBytes: maxDocuments,
 	}, func(ctx context.Context, in *planInput) (*reply[Planned], error) {
 		return a.plan(ctx, in.Body.Documents)
 	})
@@ -142,8 +143,9 @@ func (a *operations) registerApps(api huma.API) {
 		Tags: []string{"apps"}, Errors: []int{503},
 	}, a.listApps)
 	huma.Register(api, huma.Operation{
-		OperationID: "describe-app", Method: http.MethodGet, Path: "/v1/apps/{name}", Summary: "Show an app and what belongs to it",
-		Tags: []string{"apps"}, Errors: []int{404, 503},
+		OperationID: "describe-app", Method: http.MethodGet, Path: "/v1/apps/{name}",
+		Summary: "Show an app and what belongs to it",
+		Tags:    []string{"apps"}, Errors: []int{404, 503},
 	}, a.describeApp)
 	huma.Register(api, huma.Operation{
 		OperationID: "delete-app", Method: http.MethodDelete, Path: "/v1/apps/{name}", Summary: "Delete an app",
@@ -151,7 +153,8 @@ func (a *operations) registerApps(api huma.API) {
 		Tags:        []string{"apps"}, Errors: []int{404, 409, 503}, DefaultStatus: http.StatusOK,
 	}, a.deleteApp)
 	huma.Register(api, huma.Operation{
-		OperationID: "app-credentials", Method: http.MethodGet, Path: "/v1/apps/{name}/credentials", Summary: "Hand out an app's client id and secret",
+		OperationID: "app-credentials", Method: http.MethodGet, Path: "/v1/apps/{name}/credentials",
+		Summary:     "Hand out an app's client id and secret",
 		Description: "The only reply of this API that holds a secret.",
 		Tags:        []string{"apps"}, Errors: []int{404, 503},
 	}, a.credentials)
@@ -286,7 +289,8 @@ func (a *operations) credentials(ctx context.Context, in *appInput) (*reply[Cred
 		return nil, err
 	}
 	if view.Client == nil {
-		return nil, problem(http.StatusNotFound, "no_client", "The app "+in.Name+" has no client.", "Its manifest needs spec.oauth.")
+		return nil, problem(http.StatusNotFound, "no_client",
+			"The app "+in.Name+" has no client.", "Its manifest needs spec.oauth.")
 	}
 	out := Credentials{ClientID: view.Client.ID, Issuer: a.Issuer}
 	if len(view.Client.Secrets) > 0 {
@@ -295,7 +299,9 @@ func (a *operations) credentials(ctx context.Context, in *appInput) (*reply[Cred
 		}
 	}
 	// Recorded before they are sent: nobody reads them unseen.
-	if err := a.Store.Record(ctx, storage.AuditEntry{Action: storage.AuditCredentials, App: in.Name, Detail: "client " + view.Client.ID}); err != nil {
+	err = a.Store.Record(ctx, storage.AuditEntry{
+		Action: storage.AuditCredentials, App: in.Name, Detail: "client " + view.Client.ID})
+	if err != nil {
 		return nil, a.stored(ctx, "audit log", err)
 	}
 	a.Logger.Info("credentials handed out", "app", in.Name, "client", view.Client.ID)

@@ -37,21 +37,24 @@ type auditInput struct {
 
 func (a *operations) registerAudit(api huma.API) {
 	huma.Register(api, huma.Operation{
-		OperationID: "list-audit", Method: http.MethodGet, Path: "/v1/audit", Summary: "List what was done, by whom, and with what outcome",
+		OperationID: "list-audit", Method: http.MethodGet, Path: "/v1/audit",
+		Summary:     "List what was done, by whom, and with what outcome",
 		Description: "An append-only log. It never holds a secret.",
 		Tags:        []string{"records"}, Errors: []int{503},
 	}, a.listAudit)
 }
 
 func (a *operations) listAudit(ctx context.Context, in *auditInput) (*reply[AuditPage], error) {
-	stored, next, err := a.Store.Audit(ctx, storage.AuditQuery{Since: in.Since, App: in.App, After: in.After, Limit: in.Limit})
+	query := storage.AuditQuery{Since: in.Since, App: in.App, After: in.After, Limit: in.Limit}
+	stored, next, err := a.Store.Audit(ctx, query)
 	if err != nil {
 		return nil, a.stored(ctx, "audit log", err)
 	}
 	page := AuditPage{Entries: make([]AuditEntry, 0, len(stored)), Next: next}
 	for _, e := range stored {
 		page.Entries = append(page.Entries, AuditEntry{
-			At: e.At, Actor: e.Actor, Action: e.Action, App: e.App, Target: e.Target, Outcome: e.Outcome, Reason: e.Reason, Detail: e.Detail,
+			At: e.At, Actor: e.Actor, Action: e.Action, App: e.App, Target: e.Target,
+			Outcome: e.Outcome, Reason: e.Reason, Detail: e.Detail,
 		})
 	}
 	return &reply[AuditPage]{page}, nil

@@ -33,15 +33,18 @@ type driftInput struct {
 
 func (a *operations) registerDrift(api huma.API) {
 	huma.Register(api, huma.Operation{
-		OperationID: "drift", Method: http.MethodPost, Path: "/v1/drift", Summary: "Compare what was applied with what is there",
-		Description: "Compares the registered client, the env that was delivered and the env that runtimes have with what the manifests lead to. It changes nothing.",
-		Tags:        []string{"apps"}, Errors: []int{400, 404, 409, 413, 422, 503}, MaxBodyBytes: maxDocuments,
+		OperationID: "drift", Method: http.MethodPost, Path: "/v1/drift",
+		Summary: "Compare what was applied with what is there",
+		Description: "Compares the registered client, the env that was delivered and the env that runtimes have with what " +
+			"the manifests lead to. It changes nothing.",
+		Tags: []string{"apps"}, Errors: []int{400, 404, 409, 413, 422, 503}, MaxBodyBytes: maxDocuments,
 	}, a.drift)
 }
 
 func (a *operations) drift(ctx context.Context, in *driftInput) (*reply[Drift], error) {
 	if in.Body.App != "" && len(in.Body.Documents) > 0 {
-		return nil, problem(http.StatusUnprocessableEntity, "invalid_request", "app and documents exclude each other.", "Send one of them.")
+		return nil, problem(http.StatusUnprocessableEntity, "invalid_request",
+			"app and documents exclude each other.", "Send one of them.")
 	}
 	drift, err := a.Apps.Drift(ctx, in.Body.Documents, in.Body.App)
 	if err != nil {

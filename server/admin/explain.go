@@ -44,7 +44,8 @@ type explainInput struct {
 
 func (a *operations) registerRefusals(api huma.API) {
 	huma.Register(api, huma.Operation{
-		OperationID: "explain", Method: http.MethodGet, Path: "/v1/refusals/{id}", Summary: "Explain why a request was refused",
+		OperationID: "explain", Method: http.MethodGet, Path: "/v1/refusals/{id}",
+		Summary:     "Explain why a request was refused",
 		Description: "Each replica remembers the last requests that it has refused, in memory; ask the one that refused.",
 		Tags:        []string{"about"}, Errors: []int{404},
 	}, a.explain)
@@ -101,14 +102,15 @@ func ruleOf(code string) string {
 	return code
 }
 
-// explain looks a refusal up, and adds what can be known now: the words for the rule, what is registered, and the line of
-// the manifest. Nothing of that is worked out while requests are served.
+// explain looks a refusal up, and adds what can be known now: the words for the rule, what is registered, and the
+// line of the manifest. Nothing of that is worked out while requests are served.
 func (a *operations) explain(ctx context.Context, in *explainInput) (*reply[Explanation], error) {
 	found, known := a.Refusals.find(in.ID)
 	if !known {
 		return nil, problem(http.StatusNotFound, "unknown_request",
 			"This replica does not remember that it refused a request "+in.ID+".",
-			fmt.Sprintf("A refusal is kept in the memory of the replica that refused, until it ends or has refused at most %d more. "+
+			fmt.Sprintf("A refusal is kept in the memory of the replica that refused, until it ends or has refused at most %d "+
+				"more. "+
 				"Ask the other replicas (--admin), or make the request again and explain that one.", a.Refusals.most))
 	}
 	out := Explanation{
@@ -150,8 +152,8 @@ func (a *operations) reason(ctx context.Context, of *refused, why reason, app *s
 	return out
 }
 
-// release is the release record of an app; nil when there is none, or it cannot be read now: the rest can be said all the
-// same.
+// release is the release record of an app; nil when there is none, or it cannot be read now: the rest can be said all
+// the same.
 func (a *operations) release(ctx context.Context, name string) *storage.App {
 	if name == "" {
 		return nil
@@ -164,8 +166,8 @@ func (a *operations) release(ctx context.Context, name string) *storage.App {
 	return view.App
 }
 
-// placeIn finds a key in the manifest that an app was applied from: its own place, or that of the mapping where it would
-// be written.
+// placeIn finds a key in the manifest that an app was applied from: its own place, or that of the mapping where it
+// would be written.
 func placeIn(app *storage.App, key string) string {
 	for {
 		if at, written := app.Lines[key]; written {

@@ -57,7 +57,8 @@ func problem(status int, code, detail, remedy string) *Problem {
 
 // InvalidManifest is the problem of documents with faults.
 func InvalidManifest(faults []Fault) *Problem {
-	p := problem(http.StatusUnprocessableEntity, "invalid_manifest", "The manifest has faults; nothing was changed.", "Correct them and try again.")
+	p := problem(http.StatusUnprocessableEntity, "invalid_manifest",
+		"The manifest has faults; nothing was changed.", "Correct them and try again.")
 	p.Faults = faults
 	return p
 }
@@ -72,7 +73,8 @@ func Denied(faults []Fault) *Problem {
 // PartlyApplied is the problem of several apps of which only the first ones could be applied.
 func PartlyApplied(applied []string, failed string) *Problem {
 	return problem(http.StatusConflict, "partly_applied",
-		"Applied: "+strings.Join(applied, ", ")+". Not applied: "+failed+" and what comes after it.", "Apply again; the server's log says what stopped it.")
+		"Applied: "+strings.Join(applied, ", ")+". Not applied: "+failed+" and what comes after it.",
+		"Apply again; the server's log says what stopped it.")
 }
 
 // WouldDelete is the problem of documents that remove clients, without the word of the caller that they may.
@@ -91,7 +93,8 @@ func WouldDelete(ends []Ending) *Problem {
 
 // Deleting is the problem of an app that cannot be applied because it is on its way out.
 func Deleting() *Problem {
-	return problem(http.StatusConflict, "deleting", "The app is being deleted.", "Apply it again once it is gone; warifu get deliveries shows what is left.")
+	return problem(http.StatusConflict, "deleting",
+		"The app is being deleted.", "Apply it again once it is gone; warifu get deliveries shows what is left.")
 }
 
 func internalProblem() *Problem {
@@ -107,7 +110,8 @@ var codes = map[int]string{
 	http.StatusUnprocessableEntity:   "invalid_request",
 }
 
-// newProblem is huma's constructor of errors. What it says about a server error is not shown: it may be any error's text.
+// newProblem is huma's constructor of errors. What it says about a server error is not shown: it may be any error's
+// text.
 func newProblem(status int, msg string, errs []error) *Problem {
 	if status >= http.StatusInternalServerError {
 		return internalProblem()
@@ -142,10 +146,12 @@ func (a *operations) failed(ctx context.Context, what string, err error) error {
 		return problem(http.StatusNotFound, "not_found", "There is no "+what+".", "")
 	case errors.As(err, &taken):
 		return problem(http.StatusConflict, "resource_taken",
-			"The resource identifier "+taken.Identifier+" became that of "+taken.Owner+" since this was planned; nothing was changed now.",
+			"The resource identifier "+taken.Identifier+" became that of "+taken.Owner+
+				" since this was planned; nothing was changed now.",
 			"Choose another identifier, or take it from the other first.")
 	case errors.Is(err, storage.ErrConflict):
-		return problem(http.StatusConflict, "stale_plan", "Something has changed since this was planned; nothing was changed now.", "Plan again.")
+		return problem(http.StatusConflict, "stale_plan",
+			"Something has changed since this was planned; nothing was changed now.", "Plan again.")
 	case ctx.Err() != nil:
 		return problem(http.StatusServiceUnavailable, "cancelled", "The request ended before this was done.", "Try again.")
 	}
@@ -159,7 +165,8 @@ func (a *operations) stored(ctx context.Context, what string, err error) error {
 		return a.failed(ctx, what, err)
 	}
 	a.logFault(ctx, "admin API: storage failed", what, err)
-	return problem(http.StatusServiceUnavailable, "storage_unavailable", "The server cannot reach its storage.", "Try again; the server's log says more.")
+	return problem(http.StatusServiceUnavailable, "storage_unavailable",
+		"The server cannot reach its storage.", "Try again; the server's log says more.")
 }
 
 // logFault tells the operator of a fault, by the id that the caller was told.

@@ -70,26 +70,30 @@ func (a *operations) registerRecords(api huma.API) {
 		Tags: []string{"records"}, Errors: []int{503},
 	}, a.listClients)
 	huma.Register(api, huma.Operation{
-		OperationID: "delete-client", Method: http.MethodDelete, Path: "/v1/clients/{id}", Summary: "Remove a client that registered itself, and its grants",
-		Tags: []string{"records"}, Errors: []int{404, 409, 503}, DefaultStatus: http.StatusOK,
+		OperationID: "delete-client", Method: http.MethodDelete, Path: "/v1/clients/{id}",
+		Summary: "Remove a client that registered itself, and its grants",
+		Tags:    []string{"records"}, Errors: []int{404, 409, 503}, DefaultStatus: http.StatusOK,
 	}, a.deleteClient)
 	huma.Register(api, huma.Operation{
-		OperationID: "list-deliveries", Method: http.MethodGet, Path: "/v1/deliveries", Summary: "List how far the delivery of env has come",
-		Tags: []string{"records"}, Errors: []int{503},
+		OperationID: "list-deliveries", Method: http.MethodGet, Path: "/v1/deliveries",
+		Summary: "List how far the delivery of env has come",
+		Tags:    []string{"records"}, Errors: []int{503},
 	}, a.listDeliveries)
 	huma.Register(api, huma.Operation{
 		OperationID: "list-grants", Method: http.MethodGet, Path: "/v1/grants", Summary: "List live grants",
 		Tags: []string{"records"}, Errors: []int{404, 503},
 	}, a.listGrants)
 	huma.Register(api, huma.Operation{
-		OperationID: "revoke-grant", Method: http.MethodDelete, Path: "/v1/grants/{id}", Summary: "Revoke a grant and everything issued from it",
-		Tags: []string{"records"}, Errors: []int{404, 503}, DefaultStatus: http.StatusOK,
+		OperationID: "revoke-grant", Method: http.MethodDelete, Path: "/v1/grants/{id}",
+		Summary: "Revoke a grant and everything issued from it",
+		Tags:    []string{"records"}, Errors: []int{404, 503}, DefaultStatus: http.StatusOK,
 	}, a.revokeGrant)
 }
 
 func deliveryOf(d *storage.Delivery) Delivery {
 	return Delivery{
-		App: d.App, Kind: d.Target.Kind, Name: d.Target.Name, Runtime: d.Runtime, State: d.State, Removing: d.Remove, Leaving: d.Leaving,
+		App: d.App, Kind: d.Target.Kind, Name: d.Target.Name, Runtime: d.Runtime, State: d.State,
+		Removing: d.Remove, Leaving: d.Leaving,
 		Generation: d.Generation, Accepted: d.Accepted, Serving: d.Serving, Instances: d.Instances, Location: d.Location,
 		Attempts: d.Attempts, Error: d.Error, Remedy: d.Remedy, NextAttempt: d.NextAttempt, UpdatedAt: d.UpdatedAt,
 	}
@@ -125,7 +129,8 @@ func (a *operations) deleteClient(ctx context.Context, in *clientInput) (*reply[
 			"Delete the app, or take spec.oauth out of its manifest and apply that.")
 	}
 	if err == nil {
-		err = a.Store.UnregisterClient(ctx, c, storage.AuditEntry{Action: storage.AuditUnregistered, Detail: c.ID, Reason: "by an operator"})
+		err = a.Store.UnregisterClient(ctx, c, storage.AuditEntry{
+			Action: storage.AuditUnregistered, Detail: c.ID, Reason: "by an operator"})
 	}
 	if err != nil {
 		return nil, a.stored(ctx, "client "+in.ID, err)

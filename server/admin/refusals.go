@@ -61,11 +61,12 @@ func NewRefusals(n int) *Refusals {
 	}
 }
 
-// Add remembers a refusal, unless it would only drive out others: a device is told to go on polling and a proof to use a
-// nonce as a matter of course, and any host is probed for addresses that it does not have.
+// Add remembers a refusal, unless it would only drive out others: a device is told to go on polling and a proof to
+// use a nonce as a matter of course, and any host is probed for addresses that it does not have.
 func (m *Refusals) Add(r oauth.Refusal) {
 	switch {
-	case r.Error.Code == oauth.CodeAuthorizationPending, r.Error.Code == oauth.CodeUseDPoPNonce, r.Error.Rule == oauth.RulePathUnknown:
+	case r.Error.Code == oauth.CodeAuthorizationPending, r.Error.Code == oauth.CodeUseDPoPNonce,
+		r.Error.Rule == oauth.RulePathUnknown:
 		return
 	}
 	m.add(r, []reason{{Error: r.Error}})

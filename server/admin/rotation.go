@@ -10,8 +10,8 @@ import (
 
 // Rotations is what the admin API asks about client secrets and deliveries. Errors are as with [Apps].
 type Rotations interface {
-	// Rotate gives the app's client a new secret. The one before stays valid until the new one is served by every target and was
-	// used, and for as long as grace after that; or it ends at once, when it is compromised.
+	// Rotate gives the app's client a new secret. The one before stays valid until the new one is served by every
+	// target and was used, and for as long as grace after that; or it ends at once, when it is compromised.
 	Rotate(ctx context.Context, app string, grace time.Duration, compromised bool) (Rotated, error)
 	// Secrets lists the valid secrets of an app, or of all when app is empty, oldest first.
 	Secrets(ctx context.Context, app string) ([]Secret, error)
@@ -64,18 +64,21 @@ type rotateInput struct {
 
 func (a *operations) registerRotations(api huma.API) {
 	huma.Register(api, huma.Operation{
-		OperationID: "rotate-secret", Method: http.MethodPost, Path: "/v1/apps/{name}/rotate", Summary: "Replace the secret of an app's client",
+		OperationID: "rotate-secret", Method: http.MethodPost, Path: "/v1/apps/{name}/rotate",
+		Summary:     "Replace the secret of an app's client",
 		Description: "The new secret is valid at once and delivered to the app's targets. Both work until the old one retires.",
 		Tags:        []string{"apps"}, Errors: []int{400, 404, 409, 422, 503},
 	}, a.rotate)
 	huma.Register(api, huma.Operation{
-		OperationID: "retry-deliveries", Method: http.MethodPost, Path: "/v1/apps/{name}/retry", Summary: "Try all deliveries of an app again now",
+		OperationID: "retry-deliveries", Method: http.MethodPost, Path: "/v1/apps/{name}/retry",
+		Summary:     "Try all deliveries of an app again now",
 		Description: "Those that are ready are checked, and repaired if need be.",
 		Tags:        []string{"apps"}, Errors: []int{404, 503},
 	}, a.retry)
 	huma.Register(api, huma.Operation{
-		OperationID: "list-secrets", Method: http.MethodGet, Path: "/v1/secrets", Summary: "List client secrets, their ages and uses; never their values",
-		Tags: []string{"records"}, Errors: []int{404, 503},
+		OperationID: "list-secrets", Method: http.MethodGet, Path: "/v1/secrets",
+		Summary: "List client secrets, their ages and uses; never their values",
+		Tags:    []string{"records"}, Errors: []int{404, 503},
 	}, a.listSecrets)
 }
 
@@ -130,7 +133,8 @@ func (a *operations) listSecrets(ctx context.Context, in *appFilter) (*reply[[]S
 
 // Rotating is the problem of a rotation while another one is under way; waiting says what for.
 func Rotating(waiting string) *Problem {
-	return problem(http.StatusConflict, "rotating", "A rotation is under way already, and a client has at most two valid secrets. It is "+waiting+".",
+	return problem(http.StatusConflict, "rotating",
+		"A rotation is under way already, and a client has at most two valid secrets. It is "+waiting+".",
 		"Wait for it (warifu get secrets), or end both secrets at once with --compromised.")
 }
 
