@@ -13,6 +13,7 @@ import (
 	"rsc.io/qr"
 
 	"github.com/warifu/warifu/server/oauth"
+	"github.com/warifu/warifu/storage"
 )
 
 // device is an app on a device that shows a code (RFC 8628).
@@ -110,14 +111,10 @@ func (d device) poll(ctx context.Context, shown asked) ([]byte, error) {
 
 // sleep waits for d or until ctx ends.
 func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
+	if storage.Pause(ctx, d); ctx.Err() != nil {
 		return errors.New("interrupted before anyone decided")
 	}
+	return nil
 }
 
 // quiet is the width, in modules, of the margin that a QR code needs.
