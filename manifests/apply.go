@@ -10,17 +10,17 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// tries bounds how often a transaction is repeated because a delivery moved on in the meantime: the loop writes only a few
-// states per push, so a store that works does not reach it.
+// tries bounds how often a transaction is repeated because a delivery moved on in the meantime: the loop writes only
+// a few states per push, so a store that works does not reach it.
 const tries = 50
 
-// Apply makes a plan true: client, release record and outbox change in one transaction, and the loop of [Deployer.Run]
-// delivers, in this process or another, now or after a restart. An app that is registered already keeps its client id and
-// secret. A plan without changes writes no release, but has every target observed and repaired; where its keys are in the
-// file is kept up to date all the same.
+// Apply makes a plan true: client, release record and outbox change in one transaction, and the loop of
+// [Deployer.Run] delivers, in this process or another, now or after a restart. An app that is registered already
+// keeps its client id and secret. A plan without changes writes no release, but has every target observed and
+// repaired; where its keys are in the file is kept up to date all the same.
 //
-// Errors: [storage.ErrConflict] if the app changed after it was planned, or a resource identifier of the plan has gone to another
-// app; [ErrDeleting] if the app is being deleted. Nothing was written then.
+// Errors: [storage.ErrConflict] if the app changed after it was planned, or a resource identifier of the plan has
+// gone to another app; [ErrDeleting] if the app is being deleted. Nothing was written then.
 func (d *Deployer) Apply(ctx context.Context, p *Plan) error {
 	if p.wanted == nil {
 		return fmt.Errorf("apply %s: the plan was not made by this server", p.App)
@@ -78,7 +78,8 @@ func (d *Deployer) Apply(ctx context.Context, p *Plan) error {
 	err = d.ask(ctx, p.App)
 	if err != nil && p.Changed {
 		// The release is committed. What was delivered before is observed from time to time anyway.
-		d.log.WarnContext(ctx, "targets that did not change could not be scheduled for observation", "app", p.App, "error", err)
+		d.log.WarnContext(ctx, "targets that did not change could not be scheduled for observation",
+			"app", p.App, "error", err)
 		return nil
 	}
 	return err
@@ -175,8 +176,8 @@ func (d *Deployer) client(want *plugins.Registration, was *storage.Client, app, 
 	return &c
 }
 
-// nextGeneration is beyond every generation of the app so far. A delivery may be ahead of the app's own counter, when its
-// target was found with a generation that this store does not know.
+// nextGeneration is beyond every generation of the app so far. A delivery may be ahead of the app's own counter, when
+// its target was found with a generation that this store does not know.
 func nextGeneration(view storage.AppView) int64 {
 	var last int64
 	if view.App != nil {
@@ -188,8 +189,8 @@ func nextGeneration(view storage.AppView) int64 {
 	return last + 1
 }
 
-// wish is a delivery that starts anew. It keeps what belongs to the target (runtime, what it accepted and serves) and the
-// claim of a replica that may be pushing the previous generation: no other replica pushes until that claim ends.
+// wish is a delivery that starts anew. It keeps what belongs to the target (runtime, what it accepted and serves) and
+// the claim of a replica that may be pushing the previous generation: no other replica pushes until that claim ends.
 func (d *Deployer) wish(was *storage.Delivery, app string, target storage.Target, generation int64) storage.Delivery {
 	x := storage.Delivery{App: app, Target: target}
 	if was != nil {
@@ -214,8 +215,8 @@ func (d *Deployer) afresh(x *storage.Delivery) {
 	x.NextAttempt, x.Since, x.UpdatedAt, x.Unreached = now, now, now, false
 }
 
-// Retry schedules all deliveries of an app to be tried again now, degraded ones included. Those that are ready are observed, and
-// repaired if necessary. It returns [storage.ErrNotFound] if there is no such app.
+// Retry schedules all deliveries of an app to be tried again now, degraded ones included. Those that are ready are
+// observed, and repaired if necessary. It returns [storage.ErrNotFound] if there is no such app.
 func (d *Deployer) Retry(ctx context.Context, app string) error {
 	view, err := d.store.App(ctx, app)
 	if err != nil {
@@ -263,9 +264,9 @@ func (d *Deployer) ask(ctx context.Context, app string) error {
 	return nil
 }
 
-// Delete starts to delete an app: in one transaction its client is disabled, all its grants end, and its targets are to lose
-// their env. The loop of [Deployer.Run] takes the env away and then removes client and app, also after a restart. Deleting
-// again retries what failed. It returns [storage.ErrNotFound] if there is no such app.
+// Delete starts to delete an app: in one transaction its client is disabled, all its grants end, and its targets are
+// to lose their env. The loop of [Deployer.Run] takes the env away and then removes client and app, also after a
+// restart. Deleting again retries what failed. It returns [storage.ErrNotFound] if there is no such app.
 func (d *Deployer) Delete(ctx context.Context, app string) error {
 	err := storage.Again(tries, func() (again bool, err error) {
 		view, err := d.store.App(ctx, app)
@@ -313,8 +314,8 @@ func (d *Deployer) Delete(ctx context.Context, app string) error {
 	return nil
 }
 
-// Settle waits until every delivery of an app is ready or has failed, and returns them as they are then; an app that was deleted
-// has none. It ends early with ctx.
+// Settle waits until every delivery of an app is ready or has failed, and returns them as they are then; an app that
+// was deleted has none. It ends early with ctx.
 func (d *Deployer) Settle(ctx context.Context, app string) ([]*storage.Delivery, error) {
 	watchCtx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -48,13 +48,15 @@ func (d *Deployer) planFiles(ctx context.Context, files []File) ([]*Plan, Faults
 
 // ApplyOptions say under what conditions files are applied.
 type ApplyOptions struct {
-	// Expected are the [Revisions] that the caller has seen, by app, as text. An app that is not in it is applied in any case.
+	// Expected are the [Revisions] that the caller has seen, by app, as text. An app that is not in it is applied in any
+	// case.
 	Expected map[string]string
 	// AllowDelete lets clients go. Without it a plan that [Plan.Ends] any is refused: [*DeletionError].
 	AllowDelete bool
 }
 
-// ApplyFiles plans anew and applies that. What stops one of several apps leaves those before it applied: [*PartialError].
+// ApplyFiles plans anew and applies that. What stops one of several apps leaves those before it applied:
+// [*PartialError].
 func (d *Deployer) ApplyFiles(ctx context.Context, files []File, opts ApplyOptions) ([]*Plan, Faults, error) {
 	d.applying.Lock()
 	defer d.applying.Unlock()

@@ -13,8 +13,8 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// attempt is one piece of work on one delivery: a push, a removal, or a look at what the target has. What comes of it is
-// written to the store before the next one starts.
+// attempt is one piece of work on one delivery: a push, a removal, or a look at what the target has. What comes of it
+// is written to the store before the next one starts.
 type attempt struct {
 	d        *Deployer
 	rt       Runtime // nil if there is none; then unserved says why, or there is nothing to take away
@@ -63,8 +63,8 @@ func (a *attempt) noRuntime(ctx context.Context, x storage.Delivery) hold {
 	return a.settleAt(ctx, x, wait)
 }
 
-// push delivers. The claim comes first, so that no other replica pushes to this target before it ends, and the attempt ends
-// before the claim does.
+// push delivers. The claim comes first, so that no other replica pushes to this target before it ends, and the
+// attempt ends before the claim does.
 func (a *attempt) push(ctx context.Context, x storage.Delivery) hold {
 	// If the owner of the previous attempt is still named, its outcome is unknown. A target that accepted this generation
 	// once is only pushed to again if it has lost it.
@@ -85,7 +85,8 @@ func (a *attempt) push(ctx context.Context, x storage.Delivery) hold {
 		if err != nil {
 			return a.failed(ctx, *claimed, err)
 		}
-		if next := *claimed; a.d.judge(&next, st) && next.State != storage.DeliveryFailed && next.State != storage.DeliveryDegraded {
+		if next := *claimed; a.d.judge(&next, st) && next.State != storage.DeliveryFailed &&
+			next.State != storage.DeliveryDegraded {
 			return a.settle(ctx, next)
 		}
 	}
@@ -140,7 +141,8 @@ func (a *attempt) remove(ctx context.Context, x storage.Delivery) hold {
 	}
 	if err := a.d.store.FinishRemoval(ctx, x, a.entry(x, storage.AuditDeliveryRemoved)); err != nil {
 		if !errors.Is(err, storage.ErrConflict) && ctx.Err() == nil {
-			a.d.log.WarnContext(ctx, "a removal cannot be finished; it is tried again", "app", x.App, "target", words(x.Target), "error", err)
+			a.d.log.WarnContext(ctx, "a removal cannot be finished; it is tried again", "app", x.App, "target", words(x.Target),
+				"error", err)
 		}
 		return a.hold(x, a.d.pace.RetryMin) // or the target is wanted again
 	}
@@ -179,7 +181,8 @@ func (a *attempt) look(ctx context.Context, x storage.Delivery) hold {
 		}
 		return a.hold(x, a.d.pace.roll(a.looks))
 	case x.State == storage.DeliveryDegraded && x.Unreached:
-		a.d.log.InfoContext(ctx, "the runtime answers again, and the env is delivered", "app", x.App, "target", words(x.Target), "runtime", x.Runtime)
+		a.d.log.InfoContext(ctx, "the runtime answers again, and the env is delivered",
+			"app", x.App, "target", words(x.Target), "runtime", x.Runtime)
 		a.d.afresh(&next)
 		return a.settle(ctx, next)
 	case x.State == storage.DeliveryDegraded:
@@ -215,16 +218,18 @@ func (a *attempt) claim(ctx context.Context, x storage.Delivery) (*storage.Deliv
 	x.Fence = max(x.Fence, now.UnixMilli())
 	claimed, err := a.d.store.ClaimDelivery(ctx, x, a.d.replica, now.Add(a.d.pace.Claim))
 	if err != nil && !errors.Is(err, storage.ErrConflict) && ctx.Err() == nil {
-		a.d.log.WarnContext(ctx, "a delivery cannot be claimed; it is tried again", "app", x.App, "target", words(x.Target), "error", err)
+		a.d.log.WarnContext(ctx, "a delivery cannot be claimed; it is tried again", "app", x.App, "target", words(x.Target),
+			"error", err)
 	}
 	return claimed, err == nil
 }
 
-// overtaking makes a call, and once more when the target turns out to have a generation or a fence that this store does not
-// know: the store was created anew, or another system wrote there. The record decides, so the new generation goes there first;
-// a replica that has lost its claim fails at that, and nothing of its old wish gets through. It returns the record as it is
-// stored then.
-func (a *attempt) overtaking(ctx context.Context, x *storage.Delivery, call func(*storage.Delivery) error) (*storage.Delivery, error) {
+// overtaking makes a call, and once more when the target turns out to have a generation or a fence that this store
+// does not know: the store was created anew, or another system wrote there. The record decides, so the new generation
+// goes there first; a replica that has lost its claim fails at that, and nothing of its old wish gets through. It
+// returns the record as it is stored then.
+func (a *attempt) overtaking(ctx context.Context, x *storage.Delivery,
+	call func(*storage.Delivery) error) (*storage.Delivery, error) {
 	err := call(x)
 	if !errors.Is(err, plugins.ErrStale) && !errors.Is(err, plugins.ErrDigestConflict) {
 		return x, err
@@ -241,7 +246,8 @@ func (a *attempt) overtaking(ctx context.Context, x *storage.Delivery, call func
 	if storing != nil {
 		return x, storing
 	}
-	a.d.log.WarnContext(ctx, "a target has a newer generation or fence than this server knows, and is overtaken", "app", x.App, "target", words(x.Target),
+	a.d.log.WarnContext(ctx, "a target has a newer generation or fence than this server knows, and is overtaken",
+		"app", x.App, "target", words(x.Target),
 		"runtime", x.Runtime, "found", st.AcceptedGeneration, "generation", next.Generation)
 	return stored, call(stored)
 }
@@ -275,7 +281,8 @@ func (a *attempt) settle(ctx context.Context, x storage.Delivery, audit ...stora
 }
 
 // settleAt stores a record, even while this server stops, and holds it for a while.
-func (a *attempt) settleAt(ctx context.Context, x storage.Delivery, wait time.Duration, audit ...storage.AuditEntry) hold {
+func (a *attempt) settleAt(ctx context.Context, x storage.Delivery, wait time.Duration,
+	audit ...storage.AuditEntry) hold {
 	storing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	stored, err := a.d.store.UpdateDelivery(storing, x, append(audit, a.told(x)...)...)
@@ -303,11 +310,12 @@ func (a *attempt) settleAt(ctx context.Context, x storage.Delivery, wait time.Du
 
 // moved reports whether an observation found something worth storing although the state is the same.
 func moved(was, is storage.Delivery) bool {
-	return was.Accepted != is.Accepted || was.Serving != is.Serving || was.Instances != is.Instances || was.Location != is.Location
+	return was.Accepted != is.Accepted || was.Serving != is.Serving || was.Instances != is.Instances ||
+		was.Location != is.Location
 }
 
-// judge copies what a runtime reports into x, and reports whether the target has what x asks for. If so, x gets the state that
-// follows from it; if not, x keeps its state.
+// judge copies what a runtime reports into x, and reports whether the target has what x asks for. If so, x gets the
+// state that follows from it; if not, x keeps its state.
 func (d *Deployer) judge(x *storage.Delivery, st plugins.Status) bool {
 	x.Accepted, x.Serving, x.Instances = st.AcceptedGeneration, st.ServingGeneration, st.Instances
 	x.Location = d.hide(x, st.Location)
@@ -376,7 +384,8 @@ func failureOf(err error) failure {
 	if errors.As(err, &backoff) {
 		f.notBefore = backoff.NextTry
 	}
-	f.unreached = errors.As(err, &start) || errors.Is(err, plugins.ErrUnavailable) || errors.Is(err, plugins.ErrDeadline) ||
+	f.unreached = errors.As(err, &start) || errors.Is(err, plugins.ErrUnavailable) ||
+		errors.Is(err, plugins.ErrDeadline) ||
 		errors.Is(err, context.DeadlineExceeded)
 	switch {
 	case errors.As(err, &start):
@@ -395,7 +404,8 @@ func failureOf(err error) failure {
 	return f
 }
 
-// What a runtime says is cut to this length. Values no longer than minHidden occur in texts for other reasons and are not hidden.
+// What a runtime says is cut to this length. Values no longer than minHidden occur in texts for other reasons and are
+// not hidden.
 const (
 	maxWords  = 1000
 	minHidden = 6
@@ -404,8 +414,8 @@ const (
 // secretShape is how every client secret of this server looks.
 var secretShape = regexp.MustCompile(`wfs_[A-Za-z0-9_-]{43}`)
 
-// hide takes the values of a delivery's env out of a text that came from a runtime, and makes it one short line. The plugin host
-// does the same with what it has seen, but forgets it at a restart; this does not.
+// hide takes the values of a delivery's env out of a text that came from a runtime, and makes it one short line. The
+// plugin host does the same with what it has seen, but forgets it at a restart; this does not.
 func (d *Deployer) hide(x *storage.Delivery, text string) string {
 	if text == "" {
 		return ""

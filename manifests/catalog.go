@@ -19,8 +19,8 @@ type unserved struct {
 
 func (e *unserved) Error() string { return e.message }
 
-// catalog knows which runtime serves which kind of target. A runtime is asked when that first matters, so plugins that are not
-// needed are not started.
+// catalog knows which runtime serves which kind of target. A runtime is asked when that first matters, so plugins
+// that are not needed are not started.
 type catalog struct {
 	d      *Deployer
 	learnt chan struct{} // a runtime has answered

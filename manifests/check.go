@@ -150,7 +150,8 @@ func (c *checker) checkUnknown(m strictyaml.Member, s *shape, path string) {
 	path = strictyaml.Join(path, m.Key)
 	switch {
 	case twin >= 0:
-		// Those who read the JSON, this package and hooks alike, may fold case: OAuth beside oauth would be read without a check.
+		// Those who read the JSON, this package and hooks alike, may fold case: OAuth beside oauth would be read without a
+		// check.
 		c.Errorf(m.Position, path, "unknown-key", known[twin], "is not a known key, and differs from one only in case")
 	case s.others == refuseUnknown && meant == "":
 		c.Errorf(m.Position, path, "unknown-key", "", "is not a known key (known here: %s)", strings.Join(known, ", "))
@@ -328,7 +329,8 @@ func (c *checker) checkCollisions(targets *strictyaml.Value, path string) {
 	for _, m := range targets.Fields {
 		for _, variable := range envNames(m.Value.Field("env")) {
 			if slices.Contains(injectedEnv, variable.Key) {
-				c.Errorf(variable.Position, strictyaml.Join(strictyaml.Join(strictyaml.Join(path, m.Key), "env"), variable.Key), "env-collision", "",
+				c.Errorf(variable.Position, strictyaml.Join(strictyaml.Join(strictyaml.Join(path, m.Key), "env"), variable.Key),
+					"env-collision", "",
 					"is set by spec.oauth.autoEnv: remove it here, or turn autoEnv off")
 			}
 		}

@@ -10,8 +10,8 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// claims are the resource identifiers of apps, each with the app that speaks for it: one that two apps could claim would let
-// the second read the tokens that are meant for the first.
+// claims are the resource identifiers of apps, each with the app that speaks for it: one that two apps could claim
+// would let the second read the tokens that are meant for the first.
 type claims struct {
 	d      *Deployer
 	stored []*storage.Client // nil: not read yet
@@ -66,9 +66,9 @@ func (c *claims) owner(app, identifier string) string {
 	return ""
 }
 
-// checkSector denies a client that names a sector which does not name the client: it would know users by the same sub as the
-// apps of that sector. What was registered before is not asked about again, so that a deployment does not depend on the
-// address while nothing of it changes.
+// checkSector denies a client that names a sector which does not name the client: it would know users by the same sub
+// as the apps of that sector. What was registered before is not asked about again, so that a deployment does not
+// depend on the address while nothing of it changes.
 func (d *Deployer) checkSector(ctx context.Context, app string, was, want *plugins.Registration) ([]Denial, error) {
 	if d.sector == nil || want == nil || want.SubjectType != oauth.SubjectPairwise || want.SectorIdentifierURI == "" ||
 		was != nil && was.SubjectType == want.SubjectType && was.SectorIdentifierURI == want.SectorIdentifierURI &&

@@ -41,8 +41,8 @@ type workDone struct {
 	slow bool
 }
 
-// outbox is what [Deployer.Run] knows; only its own goroutine touches it. The truth is in the store: losing an outbox loses
-// nothing.
+// outbox is what [Deployer.Run] knows; only its own goroutine touches it. The truth is in the store: losing an outbox
+// loses nothing.
 type outbox struct {
 	d       *Deployer
 	started time.Time
@@ -59,15 +59,17 @@ type outbox struct {
 	done    chan workDone
 }
 
-// lane is the work under way at one runtime. Runtimes do not share lanes, so one that hangs delays only its own targets.
-// Within a lane, each app gets a part, and so does everything that failed before: what is stuck leaves room for what is not.
+// lane is the work under way at one runtime. Runtimes do not share lanes, so one that hangs delays only its own
+// targets. Within a lane, each app gets a part, and so does everything that failed before: what is stuck leaves room
+// for what is not.
 type lane struct {
 	busy, slow int
 	apps       map[string]int
 }
 
-// Run delivers until ctx ends: the env of every delivery in the store is brought to its runtime, and kept there. Several
-// replicas may run on one store; each target is pushed by one of them at a time. Run returns when no call is under way.
+// Run delivers until ctx ends: the env of every delivery in the store is brought to its runtime, and kept there.
+// Several replicas may run on one store; each target is pushed by one of them at a time. Run returns when no call is
+// under way.
 func (d *Deployer) Run(ctx context.Context) error {
 	o := &outbox{
 		d: d, started: d.now(),
@@ -263,7 +265,8 @@ func (d *Deployer) sweep(ctx context.Context) {
 	}
 }
 
-// backoff is the wait before the next attempt after so many that failed: it doubles, with a quarter of jitter to either side.
+// backoff is the wait before the next attempt after so many that failed: it doubles, with a quarter of jitter to
+// either side.
 func (p Pace) backoff(attempts int) time.Duration {
 	wait := p.RetryMin
 	for i := 1; i < attempts && wait < p.RetryMax; i++ {

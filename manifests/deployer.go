@@ -163,7 +163,8 @@ var ErrDeleting = errors.New("is being deleted")
 
 // deleting is ErrDeleting with the app's name and what to wait for.
 func deleting(app string) error {
-	return fmt.Errorf("app %s %w: it can be applied again once its env is taken away everywhere (see its deliveries)", app, ErrDeleting)
+	return fmt.Errorf("app %s %w: it can be applied again once its env is taken away everywhere (see its deliveries)", app,
+		ErrDeleting)
 }
 
 // credentials are what the server fills into env.

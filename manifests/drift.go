@@ -47,9 +47,10 @@ type Drift struct {
 	Findings      []Finding
 }
 
-// Drift compares apps with what their manifests lead to: the registered client, the env that was delivered and the env that the
-// runtimes have. With documents, it compares their apps with the documents; without, it compares all apps, or the named one, with
-// what was applied. It changes nothing. It returns [storage.ErrNotFound] if there is no such app.
+// Drift compares apps with what their manifests lead to: the registered client, the env that was delivered and the
+// env that the runtimes have. With documents, it compares their apps with the documents; without, it compares all
+// apps, or the named one, with what was applied. It changes nothing. It returns [storage.ErrNotFound] if there is no
+// such app.
 func (d *Deployer) Drift(ctx context.Context, docs []*Document, app string) (*Drift, error) {
 	only := make(map[string]bool) // empty: all
 	if len(docs) == 0 {
@@ -154,8 +155,8 @@ func (d *Deployer) registeredDrift(ctx context.Context, doc *Document) ([]Findin
 	return found, nil
 }
 
-// deliveredDrift compares what runtimes have with what was delivered. Each runtime is asked separately, so that one that hangs
-// does not delay the others.
+// deliveredDrift compares what runtimes have with what was delivered. Each runtime is asked separately, so that one
+// that hangs does not delay the others.
 func (d *Deployer) deliveredDrift(ctx context.Context, drift *Drift, only map[string]bool) error {
 	deliveries, err := d.store.Deliveries(ctx)
 	if err != nil {
@@ -225,7 +226,8 @@ func finding(x *storage.Delivery, kind FindingKind, text, remedy string) Finding
 }
 
 // runtimeDrift asks one runtime for everything. Once it fails to answer, it is not asked again.
-func (d *Deployer) runtimeDrift(ctx context.Context, rt Runtime, deliveries []*storage.Delivery, only map[string]bool) []Finding {
+func (d *Deployer) runtimeDrift(ctx context.Context, rt Runtime, deliveries []*storage.Delivery,
+	only map[string]bool) []Finding {
 	var found []Finding
 	known := make(map[plugins.AppTarget]bool)
 	var down error
@@ -235,7 +237,8 @@ func (d *Deployer) runtimeDrift(ctx context.Context, rt Runtime, deliveries []*s
 			continue
 		}
 		if x.Remove {
-			found = append(found, finding(x, FoundLeftover, strings.TrimSuffix("its env has not been taken away yet: "+x.Error, ": "), x.Remedy))
+			found = append(found, finding(x, FoundLeftover,
+				strings.TrimSuffix("its env has not been taken away yet: "+x.Error, ": "), x.Remedy))
 			continue
 		}
 		if down == nil {
@@ -263,7 +266,8 @@ func (d *Deployer) runtimeDrift(ctx context.Context, rt Runtime, deliveries []*s
 	}
 	listed, err := rt.ListTargets(ctx, app)
 	if err != nil {
-		return append(found, Finding{App: app, Runtime: rt.Name(), Kind: FoundUnknown, Text: "what else it has: " + err.Error(), Remedy: failureOf(err).remedy})
+		return append(found, Finding{App: app, Runtime: rt.Name(), Kind: FoundUnknown,
+			Text: "what else it has: " + err.Error(), Remedy: failureOf(err).remedy})
 	}
 	for _, t := range listed {
 		if known[t] || len(only) > 0 && !only[t.App] {
@@ -289,7 +293,9 @@ func (d *Deployer) observedDrift(x *storage.Delivery, st plugins.Status) []Findi
 			return []Finding{finding(x, FoundFailed, d.hide(x, why.message), d.hide(x, why.remedy))}
 		}
 		if st.ServingGeneration != x.Generation {
-			return []Finding{finding(x, FoundOlder, fmt.Sprintf("the runtime still serves generation %d while it rolls out %d", st.ServingGeneration, x.Generation), "wait for it")}
+			return []Finding{finding(x, FoundOlder,
+				fmt.Sprintf("the runtime still serves generation %d while it rolls out %d", st.ServingGeneration, x.Generation),
+				"wait for it")}
 		}
 		return nil
 	case !st.Present:

@@ -9,8 +9,9 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// A manifest says what there should be, so what it leaves out goes. For a client that cannot be taken back: its grants end, and
-// with them every sign-in of the app. So a client goes only when somebody has allowed just that, never because a file was saved.
+// A manifest says what there should be, so what it leaves out goes. For a client that cannot be taken back: its
+// grants end, and with them every sign-in of the app. So a client goes only when somebody has allowed just that,
+// never because a file was saved.
 
 // Ending is a client that goes, and what goes with it.
 type Ending struct {
@@ -50,13 +51,14 @@ func (d *Deployer) ending(ctx context.Context, view storage.AppView) (*Ending, e
 	return &Ending{App: view.App.Name, ClientID: view.Client.ID, Grants: len(grants)}, nil
 }
 
-// refuse keeps with the app that the manifest which this server follows was not applied because of what it would delete. What is
-// known already, also from another replica or before a restart, is neither logged nor recorded again.
+// refuse keeps with the app that the manifest which this server follows was not applied because of what it would
+// delete. What is known already, also from another replica or before a restart, is neither logged nor recorded again.
 func (d *Deployer) refuse(ctx context.Context, doc *Document, why *DeletionError) error {
 	content, app := sha256.Sum256(doc.Raw), doc.App.Metadata.Name
 	return storage.Again(tries, func() (again bool, err error) {
 		view, err := d.store.App(ctx, app)
-		if err != nil || view.App == nil || view.App.Refused != nil && string(view.App.Refused.Content) == string(content[:]) {
+		if err != nil || view.App == nil || view.App.Refused != nil &&
+			string(view.App.Refused.Content) == string(content[:]) {
 			return false, err
 		}
 		refused := *view.App

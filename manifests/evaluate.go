@@ -15,7 +15,8 @@ import (
 )
 
 const (
-	// maxTargets bounds the targets of one app, because a release is one transaction and etcd takes 128 operations per transaction.
+	// maxTargets bounds the targets of one app, because a release is one transaction and etcd takes 128 operations per
+	// transaction.
 	maxTargets = 100
 	// maxTouched bounds the targets that one release adds, changes and takes away.
 	maxTouched = 118
@@ -70,8 +71,10 @@ func ownDenial(app string, notice plugins.Notice) Denial {
 // ourselves is the name under which the server denies.
 const ourselves = "warifu"
 
-// evaluate asks the chain of hooks what the manifest means, and checks the answer against the rules that no hook may break.
-func (d *Deployer) evaluate(ctx context.Context, doc *Document, manifest []byte, registered *plugins.Registration) (plugins.Answer, []Denial, error) {
+// evaluate asks the chain of hooks what the manifest means, and checks the answer against the rules that no hook may
+// break.
+func (d *Deployer) evaluate(ctx context.Context, doc *Document, manifest []byte,
+	registered *plugins.Registration) (plugins.Answer, []Denial, error) {
 	if len(d.hooks) == 0 {
 		return plugins.Answer{}, nil, errors.New("no deploy hook is configured, so manifests cannot be evaluated")
 	}
@@ -106,8 +109,8 @@ func (d *Deployer) evaluate(ctx context.Context, doc *Document, manifest []byte,
 	return answer, denials, nil
 }
 
-// checkAnswer checks what the hooks want to register against the rules of the manifest itself, so that no hook can register
-// what a manifest could not ask for.
+// checkAnswer checks what the hooks want to register against the rules of the manifest itself, so that no hook can
+// register what a manifest could not ask for.
 func (d *Deployer) checkAnswer(doc *Document, answer *plugins.Answer) []plugins.Notice {
 	var notices []plugins.Notice
 	if answer.Client != nil {

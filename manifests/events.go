@@ -14,7 +14,8 @@ func (a *attempt) entry(x storage.Delivery, action string) storage.AuditEntry {
 		Detail: fmt.Sprintf("runtime %s, generation %d", x.Runtime, x.Generation)}
 }
 
-// told is what the audit log says when x is stored. Only a new state is recorded, not each attempt that fails the same way.
+// told is what the audit log says when x is stored. Only a new state is recorded, not each attempt that fails the
+// same way.
 func (a *attempt) told(x storage.Delivery) []storage.AuditEntry {
 	if x.State == a.before {
 		return nil
@@ -35,8 +36,8 @@ func (a *attempt) told(x storage.Delivery) []storage.AuditEntry {
 	return []storage.AuditEntry{e}
 }
 
-// drifted handles a target that no longer has what it was given. It is delivered again at once, unless drift is to stay until
-// an operator has looked at it.
+// drifted handles a target that no longer has what it was given. It is delivered again at once, unless drift is to
+// stay until an operator has looked at it.
 func (a *attempt) drifted(ctx context.Context, x storage.Delivery, st plugins.Status) hold {
 	found := foundAt(st, x.Generation)
 	e := a.entry(x, storage.AuditDeliveryDrift)

@@ -6,7 +6,8 @@ import (
 	"path/filepath"
 )
 
-// File is a manifest file that was read and not yet parsed. Commands send it to the server, which knows the catalogue of scopes.
+// File is a manifest file that was read and not yet parsed. Commands send it to the server, which knows the catalogue
+// of scopes.
 type File struct {
 	Name string
 	Data []byte

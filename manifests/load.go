@@ -13,10 +13,10 @@ import (
 	"github.com/warifu/warifu/manifests/strictyaml"
 )
 
-// Load reads manifests from what the command line names: files, directories, or "-" for stdin. Of a directory it takes
-// *.yml and *.yaml (hidden files left out, no deeper directories) and .takos/app.yml, sorted; a file named twice is read
-// once. Files that cannot be read and directories without a manifest are faults as well. As with [Parse], look at
-// [Faults.Err] before acting on the documents.
+// Load reads manifests from what the command line names: files, directories, or "-" for stdin. Of a directory it
+// takes *.yml and *.yaml (hidden files left out, no deeper directories) and .takos/app.yml, sorted; a file named
+// twice is read once. Files that cannot be read and directories without a manifest are faults as well. As with
+// [Parse], look at [Faults.Err] before acting on the documents.
 func Load(paths []string, stdin io.Reader, opts Options) ([]*Document, Faults) {
 	var documents []*Document
 	var faults Faults

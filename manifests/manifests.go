@@ -1,73 +1,81 @@
 // Package manifests turns app.yml files into what the server keeps about apps.
 //
 // An app.yml describes one app: its name and version, the OAuth client it wants (spec.oauth), and the Workers,
-// Containers and Services that run it. Use [Load] for what a command line names (files, directories,
-// standard input) and [Parse] for bytes that have been read already.
+// Containers and Services that run it. Use [Load] for what a command line names (files, directories, standard input)
+// and [Parse] for bytes that have been read already.
 //
 // # Flow
 //
 // Bytes become documents in four steps, each of which only sees what the one before let through:
 //
 //  1. The bytes are checked and split: size, encoding, control characters, number of documents.
-//  2. Each document becomes a tree of values with positions: depth, aliases, merge keys, duplicate keys, tags. This step and the
-//     first are package strictyaml's, which reads the configuration as well.
-//  3. The tree is checked against the table of known keys (table.go, table_oauth.go) by the checker (check.go, oauth.go, redirect.go,
-//     jwks.go), then parts are held against each other: routes against targets, env against what is injected, and what
-//     spec.oauth says of the client (oauth_rules.go).
+//  2. Each document becomes a tree of values with positions: depth, aliases, merge keys, duplicate keys, tags. This
+//     step and the first are package strictyaml's, which reads the configuration as well.
+//  3. The tree is checked against the table of known keys (table.go, table_oauth.go) by the checker (check.go,
+//     oauth.go, redirect.go, jwks.go), then parts are held against each other: routes against targets, env against
+//     what is injected, and what spec.oauth says of the client (oauth_rules.go).
 //  4. What has no error becomes an [App].
 //
 // # From a document to an app
 //
-// A [Deployer] takes it from there. [Deployer.Plan] asks the deploy hooks what the manifest means (evaluate.go) and compares
-// the answer with the store (plan.go, plan_client.go, plan_metadata.go); it has no side effects, and no secret is in what it
-// returns. What hooks answer about the client is held against the same table and rules as what was written (registration.go), and
-// what it claims of the world around it must be its own (claims.go): resource identifiers, a sector. [Deployer.Apply] commits
-// client, release record and outbox in one transaction, guarded by the revisions that the plan was made from (apply.go).
-// [Deployer.PlanFiles], [Deployer.ApplyFiles] and [Deployer.ApplyPaths] do all of it, from bytes to the store, one at a time in a
-// process, and record in the audit log what was refused (apply_files.go, audit.go).
-// [Deployer.Run] is the outbox (delivery.go: what is due; attempt.go: what is done about it): it calls the runtimes until
-// each target confirms. [Watch] reports when manifests on disk have changed.
+// A [Deployer] takes it from there. [Deployer.Plan] asks the deploy hooks what the manifest means (evaluate.go) and
+// compares the answer with the store (plan.go, plan_client.go, plan_metadata.go); it has no side effects, and no
+// secret is in what it returns. What hooks answer about the client is held against the same table and rules as what
+// was written (registration.go), and what it claims of the world around it must be its own (claims.go): resource
+// identifiers, a sector. [Deployer.Apply] commits client, release record and outbox in one transaction, guarded by
+// the revisions that the plan was made from (apply.go). [Deployer.PlanFiles], [Deployer.ApplyFiles] and
+// [Deployer.ApplyPaths] do all of it, from bytes to the store, one at a time in a process, and record in the audit
+// log what was refused (apply_files.go, audit.go). [Deployer.Run] is the outbox (delivery.go: what is due;
+// attempt.go: what is done about it): it calls the runtimes until each target confirms. [Watch] reports when
+// manifests on disk have changed.
 //
 // A delivery is a wish, with a generation that grows with every wish. It is
 //
 //   - pending until a runtime accepts it, rolling until every instance serves it, then ready;
 //   - failed while attempts fail: tried again from 1 s to 5 min apart, with jitter;
-//   - degraded when trying again cannot help or has not helped for 20 minutes, until an operator applies or retries; if the
-//     runtime could not be reached in all that time, until it answers.
+//   - degraded when trying again cannot help or has not helped for 20 minutes, until an operator applies or retries;
+//     if the runtime could not be reached in all that time, until it answers.
 //
-// A target has one runtime at a time: the one that the configuration assigns, or else the one that has it, or else the first
-// that serves its kind (routing.go). When that changes, the new runtime serves the target before the old one loses its env:
-// until then a second delivery says what is still to be taken away. [Deployer.Drift] compares all of it with what is there.
+// A target has one runtime at a time: the one that the configuration assigns, or else the one that has it, or else
+// the first that serves its kind (routing.go). When that changes, the new runtime serves the target before the old
+// one loses its env: until then a second delivery says what is still to be taken away. [Deployer.Drift] compares all
+// of it with what is there.
 //
 // # Client secrets
 //
-// [Deployer.Rotate] gives a client a second secret, and the targets the new one, in one transaction; [Deployer.Run] ends the old
-// one, step by step (rotation.go lists the steps). The progress of a rotation is in a record of its own, not in the client's,
-// because every grant and every plan compares the client's revision. [Deployer.Secrets] reports it, without values.
+// [Deployer.Rotate] gives a client a second secret, and the targets the new one, in one transaction; [Deployer.Run]
+// ends the old one, step by step (rotation.go lists the steps). The progress of a rotation is in a record of its own,
+// not in the client's, because every grant and every plan compares the client's revision. [Deployer.Secrets] reports
+// it, without values.
 //
 // # Invariants
 //
-//   - A secret that is replaced stays valid while a target is not ready, while a target has not been looked at since the grace
-//     period passed, and while the new one has not been used. Only an operator who calls it compromised ends it earlier.
+//   - A secret that is replaced stays valid while a target is not ready, while a target has not been looked at since
+//     the grace period passed, and while the new one has not been used. Only an operator who calls it compromised
+//     ends it earlier.
 //   - An env that is computed, by an apply or a rotation, holds the newest secret; a client has two at the most.
-//   - Once a release is committed, its env arrives, whichever process dies: at least once, and the same generation is rolled out
-//     once. After an attempt whose outcome is unknown, the target is observed before anything is pushed again.
-//   - One replica at a time pushes to a target. It claims the delivery by a compare in etcd, and ends before its claim does.
-//     The record decides: a result is stored only if no newer wish has replaced the one that it belongs to.
-//   - Runtimes do not wait for each other, nor do apps. What is ready is observed every 10 minutes and delivered again when it
-//     was lost, unless manifests.repair is off and drift stays until an operator has seen it.
+//   - Once a release is committed, its env arrives, whichever process dies: at least once, and the same generation is
+//     rolled out once. After an attempt whose outcome is unknown, the target is observed before anything is pushed
+//     again.
+//   - One replica at a time pushes to a target. It claims the delivery by a compare in etcd, and ends before its
+//     claim does. The record decides: a result is stored only if no newer wish has replaced the one that it belongs
+//     to.
+//   - Runtimes do not wait for each other, nor do apps. What is ready is observed every 10 minutes and delivered
+//     again when it was lost, unless manifests.repair is off and drift stays until an operator has seen it.
 //   - A client is removed only when somebody has allowed that (ending.go), never because a watched file was saved.
 //   - The transaction that changes something also writes it to the audit log.
-//   - A client that signs with its own key (private_key_jwt) has no secret, nor does a public one; however that changes, it stays
-//     the same client. Private and symmetric keys are refused wherever they are written.
+//   - A client that signs with its own key (private_key_jwt) has no secret, nor does a public one; however that
+//     changes, it stays the same client. Private and symmetric keys are refused wherever they are written.
 //   - The values of env are in the store, sealed, and at the target; in no plan, error, status or log.
 //   - All faults are reported at once, sorted, each with file, line and column. Nothing is decided on the first one.
-//   - The envelope (top level, metadata) and spec.oauth are strict: an unknown key is an error. Elsewhere in spec, keys
-//     that belong to the wider platform pass, and unknown keys are a warning, because a manifest is shared with tools that
-//     know more than this one. A misspelling of a known key is an error everywhere: a typo must not delete.
-//   - Input is hostile: size, depth, aliases and the number of faults are bounded before they cost anything, and no fault
-//     repeats the value of an env variable or of a URI, which may hold a secret.
-//   - The parser and the JSON Schema (app.schema.json, [Schema]) come from one table, so an editor and the server agree.
+//   - The envelope (top level, metadata) and spec.oauth are strict: an unknown key is an error. Elsewhere in spec,
+//     keys that belong to the wider platform pass, and unknown keys are a warning, because a manifest is shared with
+//     tools that know more than this one. A misspelling of a known key is an error everywhere: a typo must not
+//     delete.
+//   - Input is hostile: size, depth, aliases and the number of faults are bounded before they cost anything, and no
+//     fault repeats the value of an env variable or of a URI, which may hold a secret.
+//   - The parser and the JSON Schema (app.schema.json, [Schema]) come from one table, so an editor and the server
+//     agree.
 package manifests
 
 import (
@@ -140,8 +148,8 @@ type Spec struct {
 	Routes     []Route           `json:"routes,omitempty"`
 }
 
-// OAuth is the client that the app asks for, as far as this package reads it itself; the deploy hooks decide what the rest
-// (RFC 7591 section 2) means.
+// OAuth is the client that the app asks for, as far as this package reads it itself; the deploy hooks decide what the
+// rest (RFC 7591 section 2) means.
 type OAuth struct {
 	ClientName             string         `json:"clientName"`
 	RedirectURIs           []string       `json:"redirectUris,omitempty"`
@@ -175,8 +183,9 @@ type Route struct {
 	Path   string `json:"path,omitempty"`
 }
 
-// JSON returns the manifest as it was written, as a JSON object: every key, also those that this project only tolerates,
-// with aliases and merge keys resolved. Keys are sorted, so two manifests that say the same give the same bytes.
+// JSON returns the manifest as it was written, as a JSON object: every key, also those that this project only
+// tolerates, with aliases and merge keys resolved. Keys are sorted, so two manifests that say the same give the same
+// bytes.
 func (a *App) JSON() ([]byte, error) {
 	if a.written != nil {
 		return bytes.Clone(a.written), nil

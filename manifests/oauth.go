@@ -15,8 +15,8 @@ func (o Options) policy() oauth.Policy {
 	return oauth.Policy{GrantTypes: o.GrantTypes, Scopes: o.Scopes, WildcardPort: true, Loopback: true, Development: o.Dev}
 }
 
-// checkOAuth holds the client that spec.oauth asks for against the rules of clients. Of what has the wrong type, or is empty where
-// something must be, that has been reported, and nothing else is said.
+// checkOAuth holds the client that spec.oauth asks for against the rules of clients. Of what has the wrong type, or
+// is empty where something must be, that has been reported, and nothing else is said.
 func (c *checker) checkOAuth(written *strictyaml.Value, path string) {
 	if written == nil || written.Kind != strictyaml.Mapping {
 		return
@@ -37,7 +37,8 @@ func (c *checker) checkOAuth(written *strictyaml.Value, path string) {
 	}
 }
 
-// meant is what the author of a manifest probably meant. It also takes the last part of a URN for the whole, as people say it.
+// meant is what the author of a manifest probably meant. It also takes the last part of a URN for the whole, as
+// people say it.
 func (c *checker) meant(v oauth.Violation) string {
 	const urn = "urn:ietf:params:oauth:grant-type:"
 	if v.Nearest != "" || len(v.Choices) == 0 {
@@ -55,7 +56,8 @@ func (c *checker) meant(v oauth.Violation) string {
 	return whole[c.nearest(word, short)]
 }
 
-// valuePlace finds what is at a path below v, or else where it is missing. With key it is the place of the key, not that of its value.
+// valuePlace finds what is at a path below v, or else where it is missing. With key it is the place of the key, not
+// that of its value.
 func valuePlace(v *strictyaml.Value, path string, key bool) strictyaml.Position {
 	at := v.Position
 	for _, m := range v.Fields {
@@ -74,8 +76,8 @@ func valuePlace(v *strictyaml.Value, path string, key bool) strictyaml.Position 
 	return at
 }
 
-// clientAsked is the client that spec.oauth asks for, as far as it can be understood. An item of a list that is no text is an empty
-// one, so that those behind it keep their places.
+// clientAsked is the client that spec.oauth asks for, as far as it can be understood. An item of a list that is no
+// text is an empty one, so that those behind it keep their places.
 func clientAsked(written *strictyaml.Value) *oauth.Client {
 	asked := new(oauth.Client)
 	for _, f := range oauth.Fields() {

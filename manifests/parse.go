@@ -60,7 +60,8 @@ func documentOf(written strictyaml.Document, r *strictyaml.Report, opts Options)
 	return d
 }
 
-// denyLoopback adds a fault for each redirect URI that leads to the user's own machine, and reports whether there are any.
+// denyLoopback adds a fault for each redirect URI that leads to the user's own machine, and reports whether there are
+// any.
 func (d *Document) denyLoopback(r *strictyaml.Report) bool {
 	if d.App.Spec.OAuth == nil {
 		return false
@@ -77,7 +78,8 @@ func (d *Document) denyLoopback(r *strictyaml.Report) bool {
 	return found
 }
 
-// treeOf reads a document that could be a manifest. Nil means that there is nothing to check further: the reason is reported.
+// treeOf reads a document that could be a manifest. Nil means that there is nothing to check further: the reason is
+// reported.
 func treeOf(written strictyaml.Document, r *strictyaml.Report) *strictyaml.Value {
 	root := written.Tree(r)
 	if root != nil && root.Kind != strictyaml.Mapping {

@@ -7,8 +7,8 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// Place returns where a path was written: a key, or the item of a list. For a path that was not written it is the place of the
-// nearest part above that was, or else the beginning of the document.
+// Place returns where a path was written: a key, or the item of a list. For a path that was not written it is the
+// place of the nearest part above that was, or else the beginning of the document.
 func (d *Document) Place(path string) strictyaml.Position {
 	if d.root == nil { // read from the store, not from a file
 		return strictyaml.Position{}
@@ -40,7 +40,8 @@ func within(path, above string) bool {
 	return is && (rest == "" || rest[0] == '.' || rest[0] == '[')
 }
 
-// placed returns the places of the keys below spec.oauth, by which requests are judged later, when the file is not at hand.
+// placed returns the places of the keys below spec.oauth, by which requests are judged later, when the file is not at
+// hand.
 func (d *Document) placed() map[string]storage.Place {
 	const client = "spec.oauth"
 	if d.root == nil {

@@ -53,14 +53,14 @@ type Revisions struct {
 // String is what a caller hands back to apply exactly the plan that they saw.
 func (r Revisions) String() string { return fmt.Sprintf("%d.%d", r.App, r.Client) }
 
-// Plan is what applying a manifest would do to one app. It can be shown to anyone who may see the manifest: it holds no secret,
-// nor does its JSON.
+// Plan is what applying a manifest would do to one app. It can be shown to anyone who may see the manifest: it holds
+// no secret, nor does its JSON.
 type Plan struct {
 	App     string `json:"app"`
 	Version string `json:"version"`
 	Source  string `json:"source"` // the file as it was named
-	// Changed says whether applying writes a new release. Without it, applying still repairs: every target is observed, and
-	// env that was lost is delivered again.
+	// Changed says whether applying writes a new release. Without it, applying still repairs: every target is observed,
+	// and env that was lost is delivered again.
 	Changed bool     `json:"changed"`
 	Changes []Change `json:"changes"`
 	// Consequences of the changes for the users of the app, in words.
@@ -85,9 +85,9 @@ type wanted struct {
 	clientChanged bool
 }
 
-// Plan returns what applying the documents would do. It asks the deploy hooks and reads the store, and has no side effects. A
-// manifest that may not be applied leads to a [*DeniedError] with the denials of all documents, an app that is being deleted
-// to [ErrDeleting].
+// Plan returns what applying the documents would do. It asks the deploy hooks and reads the store, and has no side
+// effects. A manifest that may not be applied leads to a [*DeniedError] with the denials of all documents, an app
+// that is being deleted to [ErrDeleting].
 func (d *Deployer) Plan(ctx context.Context, docs []*Document) ([]*Plan, error) {
 	plans := make([]*Plan, 0, len(docs))
 	var denied DeniedError
@@ -222,7 +222,8 @@ func (d *Deployer) compareEnv(c *comparison, creds credentials) {
 		was := deliveryOf(c.view.Deliveries, target)
 		if was == nil || was.Remove {
 			c.touched++
-			c.change(Change{Kind: AddTarget, Target: &target, Names: names}, "%s: deliver %s", words(target), strings.Join(names, ", "))
+			c.change(Change{Kind: AddTarget, Target: &target, Names: names}, "%s: deliver %s", words(target),
+				strings.Join(names, ", "))
 			continue
 		}
 		set, unset := differences(d.deliveredEnv(was), creds.resolve(t.Env))
@@ -230,7 +231,8 @@ func (d *Deployer) compareEnv(c *comparison, creds credentials) {
 			c.change(Change{Kind: SetEnv, Target: &target, Names: set}, "%s: set %s", words(target), strings.Join(set, ", "))
 		}
 		if len(unset) > 0 {
-			c.change(Change{Kind: UnsetEnv, Target: &target, Names: unset}, "%s: take away %s", words(target), strings.Join(unset, ", "))
+			c.change(Change{Kind: UnsetEnv, Target: &target, Names: unset}, "%s: take away %s", words(target),
+				strings.Join(unset, ", "))
 		}
 		switch {
 		case len(set)+len(unset) > 0:
@@ -246,7 +248,8 @@ func (d *Deployer) compareEnv(c *comparison, creds credentials) {
 		c.touched++
 		target := was.Target
 		names := slices.Sorted(maps.Keys(d.deliveredEnv(was)))
-		c.change(Change{Kind: RemoveTarget, Target: &target, Names: names}, "%s: take away %s", words(target), strings.Join(names, ", "))
+		c.change(Change{Kind: RemoveTarget, Target: &target, Names: names}, "%s: take away %s", words(target),
+			strings.Join(names, ", "))
 	}
 }
 
@@ -288,7 +291,8 @@ func (c *comparison) tooMany() []Denial {
 	switch {
 	case len(c.want.targets) > maxTargets:
 		return deny("too_many_targets",
-			fmt.Sprintf("%d workers, containers and services get env, but an app may have at most %d", len(c.want.targets), maxTargets),
+			fmt.Sprintf("%d workers, containers and services get env, but an app may have at most %d", len(c.want.targets),
+				maxTargets),
 			"split the app into several")
 	case c.touched > maxTouched:
 		return deny("too_many_changes",
@@ -296,7 +300,8 @@ func (c *comparison) tooMany() []Denial {
 			"apply it in steps: first remove targets, then add others")
 	case c.size() > maxRelease:
 		return deny("too_large",
-			fmt.Sprintf("the manifest and what follows from it take %d KiB, but a release may take at most %d", c.size()>>10, maxRelease>>10),
+			fmt.Sprintf("the manifest and what follows from it take %d KiB, but a release may take at most %d", c.size()>>10,
+				maxRelease>>10),
 			"leave out what is not needed for the deployment, or split the app into several")
 	}
 	return nil

@@ -52,14 +52,16 @@ func (d *Deployer) compareClient(ctx context.Context, c *comparison) error {
 	// A list in another order is worth storing, though it has no consequences.
 	c.want.clientChanged = len(c.plan.Changes) > before ||
 		!slices.Equal(was.Scopes, want.Scopes) || !slices.Equal(was.RedirectURIs, want.RedirectURIs) ||
-		!slices.Equal(was.PostLogoutRedirectURIs, want.PostLogoutRedirectURIs) || !sameMetadata(&was.ClientMetadata, &want.ClientMetadata)
+		!slices.Equal(was.PostLogoutRedirectURIs, want.PostLogoutRedirectURIs) ||
+		!sameMetadata(&was.ClientMetadata, &want.ClientMetadata)
 	for _, uri := range uris {
 		c.consequence("removes %s: sign-ins that use it will fail", uri)
 	}
 	for _, uri := range logouts {
 		c.consequence("removes %s: sign-outs that use it will not come back to the app", uri)
 	}
-	lost := slices.Contains(grantTypesOf(was), oauth.GrantRefreshToken) && !slices.Contains(grantTypesOf(want), oauth.GrantRefreshToken)
+	lost := slices.Contains(grantTypesOf(was), oauth.GrantRefreshToken) &&
+		!slices.Contains(grantTypesOf(want), oauth.GrantRefreshToken)
 	var grants []storage.Grant
 	if len(added)+len(removed) > 0 || lost {
 		var err error
@@ -123,7 +125,8 @@ func (c *comparison) list(field string, was, want []string) (added, removed []st
 func (c *comparison) scopeConsequences(grants []storage.Grant, added, removed []string) {
 	narrowed, ended := make(map[string]int), 0
 	for _, g := range grants {
-		lost := slices.DeleteFunc(slices.Clone(g.Scopes), func(s string) bool { return slices.Contains(c.want.client.Scopes, s) })
+		lost := slices.DeleteFunc(slices.Clone(g.Scopes),
+			func(s string) bool { return slices.Contains(c.want.client.Scopes, s) })
 		if len(lost) == len(g.Scopes) {
 			ended++
 			continue
@@ -149,5 +152,6 @@ func (d *Deployer) liveGrants(ctx context.Context, clientID string) ([]storage.G
 		return nil, err
 	}
 	now := d.now()
-	return slices.DeleteFunc(grants, func(g storage.Grant) bool { return !g.ExpiresAt.IsZero() && g.ExpiresAt.Before(now) }), nil
+	return slices.DeleteFunc(grants,
+		func(g storage.Grant) bool { return !g.ExpiresAt.IsZero() && g.ExpiresAt.Before(now) }), nil
 }

@@ -61,12 +61,15 @@ func (c *comparison) metadata(was, want *plugins.ClientMetadata) {
 		name      string
 		was, want string
 	}{
-		{"requirePushedAuthorizationRequests", onOff(was.RequirePushedAuthorizationRequests), onOff(want.RequirePushedAuthorizationRequests)},
+		{"requirePushedAuthorizationRequests", onOff(was.RequirePushedAuthorizationRequests),
+			onOff(want.RequirePushedAuthorizationRequests)},
 		{"dpopBoundAccessTokens", onOff(was.DPoPBoundAccessTokens), onOff(want.DPoPBoundAccessTokens)},
 		{"defaultMaxAge", seconds(was.DefaultMaxAge), seconds(want.DefaultMaxAge)},
 		{"requireAuthTime", onOff(was.RequireAuthTime), onOff(want.RequireAuthTime)},
-		{"backchannelLogoutSessionRequired", onOff(was.BackchannelLogoutSessionRequired), onOff(want.BackchannelLogoutSessionRequired)},
-		{"frontchannelLogoutSessionRequired", onOff(was.FrontchannelLogoutSessionRequired), onOff(want.FrontchannelLogoutSessionRequired)},
+		{"backchannelLogoutSessionRequired", onOff(was.BackchannelLogoutSessionRequired),
+			onOff(want.BackchannelLogoutSessionRequired)},
+		{"frontchannelLogoutSessionRequired", onOff(was.FrontchannelLogoutSessionRequired),
+			onOff(want.FrontchannelLogoutSessionRequired)},
 	} {
 		if f.was != f.want {
 			c.change(Change{Kind: UpdateField, Field: f.name, Old: f.was, New: f.want}, "%s: %s -> %s", f.name, f.was, f.want)
@@ -157,7 +160,8 @@ func (c *comparison) authenticationConsequences(was, want *plugins.Registration)
 			c.consequence("accepts the secret only in the body: token requests that send it by HTTP Basic will fail")
 		}
 	}
-	if alg := want.TokenEndpointAuthSigningAlg; alg != "" && alg != was.TokenEndpointAuthSigningAlg && !was.HasSecret() && !was.Public {
+	if alg := want.TokenEndpointAuthSigningAlg; alg != "" && alg != was.TokenEndpointAuthSigningAlg && !was.HasSecret() &&
+		!was.Public {
 		c.consequence("accepts only %s: token requests that are signed otherwise will fail", alg)
 	}
 	if want.JWKSURI == "" && !want.Public {
@@ -181,7 +185,8 @@ func (c *comparison) keyConsequences(was, want map[string]string) {
 
 func (c *comparison) signatureConsequences(was, want *plugins.ClientMetadata) {
 	const usual = "RS256" // OpenID Connect Dynamic Client Registration 1.0 section 2
-	if before, after := cmp.Or(was.IDTokenSignedResponseAlg, usual), cmp.Or(want.IDTokenSignedResponseAlg, usual); before != after {
+	before, after := cmp.Or(was.IDTokenSignedResponseAlg, usual), cmp.Or(want.IDTokenSignedResponseAlg, usual)
+	if before != after {
 		c.consequence("signs ID tokens with %s: an app that expects %s will refuse them", after, before)
 	}
 	switch before, after := was.UserinfoSignedResponseAlg, want.UserinfoSignedResponseAlg; {
@@ -212,7 +217,8 @@ func (c *comparison) signInConsequences(was, want *plugins.Registration) {
 		c.consequence("asks users to sign in again if they did so more than %s ago", count(int(*most), "second", "seconds"))
 	}
 	for _, channel := range [...]struct{ name, was, want string }{
-		{"back", was.BackchannelLogoutURI, want.BackchannelLogoutURI}, {"front", was.FrontchannelLogoutURI, want.FrontchannelLogoutURI},
+		{"back", was.BackchannelLogoutURI, want.BackchannelLogoutURI}, {"front", was.FrontchannelLogoutURI,
+			want.FrontchannelLogoutURI},
 	} {
 		if channel.was != "" && channel.want == "" {
 			c.consequence("removes the %s-channel logout: it no longer tells the app when users sign out", channel.name)
@@ -220,8 +226,8 @@ func (c *comparison) signInConsequences(was, want *plugins.Registration) {
 	}
 }
 
-// sectorOf names what the pairwise subjects of a client depend on (OpenID Connect Core 1.0 section 8.1). It is empty for a client
-// with public subjects.
+// sectorOf names what the pairwise subjects of a client depend on (OpenID Connect Core 1.0 section 8.1). It is empty
+// for a client with public subjects.
 func sectorOf(r *plugins.Registration) string {
 	if r.SubjectType != oauth.SubjectPairwise {
 		return ""

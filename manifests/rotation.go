@@ -16,16 +16,18 @@ import (
 
 // A rotation takes these steps. Each is one transaction, so that any replica can take the next one, after any crash:
 //
-//  1. begun: the client has a second secret, and every env that holds the previous one is to be delivered with the new one;
+//  1. begun: the client has a second secret, and every env that holds the previous one is to be delivered with the
+//     new one;
 //  2. served: every delivery of the app is ready, none of them with an older secret;
 //  3. used: the new secret has been used to authenticate at any time since the rotation began;
 //  4. the grace period begins once both have happened;
-//  5. asked: the grace period has passed, and every target is looked at once more, whatever happened to it in the meantime;
+//  5. asked: the grace period has passed, and every target is looked at once more, whatever happened to it in the
+//     meantime;
 //  6. retired: every delivery of the app has been found ready since then.
 //
-// A target that lags behind, or whose env is still being taken away, keeps the older secret valid for as long as it takes. So does
-// an app that never uses the new one, because then it is unknown whether the app has it. Both are shown (`warifu get secrets`), and
-// an operator who does not want to wait rotates once more with Compromised.
+// A target that lags behind, or whose env is still being taken away, keeps the older secret valid for as long as it
+// takes. So does an app that never uses the new one, because then it is unknown whether the app has it. Both are
+// shown (`warifu get secrets`), and an operator who does not want to wait rotates once more with Compromised.
 
 // DefaultGrace is how long a secret stays valid after all targets serve its successor and that one was used.
 const DefaultGrace = 24 * time.Hour
@@ -66,11 +68,12 @@ type Rotated struct {
 	Consequences []string
 }
 
-// Rotate gives an app's client a new secret and has it delivered to every target that has the old one, in one transaction. The
-// old secret stays valid until [Deployer.Run], in this process or another, finds that it should no longer be needed.
+// Rotate gives an app's client a new secret and has it delivered to every target that has the old one, in one
+// transaction. The old secret stays valid until [Deployer.Run], in this process or another, finds that it should no
+// longer be needed.
 //
-// Errors: [storage.ErrNotFound] if there is no such app; [ErrNoSecret], [ErrRotating], [ErrSealed] and [ErrDeleting]. Nothing was
-// changed then.
+// Errors: [storage.ErrNotFound] if there is no such app; [ErrNoSecret], [ErrRotating], [ErrSealed] and [ErrDeleting].
+// Nothing was changed then.
 func (d *Deployer) Rotate(ctx context.Context, app string, opts RotateOptions) (Rotated, error) {
 	reason := ""
 	if opts.Compromised {
@@ -95,8 +98,9 @@ func (d *Deployer) rotate(ctx context.Context, app string, opts RotateOptions, r
 			d.refused(ctx, app, refusal)
 			return false, nil
 		}
-		release.Audit = []storage.AuditEntry{{Action: storage.AuditRotate, App: app, Reason: reason, Detail: fmt.Sprintf("secret %s replaces %s, %s",
-			begun.Rotation.SecretID, begun.Rotation.Previous, count(len(begun.Targets), "target", "targets"))}}
+		release.Audit = []storage.AuditEntry{{Action: storage.AuditRotate, App: app, Reason: reason,
+			Detail: fmt.Sprintf("secret %s replaces %s, %s",
+				begun.Rotation.SecretID, begun.Rotation.Previous, count(len(begun.Targets), "target", "targets"))}}
 		err = d.store.CommitRelease(ctx, release)
 		if errors.Is(err, storage.ErrConflict) {
 			return true, nil // a delivery moved on, or the app did: decide anew
@@ -116,14 +120,16 @@ func (d *Deployer) rotate(ctx context.Context, app string, opts RotateOptions, r
 
 // refused writes to the audit log that a rotation was refused.
 func (d *Deployer) refused(ctx context.Context, app string, why error) {
-	err := d.store.Record(ctx, storage.AuditEntry{Action: storage.AuditRotate, App: app, Outcome: storage.OutcomeRefused, Reason: why.Error()})
+	err := d.store.Record(ctx, storage.AuditEntry{Action: storage.AuditRotate, App: app, Outcome: storage.OutcomeRefused,
+		Reason: why.Error()})
 	if err != nil && ctx.Err() == nil {
 		d.log.WarnContext(ctx, "a refused rotation could not be written to the audit log", "app", app, "error", err)
 	}
 }
 
 // rotation decides from the stored records what a rotation would store.
-func (d *Deployer) rotation(ctx context.Context, view storage.AppView, opts RotateOptions) (Rotated, storage.Release, error) {
+func (d *Deployer) rotation(ctx context.Context, view storage.AppView, opts RotateOptions) (
+	Rotated, storage.Release, error) {
 	app, was := view.App, view.Client
 	switch {
 	case app.Deleting:
@@ -185,8 +191,8 @@ func noSecret(c *storage.Client) string {
 	return "its client is public"
 }
 
-// withSecret returns the deliveries whose env holds one of the client's secrets, changed to hold another one. The deploy hooks
-// decide which variable holds the secret; here it is recognized by its value.
+// withSecret returns the deliveries whose env holds one of the client's secrets, changed to hold another one. The
+// deploy hooks decide which variable holds the secret; here it is recognized by its value.
 func (d *Deployer) withSecret(view storage.AppView, value string) ([]storage.Delivery, error) {
 	old, err := d.store.SecretValues(view.Client)
 	if err != nil {
@@ -228,7 +234,8 @@ func rotationConsequences(r Rotated, grants int) []string {
 	rot := r.Rotation
 	byHand := fmt.Sprintf("this server delivers the secret to no target: hand it out with warifu credentials %s", rot.App)
 	if !rot.Compromised {
-		say("both secrets are valid now; %s retires %s after every target serves %s and the app has used it", rot.Previous, rot.Grace, rot.SecretID)
+		say("both secrets are valid now; %s retires %s after every target serves %s and the app has used it", rot.Previous,
+			rot.Grace, rot.SecretID)
 		if len(r.Targets) == 0 {
 			say("%s", byHand)
 		}
@@ -244,12 +251,13 @@ func rotationConsequences(r Rotated, grants int) []string {
 		}
 		say("cut off until their env is delivered: %s", strings.Join(names, ", "))
 	}
-	say("%s: access tokens keep working, and refresh tokens will work again with the new secret", count(grants, "grant stays", "grants stay"))
+	say("%s: access tokens keep working, and refresh tokens will work again with the new secret",
+		count(grants, "grant stays", "grants stay"))
 	return out
 }
 
-// lagging are the targets that keep an older secret valid, each with the reason: every target of the app whose delivery is not
-// ready, because what it has is not known.
+// lagging are the targets that keep an older secret valid, each with the reason: every target of the app whose
+// delivery is not ready, because what it has is not known.
 func lagging(view storage.AppView) []string {
 	var late []string
 	for _, x := range view.Deliveries {
@@ -282,8 +290,8 @@ func Waiting(view storage.AppView, rot *storage.SecretRotation, now time.Time) s
 	return "waiting until every target has been observed once more"
 }
 
-// rotations takes rotations on until ctx ends, and begins those of secrets that are too old. It looks at a rotation when
-// something has changed that it may wait for, and when time may have taken it further.
+// rotations takes rotations on until ctx ends, and begins those of secrets that are too old. It looks at a rotation
+// when something has changed that it may wait for, and when time may have taken it further.
 func (d *Deployer) rotations(ctx context.Context) {
 	mirror := d.store.MirrorRotations(ctx)
 	timer := time.NewTimer(0)
@@ -323,8 +331,8 @@ func (d *Deployer) rotations(ctx context.Context) {
 	}
 }
 
-// advance takes a rotation one step further, if possible, and returns the time after which it is to be looked at again even if
-// nothing has changed; 0 means never.
+// advance takes a rotation one step further, if possible, and returns the time after which it is to be looked at
+// again even if nothing has changed; 0 means never.
 func (d *Deployer) advance(ctx context.Context, rot *storage.SecretRotation) time.Duration {
 	wait, err := d.step(ctx, rot)
 	switch {
@@ -337,8 +345,8 @@ func (d *Deployer) advance(ctx context.Context, rot *storage.SecretRotation) tim
 	return d.pace.RetryMax
 }
 
-// step takes a rotation one step further, if possible. Storing a step wakes the loop, which takes the next one. It returns the
-// time until the rotation can go further without a change; 0 means never.
+// step takes a rotation one step further, if possible. Storing a step wakes the loop, which takes the next one. It
+// returns the time until the rotation can go further without a change; 0 means never.
 func (d *Deployer) step(ctx context.Context, rot *storage.SecretRotation) (time.Duration, error) {
 	view, err := d.store.App(ctx, rot.App)
 	if err != nil {
@@ -350,7 +358,8 @@ func (d *Deployer) step(ctx context.Context, rot *storage.SecretRotation) (time.
 		return 0, nil
 	case view.App != nil && view.App.Deleting:
 		return 0, nil // it goes with its client
-	case client == nil || client.ID != rot.ClientID || len(client.Secrets) == 0 || client.Secrets[len(client.Secrets)-1].ID != rot.SecretID:
+	case client == nil || client.ID != rot.ClientID || len(client.Secrets) == 0 ||
+		client.Secrets[len(client.Secrets)-1].ID != rot.SecretID:
 		return 0, d.store.DropRotation(ctx, *rot) // the client has become public, or is gone
 	}
 	confirmed, err := d.confirmed(view)
@@ -398,7 +407,8 @@ func (d *Deployer) step(ctx context.Context, rot *storage.SecretRotation) (time.
 	if err := d.store.RetireSecrets(ctx, *rot, view, entry); err != nil {
 		return 0, err
 	}
-	d.log.InfoContext(ctx, "a client secret was retired", "app", rot.App, "client", rot.ClientID, "secret", rot.Previous, "successor", rot.SecretID)
+	d.log.InfoContext(ctx, "a client secret was retired", "app", rot.App, "client", rot.ClientID, "secret", rot.Previous,
+		"successor", rot.SecretID)
 	return 0, nil
 }
 
@@ -432,7 +442,8 @@ func (d *Deployer) confirmed(view storage.AppView) (bool, error) {
 	return true, nil
 }
 
-// rotateOld begins a rotation for every client of an app whose newest secret is too old. A client with two secrets is left alone.
+// rotateOld begins a rotation for every client of an app whose newest secret is too old. A client with two secrets is
+// left alone.
 func (d *Deployer) rotateOld(ctx context.Context) {
 	clients, err := d.store.Clients(ctx)
 	if err != nil {
@@ -450,7 +461,8 @@ func (d *Deployer) rotateOld(ctx context.Context) {
 		}
 		_, err := d.rotate(ctx, c.App, RotateOptions{Grace: DefaultGrace}, "older than secretMaxAge, "+d.maxAge.String())
 		if err != nil && !errors.Is(err, ErrRotating) && !errors.Is(err, ErrDeleting) && ctx.Err() == nil {
-			d.log.WarnContext(ctx, "a client secret is too old and cannot be rotated; it is tried again", "app", c.App, "error", err)
+			d.log.WarnContext(ctx, "a client secret is too old and cannot be rotated; it is tried again", "app", c.App, "error",
+				err)
 		}
 	}
 }

@@ -46,8 +46,9 @@ func (d *Deployer) runtimeNamed(name string) (Runtime, int) {
 	return nil, -1
 }
 
-// runtimeFor is the runtime of a delivery: the one that it is assigned to; without an assignment the one that has it, or else
-// the first that serves its kind. Env is taken away by the runtime that has it. The error is errAsking or an [*unserved].
+// runtimeFor is the runtime of a delivery: the one that it is assigned to; without an assignment the one that has it,
+// or else the first that serves its kind. Env is taken away by the runtime that has it. The error is errAsking or an
+// [*unserved].
 func (c *catalog) runtimeFor(ctx context.Context, x *storage.Delivery) (Runtime, error) {
 	if x.Remove {
 		if x.Runtime == "" {
@@ -98,8 +99,9 @@ func (c *catalog) assignedRuntime(ctx context.Context, x *storage.Delivery, name
 		return rt, err
 	}
 	return nil, &unserved{
-		message: fmt.Sprintf("runtime %s, to which this target is assigned, serves only %ss", name, strings.Join(kinds, "s and ")),
-		remedy:  "assign it to another runtime (plugins.targets)",
+		message: fmt.Sprintf("runtime %s, to which this target is assigned, serves only %ss", name,
+			strings.Join(kinds, "s and ")),
+		remedy: "assign it to another runtime (plugins.targets)",
 	}
 }
 
@@ -122,8 +124,8 @@ func (c *catalog) serves(ctx context.Context, i int, kind string) (bool, []strin
 	return false, nil, errAsking
 }
 
-// move gives a delivery to this attempt's runtime if another one has it. The env stays at the other one until the target is ready
-// here; then the loop takes it away.
+// move gives a delivery to this attempt's runtime if another one has it. The env stays at the other one until the
+// target is ready here; then the loop takes it away.
 func (a *attempt) move(ctx context.Context, x storage.Delivery) (*storage.Delivery, bool) {
 	from, to := x.Runtime, a.rt.Name()
 	x.Runtime = to
@@ -131,11 +133,13 @@ func (a *attempt) move(ctx context.Context, x storage.Delivery) (*storage.Delive
 		return &x, true
 	}
 	moved, err := a.d.store.MoveDelivery(ctx, x, from, storage.AuditEntry{
-		Action: storage.AuditDeliveryMoved, App: x.App, Target: label(x.Target), Detail: fmt.Sprintf("from runtime %s to %s", from, to),
+		Action: storage.AuditDeliveryMoved, App: x.App, Target: label(x.Target), Detail: fmt.Sprintf("from runtime %s to %s",
+			from, to),
 	})
 	if err != nil {
 		if !errors.Is(err, storage.ErrConflict) && ctx.Err() == nil {
-			a.d.log.WarnContext(ctx, "a delivery cannot be moved; it is tried again", "app", x.App, "target", words(x.Target), "error", err)
+			a.d.log.WarnContext(ctx, "a delivery cannot be moved; it is tried again", "app", x.App, "target", words(x.Target),
+				"error", err)
 		}
 		return nil, false
 	}

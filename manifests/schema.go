@@ -14,8 +14,9 @@ import (
 //go:embed app.schema.json
 var appSchema []byte
 
-// Schema returns the JSON Schema (draft 2020-12) of a manifest, by which editors complete and check. It is less strict than
-// [Parse], which also knows the scope catalogue and checks parts against each other, but never refuses what Parse accepts.
+// Schema returns the JSON Schema (draft 2020-12) of a manifest, by which editors complete and check. It is less
+// strict than [Parse], which also knows the scope catalogue and checks parts against each other, but never refuses
+// what Parse accepts.
 func Schema() []byte { return bytes.Clone(appSchema) }
 
 // generateSchema writes the table as a schema.

@@ -30,8 +30,8 @@ type Secret struct {
 	Waiting string
 }
 
-// Secrets lists the valid secrets of an app, oldest first, or of all apps if app is empty. An app without a client, or with a
-// public one, has none. It returns [storage.ErrNotFound] if there is no such app.
+// Secrets lists the valid secrets of an app, oldest first, or of all apps if app is empty. An app without a client,
+// or with a public one, has none. It returns [storage.ErrNotFound] if there is no such app.
 func (d *Deployer) Secrets(ctx context.Context, app string) ([]Secret, error) {
 	if app != "" {
 		view, err := d.store.App(ctx, app)

@@ -6,8 +6,8 @@ import (
 	"github.com/warifu/warifu/manifests/strictyaml"
 )
 
-// shape describes one place of a manifest. The checker walks a document along its shape, and the JSON Schema is generated from the
-// same shape, so a key is added here and nowhere else.
+// shape describes one place of a manifest. The checker walks a document along its shape, and the JSON Schema is
+// generated from the same shape, so a key is added here and nowhere else.
 type shape struct {
 	kind     shapeKind
 	about    string // for the author of a manifest, shown by editors
@@ -55,8 +55,8 @@ const (
 	refuseUnknown unknownKeys = iota
 	// warnUnknown refuses a misspelling of a known key all the same.
 	warnUnknown
-	// refuseMisspelled is for objects in which the wider platform has keys unknown to this project: only what is one edit away
-	// from a known key is refused, and everything else passes.
+	// refuseMisspelled is for objects in which the wider platform has keys unknown to this project: only what is one
+	// edit away from a known key is refused, and everything else passes.
 	refuseMisspelled
 )
 
@@ -93,7 +93,8 @@ var specShape = &shape{
 		{"workers", false, targets("Workers by name.", workerShape)},
 		{"containers", false, targets("Containers by name.", containerShape)},
 		{"services", false, targets("Services by name: containers that other parts of the app talk to.", containerShape)},
-		{"routes", false, &shape{kind: listKind, nullable: true, each: routeShape, about: "Which target answers which path."}},
+		{"routes", false, &shape{kind: listKind, nullable: true, each: routeShape,
+			about: "Which target answers which path."}},
 		{"description", false, passing("What the app does.")},
 		{"icon", false, passing("The app's icon.")},
 		{"category", false, passing("Where the app is listed.")},
@@ -175,5 +176,6 @@ var envShape = &shape{
 func passing(about string) *shape { return &shape{about: about} }
 
 func targets(about string, each *shape) *shape {
-	return &shape{kind: mappingKind, nullable: true, each: each, about: about, rule: checkTargetNames, describe: describeTargets}
+	return &shape{kind: mappingKind, nullable: true, each: each, about: about, rule: checkTargetNames,
+		describe: describeTargets}
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/warifu/warifu/server/oauth"
 )
 
-// oauthShape is spec.oauth: the fields that a client has, and autoEnv, which is about the app. What a value may be is for
-// [oauth.Check] to say; the shape says what is text, a flag or a list.
+// oauthShape is spec.oauth: the fields that a client has, and autoEnv, which is about the app. What a value may be is
+// for [oauth.Check] to say; the shape says what is text, a flag or a list.
 var oauthShape = &shape{
 	kind: objectKind, describe: describeOAuth, about: "The OAuth client that is registered when the app is deployed.",
 	fields: oauthFields(),

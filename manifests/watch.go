@@ -12,16 +12,16 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// A change is reported once the files have been quiet for a while, because editors and checkouts write in several steps,
-// but after the longer time in any case.
+// A change is reported once the files have been quiet for a while, because editors and checkouts write in several
+// steps, but after the longer time in any case.
 const (
 	quiet     = 100 * time.Millisecond
 	impatient = time.Second
 )
 
-// Watch notices changes of manifests: of the files and directories that [Load] would read from the same paths. It watches
-// directories, because editors replace files instead of writing them, and compares contents, so that saving a file unchanged is
-// not reported. The caller loads what has changed, and reports a faulty file.
+// Watch notices changes of manifests: of the files and directories that [Load] would read from the same paths. It
+// watches directories, because editors replace files instead of writing them, and compares contents, so that saving a
+// file unchanged is not reported. The caller loads what has changed, and reports a faulty file.
 type Watch struct {
 	paths  []string
 	notify *fsnotify.Watcher

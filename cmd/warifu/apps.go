@@ -31,7 +31,8 @@ func (a *apps) Plan(ctx context.Context, docs []admin.Document) ([]admin.AppPlan
 	return plansOf(plans), faultsOf(warnings), nil
 }
 
-func (a *apps) Apply(ctx context.Context, docs []admin.Document, opts admin.ApplyOptions) ([]admin.AppPlan, []admin.Fault, error) {
+func (a *apps) Apply(ctx context.Context, docs []admin.Document, opts admin.ApplyOptions) (
+	[]admin.AppPlan, []admin.Fault, error) {
 	plans, warnings, err := a.deployer.ApplyFiles(ctx, filesOf(docs), manifests.ApplyOptions(opts))
 	if err != nil {
 		return nil, nil, edge(err)
@@ -111,7 +112,8 @@ func plansOf(plans []*manifests.Plan) []admin.AppPlan {
 	for _, p := range plans {
 		plan := admin.AppPlan{
 			App: p.App, Version: p.Version, Source: p.Source, Changed: p.Changed, Revision: p.Revisions.String(),
-			Changes: []admin.Change{}, Consequences: append([]string{}, p.Consequences...), Ends: endingsOf(p.Ends), Warnings: []admin.Notice{},
+			Changes: []admin.Change{}, Consequences: append([]string{}, p.Consequences...),
+			Ends: endingsOf(p.Ends), Warnings: []admin.Notice{},
 		}
 		for _, c := range p.Changes {
 			change := admin.Change{Kind: string(c.Kind), Text: c.Text, Field: c.Field, Old: c.Old, New: c.New, Names: c.Names}

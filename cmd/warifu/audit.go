@@ -35,7 +35,8 @@ holds a secret. The oldest entry comes first.`,
 	}
 	command.Flags().StringVar(&app, "app", "", "show only this app")
 	must(command.RegisterFlagCompletionFunc("app", c.completeApps))
-	command.Flags().StringVar(&since, "since", "24h", "how far back: a duration such as 90m or 48h, or a date such as 2026-01-31 or 2026-01-31T12:00:00Z")
+	command.Flags().StringVar(&since, "since", "24h",
+		"how far back: a duration such as 90m or 48h, or a date such as 2026-01-31 or 2026-01-31T12:00:00Z")
 	outputFlag(command, &format, "table", "json", "yaml")
 	return command
 }

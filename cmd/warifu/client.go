@@ -60,7 +60,8 @@ func (c *cli) client() (*client, error) {
 		found.base = u.Scheme + "://" + u.Host
 		file := cmp.Or(c.tokenFile, c.env(tokenVariable))
 		if file == "" {
-			return nil, usagef("an admin API over TCP needs its bearer token: name the file with --admin-token-file or %s", tokenVariable)
+			return nil, usagef("an admin API over TCP needs its bearer token: name the file with --admin-token-file or %s",
+				tokenVariable)
 		}
 		if u.Scheme == "http" && !oauth.IsLoopback(u.Hostname()) {
 			return nil, usagef("the admin API at %s is neither https nor on loopback: the token would cross the network unencrypted", where)

@@ -51,7 +51,8 @@ It changes nothing. The exit code is 2 when there are changes.`,
 }
 
 func fileFlag(command *cobra.Command, files *[]string) {
-	command.Flags().StringArrayVarP(files, "filename", "f", nil, "manifest, directory of manifests, or - for stdin; can be repeated")
+	command.Flags().StringArrayVarP(files, "filename", "f", nil,
+		"manifest, directory of manifests, or - for stdin; can be repeated")
 	must(command.MarkFlagFilename("filename", "yml", "yaml"))
 }
 
@@ -127,7 +128,8 @@ would end: --allow-delete applies it.`,
 	}
 	fileFlag(command, &files)
 	command.Flags().BoolVar(&dryRun, "dry-run", false, "show the plan and change nothing")
-	command.Flags().BoolVar(&allowDelete, "allow-delete", false, "let a client go that a manifest leaves out, with its grants")
+	command.Flags().BoolVar(&allowDelete, "allow-delete", false,
+		"let a client go that a manifest leaves out, with its grants")
 	command.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask for confirmation")
 	wait.flags(command)
 	outputFlag(command, &format, "table", "json", "yaml", "name")
@@ -279,7 +281,8 @@ func deliveryLine(d admin.Delivery) string {
 
 func (c *cli) delete() *cobra.Command {
 	var yes bool
-	command := &cobra.Command{Use: "delete", Short: "Delete an app, or a client that registered itself", Args: cobra.NoArgs, RunE: needsSubcommand}
+	command := &cobra.Command{Use: "delete", Short: "Delete an app, or a client that registered itself",
+		Args: cobra.NoArgs, RunE: needsSubcommand}
 	app := &cobra.Command{
 		Use: "app NAME", Short: "Delete an app: end its grants, take its env away, remove its client",
 		Example: `  warifu delete app my-oauth-app --yes`,
@@ -291,7 +294,8 @@ func (c *cli) delete() *cobra.Command {
 				return err
 			}
 			if !yes {
-				if err := c.confirm(fmt.Sprintf("Delete %s? %d grants end at once, %d targets lose their env.", name, detail.Grants, len(detail.Deliveries))); err != nil {
+				if err := c.confirm(fmt.Sprintf("Delete %s? %d grants end at once, %d targets lose their env.", name, detail.Grants,
+					len(detail.Deliveries))); err != nil {
 					return err
 				}
 			}

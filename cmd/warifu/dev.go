@@ -53,8 +53,10 @@ $WARIFU_WORKERD, in PATH, or in node_modules (npm install workerd).`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.runDev(cmd.Context(), opts) },
 	}
 	flags := command.Flags()
-	flags.StringArrayVarP(&opts.files, "filename", "f", nil, "manifest; can be repeated (default .takos/app.yml, then app.yml)")
-	flags.StringVar(&opts.listen, "listen", "127.0.0.1:5556", "host:port of the issuer; the host is 127.0.0.1, localhost or [::1]")
+	flags.StringArrayVarP(&opts.files, "filename", "f", nil,
+		"manifest; can be repeated (default .takos/app.yml, then app.yml)")
+	flags.StringVar(&opts.listen, "listen", "127.0.0.1:5556",
+		"host:port of the issuer; the host is 127.0.0.1, localhost or [::1]")
 	flags.StringVar(&opts.data, "data", ".warifu", "directory for everything that dev keeps")
 	must(command.MarkFlagFilename("filename", "yml", "yaml"))
 	must(command.MarkFlagDirname("data"))
@@ -77,8 +79,8 @@ func (c *cli) runDev(ctx context.Context, opts devOptions) error {
 		}
 		files = []string{defaultManifests[found]}
 	}
-	// First of all, so that a manifest that cannot be read does not stop a server that is half started. Scopes are checked when
-	// the manifest is applied.
+	// First of all, so that a manifest that cannot be read does not stop a server that is half started. Scopes are
+	// checked when the manifest is applied.
 	docs, faults := manifests.Load(files, nil, manifests.Options{Dev: true})
 	if faults.Err() != nil {
 		return faults.Err()
@@ -149,8 +151,8 @@ func (c *cli) devConfig(opts devOptions, host string, web net.Listener, user dev
 	return cfg, nil
 }
 
-// devPerson has every claim, so that an app can be tried with whatever it asks for. The phone number is one of those reserved
-// for fiction.
+// devPerson has every claim, so that an app can be tried with whatever it asks for. The phone number is one of those
+// reserved for fiction.
 func devPerson(email, hash string) config.StaticPassword {
 	return config.StaticPassword{
 		Email: email, EmailVerified: true, Username: "dev", Name: "Dev User", UserID: "dev", Hash: hash,
@@ -230,7 +232,8 @@ func (d *devServer) apply(ctx context.Context, allowDelete bool) ([]*manifests.P
 	if err := faults.Err(); err != nil {
 		return nil, err
 	}
-	plans, warnings, err := d.instance.apps.deployer.ApplyFiles(ctx, files, manifests.ApplyOptions{AllowDelete: allowDelete})
+	plans, warnings, err := d.instance.apps.deployer.ApplyFiles(ctx, files,
+		manifests.ApplyOptions{AllowDelete: allowDelete})
 	if err != nil {
 		return nil, edge(err)
 	}
@@ -320,7 +323,8 @@ func (d *devServer) announce(ctx context.Context, plans []*manifests.Plan) error
 			}
 			app.Targets = append(app.Targets, target)
 			if x.State != storage.DeliveryReady {
-				app.late = append(app.late, fmt.Sprintf("%s/%s is %s: %s %s", x.Target.Kind, x.Target.Name, x.State, x.Error, x.Remedy))
+				app.late = append(app.late, fmt.Sprintf("%s/%s is %s: %s %s", x.Target.Kind, x.Target.Name, x.State, x.Error,
+					x.Remedy))
 			}
 		}
 		line.Apps = append(line.Apps, app)
@@ -369,14 +373,16 @@ func (d *devServer) greet(line readyLine) {
 	}
 	c.say("")
 	if idle := d.workers.idle(); len(idle) > 0 {
-		c.say("%s cannot run, because workerd was not found: npm install workerd@%s", strings.Join(idle, ", "), runtimeworkers.WorkerdVersion)
+		c.say("%s cannot run, because workerd was not found: npm install workerd@%s", strings.Join(idle, ", "),
+			runtimeworkers.WorkerdVersion)
 	}
 	if open != "" {
 		c.say("Next, in a browser: %s\n", c.paint(c.stderr, bold, open))
 	} else if next != "" {
 		c.say("Next, in another terminal: %s\n", c.paint(c.stderr, bold, "warifu token "+next+d.adminFlag()))
 	}
-	c.say("Watching %s. Ctrl-C stops the server; %s keeps everything for the next start.", strings.Join(d.files, ", "), d.opts.data)
+	c.say("Watching %s. Ctrl-C stops the server; %s keeps everything for the next start.", strings.Join(d.files, ", "),
+		d.opts.data)
 }
 
 // near is a path relative to the working directory, if it is below that.

@@ -23,8 +23,8 @@ const workerdVariable = "WARIFU_WORKERD"
 type devWorker struct {
 	app, name string
 	script    string // absolute
-	// redirect is where the first of the app's redirect URIs on this machine leads; nil for none. The Worker listens there, and
-	// people are told this name of the machine, so that the redirect URI fits.
+	// redirect is where the first of the app's redirect URIs on this machine leads; nil for none. The Worker listens
+	// there, and people are told this name of the machine, so that the redirect URI fits.
 	redirect *url.URL
 }
 
@@ -62,8 +62,8 @@ func (c *cli) findWorkers(docs []*manifests.Document) (devWorkers, error) {
 	return found, nil
 }
 
-// workersOf returns those Workers of an app whose script exists. The manifest's artifactPath is relative to the manifest's
-// directory, or to the directory above when that is .takos.
+// workersOf returns those Workers of an app whose script exists. The manifest's artifactPath is relative to the
+// manifest's directory, or to the directory above when that is .takos.
 func workersOf(app *manifests.App, dir string) ([]devWorker, error) {
 	text, err := app.JSON()
 	if err != nil {
@@ -104,8 +104,8 @@ func workersOf(app *manifests.App, dir string) ([]devWorker, error) {
 	return found, nil
 }
 
-// loopbackRedirect is the host of the first of an app's redirect URIs that leads to this machine; its port is empty when any
-// will do. The manifest was checked, so what looks like this machine is it.
+// loopbackRedirect is the host of the first of an app's redirect URIs that leads to this machine; its port is empty
+// when any will do. The manifest was checked, so what looks like this machine is it.
 func loopbackRedirect(app *manifests.App) *url.URL {
 	if app.Spec.OAuth == nil {
 		return nil
@@ -122,8 +122,8 @@ func loopbackRedirect(app *manifests.App) *url.URL {
 	return nil
 }
 
-// settings are the runtimes of a dev server and their targets: Workers with a script run in workerd, and the env of everything
-// else goes into files. They are empty when there is nothing to run.
+// settings are the runtimes of a dev server and their targets: Workers with a script run in workerd, and the env of
+// everything else goes into files. They are empty when there is nothing to run.
 func (w devWorkers) settings() config.Plugins {
 	if w.workerd == "" || len(w.workers) == 0 {
 		return config.Plugins{}
@@ -136,7 +136,8 @@ func (w devWorkers) settings() config.Plugins {
 			one["listen"] = worker.redirect.Host
 		}
 		scripts[worker.app+"/"+worker.name] = one
-		cfg.Targets = append(cfg.Targets, config.Target{Kind: plugins.TargetWorker, App: worker.app, Name: worker.name, Runtime: config.RuntimeWorkers})
+		cfg.Targets = append(cfg.Targets,
+			config.Target{Kind: plugins.TargetWorker, App: worker.app, Name: worker.name, Runtime: config.RuntimeWorkers})
 	}
 	cfg.Targets = append(cfg.Targets, config.Target{Runtime: config.RuntimeFile})
 	cfg.Runtimes = []config.Plugin{{Name: config.RuntimeFile}, {Name: config.RuntimeWorkers, Config: map[string]any{

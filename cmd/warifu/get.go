@@ -31,7 +31,8 @@ type rows struct {
 }
 
 // rowsOf gets a list from the server and shapes it.
-func rowsOf[T any](ctx context.Context, c *cli, path string, header []string, row func(T) (name string, cells []string)) (rows, error) {
+func rowsOf[T any](ctx context.Context, c *cli, path string, header []string,
+	row func(T) (name string, cells []string)) (rows, error) {
 	list, err := fetch[[]T](ctx, c, path)
 	if err != nil {
 		return rows{}, err
@@ -48,42 +49,52 @@ var listings = []listing{
 	{name: "apps", singular: "app", short: "List apps", list: func(ctx context.Context, c *cli, _ string) (rows, error) {
 		return rowsOf(ctx, c, "/v1/apps", []string{"NAME", "VERSION", "CLIENT ID", "AUTO ENV", "TARGETS", "STATE", "APPLIED"},
 			func(a admin.App) (string, []string) {
-				return "app/" + a.Name, []string{a.Name, a.Version, a.ClientID, strconv.FormatBool(a.AutoEnv), strconv.Itoa(a.Targets), appState(a), when(a.Applied)}
+				return "app/" + a.Name, []string{a.Name, a.Version, a.ClientID, strconv.FormatBool(a.AutoEnv),
+					strconv.Itoa(a.Targets), appState(a), when(a.Applied)}
 			})
 	}},
-	{name: "clients", singular: "client", short: "List OAuth clients", filtered: true, list: func(ctx context.Context, c *cli, query string) (rows, error) {
-		return rowsOf(ctx, c, "/v1/clients"+query, []string{"CLIENT ID", "APP", "NAME", "TYPE", "SCOPES"},
-			func(a admin.Client) (string, []string) {
-				return "client/" + a.ID, []string{a.ID, a.App, a.Name, clientType(a), strings.Join(a.Scopes, " ")}
-			})
-	}},
-	{name: "deliveries", singular: "delivery", short: "List the env deliveries of each target and their progress", filtered: true, list: func(ctx context.Context, c *cli, query string) (rows, error) {
-		return rowsOf(ctx, c, "/v1/deliveries"+query, []string{"APP", "TARGET", "RUNTIME", "STATE", "GENERATION", "LOCATION", "ERROR", "NEXT ATTEMPT"},
-			func(d admin.Delivery) (string, []string) {
-				target := d.Kind + "/" + d.Name
-				next := ""
-				if d.State != "ready" {
-					next = when(d.NextAttempt)
-				}
-				return "delivery/" + d.App + "/" + target, []string{d.App, target, d.Runtime, deliveryState(d),
-					fmt.Sprintf("%d/%d", d.Serving, d.Generation), d.Location, d.Error, next}
-			})
-	}},
-	{name: "grants", singular: "grant", short: "List live grants: what users have allowed apps to do", filtered: true, list: func(ctx context.Context, c *cli, query string) (rows, error) {
-		return rowsOf(ctx, c, "/v1/grants"+query, []string{"ID", "APP OR CLIENT", "USER", "SCOPES", "CREATED", "LAST USED", "EXPIRES"},
-			func(g admin.Grant) (string, []string) { return "grant/" + g.ID, grantCells(g) })
-	}},
-	{name: "secrets", singular: "secret", short: "List client secrets with their age, state and last use, never their values", filtered: true, ofApp: true,
+	{name: "clients", singular: "client", short: "List OAuth clients", filtered: true,
 		list: func(ctx context.Context, c *cli, query string) (rows, error) {
-			return rowsOf(ctx, c, "/v1/secrets"+query, append([]string{"APP"}, secretHeader...), func(s admin.Secret) (string, []string) {
-				return "secret/" + s.App + "/" + s.ID, append([]string{s.App}, secretCells(s)...)
-			})
+			return rowsOf(ctx, c, "/v1/clients"+query, []string{"CLIENT ID", "APP", "NAME", "TYPE", "SCOPES"},
+				func(a admin.Client) (string, []string) {
+					return "client/" + a.ID, []string{a.ID, a.App, a.Name, clientType(a), strings.Join(a.Scopes, " ")}
+				})
+		}},
+	{name: "deliveries", singular: "delivery", short: "List the env deliveries of each target and their progress",
+		filtered: true, list: func(ctx context.Context, c *cli, query string) (rows, error) {
+			return rowsOf(ctx, c, "/v1/deliveries"+query,
+				[]string{"APP", "TARGET", "RUNTIME", "STATE", "GENERATION", "LOCATION", "ERROR", "NEXT ATTEMPT"},
+				func(d admin.Delivery) (string, []string) {
+					target := d.Kind + "/" + d.Name
+					next := ""
+					if d.State != "ready" {
+						next = when(d.NextAttempt)
+					}
+					return "delivery/" + d.App + "/" + target, []string{d.App, target, d.Runtime, deliveryState(d),
+						fmt.Sprintf("%d/%d", d.Serving, d.Generation), d.Location, d.Error, next}
+				})
+		}},
+	{name: "grants", singular: "grant", short: "List live grants: what users have allowed apps to do", filtered: true,
+		list: func(ctx context.Context, c *cli, query string) (rows, error) {
+			return rowsOf(ctx, c, "/v1/grants"+query,
+				[]string{"ID", "APP OR CLIENT", "USER", "SCOPES", "CREATED", "LAST USED", "EXPIRES"},
+				func(g admin.Grant) (string, []string) { return "grant/" + g.ID, grantCells(g) })
+		}},
+	{name: "secrets", singular: "secret",
+		short: "List client secrets with their age, state and last use, never their values", filtered: true, ofApp: true,
+		list: func(ctx context.Context, c *cli, query string) (rows, error) {
+			return rowsOf(ctx, c, "/v1/secrets"+query, append([]string{"APP"}, secretHeader...),
+				func(s admin.Secret) (string, []string) {
+					return "secret/" + s.App + "/" + s.ID, append([]string{s.App}, secretCells(s)...)
+				})
 		}},
 }
 
-// grantCells names the client where there is no app, because the client registered itself or is described by a document.
+// grantCells names the client where there is no app, because the client registered itself or is described by a
+// document.
 func grantCells(g admin.Grant) []string {
-	return []string{g.ID, cmp.Or(g.App, g.ClientID), cmp.Or(g.User, g.UserID), strings.Join(g.Scopes, " "), when(g.CreatedAt), when(g.UsedAt), when(g.ExpiresAt)}
+	return []string{g.ID, cmp.Or(g.App, g.ClientID), cmp.Or(g.User, g.UserID), strings.Join(g.Scopes, " "),
+		when(g.CreatedAt), when(g.UsedAt), when(g.ExpiresAt)}
 }
 
 // appState is the state of an app for a table.
@@ -177,7 +188,8 @@ func (c *cli) show(list rows, format, what string) error {
 }
 
 func (c *cli) describe() *cobra.Command {
-	command := &cobra.Command{Use: "describe", Short: "Show an app and what belongs to it", Args: cobra.NoArgs, RunE: needsSubcommand}
+	command := &cobra.Command{Use: "describe", Short: "Show an app and what belongs to it", Args: cobra.NoArgs,
+		RunE: needsSubcommand}
 	var format string
 	app := &cobra.Command{
 		Use: "app NAME", Short: "Show an app, its client, its deliveries and how many grants it has",
@@ -205,22 +217,27 @@ func (c *cli) describe() *cobra.Command {
 
 func (c *cli) showApp(a admin.AppDetail) error {
 	lines := [][]string{
-		{"App", a.Name}, {"Version", a.Version}, {"State", appState(a.App)}, {"Source", a.Source}, {"Applied", when(a.Applied)},
+		{"App", a.Name}, {"Version", a.Version}, {"State", appState(a.App)}, {"Source", a.Source},
+		{"Applied", when(a.Applied)},
 		{"Auto env", strconv.FormatBool(a.AutoEnv)}, {"Grants", strconv.Itoa(a.Grants)},
 	}
 	if a.Refused != "" {
 		lines = append(lines, []string{"Refused", "its manifest " + a.Refused})
 	}
 	if client := a.Client; client != nil {
-		lines = append(lines, []string{"Client", client.ID + " (" + clientType(*client) + ")"}, []string{"  Name", client.Name})
+		lines = append(lines, []string{"Client", client.ID + " (" + clientType(*client) + ")"},
+			[]string{"  Name", client.Name})
 		for _, entry := range []struct {
 			title  string
 			values []string
 		}{
-			{"  Redirect URIs", client.RedirectURIs}, {"  After sign-out", client.PostLogoutRedirectURIs}, {"  Scopes", client.Scopes},
+			{"  Redirect URIs", client.RedirectURIs}, {"  After sign-out", client.PostLogoutRedirectURIs},
+			{"  Scopes", client.Scopes},
 			{"  Logo", single(client.LogoURI)}, {"  Terms", single(client.TosURI)}, {"  Privacy", single(client.PolicyURI)},
-			{"  Grant types", client.GrantTypes}, {"  Authenticates", single(authentication(*client))}, {"  Keys", client.KeyIDs},
-			{"  Keys from", single(client.JWKSURI)}, {"  Signatures", signatures(*client)}, {"  Requires", requirements(*client)},
+			{"  Grant types", client.GrantTypes}, {"  Authenticates", single(authentication(*client))},
+			{"  Keys", client.KeyIDs},
+			{"  Keys from", single(client.JWKSURI)}, {"  Signatures", signatures(*client)},
+			{"  Requires", requirements(*client)},
 			{"  Subjects", single(subjects(*client))}, {"  Starts at", single(client.InitiateLoginURI)},
 			{"  Logout", logoutAddresses(*client)}, {"  Speaks for", client.ResourceIdentifiers},
 		} {
@@ -269,10 +286,13 @@ func (c *cli) showApp(a admin.AppDetail) error {
 		if d.Instances > 0 {
 			instances = strconv.Itoa(d.Instances)
 		}
-		cells = append(cells, []string{d.Kind + "/" + d.Name, d.Runtime, deliveryState(d), fmt.Sprintf("%d/%d/%d", d.Generation, d.Accepted, d.Serving),
+		cells = append(cells, []string{d.Kind + "/" + d.Name, d.Runtime, deliveryState(d),
+			fmt.Sprintf("%d/%d/%d", d.Generation, d.Accepted, d.Serving),
 			instances, d.Location, said, next})
 	}
-	return table(c.stdout, []string{"TARGET", "RUNTIME", "STATE", "WANTED/ACCEPTED/SERVING", "INSTANCES", "LOCATION", "ERROR", "NEXT ATTEMPT"}, cells)
+	return table(c.stdout,
+		[]string{"TARGET", "RUNTIME", "STATE", "WANTED/ACCEPTED/SERVING", "INSTANCES", "LOCATION", "ERROR", "NEXT ATTEMPT"},
+		cells)
 }
 
 // single is a list of what is there.

@@ -35,7 +35,8 @@ func requirements(c admin.Client) []string {
 		what string
 		on   bool
 	}{
-		{"pushed requests", c.RequirePushedAuthorizationRequests}, {"DPoP", c.DPoPBoundAccessTokens}, {"auth_time", c.RequireAuthTime},
+		{"pushed requests", c.RequirePushedAuthorizationRequests}, {"DPoP", c.DPoPBoundAccessTokens},
+		{"auth_time", c.RequireAuthTime},
 	} {
 		if r.on {
 			out = append(out, r.what)

@@ -138,7 +138,8 @@ func (i *instance) openWeb(ctx context.Context, opened net.Listener) error {
 	if err != nil {
 		return err
 	}
-	i.endpoints = append(i.endpoints, endpoint{name: "web.https", listener: listener, tls: cert.config(), patience: webPatience})
+	i.endpoints = append(i.endpoints,
+		endpoint{name: "web.https", listener: listener, tls: cert.config(), patience: webPatience})
 	return nil
 }
 
@@ -158,7 +159,8 @@ func (i *instance) openAdmin(ctx context.Context) error {
 		return err
 	}
 	i.onClose(func() { _ = listener.Close() })
-	i.endpoints = append(i.endpoints, endpoint{name: "admin.socket", listener: listener, handler: handler(""), patience: patience})
+	i.endpoints = append(i.endpoints,
+		endpoint{name: "admin.socket", listener: listener, handler: handler(""), patience: patience})
 	if cfg.Listen == "" {
 		return nil
 	}

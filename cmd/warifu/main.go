@@ -2,14 +2,15 @@
 //
 // # Rooms
 //
-// This package has no logic beyond that of a command line: it builds what the other packages offer from a configuration
-// (package config) in instance.go, wiring.go and listen.go, and speaks to a running server through its admin API (client.go).
-// `warifu dev` and `warifu serve` build the same instance; dev only generates its configuration.
+// This package has no logic beyond that of a command line: it builds what the other packages offer from a
+// configuration (package config) in instance.go, wiring.go and listen.go, and speaks to a running server through its
+// admin API (client.go). `warifu dev` and `warifu serve` build the same instance; dev only generates its
+// configuration.
 //
 // # Invariants
 //
-//   - Data goes to stdout, messages to stderr. Exit codes: 0 done, 1 failed, 2 plan or drift found something, 3 invalid input,
-//     4 server unreachable.
+//   - Data goes to stdout, messages to stderr. Exit codes: 0 done, 1 failed, 2 plan or drift found something, 3
+//     invalid input, 4 server unreachable.
 //   - No secret is in argv, in the environment of another process, or in a log.
 //   - Every goroutine belongs to an instance's group and ends with its context.
 package main

@@ -21,15 +21,17 @@ type waiting struct {
 }
 
 func (w *waiting) flags(command *cobra.Command) {
-	command.Flags().BoolVar(&w.wait, "wait", false, "wait until the env is served everywhere, show progress, and fail if it is not")
+	command.Flags().BoolVar(&w.wait, "wait", false,
+		"wait until the env is served everywhere, show progress, and fail if it is not")
 	command.Flags().DurationVar(&w.timeout, "timeout", 2*time.Minute, "how long --wait waits")
 }
 
 // glance is the time between two looks at deliveries.
 const glance = 200 * time.Millisecond
 
-// delivered waits, if --wait was given, until every target of the apps is at rest, and fails if one does not serve what it
-// should. Each change of a target is a line on stderr. The error begins with what, which says what has been done already.
+// delivered waits, if --wait was given, until every target of the apps is at rest, and fails if one does not serve
+// what it should. Each change of a target is a line on stderr. The error begins with what, which says what has been
+// done already.
 func (c *cli) delivered(ctx context.Context, w waiting, what string, apps ...string) error {
 	if !w.wait {
 		return nil
@@ -84,7 +86,8 @@ func (c *cli) delivered(ctx context.Context, w waiting, what string, apps ...str
 // held reports whether a target cannot leave a runtime yet, because the one to which it moves fails to serve it.
 func held(leaving admin.Delivery, deliveries []admin.Delivery) bool {
 	return slices.ContainsFunc(deliveries, func(d admin.Delivery) bool {
-		return !d.Leaving && !d.Removing && d.Kind == leaving.Kind && d.Name == leaving.Name && (d.State == "failed" || d.State == "degraded")
+		return !d.Leaving && !d.Removing && d.Kind == leaving.Kind && d.Name == leaving.Name &&
+			(d.State == "failed" || d.State == "degraded")
 	})
 }
 
@@ -101,7 +104,8 @@ func (c *cli) progress(shown map[string]string, d admin.Delivery) {
 	case "failed", "degraded":
 		ink = red
 	}
-	now := c.paint(c.stderr, ink, d.State) + fmt.Sprintf(", generation %d wanted, %d accepted, %d serving", d.Generation, d.Accepted, d.Serving)
+	now := c.paint(c.stderr, ink, d.State) +
+		fmt.Sprintf(", generation %d wanted, %d accepted, %d serving", d.Generation, d.Accepted, d.Serving)
 	if d.Instances > 0 {
 		now += fmt.Sprintf(", instances: %d", d.Instances)
 	}

@@ -61,9 +61,12 @@ Data goes to stdout, messages to stderr. Exit codes: 0 done, 1 failed, 2 plan or
 	root.SetIn(c.stdin)
 	root.SetOut(c.stdout)
 	root.SetErr(c.stderr)
-	root.AddGroup(&cobra.Group{ID: groupServer, Title: "Run a server:"}, &cobra.Group{ID: groupApps, Title: "Work with the apps of a server:"})
-	root.PersistentFlags().StringVar(&c.admin, "admin", "", "admin API of the server: path of a socket, unix://PATH or http(s)://HOST:PORT (default $"+adminVariable+", then "+defaultSocket+")")
-	root.PersistentFlags().StringVar(&c.tokenFile, "admin-token-file", "", "file with the bearer token for an admin API over TCP (default $"+tokenVariable+")")
+	root.AddGroup(&cobra.Group{ID: groupServer, Title: "Run a server:"},
+		&cobra.Group{ID: groupApps, Title: "Work with the apps of a server:"})
+	root.PersistentFlags().StringVar(&c.admin, "admin", "",
+		"admin API of the server: path of a socket, unix://PATH or http(s)://HOST:PORT (default $"+adminVariable+", then "+defaultSocket+")")
+	root.PersistentFlags().StringVar(&c.tokenFile, "admin-token-file", "",
+		"file with the bearer token for an admin API over TCP (default $"+tokenVariable+")")
 	add := func(group string, commands ...*cobra.Command) {
 		for _, command := range commands {
 			command.GroupID = group
@@ -71,7 +74,8 @@ Data goes to stdout, messages to stderr. Exit codes: 0 done, 1 failed, 2 plan or
 		}
 	}
 	add(groupServer, c.dev(), c.serve(), c.config())
-	add(groupApps, c.plan(), c.apply(), c.get(), c.describe(), c.delete(), c.rotate(), c.retry(), c.revoke(), c.drift(), c.explain(), c.audit(), c.credentials(), c.token())
+	add(groupApps, c.plan(), c.apply(), c.get(), c.describe(), c.delete(), c.rotate(), c.retry(), c.revoke(), c.drift(),
+		c.explain(), c.audit(), c.credentials(), c.token())
 	add("", c.version(), c.plugin())
 	return root
 }

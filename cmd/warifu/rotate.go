@@ -101,7 +101,8 @@ stay: no user has to sign in again.
 			return c.delivered(cmd.Context(), wait, "rotated", out.App)
 		},
 	}
-	command.Flags().DurationVar(&grace, "grace", admin.DefaultGrace, "how long the old secret stays valid after the new one is served everywhere and has been used")
+	command.Flags().DurationVar(&grace, "grace", admin.DefaultGrace,
+		"how long the old secret stays valid after the new one is served everywhere and has been used")
 	command.Flags().BoolVar(&compromised, "compromised", false, "end the old secret at once")
 	wait.flags(command)
 	return command
@@ -134,7 +135,8 @@ Targets that are ready are observed, and repaired if necessary.`,
 
 // secretCells are a secret in a table.
 func secretCells(s admin.Secret) []string {
-	return []string{s.ID, s.State, when(s.CreatedAt), when(s.ServedAt), when(s.UsedAt), when(s.LastUsedAt), when(s.RetiresAt), s.Waiting}
+	return []string{s.ID, s.State, when(s.CreatedAt), when(s.ServedAt), when(s.UsedAt), when(s.LastUsedAt),
+		when(s.RetiresAt), s.Waiting}
 }
 
 var secretHeader = []string{"ID", "STATE", "CREATED", "SERVED", "USED", "LAST USED", "RETIRES", "WAITING"}

@@ -107,7 +107,8 @@ as ports are free and etcd answers.`,
 }
 
 func (c *cli) plugin() *cobra.Command {
-	command := &cobra.Command{Use: "plugin", Short: "Check a plugin that you are writing", Args: cobra.NoArgs, RunE: needsSubcommand}
+	command := &cobra.Command{Use: "plugin", Short: "Check a plugin that you are writing", Args: cobra.NoArgs,
+		RunE: needsSubcommand}
 	command.AddCommand(c.verify(), &cobra.Command{
 		Use: "serve NAME", Short: "Serve a built-in plugin to the plugin host that started this process", Hidden: true,
 		Args: cobra.ExactArgs(1), ValidArgs: namesOf(builtins()),

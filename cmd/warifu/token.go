@@ -56,7 +56,8 @@ With --login it goes through the pages itself and allows what the app asks for; 
 		},
 	}
 	flags := command.Flags()
-	flags.StringSliceVar(&opts.scopes, "scope", nil, "scope to ask for; can be repeated, or a list separated by commas (default: all scopes of the app)")
+	flags.StringSliceVar(&opts.scopes, "scope", nil,
+		"scope to ask for; can be repeated, or a list separated by commas (default: all scopes of the app)")
 	flags.StringVar(&opts.login, "login", "", "sign in as this user")
 	flags.BoolVar(&opts.passwordStdin, "password-stdin", false, "read the user's password from stdin")
 	flags.BoolVar(&opts.device, "device", false, "use the device grant: show a code and wait until a user has entered it")
@@ -115,7 +116,8 @@ func (c *cli) getToken(ctx context.Context, app string, opts tokenOptions) error
 }
 
 // codeTokens gets an authorization code, from a browser or by walking the pages, and redeems it.
-func (c *cli) codeTokens(ctx context.Context, a *authorization, app string, redirectURIs, scopes []string, opts tokenOptions) ([]byte, error) {
+func (c *cli) codeTokens(ctx context.Context, a *authorization, app string, redirectURIs, scopes []string,
+	opts tokenOptions) ([]byte, error) {
 	loopback := oauth.LoopbackRedirects(redirectURIs)
 	var answer url.Values
 	switch {
@@ -162,7 +164,8 @@ func canStandIn(app string, client *admin.Client, device bool) error {
 	case len(client.RedirectURIs) == 0 && slices.Contains(client.GrantTypes, oauth.GrantDeviceCode):
 		return fmt.Errorf("%s has no redirect URI: use --device", app)
 	case len(client.RedirectURIs) == 0:
-		return fmt.Errorf("%s has no redirect URI: users do not sign in to it (see spec.oauth.grantTypes of its manifest)", app)
+		return fmt.Errorf("%s has no redirect URI: users do not sign in to it (see spec.oauth.grantTypes of its manifest)",
+			app)
 	}
 	return nil
 }
@@ -230,7 +233,8 @@ func (a *authorization) redeem(ctx context.Context, answer url.Values) ([]byte, 
 }
 
 // post sends a form to an endpoint, with the app's credentials, and returns the JSON that it answers.
-func (a *authorization) post(ctx context.Context, what, where string, form url.Values) (status int, body []byte, err error) {
+func (a *authorization) post(ctx context.Context, what, where string, form url.Values) (
+	status int, body []byte, err error) {
 	form.Set("client_id", a.credentials.ClientID)
 	inHeader := a.method == "client_secret_basic"
 	if a.credentials.ClientSecret != "" && !inHeader {
@@ -289,7 +293,8 @@ func (e *refusedError) Error() string {
 func (a *authorization) refused(r refusal) error { return &refusedError{r, a.requestID} }
 
 // waitForAnswer listens where the app would, sends the user to the server, and waits until they come back.
-func (c *cli) waitForAnswer(ctx context.Context, a *authorization, redirects []oauth.LoopbackRedirect, scopes []string, opts tokenOptions) (url.Values, error) {
+func (c *cli) waitForAnswer(ctx context.Context, a *authorization, redirects []oauth.LoopbackRedirect, scopes []string,
+	opts tokenOptions) (url.Values, error) {
 	listener, redirect, err := listenForAnswer(ctx, redirects)
 	if err != nil {
 		return nil, err
@@ -325,7 +330,8 @@ func (c *cli) waitForAnswer(ctx context.Context, a *authorization, redirects []o
 }
 
 // listenForAnswer takes the first redirect URI whose port is free.
-func listenForAnswer(ctx context.Context, redirects []oauth.LoopbackRedirect) (net.Listener, oauth.LoopbackRedirect, error) {
+func listenForAnswer(ctx context.Context, redirects []oauth.LoopbackRedirect) (
+	net.Listener, oauth.LoopbackRedirect, error) {
 	var errs []error
 	for _, redirect := range redirects {
 		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", redirect.Address())

@@ -31,11 +31,12 @@ type asked struct {
 	Interval   int    `json:"interval"` // seconds
 }
 
-// deviceTokens shows the code, waits for the user's decision, and returns the token response as it came. With a login it walks
-// the pages itself.
+// deviceTokens shows the code, waits for the user's decision, and returns the token response as it came. With a login
+// it walks the pages itself.
 func (c *cli) deviceTokens(ctx context.Context, d device, scopes []string, opts tokenOptions) ([]byte, error) {
 	if d.deviceAt == "" {
-		return nil, errors.New("this server does not offer the device grant: add " + oauth.GrantDeviceCode + " to oauth2.grantTypes of its configuration")
+		return nil, errors.New("this server does not offer the device grant: add " + oauth.GrantDeviceCode +
+			" to oauth2.grantTypes of its configuration")
 	}
 	shown, err := d.ask(ctx, scopes)
 	if err != nil {
@@ -51,7 +52,8 @@ func (c *cli) deviceTokens(ctx context.Context, d device, scopes []string, opts 
 		}
 		return d.poll(ctx, shown)
 	}
-	c.say("On a device with a browser, open\n\n  %s\n\nand enter the code\n\n  %s\n", harmless(shown.Address), harmless(shown.UserCode))
+	c.say("On a device with a browser, open\n\n  %s\n\nand enter the code\n\n  %s\n", harmless(shown.Address),
+		harmless(shown.UserCode))
 	if code, err := qr.Encode(shown.Complete, qr.L); err == nil { // the address is short
 		c.say("Or scan this:\n\n%s", c.drawn(code))
 	}
@@ -120,8 +122,8 @@ func sleep(ctx context.Context, d time.Duration) error {
 // quiet is the width, in modules, of the margin that a QR code needs.
 const quiet = 4
 
-// drawn is a QR code in characters of two modules each, one above the other. On a terminal that has colours it is black on
-// white, as cameras expect it; elsewhere light is what is printed, as most terminals are dark.
+// drawn is a QR code in characters of two modules each, one above the other. On a terminal that has colours it is
+// black on white, as cameras expect it; elsewhere light is what is printed, as most terminals are dark.
 func (c *cli) drawn(code *qr.Code) string {
 	var out strings.Builder
 	for y := -quiet; y < code.Size+quiet; y += 2 {

@@ -54,7 +54,8 @@ with a dash come after --.`,
 	}
 	flags := command.Flags()
 	flags.SetInterspersed(true)
-	flags.StringVar(&o.config, "config", "", "file with the plugin's own settings, as under plugins.*.config in a server's configuration")
+	flags.StringVar(&o.config, "config", "",
+		"file with the plugin's own settings, as under plugins.*.config in a server's configuration")
 	flags.StringVar(&o.harness, "harness", "", "program that helps with checks as described above")
 	flags.StringVar(&o.denied, "denied", "", "an app.yml that the hook must refuse")
 	flags.StringArrayVar(&o.manifests, "manifest", nil, "another app.yml to ask the hook about; can be repeated")
@@ -101,7 +102,9 @@ func (c *cli) runVerify(ctx context.Context, binary string, args []string, o ver
 
 // printResult writes a check's line, and for a failure a second one with what to do.
 func (c *cli) printResult(r plugintest.Result) {
-	ink := map[plugintest.Outcome]color{plugintest.Passed: green, plugintest.Failed: red, plugintest.NotChecked: yellow}[r.Outcome]
+	ink := map[plugintest.Outcome]color{
+		plugintest.Passed: green, plugintest.Failed: red, plugintest.NotChecked: yellow,
+	}[r.Outcome]
 	line := c.paint(c.stdout, ink, fmt.Sprintf("%-11s", r.Outcome)) + "  " + r.Check
 	if r.Problem != "" {
 		line += ": " + harmless(r.Problem)
@@ -138,7 +141,8 @@ func yamlFile(name string) (json.RawMessage, error) {
 			document = root.JSON()
 		}
 	default:
-		report.Errorf(documents[1].Start(), "", "syntax", "", "there is a second document, but the settings of a plugin are a single document")
+		report.Errorf(documents[1].Start(), "", "syntax", "",
+			"there is a second document, but the settings of a plugin are a single document")
 	}
 	if err := report.Faults.Err(); err != nil {
 		return nil, err
@@ -150,8 +154,8 @@ func yamlFile(name string) (json.RawMessage, error) {
 	return out, nil
 }
 
-// harnessProgram is the program that --harness names. Only the verbs that it knows become functions, so that the checks can
-// say which are missing.
+// harnessProgram is the program that --harness names. Only the verbs that it knows become functions, so that the
+// checks can say which are missing.
 type harnessProgram string
 
 func (p harnessProgram) fill(ctx context.Context, h *plugintest.Harness) error {
@@ -199,7 +203,8 @@ func (p harnessProgram) fill(ctx context.Context, h *plugintest.Harness) error {
 	}
 	if knows("fail") && knows("mend") {
 		fail, mend := act("fail"), act("mend")
-		h.Fail = func(ctx context.Context, app string, t plugins.Target, _ map[string]string) (func(context.Context) error, error) {
+		h.Fail = func(ctx context.Context, app string, t plugins.Target, _ map[string]string) (
+			func(context.Context) error, error) {
 			return func(ctx context.Context) error { return mend(ctx, app, t) }, fail(ctx, app, t)
 		}
 	}

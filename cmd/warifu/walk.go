@@ -14,11 +14,13 @@ import (
 	"golang.org/x/net/html/atom"
 )
 
-// maxPages is how many pages a walk visits at most: sign-in and consent are two, and the redirects between them a few more.
+// maxPages is how many pages a walk visits at most: sign-in and consent are two, and the redirects between them a few
+// more.
 const maxPages = 12
 
-// walk signs in with a password and allows the request, as a user with a browser would, and returns the parameters of the
-// redirect to the app, which it does not follow. Without a redirect URI it ends at the page that says that all is done.
+// walk signs in with a password and allows the request, as a user with a browser would, and returns the parameters of
+// the redirect to the app, which it does not follow. Without a redirect URI it ends at the page that says that all is
+// done.
 func (a *authorization) walk(ctx context.Context, address, login, password string) (url.Values, error) {
 	jar, err := cookiejar.New(nil)
 	if err != nil {
@@ -86,7 +88,8 @@ func (a *authorization) walk(ctx context.Context, address, login, password strin
 			allowed = true
 			form.values.Set(form.allow.name, form.allow.value)
 		}
-		req, err = http.NewRequestWithContext(ctx, http.MethodPost, form.action.String(), strings.NewReader(form.values.Encode()))
+		req, err = http.NewRequestWithContext(ctx, http.MethodPost, form.action.String(),
+			strings.NewReader(form.values.Encode()))
 		if err == nil {
 			req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 			req.Header.Set("Origin", page.url.Scheme+"://"+page.url.Host)
