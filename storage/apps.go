@@ -35,12 +35,12 @@ func decodeDelivery(kv *mvccpb.KeyValue) (*Delivery, error) {
 
 // AppView is an app with everything that belongs to it, read at one revision.
 type AppView struct {
-	App        *App    // nil: never applied, or deleted
-	Client     *Client // nil: the app has none
+	App        *App    // nil if it was never applied, or was deleted
+	Client     *Client // nil if the app has none
 	Deliveries []*Delivery
 }
 
-// App reads an app with its client and deliveries. An app that does not exist gives an empty view.
+// App reads an app with its client and deliveries. For an app that does not exist the view is empty.
 func (s *Store) App(ctx context.Context, name string) (AppView, error) {
 	var view AppView
 	var t transaction
@@ -110,8 +110,8 @@ type Release struct {
 }
 
 // CommitRelease stores a release in one transaction, provided that every record in it is still at the revision that it
-// carries (0: does not exist), and that no resource identifier that is new in the client is another's ([TakenError]). Otherwise
-// nothing is written: [ErrConflict].
+// carries (0: it does not exist), and that no resource identifier that is new in the client belongs to another ([TakenError]).
+// Otherwise nothing is written, and the error is [ErrConflict].
 func (s *Store) CommitRelease(ctx context.Context, r Release) error {
 	var t transaction
 	t.onlyIf(atRevision(appKey(r.App.Name), r.App.Revision))
@@ -159,16 +159,16 @@ func putDeliveries(t *transaction, deliveries []Delivery) {
 	}
 }
 
-// storeClient adds to a transaction that a client is stored, provided that it is still at its revision, and with it what it
-// speaks for.
+// storeClient adds to a transaction that a client and its resource identifiers are stored, provided that it is still at its
+// revision.
 func (s *Store) storeClient(ctx context.Context, t *transaction, c *Client) error {
 	t.onlyIf(atRevision(clientKey(c.ID), c.Revision))
 	t.then.do(clientv3.OpPut(clientKey(c.ID), encode(c)))
 	return s.claim(ctx, t, c)
 }
 
-// removeClient are the operations that remove a client, its grants and consents, and free what its record, if there is one,
-// speaks for.
+// removeClient are the operations that remove a client, its grants and consents, and free the resource identifiers of its record,
+// if there is one.
 func removeClient(id string, record *Client) []clientv3.Op {
 	return append(append(endGrants(id), freeResources(record, nil)...),
 		clientv3.OpDelete(clientKey(id)),
@@ -210,8 +210,8 @@ func (s *Store) BeginDelete(ctx context.Context, view AppView, removals []Delive
 	return nil
 }
 
-// FinishDelete removes an app that is being deleted, and its client, once no delivery is left. Done says whether the app is
-// gone now; it stays while env is still to be taken away.
+// FinishDelete removes an app that is being deleted, and its client, once no delivery is left. It reports whether the app is gone
+// now; the app stays while env is still to be taken away.
 func (s *Store) FinishDelete(ctx context.Context, name string) (done bool, err error) {
 	view, err := s.App(ctx, name)
 	if err != nil {
@@ -257,7 +257,7 @@ func (s *Store) Deliveries(ctx context.Context) ([]*Delivery, error) {
 }
 
 // WatchDeliveries signals whenever a delivery has changed, until ctx ends, and whenever watching has begun: at the start and
-// after every interruption. Its reader lists then. Signals are merged while nobody reads.
+// after every interruption. Its reader then lists. Signals that are not read are merged.
 func (s *Store) WatchDeliveries(ctx context.Context) <-chan struct{} {
 	changed := make(chan struct{}, 1)
 	signal := func() {
@@ -282,8 +282,8 @@ func (s *Store) WatchDeliveries(ctx context.Context) <-chan struct{} {
 	return changed
 }
 
-// ClaimDelivery makes owner the only one to push d until the given time, and gives the record as it is then. [ErrConflict]:
-// the delivery changed since it was read, or somebody else has claimed it.
+// ClaimDelivery makes owner the only one to push d until the given time, and returns the record as it is then. It returns
+// [ErrConflict] if the delivery changed since it was read, or another replica has claimed it.
 func (s *Store) ClaimDelivery(ctx context.Context, d Delivery, owner string, until time.Time) (*Delivery, error) {
 	if d.Owner != "" && d.Owner != owner && s.now().Before(d.OwnedUntil) {
 		return nil, ErrConflict
@@ -293,7 +293,7 @@ func (s *Store) ClaimDelivery(ctx context.Context, d Delivery, owner string, unt
 	return s.UpdateDelivery(ctx, d)
 }
 
-// UpdateDelivery stores what happened to a delivery, provided that it did not change since it was read: [ErrConflict].
+// UpdateDelivery stores what happened to a delivery. It returns [ErrConflict] if the delivery changed since it was read.
 func (s *Store) UpdateDelivery(ctx context.Context, d Delivery, audit ...AuditEntry) (*Delivery, error) {
 	d.UpdatedAt = s.now().UTC()
 	revision, err := s.replace(ctx, d.key(), d.Revision, clientv3.OpPut(d.key(), encode(d)), audit)
@@ -304,7 +304,7 @@ func (s *Store) UpdateDelivery(ctx context.Context, d Delivery, audit ...AuditEn
 	return &d, nil
 }
 
-// FinishRemoval drops a delivery whose env the runtime has taken away, provided that it did not change: [ErrConflict].
+// FinishRemoval drops a delivery whose env the runtime has taken away. It returns [ErrConflict] if the delivery changed.
 func (s *Store) FinishRemoval(ctx context.Context, d Delivery, audit ...AuditEntry) error {
 	if _, err := s.replace(ctx, d.key(), d.Revision, clientv3.OpDelete(d.key()), audit); err != nil {
 		return fmt.Errorf("drop delivery: %w", err)
@@ -342,5 +342,5 @@ func (s *Store) OpenEnv(d *Delivery) (map[string]string, error) {
 	return env, nil
 }
 
-// DigestKey is the key for digests of env, see plugins.Digest: it stays while the newest encryption key stays.
+// DigestKey is the key for digests of env, see plugins.Digest. It changes when a new encryption key is put in front.
 func (s *Store) DigestKey() []byte { return s.kek.derive("env digest") }

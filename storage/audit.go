@@ -12,16 +12,16 @@ import (
 
 // AuditEntry is a line of the audit log: who did what to which app, and what came of it. It never holds a secret.
 type AuditEntry struct {
-	// ID orders entries by time; the store gives it.
+	// ID orders entries by time. The store assigns it.
 	ID string    `json:"-"`
 	At time.Time `json:"at"` // zero: now
 	// Actor is who did it: [ActorServer], "uid:1000" at the admin socket, "token" at the admin API over TCP, "client:" and
-	// a client id, or "user:" and a user id. Empty: the actor of the context, see [WithActor].
+	// a client id, or "user:" and a user id. If empty, it is the actor of the context, see [WithActor].
 	Actor  string `json:"actor"`
 	Action string `json:"action"` // one of the Audit constants, or another word that stays the same
 	App    string `json:"app,omitempty"`
 	Target string `json:"target,omitempty"` // as in worker/web
-	// Outcome is [OutcomeDone] unless something else is said.
+	// Outcome is [OutcomeDone] if empty.
 	Outcome string `json:"outcome"`
 	Reason  string `json:"reason,omitempty"` // why it was refused or has failed, or why it was done
 	Detail  string `json:"detail,omitempty"`
@@ -36,17 +36,17 @@ const (
 	AuditRetry            = "retry"
 	AuditCredentials      = "credentials-read"
 	AuditGrantRevoked     = "grant-revoked"
-	AuditGrantReplayed    = "grant-replayed"      // a code or refresh token came twice, so its grant died
+	AuditGrantReplayed    = "grant-replayed"      // a code or refresh token was used twice, so its grant was killed
 	AuditSessionEnded     = "session-ended"       // a user signed out, or another one signed in, in that browser
 	AuditLogoutFailed     = "logout-failed"       // a client could not be told that a session has ended
 	AuditTokenRevoked     = "token-revoked"       // a client's own, which belongs to no grant
-	AuditRegistered       = "client-registered"   // by itself (RFC 7591)
+	AuditRegistered       = "client-registered"   // a client registered itself (RFC 7591)
 	AuditRegisteredAnew   = "client-replaced"     // its registration, by its owner (RFC 7592)
 	AuditUnregistered     = "client-unregistered" // by its owner or an operator
 	AuditRotate           = "rotate"              // a secret's rotation begins
 	AuditSecretServed     = "secret-served"       // every target serves the new secret
 	AuditSecretUsed       = "secret-used"         // the new secret was used for the first time
-	AuditSecretRetired    = "secret-retired"      // the one before is not valid any more
+	AuditSecretRetired    = "secret-retired"      // the previous secret is no longer valid
 	AuditDeliveryReady    = "delivery-ready"
 	AuditDeliveryFailed   = "delivery-failed"
 	AuditDeliveryDegraded = "delivery-degraded"
@@ -55,14 +55,14 @@ const (
 	AuditDeliveryRemoved  = "delivery-removed"
 )
 
-// Outcomes of what the audit log tells.
+// Outcomes of entries in the audit log.
 const (
 	OutcomeDone    = "done"
 	OutcomeRefused = "refused"
 	OutcomeFailed  = "failed"
 )
 
-// ActorServer is the actor of what the server does by itself.
+// ActorServer is the actor of what the server does on its own.
 const ActorServer = "server"
 
 // AuditKept is how long an entry of the audit log is kept.
@@ -77,12 +77,12 @@ const (
 
 type actorKey struct{}
 
-// WithActor says on whose behalf everything below ctx is done.
+// WithActor names the actor on whose behalf everything under ctx is done.
 func WithActor(ctx context.Context, actor string) context.Context {
 	return context.WithValue(ctx, actorKey{}, actor)
 }
 
-// ActorOf is what [WithActor] said; otherwise it is the server.
+// ActorOf returns the actor that [WithActor] named, or else [ActorServer].
 func ActorOf(ctx context.Context) string {
 	if actor, ok := ctx.Value(actorKey{}).(string); ok && actor != "" {
 		return actor
@@ -93,8 +93,8 @@ func ActorOf(ctx context.Context) string {
 // ClientActor names a client as an actor.
 func ClientActor(clientID string) string { return "client:" + clientID }
 
-// Record appends to the audit log what is no change of the store's own; verbs that change something take their entries along
-// in their transaction. One raft proposal for all entries.
+// Record appends entries that go with no change of a record to the audit log; verbs that change a record write their entries in
+// the same transaction. It costs one raft proposal for all entries.
 func (s *Store) Record(ctx context.Context, entries ...AuditEntry) error {
 	if len(entries) == 0 {
 		return nil
@@ -107,8 +107,8 @@ func (s *Store) Record(ctx context.Context, entries ...AuditEntry) error {
 	return nil
 }
 
-// auditOps are the operations that append entries, for the transaction of the change that they tell about. The first of a
-// day also drops what is older than [AuditKept]: a lease would not do, because etcd starts it anew whenever it restarts.
+// auditOps are the operations that append entries, for the transaction of the change that they describe. The first of a day also
+// drops what is older than [AuditKept]: a lease would not do, because etcd restarts it whenever it starts.
 func (s *Store) auditOps(ctx context.Context, entries []AuditEntry) []clientv3.Op {
 	if len(entries) == 0 {
 		return nil
@@ -159,7 +159,7 @@ func UserActor(userID string) string { return "user:" + userID }
 type AuditQuery struct {
 	Since time.Time // zero: all that is kept
 	App   string    // empty: all
-	After string    // the cursor of the page before; empty: from the start
+	After string    // the cursor of the previous page; empty: from the start
 	Limit int       // 0: a page of a size that suits
 }
 

@@ -67,7 +67,7 @@ func (s *Store) SecretValues(c *Client) ([]string, error) {
 	return values, nil
 }
 
-// Verify says whether secret is one of the client's. It takes the same time for every wrong secret; call it on nil for an
+// Verify reports whether secret is one of the client's. It takes the same time for every wrong secret; call it on nil for an
 // unknown client, so that this takes the same time as well.
 func (c *Client) Verify(secret string) bool { return c.SecretID(secret) != "" }
 

@@ -11,8 +11,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// Device is a device authorization (RFC 8628): what a device asks for, and what somebody with a browser has decided. It is found
-// by its user code. That opens nothing by itself: tokens take the device code, which is not stored.
+// Device is a device authorization (RFC 8628): what a device asks for, and what a user with a browser has decided. It is found by
+// its user code, which alone opens nothing: tokens require the device code, which is not stored.
 type Device struct {
 	Grant     string    `json:"grant"` // id of the grant that it may lead to
 	ClientID  string    `json:"clientId"`
@@ -20,17 +20,17 @@ type Device struct {
 	Resources []string  `json:"resources,omitempty"`
 	CreatedAt time.Time `json:"createdAt"`
 	ExpiresAt time.Time `json:"expiresAt"`
-	// Decision is empty until somebody decides, once. UserID is who did.
+	// Decision is empty until a user decides, which happens once. UserID is that user.
 	Decision DeviceDecision `json:"decision,omitempty"`
 	UserID   string         `json:"userId,omitempty"`
-	// Approval is what the server needs to issue tokens, in its own words.
+	// Approval is what package server needs to issue tokens, in its own format.
 	Approval json.RawMessage `json:"approval,omitempty"`
 
 	// Revision is etcd's modification revision of the record.
 	Revision int64 `json:"-"`
 }
 
-// DeviceDecision is how somebody decided about a [Device].
+// DeviceDecision is a user's decision about a [Device].
 type DeviceDecision string
 
 // Decisions.
@@ -47,7 +47,7 @@ func deviceKey(userCode string) string {
 	return key("devices", hex.EncodeToString(sum[:]))
 }
 
-// CreateDevice stores what a device asks for, under its user code: one raft proposal. [ErrConflict]: the code is taken.
+// CreateDevice stores what a device asks for, under its user code: one raft proposal. It returns [ErrConflict] if the code is taken.
 func (s *Store) CreateDevice(ctx context.Context, userCode string, d Device) error {
 	if err := s.putDevice(ctx, userCode, d, 0); err != nil {
 		return fmt.Errorf("create device authorization: %w", err)
@@ -71,8 +71,8 @@ func (s *Store) putDevice(ctx context.Context, userCode string, d Device, revisi
 	return err
 }
 
-// Device reads a device authorization: one read. [ErrNotFound]: there is none, or it was redeemed. One that has expired may
-// still be there.
+// Device reads a device authorization: one read. It returns [ErrNotFound] if there is none, or it was redeemed. One that has
+// expired may still be returned.
 func (s *Store) Device(ctx context.Context, userCode string) (*Device, error) {
 	resp, err := s.kv.Get(ctx, deviceKey(userCode))
 	if err != nil {
@@ -93,13 +93,13 @@ func decodeDevice(value []byte, revision int64) (*Device, error) {
 	return d, nil
 }
 
-// DeviceState is what a device that polls is told from, read at one revision.
+// DeviceState is what the answer to a polling device depends on, read at one revision.
 type DeviceState struct {
-	Device   *Device // nil when it is gone: never asked for, redeemed, or too old
+	Device   *Device // nil if it is gone: never created, redeemed, or expired
 	Redeemed bool    // its grant lives
 }
 
-// DeviceState reads how far the device authorization is that leads to a grant: one read.
+// DeviceState reads the state of the device authorization that leads to a grant: one read.
 func (s *Store) DeviceState(ctx context.Context, userCode, clientID, grantID string) (DeviceState, error) {
 	var t transaction
 	device, chain := t.then.get(deviceKey(userCode)), t.then.get(chainKey(clientID, grantID), clientv3.WithCountOnly())
@@ -120,8 +120,8 @@ func (s *Store) DeviceState(ctx context.Context, userCode, clientID, grantID str
 	return state, nil
 }
 
-// DecideDevice stores what was decided about d, provided that nobody has decided since d was read: one raft proposal.
-// [ErrConflict]: somebody has, or it is gone.
+// DecideDevice stores the decision about d: one raft proposal. It returns [ErrConflict] if another decision has been stored since
+// d was read, or d is gone.
 func (s *Store) DecideDevice(ctx context.Context, userCode string, d Device) error {
 	if err := s.putDevice(ctx, userCode, d, d.Revision); err != nil {
 		return fmt.Errorf("decide device authorization: %w", err)
@@ -129,8 +129,8 @@ func (s *Store) DecideDevice(ctx context.Context, userCode string, d Device) err
 	return nil
 }
 
-// RedeemDevice is [Store.CreateGrant] for the device code of d, which was approved: the same transaction takes the device
-// authorization away.
+// RedeemDevice is [Store.CreateGrant] for the device code of d, which was approved: the same transaction removes the device
+// authorization.
 //
 // Errors: those of CreateGrant, and [ErrNotFound] when the device authorization has gone since d was read and left no grant.
 func (s *Store) RedeemDevice(ctx context.Context, userCode string, d *Device, grant Grant, chainEnds time.Time, on Revisions) error {

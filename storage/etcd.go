@@ -20,7 +20,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// Embedded is an etcd of one member inside this process. It opens no socket.
+// Embedded is an etcd with one member inside this process. It opens no socket.
 type Embedded struct {
 	// Client is connected in-process.
 	Client *clientv3.Client
@@ -62,7 +62,7 @@ func OpenEmbedded(ctx context.Context, dir string, log *slog.Logger) (*Embedded,
 	case <-etcd.Server.ReadyNotify():
 	case err = <-etcd.Err():
 	case <-etcd.Server.StopNotify():
-		err = errors.New("stopped while it started")
+		err = errors.New("stopped during its start")
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
@@ -106,7 +106,7 @@ func (e *Embedded) Close() {
 	_ = e.lock.Close()
 }
 
-// lockDir takes the directory for this process; the lock goes with the process, however that ends.
+// lockDir locks the directory for this process. The lock ends with the process, however that ends.
 func lockDir(dir string) (*os.File, error) {
 	file, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -126,7 +126,7 @@ type Remote struct {
 	TLS                *tls.Config // nil: no TLS
 }
 
-// Dial connects to an etcd cluster. It fails when no member answers within ctx.
+// Dial connects to an etcd cluster. It fails if no member answers within ctx.
 func Dial(ctx context.Context, remote Remote, log *slog.Logger) (*clientv3.Client, error) {
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints:            remote.Endpoints,

@@ -12,7 +12,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// link is the value of a chain key: when the chain came to its present generation.
+// link is the value of a chain key: when the chain reached its present generation.
 type link struct {
 	At int64 `json:"at"` // Unix milliseconds
 }
@@ -26,8 +26,8 @@ func chainKey(client, id string) string { return key("chains", client, id) }
 func userKey(id string) string          { return key("users", id) }
 func clientKey(id string) string        { return key("clients", id) }
 
-// Revisions are those of the client and the user on which a decision was made; 0: there was no such record. A verb that takes them
-// compares that both are still there.
+// Revisions are those of the client and the user on which a decision was made; 0 means that there was no such record. A verb that
+// takes them compares that both are unchanged.
 type Revisions struct {
 	Client, User int64
 }
@@ -41,7 +41,7 @@ func (r Revisions) same(clientID, userID string) []clientv3.Cmp {
 // one transaction, provided that the grant never existed and that client and user are still at the given revisions.
 // chainEnds is when the first refresh token expires.
 //
-// A grant that came from a session ([Grant.Session]) is noted with it, provided that the session still stands.
+// A grant that came from a session ([Grant.Session]) is recorded with it, provided that the session still exists.
 //
 // Errors: [ErrReplayed] when the grant exists or has existed, and it is dead now; [ErrSessionEnded] when its session has ended,
 // and a [StaleError] when client or user changed: then nothing was written; [ErrSpent] when one of once was used before, and
@@ -54,7 +54,7 @@ func (s *Store) CreateGrant(ctx context.Context, grant Grant, chainEnds time.Tim
 	return nil
 }
 
-// redemption is what is known when a code, or a device code, is to be redeemed.
+// redemption is what redeeming a code or a device code takes.
 type redemption struct {
 	of        string // what is redeemed, for the audit log
 	grant     Grant
@@ -72,7 +72,7 @@ type redemption struct {
 //	  store the grant and its chain, note it with the session, drop the device authorization, use once
 //	otherwise, if once is unused
 //	  if the grant exists or has existed: bury it, use once
-//	  otherwise: look what it was
+//	  otherwise: read what has changed
 func (s *Store) redeem(ctx context.Context, r redemption) error {
 	grant := &r.grant
 	gk, ck := grantKey(grant.ClientID, grant.ID), chainKey(grant.ClientID, grant.ID)
@@ -161,11 +161,12 @@ type Rotation struct {
 // RotateGrant moves a refresh chain from ref's generation to the next in one transaction, provided that client and user are
 // still at the given revisions. chainEnds is when the next refresh token expires.
 //
-// With reuse > 0, a token whose successor is not older than that and was not used itself gets the same successor again: the
-// Rotation as it was made. Otherwise a token that is not the newest of its chain is a replay: [ErrReplayed], and the grant is
-// dead now. [ErrNotFound]: the grant is dead already. A [StaleError]: client or user changed, and nothing was written.
-// [ErrSpent]: one of once was used before, and nothing was written, whatever the grant is. Where the grant is moved, killed, or
-// gives the same successor again, once is used now.
+// With reuse > 0, a token whose successor is not older than that and has not been used gets the same successor again: the
+// Rotation as it was made. Otherwise a token that is not the newest of its chain is a replay.
+//
+// Errors: [ErrReplayed] for a replay, and the grant is dead now; [ErrNotFound] if the grant was dead already; a [StaleError] if
+// client or user changed, and nothing was written; [ErrSpent] if one of once was used before, and nothing was written, whatever the
+// state of the grant. If the grant is moved or killed, or the same successor is returned again, once is used now.
 func (s *Store) RotateGrant(ctx context.Context, ref GrantRef, chainEnds time.Time, reuse time.Duration, on Revisions, once ...Once) (Rotation, error) {
 	rotation, err := s.rotateGrant(ctx, ref, chainEnds, reuse, on, once)
 	if err != nil {
@@ -229,7 +230,7 @@ func (s *Store) rotateGrant(ctx context.Context, ref GrantRef, chainEnds time.Ti
 	case chain.one().Version > beyond:
 		return Rotation{}, s.buryReplayed(ctx, ref, replayed, once)
 	}
-	// The direct predecessor came again, and a reuse interval is configured.
+	// The direct predecessor was used again, and a reuse interval is configured.
 	at, err := decode[link]("chain", chain.one().Value)
 	if err != nil {
 		return Rotation{}, err
@@ -276,8 +277,8 @@ func (s *Store) buryReplayed(ctx context.Context, ref GrantRef, why AuditEntry, 
 	return ErrReplayed
 }
 
-// KillGrant ends a grant and everything issued from it. It says whether the grant was alive. why goes to the audit log if it
-// was; its reason stays with the grant.
+// KillGrant ends a grant and everything issued from it, and reports whether the grant was alive. If it was, why is written to the
+// audit log, and its reason stays with the grant.
 func (s *Store) KillGrant(ctx context.Context, clientID, grantID string, why AuditEntry) (bool, error) {
 	t, err := s.commit(ctx, func(t *transaction) error {
 		bury, err := s.buryLiving(ctx, clientID, grantID, why)
@@ -291,14 +292,14 @@ func (s *Store) KillGrant(ctx context.Context, clientID, grantID string, why Aud
 	return t.held, nil
 }
 
-// GrantView is a grant with what its tokens are judged by, read at one revision.
+// GrantView is a grant with what the validity of its tokens depends on, read at one revision.
 type GrantView struct {
 	Grant      *Grant
 	User       *User // nil when the user is gone
 	Generation int64 // of the refresh chain
 }
 
-// Grant reads a live grant and its user: one read. A dead or unknown one is [ErrNotFound].
+// Grant reads a live grant and its user: one read. It returns [ErrNotFound] for a dead or unknown one.
 func (s *Store) Grant(ctx context.Context, clientID, grantID, userID string) (GrantView, error) {
 	var t transaction
 	grant := readGrant(&t, clientID, grantID, userID)
@@ -308,9 +309,9 @@ func (s *Store) Grant(ctx context.Context, clientID, grantID, userID string) (Gr
 	return grant.view()
 }
 
-// GrantThrough is Grant, read together with the record of a client that uses the grant, be it its own or, after a token exchange,
-// another's: still one read. The client is nil when it is gone or disabled. When the ID of a [Once] is given that has been used, the
-// error is [ErrSpent].
+// GrantThrough is Grant, read together with the record of the client that uses the grant, which after a token exchange is not the
+// one that it was given to: still one read. The client is nil if it is gone or disabled. If onceID is the ID of a [Once] that has
+// been used, the error is [ErrSpent].
 func (s *Store) GrantThrough(ctx context.Context, clientID, grantID, userID, throughID, onceID string) (GrantView, *Client, error) {
 	var t transaction
 	grant := readGrant(&t, clientID, grantID, userID)
@@ -332,7 +333,7 @@ func (s *Store) GrantThrough(ctx context.Context, clientID, grantID, userID, thr
 	return view, c, err
 }
 
-// grantRead is a read of a grant with what its tokens are judged by.
+// grantRead is the read that leads to a [GrantView].
 type grantRead struct{ grant, chain, user *found }
 
 func readGrant(t *transaction, clientID, grantID, userID string) grantRead {
@@ -390,7 +391,7 @@ func (s *Store) Grants(ctx context.Context, clientID string) ([]Grant, error) {
 	return out, nil
 }
 
-// FindGrant finds a live grant by its id alone, by going through all of them: for operators, not for requests.
+// FindGrant finds a live grant by its id alone, by scanning all of them: for operators, not for requests.
 func (s *Store) FindGrant(ctx context.Context, grantID string) (*Grant, error) {
 	grants, err := s.Grants(ctx, "")
 	if err != nil {
@@ -404,7 +405,7 @@ func (s *Store) FindGrant(ctx context.Context, grantID string) (*Grant, error) {
 	return nil, ErrNotFound
 }
 
-// bury are the operations that leave a tombstone where a grant was, and a word in the audit log if the grant was alive.
+// bury are the operations that replace a grant by a tombstone, and write to the audit log if the grant was alive.
 func (s *Store) bury(ctx context.Context, clientID, grantID string, why AuditEntry) ([]clientv3.Op, error) {
 	ops, err := s.buryLiving(ctx, clientID, grantID, why)
 	if err == nil {
@@ -431,15 +432,15 @@ func (s *Store) buryLiving(ctx context.Context, clientID, grantID string, why Au
 	}, nil
 }
 
-// records are the reads that tell what has become of the records on which a decision was made.
+// records are the reads of the records on which a decision was made.
 type records struct{ client, user *found }
 
 func lookAt(b *branch, clientID, userID string) records {
 	return records{client: b.get(clientKey(clientID)), user: b.get(userKey(userID))}
 }
 
-// stale tells the caller what is there now, and memory as well. A record that does not decode counts as gone: it cannot be used
-// either.
+// stale returns the current records to the caller, and updates memory. A record that cannot be decoded counts as gone, because it
+// cannot be used either.
 func (s *Store) stale(look records) *StaleError {
 	stale := &StaleError{}
 	if kv := look.client.one(); kv != nil {
@@ -447,12 +448,12 @@ func (s *Store) stale(look records) *StaleError {
 			s.mem.learn(c)
 			stale.Client = c
 		} else {
-			s.log.Error("stored client does not decode", "error", err)
+			s.log.Error("a stored client cannot be decoded", "error", err)
 		}
 	}
 	var err error
 	if stale.User, err = decodeUsers(look.user.kvs); err != nil {
-		s.log.Error("stored user does not decode", "error", err)
+		s.log.Error("a stored user cannot be decoded", "error", err)
 	}
 	return stale
 }

@@ -16,8 +16,8 @@ import (
 	"golang.org/x/crypto/chacha20poly1305"
 )
 
-// KEK is the list of key-encryption keys that seal secrets in records, newest first. New secrets are sealed under the first;
-// the others open what is not sealed anew yet, so a key is rotated by putting a new one in front of it.
+// KEK is the list of key-encryption keys that seal secrets in records, newest first. New secrets are sealed under the first; the
+// others open what has not been resealed yet, so a key is rotated by putting a new one in front of it.
 type KEK struct {
 	ids    []string // the first 8 bytes of each key's SHA-256
 	aeads  []cipher.AEAD
@@ -76,7 +76,7 @@ func CreateKEKFile(file string) error {
 	_, err = tmp.WriteString(base64.StdEncoding.EncodeToString(key) + "\n")
 	err = errors.Join(err, tmp.Sync(), tmp.Close())
 	if err == nil {
-		// Link fails when the file has come up meanwhile, so a key that somebody uses already is never replaced.
+		// Link fails if the file has appeared in the meantime, so a key that is in use already is never replaced.
 		if err = os.Link(tmp.Name(), file); errors.Is(err, os.ErrExist) {
 			err = nil
 		}
@@ -109,10 +109,10 @@ func (k *KEK) open(purpose string, sealed []byte) ([]byte, error) {
 			return plain, nil
 		}
 	}
-	return nil, fmt.Errorf("open %s: it is sealed under encryption key %s, which encryptionKeyFiles does not hold (any more); add that key's file", purpose, hex.EncodeToString([]byte(id)))
+	return nil, fmt.Errorf("open %s: it is sealed under encryption key %s, which is not in encryptionKeyFiles: add the file of that key", purpose, hex.EncodeToString([]byte(id)))
 }
 
-// current says whether sealed is under the newest key.
+// current reports whether sealed is under the newest key.
 func (k *KEK) current(sealed []byte) bool {
 	return len(sealed) >= kekIDLen && string(sealed[:kekIDLen]) == k.ids[0]
 }

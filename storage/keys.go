@@ -24,10 +24,10 @@ const (
 	UseRS256    = "RS256"    // RSA 2048: ID tokens
 	UseES256    = "ES256"    // ECDSA P-256: access tokens, and ID tokens of clients that want it
 	UseEdDSA    = "EdDSA"    // Ed25519: ID tokens of clients that want it
-	UsePairwise = "pairwise" // 32 random bytes, for ever: pairwise subjects, see Store.PairwiseSubject
+	UsePairwise = "pairwise" // 32 random bytes, never replaced: pairwise subjects, see Store.PairwiseSubject
 )
 
-// symmetric says whether keys of a use are random bytes.
+// symmetric reports whether keys of a use are random bytes.
 func symmetric(use string) bool { return use == UseSeal || use == UsePairwise }
 
 // Key is a signing or sealing key. A key signs from NotBefore until the next key's NotBefore.
@@ -53,13 +53,13 @@ func (k *Key) storageKey() string { return key("keys", k.Use, strconv.FormatInt(
 // KeySchedule says how keys of one use follow each other.
 type KeySchedule struct {
 	Use string
-	// Period is how long a key signs. Its successor is made, and so published, a whole period before it signs. 0: for ever.
+	// Period is how long a key signs; 0 means for ever. Its successor is made, and so published, a whole period before it signs.
 	Period time.Duration
-	// Overlap is how long a key verifies after it has stopped to sign: the longest life of what it signed.
+	// Overlap is how long a key verifies after it has stopped signing: the longest life of what it signed.
 	Overlap time.Duration
 }
 
-// Keys are the keys of a use that still sign, will sign, or verify; newest first. The slice is not to be altered.
+// Keys are the keys of a use that sign, will sign, or still verify, newest first. The slice must not be modified.
 func (s *Store) Keys(use string) []*Key {
 	s.mem.mu.RLock()
 	defer s.mem.mu.RUnlock()
@@ -74,10 +74,10 @@ func (s *Store) SigningKey(use string) (*Key, error) {
 			return k, nil
 		}
 	}
-	return nil, fmt.Errorf("no %s key signs yet", use)
+	return nil, fmt.Errorf("there is no %s signing key yet", use)
 }
 
-// RotateKeys makes the keys that the schedules ask for and drops those whose time is over. Any number of replicas may call
+// RotateKeys makes the keys that the schedules ask for and drops those that have expired. Any number of replicas may call
 // it at any time: a key is created once, by compare. The very first key of a use signs at once; all others are published
 // before they sign. onlyFirst leaves the successors to a later call (making an RSA key takes a moment, in which the others are
 // made and stored).
@@ -110,7 +110,7 @@ func (s *Store) rotateKeys(ctx context.Context, onlyFirst bool, schedule KeySche
 	}
 	if newest := keys[0]; !newest.NotBefore.After(now) {
 		from := newest.NotBefore.Add(schedule.Period)
-		// After a long stop the successor is already due: it is published for a while before it signs all the same.
+		// After a long stop the successor is due already; it is still published for a while before it signs.
 		if soonest := now.Add(min(schedule.Period, time.Hour)); from.Before(soonest) {
 			from = soonest
 		}
@@ -132,7 +132,7 @@ func (s *Store) rotateKeys(ctx context.Context, onlyFirst bool, schedule KeySche
 	return nil
 }
 
-// createKey makes the key unless another replica has; either way it returns the one that is stored.
+// createKey makes the key unless another replica has done so. Either way it returns the one that is stored.
 func (s *Store) createKey(ctx context.Context, use string, sequence int64, notBefore time.Time) (*Key, error) {
 	k := &Key{Use: use, Sequence: sequence, NotBefore: notBefore.UTC()}
 	plain, err := newPrivate(use)
@@ -246,8 +246,8 @@ func (s *Store) dropKey(storageKey []byte, revision int64) {
 	s.mem.derive()
 }
 
-// Reseal seals everything anew that is not sealed under the newest encryption key, so that older ones can be dropped from
-// the configuration afterwards. It may be called at any time; records that change meanwhile are left to the next call.
+// Reseal moves everything that is sealed under an older encryption key to the newest one, so that the older ones can be removed
+// from the configuration afterwards. It may be called at any time; records that change in the meantime are left to the next call.
 func (s *Store) Reseal(ctx context.Context) error {
 	for _, prefix := range []string{under("keys"), under("clients"), under("deliveries")} {
 		resp, err := s.kv.Get(ctx, prefix, clientv3.WithPrefix())
@@ -271,7 +271,7 @@ func (s *Store) Reseal(ctx context.Context) error {
 	return nil
 }
 
-// resealed is the record with its secrets under the newest key, or "" when they are already.
+// resealed is the record with its secrets under the newest key, or "" if they are already.
 func (s *Store) resealed(prefix string, value []byte) (string, error) {
 	changed := false
 	reseal := func(purpose string, sealed *[]byte) error {

@@ -9,8 +9,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// leases hands out etcd leases for cleaning up. Records that end at about the same time share one, so that a record costs
-// no lease of its own: a lease is a raft proposal. A lease never decides whether a record is still valid.
+// leases hands out etcd leases for cleaning up. Records that end at about the same time share one, because a lease costs a raft
+// proposal. A lease never decides whether a record is still valid.
 type leases struct {
 	lease clientv3.Lease
 	now   func() time.Time
@@ -23,7 +23,7 @@ func newLeases(lease clientv3.Lease, now func() time.Time) *leases {
 	return &leases{lease: lease, now: now, buckets: make(map[int64]clientv3.LeaseID)}
 }
 
-// bucketEnd rounds up to the next full five minutes, or to the hour when the record lives for more than a day.
+// bucketEnd rounds up to the next full five minutes, or to the next hour if the record lives for more than a day.
 func bucketEnd(now, end time.Time) time.Time {
 	width := 5 * time.Minute
 	if end.Sub(now) > 24*time.Hour {
@@ -45,7 +45,7 @@ func (l *leases) until(ctx context.Context, end time.Time) (clientv3.LeaseID, er
 	if ok {
 		return id, nil
 	}
-	// Not under the mutex: two callers may both grant one, which wastes a lease and harms nothing.
+	// Not under the mutex: two callers may each grant a lease, which wastes one and does no harm.
 	granted, err := l.lease.Grant(ctx, int64(bucket.Sub(now)/time.Second)+1)
 	if err != nil {
 		return 0, fmt.Errorf("grant lease: %w", err)
@@ -61,7 +61,7 @@ func (l *leases) until(ctx context.Context, end time.Time) (clientv3.LeaseID, er
 	return granted.ID, nil
 }
 
-// forget drops all buckets, for when etcd does not know a lease any more.
+// forget drops all buckets, for when etcd no longer knows a lease.
 func (l *leases) forget() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -37,7 +37,7 @@ func (m *memory) init() {
 	m.derive()
 }
 
-// derive makes anew what is derived from keys. The mutex is held.
+// derive rebuilds what is derived from keys. The mutex is held.
 func (m *memory) derive() {
 	m.byUse = make(map[string][]*Key)
 	for _, k := range m.keys {
@@ -63,7 +63,7 @@ func (m *memory) all() []*Client {
 	return slices.Collect(maps.Values(m.clients))
 }
 
-// learn takes a record that was read on the way, unless memory holds a newer one.
+// learn stores a record that was read in passing, unless memory holds a newer one.
 func (m *memory) learn(c *Client) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -139,7 +139,7 @@ func (s *Store) watch(ctx context.Context, f followed, revision int64) {
 				if ev.Type == mvccpb.DELETE {
 					f.del(ev.Kv.Key[len(s.prefix):], ev.Kv.ModRevision)
 				} else if err := f.put(ev.Kv); err != nil {
-					s.log.Error("storage watch", "key", string(ev.Kv.Key), "error", err)
+					s.log.Error("a watched record cannot be used", "key", string(ev.Kv.Key), "error", err)
 				}
 			}
 			revision = max(revision, resp.Header.Revision)
@@ -149,13 +149,13 @@ func (s *Store) watch(ctx context.Context, f followed, revision int64) {
 		if rev, err := s.list(ctx, f); err == nil {
 			revision = rev
 		} else if ctx.Err() == nil {
-			s.log.Warn("storage list failed, trying again", "prefix", f.prefix, "error", err)
+			s.log.Warn("a storage listing failed; it is tried again", "prefix", f.prefix, "error", err)
 		}
 	}
 }
 
-// events watches a prefix of this store. Keys in the events carry the store's prefix: an embedded etcd hands the same events
-// to all its watchers, so nobody may alter them, which is what etcd's own namespace.NewWatcher does.
+// events watches a prefix of this store. Keys in the events carry the store's prefix: an embedded etcd hands the same events to all
+// its watchers, so they must not be modified, which etcd's own namespace.NewWatcher does.
 func (s *Store) events(ctx context.Context, prefix string, opts ...clientv3.OpOption) clientv3.WatchChan {
 	return s.watcher.Watch(clientv3.WithRequireLeader(ctx), s.prefix+prefix, append(opts, clientv3.WithPrefix())...)
 }
@@ -194,11 +194,11 @@ func (s *Store) putClient(kv *mvccpb.KeyValue) error {
 	return nil
 }
 
-// Remembers says whether memory has a record of a client with this id, be it disabled.
+// Remembers reports whether memory has a record of a client with this id, even a disabled one.
 func (s *Store) Remembers(id string) bool { return s.mem.client(id) != nil }
 
-// Client is the client with this id, from memory, or from etcd when memory does not know it. A disabled client is
-// [ErrNotFound]. Look-ups in etcd are limited; beyond the limit the error is [ErrBusy].
+// Client returns the client with this id, from memory, or from etcd if memory does not know it. It returns [ErrNotFound] for a
+// disabled client. Look-ups in etcd are limited; beyond the limit the error is [ErrBusy].
 func (s *Store) Client(ctx context.Context, id string) (*Client, error) {
 	c := s.mem.client(id)
 	if c == nil {

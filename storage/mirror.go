@@ -9,8 +9,8 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 )
 
-// DeliveryMirror is a copy of all deliveries that follows the store, so that whoever works on them need not list them all
-// whenever one changes. It may lag behind: what is decided on it is compared in the transaction that carries it out.
+// DeliveryMirror is a copy of all deliveries that follows the store, so that its users need not list them all whenever one changes.
+// It may lag behind: what is decided on it is compared in the transaction that carries it out.
 type DeliveryMirror struct {
 	// Changed has a value when something has changed since its last one was taken, and first when the mirror is complete.
 	Changed <-chan struct{}
@@ -35,7 +35,7 @@ func (s *Store) MirrorDeliveries(ctx context.Context) *DeliveryMirror {
 				return
 			}
 			if ctx.Err() == nil {
-				s.log.Warn("deliveries cannot be read, trying again", "error", err)
+				s.log.Warn("deliveries cannot be read; it is tried again", "error", err)
 			}
 			Pause(ctx, time.Second)
 		}
@@ -43,14 +43,14 @@ func (s *Store) MirrorDeliveries(ctx context.Context) *DeliveryMirror {
 	return m
 }
 
-// List is all deliveries, by app and target. The records are shared: nobody may change them.
+// List returns all deliveries, sorted by app and target. The records are shared and must not be modified.
 func (m *DeliveryMirror) List() []*Delivery {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.Clone(m.list)
 }
 
-// signal wakes the reader. Signals are merged while nobody reads.
+// signal wakes the reader. Signals that are not read are merged.
 func (m *DeliveryMirror) signal() {
 	select {
 	case m.changed <- struct{}{}:

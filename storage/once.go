@@ -11,13 +11,12 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// Once is a name that can be used one time, at whichever replica: the jti of an assertion, a pushed request, a token that was
-// revoked. A verb that takes one compares in its transaction that nobody has used it, and marks it used together with what
-// else it writes.
+// Once is a name that can be used once across all replicas: the jti of an assertion, a pushed request, a token that was revoked. A
+// verb that takes one compares in its transaction that it has not been used, and marks it used together with what else it writes.
 type Once struct {
-	// ID is what is used, and whose it is, so that nobody uses up another's. Only its hash is stored.
+	// ID names what is used and whose it is, so that one client cannot use up another's. Only its hash is stored.
 	ID string
-	// Until is when what it names ends by itself; nobody may take it after that. The mark is kept a little longer.
+	// Until is when what it names expires; it must not be accepted after that. The mark is kept a little longer.
 	Until time.Time
 }
 
@@ -67,8 +66,8 @@ func (b *branch) ifUnspent(once []Once, t *transaction) *transaction {
 	return unused
 }
 
-// Spend uses a name: one raft proposal. [ErrSpent] when that was done before; then the entries for the audit log are not
-// written either.
+// Spend uses a name: one raft proposal. It returns [ErrSpent] if the name was used before; then the entries for the audit log are
+// not written either.
 func (s *Store) Spend(ctx context.Context, once Once, why ...AuditEntry) error {
 	t, err := s.commit(ctx, func(t *transaction) error {
 		spend, err := s.spend(ctx, []Once{once})
@@ -86,8 +85,8 @@ func (s *Store) Spend(ctx context.Context, once Once, why ...AuditEntry) error {
 	return nil
 }
 
-// SpendBy uses a name for somebody, who may do so again: whose answer was lost, or who sent a form twice. Anybody else gets
-// [ErrSpent] after that. One raft proposal.
+// SpendBy uses a name on behalf of by, who may use it again, because an answer was lost or a form was sent twice. All others get
+// [ErrSpent] from then on. It costs one raft proposal.
 func (s *Store) SpendBy(ctx context.Context, once Once, by string) error {
 	hash := sha256.Sum256([]byte(by))
 	mine := mark{Until: once.Until.UnixMilli(), By: lowerBase32.EncodeToString(hash[:])}
@@ -116,9 +115,9 @@ func (s *Store) SpendBy(ctx context.Context, once Once, by string) error {
 	return nil
 }
 
-// ClientSince says what has become of a client since it was at a revision, as etcd has it, where memory may lag behind: nil when nothing
-// has, otherwise a [StaleError] with the client as it is now, or without one when it is gone or disabled. One read, of a revision
-// alone, unless something has.
+// ClientSince asks etcd, because memory may lag behind, whether a client is still at a revision. If it is not, the error is a
+// [StaleError] with the client as it is now, or without one if it is gone or disabled. It costs one read, of a revision alone
+// unless the client has changed.
 func (s *Store) ClientSince(ctx context.Context, clientID string, revision int64) error {
 	resp, err := s.kv.Get(ctx, clientKey(clientID), clientv3.WithKeysOnly())
 	if err != nil {
@@ -134,8 +133,8 @@ func (s *Store) ClientSince(ctx context.Context, clientID string, revision int64
 	return &StaleError{Client: c}
 }
 
-// CurrentClient reads a client as etcd has it, where memory may lag behind: one read. A disabled or unknown one is
-// [ErrNotFound]; with the ID of a [Once] that has been used, the error is [ErrSpent].
+// CurrentClient reads a client from etcd, because memory may lag behind: one read. It returns [ErrNotFound] for a disabled or
+// unknown one, and [ErrSpent] if onceID is the ID of a [Once] that has been used.
 func (s *Store) CurrentClient(ctx context.Context, clientID, onceID string) (*Client, error) {
 	var t transaction
 	client, spent := t.then.get(clientKey(clientID)), getSpent(&t, onceID)
@@ -152,7 +151,7 @@ func (s *Store) CurrentClient(ctx context.Context, clientID, onceID string) (*Cl
 	return c, nil
 }
 
-// getSpent asks whether a name has been used; "" asks nothing and has not.
+// getSpent asks whether a name has been used; "" asks nothing and counts as unused.
 func getSpent(t *transaction, onceID string) *found {
 	if onceID == "" {
 		return new(found)
@@ -160,7 +159,7 @@ func getSpent(t *transaction, onceID string) *found {
 	return t.then.get(spentKey(onceID), clientv3.WithCountOnly())
 }
 
-// current is the client that was read, of which memory learns. A disabled or unknown one is [ErrNotFound].
+// current returns the client that was read, and updates memory. It returns [ErrNotFound] for a disabled or unknown one.
 func (s *Store) current(found []*mvccpb.KeyValue) (*Client, error) {
 	if len(found) == 0 {
 		return nil, ErrNotFound

@@ -14,25 +14,26 @@ import (
 	"golang.org/x/crypto/chacha20poly1305"
 )
 
-// MaxUserID is the longest id of a user, in bytes: a pairwise subject holds it, and has 255 characters at the most (OpenID
-// Connect Core 1.0 section 2).
+// MaxUserID is the longest id of a user, in bytes: a pairwise subject holds it, and has at most 255 characters (OpenID Connect
+// Core 1.0 section 2).
 const MaxUserID = 144
 
-// pairwiseBlock is to what the id is filled up in a pairwise subject, so that its length tells apps that compare their users little.
+// pairwiseBlock is the multiple to which the id is padded in a pairwise subject, so that its length tells little to apps that
+// compare their users.
 const pairwiseBlock = 48
 
 // pairwise are the keys of pairwise subjects.
 //
 // A subject is the id of the user, encrypted under a nonce that is a MAC over sector and id: the same for the same two, and
-// without any likeness otherwise. So one sector cannot know the users of another (OpenID Connect Core 1.0 section 8.1), and
-// this server needs no table to know its own again. The key is made once and stays for ever, because apps keep subjects for
-// ever; only the encryption key that seals it in etcd is rotated.
+// unrelated otherwise. So one sector cannot recognize the users of another (OpenID Connect Core 1.0 section 8.1), and this server
+// needs no table to recognize its own. The key is made once and never replaced, because apps keep subjects for ever; only the
+// encryption key that seals it in etcd is rotated.
 type pairwise struct {
 	aead  cipher.AEAD
 	nonce []byte
 }
 
-// newPairwise takes the keys of the use, of which there is one.
+// newPairwise takes the keys of the use, of which there is only one.
 func newPairwise(keys []*Key) *pairwise {
 	if len(keys) == 0 {
 		return nil
@@ -49,7 +50,7 @@ func newPairwise(keys []*Key) *pairwise {
 	return &pairwise{aead: aead, nonce: material[chacha20poly1305.KeySize:]}
 }
 
-var errNoPairwise = errors.New("no key for pairwise subjects yet")
+var errNoPairwise = errors.New("there is no key for pairwise subjects yet")
 
 func (s *Store) pairwise() *pairwise {
 	s.mem.mu.RLock()
@@ -64,10 +65,10 @@ func (s *Store) PairwiseSubject(sector, userID string) (string, error) {
 	case p == nil:
 		return "", errNoPairwise
 	case userID == "" || len(userID) > MaxUserID || strings.Contains(userID, "\x00"):
-		return "", fmt.Errorf("a user id of %d bytes has no pairwise subject", len(userID))
+		return "", fmt.Errorf("a user id of %d bytes is too long for a pairwise subject", len(userID))
 	}
 	mac := hmac.New(sha256.New, p.nonce)
-	_ = binary.Write(mac, binary.BigEndian, uint64(len(sector))) // so that no two pairs are written alike
+	_ = binary.Write(mac, binary.BigEndian, uint64(len(sector))) // so that no two pairs have the same encoding
 	mac.Write([]byte(sector + userID))
 	nonce := mac.Sum(nil)[:chacha20poly1305.NonceSizeX]
 	padded := make([]byte, (len(userID)+pairwiseBlock-1)/pairwiseBlock*pairwiseBlock)
@@ -75,7 +76,7 @@ func (s *Store) PairwiseSubject(sector, userID string) (string, error) {
 	return base64.RawURLEncoding.EncodeToString(p.aead.Seal(nonce, nonce, padded, nil)), nil
 }
 
-// PairwiseUser is the user whose pairwise subject this is, for whatever sector; false when it is not one.
+// PairwiseUser returns the user whose pairwise subject this is, for any sector; false if it is not one.
 func (s *Store) PairwiseUser(subject string) (userID string, ok bool) {
 	p := s.pairwise()
 	if p == nil || len(subject) > 255 || strings.ContainsAny(subject, "\r\n") {

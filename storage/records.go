@@ -81,8 +81,8 @@ type ClientSecret struct {
 	CreatedAt time.Time `json:"createdAt"`
 }
 
-// User is somebody who can sign in. What apps may learn of them are the standard claims of OpenID Connect Core 1.0 section 5.1;
-// what is empty is not known.
+// User is a person who can sign in, with the standard claims of OpenID Connect Core 1.0 section 5.1 that apps may learn. An empty
+// field is unknown.
 //
 // Two records are compared with ==, so every field is a plain value.
 type User struct {
@@ -103,7 +103,7 @@ type User struct {
 	Revision int64 `json:"-"`
 }
 
-// Profile is what most people never say of themselves: the rest of the standard claims.
+// Profile is the rest of the standard claims, which are unknown for most users.
 type Profile struct {
 	GivenName           string `json:"givenName,omitempty"`
 	FamilyName          string `json:"familyName,omitempty"`
@@ -113,7 +113,7 @@ type Profile struct {
 	PictureURL          string `json:"picture,omitempty"`
 	WebsiteURL          string `json:"website,omitempty"`
 	Gender              string `json:"gender,omitempty"`
-	Birthdate           string `json:"birthdate,omitempty"` // YYYY-MM-DD; year 0000 is not told; YYYY alone is allowed
+	Birthdate           string `json:"birthdate,omitempty"` // YYYY-MM-DD, with the year 0000 if it is withheld, or YYYY alone
 	Zoneinfo            string `json:"zoneinfo,omitempty"`  // IANA, as in Asia/Tokyo
 	Locale              string `json:"locale,omitempty"`    // BCP 47, as in ja-JP
 	PhoneNumber         string `json:"phoneNumber,omitempty"`
@@ -130,10 +130,10 @@ type Address struct {
 	Country       string `json:"country,omitempty"`
 }
 
-// Active says whether the user may sign in and their grants may be used. A nil user is gone.
+// Active reports whether the user may sign in and their grants may be used. A nil user is gone.
 func (u *User) Active() bool { return u != nil && !u.Disabled }
 
-// Active says whether the client may be used. A nil client is gone.
+// Active reports whether the client may be used. A nil client is gone.
 func (c *Client) Active() bool { return c != nil && !c.Disabled }
 
 // Session is a browser's sign-in.
@@ -142,7 +142,7 @@ type Session struct {
 	AuthTime  time.Time `json:"authTime"`
 	AMR       []string  `json:"amr"`
 	ExpiresAt time.Time `json:"expiresAt"`
-	// Hash of the id that opens the session, SHA-256; the store gives it. So the database opens no browser.
+	// Hash is the SHA-256 of the id that opens the session; the store sets it. So the database does not hold the id itself.
 	Hash []byte `json:"hash"`
 
 	// SID names the session to others and opens nothing (sid of OpenID Connect Back-Channel Logout 1.0).
@@ -157,7 +157,7 @@ type Consent struct {
 	UpdatedAt time.Time `json:"updatedAt"`
 }
 
-// Covers says whether all scopes were allowed. A nil consent covers nothing.
+// Covers reports whether all scopes were allowed. A nil consent covers nothing.
 func (c *Consent) Covers(scopes []string) bool {
 	if c == nil {
 		return false
@@ -177,13 +177,13 @@ type Grant struct {
 	UserID   string    `json:"userId"`
 	Scopes   []string  `json:"scopes"`
 	AuthTime time.Time `json:"authTime"`
-	// Claims that the client asked of userinfo beside those of its scopes, as package server writes them down.
+	// Claims are those that the client requested from userinfo beside those of its scopes, in the format of package server.
 	Claims json.RawMessage `json:"claims,omitempty"`
 	// CreatedAt is when the code was redeemed; ExpiresAt when the last token of the family ends.
 	CreatedAt time.Time `json:"createdAt"`
 	ExpiresAt time.Time `json:"expiresAt"`
-	// Session is the sid of the sign-in from which a grant with openid came; it lasts until SessionEnds by itself. When it is
-	// ended before, the grant ends with it, unless OutlivesSession (offline_access).
+	// Session is the sid of the sign-in from which a grant with openid came; it expires at SessionEnds. If it is ended earlier, the
+	// grant ends with it, unless OutlivesSession (offline_access).
 	Session         string    `json:"session,omitempty"`
 	OutlivesSession bool      `json:"outlivesSession,omitempty"`
 	SessionEnds     time.Time `json:"-"`
@@ -243,7 +243,7 @@ const (
 	DeliveryRolling  = "rolling"  // accepted, not yet served by every instance
 	DeliveryReady    = "ready"    // served
 	DeliveryFailed   = "failed"   // the last attempt failed; NextAttempt says when it is tried again
-	DeliveryDegraded = "degraded" // given up until somebody retries or applies
+	DeliveryDegraded = "degraded" // given up until an operator retries or applies
 )
 
 // Delivery is an outbox entry: the env that a runtime should serve for one target. The latest generation wins.
@@ -252,9 +252,9 @@ type Delivery struct {
 	Target     Target `json:"target"`
 	Runtime    string `json:"runtime,omitempty"` // empty: no runtime serves this target
 	Generation int64  `json:"generation"`
-	// Remove asks to take our names away; the entry goes once the runtime has confirmed that.
+	// Remove asks to take the env away; the entry is dropped once the runtime has confirmed that.
 	Remove bool `json:"remove,omitempty"`
-	// Leaving: another runtime serves the target now, and this entry takes the names away where they were before.
+	// Leaving means that another runtime serves the target now, and this entry takes the env away where it was before.
 	Leaving bool   `json:"leaving,omitempty"`
 	Digest  string `json:"digest,omitempty"` // keyed, see plugins.Digest
 	Sealed  []byte `json:"sealed,omitempty"` // the env, see Store.SealEnv
@@ -264,13 +264,13 @@ type Delivery struct {
 	Serving   int64  `json:"serving,omitempty"`
 	Instances int    `json:"instances,omitempty"`
 	Location  string `json:"location,omitempty"`
-	// Attempts that failed in a row since Since, when the runtime was first asked for what it does not serve yet.
+	// Attempts is how many have failed in a row since Since, when the runtime was first asked for what it does not serve yet.
 	Attempts    int       `json:"attempts,omitempty"`
 	Since       time.Time `json:"since,omitzero"`
 	Error       string    `json:"error,omitempty"`
 	Remedy      string    `json:"remedy,omitempty"`
 	NextAttempt time.Time `json:"nextAttempt,omitzero"`
-	// Unreached: degraded because the runtime could not be reached, so it is pushed again once that answers.
+	// Unreached means degraded because the runtime could not be reached; it is pushed again once the runtime answers.
 	Unreached bool      `json:"unreached,omitempty"`
 	UpdatedAt time.Time `json:"updatedAt"`
 

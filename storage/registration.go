@@ -12,7 +12,7 @@ import (
 // Clients that registered themselves (RFC 7591) are records like those of apps, except that they belong to no app and carry the
 // hash of a registration access token, with which their owner reads, replaces and removes them (RFC 7592).
 
-// registrationPrefix begins every registration access token, as each kind of secret has a beginning of its own ([SealType]).
+// registrationPrefix begins every registration access token: each kind of secret has its own prefix ([SealType]).
 const registrationPrefix = "wft_"
 
 // NewRegistrationToken makes a registration access token of 256 random bits: its hash to store, and the value.
@@ -24,7 +24,7 @@ func NewRegistrationToken() (hash []byte, value string) {
 	return sum[:], value
 }
 
-// OwnedBy says whether a registration access token is the client's. It takes the same time for every wrong one; call it on nil
+// OwnedBy reports whether a registration access token is the client's. It takes the same time for every wrong one; call it on nil
 // for an unknown client.
 func (c *Client) OwnedBy(token string) bool {
 	var held []byte
@@ -35,14 +35,14 @@ func (c *Client) OwnedBy(token string) bool {
 	return subtle.ConstantTimeCompare(sum[:], held) == 1
 }
 
-// RegisterClient stores a client that no app asked for. Its id is new: [ErrConflict] when it is not. [TakenError]: a resource
-// identifier is another's.
+// RegisterClient stores a client that registered itself. It returns [ErrConflict] if its id is not new, and a [TakenError] if one of
+// its resource identifiers belongs to another.
 func (s *Store) RegisterClient(ctx context.Context, c Client, audit ...AuditEntry) (*Client, error) {
 	return s.putRegistered(ctx, c, 0, "register client", audit)
 }
 
-// ReplaceClient stores another registration in the place of one, provided that this is still at c.Revision: [ErrConflict].
-// [TakenError] as above.
+// ReplaceClient replaces a registration. It returns [ErrConflict] if the registration is no longer at c.Revision, and a [TakenError]
+// as above.
 func (s *Store) ReplaceClient(ctx context.Context, c Client, audit ...AuditEntry) (*Client, error) {
 	return s.putRegistered(ctx, c, c.Revision, "replace client", audit)
 }
@@ -66,7 +66,7 @@ func (s *Store) putRegistered(ctx context.Context, c Client, revision int64, wha
 		if len(c.ResourceIdentifiers) == 0 {
 			return false, ErrConflict
 		}
-		return true, nil // the record changed, or somebody was faster with an identifier: claim says which
+		return true, nil // the record changed, or another client took an identifier first: claim finds out which
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", what, err)
@@ -76,8 +76,8 @@ func (s *Store) putRegistered(ctx context.Context, c Client, revision int64, wha
 	return &c, nil
 }
 
-// UnregisterClient removes a client that no app asked for, its grants and consents, provided that it is still at c.Revision:
-// [ErrConflict].
+// UnregisterClient removes a client that registered itself, with its grants and consents. It returns [ErrConflict] if the client is
+// no longer at c.Revision.
 func (s *Store) UnregisterClient(ctx context.Context, c *Client, audit ...AuditEntry) error {
 	var t transaction
 	t.onlyIf(atRevision(clientKey(c.ID), c.Revision))

@@ -11,13 +11,13 @@ import (
 )
 
 // A resource identifier (RFC 8707) belongs to one client: two that spoke for one would read the tokens that are meant for the other.
-// So it is a key, whose value names the client, and the transaction that stores a client compares and puts the keys of what is
-// new in it, and takes those away that the client gives up. [Store.claim] says how.
+// So it is a key, whose value names the client, and the transaction that stores a client compares and puts the keys of the
+// identifiers that are new in it, and removes those that the client gives up (see [Store.claim]).
 //
-// A client's record remains the truth about what it speaks for, because versions before this key wrote records alone, and may
-// still do so while replicas are updated one after the other. So a key counts only as long as its client's record bears it out; a client
-// that memory knows without a key of its own counts too; and a store that opens gives every identifier without a key to the client
-// that has had it longest. An identifier that an older version has let two clients have stays theirs, is logged at every start, and
+// A client's record remains the truth about its identifiers, because versions before this key wrote only records, and may still do
+// so while replicas are updated one after the other. So a key counts only as long as its client's record confirms it; an identifier
+// that memory knows from a record without a key counts too; and a store that opens gives every identifier without a key to the client
+// that has had it longest. If an older version let two clients have the same identifier, both keep it, every start logs that, and
 // neither app can be planned again before one gives it up.
 
 // resourceOwner is the value of a resource identifier's key.
@@ -42,7 +42,7 @@ func (e *TakenError) Error() string {
 
 func (e *TakenError) Is(target error) bool { return target == ErrConflict }
 
-// Owner names whose client it is: its app, or the client itself when it belongs to none.
+// Owner names the client's app, or the client itself if it belongs to none.
 func (c *Client) Owner() string {
 	if c.App == "" {
 		return "client " + c.ID
@@ -50,12 +50,12 @@ func (c *Client) Owner() string {
 	return "app " + c.App
 }
 
-// claim adds to the transaction that stores c, and compares its revision, what makes the resource identifiers c's that are new in
-// it, and frees those that it gives up. One that belongs to somebody else is a [TakenError]. What a client had before is not
-// refused, so that nothing else of it depends on that.
+// claim adds to the transaction that stores c, and compares its revision, the operations that take the resource identifiers that are
+// new in c, and free those that it gives up. An identifier that belongs to another is a [TakenError]. What a client had before is
+// not refused, so that its other changes do not depend on that.
 //
-// What it reads is compared in the transaction: of those who claim one identifier at a time, one succeeds. The others get
-// [ErrConflict] from the transaction and, when they claim again, learn from here who has it.
+// What it reads is compared in the transaction: of several that claim one identifier at the same time, one succeeds. The others get
+// [ErrConflict] from the transaction and, when they claim again, learn from here which client has it.
 func (s *Store) claim(ctx context.Context, t *transaction, c *Client) error {
 	held, err := s.held(ctx, c)
 	if err != nil {
@@ -128,7 +128,7 @@ func (s *Store) claimOne(ctx context.Context, t *transaction, c *Client, identif
 	return nil
 }
 
-// held is the record that c is to replace; nil when c is new. [ErrConflict]: it is not at c's revision any more.
+// held returns the record that c is to replace; nil if c is new. It returns [ErrConflict] if that is no longer at c's revision.
 func (s *Store) held(ctx context.Context, c *Client) (*Client, error) {
 	if c.Revision == 0 {
 		return nil, nil
@@ -146,7 +146,7 @@ func (s *Store) held(ctx context.Context, c *Client) (*Client, error) {
 	return stored, nil
 }
 
-// storedClient is the record of a client as etcd has it, be it disabled; nil when there is none.
+// storedClient returns the record of a client from etcd, even a disabled one; nil if there is none.
 func (s *Store) storedClient(ctx context.Context, id string) (*Client, error) {
 	resp, err := s.kv.Get(ctx, clientKey(id))
 	if err != nil {
@@ -158,8 +158,8 @@ func (s *Store) storedClient(ctx context.Context, id string) (*Client, error) {
 	return decodeClient(resp.Kvs[0])
 }
 
-// freeResources are the operations that free what a client speaks for, but for what it keeps. Each does nothing when the key is not
-// the client's. A nil client speaks for nothing.
+// freeResources are the operations that free the identifiers of a client except those in keep. Each does nothing if the key is not
+// the client's. A nil client has none.
 func freeResources(c *Client, keep []string) []clientv3.Op {
 	if c == nil {
 		return nil
@@ -210,22 +210,22 @@ func (s *Store) adoptResources(ctx context.Context) error {
 				t.onlyIf(atRevision(k, revisions[identifier]), atRevision(clientKey(c.ID), c.Revision))
 				t.then.do(clientv3.OpPut(k, ownerValue(c)))
 				if err := s.run(ctx, &t); err != nil {
-					s.log.Warn("a resource identifier has no key yet", "identifier", identifier, "owner", c.Owner(), "error", err)
+					s.log.Warn("a resource identifier could not be given its key; the next start tries again", "identifier", identifier, "owner", c.Owner(), "error", err)
 				}
 			} else if owner.ID != c.ID {
-				s.log.Warn("two clients speak for one resource identifier, and each can read tokens that are meant for the other: "+
-					"take it from one of them", "identifier", identifier, "owner", owner.Owner(), "other", c.Owner())
+				s.log.Warn("two clients have the same resource identifier, and each can read tokens that are meant for the other: "+
+					"remove it from one of them", "identifier", identifier, "owner", owner.Owner(), "other", c.Owner())
 			}
 		}
 	}
 	return nil
 }
 
-// resources are the resource servers that clients speak for, by identifier and client: what memory holds of
-// [oauth.ClientMetadata.ResourceIdentifiers]. An older version has let two clients speak for one.
+// resources is what memory holds of [oauth.ClientMetadata.ResourceIdentifiers], by identifier and client. Older versions let two
+// clients have the same one.
 type resources map[string]map[string]bool
 
-// replace takes now in the place of before, the same client's record; nil is no record. A disabled client speaks for nobody.
+// replace replaces the record before of a client by now; nil means no record. A disabled client has no identifiers.
 func (r resources) replace(before, now *Client) {
 	if before != nil {
 		for _, id := range before.ResourceIdentifiers {
@@ -245,7 +245,7 @@ func (r resources) replace(before, now *Client) {
 	}
 }
 
-// speakers are the clients that memory has speak for an identifier.
+// speakers are the clients that have an identifier, as far as memory knows.
 func (m *memory) speakers(identifier string) map[string]bool {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
@@ -255,8 +255,8 @@ func (m *memory) speakers(identifier string) map[string]bool {
 	return make(map[string]bool)
 }
 
-// KnowsResource says whether a client speaks for the resource server of that identifier. It asks memory alone: one that was
-// registered a moment ago at another replica may not be known yet.
+// KnowsResource reports whether a client has that resource identifier. It asks only memory: one that was registered a moment ago at
+// another replica may not be known yet.
 func (s *Store) KnowsResource(identifier string) bool {
 	s.mem.mu.RLock()
 	defer s.mem.mu.RUnlock()

@@ -10,19 +10,19 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// SecretRotation is the newest change of a client's secret, and how far it has come. There is one for each client whose secret was
-// ever rotated.
+// SecretRotation is the newest change of a client's secret, and its progress. There is one for each client whose secret was ever
+// rotated.
 //
-// It stands beside the client's record and not in it: every grant compares the revision of that record, and every plan is
-// made on it, so only what they must notice is written there, which is a secret that comes or goes. The client holds the
-// secrets that are valid, oldest first and two at the most; one that was retired is gone from it, hash and all.
+// It is kept beside the client's record and not in it: every grant compares the revision of that record, and every plan is made on
+// it, so only what they must notice is written there, which is that a secret was added or removed. The client holds the secrets that
+// are valid, oldest first and at most two; one that was retired is gone from it, hash included.
 type SecretRotation struct {
 	ClientID string `json:"clientId"`
 	App      string `json:"app"`
 	SecretID string `json:"secretId"` // the new secret, the client's newest
 	// Previous is the secret that it replaces.
 	Previous string `json:"previous"`
-	// Compromised: the previous secret was retired in the transaction that added the new one.
+	// Compromised means that the previous secret was retired in the transaction that added the new one.
 	Compromised bool      `json:"compromised,omitempty"`
 	StartedAt   time.Time `json:"startedAt"`
 	// Grace is how long the previous secret stays valid after all targets serve the new one and the new one was used.
@@ -32,8 +32,8 @@ type SecretRotation struct {
 	ServedAt time.Time `json:"servedAt,omitzero"`
 	// UsedAt is when a client authenticated with the new secret for the first time.
 	UsedAt time.Time `json:"usedAt,omitzero"`
-	// RetiresAt is when the grace ends, which begins once the new secret is served and used. AskedAt is when, after that, every
-	// target was to be looked at once more. RetiredAt is when the previous secret went: later when a target was not ready.
+	// RetiresAt is when the grace period ends, which begins once the new secret is served and used. AskedAt is when, after that, every
+	// target was to be observed once more. RetiredAt is when the previous secret was removed: later if a target was not ready.
 	RetiresAt time.Time `json:"retiresAt,omitzero"`
 	AskedAt   time.Time `json:"askedAt,omitzero"`
 	RetiredAt time.Time `json:"retiredAt,omitzero"`
@@ -42,10 +42,10 @@ type SecretRotation struct {
 	Revision int64 `json:"-"`
 }
 
-// UnderWay says whether two secrets are valid. A nil rotation is none.
+// UnderWay reports whether two secrets are valid. It is false for a nil rotation.
 func (r *SecretRotation) UnderWay() bool { return r != nil && r.RetiredAt.IsZero() }
 
-// Over says whether nothing about it can change any more.
+// Over reports whether the rotation can no longer change.
 func (r *SecretRotation) Over() bool {
 	return !r.RetiredAt.IsZero() && !r.ServedAt.IsZero() && !r.UsedAt.IsZero()
 }
@@ -91,7 +91,7 @@ func (s *Store) Secrets(ctx context.Context, clientID string) (SecretsView, erro
 	return view, nil
 }
 
-// UpdateRotation stores how far a rotation has come, provided that it did not change since it was read: [ErrConflict].
+// UpdateRotation stores the progress of a rotation. It returns [ErrConflict] if the rotation changed since it was read.
 func (s *Store) UpdateRotation(ctx context.Context, r SecretRotation, audit ...AuditEntry) error {
 	k := rotationKey(r.ClientID)
 	if _, err := s.replace(ctx, k, r.Revision, clientv3.OpPut(k, encode(r)), audit); err != nil {
@@ -100,7 +100,7 @@ func (s *Store) UpdateRotation(ctx context.Context, r SecretRotation, audit ...A
 	return nil
 }
 
-// DropRotation forgets a rotation whose secret is gone, provided that it did not change since it was read: [ErrConflict].
+// DropRotation removes a rotation whose secret is gone. It returns [ErrConflict] if the rotation changed since it was read.
 func (s *Store) DropRotation(ctx context.Context, r SecretRotation) error {
 	k := rotationKey(r.ClientID)
 	if _, err := s.replace(ctx, k, r.Revision, clientv3.OpDelete(k), nil); err != nil {
@@ -109,9 +109,9 @@ func (s *Store) DropRotation(ctx context.Context, r SecretRotation) error {
 	return nil
 }
 
-// RetireSecrets ends a rotation: of the client's secrets only the newest stays, in one transaction, provided that the rotation,
-// the app, its client and each of its deliveries are still as the caller has seen them. So no target can have begun to lag,
-// and none can have been added, since it was found that all of them serve the new secret. Otherwise nothing is written:
+// RetireSecrets ends a rotation: of the client's secrets only the newest stays, in one transaction, provided that the rotation, the
+// app, its client and each of its deliveries are still as the caller has seen them. So no target can have fallen behind, and none
+// can have been added, since it was found that all of them serve the new secret. Otherwise nothing is written, and the error is
 // [ErrConflict].
 func (s *Store) RetireSecrets(ctx context.Context, r SecretRotation, view AppView, audit ...AuditEntry) error {
 	now := s.now().UTC()

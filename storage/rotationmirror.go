@@ -10,12 +10,11 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 )
 
-// RotationMirror is a copy of all rotations that follows the store, and knows which of them may be able to go on: those that
-// changed themselves, those of apps of which a delivery changed, and those whose new secret was used for the first time. So
-// many rotations that wait for long cost nothing while they wait. It may lag behind: what is decided on it is compared in the
-// transaction that carries it out.
+// RotationMirror is a copy of all rotations that follows the store, and knows which of them may be able to continue: those that
+// changed, those of apps with a delivery that changed, and those whose new secret was used for the first time. So rotations cost
+// nothing while they wait. It may lag behind: what is decided on it is compared in the transaction that carries it out.
 type RotationMirror struct {
-	// Changed has a value when some rotation may be able to go on since its last one was taken.
+	// Changed has a value if a rotation may be able to continue since the last value was taken.
 	Changed <-chan struct{}
 
 	changed chan struct{}
@@ -47,7 +46,7 @@ func (s *Store) MirrorRotations(ctx context.Context) *RotationMirror {
 					return
 				}
 				if ctx.Err() == nil {
-					s.log.Warn("rotations cannot be followed, trying again", "prefix", f.prefix, "error", err)
+					s.log.Warn("rotations cannot be watched; it is tried again", "prefix", f.prefix, "error", err)
 				}
 				Pause(ctx, time.Second)
 			}
@@ -56,7 +55,7 @@ func (s *Store) MirrorRotations(ctx context.Context) *RotationMirror {
 	return m
 }
 
-// Take gives the rotations that may be able to go on, each once.
+// Take returns the rotations that may be able to continue, each once.
 func (m *RotationMirror) Take() []*SecretRotation {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -70,7 +69,7 @@ func (m *RotationMirror) Take() []*SecretRotation {
 	return due
 }
 
-// Rotation is that of a client, nil when it has none. It is shared: nobody may change it.
+// Rotation returns the rotation of a client, nil if it has none. It is shared and must not be modified.
 func (m *RotationMirror) Rotation(clientID string) *SecretRotation {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -79,7 +78,7 @@ func (m *RotationMirror) Rotation(clientID string) *SecretRotation {
 
 func everyRotation(*SecretRotation) bool { return true }
 
-// touch marks those rotations, of all that are not over, about which that is true.
+// touch marks those rotations, of all that are not over, for which concerned is true.
 func (m *RotationMirror) touch(concerned func(*SecretRotation) bool) {
 	m.mu.Lock()
 	for client, r := range m.all {
@@ -150,7 +149,7 @@ func (m *RotationMirror) del(key []byte, _ int64) {
 	delete(m.all, client)
 }
 
-// delivery is about a change at deliveries/<app>/...
+// delivery handles a change at deliveries/<app>/...
 func (m *RotationMirror) delivery(key []byte) {
 	app, _, _ := strings.Cut(strings.TrimPrefix(string(key), under("deliveries")), "/")
 	name, err := url.PathUnescape(app)
@@ -163,7 +162,7 @@ func (m *RotationMirror) delivery(key []byte) {
 	m.touchOne(client, everyRotation)
 }
 
-// use is about a change at secretuse/<client>/<secret>.
+// use handles a change at secretuse/<client>/<secret>.
 func (m *RotationMirror) use(key []byte) {
 	escaped, _, _ := strings.Cut(strings.TrimPrefix(string(key), under("secretuse")), "/")
 	client, err := url.PathUnescape(escaped)

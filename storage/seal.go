@@ -34,10 +34,10 @@ const (
 	SealLogout  SealType = "wfl_" // pending logout requests
 )
 
-// maxSealed is longer than anything we seal.
+// maxSealed is longer than anything that is sealed.
 const maxSealed = 16 << 10
 
-// errNotSealed is what any string gets that this server did not seal, under a key it still has, for that type.
+// errNotSealed is the answer for any string that this server did not seal for that type, under a key that it still has.
 var errNotSealed = fmt.Errorf("sealed string: %w", ErrNotFound)
 
 // seals are the keys of sealed strings, derived from the sealing keys that memory holds.
@@ -95,7 +95,7 @@ func (s *Store) sealingKey() (*sealKey, error) {
 		}
 	}
 	if newest == nil {
-		return nil, errors.New("no sealing key yet")
+		return nil, errors.New("there is no sealing key yet")
 	}
 	return newest, nil
 }
@@ -130,7 +130,7 @@ func (s *Store) seal(t SealType, plain []byte, fixed bool) (string, error) {
 	return string(t) + base64.RawURLEncoding.EncodeToString(out), nil
 }
 
-// Open gives back what Seal took. Any string that did not come from Seal for this type, or whose key is gone, is
+// Open returns what Seal took. For any string that did not come from Seal for this type, or whose key is gone, it returns
 // [ErrNotFound]; etcd is never asked.
 func (s *Store) Open(t SealType, sealed string) ([]byte, error) {
 	if len(sealed) > maxSealed || len(sealed) < len(t) || sealed[:len(t)] != string(t) {

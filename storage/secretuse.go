@@ -13,19 +13,19 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// SecretUse is when a client authenticated with a secret. Last is coarse: it is written once in [UsePrecision] at the most.
+// SecretUse is when a client authenticated with a secret. Last is coarse: it is written at most once per [UsePrecision].
 type SecretUse struct {
 	First time.Time `json:"first"`
 	Last  time.Time `json:"last"`
 }
 
-// UsePrecision is how exactly the last use of a secret is known.
+// UsePrecision is the precision with which the last use of a secret is known.
 const UsePrecision = 10 * time.Minute
 
 func useKey(clientID, secretID string) string { return key("secretuse", clientID, secretID) }
 
-// SecretID is the id of the client's secret that value is, empty when it is none of them. It takes the same time for every
-// wrong value; call it on nil for an unknown client, so that this takes the same time as well.
+// SecretID returns the id of the client's secret that has this value, empty if there is none. It takes the same time for every wrong
+// value; call it on nil for an unknown client, so that this takes the same time as well.
 func (c *Client) SecretID(value string) string {
 	hash := sha256.Sum256([]byte(value))
 	if c == nil || len(c.Secrets) == 0 {
@@ -42,12 +42,12 @@ func (c *Client) SecretID(value string) string {
 	return found
 }
 
-// secretLength is that of every secret that NewClientSecret has made.
+// secretLength is the length of every secret that NewClientSecret has made.
 const secretLength = len("wfs_") + 43
 
-// ClientWith is the client with this id as etcd has it, for a secret that looks like one of ours and that memory does not know:
-// the client may have been given it a moment ago, at another replica. It gives nil for anything else, without asking etcd.
-// Questions are limited, together with those about unknown clients; beyond the limit the error is [ErrBusy].
+// ClientWith reads the client with this id from etcd, if the secret looks like one of this server's and memory does not know it:
+// the client may have been given it a moment ago, at another replica. For anything else it returns nil without asking etcd.
+// Look-ups are limited, together with those of unknown clients; beyond the limit the error is [ErrBusy].
 func (s *Store) ClientWith(ctx context.Context, id, secret string) (*Client, error) {
 	if len(secret) != secretLength || secret[:4] != "wfs_" {
 		return nil, nil
@@ -70,8 +70,7 @@ func (s *Store) ClientWith(ctx context.Context, id, secret string) (*Client, err
 	return c, nil
 }
 
-// usage is what this process has seen of the use of secrets. Only secrets that were right get into it, so it is no larger than
-// the clients are many.
+// usage is what this process has seen of the use of secrets. Only correct secrets get into it, so the number of clients bounds it.
 type usage struct {
 	mu      sync.Mutex // guards the maps
 	known   map[secretRef]time.Time
@@ -86,7 +85,7 @@ func (u *usage) init() {
 	u.wake = make(chan struct{}, 1)
 }
 
-// NoteUse notes that a client has authenticated with a secret. It asks etcd for nothing: [Store.WriteUses] does, later.
+// NoteUse notes that a client has authenticated with a secret. It does not access etcd: [Store.WriteUses] does, later.
 func (s *Store) NoteUse(clientID, secretID string) {
 	now, ref := s.now(), secretRef{clientID, secretID}
 	u := &s.uses
@@ -106,8 +105,8 @@ func (u *usage) signal() {
 	}
 }
 
-// WriteUses writes what [Store.NoteUse] notes, until ctx ends: each secret once in [UsePrecision] at the most, one after the
-// other. What is lost with the process is noted again at the next use.
+// WriteUses writes what [Store.NoteUse] notes, until ctx ends: each secret at most once per [UsePrecision], one after the other.
+// What is lost with the process is noted again at the next use.
 func (s *Store) WriteUses(ctx context.Context) {
 	for {
 		select {
@@ -116,14 +115,14 @@ func (s *Store) WriteUses(ctx context.Context) {
 		case <-s.uses.wake:
 		}
 		if err := s.FlushUses(ctx); err != nil && ctx.Err() == nil {
-			s.log.Warn("the use of client secrets cannot be stored, trying again", "error", err)
+			s.log.Warn("the use of client secrets cannot be stored; it is tried again", "error", err)
 			Pause(ctx, 5*time.Second)
 			s.uses.signal()
 		}
 	}
 }
 
-// FlushUses writes now what is noted so far. What cannot be written stays noted.
+// FlushUses writes what has been noted so far now. What cannot be written stays noted.
 func (s *Store) FlushUses(ctx context.Context) error {
 	u := &s.uses
 	u.mu.Lock()

@@ -14,13 +14,13 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// ErrSessionEnded: the sign-in that a code came from has ended, so nothing is issued from it any more.
+// ErrSessionEnded means that the sign-in that a code came from has ended, so nothing is issued from it.
 var ErrSessionEnded = errors.New("the session has ended")
 
-// sessionUse is the record of a grant that came from a session: what has to end, and who has to be told, when the session does.
+// sessionUse is the record of a grant that came from a session: what ends, and which client is told, when the session ends.
 type sessionUse struct {
 	UserID string `json:"userId"`
-	// Stays: the grant outlives the session.
+	// Stays means that the grant outlives the session.
 	Stays bool `json:"stays,omitempty"`
 
 	clientID, grantID string
@@ -30,7 +30,7 @@ func useOfSessionKey(sid, clientID, grantID string) string {
 	return key("sessiongrants", sid, clientID, grantID)
 }
 
-// SID is the public name of a session, which opens nothing: what stands before the dot of its id.
+// SID is the public name of a session, which opens nothing: the part of its id before the dot.
 func SID(sessionID string) string {
 	sid, _, _ := strings.Cut(sessionID, ".")
 	return sid
@@ -50,15 +50,15 @@ func newSessionID() string { return renewedSessionID(randomText(16)) }
 // renewedSessionID opens the session of this name under another secret.
 func renewedSessionID(sid string) string { return sid + "." + randomText(32) }
 
-// opens says whether the id is the one under which the session stands: the database holds only its hash.
+// opens reports whether the id is the session's: the database holds only its hash.
 func (s *Session) opens(id string) bool {
 	sum := sha256.Sum256([]byte(id))
 	return subtle.ConstantTimeCompare(sum[:], s.Hash) == 1
 }
 
-// sessionState is a session with all that came from it, read at one revision.
+// sessionState is a session with everything that came from it, read at one revision.
 type sessionState struct {
-	session  *Session // nil: it has ended, or the id is not its own
+	session  *Session // nil if it has ended, or the id is not its own
 	modified int64    // etcd's modification revision of its record
 	uses     []sessionUse
 	revision int64 // of the read
@@ -113,7 +113,7 @@ func (s *Store) sessionState(ctx context.Context, id string) (sessionState, erro
 	return st, nil
 }
 
-// unchanged compares that the session stands as it was read, and that nothing has come from it since.
+// unchanged compares that the session is as it was read, and that nothing has come from it since.
 func (st sessionState) unchanged() []clientv3.Cmp {
 	sid := st.session.SID
 	return []clientv3.Cmp{
@@ -155,7 +155,7 @@ func (s *Store) CreateSession(ctx context.Context, session Session, replaces str
 				t.then.do(bundled(longer)...)
 			default:
 				t.onlyIf(was.unchanged()...)
-				end, err := s.endOps(ctx, was, "another sign-in took its place")
+				end, err := s.endOps(ctx, was, "replaced by another sign-in")
 				if err != nil {
 					return err
 				}
@@ -217,7 +217,7 @@ func (s *Store) EndSession(ctx context.Context, id, why string) (*EndedSession, 
 	return &EndedSession{SID: st.session.SID, UserID: st.session.UserID, Clients: st.clients()}, nil
 }
 
-// attempts at a transaction that others may get in the way of.
+// attempts bounds how often a transaction is tried that concurrent changes may make fail.
 const attempts = 16
 
 // endOps are the operations that end a session with all that ends with it.
@@ -240,8 +240,8 @@ func (s *Store) endOps(ctx context.Context, st sessionState, why string) ([]clie
 		clientv3.OpDelete(under("sessiongrants", sid), clientv3.WithPrefix()))...), nil
 }
 
-// bundleOps is how many operations stand in one nested transaction: etcd counts the operations of a transaction (at most 128)
-// along the way down, not in all.
+// bundleOps is how many operations go into one nested transaction: etcd counts the operations of a transaction (at most 128) per
+// path from the root, not in total.
 const bundleOps = 60
 
 func bundled(ops []clientv3.Op) []clientv3.Op {
@@ -252,15 +252,15 @@ func bundled(ops []clientv3.Op) []clientv3.Op {
 	return out
 }
 
-// Bounds of a transaction. A session that an app has asked for tokens all day long may have more grants than mostEnding: those
-// end before, in transactions of their own. One with more than mostUses does not go on when its user signs in again.
+// Bounds of a transaction. A session from which an app has got tokens all day long may have more grants than mostEnding: those end
+// first, in transactions of their own. One with more than mostUses is not continued when its user signs in again.
 const (
 	mostEnding = 400
 	mostUses   = 3000
 )
 
-// endExcess ends the grants of a session that are too many for one transaction. True: there were some, and the session is to be
-// read again.
+// endExcess ends the grants of a session that are too many for one transaction. It reports whether there were any; then the session
+// has to be read again.
 func (s *Store) endExcess(ctx context.Context, st sessionState) (bool, error) {
 	ending := st.ending()
 	if st.session == nil || len(ending) <= mostEnding {
@@ -274,11 +274,11 @@ func (s *Store) endExcess(ctx context.Context, st sessionState) (bool, error) {
 		var each []clientv3.Op
 		for _, u := range ending[:mostEnding] {
 			bury, err := s.bury(ctx, u.clientID, u.grantID, AuditEntry{
-				Actor: UserActor(u.UserID), Action: AuditGrantRevoked, Reason: "the session ends"})
+				Actor: UserActor(u.UserID), Action: AuditGrantRevoked, Reason: "the session ended"})
 			if err != nil {
 				return err
 			}
-			u.Stays = true // nothing of it is left to end; its client is told all the same
+			u.Stays = true // there is nothing left to end, but its client is still told
 			each = append(each, append(bury, clientv3.OpPut(useOfSessionKey(st.session.SID, u.clientID, u.grantID), encode(u), clientv3.WithLease(lease)))...)
 		}
 		t.onlyIf(st.unchanged()...)
@@ -288,7 +288,7 @@ func (s *Store) endExcess(ctx context.Context, st sessionState) (bool, error) {
 	return true, err
 }
 
-// sessionCmp compares that the session stands from which a grant comes; one without a session needs none.
+// sessionCmp compares that the session from which a grant comes exists; a grant without a session needs none.
 func sessionCmp(grant Grant) []clientv3.Cmp {
 	if grant.Session == "" {
 		return nil
@@ -296,7 +296,7 @@ func sessionCmp(grant Grant) []clientv3.Cmp {
 	return []clientv3.Cmp{present(sessionKey(grant.Session))}
 }
 
-// sessionOps note with the session that a grant came from it.
+// sessionOps record with the session that a grant came from it.
 func (s *Store) sessionOps(ctx context.Context, grant Grant) ([]clientv3.Op, error) {
 	if grant.Session == "" {
 		return nil, nil
@@ -309,7 +309,7 @@ func (s *Store) sessionOps(ctx context.Context, grant Grant) ([]clientv3.Op, err
 		encode(sessionUse{UserID: grant.UserID, Stays: grant.OutlivesSession}), clientv3.WithLease(lease))}, nil
 }
 
-// Presence is what a browser's request for authorization is judged by, read at one revision. Each may be nil.
+// Presence is what the answer to a browser's authorization request depends on, read at one revision. Each may be nil.
 type Presence struct {
 	Session *Session
 	User    *User

@@ -1,10 +1,10 @@
 // Package storage keeps warifu's records in etcd and offers the atomic verbs on them. It is the only package that knows
-// a key; everybody else speaks of records ([Client], [Grant], [App], ...) and verbs ([Store.CreateGrant], ...).
+// a key; the others use records ([Client], [Grant], [App], ...) and verbs ([Store.CreateGrant], ...).
 //
 // # When to use what
 //
 // [OpenEmbedded] runs etcd inside the process, with an in-process client and no socket. [Dial] connects to an etcd cluster.
-// Both give a *clientv3.Client; [New] makes a [Store] of either, so the same code runs on one machine and on many replicas.
+// Both provide a *clientv3.Client, from which [New] makes a [Store], so the same code runs on one machine and on many replicas.
 //
 // # Keys
 //
@@ -20,12 +20,12 @@
 //	sessiongrants/<sid>/<client>/<grant>  a grant with openid that came from the session, so that ending the session finds it
 //	logouts/<sid>/<client>             Logout, the outbox: a client is to be told that the session has ended
 //	keys/<use>/<sequence>              Key: keys that sign, seal, and make pairwise subjects; sealed
-//	spent/<hash>                       what could be used once and has been, see Once; leased in buckets
+//	spent/<hash>                       a name that has been used up, see Once; leased in buckets
 //	limits/<account>/<window>          guesses: etcd's own version of this key is the count
-//	resources/<identifier>             whose resource identifier (RFC 8707) it is; see below
+//	resources/<identifier>             the client that has this resource identifier (RFC 8707), see below
 //	rotations/<client>                 SecretRotation, the newest change of its secret
-//	secretuse/<client>/<secret>        SecretUse, when it was used, coarse; written apart from requests
-//	audit/<time>-<random>              AuditEntry, appended in the transaction of what it tells about; kept for 400 days
+//	secretuse/<client>/<secret>        SecretUse, when it was used, coarse; written outside of requests
+//	audit/<time>-<random>              AuditEntry, appended in the transaction of what it describes; kept for 400 days
 //
 // Every segment is escaped, so a name can hold any byte, and a listing of "a" never sees "ab". All keys stand under one
 // prefix of the cluster ([Options.Prefix]).
@@ -37,33 +37,32 @@
 //   - Redeeming a code creates the grant if it never existed; if it did, the code is a replay and the same transaction
 //     kills the grant. A dead grant leaves a tombstone until no code can name it any more.
 //   - A refresh moves the chain from generation N to N+1 if the chain is at N; if it is beyond N, the token is a replay and
-//     a second transaction kills the grant, before anybody is told. That a chain is beyond N stays true whatever happens in
-//     between. A grant is alive exactly as long as its chain key exists.
-//   - Ending a session kills the grants that came from it, but for those that outlive it, and writes to the outbox whom to
-//     tell. Redeeming a code compares that its session stands, so that nothing is issued from one that has ended.
-//   - Code and refresh also compare the revisions of the client and of the user on which the caller decided. A mismatch changes nothing
-//     and returns the current records in a [StaleError]; the caller decides anew and tries again.
+//     a second transaction kills the grant before the request is answered. That a chain is beyond N stays true whatever happens
+//     in between. A grant is alive exactly as long as its chain key exists.
+//   - Ending a session kills the grants that came from it, except those that outlive it, and writes to the outbox which clients
+//     to tell. Redeeming a code compares that its session exists, so that nothing is issued from one that has ended.
+//   - Code and refresh also compare the revisions of the client and of the user on which the caller decided. A mismatch changes
+//     nothing and returns the current records in a [StaleError]; the caller decides anew and tries again.
 //
-// Both can take along what may be used once only ([Once]), such as the jti of the assertion with which the client
-// authenticated: it is compared and marked in the same transaction, also when that kills the grant, but not when it changes
-// nothing because a record is stale.
+// Both can include something that may be used only once ([Once]), such as the jti of the assertion with which the client
+// authenticated: it is compared and marked in the same transaction, even if that kills the grant, but not if the transaction
+// changes nothing because a record is stale.
 //
 // So a code exchange and a refresh are one raft proposal each and no read.
 //
-// A device code (RFC 8628) is polled for, so its state is read first: a poll that has to wait is one read, the one that is
-// answered with tokens a proposal more. That creates the grant as above and takes the device authorization away.
+// A device polls with its code (RFC 8628), so the state is read first: a poll that has to wait is one read, and the one that is
+// answered with tokens is a proposal more, which creates the grant as above and removes the device authorization.
 //
 // # Resource identifiers
 //
-// A resource identifier belongs to one client. The transaction that stores a client compares that the keys of those that are new
-// in it are free, and puts them; so of any number of replicas that give one identifier to several apps, one succeeds, and the others
-// learn who has it ([TakenError]). They are freed in the transaction in which the client gives them up or is removed.
+// A resource identifier belongs to one client. The transaction that stores a client compares that the keys of its new identifiers
+// are free, and puts them; so if replicas give one identifier to several apps at the same time, one succeeds, and the others learn
+// which client has it ([TakenError]). Keys are freed in the transaction in which the client gives them up or is removed.
 //
 // Databases of older versions have no such keys. A store that opens puts the missing ones, each for the client that has had the
-// identifier longest; that needs no downtime, and replicas of the older version may go on meanwhile, because the records of
-// clients stay the truth: a key that its client's record does not bear out is nobody's, and a client that memory knows to speak for
-// an identifier keeps it without a key. Two clients that an older version has given the same one both keep it, and every start
-// says so.
+// identifier longest. That needs no downtime, and replicas of the older version may go on in the meantime, because the records of
+// clients remain the truth: a key that its client's record does not confirm is void, and a client whose record has an identifier
+// keeps it without a key. Two clients to which an older version gave the same identifier both keep it, and every start logs that.
 //
 // # Memory
 //
@@ -75,9 +74,9 @@
 // What is secret in a record (client secrets, private keys, env of deliveries) is sealed with XChaCha20-Poly1305 under a
 // key-encryption key that is not in etcd ([KEK]). Session cookies are stored as hashes. The raw database holds no usable secret.
 //
-// A client has one secret, or two while one takes the other's place ([SecretRotation]). Requests only note in memory that a
-// secret was used; one goroutine writes that, coarsely and apart from them ([Store.WriteUses]). A secret that memory does not
-// know is looked up in etcd, if it looks like one of ours and at a bounded rate, so that a new one works at every replica at once.
+// A client has one secret, or two while one replaces the other ([SecretRotation]). Requests only note in memory that a secret was
+// used; one goroutine writes that, coarsely and outside of requests ([Store.WriteUses]). A secret that memory does not know is
+// looked up in etcd, if it looks like one of this server's and at a bounded rate, so that a new one works at every replica at once.
 //
 // # Time
 //
@@ -101,23 +100,23 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Sentinels. Any other error of this package is a fault of the storage or of its use, never a verdict about a record: at
-// the HTTP edge it is a 503.
+// Sentinels. Any other error of this package is a fault of the storage or of its use, never a verdict about a record: the HTTP
+// edge answers it with 503.
 var (
-	// ErrNotFound: there is no such record, or it is dead.
+	// ErrNotFound means that there is no such record, or that it is dead.
 	ErrNotFound = errors.New("not found")
-	// ErrConflict: the record changed since it was read; nothing was written.
+	// ErrConflict means that the record changed since it was read; nothing was written.
 	ErrConflict = errors.New("changed since it was read")
-	// ErrReplayed: a code or refresh token was used again. Its grant is dead now.
+	// ErrReplayed means that a code or refresh token was used again. Its grant is dead now.
 	ErrReplayed = errors.New("used before")
-	// ErrSpent: a [Once] was used before, and nothing was written.
+	// ErrSpent means that a [Once] was used before; nothing was written.
 	ErrSpent = errors.New("already spent")
-	// ErrBusy: too many look-ups of unknown clients at this moment.
+	// ErrBusy means that there are too many look-ups of unknown clients at this moment.
 	ErrBusy = errors.New("too many look-ups")
 )
 
-// StaleError says that a decision was made on records that have changed since. It carries the current ones; nil means that
-// the record is gone. Nothing was written.
+// StaleError means that a decision was made on records that have changed since. It carries the current ones; a nil record is gone.
+// Nothing was written.
 type StaleError struct {
 	Client *Client
 	User   *User
@@ -169,8 +168,8 @@ type Store struct {
 	done   sync.WaitGroup // the watches of memory
 }
 
-// New lists what memory holds, starts to watch it and returns a Store that is ready. It fails when etcd cannot be reached
-// within ctx, or when the records were sealed under a key that opts.KEK does not hold.
+// New lists what memory holds, starts to watch it and returns a Store that is ready. It fails if etcd cannot be reached within ctx,
+// or if the records were sealed under a key that opts.KEK does not hold.
 func New(ctx context.Context, client *clientv3.Client, opts Options) (*Store, error) {
 	if opts.KEK == nil {
 		return nil, errors.New("open storage: no encryption key")
@@ -199,7 +198,7 @@ func New(ctx context.Context, client *clientv3.Client, opts Options) (*Store, er
 		return nil, fmt.Errorf("open storage: %w", err)
 	}
 	if err := s.adoptResources(ctx); err != nil {
-		s.log.Warn("resource identifiers of older versions are not checked", "error", err)
+		s.log.Warn("resource identifiers from older versions could not be given their keys", "error", err)
 	}
 	return s, nil
 }
@@ -239,11 +238,11 @@ func lastSegment(k []byte) string {
 	return seg
 }
 
-// encode is the one way a record becomes a value.
+// encode is the only way in which a record becomes a value.
 func encode(record any) string {
 	b, err := json.Marshal(record)
 	if err != nil {
-		// Records are plain structs: this is a mistake in this package, not a state of the world.
+		// Records are plain structs: an error is a mistake in this package.
 		panic(fmt.Sprintf("storage: encode %T: %v", record, err))
 	}
 	return string(b)

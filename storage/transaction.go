@@ -13,7 +13,7 @@ import (
 )
 
 // transaction is an etcd transaction that is put together piece by piece. What it reads has a name: [branch.get] returns the place
-// where the answer will be, so nobody counts operations to find it. [Store.run] and [Store.commit] fill in the answers.
+// where the answer will be, so that no operations have to be counted to find it. [Store.run] and [Store.commit] fill in the answers.
 type transaction struct {
 	ifs       []clientv3.Cmp
 	then      branch // done when all of ifs hold
@@ -36,13 +36,13 @@ type answer struct {
 	inner *transaction
 }
 
-// found is what a read in a transaction has brought.
+// found is the result of a read in a transaction.
 type found struct {
 	kvs   []*mvccpb.KeyValue
 	count int64
 }
 
-// one is the record of a read that names a single key; nil when there is none.
+// one is the record of a read that names a single key; nil if there is none.
 func (f *found) one() *mvccpb.KeyValue {
 	if len(f.kvs) == 0 {
 		return nil
@@ -52,7 +52,7 @@ func (f *found) one() *mvccpb.KeyValue {
 
 func (t *transaction) onlyIf(cmps ...clientv3.Cmp) { t.ifs = append(t.ifs, cmps...) }
 
-// do adds operations that have nothing to tell.
+// do adds operations without a result.
 func (b *branch) do(ops ...clientv3.Op) { b.ops = append(b.ops, ops...) }
 
 // get adds a read.
@@ -97,8 +97,7 @@ func (s *Store) run(ctx context.Context, t *transaction) error {
 	return nil
 }
 
-// change runs a transaction that either does what it is for or finds that a record has changed: [ErrConflict], and nothing was
-// written.
+// change runs a transaction that writes nothing if a record has changed; then the error is [ErrConflict].
 func (s *Store) change(ctx context.Context, t *transaction) error {
 	if err := s.run(ctx, t); err != nil {
 		return err
@@ -109,7 +108,8 @@ func (s *Store) change(ctx context.Context, t *transaction) error {
 	return nil
 }
 
-// replace does one operation on a record that is still at a revision, and gives that of the record now; otherwise [ErrConflict].
+// replace does one operation on a record that is still at a revision, and returns its new revision. Otherwise the error is
+// [ErrConflict].
 func (s *Store) replace(ctx context.Context, key string, revision int64, by clientv3.Op, audit []AuditEntry) (int64, error) {
 	var t transaction
 	t.onlyIf(atRevision(key, revision))
@@ -119,8 +119,8 @@ func (s *Store) replace(ctx context.Context, key string, revision int64, by clie
 	return t.revision, err
 }
 
-// commit runs a transaction that uses leases. Should etcd not know a lease any more, the transaction is built once again, with
-// fresh leases: one that names an unknown lease has changed nothing.
+// commit runs a transaction that uses leases. If etcd no longer knows a lease, the transaction is built once more, with fresh
+// leases: one that names an unknown lease has changed nothing.
 func (s *Store) commit(ctx context.Context, build func(t *transaction) error) (*transaction, error) {
 	for attempt := 0; ; attempt++ {
 		t := new(transaction)
@@ -136,7 +136,7 @@ func (s *Store) commit(ctx context.Context, build func(t *transaction) error) (*
 	}
 }
 
-// atRevision compares that the record under a key is still at a revision; 0: that there is none.
+// atRevision compares that the record under a key is still at a revision; 0 means that there is none.
 func atRevision(key string, revision int64) clientv3.Cmp {
 	return clientv3.Compare(clientv3.ModRevision(key), "=", revision)
 }
@@ -157,9 +157,9 @@ func Pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// Again makes a decision again for as long as the records on which it was made have changed by the time it is to be written, at
-// most so many times in all; after that the error is [ErrConflict]. decide reads the records, or uses those that came back with
-// the last refusal; again says that they were stale and that nothing was written. Its error is final.
+// Again repeats a decision while the records on which it was made turn out to have changed when it is written, at most times times
+// in all; after that the error is [ErrConflict]. decide reads the records, or uses those that came back with the last refusal; again
+// means that they were stale and that nothing was written. Its error is final.
 func Again(times int, decide func() (again bool, err error)) error {
 	for range times {
 		if again, err := decide(); err != nil || !again {

@@ -44,7 +44,7 @@ func (s *Store) Users(ctx context.Context) ([]*User, error) {
 	return users, nil
 }
 
-// User reads a user. An unknown one is [ErrNotFound].
+// User reads a user. It returns [ErrNotFound] for an unknown one.
 func (s *Store) User(ctx context.Context, id string) (*User, error) {
 	resp, err := s.kv.Get(ctx, userKey(id))
 	if err != nil {
@@ -57,7 +57,7 @@ func (s *Store) User(ctx context.Context, id string) (*User, error) {
 	return u, err
 }
 
-// PutUser stores a user, new or changed, whatever was there. A user that did not change keeps its revision.
+// PutUser stores a user, new or changed, whatever was stored before. A user that did not change keeps its revision.
 func (s *Store) PutUser(ctx context.Context, user User) (*User, error) {
 	held, err := s.User(ctx, user.ID)
 	if err != nil && !errors.Is(err, ErrNotFound) {
@@ -78,8 +78,8 @@ func (s *Store) PutUser(ctx context.Context, user User) (*User, error) {
 	return &user, nil
 }
 
-// SyncUsers makes the users of a connector those that are given: new ones are stored, changed ones updated, and those that
-// the connector does not have any more are disabled, which their tokens meet at the next use.
+// SyncUsers makes the users of a connector those that are given: new ones are stored, changed ones updated, and those that the
+// connector no longer has are disabled, which ends their tokens at the next use.
 func (s *Store) SyncUsers(ctx context.Context, connector string, users []User) error {
 	for _, u := range users {
 		u.Connector = connector
@@ -138,9 +138,9 @@ func (s *Store) AddConsent(ctx context.Context, clientID, userID string, scopes 
 	return nil
 }
 
-// TakeGuess counts one guess of a password against account and says whether it may be made. Counting comes first, so
-// guesses in parallel cannot outrun it: at most most guesses are allowed in each window of time. When none is left, retry is
-// when the next window opens; nothing else is needed for the lock to end.
+// TakeGuess counts one guess of a password against account and reports whether it may be made. Counting comes first, so guesses in
+// parallel cannot outrun it: at most most guesses are allowed in each window of time. If none is left, retry is when the next window
+// opens, which ends the lock.
 func (s *Store) TakeGuess(ctx context.Context, account string, most int64, window time.Duration) (allowed bool, retry time.Time, err error) {
 	start := s.now().Truncate(window)
 	k := guessKey(account, start)
@@ -156,7 +156,7 @@ func (s *Store) TakeGuess(ctx context.Context, account string, most int64, windo
 	return t.held, start.Add(window), nil
 }
 
-// ForgiveGuesses forgets the guesses of this window: the right password was given.
+// ForgiveGuesses resets the guesses of this window after the right password was given.
 func (s *Store) ForgiveGuesses(ctx context.Context, account string, window time.Duration) error {
 	if _, err := s.kv.Delete(ctx, guessKey(account, s.now().Truncate(window))); err != nil {
 		return fmt.Errorf("forgive guesses: %w", err)

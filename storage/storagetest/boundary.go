@@ -7,7 +7,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// Counts says what was asked of etcd.
+// Counts is how many requests etcd got.
 type Counts struct {
 	// Proposals are the requests that go through raft: puts, deletes, lease grants and transactions that may write.
 	Proposals int64
@@ -17,7 +17,7 @@ type Counts struct {
 
 type counts struct{ proposals, reads atomic.Int64 }
 
-// Count runs do and says what it asked of etcd. Nothing else may use this etcd meanwhile.
+// Count runs do and returns how many requests it made. Nothing else may use this etcd in the meantime.
 func (e *Etcd) Count(do func()) Counts {
 	proposals, reads := e.counts.proposals.Load(), e.counts.reads.Load()
 	do()
@@ -25,7 +25,7 @@ func (e *Etcd) Count(do func()) Counts {
 }
 
 // Fault decides about each request before it is sent (sent false) and after it was answered (sent true): an error from it is
-// what the caller gets. An error after sending is the ambiguous kind: etcd has done it all the same.
+// what the caller gets. An error after sending is the ambiguous kind: etcd has carried out the request.
 type Fault func(write, sent bool) error
 
 // Inject sets the fault that every following request meets; nil heals.

@@ -34,8 +34,8 @@ const (
 	remoteEnv = "WARIFU_TEST_ETCD_REMOTE"
 )
 
-// Everywhere runs all tests of the package once more, in a second process, on an etcd in a third one that speaks TLS only.
-// Call it in a test of its own. Tests that it runs see no difference but in [New].
+// Everywhere runs all tests of the package once more, in a second process, on an etcd in a third one that speaks only TLS.
+// Call it in a test of its own. For the tests that it runs, only [New] differs.
 func Everywhere(t *testing.T) {
 	t.Helper()
 	if os.Getenv(remoteEnv) != "" {
@@ -48,7 +48,7 @@ func Everywhere(t *testing.T) {
 	}
 }
 
-// Remote is an etcd in a process of its own that speaks TLS only, whatever [New] gives. It ends with the test.
+// Remote is an etcd in a process of its own that speaks only TLS, whatever [New] returns. It ends with the test.
 func Remote(tb testing.TB) *Etcd {
 	tb.Helper()
 	client, stop, err := dialRemote(tb.TempDir())

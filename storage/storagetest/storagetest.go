@@ -1,7 +1,7 @@
-// Package storagetest gives tests a real etcd, counts what is asked of it and injects faults at that boundary.
+// Package storagetest gives tests a real etcd, counts its requests and injects faults at that boundary.
 //
-// One embedded etcd serves all tests of a package; each test has a key prefix of its own. A package that uses it says so in
-// its TestMain:
+// One embedded etcd serves all tests of a package; each test has a key prefix of its own. A package that uses it has this
+// TestMain:
 //
 //	func TestMain(m *testing.M) { os.Exit(storagetest.Main(m)) }
 package storagetest
@@ -68,11 +68,11 @@ func start() {
 
 // Etcd is one test's view of an etcd.
 type Etcd struct {
-	// Client counts and fails as told.
+	// Client counts requests and meets the injected fault.
 	Client *clientv3.Client
-	// Prefix is where this test's keys stand.
+	// Prefix is the prefix of this test's keys.
 	Prefix string
-	// KEK is what stores of this test seal with, unless they are given another.
+	// KEK seals the stores of this test, unless they are given another.
 	KEK *storage.KEK
 
 	tb     testing.TB
@@ -81,7 +81,7 @@ type Etcd struct {
 	fault  atomic.Pointer[Fault]
 }
 
-// New is an etcd that this test has to itself.
+// New returns an etcd view that this test has to itself.
 func New(tb testing.TB) *Etcd {
 	tb.Helper()
 	shared.once.Do(start)
@@ -125,7 +125,7 @@ func (e *Etcd) Store(change ...func(*storage.Options)) *storage.Store {
 	return store
 }
 
-// Dump is everything below this test's prefix, keys and values, as the raw database has it.
+// Dump returns all keys and values under this test's prefix, as the raw database has them.
 func (e *Etcd) Dump() string {
 	e.tb.Helper()
 	resp, err := e.raw.Get(context.Background(), e.Prefix, clientv3.WithPrefix())
