@@ -69,12 +69,15 @@ func (d *readyDocument) heldBy(r *http.Request) bool {
 	return false
 }
 
+// documentAlgs are those of published keys; access tokens are signed by one of them.
+var documentAlgs = oauth.ServerAlgs()
+
 // keySet is the JWK Set (RFC 7517 section 5): every key that signs, will sign next, or signed what may still be valid.
 type keySet struct{ made atomic.Pointer[madeKeySet] }
 
 type madeKeySet struct {
 	*readyDocument
-	keys [][]*storage.Key // of which it was made, in the order of oauth.ServerAlgs()
+	keys [][]*storage.Key // of which it was made, in the order of documentAlgs
 }
 
 // of gives the document of the keys that the store has now. Two callers who find that keys have changed may both make
@@ -86,7 +89,7 @@ func (s *keySet) of(store *storage.Store) (*readyDocument, error) {
 	}
 	made = &madeKeySet{}
 	set := jose.JSONWebKeySet{Keys: []jose.JSONWebKey{}}
-	for _, use := range oauth.ServerAlgs() { // access tokens are of one of them
+	for _, use := range documentAlgs {
 		keys := store.Keys(use)
 		made.keys = append(made.keys, keys)
 		for _, k := range keys {
@@ -103,7 +106,7 @@ func (s *keySet) of(store *storage.Store) (*readyDocument, error) {
 
 // current says whether the store still has the very keys of which the document was made.
 func (m *madeKeySet) current(store *storage.Store) bool {
-	for i, use := range oauth.ServerAlgs() {
+	for i, use := range documentAlgs {
 		if !slices.Equal(store.Keys(use), m.keys[i]) {
 			return false
 		}
@@ -134,4 +137,32 @@ func (s *Server) publicDocuments() ([]*endpoint, error) {
 			return nil
 		}},
 	}, nil
+}
+
+// documentsFirst serves documents before anything is made for a request: nothing of it can fail, wait or be told of.
+// What else comes to their addresses goes to next, as everything does.
+func (s *Server) documentsFirst(endpoints []*endpoint, next http.Handler) http.Handler {
+	ready := make(map[string]http.Handler)
+	for _, e := range endpoints {
+		if !e.document {
+			continue
+		}
+		h := s.cors(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if e.serve(w, r) != nil {
+				next.ServeHTTP(w, r) // where errors are dealt with
+			}
+		}))
+		for _, path := range s.addresses(e) {
+			ready[path] = h
+		}
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		document := ready[r.URL.Path]
+		if document == nil || r.Method != http.MethodGet && r.Method != http.MethodHead || len(r.URL.RawQuery) > maxQuery {
+			next.ServeHTTP(w, r)
+			return
+		}
+		s.commonHeaders(w.Header(), []string{newRequestID()})
+		document.ServeHTTP(w, r)
+	})
 }

@@ -63,20 +63,23 @@ var (
 	strictHTTPS = []string{"max-age=31536000"} // a year
 )
 
-// middleware is around everything: request id, headers, and an answer for panics. It stands before documents that are
-// only copied, too, so it costs little: header values are shared, and what waits or reads a body has [limited] as well.
+// commonHeaders are those of every response.
+func (s *Server) commonHeaders(h http.Header, id []string) {
+	h["X-Request-Id"] = id
+	h["X-Content-Type-Options"] = noSniffing
+	h["Referrer-Policy"] = noReferrer
+	if s.address.Scheme == "https" {
+		h["Strict-Transport-Security"] = strictHTTPS
+	}
+}
+
+// middleware is around everything but documents: request id, headers, and an answer for panics. What waits or reads a
+// body has [limited] as well.
 func (s *Server) middleware(next http.Handler) http.Handler {
-	https := s.address.Scheme == "https"
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx := &visit{Context: r.Context(), id: [1]string{newRequestID()}}
 		r = r.WithContext(ctx)
-		h := w.Header()
-		h["X-Request-Id"] = ctx.id[:]
-		h["X-Content-Type-Options"] = noSniffing
-		h["Referrer-Policy"] = noReferrer
-		if https {
-			h["Strict-Transport-Security"] = strictHTTPS
-		}
+		s.commonHeaders(w.Header(), ctx.id[:])
 		defer func() {
 			if fault := recover(); fault != nil {
 				if err, is := fault.(error); is && errors.Is(err, http.ErrAbortHandler) {

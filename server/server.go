@@ -292,10 +292,8 @@ func (s *Server) routes() (http.Handler, error) {
 	}
 	for _, e := range endpoints {
 		h := s.serveEndpoint(e)
-		mux.Handle(s.base+e.path, h)
-		// RFC 8414 section 3.1 puts the well-known part before the issuer's path.
-		if s.base != "" && (e.path == pathDiscovery || e.path == pathMetadata) {
-			mux.Handle(e.path+s.base, h)
+		for _, path := range s.addresses(e) {
+			mux.Handle(path, h)
 		}
 	}
 	if s.offers(oauth.GrantDeviceCode) {
@@ -305,7 +303,16 @@ func (s *Server) routes() (http.Handler, error) {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
 	mux.HandleFunc("GET /readyz", s.ready)
 	mux.HandleFunc("/", s.notFound)
-	return s.middleware(mux), nil
+	return s.documentsFirst(endpoints, s.middleware(mux)), nil
+}
+
+// addresses are the paths of an endpoint. RFC 8414 section 3.1 puts the well-known part before the issuer's path, OpenID
+// Connect Discovery 1.0 section 4 after it.
+func (s *Server) addresses(e *endpoint) []string {
+	if s.base != "" && (e.path == pathDiscovery || e.path == pathMetadata) {
+		return []string{s.base + e.path, e.path + s.base}
+	}
+	return []string{s.base + e.path}
 }
 
 // ready is whether storage answers with a quorum.
