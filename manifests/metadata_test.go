@@ -114,7 +114,7 @@ func TestPlanOfMetadata(t *testing.T) {
 		"logout": {"\n    backchannelLogoutUri: https://app.example.com/back\n    frontchannelLogoutUri: https://app.example.com/front",
 			"\n    backchannelLogoutUri: https://app.example.com/bye\n    backchannelLogoutSessionRequired: true",
 			`backchannelLogoutUri: "https://app.example.com/back" -> "https://app.example.com/bye"` + "\n" +
-				`frontchannelLogoutUri: "https://app.example.com/front" -> ""` + "\nbackchannelLogoutSessionRequired: false -> true",
+				"backchannelLogoutSessionRequired: false -> true\n" + `frontchannelLogoutUri: "https://app.example.com/front" -> ""`,
 			[]string{"removes the front-channel logout: it no longer tells the app when users sign out"}},
 		"resources": {"\n    resourceIdentifiers: [urn:a, urn:b]", "\n    resourceIdentifiers: [urn:b, urn:c]",
 			"resourceIdentifiers: add urn:c\nresourceIdentifiers: remove urn:a", []string{"removes urn:a: the app can no longer introspect tokens for it"}},

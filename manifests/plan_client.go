@@ -2,8 +2,8 @@ package manifests
 
 import (
 	"context"
-	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/warifu/warifu/plugins"
@@ -39,29 +39,21 @@ func (d *Deployer) compareClient(ctx context.Context, c *comparison) error {
 		if err != nil {
 			return err
 		}
-		c.consequence("removes the client: %s", grantsEnd(len(grants)))
-		c.plan.Ends = append(c.plan.Ends, Ending{App: c.plan.App, ClientID: c.view.Client.ID, Grants: len(grants)})
+		c.consequence("removes the client: %s", count(len(grants), "grant ends", "grants end"))
 		return nil
 	}
 	before := len(c.plan.Changes)
-	c.fields(was, want)
-	c.metadata(&was.ClientMetadata, &want.ClientMetadata)
-	added, removed := c.list("scopes", was.Scopes, want.Scopes)
-	_, uris := c.list("redirectUris", was.RedirectURIs, want.RedirectURIs)
-	_, logouts := c.list("postLogoutRedirectUris", was.PostLogoutRedirectURIs, want.PostLogoutRedirectURIs)
+	lists := c.fields(was, want)
+	added, removed := lists["scopes"].added, lists["scopes"].removed
 	// A list in another order is worth storing, though it has no consequences.
-	c.want.clientChanged = len(c.plan.Changes) > before ||
-		!slices.Equal(was.Scopes, want.Scopes) || !slices.Equal(was.RedirectURIs, want.RedirectURIs) ||
-		!slices.Equal(was.PostLogoutRedirectURIs, want.PostLogoutRedirectURIs) ||
-		!sameMetadata(&was.ClientMetadata, &want.ClientMetadata)
-	for _, uri := range uris {
+	c.want.clientChanged = len(c.plan.Changes) > before || !sameClient(was, want)
+	for _, uri := range lists["redirectUris"].removed {
 		c.consequence("removes %s: sign-ins that use it will fail", uri)
 	}
-	for _, uri := range logouts {
+	for _, uri := range lists["postLogoutRedirectUris"].removed {
 		c.consequence("removes %s: sign-outs that use it will not come back to the app", uri)
 	}
-	lost := slices.Contains(grantTypesOf(was), oauth.GrantRefreshToken) &&
-		!slices.Contains(grantTypesOf(want), oauth.GrantRefreshToken)
+	lost := slices.Contains(was.RegisteredGrants(), oauth.GrantRefreshToken) && !slices.Contains(want.RegisteredGrants(), oauth.GrantRefreshToken)
 	var grants []storage.Grant
 	if len(added)+len(removed) > 0 || lost {
 		var err error
@@ -74,23 +66,59 @@ func (d *Deployer) compareClient(ctx context.Context, c *comparison) error {
 	return nil
 }
 
-// fields compares what is not a list.
-func (c *comparison) fields(was, want *plugins.Registration) {
-	for _, f := range [...]struct{ name, was, want string }{
-		{"clientName", was.ClientName, want.ClientName},
-		{"metadata.logoUri", was.LogoURI, want.LogoURI},
-		{"metadata.tosUri", was.TOSURI, want.TOSURI},
-		{"metadata.policyUri", was.PolicyURI, want.PolicyURI},
-	} {
-		if f.was != f.want {
-			c.change(Change{Kind: UpdateField, Field: f.name, Old: f.was, New: f.want}, "%s: %q -> %q", f.name, f.was, f.want)
+// difference is what a list gains and loses.
+type difference struct{ added, removed []string }
+
+// fields compares two registrations key by key, in the order of the table, and returns how their lists differ.
+func (c *comparison) fields(was, want *plugins.Registration) map[string]difference {
+	lists := make(map[string]difference)
+	for _, f := range oauth.Fields() {
+		switch old := f.Of(was).(type) {
+		case *[]string:
+			added, removed := c.list(f.Key, listOfField(f, was), listOfField(f, want))
+			lists[f.Key] = difference{added, removed}
+		case *string:
+			if f.Kind == oauth.KindKeys {
+				c.keys(keyNames(was.JWKS), keyNames(want.JWKS))
+			} else if now := *f.Of(want).(*string); *old != now {
+				c.change(Change{Kind: UpdateField, Field: f.Key, Old: *old, New: now}, "%s: %q -> %q", f.Key, *old, now)
+			}
+		default:
+			if old, now := plain(f, was), plain(f, want); old != now {
+				c.change(Change{Kind: UpdateField, Field: f.Key, Old: old, New: now}, "%s: %s -> %s", f.Key, old, now)
+			}
 		}
 	}
+	c.publicConsequences(was, want)
+	return lists
+}
+
+// listOfField is a list of a registration; grant types that are left out are the usual ones.
+func listOfField(f *oauth.Field, r *plugins.Registration) []string {
+	if f.Kind == oauth.KindGrants {
+		return r.RegisteredGrants()
+	}
+	return *f.Of(r).(*[]string)
+}
+
+// plain is a flag or a number of a registration as a plan writes it.
+func plain(f *oauth.Field, r *plugins.Registration) string {
+	switch v := f.Of(r).(type) {
+	case *bool:
+		return strconv.FormatBool(*v)
+	case **int64:
+		if *v != nil {
+			return strconv.FormatInt(**v, 10)
+		}
+	}
+	return "none"
+}
+
+// publicConsequences says what follows when a client that keeps a secret becomes one that cannot, or the other way round.
+func (c *comparison) publicConsequences(was, want *plugins.Registration) {
 	if was.Public == want.Public {
 		return
 	}
-	c.change(Change{Kind: UpdateField, Field: "public", Old: fmt.Sprint(was.Public), New: fmt.Sprint(want.Public)},
-		"public: %t -> %t", was.Public, want.Public)
 	switch {
 	case want.Public && was.HasSecret():
 		c.consequence("makes the client public: its secret stops working, and PKCE is required of every sign-in")
@@ -125,8 +153,7 @@ func (c *comparison) list(field string, was, want []string) (added, removed []st
 func (c *comparison) scopeConsequences(grants []storage.Grant, added, removed []string) {
 	narrowed, ended := make(map[string]int), 0
 	for _, g := range grants {
-		lost := slices.DeleteFunc(slices.Clone(g.Scopes),
-			func(s string) bool { return slices.Contains(c.want.client.Scopes, s) })
+		lost := slices.DeleteFunc(slices.Clone(g.Scopes), func(s string) bool { return slices.Contains(c.want.client.Scopes, s) })
 		if len(lost) == len(g.Scopes) {
 			ended++
 			continue
@@ -152,6 +179,5 @@ func (d *Deployer) liveGrants(ctx context.Context, clientID string) ([]storage.G
 		return nil, err
 	}
 	now := d.now()
-	return slices.DeleteFunc(grants,
-		func(g storage.Grant) bool { return !g.ExpiresAt.IsZero() && g.ExpiresAt.Before(now) }), nil
+	return slices.DeleteFunc(grants, func(g storage.Grant) bool { return !g.ExpiresAt.IsZero() && g.ExpiresAt.Before(now) }), nil
 }

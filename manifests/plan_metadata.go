@@ -7,11 +7,9 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"maps"
 	"slices"
-	"strconv"
 
 	"github.com/go-jose/go-jose/v4"
 
@@ -30,62 +28,10 @@ func canonicalKeys(r *plugins.Registration) {
 	}
 }
 
-func sameMetadata(was, want *plugins.ClientMetadata) bool {
+func sameClient(was, want *plugins.Registration) bool {
 	a, _ := json.Marshal(was) // strings, numbers and flags always encode
 	b, _ := json.Marshal(want)
 	return bytes.Equal(a, b)
-}
-
-// metadata compares what RFC 7591 and its kin add to a registration.
-func (c *comparison) metadata(was, want *plugins.ClientMetadata) {
-	c.list("grantTypes", effectiveGrantTypes(was), effectiveGrantTypes(want))
-	for _, f := range [...]struct{ name, was, want string }{
-		{"tokenEndpointAuthMethod", was.TokenEndpointAuthMethod, want.TokenEndpointAuthMethod},
-		{"tokenEndpointAuthSigningAlg", was.TokenEndpointAuthSigningAlg, want.TokenEndpointAuthSigningAlg},
-		{"jwksUri", was.JWKSURI, want.JWKSURI},
-		{"idTokenSignedResponseAlg", was.IDTokenSignedResponseAlg, want.IDTokenSignedResponseAlg},
-		{"userinfoSignedResponseAlg", was.UserinfoSignedResponseAlg, want.UserinfoSignedResponseAlg},
-		{"introspectionSignedResponseAlg", was.IntrospectionSignedResponseAlg, want.IntrospectionSignedResponseAlg},
-		{"requestObjectSigningAlg", was.RequestObjectSigningAlg, want.RequestObjectSigningAlg},
-		{"subjectType", was.SubjectType, want.SubjectType},
-		{"sectorIdentifierUri", was.SectorIdentifierURI, want.SectorIdentifierURI},
-		{"initiateLoginUri", was.InitiateLoginURI, want.InitiateLoginURI},
-		{"backchannelLogoutUri", was.BackchannelLogoutURI, want.BackchannelLogoutURI},
-		{"frontchannelLogoutUri", was.FrontchannelLogoutURI, want.FrontchannelLogoutURI},
-	} {
-		if f.was != f.want {
-			c.change(Change{Kind: UpdateField, Field: f.name, Old: f.was, New: f.want}, "%s: %q -> %q", f.name, f.was, f.want)
-		}
-	}
-	for _, f := range [...]struct {
-		name      string
-		was, want string
-	}{
-		{"requirePushedAuthorizationRequests", onOff(was.RequirePushedAuthorizationRequests),
-			onOff(want.RequirePushedAuthorizationRequests)},
-		{"dpopBoundAccessTokens", onOff(was.DPoPBoundAccessTokens), onOff(want.DPoPBoundAccessTokens)},
-		{"defaultMaxAge", seconds(was.DefaultMaxAge), seconds(want.DefaultMaxAge)},
-		{"requireAuthTime", onOff(was.RequireAuthTime), onOff(want.RequireAuthTime)},
-		{"backchannelLogoutSessionRequired", onOff(was.BackchannelLogoutSessionRequired),
-			onOff(want.BackchannelLogoutSessionRequired)},
-		{"frontchannelLogoutSessionRequired", onOff(was.FrontchannelLogoutSessionRequired),
-			onOff(want.FrontchannelLogoutSessionRequired)},
-	} {
-		if f.was != f.want {
-			c.change(Change{Kind: UpdateField, Field: f.name, Old: f.was, New: f.want}, "%s: %s -> %s", f.name, f.was, f.want)
-		}
-	}
-	c.keys(keyNames(was.JWKS), keyNames(want.JWKS))
-	c.list("resourceIdentifiers", was.ResourceIdentifiers, want.ResourceIdentifiers)
-}
-
-func onOff(flag bool) string { return strconv.FormatBool(flag) }
-
-func seconds(n *int64) string {
-	if n == nil {
-		return "none"
-	}
-	return fmt.Sprint(*n)
 }
 
 // keys compares the client's own keys by their names.
@@ -105,18 +51,9 @@ func (c *comparison) keys(was, want map[string]string) {
 	}
 }
 
-func effectiveGrantTypes(m *plugins.ClientMetadata) []string {
-	if len(m.GrantTypes) == 0 {
-		return []string{oauth.GrantAuthorizationCode, oauth.GrantRefreshToken}
-	}
-	return m.GrantTypes
-}
-
-func grantTypesOf(r *plugins.Registration) []string { return effectiveGrantTypes(&r.ClientMetadata) }
-
 // metadataConsequences adds what follows from changes of the metadata; grants is the number of live grants.
 func (c *comparison) metadataConsequences(was, want *plugins.Registration, grants int) {
-	c.grantTypeConsequences(grantTypesOf(was), grantTypesOf(want), grants)
+	c.grantTypeConsequences(was.RegisteredGrants(), want.RegisteredGrants(), grants)
 	c.authenticationConsequences(was, want)
 	c.signatureConsequences(&was.ClientMetadata, &want.ClientMetadata)
 	c.signInConsequences(was, want)
@@ -160,8 +97,7 @@ func (c *comparison) authenticationConsequences(was, want *plugins.Registration)
 			c.consequence("accepts the secret only in the body: token requests that send it by HTTP Basic will fail")
 		}
 	}
-	if alg := want.TokenEndpointAuthSigningAlg; alg != "" && alg != was.TokenEndpointAuthSigningAlg && !was.HasSecret() &&
-		!was.Public {
+	if alg := want.TokenEndpointAuthSigningAlg; alg != "" && alg != was.TokenEndpointAuthSigningAlg && !was.HasSecret() && !was.Public {
 		c.consequence("accepts only %s: token requests that are signed otherwise will fail", alg)
 	}
 	if want.JWKSURI == "" && !want.Public {
@@ -185,8 +121,7 @@ func (c *comparison) keyConsequences(was, want map[string]string) {
 
 func (c *comparison) signatureConsequences(was, want *plugins.ClientMetadata) {
 	const usual = "RS256" // OpenID Connect Dynamic Client Registration 1.0 section 2
-	before, after := cmp.Or(was.IDTokenSignedResponseAlg, usual), cmp.Or(want.IDTokenSignedResponseAlg, usual)
-	if before != after {
+	if before, after := cmp.Or(was.IDTokenSignedResponseAlg, usual), cmp.Or(want.IDTokenSignedResponseAlg, usual); before != after {
 		c.consequence("signs ID tokens with %s: an app that expects %s will refuse them", after, before)
 	}
 	switch before, after := was.UserinfoSignedResponseAlg, want.UserinfoSignedResponseAlg; {
@@ -217,8 +152,7 @@ func (c *comparison) signInConsequences(was, want *plugins.Registration) {
 		c.consequence("asks users to sign in again if they did so more than %s ago", count(int(*most), "second", "seconds"))
 	}
 	for _, channel := range [...]struct{ name, was, want string }{
-		{"back", was.BackchannelLogoutURI, want.BackchannelLogoutURI}, {"front", was.FrontchannelLogoutURI,
-			want.FrontchannelLogoutURI},
+		{"back", was.BackchannelLogoutURI, want.BackchannelLogoutURI}, {"front", was.FrontchannelLogoutURI, want.FrontchannelLogoutURI},
 	} {
 		if channel.was != "" && channel.want == "" {
 			c.consequence("removes the %s-channel logout: it no longer tells the app when users sign out", channel.name)
@@ -226,8 +160,8 @@ func (c *comparison) signInConsequences(was, want *plugins.Registration) {
 	}
 }
 
-// sectorOf names what the pairwise subjects of a client depend on (OpenID Connect Core 1.0 section 8.1). It is empty
-// for a client with public subjects.
+// sectorOf names what the pairwise subjects of a client depend on (OpenID Connect Core 1.0 section 8.1). It is empty for a client
+// with public subjects.
 func sectorOf(r *plugins.Registration) string {
 	if r.SubjectType != oauth.SubjectPairwise {
 		return ""

@@ -1,70 +1,72 @@
 package plugins
 
-import "github.com/warifu/warifu/plugins/pluginpb"
+import (
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/warifu/warifu/plugins/pluginpb"
+	"github.com/warifu/warifu/server/oauth"
+)
+
+// A registration has the same fields on the wire, under the same names in camelCase. A test holds that; nil and empty lists are one
+// there, and an absent number is not 0.
+
+// onWire is the field of the message for a row of the table.
+func onWire(m protoreflect.Message, f *oauth.Field) protoreflect.FieldDescriptor {
+	return m.Descriptor().Fields().ByJSONName(f.Last())
+}
 
 func registrationToPB(r *Registration) *pluginpb.Registration {
 	if r == nil {
 		return nil
 	}
-	return &pluginpb.Registration{
-		ClientName: r.ClientName, RedirectUris: r.RedirectURIs, Scopes: r.Scopes, Public: r.Public,
-		LogoUri: r.LogoURI, TosUri: r.TOSURI, PolicyUri: r.PolicyURI,
-		PostLogoutRedirectUris: r.PostLogoutRedirectURIs,
-
-		GrantTypes:                         r.GrantTypes,
-		TokenEndpointAuthMethod:            r.TokenEndpointAuthMethod,
-		TokenEndpointAuthSigningAlg:        r.TokenEndpointAuthSigningAlg,
-		Jwks:                               r.JWKS,
-		JwksUri:                            r.JWKSURI,
-		IdTokenSignedResponseAlg:           r.IDTokenSignedResponseAlg,
-		UserinfoSignedResponseAlg:          r.UserinfoSignedResponseAlg,
-		IntrospectionSignedResponseAlg:     r.IntrospectionSignedResponseAlg,
-		RequestObjectSigningAlg:            r.RequestObjectSigningAlg,
-		RequirePushedAuthorizationRequests: r.RequirePushedAuthorizationRequests,
-		DpopBoundAccessTokens:              r.DPoPBoundAccessTokens,
-		SubjectType:                        r.SubjectType,
-		SectorIdentifierUri:                r.SectorIdentifierURI,
-		DefaultMaxAge:                      r.DefaultMaxAge,
-		RequireAuthTime:                    r.RequireAuthTime,
-		InitiateLoginUri:                   r.InitiateLoginURI,
-		BackchannelLogoutUri:               r.BackchannelLogoutURI,
-		BackchannelLogoutSessionRequired:   r.BackchannelLogoutSessionRequired,
-		FrontchannelLogoutUri:              r.FrontchannelLogoutURI,
-		FrontchannelLogoutSessionRequired:  r.FrontchannelLogoutSessionRequired,
-		ResourceIdentifiers:                r.ResourceIdentifiers,
+	out := new(pluginpb.Registration)
+	m := out.ProtoReflect()
+	for _, f := range oauth.Fields() {
+		if !f.IsSet(r) {
+			continue
+		}
+		switch field := onWire(m, f); v := f.Of(r).(type) {
+		case *string:
+			m.Set(field, protoreflect.ValueOfString(*v))
+		case *bool:
+			m.Set(field, protoreflect.ValueOfBool(*v))
+		case **int64:
+			m.Set(field, protoreflect.ValueOfInt64(**v))
+		case *[]string:
+			list := m.Mutable(field).List()
+			for _, item := range *v {
+				list.Append(protoreflect.ValueOfString(item))
+			}
+		}
 	}
+	return out
 }
 
 func registrationFromPB(r *pluginpb.Registration) *Registration {
 	if r == nil {
 		return nil
 	}
-	return &Registration{
-		ClientName: r.GetClientName(), RedirectURIs: r.GetRedirectUris(), Scopes: r.GetScopes(), Public: r.GetPublic(),
-		LogoURI: r.GetLogoUri(), TOSURI: r.GetTosUri(), PolicyURI: r.GetPolicyUri(),
-		PostLogoutRedirectURIs: r.GetPostLogoutRedirectUris(),
-		ClientMetadata: ClientMetadata{
-			GrantTypes:                         r.GetGrantTypes(),
-			TokenEndpointAuthMethod:            r.GetTokenEndpointAuthMethod(),
-			TokenEndpointAuthSigningAlg:        r.GetTokenEndpointAuthSigningAlg(),
-			JWKS:                               r.GetJwks(),
-			JWKSURI:                            r.GetJwksUri(),
-			IDTokenSignedResponseAlg:           r.GetIdTokenSignedResponseAlg(),
-			UserinfoSignedResponseAlg:          r.GetUserinfoSignedResponseAlg(),
-			IntrospectionSignedResponseAlg:     r.GetIntrospectionSignedResponseAlg(),
-			RequestObjectSigningAlg:            r.GetRequestObjectSigningAlg(),
-			RequirePushedAuthorizationRequests: r.GetRequirePushedAuthorizationRequests(),
-			DPoPBoundAccessTokens:              r.GetDpopBoundAccessTokens(),
-			SubjectType:                        r.GetSubjectType(),
-			SectorIdentifierURI:                r.GetSectorIdentifierUri(),
-			RequireAuthTime:                    r.GetRequireAuthTime(),
-			InitiateLoginURI:                   r.GetInitiateLoginUri(),
-			BackchannelLogoutURI:               r.GetBackchannelLogoutUri(),
-			BackchannelLogoutSessionRequired:   r.GetBackchannelLogoutSessionRequired(),
-			FrontchannelLogoutURI:              r.GetFrontchannelLogoutUri(),
-			FrontchannelLogoutSessionRequired:  r.GetFrontchannelLogoutSessionRequired(),
-			ResourceIdentifiers:                r.GetResourceIdentifiers(),
-			DefaultMaxAge:                      r.DefaultMaxAge, // absent is not 0
-		},
+	out := new(Registration)
+	m := r.ProtoReflect()
+	for _, f := range oauth.Fields() {
+		field := onWire(m, f)
+		if !m.Has(field) {
+			continue
+		}
+		switch to := f.Of(out).(type) {
+		case *string:
+			*to = m.Get(field).String()
+		case *bool:
+			*to = m.Get(field).Bool()
+		case **int64:
+			n := m.Get(field).Int()
+			*to = &n
+		case *[]string:
+			list := m.Get(field).List()
+			for i := range list.Len() {
+				*to = append(*to, list.Get(i).String())
+			}
+		}
 	}
+	return out
 }

@@ -239,7 +239,7 @@ func (c *cli) showApp(a admin.AppDetail) error {
 			{"  Keys from", single(client.JWKSURI)}, {"  Signatures", signatures(*client)},
 			{"  Requires", requirements(*client)},
 			{"  Subjects", single(subjects(*client))}, {"  Starts at", single(client.InitiateLoginURI)},
-			{"  Logout", logoutAddresses(*client)}, {"  Speaks for", client.ResourceIdentifiers},
+			{"  Logout", logoutAddresses(*client)}, {"  Speaks for", client.ResourceIdentifiers}, {"  Further", unworded(*client)},
 		} {
 			for i, value := range entry.values {
 				title := entry.title

@@ -2,9 +2,11 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/warifu/warifu/server/admin"
+	"github.com/warifu/warifu/server/oauth"
 )
 
 // The part of a client's metadata that `warifu describe app` shows: what differs from the default, in words.
@@ -72,6 +74,36 @@ func logoutAddresses(c admin.Client) []string {
 			text += " (with sid)"
 		}
 		out = append(out, text)
+	}
+	return out
+}
+
+// worded are the keys of metadata that have words of their own above, or are told in another way.
+var worded = []string{
+	"grantTypes", "tokenEndpointAuthMethod", "tokenEndpointAuthSigningAlg", "jwks", "jwksUri", "idTokenSignedResponseAlg", "userinfoSignedResponseAlg",
+	"introspectionSignedResponseAlg", "requestObjectSigningAlg", "requirePushedAuthorizationRequests", "dpopBoundAccessTokens", "subjectType",
+	"sectorIdentifierUri", "defaultMaxAge", "requireAuthTime", "initiateLoginUri", "backchannelLogoutUri", "backchannelLogoutSessionRequired",
+	"frontchannelLogoutUri", "frontchannelLogoutSessionRequired", "resourceIdentifiers",
+}
+
+// unworded shows the rest of the table of client fields by the keys of the manifest, so that a new one is not kept back.
+func unworded(c admin.Client) []string {
+	registered := oauth.Client{ClientMetadata: c.ClientMetadata}
+	var out []string
+	for _, f := range oauth.Fields() {
+		if !f.IsSet(&registered) || slices.Contains(worded, f.Key) {
+			continue
+		}
+		switch v := f.Of(&registered).(type) {
+		case *string:
+			out = append(out, f.Key+": "+*v)
+		case *bool:
+			out = append(out, f.Key)
+		case *[]string:
+			out = append(out, f.Key+": "+strings.Join(*v, ", "))
+		case **int64:
+			out = append(out, fmt.Sprintf("%s: %d", f.Key, **v))
+		}
 	}
 	return out
 }

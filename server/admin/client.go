@@ -4,6 +4,10 @@ import (
 	"encoding/json"
 	"time"
 
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/warifu/warifu/server/oauth"
+
 	"github.com/warifu/warifu/storage"
 )
 
@@ -21,35 +25,24 @@ type Client struct {
 	TosURI                 string   `json:"tosUri,omitempty"`
 	PolicyURI              string   `json:"policyUri,omitempty"`
 
-	GrantTypes                  []string `json:"grantTypes" nullable:"false" doc:"How it gets tokens."`
-	TokenEndpointAuthMethod     string   `json:"tokenEndpointAuthMethod,omitempty" doc:"How it authenticates. When left out: with its secret, in the header or in the body, or not at all if it is public."`
-	TokenEndpointAuthSigningAlg string   `json:"tokenEndpointAuthSigningAlg,omitempty"`
-	KeyIDs                      []string `json:"keyIds,omitempty" doc:"Ids of the keys that it signs with."`
-	JWKSURI                     string   `json:"jwksUri,omitempty" doc:"Where those keys are fetched from."`
-
-	IDTokenSignedResponseAlg       string `json:"idTokenSignedResponseAlg,omitempty"`
-	UserinfoSignedResponseAlg      string `json:"userinfoSignedResponseAlg,omitempty"`
-	IntrospectionSignedResponseAlg string `json:"introspectionSignedResponseAlg,omitempty"`
-	RequestObjectSigningAlg        string `json:"requestObjectSigningAlg,omitempty"`
-
-	RequirePushedAuthorizationRequests bool `json:"requirePushedAuthorizationRequests,omitempty"`
-	DPoPBoundAccessTokens              bool `json:"dpopBoundAccessTokens,omitempty"`
-
-	SubjectType         string `json:"subjectType,omitempty"`
-	SectorIdentifierURI string `json:"sectorIdentifierUri,omitempty"`
-	DefaultMaxAge       *int64 `json:"defaultMaxAge,omitempty" doc:"In seconds."`
-	RequireAuthTime     bool   `json:"requireAuthTime,omitempty"`
-	InitiateLoginURI    string `json:"initiateLoginUri,omitempty"`
-
-	BackchannelLogoutURI              string `json:"backchannelLogoutUri,omitempty"`
-	BackchannelLogoutSessionRequired  bool   `json:"backchannelLogoutSessionRequired,omitempty"`
-	FrontchannelLogoutURI             string `json:"frontchannelLogoutUri,omitempty"`
-	FrontchannelLogoutSessionRequired bool   `json:"frontchannelLogoutSessionRequired,omitempty"`
-
-	ResourceIdentifiers []string `json:"resourceIdentifiers,omitempty" doc:"The resource servers that it speaks for: it may introspect tokens for them."`
+	GrantTypes []string `json:"grantTypes" nullable:"false"`
+	KeyIDs     []string `json:"keyIds,omitempty" doc:"Ids of the keys that it signs with."`
+	// JWKS is never told: whoever asks wants to know which keys there are, and not the keys.
+	JWKS string `json:"jwks,omitempty" hidden:"true"`
+	oauth.ClientMetadata
 
 	CreatedAt time.Time `json:"createdAt"`
 	UpdatedAt time.Time `json:"updatedAt"`
+}
+
+// TransformSchema describes the metadata by the words of the table of client fields.
+func (Client) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
+	for _, f := range oauth.Fields() {
+		if p := s.Properties[f.Last()]; p != nil && p.Description == "" {
+			p.Description = f.About
+		}
+	}
+	return s
 }
 
 func clientOf(c *storage.Client) Client {
@@ -57,30 +50,8 @@ func clientOf(c *storage.Client) Client {
 		ID: c.ID, App: c.App, Name: c.ClientName, Public: c.Public, Disabled: c.Disabled,
 		RedirectURIs: listed(c.RedirectURIs), PostLogoutRedirectURIs: c.PostLogoutRedirectURIs, Scopes: listed(c.Scopes),
 		LogoURI: c.LogoURI, TosURI: c.TOSURI, PolicyURI: c.PolicyURI,
-
-		GrantTypes:                  c.RegisteredGrants(),
-		TokenEndpointAuthMethod:     c.TokenEndpointAuthMethod,
-		TokenEndpointAuthSigningAlg: c.TokenEndpointAuthSigningAlg,
-		KeyIDs:                      keyIDs(c.JWKS),
-		JWKSURI:                     c.JWKSURI,
-
-		IDTokenSignedResponseAlg:       c.IDTokenSignedResponseAlg,
-		UserinfoSignedResponseAlg:      c.UserinfoSignedResponseAlg,
-		IntrospectionSignedResponseAlg: c.IntrospectionSignedResponseAlg,
-		RequestObjectSigningAlg:        c.RequestObjectSigningAlg,
-
-		RequirePushedAuthorizationRequests: c.RequirePushedAuthorizationRequests,
-		DPoPBoundAccessTokens:              c.DPoPBoundAccessTokens,
-
-		SubjectType: c.SubjectType, SectorIdentifierURI: c.SectorIdentifierURI, DefaultMaxAge: c.DefaultMaxAge,
-		RequireAuthTime: c.RequireAuthTime, InitiateLoginURI: c.InitiateLoginURI,
-
-		BackchannelLogoutURI:              c.BackchannelLogoutURI,
-		BackchannelLogoutSessionRequired:  c.BackchannelLogoutSessionRequired,
-		FrontchannelLogoutURI:             c.FrontchannelLogoutURI,
-		FrontchannelLogoutSessionRequired: c.FrontchannelLogoutSessionRequired,
-
-		ResourceIdentifiers: c.ResourceIdentifiers, CreatedAt: c.CreatedAt, UpdatedAt: c.UpdatedAt,
+		GrantTypes: c.RegisteredGrants(), KeyIDs: keyIDs(c.JWKS), ClientMetadata: c.ClientMetadata,
+		CreatedAt: c.CreatedAt, UpdatedAt: c.UpdatedAt,
 	}
 }
 
