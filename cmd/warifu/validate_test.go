@@ -92,6 +92,7 @@ var unstartable = []struct{ rule, text, at, words string }{
 		"Bob@", "is the same as staticPasswords[0].username"},
 	{"a resource server's secret that is missing", api("DIR/none"), "DIR/none", "which does not exist"},
 	{"a resource server's secret that is short", api("DIR/short"), "DIR/short", "at least 32 characters"},
+	{"a resource server's secret that never ends", api("/dev/zero"), "/dev/zero", "which is larger than 4 MiB"},
 	{"a registration token that is missing", "oauth2: {registration: {enabled: true, initialAccessTokenFiles: [DIR/none]}}", "DIR/none", "which does not exist"},
 	{"authorities that are missing", "outbound: {caFile: DIR/none}", "DIR/none", "which does not exist"},
 	{"authorities without a certificate", "outbound: {caFile: DIR/secret}", "DIR/secret", "which holds no PEM certificate"},
@@ -99,6 +100,7 @@ var unstartable = []struct{ rule, text, at, words string }{
 	{"a grant type that there is not", "oauth2: {grantTypes: [authorization_code, refresh_token, device_code]}", "device_code", "grant-type:device_code"},
 
 	{"an encryption key that is missing", "encryptionKeyFiles: [DIR/none]", "DIR/none", "which does not exist"},
+	{"an encryption key that never ends", "encryptionKeyFiles: [/dev/zero]", "/dev/zero", "which is larger than 4 MiB"},
 	{"an encryption key that is none", "encryptionKeyFiles: [DIR/kek, DIR/secret]", "DIR/secret", "(make a key with: openssl rand -base64 32)"},
 	{"a data directory without its key", "storage: {config: {dataDir: DIR/keyless}}", "DIR/keyless", "restore it from a backup, or start with an empty data directory"},
 	{"a data directory that is a file", "storage: {config: {dataDir: DIR/secret}}", "DIR/secret", "which is not a directory"},

@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -18,9 +19,20 @@ const minSecret = 32
 // readFile reads a file that the configuration names. Its errors, and those of the other functions here, go on after
 // the name of the file: "names key.pem, which does not exist".
 func readFile(file string) ([]byte, error) {
-	data, err := os.ReadFile(file)
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, unusable(file, err)
+	}
+	defer func() { _ = f.Close() }() // opened for reading
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err == nil && len(data) > maxFile {
+		return nil, fmt.Errorf("which is larger than %d MiB", maxFile>>20)
+	}
 	return data, unusable(file, err)
 }
+
+// maxFile bounds a file that is named: a bundle of all authorities that there are is below 1 MiB.
+const maxFile = 4 << 20
 
 // unusable says why a file or directory cannot be read.
 func unusable(file string, err error) error {

@@ -195,9 +195,10 @@ func (r *reader) loadKeys(s *Settings) {
 		named(r, fmt.Sprintf("encryptionKeyFiles[%d]", i), file, readKEK)
 	}
 	switch {
+	case r.faulty("encryptionKeyFiles"):
 	case len(s.EncryptionKeyFiles) > 0:
 		var err error
-		if s.KEK, err = storage.ReadKEK(s.EncryptionKeyFiles...); err != nil && !r.faulty("encryptionKeyFiles") {
+		if s.KEK, err = storage.ReadKEK(s.EncryptionKeyFiles...); err != nil {
 			r.fault("encryptionKeyFiles", "file", "", "cannot be used: %s", err)
 		}
 	case s.Storage.Type == StorageEmbedded && s.Dir != "":
