@@ -179,7 +179,7 @@ func New(ctx context.Context, client *clientv3.Client, opts Options) (*Store, er
 		now = time.Now
 	}
 	s := &Store{
-		kv:      namespace.NewKV(client.KV, opts.Prefix),
+		kv:      client.KV,
 		watcher: client.Watcher,
 		prefix:  opts.Prefix,
 		kek:     opts.KEK,
@@ -187,7 +187,11 @@ func New(ctx context.Context, client *clientv3.Client, opts Options) (*Store, er
 		now:     now,
 		unknown: rate.NewLimiter(50, 100),
 	}
-	s.leases = newLeases(namespace.NewLease(client.Lease, opts.Prefix), now)
+	lease := client.Lease
+	if opts.Prefix != "" {
+		s.kv, lease = namespace.NewKV(client.KV, opts.Prefix), namespace.NewLease(client.Lease, opts.Prefix)
+	}
+	s.leases = newLeases(lease, now)
 	s.mem.init()
 	s.uses.init()
 	watchCtx, cancel := context.WithCancel(context.Background())
