@@ -450,7 +450,7 @@ func TestUserChangesWithADocument(t *testing.T) {
 	code := p.code(withPKCE...)
 	p.putUser(storage.User{ID: "user-ann", Email: "new@app.test"})
 	var next, exchanged reply
-	if got := p.etcd.Count(func() { next = p.refresh(tokens.text("refresh_token")) }); got != (storagetest.Counts{Proposals: 2}) || next.status != http.StatusOK {
+	if got := p.etcd.Count(func() { next = p.refresh(tokens.text("refresh_token")) }); got != (storagetest.Counts{Proposals: 2, Reads: 1}) || next.status != http.StatusOK {
 		t.Errorf("refresh: %+v, %d %s", got, next.status, next.raw)
 	}
 	if exchanged = p.exchange(code, "code_verifier", verifier); exchanged.status != http.StatusOK {
