@@ -39,7 +39,8 @@ func (d *Deployer) compareClient(ctx context.Context, c *comparison) error {
 		if err != nil {
 			return err
 		}
-		c.consequence("removes the client: %s", count(len(grants), "grant ends", "grants end"))
+		c.consequence("removes the client: %s", grantsEnd(len(grants)))
+		c.plan.Ends = append(c.plan.Ends, Ending{App: c.plan.App, ClientID: c.view.Client.ID, Grants: len(grants)})
 		return nil
 	}
 	before := len(c.plan.Changes)
@@ -53,7 +54,8 @@ func (d *Deployer) compareClient(ctx context.Context, c *comparison) error {
 	for _, uri := range lists["postLogoutRedirectUris"].removed {
 		c.consequence("removes %s: sign-outs that use it will not come back to the app", uri)
 	}
-	lost := slices.Contains(was.RegisteredGrants(), oauth.GrantRefreshToken) && !slices.Contains(want.RegisteredGrants(), oauth.GrantRefreshToken)
+	lost := slices.Contains(was.RegisteredGrants(), oauth.GrantRefreshToken) &&
+		!slices.Contains(want.RegisteredGrants(), oauth.GrantRefreshToken)
 	var grants []storage.Grant
 	if len(added)+len(removed) > 0 || lost {
 		var err error
@@ -153,7 +155,8 @@ func (c *comparison) list(field string, was, want []string) (added, removed []st
 func (c *comparison) scopeConsequences(grants []storage.Grant, added, removed []string) {
 	narrowed, ended := make(map[string]int), 0
 	for _, g := range grants {
-		lost := slices.DeleteFunc(slices.Clone(g.Scopes), func(s string) bool { return slices.Contains(c.want.client.Scopes, s) })
+		lost := slices.DeleteFunc(slices.Clone(g.Scopes),
+			func(s string) bool { return slices.Contains(c.want.client.Scopes, s) })
 		if len(lost) == len(g.Scopes) {
 			ended++
 			continue
@@ -179,5 +182,6 @@ func (d *Deployer) liveGrants(ctx context.Context, clientID string) ([]storage.G
 		return nil, err
 	}
 	now := d.now()
-	return slices.DeleteFunc(grants, func(g storage.Grant) bool { return !g.ExpiresAt.IsZero() && g.ExpiresAt.Before(now) }), nil
+	return slices.DeleteFunc(grants,
+		func(g storage.Grant) bool { return !g.ExpiresAt.IsZero() && g.ExpiresAt.Before(now) }), nil
 }

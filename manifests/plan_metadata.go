@@ -28,10 +28,17 @@ func canonicalKeys(r *plugins.Registration) {
 	}
 }
 
+// sameClient compares what is stored, where the order of a list counts, and an empty list is none.
 func sameClient(was, want *plugins.Registration) bool {
-	a, _ := json.Marshal(was) // strings, numbers and flags always encode
-	b, _ := json.Marshal(want)
-	return bytes.Equal(a, b)
+	return !slices.ContainsFunc(oauth.Fields(), func(f *oauth.Field) bool {
+		switch v := f.Of(was).(type) {
+		case *[]string:
+			return !slices.Equal(*v, *f.Of(want).(*[]string))
+		case *string:
+			return *v != *f.Of(want).(*string)
+		}
+		return plain(f, was) != plain(f, want)
+	})
 }
 
 // keys compares the client's own keys by their names.
@@ -97,7 +104,8 @@ func (c *comparison) authenticationConsequences(was, want *plugins.Registration)
 			c.consequence("accepts the secret only in the body: token requests that send it by HTTP Basic will fail")
 		}
 	}
-	if alg := want.TokenEndpointAuthSigningAlg; alg != "" && alg != was.TokenEndpointAuthSigningAlg && !was.HasSecret() && !was.Public {
+	if alg := want.TokenEndpointAuthSigningAlg; alg != "" && alg != was.TokenEndpointAuthSigningAlg && !was.HasSecret() &&
+		!was.Public {
 		c.consequence("accepts only %s: token requests that are signed otherwise will fail", alg)
 	}
 	if want.JWKSURI == "" && !want.Public {
@@ -121,7 +129,8 @@ func (c *comparison) keyConsequences(was, want map[string]string) {
 
 func (c *comparison) signatureConsequences(was, want *plugins.ClientMetadata) {
 	const usual = "RS256" // OpenID Connect Dynamic Client Registration 1.0 section 2
-	if before, after := cmp.Or(was.IDTokenSignedResponseAlg, usual), cmp.Or(want.IDTokenSignedResponseAlg, usual); before != after {
+	before, after := cmp.Or(was.IDTokenSignedResponseAlg, usual), cmp.Or(want.IDTokenSignedResponseAlg, usual)
+	if before != after {
 		c.consequence("signs ID tokens with %s: an app that expects %s will refuse them", after, before)
 	}
 	switch before, after := was.UserinfoSignedResponseAlg, want.UserinfoSignedResponseAlg; {
