@@ -47,7 +47,7 @@ const (
 // one is of the update of RFC 7523.
 var assertionTypes = []string{"", "jwt", "client-authentication+jwt"}
 
-// fapi says whether a client is registered as FAPI 2.0 demands, so that the rules of that profile hold for it.
+// fapi reports whether a client is registered as FAPI 2.0 demands, so that the rules of that profile hold for it.
 func fapi(c *storage.Client) bool {
 	return c.RequirePushedAuthorizationRequests && c.DPoPBoundAccessTokens
 }
@@ -160,7 +160,7 @@ func (s *Server) checkAssertion(c *storage.Client, shown credentials, typ string
 	return ""
 }
 
-// forUs says whether an aud claim names this server and nobody else.
+// forUs reports whether an aud claim names this server and nobody else.
 func (s *Server) forUs(c *storage.Client, aud []byte, endpoint string) bool {
 	var names []string
 	if aud = bytes.TrimSpace(aud); len(aud) > 0 && aud[0] == '"' {

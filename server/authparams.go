@@ -195,7 +195,7 @@ func (s *Server) checkIdentity(c *storage.Client, params url.Values, a *AuthRequ
 // usersOf are the users whom a client calls by these subjects. What another sector calls somebody, or we ourselves, is nobody's name
 // to this client: the answer would tell it that two of them are one (OpenID Connect Core 1.0 section 8.1).
 func (s *Server) usersOf(c *storage.Client, subjects []string) []string {
-	users := make([]string, len(subjects)) // "" is nobody
+	users := make([]string, len(subjects)) // "" is no user
 	for i, subject := range subjects {
 		user := s.userOf(subject)
 		if own, err := s.subject(c, user); err == nil && own == subject {
@@ -211,7 +211,7 @@ func (a *AuthRequest) onlyFor(users []string) error {
 		users = oauth.Within(users, a.Users)
 	}
 	if len(users) == 0 {
-		return invalidRequest(oauth.RuleOtherUser, "id_token_hint and the sub of claims name different users, or nobody")
+		return invalidRequest(oauth.RuleOtherUser, "id_token_hint and the sub of claims name different users, or none")
 	}
 	a.Users = users
 	return nil

@@ -29,7 +29,7 @@ type AuthRequest struct {
 	MaxAge       *int64   `json:"m,omitempty"` // seconds
 	LoginHint    string   `json:"h,omitempty"`
 	UILocales    string   `json:"l,omitempty"`
-	// Users are the ids of those who may answer, when the client asked for somebody (id_token_hint, or the claim sub by its value).
+	// Users are the ids of those who may answer, if the client asked for certain users (id_token_hint, or a value of the claim sub).
 	Users []string `json:"u,omitempty"`
 	// Claims asked for one by one, as far as they are permitted.
 	Claims *claimsRequest `json:"q,omitempty"`
@@ -42,7 +42,7 @@ type AuthRequest struct {
 
 	// Pushed is there when the client pushed the request.
 	Pushed *pushed `json:"g,omitempty"`
-	// Device is there when no client asks for a code, but somebody types in what a device shows.
+	// Device is set when no client asks for a code, but a user enters what a device shows.
 	Device *deviceRequest `json:"e,omitempty"`
 
 	// Started is when the request came, Unix nanoseconds: as exact as the time of a sign-in, which may be just before it.
@@ -164,7 +164,7 @@ func (s *Server) stillGood(c *storage.Client, a *AuthRequest) error {
 			"the redirect URI was removed since the request was made").About(cut(a.RedirectURI, maxShownURI), "", whereOf(c, "redirectUris", "redirect_uris")))
 	}
 	if _, err := s.checkScopes(c, oauth.JoinScopes(a.Scopes)); err != nil {
-		return &redirectError{a.to(), oauth.Refuse(oauth.CodeInvalidScope, oauth.RuleScopeWithdrawn, "the app may not ask for these scopes any more").
+		return &redirectError{a.to(), oauth.Refuse(oauth.CodeInvalidScope, oauth.RuleScopeWithdrawn, "the app may no longer ask for these scopes").
 			About(oauth.JoinScopes(a.Scopes), "", whereOf(c, "scopes", "scope"))}
 	}
 	return nil
@@ -186,7 +186,7 @@ func checkRedirectURI(c *storage.Client, values []string) (string, error) {
 	return values[0], nil
 }
 
-// maxShownURI is how much of an address that somebody sent is shown again, in bytes.
+// maxShownURI is how much of an address that was sent is shown again, in bytes.
 const maxShownURI = 200
 
 // whereOf is where the registration of a client says something: by the key's name in a manifest, and in other registrations.

@@ -84,7 +84,7 @@ func (o *logoutSender) sendLogouts(ctx context.Context) {
 	for ctx.Err() == nil {
 		due, next, err := o.dueLogouts(ctx)
 		if err != nil && ctx.Err() == nil {
-			o.log.WarnContext(ctx, "the outbox of logouts cannot be read, trying again", "error", err)
+			o.log.WarnContext(ctx, "the outbox of logouts cannot be read; it is tried again", "error", err)
 		}
 		for clientID, entries := range due {
 			if busy[clientID] || len(busy) >= logoutLanes {
@@ -93,7 +93,7 @@ func (o *logoutSender) sendLogouts(ctx context.Context) {
 			busy[clientID] = true
 			lanes.Go(func() {
 				if err := o.sendInTurn(ctx, entries); err != nil && ctx.Err() == nil {
-					o.log.WarnContext(ctx, "logouts not sent, trying again", "client", clientID, "error", err)
+					o.log.WarnContext(ctx, "logouts could not be sent; it is tried again", "client", clientID, "error", err)
 					storage.Pause(ctx, logoutRest)
 				}
 				select {
@@ -150,7 +150,7 @@ func (o *logoutSender) tellClient(ctx context.Context, l storage.Logout) error {
 		return err
 	}
 	if err != nil || c.BackchannelLogoutURI == "" {
-		return o.store.DropLogout(ctx, l) // nobody to tell
+		return o.store.DropLogout(ctx, l) // the client asks for no logout
 	}
 	failure, refused, err := o.postLogout(ctx, c, l)
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// UserRecord is the record of somebody whom a connector knows.
+// UserRecord is the record of a user whom a connector knows.
 func UserRecord(who connector.Identity) storage.User {
 	return storage.User{
 		ID: who.UserID, Username: who.Username, Name: who.Name, Email: who.Email, EmailVerified: who.EmailVerified,

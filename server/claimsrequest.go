@@ -59,7 +59,7 @@ func (c *claimsRequest) forIDToken() claimWishes {
 // names are those of the claims asked for, sorted.
 func (w claimWishes) names() []string { return slices.Sorted(maps.Keys(w)) }
 
-// wants says whether the claim is asked for, and with this value among others or with any. A claim that has another value is left
+// wants reports whether the claim is asked for, and with this value among others or with any. A claim that has another value is left
 // out: nobody wants it.
 func (w claimWishes) wants(name string, value any) bool {
 	wish, asked := w[name]
@@ -178,7 +178,7 @@ func parseWishes(members map[string]json.RawMessage) (claimWishes, error) {
 	return out, nil
 }
 
-// jsonObject says whether data begins as a JSON object does: null would decode into one as well.
+// jsonObject reports whether data begins as a JSON object does: null would decode into one as well.
 func jsonObject(data []byte) bool {
 	return bytes.HasPrefix(bytes.TrimLeft(data, " \t\r\n"), []byte("{"))
 }

@@ -185,7 +185,7 @@ func (s *Server) decide(ctx context.Context, c *client, userRevision int64, try 
 }
 
 // reauthenticate checks what c has shown against the record that took the place of the one it was checked with; nil means that
-// there is none. Then a client that has none is what its document says now; one that had a record is gone.
+// it has none. Then a client without a record is what its document says now; one that had a record is gone.
 func (s *Server) reauthenticate(ctx context.Context, c *client, current *storage.Client) (*client, error) {
 	switch {
 	case current == nil && described(c.Client):

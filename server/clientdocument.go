@@ -101,10 +101,10 @@ func (s *Server) client(ctx context.Context, id string) (*storage.Client, error)
 	return nil, &documentError{"there is none at the client_id, or it could not be fetched"}
 }
 
-// described says whether a client is known by its document alone.
+// described reports whether a client is known by its document alone.
 func described(c *storage.Client) bool { return c.Revision == 0 && isDocumentURL(c.ID) }
 
-// isDocumentURL says whether a client_id is the URL of a document (section 3): https, with a host and a path, without user info,
+// isDocumentURL reports whether a client_id is the URL of a document (section 3): https, with a host and a path, without user info,
 // fragment and dot segments, in the one spelling in which it is fetched.
 func isDocumentURL(id string) bool {
 	if len(id) > maxDocumentURL || !strings.HasPrefix(id, "https://") || oauth.CheckRedirectURI(id) != nil {
@@ -133,17 +133,17 @@ func (s *Server) fetchDocument(ctx context.Context, id string) (document, lifeti
 		fresh := freshFor(reply.Header.Get("Cache-Control"))
 		return document{client: c}, lifetime{fresh: fresh, usable: fresh + documentStale}, nil
 	case errors.As(err, &wrong):
-		s.log.InfoContext(ctx, "a client's document is no good", "client", id, "error", err)
+		s.log.InfoContext(ctx, "a client ID metadata document cannot be used", "client", id, "error", err)
 		return document{wrong: wrong.Description}, lifetime{fresh: documentPause, usable: documentPause}, nil
 	case errors.As(err, &bad):
-		s.log.InfoContext(ctx, "a client's document is none", "client", id, "error", err)
+		s.log.InfoContext(ctx, "there is no client ID metadata document at the client_id", "client", id, "error", err)
 		return document{}, lifetime{}, nil
 	}
-	s.log.WarnContext(ctx, "a client's document cannot be fetched", "client", id, "error", err)
+	s.log.WarnContext(ctx, "a client ID metadata document cannot be fetched", "client", id, "error", err)
 	return document{}, lifetime{}, err
 }
 
-// answered says whether a server has answered for itself, rather than said that it cannot at this moment, or nothing (0).
+// answered reports whether a server has answered for itself, rather than said that it cannot at this moment, or nothing (0).
 func answered(status int) bool {
 	return status != 0 && status < 500 && status != http.StatusRequestTimeout && status != http.StatusTooManyRequests
 }
@@ -218,7 +218,7 @@ func (s *Server) adapt(m *clientMetadata, id string) error {
 	return nil
 }
 
-// mayFetchFor says whether this server may fetch from an address now, to judge what a client says of itself.
+// mayFetchFor reports whether this server may fetch from an address now, to judge what a client says of itself.
 func (s *Server) mayFetchFor(c *storage.Client, address string) bool {
 	if described(c) {
 		return s.documents.hosts.allow(address, s.now()) // the fetch of the document has counted already

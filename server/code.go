@@ -93,7 +93,7 @@ func (s *Server) createGrant(
 	}
 	// The redirect URI, too, may have gone since: at another replica, before this one has heard of it.
 	if !oauth.MatchRedirectURI(c.Client.RedirectURIs, code.RedirectURI) {
-		return nil, invalidGrant(oauth.RuleRedirectURIWithdrawn, "the redirect URI of the authorization request is not registered any more").
+		return nil, invalidGrant(oauth.RuleRedirectURIWithdrawn, "the redirect URI of the authorization request is no longer registered").
 			About(cut(code.RedirectURI, maxShownURI), "", whereOf(c.Client, "redirectUris", "redirect_uris"))
 	}
 	if grant.Scopes = s.offered(c.Client, code.Scopes); len(grant.Scopes) == 0 {
@@ -146,5 +146,5 @@ func (s *Server) lateCode(ctx context.Context, c *client, code authCode) error {
 
 // scopesWithdrawn is the refusal of what was granted for scopes of which none is left.
 func scopesWithdrawn(c *storage.Client) *oauth.Error {
-	return invalidGrant(oauth.RuleScopeWithdrawn, "the app may not ask for these scopes any more").About("", "", whereOf(c, "scopes", "scope"))
+	return invalidGrant(oauth.RuleScopeWithdrawn, "the app may no longer ask for these scopes").About("", "", whereOf(c, "scopes", "scope"))
 }

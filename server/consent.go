@@ -36,7 +36,7 @@ func (s *Server) consent(w http.ResponseWriter, r *http.Request) {
 		s.setCookie(w, cookieSession, "", -1)
 		s.backTo(w, r, t)
 	case pages.DecisionAllow:
-		// The form says for whom it was shown: somebody else may have signed in meanwhile, in another tab.
+		// The form says to which user it was shown: another user may have signed in since, in another tab.
 		if !ok || r.PostForm.Get(fieldUser) != hashed(ref.User) {
 			s.advance(w, r, t)
 			return

@@ -46,7 +46,7 @@ func (k *cookies) setCookie(w http.ResponseWriter, name, value string, life time
 }
 
 func (k *cookies) cookie(r *http.Request, name string) string {
-	// With two cookies of one name, somebody planted one: trust neither.
+	// If there are two cookies of one name, one was planted: trust neither.
 	cookies := r.CookiesNamed(k.cookieName(name))
 	if len(cookies) != 1 || len(cookies[0].Value) > 1024 {
 		return ""
@@ -54,7 +54,7 @@ func (k *cookies) cookie(r *http.Request, name string) string {
 	return cookies[0].Value
 }
 
-// browser is the hash of the browser's cookie; it sets one when there is none.
+// browser returns the hash of the browser's cookie, which it sets if there is none.
 func (k *cookies) browser(w http.ResponseWriter, r *http.Request) string {
 	if held := k.cookie(r, cookieBrowser); len(held) >= 32 {
 		return hashed(held)
@@ -66,7 +66,7 @@ func (k *cookies) browser(w http.ResponseWriter, r *http.Request) string {
 	return hashed(value)
 }
 
-// sameBrowser says whether the request came from the browser that started a.
+// sameBrowser reports whether the request came from the browser that started a.
 func (k *cookies) sameBrowser(r *http.Request, a *AuthRequest) bool {
 	held := k.cookie(r, cookieBrowser)
 	return len(held) >= 32 && subtle.ConstantTimeCompare([]byte(hashed(held)), []byte(a.Browser)) == 1

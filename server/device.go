@@ -67,7 +67,7 @@ func newDevices() *devices {
 	return &devices{asking: newRecent[*rate.Limiter](1000), polling: newRecent[polled](10_000)}
 }
 
-// mayAsk says whether a client may have another device authorization now.
+// mayAsk reports whether a client may have another device authorization now.
 func (d *devices) mayAsk(clientID string, now time.Time) (free bool) {
 	d.asking.use(clientID, func(limit **rate.Limiter) {
 		if *limit == nil {
@@ -78,7 +78,7 @@ func (d *devices) mayAsk(clientID string, now time.Time) (free bool) {
 	return free
 }
 
-// early says whether a poll for a grant comes too early, which makes the interval longer from then on.
+// early reports whether a poll for a grant comes too early, which makes the interval longer from then on.
 func (d *devices) early(grant string, now time.Time) (early bool) {
 	d.polling.use(grant, func(p *polled) {
 		if p.interval == 0 {

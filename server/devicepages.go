@@ -24,7 +24,7 @@ import (
 type deviceRequest struct {
 	UserCode string `json:"u"`
 
-	// These come with the record, once somebody has signed in and the code was found.
+	// These come with the record, once a user has signed in and the code was found.
 	Grant    string    `json:"g,omitempty"`
 	Revision int64     `json:"r,omitempty"`
 	Created  time.Time `json:"c,omitzero"`
@@ -58,7 +58,7 @@ func (s *Server) enterUserCode(w http.ResponseWriter, r *http.Request) {
 	held := s.cookie(r, cookieBrowser)
 	switch {
 	case held == "":
-		s.refuse(w, r, onPage(pages.ReasonOtherBrowser, invalidRequest(oauth.RuleOtherBrowser, "the browser keeps no cookies, or the form is of another one")))
+		s.refuse(w, r, onPage(pages.ReasonOtherBrowser, invalidRequest(oauth.RuleOtherBrowser, "the browser keeps no cookies, or the form belongs to another browser")))
 		return
 	case !s.checkFormToken(r.PostForm.Get(fieldForm), hashed(held), pathDevice):
 		s.refuse(w, r, onPage(pages.ReasonForbidden, invalidRequest(oauth.RuleFormForeign, "the form is not one that this server made for this browser")))
@@ -139,7 +139,7 @@ func (s *Server) stillAsks(t *turn) error {
 	case !t.client.MayUse(oauth.GrantDeviceCode), !s.offers(oauth.GrantDeviceCode):
 		return onPage(pages.ReasonInvalidClient, unauthorizedClient(t.client, oauth.GrantDeviceCode))
 	case len(scopes) == 0:
-		return onPage(pages.ReasonInvalidRequest, oauth.Refuse(oauth.CodeInvalidScope, oauth.RuleScopeWithdrawn, "the app may not ask for these scopes any more").
+		return onPage(pages.ReasonInvalidRequest, oauth.Refuse(oauth.CodeInvalidScope, oauth.RuleScopeWithdrawn, "the app may no longer ask for these scopes").
 			About(oauth.JoinScopes(t.request.Scopes), "", whereOf(t.client, "scopes", "scope")))
 	case len(scopes) == len(t.request.Scopes):
 		return nil

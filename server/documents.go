@@ -57,7 +57,7 @@ func (d *readyDocument) serve(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(d.body) // net/http leaves it out of an answer to HEAD
 }
 
-// heldBy says whether the caller shows our tag, be it as a weak one.
+// heldBy reports whether the caller shows our tag, be it as a weak one.
 func (d *readyDocument) heldBy(r *http.Request) bool {
 	for _, list := range r.Header["If-None-Match"] {
 		for tag := range strings.SplitSeq(list, ",") {
@@ -104,7 +104,7 @@ func (s *keySet) of(store *storage.Store) (*readyDocument, error) {
 	return made.readyDocument, nil
 }
 
-// current says whether the store still has the very keys of which the document was made.
+// current reports whether the store still has the very keys of which the document was made.
 func (m *madeKeySet) current(store *storage.Store) bool {
 	for i, use := range documentAlgs {
 		if !slices.Equal(store.Keys(use), m.keys[i]) {
@@ -114,7 +114,7 @@ func (m *madeKeySet) current(store *storage.Store) bool {
 	return true
 }
 
-// documents are endpoints that are public and the same for everybody. They wait for nobody and read no body.
+// documents are endpoints that are public and the same for everyone. They do not wait and read no body.
 func (s *Server) publicDocuments() ([]*endpoint, error) {
 	metadata, err := newReadyDocument(s.metadata())
 	if err != nil {

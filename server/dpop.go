@@ -78,7 +78,7 @@ func (c accessClaims) key() string {
 	return c.Confirm.Thumbprint
 }
 
-// kindOf is the token_type of an access token that is bound to a key; "" is none.
+// kindOf is the token_type of an access token that is bound to a key, or to none if key is "".
 func kindOf(key string) string {
 	if key == "" {
 		return tokenTypeBearer
@@ -127,7 +127,7 @@ func (p *proofs) proof(header http.Header, method, path, accessToken string) (st
 	}
 	sum, err := key.Thumbprint(crypto.SHA256)
 	if err != nil {
-		return "", badProof(oauth.RuleProofInvalid, "jwk of the DPoP proof is not a key for it")
+		return "", badProof(oauth.RuleProofInvalid, "the jwk of the DPoP proof is not a usable key")
 	}
 	thumbprint := base64.RawURLEncoding.EncodeToString(sum)
 	return thumbprint, p.useProof(claims.Nonce, thumbprint, claims.ID)
@@ -151,14 +151,14 @@ func parseProof(proof string) (*jose.JSONWebKey, proofClaims, error) {
 	key := header.JSONWebKey
 	if key == nil || !key.IsPublic() || len(key.Certificates) > 0 || key.CertificatesURL != nil ||
 		key.Algorithm != "" && key.Algorithm != header.Algorithm || key.Use != "" && key.Use != "sig" {
-		return nil, claims, badProof(oauth.RuleProofInvalid, "jwk of the DPoP proof is not a key for it")
+		return nil, claims, badProof(oauth.RuleProofInvalid, "the jwk of the DPoP proof does not fit its algorithm")
 	}
 	// Weak keys prove little, and huge ones cost us more than them.
 	if public, is := key.Key.(*rsa.PublicKey); is && (public.N.BitLen() < 2048 || public.N.BitLen() > 4096) {
 		return nil, claims, badProof(oauth.RuleProofInvalid, "an RSA key of the DPoP proof must have 2048 to 4096 bits")
 	}
 	if err := parsed.Claims(key.Key, &claims); err != nil {
-		return nil, claims, badProof(oauth.RuleProofInvalid, "the signature or the claims of the DPoP proof are not right")
+		return nil, claims, badProof(oauth.RuleProofInvalid, "the signature or the claims of the DPoP proof are not valid")
 	}
 	return key, claims, nil
 }
@@ -230,7 +230,7 @@ func (p *proofs) checkPossession(r *http.Request, path, token string, claims acc
 	case bound == "" && !proven:
 		return nil
 	case bound == "":
-		return invalid(oauth.RuleAccessTokenScheme, "the access token is bound to no key: use the scheme Bearer")
+		return invalid(oauth.RuleAccessTokenScheme, "the access token is not bound to a key: use the scheme Bearer")
 	case !proven:
 		return invalid(oauth.RuleAccessTokenScheme, "the access token is bound to a key: use the scheme DPoP, with a proof")
 	}
@@ -239,7 +239,7 @@ func (p *proofs) checkPossession(r *http.Request, path, token string, claims acc
 		return err
 	}
 	if key != claims.key() {
-		return invalid(oauth.RuleProofKey, "the access token is bound to another key than that of the DPoP proof")
+		return invalid(oauth.RuleProofKey, "the access token is bound to a key other than that of the DPoP proof")
 	}
 	return nil
 }

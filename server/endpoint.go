@@ -37,7 +37,7 @@ type endpoint struct {
 	methods   []string
 	challenge challenge
 	nonces    bool // replies offer a nonce for DPoP proofs (RFC 9449 section 8)
-	document  bool // it is public: it may be kept, waits for nobody and reads no body
+	document  bool // it is public: it may be cached, does not wait and reads no body
 	// serve answers the request, or gives the error with which it is refused.
 	serve func(w http.ResponseWriter, r *http.Request) error
 }
@@ -99,7 +99,7 @@ func (s *Server) serveEndpoint(e *endpoint) http.Handler {
 func (s *Server) offerNonce(w http.ResponseWriter) {
 	nonce, err := s.proofNonce()
 	if err != nil {
-		s.log.Error("making a DPoP nonce", "error", err)
+		s.log.Error("cannot make a DPoP nonce", "error", err)
 		return
 	}
 	w.Header().Set(headerDPoPNonce, nonce)

@@ -59,7 +59,7 @@ func refused(err error) *oauth.Error {
 
 // serverFault is the refusal after a fault in the program itself.
 func serverFault(ctx context.Context) error {
-	e := oauth.Refuse(oauth.CodeServerError, oauth.RuleServerFault, "the server has met a fault")
+	e := oauth.Refuse(oauth.CodeServerError, oauth.RuleServerFault, "the server has met an unexpected condition")
 	if visitOf(ctx).endpoint == nil {
 		return onPage(pages.ReasonServerError, e)
 	}

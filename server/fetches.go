@@ -135,7 +135,7 @@ func (f *fetches[T]) entry(address string, now time.Time) *fetched[T] {
 	return e
 }
 
-// before says whether e makes room sooner than other.
+// before reports whether e makes room sooner than other.
 func (e *fetched[T]) before(other *fetched[T], now time.Time) bool {
 	if use, useOther := now.Before(e.usable), now.Before(other.usable); use != useOther {
 		return !use

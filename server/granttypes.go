@@ -8,7 +8,7 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// offers says whether a grant type is on: it can be served, and the configuration wants it.
+// offers reports whether a grant type is on: it can be served, and the configuration wants it.
 func (s *Server) offers(grantType string) bool {
 	return slices.Contains(s.offeredGrants(), grantType)
 }

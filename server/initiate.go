@@ -74,7 +74,7 @@ func (s *Server) startOf(r *http.Request) (string, error) {
 	return u.String(), nil
 }
 
-// sameOriginAs says whether target is an address of the same origin as u.
+// sameOriginAs reports whether target is an address of the same origin as u.
 func sameOriginAs(u *url.URL, target string) bool {
 	t, err := url.Parse(target)
 	return err == nil && oauth.CheckRedirectURI(target) == nil && t.Scheme == u.Scheme && t.Host == u.Host

@@ -27,7 +27,7 @@ import (
 // With Accept: application/token-introspection+jwt the answer is signed (RFC 9701): by the algorithm that the client has registered
 // for that (introspection_signed_response_alg), or RS256.
 //
-// Asking costs one read at the most, which sees the grant, the user and the client as etcd has them.
+// Asking costs at most one read, which sees the grant, the user and the client as etcd has them.
 
 // typIntrospection is the media type of a signed reply, and with typ in front of it the type of its JWT (RFC 9701 sections 4
 // and 5).
@@ -139,7 +139,7 @@ func (s *Server) asker(r *http.Request) (asker, string, error) {
 		alg: c.IntrospectionSignedResponseAlg}, sent.Token, nil
 }
 
-// accepts says whether the Accept header names a media type (RFC 9110 section 12.5.1).
+// accepts reports whether the Accept header names a media type (RFC 9110 section 12.5.1).
 func accepts(header http.Header, mediaType string) bool {
 	for _, line := range header.Values("Accept") {
 		for part := range strings.SplitSeq(line, ",") {
@@ -180,7 +180,7 @@ func (s *Server) introspect(ctx context.Context, who asker, token string) (intro
 	return reply, nil
 }
 
-// liveToken says whether what an access token stands for is still there: one read. It gives the name under which people know the
+// liveToken reports whether what an access token stands for is still there: one read. It gives the name under which people know the
 // user; a client's own token has none. known says that its client has just authenticated. Otherwise the error is a verdict, or a
 // fault.
 func (s *Server) liveToken(ctx context.Context, claims accessClaims, known bool) (username string, err error) {

@@ -140,16 +140,16 @@ func (s *Server) parseLogout(ctx context.Context, params url.Values) (l logoutRe
 	case l.RedirectURI != "" || hint.Audience == "":
 		return l, hint, badLogout(oauth.RuleLogoutClient, fmt.Sprintf("no client has the client_id %q", cut(l.ClientID, 80)))
 	}
-	l.ClientID = "" // a client that was removed since it got its ID token has no say any more
+	l.ClientID = "" // a client that was removed since it got its ID token no longer decides anything
 	return l, idClaims{}, nil
 }
 
-// proves says whether a hint is an ID token of this very session, of its user.
+// proves reports whether a hint is an ID token of this very session, of its user.
 func (s *Server) proves(hint idClaims, ref sessionRef) bool {
 	return hint.Session != "" && s.sessionOf(hint.Session) == storage.SID(ref.ID) && s.userOf(hint.Subject) == ref.User
 }
 
-// whoIsHere is the session that the browser holds and its user; nil when there is none.
+// whoIsHere returns the browser's session and its user; nil if there is none.
 func (s *Server) whoIsHere(r *http.Request) (sessionRef, *storage.User, error) {
 	ref, ok := s.session(r)
 	if !ok {
@@ -226,11 +226,11 @@ func (s *Server) signOut(w http.ResponseWriter, r *http.Request) {
 	case decision == pages.DecisionStay:
 		s.pages.Render(w, http.StatusOK, s.signedOutPage(r, l, true))
 	case decision != pages.DecisionSignOut:
-		s.refuse(w, r, badLogout(oauth.RuleParameterValue, "the form says neither to sign out nor to stay"))
+		s.refuse(w, r, badLogout(oauth.RuleParameterValue, "the form says neither sign out nor stay signed in"))
 	case user == nil:
 		s.afterLogout(w, r, l, nil)
 	case storage.SID(ref.ID) != l.SID:
-		// Somebody else has signed in meanwhile, in another tab: they were not asked.
+		// Another user has signed in since, in another tab, and was not asked.
 		l.SID = storage.SID(ref.ID)
 		s.askLogout(w, r, l, user)
 	default:
@@ -337,7 +337,7 @@ func (s *Server) logoutFrames(ctx context.Context, ended *storage.EndedSession) 
 		if c.FrontchannelLogoutSessionRequired {
 			session, err := s.sessionFor(c, ended.SID)
 			if err != nil {
-				s.log.ErrorContext(ctx, "front-channel logout", "client", c.ID, "error", err)
+				s.log.ErrorContext(ctx, "cannot prepare the front-channel logout", "client", c.ID, "error", err)
 				continue
 			}
 			if u.RawQuery != "" {

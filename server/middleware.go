@@ -167,7 +167,7 @@ func (s *Server) sameOrigin(next http.HandlerFunc) http.HandlerFunc {
 	protection := http.NewCrossOriginProtection()
 	// A proxy may have changed the Host header that the Origin header is compared with.
 	if err := protection.AddTrustedOrigin(s.address.Scheme + "://" + s.address.Host); err != nil {
-		s.log.Error("issuer is no origin", "error", err) // it was parsed as one
+		s.log.Error("the issuer has no origin", "error", err) // it was parsed as one
 	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		if err := protection.Check(r); err != nil {

@@ -15,7 +15,7 @@ const (
 	stepSignIn  step = iota // the user has to sign in
 	stepConsent             // the user has to allow what is new
 	stepDone                // the client gets its code
-	stepRefuse              // the client gets an error: it wanted no question asked (prompt=none), or somebody else
+	stepRefuse              // the client gets an error: it allows no question (prompt=none), or asked for another user
 )
 
 // decision is a step, with the scopes to ask for or the error to give.
@@ -28,7 +28,7 @@ type decision struct {
 // next is the one place that decides how an authorization request goes on (OpenID Connect Core 1.0 section 3.1.2.3 and
 // 3.1.2.4). It looks at nothing but its arguments; allowed says that the user has just allowed this very request.
 func next(a *AuthRequest, p storage.Presence, allowed bool, now time.Time) decision {
-	const asked = "the user would have to be asked, and prompt is none"
+	const asked = "the user would have to be asked, but prompt is none"
 	if !signedIn(a, p, now) {
 		if a.prompts("none") {
 			return decision{step: stepRefuse, refused: oauth.Refuse(oauth.CodeLoginRequired, oauth.RuleSignInNeeded, asked)}
@@ -39,7 +39,7 @@ func next(a *AuthRequest, p storage.Presence, allowed bool, now time.Time) decis
 		// Whoever signed in for this very request was told to, and is somebody else all the same.
 		if a.prompts("none") || !p.Session.AuthTime.Before(a.started()) {
 			return decision{step: stepRefuse, refused: oauth.Refuse(oauth.CodeLoginRequired, oauth.RuleOtherUser,
-				"another user is signed in than the one whom the request names")}
+				"the user who is signed in is not the one whom the request names")}
 		}
 		return decision{step: stepSignIn}
 	}
@@ -56,7 +56,7 @@ func next(a *AuthRequest, p storage.Presence, allowed bool, now time.Time) decis
 	return decision{step: stepDone}
 }
 
-// signedIn says whether the session is good enough for the request. A sign-in since the request began always is: max_age is
+// signedIn reports whether the session is good enough for the request. A sign-in since the request began always is: max_age is
 // about sign-ins before it, and somebody who reads the consent page for long is not asked again.
 func signedIn(a *AuthRequest, p storage.Presence, now time.Time) bool {
 	if p.Session == nil || !p.User.Active() {

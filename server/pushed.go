@@ -94,7 +94,7 @@ func (s *Server) proofOf(r *http.Request, a *AuthRequest) error {
 		return err
 	}
 	if a.DPoPKey != "" && a.DPoPKey != key {
-		return badProof(oauth.RuleProofKey, "dpop_jkt names another key than that of the DPoP proof")
+		return badProof(oauth.RuleProofKey, "dpop_jkt names a key other than that of the DPoP proof")
 	}
 	a.DPoPKey = key
 	return nil

@@ -15,7 +15,7 @@ func newRecent[V any](most int) *recent[V] {
 	return &recent[V]{most: most, young: make(map[string]*V)}
 }
 
-// use calls do with the value of a name, the zero value for a new one. Nobody else has the value meanwhile.
+// use calls do with the value of a name, the zero value for a new one. No other caller has the value in the meantime.
 func (r *recent[V]) use(name string, do func(*V)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

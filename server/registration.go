@@ -184,12 +184,12 @@ func registrationError(err error) error {
 	case errors.Is(err, errManyRegistrations):
 		return busy(oauth.RuleRateLimit, "too many registrations; try again later")
 	case errors.Is(err, storage.ErrConflict):
-		return busy(oauth.RuleRegistrationConflict, "the registration was changed at this moment; try again")
+		return busy(oauth.RuleRegistrationConflict, "the registration was changed at the same moment; try again")
 	}
 	return fmt.Errorf("register client: %w", err)
 }
 
-// mayRegister says whether a request shows one of the initial access tokens, where there are any.
+// mayRegister reports whether a request shows one of the initial access tokens, where there are any.
 func (s *Server) mayRegister(r *http.Request) bool {
 	tokens := s.cfg.Registration.InitialAccessTokens
 	shown, right := bearerOf(r), len(tokens) == 0
@@ -213,5 +213,5 @@ func bearerOf(r *http.Request) string {
 
 // registrationToken is the answer to a token that gives no right to what was asked for (RFC 6750 section 3.1).
 func registrationToken() error {
-	return oauth.Refuse(oauth.CodeInvalidToken, oauth.RuleRegistrationToken, "the access token is missing, or gives no right to this")
+	return oauth.Refuse(oauth.CodeInvalidToken, oauth.RuleRegistrationToken, "the access token is missing, or does not allow this")
 }

@@ -43,7 +43,7 @@ func readMetadata(members map[string]json.RawMessage) (*clientMetadata, error) {
 		"userinfo_encrypted_response_alg": &m.UserinfoEncryptedAlg, "request_object_encryption_alg": &m.RequestObjectEncryptionAlg,
 	} {
 		if raw := members[name]; raw != nil && json.Unmarshal(raw, to) != nil {
-			return nil, wrongMetadata("%s has a type that RFC 7591 does not give it", name)
+			return nil, wrongMetadata("%s does not have the type that RFC 7591 defines", name)
 		}
 	}
 	return m, nil
@@ -149,7 +149,7 @@ func checkOwnSector(c *storage.Client) error {
 	return nil
 }
 
-// keepsSubjects says whether a client knows its users by the same subjects after its registration was replaced. Otherwise it could
+// keepsSubjects reports whether a client knows its users by the same subjects after its registration was replaced. Otherwise it could
 // move into another sector with the grants that it has.
 func keepsSubjects(before, after *storage.Client) bool {
 	if before.SubjectType != oauth.SubjectPairwise && after.SubjectType != oauth.SubjectPairwise {

@@ -107,7 +107,7 @@ func (s *Server) openRequestObject(ctx context.Context, c *storage.Client, objec
 	if header.Algorithm == oauth.AlgNone {
 		payload, err := base64.RawURLEncoding.DecodeString(parts[1])
 		if err != nil || parts[2] != "" {
-			return nil, badObject(oauth.RuleObjectSignature, "the request object is not an unsigned JWT, which its header says it is")
+			return nil, badObject(oauth.RuleObjectSignature, "the header of the request object says that it is unsigned, but it is not an unsigned JWT")
 		}
 		return payload, nil
 	}
@@ -130,7 +130,7 @@ func (s *Server) checkRequestObject(c *storage.Client, claims map[string]json.Ra
 	now := float64(s.now().UnixMilli()) / 1000
 	switch {
 	case has("request") || has("request_uri"):
-		return badObject(oauth.RuleObjectClaims, "a request object within the request object")
+		return badObject(oauth.RuleObjectClaims, "a request object must not hold another one")
 	case has("iss") && !is("iss", c.ID):
 		return badObject(oauth.RuleObjectClaims, "iss of the request object must be the client_id")
 	case is("sub", c.ID):

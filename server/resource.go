@@ -36,7 +36,7 @@ type resources struct {
 	servers []ResourceServer // of the configuration
 }
 
-// knowsResource says whether tokens can be for that identifier. It reads memory alone.
+// knowsResource reports whether tokens can be for that identifier. It reads memory alone.
 func (x *resources) knowsResource(identifier string) bool {
 	return identifier == x.name || identifier == x.name+pathUserinfo ||
 		slices.ContainsFunc(x.servers, func(r ResourceServer) bool { return r.Identifier == identifier }) ||
@@ -102,7 +102,7 @@ func invalidTarget(rule, description string) *oauth.Error {
 	return oauth.Refuse(oauth.CodeInvalidTarget, rule, "%s", description)
 }
 
-// forUserinfo says whether a token of that audience is for the userinfo endpoint: one for the issuer is, or for the endpoint.
+// forUserinfo reports whether a token of that audience is for the userinfo endpoint: one for the issuer is, or for the endpoint.
 func (x *resources) forUserinfo(a audience) bool {
 	return slices.Contains(a, x.name) || slices.Contains(a, x.name+pathUserinfo)
 }

@@ -2,9 +2,10 @@
 //
 // # The two halves
 //
-// Programs call endpoints (endpoint.go); browsers see pages. Both are ours from the handler to the transaction and back. The base is
-// zitadel/oidc: its message types and their decoding say what a request holds. Its router and its interfaces are not used: they bind
-// a pending request to no browser, and hide a token request behind a dozen methods between its handler and its transaction.
+// Programs call endpoints (endpoint.go); browsers see pages. This package draws both from the handler to the transaction and back.
+// The base is zitadel/oidc: its message types and their decoding say what a request holds. Its router and its interfaces are not
+// used: they do not bind a pending request to a browser, and hide a token request behind a dozen methods between its handler and its
+// transaction.
 //
 //	request ─ middleware ─┬─ endpoint ─ form, client ─ grant type (token.go: one file each) ─ storage ─ JSON
 //	                      ├─ document (metadata, keys): bytes that stand ready
@@ -14,7 +15,7 @@
 //
 // A check returns an [oauth.Error], with the name of its rule, what it looked at, what is most like that, and the line of app.yml or
 // of the configuration that decided. Handlers return it, and one function, refuse (errors.go), tells it: as JSON, at the redirect URI,
-// or on a page. [Config.Refused] hears of it, so that an operator can ask why by the id of the request.
+// or on a page. [Config.Refused] is told, so that an operator can ask by the id of the request why it was refused.
 //
 // # From authorize to tokens
 //
@@ -35,57 +36,57 @@
 //
 // A client may have two secrets, and either authenticates it. One that was ended at once may still pass at a replica that has
 // not heard of it, for as long as that takes; but it gets no token: the transaction of a grant compares the client's revision, and
-// for a token of the client's own (clientcredentials.go) the record is read. Such a token belongs to no grant. It ends when it
-// expires, is revoked, or the client goes; not with the secret that it was got with.
+// for a token of the client's own (clientcredentials.go) the revision is read. Such a token belongs to no grant. It ends when it
+// expires or is revoked, or when the client is removed, and not with the secret by which it was obtained.
 //
 // Clients come from manifests; where the configuration allows it they also register themselves (registration.go), or are described by
-// a document that nobody here has registered (clientdocument.go): every endpoint finds a client by [Server.client], which knows
-// both. What a registration names is fetched by package outbound alone, and only when it is needed: keys (clientkeys.go), sector
+// a document without being registered (clientdocument.go): every endpoint finds a client by [Server.client], which knows both.
+// What a registration names is fetched only by package outbound, and only when it is needed: keys (clientkeys.go), sector
 // identifiers (subject.go), documents. Logos are for browsers.
 //
 // # Access tokens
 //
-// They are for whom the client asked (resource.go): this server itself, or resource servers of the configuration and of clients.
-// Who holds a key may have them bound to it (dpop.go); the nonce of a proof is a sealed time, so nothing is stored for it. Resource
-// servers verify them by the published keys, or ask about those that are for them (introspect.go), and may exchange them to call on
-// for the user (tokenexchange.go). The jti of each leads to the grant of the user, and the token ends with that.
+// Their audience is what the client asked for (resource.go): this server itself, or resource servers of the configuration and of
+// clients. A client that holds a key may have them bound to it (dpop.go); the nonce of a proof is a sealed time, so nothing is stored
+// for it. Resource servers verify access tokens by the published keys, or introspect those that are for them (introspect.go), and
+// may exchange them to call other services for the user (tokenexchange.go). The jti of each leads to the grant of the user, and the
+// token ends with the grant.
 //
 // # What a request may ask
 //
 // The parameters of an authorization request come in the query or in a form, as claims of a request object (requestobject.go), or
-// were pushed by the client before (pushed.go). Whichever way, they are checked in one place (authrequest.go, authparams.go), and
-// what comes out is an [AuthRequest]. A request that names a user (id_token_hint, or the claim sub by its value) is answered by
-// that user or by nobody. Claims that are asked for one by one need the permission of the scope that they belong to. Answers,
-// errors among them, go the way that the request names (respond.go), once client and redirect URI are known to be good.
+// were pushed by the client before (pushed.go). In each case they are checked in one place (authrequest.go, authparams.go), and
+// the result is an [AuthRequest]. Only the user whom a request names (id_token_hint, or a value of the claim sub) can answer it.
+// Claims that are requested individually need permission for the scope that they belong to. Responses, errors included, go the way
+// that the request names (respond.go), once client and redirect URI are known to be valid.
 //
 // # Devices
 //
-// A device without a browser (RFC 8628) asks for a code that somebody types into theirs (device.go, devicepages.go). That is a
-// pending request as well, which goes through the same sign-in and the same decision; it always asks, and what it asks is
-// whether the device is theirs. Only somebody who has signed in learns whether a code fits, and has few guesses.
+// A device without a browser (RFC 8628) asks for a code, which a user enters in a browser (device.go, devicepages.go). That is a
+// pending request as well, which goes through the same sign-in and the same decision; it always asks the user, and also whether
+// the device is theirs. Only a user who has signed in learns whether a code is valid, and has few guesses.
 //
 // # Logout
 //
-// A browser's sign-in has a name that clients know (sid). When it ends, one transaction takes with it the grants with openid that
-// came from it, unless they have offline_access, and fills an outbox of logout tokens, which every replica sends from (logout.go,
-// backchannel.go). Grants without openid are no sign-in, and stay.
+// A browser's sign-in has a name that clients know (sid). When it ends, the same transaction ends the grants with openid that came
+// from it, unless they have offline_access, and fills an outbox of logout tokens, which every replica sends (logout.go,
+// backchannel.go). Grants without openid are not part of a sign-in, and stay.
 //
 // # What is said about users
 //
-// A user's record has the standard claims (OpenID Connect Core 1.0 section 5.1). Userinfo tells those of the scopes, and the ID token
-// none of them, unless the request asks for claims one by one (section 5.5), which takes the user's consent to the scope that covers
-// them. The grant keeps what was asked of userinfo, and the code what the ID token will say, so neither costs a read.
+// A user's record has the standard claims (OpenID Connect Core 1.0 section 5.1). Userinfo returns those of the scopes, and the ID
+// token none of them, unless the request asks for claims individually (section 5.5), which requires the user's consent to the scope
+// that covers them. The grant keeps what was requested from userinfo, and the code what the ID token will say, so neither costs a read.
 //
 // Clients may know users by pairwise subjects (section 8.1): the user's id, encrypted for the client's sector. Nothing is stored
-// for that; a subject in a token of ours leads back to its user by itself.
+// for that; a subject in a token of this server can be decrypted to its user.
 //
 // # Faults
 //
 // Only the sentinels of package storage are verdicts. Any other error of it is a fault: status 503, never a statement about
 // a token, a code or a client. A fault before etcd has acted leaves code or refresh token as good as before. When etcd has
 // acted and only its answer was lost, they are used: trying again is a replay, and ends the grant, unless a reuse interval
-// hands out the successor of the refresh token again. An assertion is used then as well. The text of a fault is for the log, and
-// reaches nobody else.
+// hands out the successor of the refresh token again. An assertion is used then as well. The text of a fault goes only to the log.
 package server
 
 import (
@@ -114,7 +115,7 @@ type Config struct {
 	// Issuer is the public address, https or on loopback http, with a path or without, never with a slash at its end.
 	Issuer string
 	Store  *storage.Store
-	// Passwords signs people in; nil leaves nobody who could.
+	// Passwords signs people in. Without it nobody can sign in.
 	Passwords connector.Password
 	Scopes    []Scope
 	Lifetimes Lifetimes
@@ -130,7 +131,7 @@ type Config struct {
 	Outbound *outbound.Client
 	// AllowedOrigins of browser apps that may call the endpoints that machines call (CORS); "*" is any.
 	AllowedOrigins []string
-	// Refused is told of each request that was refused, while the reply is on its way; nil tells nobody. It must not wait.
+	// Refused is called for each request that was refused, while the response is being written. It may be nil, and must not block.
 	Refused func(oauth.Refusal)
 	Logger  *slog.Logger
 	// Now is the clock; nil means time.Now.
@@ -174,7 +175,7 @@ type Server struct {
 	keySets *fetches[[]jose.JSONWebKey]
 	devices *devices
 	handler http.Handler
-	// documents describe clients that nobody has registered.
+	// documents describe clients that are not registered.
 	documents *fetches[document]
 	// registrations are slowed down by it.
 	registrations *rate.Limiter
@@ -245,13 +246,13 @@ func (s *Server) Run(ctx context.Context) error {
 	beside.Go(func() { s.store.WriteUses(ctx) })
 	beside.Go(func() { s.sendLogouts(ctx) })
 	if err := s.store.Reseal(ctx); err != nil && ctx.Err() == nil {
-		s.log.Error("sealing secrets under the newest encryption key", "error", err)
+		s.log.Error("cannot seal secrets under the newest encryption key", "error", err)
 	}
 	tick := time.NewTicker(time.Minute)
 	defer tick.Stop()
 	for {
 		if err := s.store.RotateKeys(ctx, false, s.keySchedules()...); err != nil && ctx.Err() == nil {
-			s.log.Error("rotating keys", "error", err)
+			s.log.Error("cannot rotate keys", "error", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -327,7 +328,7 @@ func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write([]byte("ready\n"))
 }
 
-// verdict says whether an error of storage is about the record, rather than a fault.
+// verdict reports whether an error of storage is about the record, rather than a fault.
 func verdict(err error) bool {
 	var stale *storage.StaleError
 	return errors.Is(err, storage.ErrNotFound) || errors.Is(err, storage.ErrReplayed) || errors.Is(err, storage.ErrSpent) ||

@@ -25,7 +25,7 @@ func (s *Server) signIn(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if r.PostForm.Get(pages.FieldCancel) != "" && t.request.Device == nil {
-		s.refuse(w, r, &redirectError{t.request.to(), oauth.Refuse(oauth.CodeAccessDenied, oauth.RuleSignInCancelled, "the user did not want to sign in")})
+		s.refuse(w, r, &redirectError{t.request.to(), oauth.Refuse(oauth.CodeAccessDenied, oauth.RuleSignInCancelled, "the user chose not to sign in")})
 		return
 	}
 	login, password := r.PostForm.Get(pages.FieldLogin), r.PostForm.Get(pages.FieldPassword)
@@ -66,7 +66,7 @@ func (s *Server) signIn(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if err := s.store.ForgiveGuesses(r.Context(), account, guessWindow); err != nil {
-		s.log.WarnContext(r.Context(), "forgiving guesses", "error", err)
+		s.log.WarnContext(r.Context(), "the count of password guesses cannot be reset", "error", err)
 	}
 	s.backTo(w, r, t)
 }

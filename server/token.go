@@ -15,7 +15,7 @@ import (
 // grant is a grant type that the token endpoint can serve.
 type grant struct {
 	name  string
-	needs string // the parameter without which there is nothing to decide; empty when there is none
+	needs string // the required parameter; empty if there is none
 	// serve decides on a request of a client that has authenticated and registered the grant type.
 	serve func(s *Server, ctx context.Context, q *clientRequest) (any, error)
 }
@@ -29,7 +29,7 @@ var grants = []grant{
 	{oauth.GrantTokenExchange, "subject_token", (*Server).exchangeToken},
 }
 
-// grantNamed is the grant type of that name; nil when there is none.
+// grantNamed is the grant type of that name; nil if there is none.
 func grantNamed(name string) *grant {
 	for i := range grants {
 		if grants[i].name == name {

@@ -118,7 +118,7 @@ func checkExchange(c *client, sent *oidc.TokenExchangeRequest) error {
 		return oauth.Refuse(oauth.CodeUnauthorizedClient, oauth.RuleGrantTypePublic, "a public client may not exchange tokens").
 			About("", "", whereOf(c.Client, "public", "token_endpoint_auth_method"))
 	case sent.ActorToken != "" || sent.ActorTokenType != "":
-		return invalidRequest(oauth.RuleActorToken, "actor_token is not supported: the client that asks is the actor")
+		return invalidRequest(oauth.RuleActorToken, "actor_token is not supported: the requesting client is the actor")
 	case sent.SubjectTokenType != oidc.AccessTokenType:
 		return invalidRequest(oauth.RuleTokenType, "subject_token_type must be "+typeAccessToken)
 	case sent.RequestedTokenType != "" && sent.RequestedTokenType != oidc.AccessTokenType:
@@ -133,9 +133,9 @@ func (s *Server) subjectToken(ctx context.Context, c *storage.Client, token stri
 	claims, err := s.verifyAccess(token)
 	switch {
 	case err != nil:
-		return claims, invalidRequest(oauth.RuleSubjectTokenInvalid, "subject_token is no access token of this server, or has expired")
+		return claims, invalidRequest(oauth.RuleSubjectTokenInvalid, "subject_token is not an access token of this server, or has expired")
 	case len(oauth.Within(s.speaksFor(c), claims.Audience)) == 0:
-		return claims, invalidRequest(oauth.RuleSubjectTokenAudience, "subject_token is not for a resource server that this client speaks for")
+		return claims, invalidRequest(oauth.RuleSubjectTokenAudience, "subject_token is not for a resource server of this client")
 	case claims.own():
 		return claims, invalidRequest(oauth.RuleSubjectTokenOwn, "subject_token is a client's own: there is no user to act for")
 	case claims.Actor.depth() >= maxActors:
@@ -154,7 +154,7 @@ func (s *Server) subjectToken(ctx context.Context, c *storage.Client, token stri
 func (s *Server) exchange(c *storage.Client, subject accessClaims, key string, form url.Values) (accessClaims, error) {
 	asked := append(slices.Clone(form["resource"]), form["audience"]...)
 	if len(asked) == 0 {
-		return accessClaims{}, invalidTarget(oauth.RuleResourceMissing, "resource or audience must say for whom the token is to be")
+		return accessClaims{}, invalidTarget(oauth.RuleResourceMissing, "resource or audience must name the resource server that the token is for")
 	}
 	aud, err := s.clientAudience(c, asked)
 	if err != nil {

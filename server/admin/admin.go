@@ -77,7 +77,7 @@ type Apps interface {
 
 // ApplyOptions say under what conditions documents are applied.
 type ApplyOptions struct {
-	// Expected holds revisions of earlier plans by app; when one of them is not the app's revision any more, nothing
+	// Expected holds revisions of earlier plans by app; if one of them is no longer the app's revision, nothing
 	// is changed and the error is storage.ErrConflict.
 	Expected map[string]string
 	// AllowDelete lets clients go. Without it, a plan with Ends changes nothing and is the [*Problem] of [WouldDelete].
@@ -143,7 +143,7 @@ func New(cfg Config) http.Handler {
 // problemsOnce guards huma's own variables.
 var problemsOnce sync.Once
 
-// useProblems makes the errors that huma itself finds (a body that does not fit its schema, ...) problems of ours.
+// useProblems gives the errors that huma itself finds (a body that does not fit its schema, ...) the form of a [Problem].
 // huma keeps the constructors in package variables; nothing else in this program uses huma.
 func useProblems() {
 	problemsOnce.Do(func() {

@@ -34,7 +34,7 @@ type driftInput struct {
 func (a *operations) registerDrift(api huma.API) {
 	huma.Register(api, huma.Operation{
 		OperationID: "drift", Method: http.MethodPost, Path: "/v1/drift",
-		Summary: "Compare what was applied with what is there",
+		Summary: "Compare what was applied with what is in place",
 		Description: "Compares the registered client, the env that was delivered and the env that runtimes have with what " +
 			"the manifests lead to. It changes nothing.",
 		Tags: []string{"apps"}, Errors: []int{400, 404, 409, 413, 422, 503}, MaxBodyBytes: maxDocuments,

@@ -146,9 +146,9 @@ func (a *operations) failed(ctx context.Context, what string, err error) error {
 		return problem(http.StatusNotFound, "not_found", "There is no "+what+".", "")
 	case errors.As(err, &taken):
 		return problem(http.StatusConflict, "resource_taken",
-			"The resource identifier "+taken.Identifier+" became that of "+taken.Owner+
+			"The resource identifier "+taken.Identifier+" has gone to "+taken.Owner+
 				" since this was planned; nothing was changed now.",
-			"Choose another identifier, or take it from the other first.")
+			"Choose another identifier, or remove it from its present owner first.")
 	case errors.Is(err, storage.ErrConflict):
 		return problem(http.StatusConflict, "stale_plan",
 			"Something has changed since this was planned; nothing was changed now.", "Plan again.")

@@ -76,7 +76,7 @@ func (a *operations) registerRecords(api huma.API) {
 	}, a.deleteClient)
 	huma.Register(api, huma.Operation{
 		OperationID: "list-deliveries", Method: http.MethodGet, Path: "/v1/deliveries",
-		Summary: "List how far the delivery of env has come",
+		Summary: "List deliveries of env and their progress",
 		Tags:    []string{"records"}, Errors: []int{503},
 	}, a.listDeliveries)
 	huma.Register(api, huma.Operation{
@@ -205,7 +205,7 @@ func (a *operations) revokeGrant(ctx context.Context, in *grantInput) (*reply[Re
 	alive, err := a.Store.KillGrant(ctx, grant.ClientID, grant.ID,
 		storage.AuditEntry{Action: storage.AuditGrantRevoked, Reason: "revoked by an operator"})
 	if err == nil && !alive {
-		err = storage.ErrNotFound // somebody else was faster
+		err = storage.ErrNotFound // another operator was faster
 	}
 	if err != nil {
 		return nil, a.stored(ctx, "live grant "+in.ID, err)

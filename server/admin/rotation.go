@@ -72,12 +72,12 @@ func (a *operations) registerRotations(api huma.API) {
 	huma.Register(api, huma.Operation{
 		OperationID: "retry-deliveries", Method: http.MethodPost, Path: "/v1/apps/{name}/retry",
 		Summary:     "Try all deliveries of an app again now",
-		Description: "Those that are ready are checked, and repaired if need be.",
+		Description: "Those that are ready are observed, and repaired if necessary.",
 		Tags:        []string{"apps"}, Errors: []int{404, 503},
 	}, a.retry)
 	huma.Register(api, huma.Operation{
 		OperationID: "list-secrets", Method: http.MethodGet, Path: "/v1/secrets",
-		Summary: "List client secrets, their ages and uses; never their values",
+		Summary: "List client secrets with their age, state and last use, never their values",
 		Tags:    []string{"records"}, Errors: []int{404, 503},
 	}, a.listSecrets)
 }

@@ -1,4 +1,4 @@
-// Package connector is how people prove who they are: one file a kind. A connector checks what somebody gives and says who
+// Package connector is how people prove who they are: one file per kind. A connector checks what a person gives and says who
 // it is; what follows from that (sessions, limits of guesses, pages) is the server's business.
 //
 // Today there is one kind, [Static]: the passwords of the configuration. A kind that sends people elsewhere to sign in gets
@@ -7,7 +7,7 @@ package connector
 
 import "context"
 
-// Identity is somebody who has proven who they are, with what the connector knows of them: the standard claims of OpenID Connect
+// Identity is a person who has proven who they are, with what the connector knows of them: the standard claims of OpenID Connect
 // Core 1.0 section 5.1. What is empty is not known.
 type Identity struct {
 	// UserID is the subject of tokens: stable, never reassigned, 1 to 144 ASCII characters (a pairwise subject, which has 255 at the
@@ -50,7 +50,7 @@ type Address struct {
 
 // Password is a connector that takes a login name and a password.
 type Password interface {
-	// Login says who has this login name and password; false when nobody has. It takes the same time in either case. An
+	// Login returns who has this login name and password; false if nobody has. It takes the same time in either case. An
 	// error is a fault of the connector, never a verdict.
 	Login(ctx context.Context, login, password string) (Identity, bool, error)
 

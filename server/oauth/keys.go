@@ -131,13 +131,13 @@ func (k clientKey) text(name string) string {
 	return text
 }
 
-// signs says whether the key is for an algorithm, or for any when it is empty.
+// signs reports whether the key is for an algorithm, or for any when it is empty.
 func (k clientKey) signs(alg string) bool {
 	only, kty := k.text("alg"), k.text("kty")
 	return k.text("use") != "enc" && (alg == "" || kty == keyType(alg) && (only == "" || only == alg))
 }
 
-// canSign says whether the client's set has a key for signatures of an algorithm, or for any when it is empty. A key that was refused
+// canSign reports whether the client's set has a key for signatures of an algorithm, or for any when it is empty. A key that was refused
 // counts: what is wrong with it has been said.
 func (k *checker) canSign(alg string) bool {
 	if len(k.keys) == 0 {
@@ -218,7 +218,7 @@ func (k *checker) checkKey(f *Field, at string, raw json.RawMessage) clientKey {
 	return key
 }
 
-// checkPublicKey says whether this server can verify signatures with a key, and what is wrong with it if not.
+// checkPublicKey reports whether this server can verify signatures with a key, and what is wrong with it if not.
 func (k *checker) checkPublicKey(f *Field, at string, key clientKey) bool {
 	before := len(k.found)
 	kty := k.keyText(f, at, key, "kty", true)

@@ -53,7 +53,7 @@ func MatchRedirectURI(registered []string, got string) bool {
 	return false
 }
 
-// CheckRedirectURI says whether a redirect URI may be registered: https anywhere, or http on a loopback host, absolute,
+// CheckRedirectURI reports whether a redirect URI may be registered: https anywhere, or http on a loopback host, absolute,
 // with no userinfo, no fragment (RFC 6749 section 3.1.2) and no wildcard but the port of a loopback URI. A refusal is a
 // [*RedirectURIError]. It also refuses what browsers and clients would rewrite on the way, because such an entry could never
 // match byte for byte: dot segments, characters outside RFC 3986, odd spellings of the port.

@@ -81,7 +81,7 @@ var special = []netip.Prefix{
 // forms that hold an IPv4 address do.
 var unicast6 = netip.MustParsePrefix("2000::/3")
 
-// public says whether an address is that of a host on the Internet.
+// public reports whether an address is that of a host on the Internet.
 func public(ip netip.Addr) bool {
 	return ip.IsGlobalUnicast() && !ip.IsPrivate() && (ip.Is4() || unicast6.Contains(ip)) &&
 		!slices.ContainsFunc(special, func(p netip.Prefix) bool { return p.Contains(ip) })

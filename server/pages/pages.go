@@ -181,7 +181,7 @@ func (s *Set) Render(w http.ResponseWriter, status int, page Page) {
 	var body bytes.Buffer
 	name := page.template()
 	if err := s.templates[lang][name].ExecuteTemplate(&body, "layout.html", v); err != nil {
-		s.log.Error("render page", "page", name, "lang", lang.String(), "error", err)
+		s.log.Error("cannot render a page", "page", name, "lang", lang.String(), "error", err)
 		http.Error(w, http.StatusText(http.StatusInternalServerError), http.StatusInternalServerError)
 		return
 	}

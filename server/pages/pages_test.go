@@ -456,7 +456,7 @@ func TestFaultOfATemplateLeavesNoHalfPage(t *testing.T) {
 	if w.Code != http.StatusInternalServerError || strings.Contains(w.Body.String(), "<") {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
-	if !strings.Contains(log.String(), "render page") {
+	if !strings.Contains(log.String(), "cannot render a page") {
 		t.Errorf("log: %s", &log)
 	}
 }
