@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"time"
 
 	"github.com/warifu/warifu/plugins"
 	"github.com/warifu/warifu/storage"
@@ -46,7 +47,11 @@ func (d *Deployer) Apply(ctx context.Context, p *Plan) error {
 			}
 			return false, err
 		}
-		release, err := d.release(p, view, fresh)
+		id, returned, err := d.nextClient(ctx, p, view, fresh)
+		if err != nil {
+			return false, err
+		}
+		release, err := d.release(p, view, id, returned)
 		if err != nil {
 			return false, err
 		}
@@ -105,7 +110,7 @@ func (d *Deployer) unchanged(ctx context.Context, p *Plan, app *storage.App) err
 }
 
 // release is what a plan makes of an app as it is now.
-func (d *Deployer) release(p *Plan, view storage.AppView, freshID string) (storage.Release, error) {
+func (d *Deployer) release(p *Plan, view storage.AppView, nextID string, returned time.Time) (storage.Release, error) {
 	w, now := p.wanted, d.now().UTC()
 	r := storage.Release{App: storage.App{
 		Name: p.App, Version: p.Version, Manifest: w.manifest, Source: p.Source, Lines: w.doc.placed(),
@@ -116,7 +121,7 @@ func (d *Deployer) release(p *Plan, view storage.AppView, freshID string) (stora
 	if view.App != nil {
 		r.App.Revision, r.App.Generation = view.App.Revision, view.App.Generation
 	}
-	client := d.client(w.client, view.Client, p.App, freshID)
+	client := d.client(w.client, view.Client, p.App, nextID, returned)
 	switch {
 	case client == nil && view.Client != nil:
 		r.RemoveClient = view.Client.ID
@@ -155,13 +160,29 @@ func (d *Deployer) release(p *Plan, view storage.AppView, freshID string) (stora
 	return r, nil
 }
 
+// nextClient is the id of a client that is about to be made: the one that the app has had before, or else a fresh one. Nothing of
+// the former client revives with its id. What it was issued is told apart by the time, which tokens say in whole seconds: so a
+// client returns in a later second than the one in which it ended, and this waits for that.
+func (d *Deployer) nextClient(ctx context.Context, p *Plan, view storage.AppView, fresh string) (string, time.Time, error) {
+	if view.Former == nil || view.Client != nil || p.wanted.client == nil {
+		return fresh, time.Time{}, nil
+	}
+	now := d.now().UTC()
+	returned, after := now.Truncate(time.Second), view.Former.Ended.Truncate(time.Second).Add(time.Second)
+	if returned.Before(after) {
+		storage.Pause(ctx, min(after.Sub(now), time.Second))
+		returned = after
+	}
+	return view.Former.ID, returned, ctx.Err()
+}
+
 // client is the record of a wanted registration: the existing one, changed, or a new one.
-func (d *Deployer) client(want *plugins.Registration, was *storage.Client, app, freshID string) *storage.Client {
+func (d *Deployer) client(want *plugins.Registration, was *storage.Client, app, nextID string, returned time.Time) *storage.Client {
 	if want == nil {
 		return nil
 	}
 	now := d.now().UTC()
-	c := storage.Client{ID: freshID, CreatedAt: now}
+	c := storage.Client{ID: nextID, CreatedAt: now, Returned: returned}
 	if was != nil {
 		c = *was
 	}

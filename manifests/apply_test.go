@@ -283,7 +283,7 @@ func TestDeleteRevokesTakesAwayAndRemoves(t *testing.T) {
 	r.run(d)
 	r.apply(d, appYML("app"))
 	r.awaitReady("app")
-	client := r.view("app").Client.ID
+	client, secret := r.view("app").Client.ID, r.secret("app")
 	g := r.grant(client, "threads:read")
 	if err := d.Delete(t.Context(), "app"); err != nil {
 		t.Fatal(err)
@@ -303,11 +303,14 @@ func TestDeleteRevokesTakesAwayAndRemoves(t *testing.T) {
 	if err := d.Delete(t.Context(), "app"); !errors.Is(err, storage.ErrNotFound) {
 		t.Errorf("deleted twice: %v", err)
 	}
-	// An app of the same name is another app.
+	// An app of the same name is the same app to whoever knows its client id, and nothing else of it is there.
 	r.apply(d, appYML("app"))
 	r.awaitReady("app")
-	if r.view("app").Client.ID == client {
-		t.Error("a new app got the old client id")
+	if r.view("app").Client.ID != client {
+		t.Error("the client id did not come back")
+	}
+	if r.secret("app") == secret {
+		t.Error("the secret came back")
 	}
 }
 

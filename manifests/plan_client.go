@@ -32,6 +32,9 @@ func (d *Deployer) compareClient(ctx context.Context, c *comparison) error {
 		}
 		c.change(Change{Kind: RegisterClient, New: want.ClientName}, "register %s %q with scopes %s%s",
 			kind, want.ClientName, strings.Join(want.Scopes, " "), how)
+		if former := c.view.Former; former != nil {
+			c.consequence("brings back the client id %s, with a new secret; nobody's consent comes back with it", former.ID)
+		}
 		return nil
 	case want == nil:
 		c.change(Change{Kind: RemoveClient, Old: c.view.Client.ID}, "remove client %s", c.view.Client.ID)

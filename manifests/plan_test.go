@@ -127,10 +127,9 @@ func TestPlanOfRemovedClient(t *testing.T) {
 			t.Errorf("%s keeps its env", words(x.Target))
 		}
 	}
-	// A client that comes back is another one.
 	r.apply(d, appYML("app"))
-	if r.view("app").Client.ID == client {
-		t.Error("a removed client came back with its old id")
+	if back := r.view("app").Client; back.ID != client || back.Returned.IsZero() {
+		t.Errorf("a removed client came back as %+v", back)
 	}
 }
 

@@ -73,6 +73,11 @@ func (k *catalogue) ownScopes(c *storage.Client, param string) ([]string, error)
 // own says that a token is a client's own.
 func (c accessClaims) own() bool { return strings.HasPrefix(c.ID, ".") && c.Subject == c.ClientID }
 
+// issuedTo says whether the token was issued to c, and not to a client that had its id before.
+func (c accessClaims) issuedTo(client *storage.Client) bool {
+	return client.Issued(time.Unix(c.IssuedAt, 0))
+}
+
 // ended is what is used up when a client revokes this token alone.
 func (c accessClaims) ended() storage.Once {
 	return storage.Once{ID: "token\n" + c.ClientID + "\n" + c.ID, Until: time.Unix(c.Expires, 0)}

@@ -22,6 +22,7 @@ type authCode struct {
 	RedirectURI string `json:"d"`
 	Nonce       string `json:"n,omitempty"`
 	Challenge   string `json:"p,omitempty"` // PKCE, always S256
+	Issued      int64  `json:"i"`           // Unix milliseconds, as Expires
 	Expires     int64  `json:"x"`
 	// Told is what the ID token says about the user, who is read when the code is issued and not when it is redeemed.
 	Told map[string]any `json:"t,omitempty"`
@@ -88,6 +89,9 @@ func (code *authCode) check(c *storage.Client, sent *oidc.AccessTokenRequest) er
 // createGrant is the transaction of a code: it creates the grant, as what client and scopes are now.
 func (s *Server) createGrant(
 	ctx context.Context, c *client, q *clientRequest, code authCode, key string, grant storage.Grant, refresh refreshToken) (any, error) {
+	if !c.Issued(time.UnixMilli(code.Issued)) {
+		return nil, invalidGrant(oauth.RuleClientReturned, "the authorization code is older than the client")
+	}
 	if !c.Client.MayUse(oauth.GrantAuthorizationCode) {
 		return nil, unauthorizedClient(c.Client, oauth.GrantAuthorizationCode)
 	}

@@ -207,6 +207,9 @@ func (s *Server) redeemDevice(ctx context.Context, q *clientRequest, code device
 	refresh.DPoPKey = boundTo(q.client.Client, key)
 	return s.decide(ctx, q.client, allowed.UserRevision, func(c *client, at storage.Revisions, _ *storage.User) (any, error) {
 		refresh.UserRevision = at.User
+		if !c.Issued(device.CreatedAt) {
+			return nil, invalidGrant(oauth.RuleClientReturned, "the device code is older than the client")
+		}
 		// Both may have gone since the user approved.
 		if !c.Client.MayUse(oauth.GrantDeviceCode) {
 			return nil, unauthorizedClient(c.Client, oauth.GrantDeviceCode)

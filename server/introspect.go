@@ -185,7 +185,10 @@ func (s *Server) introspect(ctx context.Context, who asker, token string) (intro
 // fault.
 func (s *Server) liveToken(ctx context.Context, claims accessClaims, known bool) (username string, err error) {
 	if claims.own() {
-		_, err := s.store.CurrentClient(ctx, claims.ClientID, claims.ended().ID)
+		c, err := s.store.CurrentClient(ctx, claims.ClientID, claims.ended().ID)
+		if err == nil && !claims.issuedTo(c) {
+			err = storage.ErrNotFound
+		}
 		return "", err
 	}
 	view, err := s.liveGrantOf(ctx, claims, known)

@@ -49,7 +49,7 @@ func (s *Server) liveGrantOf(ctx context.Context, claims accessClaims, known boo
 		return s.liveGrant(ctx, claims.ClientID, claims.grant(), s.userOf(claims.Subject))
 	}
 	view, c, err := s.liveGrantThrough(ctx, claims, claims.ClientID)
-	if err == nil && c == nil {
+	if err == nil && (c == nil || !claims.issuedTo(c)) {
 		err = storage.ErrNotFound
 	}
 	return view, err

@@ -115,6 +115,9 @@ func (s *Server) pushedRequest(c *storage.Client, requestURI string) (*AuthReque
 	case s.now().After(time.UnixMilli(a.Pushed.Expires)):
 		return nil, onPage(pages.ReasonExpired, oauth.Refuse(oauth.CodeInvalidRequestURI, oauth.RulePushedExpired, "request_uri has expired"))
 	}
+	if !c.Issued(time.UnixMilli(a.Pushed.Expires).Add(-pushedLife)) {
+		return nil, onPage(pages.ReasonExpired, oauth.Refuse(oauth.CodeInvalidRequestURI, oauth.RuleClientReturned, "request_uri is older than the client"))
+	}
 	return &a, s.stillGood(c, &a)
 }
 

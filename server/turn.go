@@ -112,6 +112,9 @@ func (s *Server) pending(r *http.Request, sealed string) (turn, error) {
 		return turn{}, err
 	}
 	v.of(c)
+	if !c.Issued(a.started()) || a.Device != nil && !a.Device.Created.IsZero() && !c.Issued(a.Device.Created) {
+		return turn{}, onPage(pages.ReasonExpired, oauth.Refuse(oauth.CodeInvalidRequest, oauth.RuleClientReturned, "the request is older than the client"))
+	}
 	if a.Device != nil {
 		return turn{client: c, request: &a, sealed: sealed}, nil
 	}
@@ -173,9 +176,10 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, t turn, p storag
 		s.refuse(w, r, err)
 		return
 	}
+	now := s.now()
 	code, err := s.seal(storage.SealCode, authCode{
 		approval: approvalOf(a, p, storage.NewGrantID()), RedirectURI: a.RedirectURI, Nonce: a.Nonce, Challenge: a.Challenge,
-		Expires: s.now().Add(s.life.Code).UnixMilli(), Told: s.userClaims(t.client, p.User, nil, a.Claims.forIDToken()),
+		Issued: now.UnixMilli(), Expires: now.Add(s.life.Code).UnixMilli(), Told: s.userClaims(t.client, p.User, nil, a.Claims.forIDToken()),
 	})
 	if err != nil {
 		s.refuse(w, r, err)

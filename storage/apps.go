@@ -13,6 +13,8 @@ import (
 
 func appKey(name string) string { return key("apps", name) }
 
+func formerKey(app string) string { return key("clientids", app) }
+
 func deliveryKey(app string, t Target) string { return key("deliveries", app, t.Kind, t.Name) }
 
 func decodeApp(kv *mvccpb.KeyValue) (*App, error) {
@@ -35,8 +37,9 @@ func decodeDelivery(kv *mvccpb.KeyValue) (*Delivery, error) {
 
 // AppView is an app with everything that belongs to it, read at one revision.
 type AppView struct {
-	App        *App    // nil if it was never applied, or was deleted
-	Client     *Client // nil if the app has none
+	App        *App          // nil if it was never applied, or was deleted
+	Client     *Client       // nil if the app has none
+	Former     *FormerClient // nil unless the app has lost a client once
 	Deliveries []*Delivery
 }
 
@@ -45,8 +48,15 @@ func (s *Store) App(ctx context.Context, name string) (AppView, error) {
 	var view AppView
 	var t transaction
 	app, deliveries := t.then.get(appKey(name)), t.then.get(under("deliveries", name), clientv3.WithPrefix())
+	former := t.then.get(formerKey(name))
 	if err := s.run(ctx, &t); err != nil {
 		return view, fmt.Errorf("read app: %w", err)
+	}
+	if kv := former.one(); kv != nil {
+		var err error
+		if view.Former, err = decode[FormerClient]("former client", kv.Value); err != nil {
+			return view, fmt.Errorf("read app: %w", err)
+		}
 	}
 	for _, kv := range deliveries.kvs {
 		d, err := decodeDelivery(kv)
@@ -128,6 +138,7 @@ func (s *Store) CommitRelease(ctx context.Context, r Release) error {
 			return fmt.Errorf("commit release of %s: %w", r.App.Name, err)
 		}
 		t.then.do(removeClient(r.RemoveClient, gone)...)
+		t.then.do(s.keepID(r.App.Name, r.RemoveClient))
 	}
 	putDeliveries(&t, r.Deliveries)
 	if r.Rotation != nil {
@@ -167,6 +178,11 @@ func (s *Store) storeClient(ctx context.Context, t *transaction, c *Client) erro
 	return s.claim(ctx, t, c)
 }
 
+// keepID remembers the id of an app's client, in the transaction that removes it.
+func (s *Store) keepID(app, clientID string) clientv3.Op {
+	return clientv3.OpPut(formerKey(app), encode(FormerClient{ID: clientID, Ended: s.now().UTC()}))
+}
+
 // removeClient are the operations that remove a client, its grants and consents, and free the resource identifiers of its record,
 // if there is one.
 func removeClient(id string, record *Client) []clientv3.Op {
@@ -177,7 +193,8 @@ func removeClient(id string, record *Client) []clientv3.Op {
 		clientv3.OpDelete(rotationKey(id)))
 }
 
-// endGrants ends all grants of a client. It leaves no tombstones: codes that are still out fail on the client's revision.
+// endGrants ends all grants of a client. It leaves no tombstones: codes that are still out fail on the client's revision, and
+// after the client has returned on their time, see [Client.Issued].
 func endGrants(clientID string) []clientv3.Op {
 	return []clientv3.Op{
 		clientv3.OpDelete(under("grants", clientID), clientv3.WithPrefix()),
@@ -228,6 +245,7 @@ func (s *Store) FinishDelete(ctx context.Context, name string) (done bool, err e
 	t.then.do(clientv3.OpDelete(appKey(name)))
 	if view.App.ClientID != "" {
 		t.then.do(removeClient(view.App.ClientID, view.Client)...)
+		t.then.do(s.keepID(name, view.App.ClientID))
 	}
 	t.then.do(s.auditOps(ctx, []AuditEntry{{Action: AuditDeleted, App: name, Detail: view.App.ClientID}})...)
 	if err := s.run(ctx, &t); err != nil {

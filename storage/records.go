@@ -20,6 +20,8 @@ type Client struct {
 	// Disabled clients are unknown to every protocol endpoint: their app is being deleted.
 	Disabled  bool
 	CreatedAt time.Time
+	// Returned is CreatedAt of a client whose id an earlier client of the app has had; zero for an id that is new.
+	Returned  time.Time
 	UpdatedAt time.Time
 
 	// Revision is etcd's modification revision of the record; 0 when it is not stored.
@@ -43,6 +45,7 @@ type clientRecord struct {
 	RegistrationToken []byte    `json:"registrationToken,omitempty"`
 	Disabled          bool      `json:"disabled,omitempty"`
 	CreatedAt         time.Time `json:"createdAt"`
+	Returned          time.Time `json:"returned,omitzero"`
 	UpdatedAt         time.Time `json:"updatedAt"`
 }
 
@@ -52,7 +55,7 @@ func (c Client) MarshalJSON() ([]byte, error) {
 		ID: c.ID, App: c.App, Name: c.ClientName, Public: c.Public, RedirectURIs: c.RedirectURIs,
 		PostLogoutRedirectURIs: c.PostLogoutRedirectURIs, Scopes: c.Scopes, LogoURI: c.LogoURI, TOSURI: c.TOSURI, PolicyURI: c.PolicyURI,
 		Secrets: c.Secrets, ClientMetadata: c.ClientMetadata, RegistrationToken: c.RegistrationToken, Disabled: c.Disabled,
-		CreatedAt: c.CreatedAt, UpdatedAt: c.UpdatedAt,
+		CreatedAt: c.CreatedAt, Returned: c.Returned, UpdatedAt: c.UpdatedAt,
 	})
 }
 
@@ -64,7 +67,7 @@ func (c *Client) UnmarshalJSON(data []byte) error {
 	}
 	*c = Client{
 		ID: r.ID, App: r.App, Secrets: r.Secrets, RegistrationToken: r.RegistrationToken, Disabled: r.Disabled,
-		CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt,
+		CreatedAt: r.CreatedAt, Returned: r.Returned, UpdatedAt: r.UpdatedAt,
 		Client: oauth.Client{
 			ClientName: r.Name, Public: r.Public, RedirectURIs: r.RedirectURIs, PostLogoutRedirectURIs: r.PostLogoutRedirectURIs,
 			Scopes: r.Scopes, LogoURI: r.LogoURI, TOSURI: r.TOSURI, PolicyURI: r.PolicyURI, ClientMetadata: r.ClientMetadata,
@@ -135,6 +138,16 @@ func (u *User) Active() bool { return u != nil && !u.Disabled }
 
 // Active reports whether the client may be used. A nil client is gone.
 func (c *Client) Active() bool { return c != nil && !c.Disabled }
+
+// Issued says whether what was issued to this id at a time was issued to this client. The id of an app's client comes back with
+// the app, and what is still out from before does not.
+func (c *Client) Issued(at time.Time) bool { return c.Returned.IsZero() || !at.Before(c.Returned) }
+
+// FormerClient is the client that an app has had.
+type FormerClient struct {
+	ID    string    `json:"id"`
+	Ended time.Time `json:"ended"`
+}
 
 // Session is a browser's sign-in.
 type Session struct {

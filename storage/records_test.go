@@ -12,7 +12,7 @@ import (
 // recordTypes are the kinds of records, by the first word of the files in testdata/records.
 var recordTypes = map[string]func(value []byte) (string, error){
 	"app": recoded[App], "audit": recoded[AuditEntry], "chain": recoded[link], "client": recoded[Client], "consent": recoded[Consent],
-	"delivery": recoded[Delivery], "device": recoded[Device], "grant": recoded[Grant], "key": recoded[Key], "logout": recoded[Logout],
+	"delivery": recoded[Delivery], "device": recoded[Device], "former": recoded[FormerClient], "grant": recoded[Grant], "key": recoded[Key], "logout": recoded[Logout],
 	"mark": recoded[mark], "resource": recoded[resourceOwner], "rotation": recoded[SecretRotation], "secretuse": recoded[SecretUse], "session": recoded[Session],
 	"sessionuse": recoded[sessionUse], "user": recoded[User],
 }

@@ -10,6 +10,7 @@
 //
 //	clients/<client>                   Client, its secrets sealed
 //	apps/<app>                         App, the release record: what was applied last
+//	clientids/<app>                    FormerClient, the id of a client that was removed: it comes back when the app's client does
 //	deliveries/<app>/<kind>/<target>   Delivery, the outbox: env that a runtime should serve
 //	  .../<runtime>                    Delivery that takes env away from a runtime which the target has left
 //	grants/<client>/<grant>            Grant, written once; replaced by a tombstone when it dies

@@ -46,6 +46,7 @@ const (
 	RuleClientUnknown         = "client-unknown"
 	RuleClientDisabled        = "client-disabled"
 	RuleClientRemoved         = "client-removed"
+	RuleClientReturned        = "client-returned"
 	RuleClientDocument        = "client-document"
 	RuleClientSecretWrong     = "client-secret-wrong"
 	RuleClientAuthMethod      = "client-auth-method"

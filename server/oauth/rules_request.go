@@ -11,6 +11,8 @@ var requestRules = []Rule{
 		"See warifu describe app; apply the app again once it is gone."},
 	{RuleClientRemoved, "The client was removed while the request was under way.",
 		"Apply the app's manifest again, and begin anew."},
+	{RuleClientReturned, "The client was removed since this was issued, and its app was given the same client_id again.",
+		"Begin anew: what an earlier client was issued is not the present one's."},
 	{RuleClientDocument, "The client_id is the address of a document that this server could not use.",
 		"Correct the document: the server's log has the reason. Whether such clients are allowed is " +
 			"oauth2.clientIDMetadataDocuments."},
