@@ -43,7 +43,7 @@ func BenchmarkOfBare(b *testing.B) {
 		open func(testing.TB) *storagetest.Etcd
 		goal map[int]float64
 	}{
-		{"refresh", storagetest.New, map[int]float64{1: 0.9, callersOfBare: 0.85}},
+		{"refresh", storagetest.Alone, map[int]float64{1: 0.9, callersOfBare: 0.85}},
 		{"refresh-remote", storagetest.Remote, map[int]float64{1: 0.75, callersOfBare: 0.75}},
 	} {
 		b.Run(etcd.name, func(b *testing.B) {
@@ -57,7 +57,7 @@ func BenchmarkOfBare(b *testing.B) {
 			})
 		})
 	}
-	p := newQuietIDP(b, storagetest.New(b))
+	p := newQuietIDP(b, storagetest.Alone(b))
 	bare := &bareHandlers{etcd: p.etcd, signer: bareSigner(b), issuer: p.issuer, client: p.client.ID}
 	b.Run("client-credentials", func(b *testing.B) {
 		s := p.at(b).service("batch")

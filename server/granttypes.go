@@ -13,10 +13,8 @@ func (s *Server) offers(grantType string) bool {
 	return slices.Contains(s.offeredGrants(), grantType)
 }
 
-// offeredGrants are the grant types that are on.
-func (s *Server) offeredGrants() []string {
-	return oauth.Within(oauth.GrantTypes(), append(oauth.UsualGrantTypes(), s.cfg.GrantTypes...))
-}
+// offeredGrants are the grant types that are on. Nobody changes the list.
+func (s *Server) offeredGrants() []string { return s.grantTypes }
 
 // unsupportedGrantType names what is on.
 func (s *Server) unsupportedGrantType(grantType string) error {

@@ -167,14 +167,16 @@ type Server struct {
 	*proofs
 	*resources
 	*logoutSender
-	cfg     Config
-	address *url.URL // of the issuer
-	base    string   // path of the issuer, without a slash at its end
-	log     *slog.Logger
-	pages   *pages.Set
-	keySets *fetches[[]jose.JSONWebKey]
-	devices *devices
-	handler http.Handler
+	cfg Config
+	// grantTypes are those that are on.
+	grantTypes []string
+	address    *url.URL // of the issuer
+	base       string   // path of the issuer, without a slash at its end
+	log        *slog.Logger
+	pages      *pages.Set
+	keySets    *fetches[[]jose.JSONWebKey]
+	devices    *devices
+	handler    http.Handler
 	// documents describe clients that are not registered.
 	documents *fetches[document]
 	// registrations are slowed down by it.
@@ -214,6 +216,7 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 	if s.cfg.GrantTypes == nil {
 		s.cfg.GrantTypes = DefaultGrantTypes()
 	}
+	s.grantTypes = oauth.Within(oauth.GrantTypes(), append(oauth.UsualGrantTypes(), s.cfg.GrantTypes...))
 	s.keySets, s.documents = s.newKeySets(), s.newDocuments()
 	if err := s.store.RotateKeys(ctx, true, s.keySchedules()...); err != nil {
 		return nil, err

@@ -152,6 +152,7 @@ type Options struct {
 // Store holds the records. It is safe for concurrent use. Close ends its goroutines; it does not close the etcd client.
 type Store struct {
 	kv      clientv3.KV
+	ping    clientv3.KV      // whose reads are linearizable in any case; without the prefix
 	watcher clientv3.Watcher // without the prefix, see events
 	prefix  string
 	kek     *KEK
@@ -181,12 +182,16 @@ func New(ctx context.Context, client *clientv3.Client, opts Options) (*Store, er
 	}
 	s := &Store{
 		kv:      client.KV,
+		ping:    client.KV,
 		watcher: client.Watcher,
 		prefix:  opts.Prefix,
 		kek:     opts.KEK,
 		log:     opts.Logger,
 		now:     now,
 		unknown: rate.NewLimiter(50, 100),
+	}
+	if lone, is := client.KV.(loneKV); is {
+		s.ping = lone.KV
 	}
 	lease := client.Lease
 	if opts.Prefix != "" {
@@ -216,7 +221,7 @@ func (s *Store) Close() {
 
 // Ping asks etcd for a linearizable read, so it fails when there is no quorum.
 func (s *Store) Ping(ctx context.Context) error {
-	if _, err := s.kv.Get(ctx, "ping", clientv3.WithCountOnly()); err != nil {
+	if _, err := s.ping.Get(ctx, s.prefix+"ping", clientv3.WithCountOnly()); err != nil {
 		return fmt.Errorf("ping storage: %w", err)
 	}
 	return nil

@@ -56,7 +56,9 @@ func Remote(tb testing.TB) *Etcd {
 		tb.Fatalf("start a remote etcd: %v", err)
 	}
 	tb.Cleanup(stop)
-	return On(tb, client)
+	e := On(tb, client)
+	e.Prefix = "" // as it is by default
+	return e
 }
 
 // dialRemote starts the server and connects to it; stop ends both.

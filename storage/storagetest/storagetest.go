@@ -91,6 +91,21 @@ func New(tb testing.TB) *Etcd {
 	return On(tb, shared.client)
 }
 
+// Alone is an embedded etcd that ends with the test, and that it has for itself: without a prefix, as it is by default.
+func Alone(tb testing.TB) *Etcd {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	embedded, err := storage.OpenEmbedded(ctx, tb.TempDir(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		tb.Fatalf("start etcd: %v", err)
+	}
+	tb.Cleanup(embedded.Close)
+	e := On(tb, embedded.Client)
+	e.Prefix = ""
+	return e
+}
+
 // On is a test's view of any etcd.
 func On(tb testing.TB, client *clientv3.Client) *Etcd {
 	tb.Helper()
