@@ -20,7 +20,7 @@ func TestMain(m *testing.M) { os.Exit(storagetest.Main(m)) }
 func TestEverythingOnRemoteEtcd(t *testing.T) { storagetest.Everywhere(t) }
 
 // registered stores a client and a user and gives their records.
-func registered(t *testing.T, s *storage.Store) (*storage.Client, *storage.User) {
+func registered(t testing.TB, s *storage.Store) (*storage.Client, *storage.User) {
 	t.Helper()
 	ctx := t.Context()
 	id := storage.NewClientID("app")

@@ -10,6 +10,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash"
 	"strings"
 	"sync"
 	"time"
@@ -52,10 +53,10 @@ type sealKey struct {
 	aeads     sync.Map // SealType -> derived
 }
 
-// derived are the keys of one type: the AEAD, and the key from which fixed nonces come.
+// derived are the keys of one type: the AEAD, and that from which fixed nonces come, as HMACs ready to be used.
 type derived struct {
-	aead  cipher.AEAD
-	nonce []byte
+	aead   cipher.AEAD
+	nonces *sync.Pool
 }
 
 func newSeals(keys []*Key) *seals {
@@ -79,7 +80,8 @@ func (k *sealKey) derive(t SealType) (derived, error) {
 	if err != nil {
 		return derived{}, fmt.Errorf("derive sealing key: %w", err)
 	}
-	d := derived{aead: aead, nonce: material[chacha20poly1305.KeySize:]}
+	nonce := material[chacha20poly1305.KeySize:]
+	d := derived{aead: aead, nonces: &sync.Pool{New: func() any { return hmac.New(sha256.New, nonce) }}}
 	k.aeads.Store(t, d)
 	return d, nil
 }
@@ -120,14 +122,19 @@ func (s *Store) seal(t SealType, plain []byte, fixed bool) (string, error) {
 	out := make([]byte, head, head+len(plain)+chacha20poly1305.Overhead)
 	binary.BigEndian.PutUint32(out, k.sequence)
 	if fixed {
-		mac := hmac.New(sha256.New, d.nonce)
+		mac := d.nonces.Get().(hash.Hash)
+		mac.Reset()
 		mac.Write(plain)
-		copy(out[4:], mac.Sum(nil)[:chacha20poly1305.NonceSizeX])
+		var sum [sha256.Size]byte
+		copy(out[4:], mac.Sum(sum[:0])[:chacha20poly1305.NonceSizeX])
+		d.nonces.Put(mac)
 	} else {
 		_, _ = rand.Read(out[4:]) // never fails: crypto/rand ends the process instead
 	}
 	out = d.aead.Seal(out, out[4:head], plain, out[:4])
-	return string(t) + base64.RawURLEncoding.EncodeToString(out), nil
+	text := make([]byte, len(t), len(t)+base64.RawURLEncoding.EncodedLen(len(out)))
+	copy(text, t)
+	return string(base64.RawURLEncoding.AppendEncode(text, out)), nil
 }
 
 // Open returns what Seal took. For any string that did not come from Seal for this type, or whose key is gone, it returns

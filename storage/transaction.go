@@ -50,10 +50,23 @@ func (f *found) one() *mvccpb.KeyValue {
 	return f.kvs[0]
 }
 
-func (t *transaction) onlyIf(cmps ...clientv3.Cmp) { t.ifs = append(t.ifs, cmps...) }
+func (t *transaction) onlyIf(cmps ...clientv3.Cmp) {
+	if t.ifs == nil {
+		t.ifs = make([]clientv3.Cmp, 0, max(usually, len(cmps)))
+	}
+	t.ifs = append(t.ifs, cmps...)
+}
+
+// usually is how much a transaction compares, or does in a branch, more often than not: room for that is made at once.
+const usually = 4
 
 // do adds operations without a result.
-func (b *branch) do(ops ...clientv3.Op) { b.ops = append(b.ops, ops...) }
+func (b *branch) do(ops ...clientv3.Op) {
+	if b.ops == nil && len(ops) > 0 {
+		b.ops = make([]clientv3.Op, 0, max(usually, len(ops)))
+	}
+	b.ops = append(b.ops, ops...)
+}
 
 // get adds a read.
 func (b *branch) get(key string, opts ...clientv3.OpOption) *found {
