@@ -96,7 +96,7 @@ func (d *Deployer) unchanged(ctx context.Context, p *Plan, app *storage.App) err
 	lines := p.wanted.doc.placed()
 	same := lines == nil || maps.Equal(lines, app.Lines)
 	if p.watched {
-		same = same && app.Watched && app.Source == p.Source && app.Refused == nil
+		same = same && app.Watched && app.Source == p.Source && app.Refused == nil && app.GoneSince.IsZero()
 	} else {
 		same = same || app.Watched // which says where the manifest is that counts
 	}
@@ -105,7 +105,7 @@ func (d *Deployer) unchanged(ctx context.Context, p *Plan, app *storage.App) err
 	}
 	moved := *app
 	moved.Source, moved.Lines = p.Source, lines
-	moved.Watched, moved.Refused = p.watched, nil
+	moved.Watched, moved.Refused, moved.GoneSince = p.watched, nil, time.Time{}
 	return d.store.CommitRelease(ctx, storage.Release{App: moved, Audit: []storage.AuditEntry{entry}})
 }
 

@@ -93,35 +93,47 @@ func (d *Deployer) ApplyFiles(ctx context.Context, files []File, opts ApplyOptio
 }
 
 // ApplyPaths applies what can be applied of the files and directories that [Read] takes: a faulty file, or an app
-// that is denied or fails, is logged and does not keep the others from being deployed.
+// that is denied or fails, is logged and does not keep the others from being deployed. Nothing is deleted: a manifest that
+// would remove a client or rename an app is refused, and an app whose manifest is gone is shown so.
 func (d *Deployer) ApplyPaths(ctx context.Context, paths []string) {
-	files, faults := Read(paths, nil)
-	docs, found := d.Parse(files)
-	faults = append(faults, found...)
-	d.recordRefusal(ctx, storage.AuditApply, "", faults.Err())
-	faulty := make(map[string]bool)
-	for _, f := range faults {
-		if f.Severity == SeverityError {
-			faulty[f.File] = true
-			d.log.ErrorContext(ctx, "manifest refused", "fault", f.String())
+	f := d.follow(paths)
+	d.recordRefusal(ctx, storage.AuditApply, "", f.faults.Err())
+	for _, fault := range f.faults {
+		if fault.Severity == SeverityError {
+			d.log.ErrorContext(ctx, "manifest refused", "fault", fault.String())
 		} else {
-			d.log.WarnContext(ctx, "manifest", "fault", f.String())
+			d.log.WarnContext(ctx, "manifest", "fault", fault.String())
 		}
 	}
-	for _, doc := range docs {
-		if faulty[doc.Path] {
+	for _, doc := range f.docs {
+		if f.faulty(doc.Path) {
 			continue
 		}
-		err := d.applyOne(ctx, doc)
-		var deletion *DeletionError
-		if errors.As(err, &deletion) {
-			err = d.refuse(ctx, doc, deletion)
-		}
-		if err != nil && ctx.Err() == nil {
+		if err := d.applyFollowed(ctx, &f, doc); err != nil && ctx.Err() == nil {
 			d.recordRefusal(ctx, storage.AuditApply, doc.App.Metadata.Name, err)
 			d.log.ErrorContext(ctx, "manifest not applied", "app", doc.App.Metadata.Name, "file", doc.Path, "error", err)
 		}
 	}
+	if err := d.noteGone(ctx, f); err != nil && ctx.Err() == nil {
+		d.log.ErrorContext(ctx, "cannot tell which manifests are gone", "error", err)
+	}
+}
+
+// applyFollowed applies a manifest that this server follows, unless that would delete.
+func (d *Deployer) applyFollowed(ctx context.Context, f *followed, doc *Document) error {
+	apps, err := d.store.Apps(ctx)
+	if err != nil {
+		return err
+	}
+	if was := f.renamed(doc, apps); was != nil {
+		return d.refuseRename(ctx, doc, was.Name)
+	}
+	err = d.applyOne(ctx, doc)
+	var deletion *DeletionError
+	if errors.As(err, &deletion) {
+		return d.refuse(ctx, doc.App.Metadata.Name, doc, deletion)
+	}
+	return err
 }
 
 // applyOne applies one manifest. Another replica may be applying the same one; whichever comes second plans again.

@@ -38,7 +38,7 @@ func refusals(action, app string, err error) []storage.AuditEntry {
 		}
 		return entries
 	case errors.As(err, &deletion):
-		entry.Reason, entry.Detail = "would delete", endings(deletion.Ends)
+		entry.Reason, entry.Detail = "would delete", strings.TrimPrefix(deletion.Error(), "would remove ")
 	case errors.Is(err, ErrDeleting):
 		entry.Reason = "the app is being deleted"
 	case errors.Is(err, storage.ErrConflict):

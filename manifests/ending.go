@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"strings"
+	"time"
 
 	"github.com/warifu/warifu/storage"
 )
@@ -35,9 +36,28 @@ func endings(list []Ending) string {
 }
 
 // DeletionError says that applying would remove clients, and that this was not allowed. Nothing was changed.
-type DeletionError struct{ Ends []Ending }
+type DeletionError struct {
+	Ends []Ending
+	// App would be renamed to As; empty when it would not.
+	App, As string
+}
 
-func (e *DeletionError) Error() string { return "would remove " + endings(e.Ends) }
+func (e *DeletionError) Error() string {
+	switch {
+	case e.As == "":
+		return "would remove " + endings(e.Ends)
+	case len(e.Ends) == 0:
+		return "would rename the app " + e.App + " to " + e.As
+	}
+	return "would rename the app " + e.App + " to " + e.As + ", and so remove " + endings(e.Ends)
+}
+
+func (e *DeletionError) remedy(doc *Document) string {
+	if e.As == "" {
+		return "warifu apply -f " + doc.Path + " --allow-delete"
+	}
+	return "warifu apply -f " + doc.Path + ", then warifu delete app " + e.App
+}
 
 // ending is the client of an app, with what goes with it; nil when the app has none.
 func (d *Deployer) ending(ctx context.Context, view storage.AppView) (*Ending, error) {
@@ -53,8 +73,8 @@ func (d *Deployer) ending(ctx context.Context, view storage.AppView) (*Ending, e
 
 // refuse keeps with the app that the manifest which this server follows was not applied because of what it would
 // delete. What is known already, also from another replica or before a restart, is neither logged nor recorded again.
-func (d *Deployer) refuse(ctx context.Context, doc *Document, why *DeletionError) error {
-	content, app := sha256.Sum256(doc.Raw), doc.App.Metadata.Name
+func (d *Deployer) refuse(ctx context.Context, app string, doc *Document, why *DeletionError) error {
+	content := sha256.Sum256(doc.Raw)
 	return storage.Again(tries, func() (again bool, err error) {
 		view, err := d.store.App(ctx, app)
 		if err != nil || view.App == nil || view.App.Refused != nil &&
@@ -62,6 +82,9 @@ func (d *Deployer) refuse(ctx context.Context, doc *Document, why *DeletionError
 			return false, err
 		}
 		refused := *view.App
+		if why.As == "" {
+			refused.GoneSince = time.Time{}
+		}
 		refused.Refused = &storage.Refusal{Content: content[:], At: d.now().UTC(), Reason: why.Error()}
 		err = d.store.CommitRelease(ctx, storage.Release{App: refused, Audit: refusals(storage.AuditApply, app, why)})
 		if errors.Is(err, storage.ErrConflict) {
@@ -69,8 +92,26 @@ func (d *Deployer) refuse(ctx context.Context, doc *Document, why *DeletionError
 		}
 		if err == nil {
 			d.log.ErrorContext(ctx, "manifest not applied: a watched file never deletes", "app", app, "file", doc.Path,
-				"error", why, "remedy", "warifu apply --allow-delete")
+				"error", why, "remedy", why.remedy(doc))
 		}
 		return false, err
 	})
+}
+
+// refuseRename keeps with an app that its file describes another one now. The new app can be applied by hand, and the old one be
+// deleted; both are what an operator says, and not what a file says.
+func (d *Deployer) refuseRename(ctx context.Context, doc *Document, app string) error {
+	view, err := d.store.App(ctx, app)
+	if err != nil || view.App == nil {
+		return err
+	}
+	why := &DeletionError{App: app, As: doc.App.Metadata.Name}
+	ending, err := d.ending(ctx, view)
+	if err != nil {
+		return err
+	}
+	if ending != nil {
+		why.Ends = []Ending{*ending}
+	}
+	return d.refuse(ctx, app, doc, why)
 }

@@ -49,6 +49,8 @@ func Load(paths []string, stdin io.Reader, opts Options) ([]*Document, Faults) {
 	return documents, faults
 }
 
+var errNoManifest = errors.New("no manifest in this directory: looked for *.yml, *.yaml and .takos/app.yml")
+
 // filesOf expands a directory to the manifests in it.
 func filesOf(path string) ([]string, error) {
 	if path == "-" {
@@ -77,7 +79,7 @@ func filesOf(path string) ([]string, error) {
 		files = append(files, hidden)
 	}
 	if len(files) == 0 {
-		return nil, errors.New("no manifest in this directory: looked for *.yml, *.yaml and .takos/app.yml")
+		return nil, errNoManifest
 	}
 	slices.Sort(files)
 	return files, nil

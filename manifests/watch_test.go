@@ -26,7 +26,7 @@ func watched(t *testing.T, paths ...string) <-chan struct{} {
 	return changes
 }
 
-func write(t *testing.T, path, text string) {
+func write(t testing.TB, path, text string) {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)

@@ -234,6 +234,8 @@ type App struct {
 	Applied  time.Time        `json:"applied"`
 	// Watched: what was applied last came from a manifest that a server follows, which Source names.
 	Watched bool `json:"watched,omitempty"`
+	// GoneSince is when that manifest was first missed; zero while it is there.
+	GoneSince time.Time `json:"goneSince,omitzero"`
 	// Refused is what that manifest says now, when it was not applied because of what it would delete.
 	Refused *Refusal `json:"refused,omitempty"`
 	// Generation counts the changes of env of the app's targets; it never goes back.

@@ -99,7 +99,10 @@ func grantCells(g admin.Grant) []string {
 
 // appState is the state of an app for a table.
 func appState(a admin.App) string {
-	if a.Refused != "" {
+	switch {
+	case a.State == "gone":
+		return "gone since " + when(a.GoneSince)
+	case a.Refused != "":
 		return a.State + " (manifest refused)"
 	}
 	return a.State

@@ -67,15 +67,16 @@ type Planned struct {
 
 // App is an app in a list.
 type App struct {
-	Name     string    `json:"name"`
-	Version  string    `json:"version,omitempty"`
-	ClientID string    `json:"clientId,omitempty"`
-	AutoEnv  bool      `json:"autoEnv"`
-	Targets  int       `json:"targets"`
-	State    string    `json:"state" enum:"active,deleting"`
-	Source   string    `json:"source,omitempty"`
-	Applied  time.Time `json:"applied"`
-	Refused  string    `json:"refused,omitempty" doc:"Why what its manifest in a watched directory says now was not applied."`
+	Name      string    `json:"name"`
+	Version   string    `json:"version,omitempty"`
+	ClientID  string    `json:"clientId,omitempty"`
+	AutoEnv   bool      `json:"autoEnv"`
+	Targets   int       `json:"targets"`
+	State     string    `json:"state" enum:"active,gone,deleting"`
+	Source    string    `json:"source,omitempty"`
+	Applied   time.Time `json:"applied"`
+	GoneSince time.Time `json:"goneSince,omitzero" doc:"Since when its manifest is not in its watched directory any more."`
+	Refused   string    `json:"refused,omitempty" doc:"Why what its manifest in a watched directory says now was not applied."`
 }
 
 // AppDetail is an app with what belongs to it.
@@ -190,6 +191,9 @@ func (a *operations) apply(ctx context.Context, in *applyInput) (*reply[Planned]
 
 func appOf(app *storage.App) App {
 	state := "active"
+	if !app.GoneSince.IsZero() {
+		state = "gone"
+	}
 	if app.Deleting {
 		state = "deleting"
 	}
@@ -198,8 +202,8 @@ func appOf(app *storage.App) App {
 		refused = app.Refused.Reason
 	}
 	return App{
-		Refused: refused,
-		Name:    app.Name, Version: app.Version, ClientID: app.ClientID, AutoEnv: app.AutoEnv, Targets: len(app.Targets),
+		Refused: refused, GoneSince: app.GoneSince,
+		Name: app.Name, Version: app.Version, ClientID: app.ClientID, AutoEnv: app.AutoEnv, Targets: len(app.Targets),
 		State: state, Source: app.Source, Applied: app.Applied,
 	}
 }
