@@ -10,11 +10,11 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// A manifest says what there should be, so what it leaves out goes. For a client that cannot be taken back: its
-// grants end, and with them every sign-in of the app. So a client goes only when somebody has allowed just that,
-// never because a file was saved.
+// A manifest says what there should be, so what it leaves out is removed. For a client that cannot be undone: its
+// grants end, and with them every sign-in of the app. So a client is removed only if an operator has explicitly
+// allowed that, never because a file was saved.
 
-// Ending is a client that goes, and what goes with it.
+// Ending is a client that is removed, and what ends with it.
 type Ending struct {
 	App      string `json:"app"`
 	ClientID string `json:"clientId"`

@@ -11,23 +11,23 @@
 //  1. The bytes are checked and split: size, encoding, control characters, number of documents.
 //  2. Each document becomes a tree of values with positions: depth, aliases, merge keys, duplicate keys, tags. This
 //     step and the first are package strictyaml's, which reads the configuration as well.
-//  3. The tree is checked against the table of known keys (table.go, table_oauth.go) by the checker (check.go,
-//     oauth.go, redirect.go, jwks.go), then parts are held against each other: routes against targets, env against
-//     what is injected, and what spec.oauth says of the client (oauth_rules.go).
+//  3. The tree is checked against the table of known keys (table.go; table_oauth.go, which is made from
+//     [oauth.Fields]) by the checker (check.go), then parts are checked against each other: routes against targets
+//     and env against what is injected. What spec.oauth says of the client goes through [oauth.Check] (oauth.go).
 //  4. What has no error becomes an [App].
 //
 // # From a document to an app
 //
 // A [Deployer] takes it from there. [Deployer.Plan] asks the deploy hooks what the manifest means (evaluate.go) and
 // compares the answer with the store (plan.go, plan_client.go, plan_metadata.go); it has no side effects, and no
-// secret is in what it returns. What hooks answer about the client is held against the same table and rules as what
-// was written (registration.go), and what it claims of the world around it must be its own (claims.go): resource
-// identifiers, a sector. [Deployer.Apply] commits client, release record and outbox in one transaction, guarded by
-// the revisions that the plan was made from (apply.go). [Deployer.PlanFiles], [Deployer.ApplyFiles] and
-// [Deployer.ApplyPaths] do all of it, from bytes to the store, one at a time in a process, and record in the audit
-// log what was refused (apply_files.go, audit.go). [Deployer.Run] is the outbox (delivery.go: what is due;
-// attempt.go: what is done about it): it calls the runtimes until each target confirms. [Watch] reports when
-// manifests on disk have changed.
+// secret is in what it returns. What hooks answer about the client goes through the same check as what was written
+// (oauth.go), and what it claims must be its own (claims.go): resource identifiers, a sector. A plan that would
+// remove a client is applied only if that is allowed (ending.go). [Deployer.Apply] commits client, release record
+// and outbox in one transaction, guarded by the revisions that the plan was made from (apply.go).
+// [Deployer.PlanFiles], [Deployer.ApplyFiles] and [Deployer.ApplyPaths] do all of it, from bytes to the store, one
+// at a time in a process, and record in the audit log what was refused (apply_files.go, audit.go).
+// [Deployer.Run] is the outbox (delivery.go: what is due; attempt.go: what is done about it): it calls the runtimes
+// until each target confirms. [Watch] reports when manifests on disk have changed.
 //
 // A delivery is a wish, with a generation that grows with every wish. It is
 //

@@ -10,13 +10,13 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// policy is what an operator may have registered.
+// policy is what a manifest may register.
 func (o Options) policy() oauth.Policy {
 	return oauth.Policy{GrantTypes: o.GrantTypes, Scopes: o.Scopes, WildcardPort: true, Loopback: true, Development: o.Dev}
 }
 
-// checkOAuth holds the client that spec.oauth asks for against the rules of clients. Of what has the wrong type, or
-// is empty where something must be, that has been reported, and nothing else is said.
+// checkOAuth checks the client that spec.oauth asks for against the rules of clients. A key whose type is wrong, or
+// that is empty where it must not be, has been reported already, and is not reported again.
 func (c *checker) checkOAuth(written *strictyaml.Value, path string) {
 	if written == nil || written.Kind != strictyaml.Mapping {
 		return
@@ -124,7 +124,7 @@ func registrationOf(c *storage.Client) *plugins.Registration {
 	return &r
 }
 
-// checkRegistration holds what a hook made of a manifest against the rules of the manifest itself.
+// checkRegistration checks what a hook made of a manifest against the rules of the manifest itself.
 func (d *Deployer) checkRegistration(r *plugins.Registration) []plugins.Notice {
 	opts := d.parsing
 	opts.Dev = d.dev
