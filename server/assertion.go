@@ -87,7 +87,7 @@ func (s *Server) verifySigned(ctx context.Context, c *storage.Client, token stri
 		return nil, "", errNotSigned
 	}
 	header := parsed.Signatures[0].Protected
-	keys, err := s.clientKeys(ctx, c, header.KeyID)
+	keys, err := s.clients.Keys(ctx, c, header.KeyID)
 	if err != nil {
 		return nil, "", err
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/warifu/warifu/server/clients"
 	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/server/pages"
 	"github.com/warifu/warifu/storage"
@@ -74,9 +75,9 @@ func (s *Server) parseAuthRequest(ctx context.Context, params url.Values) (*stor
 	}
 	v := visitOf(ctx)
 	v.client, v.params = id, params
-	c, err := s.client(ctx, id)
+	c, err := s.clients.Client(ctx, id)
 	if errors.Is(err, storage.ErrNotFound) {
-		return nil, nil, onPage(pages.ReasonInvalidClient, clientUnknown(id, err))
+		return nil, nil, onPage(pages.ReasonInvalidClient, clients.Unknown(id, err))
 	}
 	if err != nil {
 		return nil, nil, err
@@ -97,7 +98,7 @@ func (s *Server) tellable(c *storage.Client, err error, to replyTo) error {
 	switch {
 	case e == nil:
 		return err
-	case to.redirectURI != "" && !described(c):
+	case to.redirectURI != "" && !clients.Described(c):
 		return &redirectError{to, e}
 	case e.Code == oauth.CodeUnauthorizedClient:
 		return onPage(pages.ReasonUnauthorizedClient, e)
@@ -133,7 +134,7 @@ func (s *Server) checkRequest(ctx context.Context, c *storage.Client, came url.V
 	if err := s.checkParams(c, params, a); err != nil {
 		return nil, to, err
 	}
-	if described(c) && c.Public && oauth.IsLoopbackRedirect(redirectURI) {
+	if clients.Described(c) && c.Public && oauth.IsLoopbackRedirect(redirectURI) {
 		a.Prompt = append(a.Prompt, "consent")
 	}
 	if whole, err := plainJSON(a); err != nil || len(whole) > maxRequest {
@@ -203,29 +204,14 @@ func whereToAdd(c *storage.Client, inManifest, inMetadata string) string {
 	switch {
 	case c.App != "":
 		return "add it to " + where + " in app.yml and apply again"
-	case described(c):
+	case clients.Described(c):
 		return "add it to " + where + " of the client's document"
 	}
 	return "add it to " + where + " of the client's registration"
 }
 
 // cut shortens to at most n bytes, at a character.
-func cut(text string, n int) string {
-	if len(text) <= n {
-		return text
-	}
-	for n > 0 && text[n]&0xc0 == 0x80 {
-		n--
-	}
-	return text[:n]
-}
+func cut(text string, n int) string { return oauth.Cut(text, n) }
 
-// printable is what an error_description may hold of foreign text (RFC 6749 section 4.1.2.1), shortened.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		if r < 0x20 || r > 0x7e || r == '"' || r == '\\' {
-			return '?'
-		}
-		return r
-	}, cut(text, 64))
-}
+// printable is what an error_description may hold of foreign text, shortened.
+func printable(text string) string { return oauth.Printable(text) }

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/warifu/warifu/server/clients"
 	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
@@ -105,7 +106,7 @@ func (s *Server) recognize(ctx context.Context, shown credentials) (*client, err
 	if shown.id == "" {
 		shown.id = assertedClient(shown.assertion)
 	}
-	c, err := s.client(ctx, shown.id)
+	c, err := s.clients.Client(ctx, shown.id)
 	if err != nil && !errors.Is(err, storage.ErrNotFound) {
 		return nil, fmt.Errorf("read client: %w", err)
 	}
@@ -188,9 +189,9 @@ func (s *Server) decide(ctx context.Context, c *client, userRevision int64, try 
 // it has none. Then a client without a record is what its document says now; one that had a record is gone.
 func (s *Server) reauthenticate(ctx context.Context, c *client, current *storage.Client) (*client, error) {
 	switch {
-	case current == nil && described(c.Client):
+	case current == nil && clients.Described(c.Client):
 		var err error
-		if current, err = s.client(ctx, c.ID); err != nil && !errors.Is(err, storage.ErrNotFound) {
+		if current, err = s.clients.Client(ctx, c.ID); err != nil && !errors.Is(err, storage.ErrNotFound) {
 			return nil, fmt.Errorf("read client: %w", err)
 		}
 	case current == nil:

@@ -6,6 +6,7 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 
+	"github.com/warifu/warifu/server/clients"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -16,30 +17,28 @@ func (s *Server) RotateKeys(ctx context.Context) error {
 
 // ClientKeys are the keys that verify what a client signs.
 func (s *Server) ClientKeys(ctx context.Context, c *storage.Client, kid string) ([]jose.JSONWebKey, error) {
-	return s.clientKeys(ctx, c, kid)
+	return s.clients.Keys(ctx, c, kid)
 }
 
 // IsDocumentURL says whether a client_id names a document.
-func IsDocumentURL(id string) bool { return isDocumentURL(id) }
+func IsDocumentURL(id string) bool { return clients.IsDocumentURL(id) }
 
 // FreshFor is how long a document with this Cache-Control is good.
-func FreshFor(cacheControl string) time.Duration { return freshFor(cacheControl) }
+func FreshFor(cacheControl string) time.Duration { return clients.FreshFor(cacheControl) }
 
 // KnownClient is the client with this id, stored or described by a document.
 func (s *Server) KnownClient(ctx context.Context, id string) (*storage.Client, error) {
-	return s.client(ctx, id)
+	return s.clients.Client(ctx, id)
 }
 
 // Documents is how many documents of clients are remembered, be they good or not.
 func (s *Server) Documents() int {
-	s.documents.mu.Lock()
-	defer s.documents.mu.Unlock()
-	return len(s.documents.entries)
+	documents, _ := s.clients.Kept()
+	return documents
 }
 
 // KeySets is how many sets of client keys are kept.
 func (s *Server) KeySets() int {
-	s.keySets.mu.Lock()
-	defer s.keySets.mu.Unlock()
-	return len(s.keySets.entries)
+	_, keySets := s.clients.Kept()
+	return keySets
 }

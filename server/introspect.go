@@ -214,7 +214,7 @@ func (s *Server) introspectRefresh(ctx context.Context, who asker, sealed string
 	if view.Generation != token.Generation {
 		return introspection{}, storage.ErrNotFound
 	}
-	c, err := s.client(ctx, who.id)
+	c, err := s.clients.Client(ctx, who.id)
 	if err != nil {
 		return introspection{}, err
 	}

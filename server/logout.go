@@ -11,6 +11,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/warifu/warifu/server/clients"
 	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/server/pages"
 	"github.com/warifu/warifu/storage"
@@ -121,7 +122,7 @@ func (s *Server) parseLogout(ctx context.Context, params url.Values) (l logoutRe
 	}
 	v := visitOf(ctx)
 	v.client = l.ClientID
-	c, err := s.client(ctx, l.ClientID)
+	c, err := s.clients.Client(ctx, l.ClientID)
 	if err != nil && !errors.Is(err, storage.ErrNotFound) {
 		return l, hint, err
 	}
@@ -201,12 +202,12 @@ func (s *Server) logoutApp(ctx context.Context, l logoutRequest) pages.App {
 	if l.ClientID == "" {
 		return pages.App{}
 	}
-	c, err := s.client(ctx, l.ClientID)
+	c, err := s.clients.Client(ctx, l.ClientID)
 	if err != nil { // gone within this moment: the page does without
 		return pages.App{}
 	}
 	app := pages.App{ClientName: c.ClientName, LogoURI: c.LogoURI, RedirectURI: l.returnURI()}
-	if described(c) {
+	if clients.Described(c) {
 		app.DescribedAt = c.ID
 	}
 	return app
@@ -261,7 +262,7 @@ func (s *Server) logoutForm(r *http.Request) (logoutRequest, error) {
 	if l.RedirectURI == "" {
 		return l, nil
 	}
-	c, err := s.client(r.Context(), l.ClientID)
+	c, err := s.clients.Client(r.Context(), l.ClientID)
 	if err != nil && !errors.Is(err, storage.ErrNotFound) {
 		return l, err
 	}
@@ -326,7 +327,7 @@ func (s *Server) signedOutPage(r *http.Request, l logoutRequest, stays bool) pag
 func (s *Server) logoutFrames(ctx context.Context, ended *storage.EndedSession) []string {
 	var frames []string
 	for _, id := range ended.Clients {
-		c, err := s.client(ctx, id)
+		c, err := s.clients.Client(ctx, id)
 		if err != nil || c.FrontchannelLogoutURI == "" {
 			continue
 		}

@@ -52,6 +52,15 @@ func standardScopes() []Scope {
 	}
 }
 
+// standardScopeNames are those of a client that registers itself and names none.
+func standardScopeNames() []string {
+	var names []string
+	for _, scope := range standardScopes() {
+		names = append(names, scope.Name)
+	}
+	return names
+}
+
 // ScopeNames are the names of a catalogue, OpenID Connect's among them.
 func ScopeNames(scopes []Scope) []string {
 	c, err := newCatalogue(scopes)

@@ -40,8 +40,8 @@
 // expires or is revoked, or when the client is removed, and not with the secret by which it was obtained.
 //
 // Clients come from manifests; where the configuration allows it they also register themselves (registration.go), or are described by
-// a document without being registered (clientdocument.go): every endpoint finds a client by [Server.client], which knows both.
-// What a registration names is fetched only by package outbound, and only when it is needed: keys (clientkeys.go), sector
+// a document without being registered (package clients): every endpoint finds a client by [clients.Clients.Client], which knows both.
+// What a registration names is fetched only by package outbound, and only when it is needed: keys, sector
 // identifiers (subject.go), documents. Logos are for browsers.
 //
 // # Access tokens
@@ -100,9 +100,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/go-jose/go-jose/v4"
-	"golang.org/x/time/rate"
-
+	"github.com/warifu/warifu/server/clients"
 	"github.com/warifu/warifu/server/connector"
 	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/server/outbound"
@@ -174,13 +172,9 @@ type Server struct {
 	base       string   // path of the issuer, without a slash at its end
 	log        *slog.Logger
 	pages      *pages.Set
-	keySets    *fetches[[]jose.JSONWebKey]
 	devices    *devices
 	handler    http.Handler
-	// documents describe clients that are not registered.
-	documents *fetches[document]
-	// registrations are slowed down by it.
-	registrations *rate.Limiter
+	clients    *clients.Clients
 }
 
 // New makes the keys that are needed first and returns a Server that is ready.
@@ -212,16 +206,19 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 		resources: &resources{issuer: iss, servers: cfg.ResourceServers},
 		cfg:       cfg, address: address, base: address.EscapedPath(), log: cfg.Logger, pages: set, devices: newDevices(),
 	}
-	s.logoutSender = &logoutSender{issuer: iss, client: s.client, outbound: cfg.Outbound, log: cfg.Logger, ended: make(chan struct{}, 1)}
 	if s.cfg.GrantTypes == nil {
 		s.cfg.GrantTypes = DefaultGrantTypes()
 	}
 	s.grantTypes = oauth.Within(oauth.GrantTypes(), append(oauth.UsualGrantTypes(), s.cfg.GrantTypes...))
-	s.keySets, s.documents = s.newKeySets(), s.newDocuments()
+	s.clients = clients.New(clients.Options{
+		Store: cfg.Store, Outbound: cfg.Outbound, Logger: cfg.Logger, Now: cfg.Now, Documents: cfg.ClientIDMetadataDocuments,
+		Open:       cfg.Registration != nil && len(cfg.Registration.InitialAccessTokens) == 0,
+		GrantTypes: s.offeredGrants(), Scopes: s.catalogue.names, DefaultScopes: standardScopeNames(), MaxScopes: maxScopes,
+	})
+	s.logoutSender = &logoutSender{issuer: iss, client: s.clients.Client, outbound: cfg.Outbound, log: cfg.Logger, ended: make(chan struct{}, 1)}
 	if err := s.store.RotateKeys(ctx, true, s.keySchedules()...); err != nil {
 		return nil, err
 	}
-	s.registrations = rate.NewLimiter(registrationRate, registrationBurst)
 	if s.handler, err = s.routes(); err != nil {
 		return nil, err
 	}

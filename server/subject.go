@@ -2,11 +2,7 @@ package server
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"net/url"
-	"slices"
 
 	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
@@ -61,31 +57,5 @@ func (iss *issuer) sessionOf(sid string) string { return iss.userOf(sid) }
 
 // CheckSectorIdentifier says what is wrong when a client with these redirect URIs is registered with a sector identifier.
 func (s *Server) CheckSectorIdentifier(ctx context.Context, uri string, redirectURIs []string) error {
-	return s.checkSectorIdentifier(ctx, uri, redirectURIs)
-}
-
-// maxSectorDocument is the longest sector identifier document, in bytes.
-const maxSectorDocument = 64 << 10
-
-// checkSectorIdentifier fetches the document at sector_identifier_uri: a JSON array that lists all redirect URIs of the client
-// (OpenID Connect Core 1.0 section 8.1, Dynamic Client Registration 1.0 section 5). Otherwise anybody could take part in somebody
-// else's sector. The error says what is wrong, for whoever registers.
-func (s *Server) checkSectorIdentifier(ctx context.Context, uri string, redirectURIs []string) error {
-	if u, err := url.Parse(uri); err != nil || u.Scheme != "https" || u.Hostname() == "" {
-		return errors.New("sector_identifier_uri must be an https URL")
-	}
-	reply, err := s.cfg.Outbound.Get(ctx, uri, "application/json", maxSectorDocument)
-	if err != nil {
-		return fmt.Errorf("sector_identifier_uri cannot be fetched: %w", err)
-	}
-	var listed []string
-	if err := json.Unmarshal(reply.Body, &listed); err != nil || listed == nil {
-		return errors.New("sector_identifier_uri must lead to a JSON array of redirect URIs")
-	}
-	for _, redirect := range redirectURIs {
-		if !slices.Contains(listed, redirect) {
-			return fmt.Errorf("the document at sector_identifier_uri does not list the redirect URI %s", printable(redirect))
-		}
-	}
-	return nil
+	return s.clients.CheckSector(ctx, uri, redirectURIs)
 }

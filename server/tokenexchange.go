@@ -142,7 +142,7 @@ func (s *Server) subjectToken(ctx context.Context, c *storage.Client, token stri
 		return claims, invalidRequest(oauth.RuleSubjectTokenChain, "subject_token has come through too many exchanges")
 	}
 	// Its client may be gone, and the grant another's.
-	if holder, err := s.client(ctx, claims.ClientID); errors.Is(err, storage.ErrNotFound) || err == nil && !claims.issuedTo(holder) {
+	if holder, err := s.clients.Client(ctx, claims.ClientID); errors.Is(err, storage.ErrNotFound) || err == nil && !claims.issuedTo(holder) {
 		return claims, invalidRequest(oauth.RuleSubjectTokenInvalid, "subject_token was revoked")
 	} else if err != nil {
 		return claims, fmt.Errorf("read client: %w", err)

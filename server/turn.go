@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/text/language"
 
+	"github.com/warifu/warifu/server/clients"
 	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/server/pages"
 	"github.com/warifu/warifu/storage"
@@ -105,7 +106,7 @@ func (s *Server) pending(r *http.Request, sealed string) (turn, error) {
 	}
 	v := visitOf(r.Context())
 	v.client = a.ClientID
-	c, err := s.client(r.Context(), a.ClientID)
+	c, err := s.clients.Client(r.Context(), a.ClientID)
 	if errors.Is(err, storage.ErrNotFound) {
 		return turn{}, onPage(pages.ReasonInvalidClient, oauth.Refuse(oauth.CodeInvalidClient, oauth.RuleClientRemoved, "the client was removed while the user was asked"))
 	} else if err != nil {
@@ -224,7 +225,7 @@ func shownApp(t turn) pages.App {
 		ClientName: t.client.ClientName, LogoURI: t.client.LogoURI, TosURI: t.client.TOSURI, PolicyURI: t.client.PolicyURI,
 		RedirectURI: t.request.RedirectURI,
 	}
-	if described(t.client) {
+	if clients.Described(t.client) {
 		app.DescribedAt = t.client.ID
 	}
 	return app

@@ -83,7 +83,7 @@ func (s *Server) claimsOfToken(r *http.Request, token string, proven bool) (cont
 		return "", nil, oauth.Refuse(oauth.CodeInsufficientScope, oauth.RuleScopeOpenID, "userinfo needs the scope openid").
 			About(cut(claims.Scope, maxShownURI), oauth.ScopeOpenID, "")
 	}
-	c, err := s.client(ctx, claims.ClientID)
+	c, err := s.clients.Client(ctx, claims.ClientID)
 	if errors.Is(err, storage.ErrNotFound) {
 		return "", nil, invalidToken(oauth.RuleClientUnknown)
 	} else if err != nil {

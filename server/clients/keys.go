@@ -1,4 +1,4 @@
-package server
+package clients
 
 import (
 	"context"
@@ -27,11 +27,11 @@ const (
 )
 
 // newKeySets keeps the sets that were fetched, by address.
-func (s *Server) newKeySets() *fetches[[]jose.JSONWebKey] {
+func (s *Clients) newKeySets() *fetches[[]jose.JSONWebKey] {
 	return newFetches(s.fetchKeySet, keySetPause, maxKeySets, rate.NewLimiter(20, 100), nil)
 }
 
-// clientKeys are the public keys of c that may have signed what names kid in its header: those of that name, or those without
+// Keys are the public keys of c that may have signed what names kid in its header: those of that name, or those without
 // a name when the set has none of that name; all of them when kid is empty. No key at all is a verdict: nothing that c is said
 // to have signed is good. That includes an address that cannot be reached, or holds no key set, which the log tells: what is
 // wrong there is for the client to put right, and a reply that tells the difference would tell strangers what this
@@ -39,36 +39,36 @@ func (s *Server) newKeySets() *fetches[[]jose.JSONWebKey] {
 //
 // A key that the set does not have is looked for at the address once more, at the most each [keySetPause]: the client may have
 // rotated its keys.
-func (s *Server) clientKeys(ctx context.Context, c *storage.Client, kid string) ([]jose.JSONWebKey, error) {
+func (s *Clients) Keys(ctx context.Context, c *storage.Client, kid string) ([]jose.JSONWebKey, error) {
 	if c.JWKSURI == "" {
 		if c.JWKS == "" {
 			return nil, nil
 		}
 		keys, err := oauth.ParseKeys([]byte(c.JWKS))
 		if err != nil {
-			s.log.WarnContext(ctx, "a client's jwks cannot be read", "client", c.ID, "error", err)
+			s.Logger.WarnContext(ctx, "a client's jwks cannot be read", "client", c.ID, "error", err)
 		}
 		return oauth.KeysNamed(keys, kid), nil
 	}
-	keys, current := s.keySets.held(c.JWKSURI, s.now())
+	keys, current := s.keySets.held(c.JWKSURI, s.Now())
 	if found := oauth.KeysNamed(keys, kid); current && len(found) > 0 {
 		return found, nil
 	}
-	keys, err := s.keySets.again(ctx, c.JWKSURI, s.now())
+	keys, err := s.keySets.again(ctx, c.JWKSURI, s.Now())
 	if found := oauth.KeysNamed(keys, kid); len(found) > 0 {
 		return found, nil
 	}
 	return nil, err
 }
 
-func (s *Server) fetchKeySet(ctx context.Context, address string) ([]jose.JSONWebKey, lifetime, error) {
-	reply, err := s.cfg.Outbound.Get(ctx, address, "application/jwk-set+json, application/json", oauth.MaxKeySet)
+func (s *Clients) fetchKeySet(ctx context.Context, address string) ([]jose.JSONWebKey, lifetime, error) {
+	reply, err := s.Outbound.Get(ctx, address, "application/jwk-set+json, application/json", oauth.MaxKeySet)
 	var keys []jose.JSONWebKey
 	if err == nil {
 		keys, err = oauth.ParseKeys(reply.Body)
 	}
 	if err != nil {
-		s.log.WarnContext(ctx, "a client's keys cannot be fetched from its jwks_uri", "address", address, "error", err)
+		s.Logger.WarnContext(ctx, "a client's keys cannot be fetched from its jwks_uri", "address", address, "error", err)
 	}
 	return keys, lifetime{fresh: keySetFresh, usable: keySetStale}, err
 }

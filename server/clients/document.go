@@ -1,4 +1,4 @@
-package server
+package clients
 
 import (
 	"context"
@@ -68,7 +68,7 @@ type document struct {
 }
 
 // newDocuments keeps the documents that were fetched, by URL.
-func (s *Server) newDocuments() *fetches[document] {
+func (s *Clients) newDocuments() *fetches[document] {
 	return newFetches(s.fetchDocument, documentPause, maxClientDocuments, rate.NewLimiter(20, 100), newHostLimits(5, 20))
 }
 
@@ -78,13 +78,13 @@ type documentError struct{ reason string }
 func (e *documentError) Error() string { return "client ID metadata document: " + e.reason }
 func (e *documentError) Unwrap() error { return storage.ErrNotFound }
 
-// client is the client with this id, from storage or from its document. An error that is [storage.ErrNotFound] says that there is
+// Client is the client with this id, from storage or from its document. An error that is [storage.ErrNotFound] says that there is
 // none; any other is a fault.
-func (s *Server) client(ctx context.Context, id string) (*storage.Client, error) {
-	if !s.cfg.ClientIDMetadataDocuments || !isDocumentURL(id) || s.store.Remembers(id) {
-		return s.store.Client(ctx, id)
+func (s *Clients) Client(ctx context.Context, id string) (*storage.Client, error) {
+	if !s.Documents || !IsDocumentURL(id) || s.Store.Remembers(id) {
+		return s.Store.Client(ctx, id)
 	}
-	now := s.now()
+	now := s.Now()
 	d, current := s.documents.held(id, now)
 	if !current {
 		var err error
@@ -101,12 +101,12 @@ func (s *Server) client(ctx context.Context, id string) (*storage.Client, error)
 	return nil, &documentError{"there is none at the client_id, or it could not be fetched"}
 }
 
-// described reports whether a client is known by its document alone.
-func described(c *storage.Client) bool { return c.Revision == 0 && isDocumentURL(c.ID) }
+// Described reports whether a client is known by its document alone.
+func Described(c *storage.Client) bool { return c.Revision == 0 && IsDocumentURL(c.ID) }
 
-// isDocumentURL reports whether a client_id is the URL of a document (section 3): https, with a host and a path, without user info,
+// IsDocumentURL reports whether a client_id is the URL of a document (section 3): https, with a host and a path, without user info,
 // fragment and dot segments, in the one spelling in which it is fetched.
-func isDocumentURL(id string) bool {
+func IsDocumentURL(id string) bool {
 	if len(id) > maxDocumentURL || !strings.HasPrefix(id, "https://") || oauth.CheckRedirectURI(id) != nil {
 		return false
 	}
@@ -117,8 +117,8 @@ func isDocumentURL(id string) bool {
 func isDots(segment string) bool { return segment == "." || segment == ".." }
 
 // fetchDocument fetches what is at the URL. An error leaves what was there before in use; an answer of its server does not.
-func (s *Server) fetchDocument(ctx context.Context, id string) (document, lifetime, error) {
-	reply, err := s.cfg.Outbound.Get(ctx, id, "application/json", maxDocument)
+func (s *Clients) fetchDocument(ctx context.Context, id string) (document, lifetime, error) {
+	reply, err := s.Outbound.Get(ctx, id, "application/json", maxDocument)
 	var c *storage.Client
 	switch {
 	case err == nil:
@@ -130,16 +130,16 @@ func (s *Server) fetchDocument(ctx context.Context, id string) (document, lifeti
 	var wrong *oauth.Error
 	switch {
 	case err == nil:
-		fresh := freshFor(reply.Header.Get("Cache-Control"))
+		fresh := FreshFor(reply.Header.Get("Cache-Control"))
 		return document{client: c}, lifetime{fresh: fresh, usable: fresh + documentStale}, nil
 	case errors.As(err, &wrong):
-		s.log.InfoContext(ctx, "a client ID metadata document cannot be used", "client", id, "error", err)
+		s.Logger.InfoContext(ctx, "a client ID metadata document cannot be used", "client", id, "error", err)
 		return document{wrong: wrong.Description}, lifetime{fresh: documentPause, usable: documentPause}, nil
 	case errors.As(err, &bad):
-		s.log.InfoContext(ctx, "there is no client ID metadata document at the client_id", "client", id, "error", err)
+		s.Logger.InfoContext(ctx, "there is no client ID metadata document at the client_id", "client", id, "error", err)
 		return document{}, lifetime{}, nil
 	}
-	s.log.WarnContext(ctx, "a client ID metadata document cannot be fetched", "client", id, "error", err)
+	s.Logger.WarnContext(ctx, "a client ID metadata document cannot be fetched", "client", id, "error", err)
 	return document{}, lifetime{}, err
 }
 
@@ -150,7 +150,7 @@ func answered(status int) bool {
 
 // readDocument makes a client of a document (section 4). An oauth.Error says what is wrong with a document that is about this
 // client; a documentError, that it is not about it: of what else may be at a URL, nobody learns anything. Any other is a fault.
-func (s *Server) readDocument(ctx context.Context, id string, reply outbound.Reply) (*storage.Client, error) {
+func (s *Clients) readDocument(ctx context.Context, id string, reply outbound.Reply) (*storage.Client, error) {
 	kind, _, err := mime.ParseMediaType(reply.Header.Get("Content-Type"))
 	if err != nil || kind != "application/json" && !(strings.HasPrefix(kind, "application/") && strings.HasSuffix(kind, "+json")) {
 		return nil, &documentError{"its Content-Type is not application/json"}
@@ -184,10 +184,10 @@ func (s *Server) readDocument(ctx context.Context, id string, reply outbound.Rep
 
 // adapt leaves out of a document what this server does not have for it, puts in its defaults, and refuses what a document must not
 // hold.
-func (s *Server) adapt(m *clientMetadata, id string) error {
+func (s *Clients) adapt(m *clientMetadata, id string) error {
 	if len(m.GrantTypes) > 0 {
 		usable := oauth.Within(m.GrantTypes, []string{oauth.GrantAuthorizationCode, oauth.GrantRefreshToken, oauth.GrantDeviceCode})
-		if m.GrantTypes = oauth.Within(usable, s.offeredGrants()); len(m.GrantTypes) == 0 {
+		if m.GrantTypes = oauth.Within(usable, s.GrantTypes); len(m.GrantTypes) == 0 {
 			return wrongMetadata("grant_types has none that this server has for clients that are not registered")
 		}
 	}
@@ -198,7 +198,7 @@ func (s *Server) adapt(m *clientMetadata, id string) error {
 		m.ResponseTypes = nil
 	}
 	if len(m.Scopes) > 0 {
-		if m.Scopes = oauth.Within(m.Scopes, s.catalogue.names); len(m.Scopes) == 0 {
+		if m.Scopes = oauth.Within(m.Scopes, s.Scopes); len(m.Scopes) == 0 {
 			return wrongMetadata("scope has none that this server knows")
 		}
 	}
@@ -213,21 +213,21 @@ func (s *Server) adapt(m *clientMetadata, id string) error {
 	}
 	if strings.TrimSpace(m.ClientName) == "" {
 		m.ClientName, _, _ = strings.Cut(strings.TrimPrefix(id, "https://"), "/")
-		m.ClientName = cut(m.ClientName, oauth.MaxClientName)
+		m.ClientName = oauth.Cut(m.ClientName, oauth.MaxClientName)
 	}
 	return nil
 }
 
 // mayFetchFor reports whether this server may fetch from an address now, to judge what a client says of itself.
-func (s *Server) mayFetchFor(c *storage.Client, address string) bool {
-	if described(c) {
-		return s.documents.hosts.allow(address, s.now()) // the fetch of the document has counted already
+func (s *Clients) mayFetchFor(c *storage.Client, address string) bool {
+	if Described(c) {
+		return s.documents.hosts.allow(address, s.Now()) // the fetch of the document has counted already
 	}
 	return s.registrations.Allow()
 }
 
-// freshFor is how long a reply with this Cache-Control is good (RFC 9111 section 5.2.2), within our bounds.
-func freshFor(cacheControl string) time.Duration {
+// FreshFor is how long a reply with this Cache-Control is good (RFC 9111 section 5.2.2), within our bounds.
+func FreshFor(cacheControl string) time.Duration {
 	fresh := documentFresh
 	for directive := range strings.SplitSeq(strings.ToLower(cacheControl), ",") {
 		name, value, _ := strings.Cut(strings.TrimSpace(directive), "=")
@@ -243,13 +243,13 @@ func freshFor(cacheControl string) time.Duration {
 	return min(max(fresh, documentFreshMin), documentFreshMax)
 }
 
-// clientUnknown is what the developer of a client is told that is not known.
-func clientUnknown(id string, err error) *oauth.Error {
+// Unknown is what the developer of a client is told that is not known.
+func Unknown(id string, err error) *oauth.Error {
 	var wrong *documentError
 	if errors.As(err, &wrong) {
 		return oauth.Refuse(oauth.CodeInvalidClient, oauth.RuleClientDocument, "the client ID metadata document of %q cannot be used: %s",
-			cut(id, maxDocumentURL), wrong.reason)
+			oauth.Cut(id, maxDocumentURL), wrong.reason)
 	}
 	return oauth.Refuse(oauth.CodeInvalidClient, oauth.RuleClientUnknown, "no client has the client_id %q; check OAUTH_CLIENT_ID, or apply app.yml again",
-		cut(id, 80))
+		oauth.Cut(id, 80))
 }

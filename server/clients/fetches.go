@@ -1,4 +1,4 @@
-package server
+package clients
 
 import (
 	"context"
@@ -167,4 +167,11 @@ func (h *hostLimits) allow(address string, now time.Time) bool {
 		host = u.Hostname()
 	}
 	return h.limits[maphash.String(h.seed, host)%uint64(len(h.limits))].AllowN(now, 1)
+}
+
+// kept is how many addresses are remembered.
+func (f *fetches[T]) kept() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.entries)
 }

@@ -1,4 +1,4 @@
-package server
+package clients
 
 import (
 	"context"
@@ -51,7 +51,7 @@ func readMetadata(members map[string]json.RawMessage) (*clientMetadata, error) {
 
 // fill puts metadata into a client's record, defaults written out, or says what is wrong with it. The rules are those that
 // manifests have, but for the policy. A client that may not have what it asks for is refused, and not given something else.
-func (s *Server) fill(ctx context.Context, c *storage.Client, m *clientMetadata) error {
+func (s *Clients) fill(ctx context.Context, c *storage.Client, m *clientMetadata) error {
 	s.writeDefaults(c.ID, m)
 	if err := checkResponseTypes(m); err != nil {
 		return err
@@ -66,8 +66,8 @@ func (s *Server) fill(ctx context.Context, c *storage.Client, m *clientMetadata)
 		if !s.mayFetchFor(c, c.SectorIdentifierURI) {
 			return errManyRegistrations
 		}
-		if err := s.checkSectorIdentifier(ctx, c.SectorIdentifierURI, c.RedirectURIs); err != nil {
-			s.log.InfoContext(ctx, "sector identifier refused", "error", err)
+		if err := s.CheckSector(ctx, c.SectorIdentifierURI, c.RedirectURIs); err != nil {
+			s.Logger.InfoContext(ctx, "sector identifier refused", "error", err)
 			return wrongMetadata("the document at sector_identifier_uri cannot be fetched, or does not list all redirect URIs")
 		}
 	}
@@ -75,17 +75,16 @@ func (s *Server) fill(ctx context.Context, c *storage.Client, m *clientMetadata)
 }
 
 // registrationPolicy is what a client may have that nobody but itself vouches for.
-func (s *Server) registrationPolicy() oauth.Policy {
-	anybody := s.cfg.Registration != nil && len(s.cfg.Registration.InitialAccessTokens) == 0
+func (s *Clients) registrationPolicy() oauth.Policy {
 	return oauth.Policy{
-		GrantTypes: s.offeredGrants(), Scopes: s.catalogue.names, MaxRedirectURIs: maxRedirectURIs, MaxScopes: maxScopes,
-		Repeats: true, ForeignKeys: true, Strangers: anybody,
+		GrantTypes: s.GrantTypes, Scopes: s.Scopes, MaxRedirectURIs: maxRedirectURIs, MaxScopes: s.MaxScopes,
+		Repeats: true, ForeignKeys: true, Strangers: s.Open,
 	}
 }
 
 // writeDefaults writes out what a registration leaves out. The scopes are OpenID Connect's: what else there is to reach is to be asked
 // for by name.
-func (s *Server) writeDefaults(id string, m *clientMetadata) {
+func (s *Clients) writeDefaults(id string, m *clientMetadata) {
 	if m.ClientName = strings.TrimSpace(m.ClientName); m.ClientName == "" {
 		m.ClientName = id
 	}
@@ -93,9 +92,7 @@ func (s *Server) writeDefaults(id string, m *clientMetadata) {
 		m.GrantTypes = oauth.UsualGrantTypes()
 	}
 	if len(m.Scopes) == 0 {
-		for _, scope := range standardScopes() {
-			m.Scopes = append(m.Scopes, scope.Name)
-		}
+		m.Scopes = slices.Clone(s.DefaultScopes)
 	}
 	if m.TokenEndpointAuthMethod == "" {
 		m.TokenEndpointAuthMethod = oauth.AuthBasic
@@ -138,7 +135,7 @@ func checkOwnSector(c *storage.Client) error {
 		return wrongMetadata("pairwise subjects for redirect URIs of several hosts need a sector_identifier_uri")
 	case sector == oauth.OwnSector(c.ID):
 		return nil
-	case described(c) && sector != hostOf(c.ID):
+	case Described(c) && sector != hostOf(c.ID):
 		// Unlike a registration, a document may become another one while its grants live.
 		return wrongMetadata("in a document, the sector of pairwise subjects must be the host of the document")
 	case slices.Contains(c.GrantTypes, oauth.GrantDeviceCode):
@@ -160,8 +157,8 @@ func keepsSubjects(before, after *storage.Client) bool {
 	return before.SubjectType == after.SubjectType && errors.Join(err1, err2) == nil && one == other
 }
 
-// registered is a client's record as its owner is told it.
-func registered(c *storage.Client) map[string]any {
+// Metadata is a client's record as its owner is told it.
+func Metadata(c *storage.Client) map[string]any {
 	members := c.Metadata()
 	if slices.Contains(c.GrantTypes, oauth.GrantAuthorizationCode) {
 		members["response_types"] = []string{"code"}
