@@ -43,7 +43,7 @@ const (
 	maxSigned        = 16 << 10         // bytes of what a client signs
 )
 
-// assertionTypes are the typ headers of an assertion: what else a client signs (request objects, DPoP proofs) is none. The last
+// assertionTypes are the typ headers of an assertion: other JWTs that a client signs (request objects, DPoP proofs) are not accepted. The last
 // one is of the update of RFC 7523.
 var assertionTypes = []string{"", "jwt", "client-authentication+jwt"}
 
@@ -73,7 +73,7 @@ type assertionClaims struct {
 var errNotSigned = errors.New("not signed by the client")
 
 // verifySigned gives the payload and the typ header, in lower case, of a JWS that a client signed, with one of algs. The key is
-// the client's, whatever the JWS brings along. [errNotSigned] is a verdict; anything else is a fault of ours.
+// the client's, whatever the JWS brings along. [errNotSigned] is a verdict; anything else is a fault.
 func (s *Server) verifySigned(ctx context.Context, c *storage.Client, token string, algs []string) (payload []byte, typ string, err error) {
 	if len(token) > maxSigned || strings.Count(token, ".") != 2 {
 		return nil, "", errNotSigned
@@ -160,7 +160,7 @@ func (s *Server) checkAssertion(c *storage.Client, shown credentials, typ string
 	return ""
 }
 
-// forUs reports whether an aud claim names this server and nobody else.
+// forUs reports whether an aud claim names this server and no other.
 func (s *Server) forUs(c *storage.Client, aud []byte, endpoint string) bool {
 	var names []string
 	if aud = bytes.TrimSpace(aud); len(aud) > 0 && aud[0] == '"' {

@@ -92,7 +92,7 @@ func (s *Server) parseAuthRequest(ctx context.Context, params url.Values) (*stor
 }
 
 // tellable is an error of checkRequest as one of a browser's request: the client is told, when its redirect URI is known to be good and
-// it is one that somebody here has registered.
+// it is registered here.
 func (s *Server) tellable(c *storage.Client, err error, to replyTo) error {
 	e := refused(err)
 	switch {
@@ -107,7 +107,7 @@ func (s *Server) tellable(c *storage.Client, err error, to replyTo) error {
 }
 
 // checkRequest checks what a client asks for; pushed says that it has authenticated and pushes the request. Its error is a
-// refusal, or a fault of ours; replyTo is where the client may be told of it, without a redirect URI when that is not known to
+// refusal, or a fault; replyTo is where the client may be told of it, without a redirect URI if that is not known to
 // be good.
 func (s *Server) checkRequest(ctx context.Context, c *storage.Client, came url.Values, pushed bool) (*AuthRequest, replyTo, error) {
 	params, unwrapped := s.unwrap(ctx, c, came, pushed)

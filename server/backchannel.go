@@ -172,7 +172,7 @@ func (o *logoutSender) tellClient(ctx context.Context, l storage.Logout) error {
 }
 
 // postLogout posts the token (section 2.5) and says what was wrong with the answer (section 2.8), and whether the client has
-// refused the token rather than not been there. An error is none of the client's.
+// refused the token rather than been unreachable. An error is not the client's.
 func (o *logoutSender) postLogout(ctx context.Context, c *storage.Client, l storage.Logout) (failure string, refused bool, err error) {
 	token, err := o.logoutToken(c, l)
 	if err != nil {

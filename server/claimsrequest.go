@@ -11,7 +11,7 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// claimsRequest are the claims that a client asks for one by one, beside those that come with scopes (OpenID Connect Core 1.0
+// claimsRequest are the claims that a client requests individually, beside those that come with scopes (OpenID Connect Core 1.0
 // section 5.5). Sealed into the code, it says what the ID token and userinfo hold in addition. Once [Server.permitted] has been
 // through it, it names only claims of this server, of scopes that the client may ask for; nil asks for none.
 type claimsRequest struct {
@@ -60,7 +60,7 @@ func (c *claimsRequest) forIDToken() claimWishes {
 func (w claimWishes) names() []string { return slices.Sorted(maps.Keys(w)) }
 
 // wants reports whether the claim is asked for, and with this value among others or with any. A claim that has another value is left
-// out: nobody wants it.
+// out, because it was not requested.
 func (w claimWishes) wants(name string, value any) bool {
 	wish, asked := w[name]
 	if !asked || len(wish.Values) == 0 {

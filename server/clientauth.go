@@ -206,7 +206,7 @@ func (s *Server) reauthenticate(ctx context.Context, c *client, current *storage
 }
 
 // settle ends a request whose transaction uses up the client's assertion: whatever became of the request, the assertion is used up
-// now, or there is no reply. Only two errors leave it as it was: a fault of ours, and the wish for a nonce (RFC 9449 section 8),
+// now, or there is no reply. Only two errors leave it as it was: a fault, and the demand for a nonce (RFC 9449 section 8),
 // after which the same request is sent again.
 func (s *Server) settle(ctx context.Context, c *client, err error) error {
 	if e := refused(err); err != nil && (e == nil || e.Code == oauth.CodeUseDPoPNonce) {

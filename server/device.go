@@ -17,7 +17,7 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// The device authorization grant (RFC 8628): a device without a browser shows a code, somebody types it into the browser of
+// The device authorization grant (RFC 8628): a device without a browser shows a code, and a user enters it in the browser of
 // another one and decides there, and the device polls until they have.
 //
 //	device ─ /oauth/device_authorization ─ device_code, user_code ─ /oauth/token (polls) ─ tokens

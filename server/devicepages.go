@@ -16,7 +16,7 @@ import (
 // What a person does about a device (RFC 8628 section 3.3): a pending request of its own kind, which goes through sign-in and
 // consent as an authorization request does, sealed and bound to the browser.
 //
-// Nobody learns anything about a user code without having signed in: guesses are counted for the account. Who has found a
+// Only a user who has signed in learns anything about a user code: guesses are counted per account. A user who has found a
 // device is always asked, whatever they allowed before and however they came here, because the one thing that they can tell
 // is whether the device is theirs (section 5.4). What they allow is for this device alone; it is not remembered as a consent.
 

@@ -18,7 +18,7 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// Documents are public and the same for everybody: the metadata and the key set. Everything that verifies a token of
+// Documents are public and the same for everyone: the metadata and the key set. Everything that verifies a token of
 // ours asks for them, again and again, so they are made once and stand ready as bytes. A caller that has one shows its
 // entity tag and is told that it has not changed (RFC 9110 section 13.1.2). The tag is a hash of the bytes, so all
 // replicas give the same.
@@ -57,7 +57,7 @@ func (d *readyDocument) serve(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(d.body) // net/http leaves it out of an answer to HEAD
 }
 
-// heldBy reports whether the caller shows our tag, be it as a weak one.
+// heldBy reports whether the caller has the current tag, even as a weak one.
 func (d *readyDocument) heldBy(r *http.Request) bool {
 	for _, list := range r.Header["If-None-Match"] {
 		for tag := range strings.SplitSeq(list, ",") {

@@ -25,7 +25,7 @@ import (
 // refresh token that was issued without a proof stays unbound, whatever its access tokens are. At userinfo a bound token needs
 // the scheme DPoP and a proof of the same key for that token; the schemes Bearer and DPoP are no substitute for each other.
 //
-// Each proof holds a nonce of this server, which comes with every reply of these endpoints: a proof that somebody made ahead is
+// Each proof holds a nonce of this server, which comes with every reply of these endpoints: a proof that was made ahead of time is
 // worth nothing, and what has to be remembered of proofs is bounded by the life of a nonce. A proof is used once at a replica;
 // no record is written for it. What a second replica would take again within those minutes is a request that is authenticated
 // otherwise and once only (a code, a refresh token), or shows the same userinfo once more.
@@ -220,7 +220,7 @@ func boundTo(c *storage.Client, key string) string {
 	return ""
 }
 
-// checkPossession checks that whoever shows an access token at an endpoint of ours, path below the issuer, holds the key that the
+// checkPossession checks that the caller who presents an access token at an endpoint of this server, path below the issuer, holds the key that the
 // token is bound to (RFC 9449 section 7). proven says that it came by the scheme DPoP, which is for such tokens alone.
 func (p *proofs) checkPossession(r *http.Request, path, token string, claims accessClaims, proven bool) error {
 	invalid := func(rule, description string) error {

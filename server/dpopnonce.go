@@ -23,7 +23,7 @@ const (
 const mostProofs = 100_000
 
 // proofs remembers which proofs were used, by their nonces. When they become too many, those of the oldest nonce are forgotten and
-// that nonce, with all before it, is not taken any more: clients are told to use a newer one, and no proof is taken twice.
+// that nonce, with all earlier ones, is no longer accepted: clients are told to use a newer one, and no proof is accepted twice.
 type proofs struct {
 	*issuer
 

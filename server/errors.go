@@ -16,7 +16,7 @@ import (
 
 // How this server says no. A check gives an [*oauth.Error], whatever it checks, and refuse is the one place that tells it: as JSON to
 // a program, at the redirect URI to a client, or on a page to the user, when the client must not be told. The types below say which,
-// where the endpoint alone does not. Any other error is a fault of ours: it goes to the log, and the answer is 503 and says nothing
+// where the endpoint alone does not. Any other error is a fault of this server: it goes to the log, and the answer is 503 and says nothing
 // about a token, a code or a client.
 
 // pageError is a refusal that is told to the user, because what the request says of the client is not known to be good.
@@ -225,7 +225,7 @@ func writeJSON(w http.ResponseWriter, status int, reply any) {
 func writeBody(w http.ResponseWriter, status int, contentType string, body []byte) {
 	w.Header().Set("Content-Type", contentType)
 	w.WriteHeader(status)
-	_, _ = w.Write(body) // a client that has gone away is not a fault of ours
+	_, _ = w.Write(body) // an error means that the client has gone
 }
 
 // logFault tells the operator of a fault. That a flood of unknown clients was slowed down is only worth a warning.

@@ -11,7 +11,7 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// start sends somebody who begins here to an app, which begins a sign-in then (OpenID Connect Core 1.0 section 4): a portal can link
+// start sends a user who begins here to an app, which then begins a sign-in (OpenID Connect Core 1.0 section 4): a portal can link
 // to /oauth/start?client_id=... and need not know the addresses of apps.
 //
 // It leads nowhere but to the initiate_login_uri of a registered client, and not of one that is a document, which anybody can

@@ -43,7 +43,7 @@ func (s *Server) liveGrantThrough(ctx context.Context, claims accessClaims, clie
 	return live, c, err
 }
 
-// liveGrantOf is the grant of an access token that is no client's own. known says that its client was found to be there.
+// liveGrantOf is the grant of an access token that is not a client's own. known means that its client was found.
 func (s *Server) liveGrantOf(ctx context.Context, claims accessClaims, known bool) (grantView, error) {
 	if known && claims.Origin == "" {
 		return s.liveGrant(ctx, claims.ClientID, claims.grant(), s.userOf(claims.Subject))

@@ -26,7 +26,7 @@ import (
 //	GET /oauth/logout ─ an ID token of this very session? ─ yes ─┐
 //	                         └ no ─ the question ─ POST /oauth/signout ─ end ─ frames of the apps ─ back to the app, or signed out
 //
-// Nobody is sent anywhere before the address was found to be registered for the client that the hint or client_id names: a
+// A browser is sent nowhere before the address was found to be registered for the client that the hint or client_id names: a
 // request with a fault ends on a page.
 
 // logoutRequest is a logout request that has been found valid. Sealed, it travels through the question.

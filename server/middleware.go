@@ -117,7 +117,7 @@ func limited(next http.Handler) http.Handler {
 }
 
 // fault renders an error page. One that was reached by GET has the language links of the other pages: they lead to the
-// same request, which nobody has to send twice for that.
+// same request, which need not be sent twice for that.
 func (s *Server) fault(w http.ResponseWriter, r *http.Request, page pages.Error) {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	page.Lang = s.lang(r, query.Get("ui_locales"))

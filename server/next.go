@@ -36,7 +36,7 @@ func next(a *AuthRequest, p storage.Presence, allowed bool, now time.Time) decis
 		return decision{step: stepSignIn}
 	}
 	if a.Users != nil && !slices.Contains(a.Users, p.User.ID) {
-		// Whoever signed in for this very request was told to, and is somebody else all the same.
+		// The user signed in for this very request, and is still not the one whom it asks for.
 		if a.prompts("none") || !p.Session.AuthTime.Before(a.started()) {
 			return decision{step: stepRefuse, refused: oauth.Refuse(oauth.CodeLoginRequired, oauth.RuleOtherUser,
 				"the user who is signed in is not the one whom the request names")}
@@ -57,7 +57,7 @@ func next(a *AuthRequest, p storage.Presence, allowed bool, now time.Time) decis
 }
 
 // signedIn reports whether the session is good enough for the request. A sign-in since the request began always is: max_age is
-// about sign-ins before it, and somebody who reads the consent page for long is not asked again.
+// about sign-ins before it, and a user who reads the consent page for a long time is not asked again.
 func signedIn(a *AuthRequest, p storage.Presence, now time.Time) bool {
 	if p.Session == nil || !p.User.Active() {
 		return false

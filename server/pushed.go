@@ -19,7 +19,7 @@ import (
 //
 // What is pushed is checked as at the authorization endpoint, and sealed: the request_uri is a name and the whole request at once.
 // So pushing writes nothing, but for an assertion that is used up, and nothing is read when the browser comes. From there on it is
-// a pending request like any other, whose life is its own. It is answered with a code once: that is one write, when somebody has
+// a pending request like any other, whose life is its own. It is answered with a code once: that is one write, when a user has
 // signed in and allowed it. Until then a browser may reload it, and an error answers it any number of times.
 
 const (

@@ -64,7 +64,7 @@ func (s *Server) manage(w http.ResponseWriter, r *http.Request) error {
 	if err != nil && !errors.Is(err, storage.ErrNotFound) {
 		return fmt.Errorf("find client: %w", err)
 	}
-	// Whoever has no right to a client does not learn whether it exists. An app's client is nobody's but its manifest's.
+	// A caller without a right to a client does not learn whether it exists. An app's client is managed only by its manifest.
 	if !c.OwnedBy(token) {
 		return registrationToken()
 	}

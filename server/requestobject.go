@@ -25,7 +25,7 @@ import (
 //
 // The address of a request object is never fetched: request_uri is for pushed requests (pushed.go).
 
-// requestObjectTypes are the typ headers of a request object: what else a client signs is none (RFC 9101 section 10.8).
+// requestObjectTypes are the typ headers of a request object: other JWTs that a client signs are not accepted (RFC 9101 section 10.8).
 var requestObjectTypes = []string{"", "jwt", "oauth-authz-req+jwt", "application/oauth-authz-req+jwt"}
 
 // jwtClaims are about the request object itself; they are no parameters.
@@ -35,7 +35,7 @@ func badObject(rule, description string) error {
 	return oauth.Refuse(oauth.CodeInvalidRequestObject, rule, "%s", description)
 }
 
-// unwrap gives the parameters of a request, its request object taken in. Its error is a refusal, or a fault of ours.
+// unwrap returns the parameters of a request, with those of its request object. Its error is a refusal, or a fault.
 func (s *Server) unwrap(ctx context.Context, c *storage.Client, params url.Values, pushed bool) (url.Values, error) {
 	if len(params["request"]) != 1 || params.Get("request") == "" {
 		return params, nil // several are refused as what they are, a parameter that comes more than once

@@ -21,7 +21,7 @@ import (
 // endpoint as a resource, and a library that asks for openid and a resource, and sends no resource to the token endpoint, can
 // call userinfo as it does anywhere. It is the endpoint's address and not the issuer, because the resource servers of a token
 // could use it at each other (RFC 9068 section 5): at userinfo they learn no more than the token's scopes, whereas the issuer
-// is the audience of all the APIs that ask for no resource. Who wants a token for one resource alone says so in the token
+// is the audience of all the APIs that ask for no resource. A client that wants a token for one resource alone says so in the token
 // request.
 
 // Most resources of a request, and how long they may be in all, so that a sealed request still fits into a URL.

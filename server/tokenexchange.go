@@ -17,7 +17,7 @@ import (
 //
 // It is off unless the configuration turns it on and the client registers the grant type. The client must authenticate, and the
 // subject token must be for it: an access token of this server whose audience has one of the identifiers for which the client
-// speaks. So nobody can exchange a token that was not sent to it. It gets an access token
+// speaks. So a client cannot exchange a token that was not sent to it. It gets an access token
 //
 //   - for the resource servers that it names (resource or audience), which this server knows;
 //   - with the subject token's scopes, or fewer, among those that the client itself may ask for;

@@ -57,7 +57,7 @@ func (iss *issuer) seal(t storage.SealType, v any) (string, error) {
 	return iss.store.Seal(t, plain)
 }
 
-// plainJSON leaves <, > and & as they are: six bytes in the place of one would make a long state too long for a URL.
+// plainJSON leaves <, > and & as they are: six bytes instead of one would make a long state too long for a URL.
 func plainJSON(v any) ([]byte, error) {
 	var out bytes.Buffer
 	enc := json.NewEncoder(&out)
@@ -192,7 +192,7 @@ func (iss *issuer) verifyAccess(token string) (accessClaims, error) {
 	return claims, nil
 }
 
-// keyNamed is the key that a JWT names in its header; nil when it is none of those.
+// keyNamed is the key that a JWT names in its header; nil if it is not one of those.
 func keyNamed(keys []*storage.Key, name string) *storage.Key {
 	for _, k := range keys {
 		if k.Name() == name {
@@ -220,7 +220,7 @@ type issue struct {
 	// audience of the access token, see audienceOf and clientAudience; the issuer when nil.
 	audience audience
 	key      string         // the thumbprint of the key that the access token is bound to, see tokenKey; "" when it is bound to none
-	withID   bool           // an ID token is due: signing RSA costs more than all the rest, so nobody gets one who did not ask
+	withID   bool           // an ID token is due: signing RSA costs more than all the rest, so it is only made on request
 	nonce    string         // of the authorization request, for the ID token
 	told     map[string]any // what the ID token says about the user, because the request asked for it claim by claim
 }

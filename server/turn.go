@@ -102,7 +102,7 @@ func (s *Server) pending(r *http.Request, sealed string) (turn, error) {
 		return turn{}, onPage(pages.ReasonExpired, invalidRequest(oauth.RuleRequestExpired, "the authorization request has expired"))
 	}
 	if a.Device != nil && a.Device.Grant == "" {
-		return turn{client: &storage.Client{}, request: &a, sealed: sealed}, nil // nobody has looked yet whose code it is
+		return turn{client: &storage.Client{}, request: &a, sealed: sealed}, nil // the code has not been looked up yet
 	}
 	v := visitOf(r.Context())
 	v.client = a.ClientID

@@ -16,7 +16,7 @@
 // # Errors
 //
 // Every error is a [Problem] (RFC 9457) with a stable code, what happened and what to do; it holds all faults of a
-// document at once. The errors of the router and of huma have the same form. The text of an error that nobody foresaw
+// document at once. The errors of the router and of huma have the same form. The text of an unexpected error
 // stays in the log.
 //
 // # Refusals

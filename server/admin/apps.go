@@ -302,7 +302,7 @@ func (a *operations) credentials(ctx context.Context, in *appInput) (*reply[Cred
 			return nil, a.stored(ctx, "secret of app "+in.Name, err)
 		}
 	}
-	// Recorded before they are sent: nobody reads them unseen.
+	// Recorded before they are sent, so that no reading goes unrecorded.
 	err = a.Store.Record(ctx, storage.AuditEntry{
 		Action: storage.AuditCredentials, App: in.Name, Detail: "client " + view.Client.ID})
 	if err != nil {

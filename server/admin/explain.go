@@ -69,7 +69,7 @@ func (a *operations) mark(ctx huma.Context, _ string, reply any) (any, error) {
 	return reply, nil
 }
 
-// keep remembers a problem, unless the request only read: nobody asks later why a record was not found.
+// keep remembers a problem, unless the request only read: why a record was not found needs no explanation later.
 func (a *operations) keep(method, path, app string, p *Problem) {
 	if method == http.MethodGet || method == http.MethodHead {
 		return

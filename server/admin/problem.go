@@ -179,5 +179,5 @@ func writeProblem(w http.ResponseWriter, p *Problem) {
 	p.RequestID = w.Header().Get("X-Request-Id")
 	w.Header().Set("Content-Type", p.ContentType(""))
 	w.WriteHeader(p.Status)
-	_ = json.NewEncoder(w).Encode(p) // the caller has gone; there is nobody to tell
+	_ = json.NewEncoder(w).Encode(p) // an error means that the caller has gone
 }

@@ -9,7 +9,7 @@ import (
 )
 
 // Refusals is what one replica remembers of the requests that it has refused, for warifu explain: the last ones, in
-// memory, up to a number of requests and of bytes. Nothing of it is stored, so nobody can fill the database by being
+// memory, up to a number of requests and of bytes. Nothing of it is stored, so no client can fill the database by being
 // refused. Adding takes constant time, whoever reads meanwhile.
 //
 // It holds no secret. What comes in names its parameters one by one ([oauth.TellingParams]), and whatever looks like
@@ -109,7 +109,7 @@ func (m *Refusals) Find(requestID string) (oauth.Refusal, bool) {
 	return found.Refusal, true
 }
 
-// find gives what is kept, which nobody changes.
+// find returns what is kept, which must not be modified.
 func (m *Refusals) find(requestID string) (*refused, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -19,7 +19,7 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// Client ID metadata documents (draft-ietf-oauth-client-id-metadata-document-02): a client that nobody has registered is known
+// Client ID metadata documents (draft-ietf-oauth-client-id-metadata-document-02): a client that is not registered is known
 // by the https URL of a document that describes it. Off unless the configuration turns it on.
 //
 // Such a client has no record. What the document says is kept in memory for a while and judged by the rules of a registration; all
@@ -30,7 +30,7 @@ import (
 //
 //   - it is a public client, or has keys of its own: a document can hold no secret;
 //   - it gets nothing but what a user allows: codes, refresh tokens, devices. Client credentials and token exchange are for
-//     clients that somebody here knows;
+//     clients that are known here;
 //   - a program on the user's own computer can say that it is any public client, so it is never answered without asking the user
 //     (RFC 8252 section 8.6);
 //   - its pairwise subjects are those of the host that it is at, see checkOwnSector;
@@ -51,7 +51,7 @@ const (
 	documentFreshMin = time.Minute
 	documentFreshMax = 24 * time.Hour
 	// documentStale is how much longer it is used while its server does not answer, or says that it cannot. Any other answer that
-	// is no good document ends it at once.
+	// is not a valid document ends it at once.
 	documentStale = 24 * time.Hour
 	// documentPause is the least time between two fetches of one document. Until it is over, what a fetch has brought counts,
 	// whatever that was. Failures and bad documents are not kept beyond it (section 5.2).
@@ -72,7 +72,7 @@ func (s *Clients) newDocuments() *fetches[document] {
 	return newFetches(s.fetchDocument, documentPause, maxClientDocuments, rate.NewLimiter(20, 100), newHostLimits(5, 20))
 }
 
-// documentError is a client whose document is no good: one that is not found, for everybody but its developer.
+// documentError means that a client's document cannot be used: for everyone but its developer, the client is not found.
 type documentError struct{ reason string }
 
 func (e *documentError) Error() string { return "client ID metadata document: " + e.reason }

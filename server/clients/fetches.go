@@ -61,7 +61,7 @@ func (f *fetches[T]) held(address string, now time.Time) (value T, current bool)
 }
 
 // again fetches from an address, unless that was done a moment ago, or is being done: then it waits for that. The zero value is
-// that there is nothing to use. Its error is a fault of ours; something to use may come with it.
+// that there is nothing to use. Its error is a fault of this server; something to use may come with it.
 func (f *fetches[T]) again(ctx context.Context, address string, now time.Time) (T, error) {
 	f.mu.Lock()
 	e := f.entry(address, now)
@@ -143,8 +143,8 @@ func (e *fetched[T]) before(other *fetched[T], now time.Time) bool {
 	return e.tried.Before(other.tried)
 }
 
-// hostLimits limit how often each host is asked, so that nobody makes this server flood another. Hosts share limits by chance,
-// which costs no memory for each; nobody can tell which ones do.
+// hostLimits limit how often each host is asked, so that no client makes this server flood another. Hosts share limits by chance,
+// so that memory does not grow with their number, and an outsider cannot tell which ones do.
 type hostLimits struct {
 	seed   maphash.Seed
 	limits [256]*rate.Limiter

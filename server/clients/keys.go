@@ -35,9 +35,9 @@ func (s *Clients) newKeySets() *fetches[[]jose.JSONWebKey] {
 // a name when the set has none of that name; all of them when kid is empty. No key at all is a verdict: nothing that c is said
 // to have signed is good. That includes an address that cannot be reached, or holds no key set, which the log tells: what is
 // wrong there is for the client to put right, and a reply that tells the difference would tell strangers what this
-// server can reach. An error is a fault of ours, a 503.
+// server can reach. An error is a fault of this server, a 503.
 //
-// A key that the set does not have is looked for at the address once more, at the most each [keySetPause]: the client may have
+// A key that the set does not have is looked for at the address once more, at most once per [keySetPause]: the client may have
 // rotated its keys.
 func (s *Clients) Keys(ctx context.Context, c *storage.Client, kid string) ([]jose.JSONWebKey, error) {
 	if c.JWKSURI == "" {

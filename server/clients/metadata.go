@@ -32,7 +32,7 @@ func wrongMetadata(format string, args ...any) *oauth.Error {
 	return oauth.Refuse(oauth.CodeInvalidClientMetadata, oauth.RuleRegistrationMetadata, format, args...)
 }
 
-// readMetadata reads the members of a JSON object. One that nobody knows is ignored, as RFC 7591 section 2 says.
+// readMetadata reads the members of a JSON object. Unknown ones are ignored, as RFC 7591 section 2 says.
 func readMetadata(members map[string]json.RawMessage) (*clientMetadata, error) {
 	m := new(clientMetadata)
 	if err := m.ReadMetadata(members); err != nil {

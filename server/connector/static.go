@@ -24,7 +24,7 @@ type StaticUser struct {
 type Static struct {
 	users   []StaticUser
 	byLogin map[string]int
-	dummy   []byte        // a hash of no password, for logins that nobody has
+	dummy   []byte        // a hash of no password, for unknown logins
 	slots   chan struct{} // bcrypt is made to cost: as many at once as there are cores
 }
 
@@ -140,7 +140,7 @@ func (s *Static) Login(ctx context.Context, login, password string) (Identity, b
 	if known {
 		hash = s.users[i].Hash
 	}
-	// A password that bcrypt cannot take (over 72 bytes) is nobody's; comparing its beginning would accept strangers.
+	// A password that bcrypt cannot take (over 72 bytes) is always wrong; comparing only its beginning would accept strangers.
 	err := bcrypt.CompareHashAndPassword(hash, []byte(password))
 	if err != nil || !known || len(password) > 72 {
 		return Identity{}, false, nil

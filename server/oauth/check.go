@@ -55,7 +55,7 @@ type Violation struct {
 // maxViolations bounds what is said of one client, since a hostile one could make us say a lot.
 const maxViolations = 1000
 
-// Check holds a client against all rules, which are the same however it came to be one, but for the [Policy]. It reports all
+// Check checks a client against all rules, which are the same for all clients except for the [Policy]. It reports all
 // violations at once, in the order of the table and then what fields say of each other.
 func Check(c *Client, p Policy) []Violation {
 	k := &checker{Policy: p, c: c}
@@ -205,7 +205,7 @@ func (k *checker) checkGrant(f *Field, at, name string) {
 	}
 }
 
-// short makes what somebody wrote short enough to be repeated.
+// short cuts a value to a length that can be repeated.
 func short(text string) string {
 	const most = 80
 	if len(text) > most {

@@ -82,7 +82,7 @@ func (f *Field) IsSet(c *Client) bool {
 // Fields returns the table, in the order in which authors of manifests read it.
 func Fields() []*Field { return fields }
 
-// FieldOf is the row of a key; nil when there is none.
+// FieldOf returns the row of a key; nil if there is none.
 func FieldOf(key string) *Field { return fieldsByKey[key] }
 
 var fieldsByKey = func() map[string]*Field {

@@ -11,7 +11,7 @@ import (
 type IssuerError struct {
 	// Reason completes the sentence "the issuer ...".
 	Reason string
-	// Nearest is an issuer that would do and is probably what was meant; empty when there is none.
+	// Nearest is a valid issuer that was probably meant; empty if there is none.
 	Nearest string
 }
 

@@ -120,7 +120,7 @@ func KeysNamed(keys []jose.JSONWebKey, kid string) []jose.JSONWebKey {
 
 // clientKey is a key of a client's set while the set is checked.
 type clientKey struct {
-	members map[string]json.RawMessage // nil: it is no object
+	members map[string]json.RawMessage // nil if it is not an object
 	usable  bool                       // this server can verify a signature with it
 }
 

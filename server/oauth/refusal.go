@@ -29,7 +29,7 @@ var telling = [...]string{
 }
 
 // TellingParams picks the parameters that an operator may see from those of a request: a list of names that is
-// closed, so a parameter that nobody has thought of stays out. The values of one that came more than once are joined
+// closed, so an unknown parameter stays out. The values of one that came more than once are joined
 // by spaces.
 func TellingParams(params url.Values) map[string]string {
 	var out map[string]string
