@@ -17,21 +17,23 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// A client with keys authenticates with a JWT that it signs (private_key_jwt: RFC 7523 section 2.2, OpenID Connect Core 1.0
-// section 9).
+// A client with keys authenticates with a JWT that it signs (private_key_jwt: RFC 7523 section 2.2, OpenID Connect Core
+// 1.0 section 9).
 //
-// Issuer and subject are the client; it ends within an hour and has a jti, which works once at all replicas together. A forged
-// assertion uses up nothing: the jti counts only once the signature and everything else is right. A key that was registered a moment
-// ago is refused at a replica that has not heard of it yet; one that was removed gets no token there either.
+// Issuer and subject are the client; it ends within an hour and has a jti, which works once at all replicas together. A
+// forged assertion uses up nothing: the jti counts only once the signature and everything else is right. A key that was
+// registered a moment ago is refused at a replica that has not heard of it yet; one that was removed gets no token
+// there either.
 //
 // # Audience
 //
-// The issuer, the token endpoint, or the endpoint that was called (RFC 7523 section 3, RFC 9126 section 2); several of these at
-// once, but nobody else: an assertion that others take as well could have come from them. A client that is told a false token
-// endpoint by another authorization server can be made to sign an assertion for ours. That is why the update of RFC 7523
-// (draft-ietf-oauth-rfc7523bis) allows the issuer alone, as a string; libraries in use still send the token endpoint, as OpenID
-// Connect Core says. So a client that is registered as FAPI 2.0 demands (PAR and DPoP required) must send the issuer as a
-// string, and may not use RS256 (FAPI 2.0 Security Profile sections 5.3.2.1 and 5.4.1); all others should send the issuer.
+// The issuer, the token endpoint, or the endpoint that was called (RFC 7523 section 3, RFC 9126 section 2); several of
+// these at once, but nobody else: an assertion that others take as well could have come from them. A client that is
+// told a false token endpoint by another authorization server can be made to sign an assertion for ours. That is why
+// the update of RFC 7523 (draft-ietf-oauth-rfc7523bis) allows the issuer alone, as a string; libraries in use still
+// send the token endpoint, as OpenID Connect Core says. So a client that is registered as FAPI 2.0 demands (PAR and
+// DPoP required) must send the issuer as a string, and may not use RS256 (FAPI 2.0 Security Profile sections 5.3.2.1
+// and 5.4.1); all others should send the issuer.
 
 const assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer" // RFC 7523 section 2.2
 
@@ -43,8 +45,8 @@ const (
 	maxSigned        = 16 << 10         // bytes of what a client signs
 )
 
-// assertionTypes are the typ headers of an assertion: other JWTs that a client signs (request objects, DPoP proofs) are not accepted. The last
-// one is of the update of RFC 7523.
+// assertionTypes are the typ headers of an assertion: other JWTs that a client signs (request objects, DPoP proofs) are
+// not accepted. The last one is of the update of RFC 7523.
 var assertionTypes = []string{"", "jwt", "client-authentication+jwt"}
 
 // fapi reports whether a client is registered as FAPI 2.0 demands, so that the rules of that profile hold for it.
@@ -72,8 +74,8 @@ type assertionClaims struct {
 // errNotSigned: the client's keys did not sign this.
 var errNotSigned = errors.New("not signed by the client")
 
-// verifySigned gives the payload and the typ header, in lower case, of a JWS that a client signed, with one of algs. The key is
-// the client's, whatever the JWS brings along. [errNotSigned] is a verdict; anything else is a fault.
+// verifySigned gives the payload and the typ header, in lower case, of a JWS that a client signed, with one of algs.
+// The key is the client's, whatever the JWS brings along. [errNotSigned] is a verdict; anything else is a fault.
 func (s *Server) verifySigned(ctx context.Context, c *storage.Client, token string, algs []string) (payload []byte, typ string, err error) {
 	if len(token) > maxSigned || strings.Count(token, ".") != 2 {
 		return nil, "", errNotSigned
@@ -103,8 +105,8 @@ func (s *Server) verifySigned(ctx context.Context, c *storage.Client, token stri
 	return nil, "", errNotSigned
 }
 
-// verifyAssertion checks the assertion of a client. Before the signature is known to be good, the answer is that to a wrong
-// secret; the operator finds the rule by the id of the request.
+// verifyAssertion checks the assertion of a client. Before the signature is known to be good, the answer is that to a
+// wrong secret; the operator finds the rule by the id of the request.
 func (s *Server) verifyAssertion(ctx context.Context, c *storage.Client, shown credentials) (*assertion, error) {
 	algs := oauth.ClientAlgs()
 	if fapi(c) {

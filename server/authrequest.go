@@ -30,7 +30,8 @@ type AuthRequest struct {
 	MaxAge       *int64   `json:"m,omitempty"` // seconds
 	LoginHint    string   `json:"h,omitempty"`
 	UILocales    string   `json:"l,omitempty"`
-	// Users are the ids of those who may answer, if the client asked for certain users (id_token_hint, or a value of the claim sub).
+	// Users are the ids of those who may answer, if the client asked for certain users (id_token_hint, or a value of
+	// the claim sub).
 	Users []string `json:"u,omitempty"`
 	// Claims asked for one by one, as far as they are permitted.
 	Claims *claimsRequest `json:"q,omitempty"`
@@ -46,7 +47,8 @@ type AuthRequest struct {
 	// Device is set when no client asks for a code, but a user enters what a device shows.
 	Device *deviceRequest `json:"e,omitempty"`
 
-	// Started is when the request came, Unix nanoseconds: as exact as the time of a sign-in, which may be just before it.
+	// Started is when the request came, Unix nanoseconds: as exact as the time of a sign-in, which may be just before
+	// it.
 	Started int64 `json:"a"`
 	// Browser is the hash of the cookie of the browser that it came from.
 	Browser string `json:"b"`
@@ -59,7 +61,8 @@ func (a *AuthRequest) prompts(value string) bool { return slices.Contains(a.Prom
 // to is where the answer goes.
 func (a *AuthRequest) to() replyTo { return replyTo{a.RedirectURI, a.State, a.ResponseMode} }
 
-// asks are the scopes that the user has to allow: those of the request, and those to which claims belong that it asks for one by one.
+// asks are the scopes that the user has to allow: those of the request, and those to which claims belong that it asks
+// for one by one.
 func (a *AuthRequest) asks() []string {
 	return append(slices.Clone(a.Scopes), oauth.Without(a.Claims.scopes(), a.Scopes)...)
 }
@@ -91,8 +94,8 @@ func (s *Server) parseAuthRequest(ctx context.Context, params url.Values) (*stor
 	return c, a, s.tellable(c, err, to)
 }
 
-// tellable is an error of checkRequest as one of a browser's request: the client is told, when its redirect URI is known to be good and
-// it is registered here.
+// tellable is an error of checkRequest as one of a browser's request: the client is told, when its redirect URI is
+// known to be good and it is registered here.
 func (s *Server) tellable(c *storage.Client, err error, to replyTo) error {
 	e := refused(err)
 	switch {
@@ -106,9 +109,9 @@ func (s *Server) tellable(c *storage.Client, err error, to replyTo) error {
 	return onPage(pages.ReasonInvalidRequest, e)
 }
 
-// checkRequest checks what a client asks for; pushed says that it has authenticated and pushes the request. Its error is a
-// refusal, or a fault; replyTo is where the client may be told of it, without a redirect URI if that is not known to
-// be good.
+// checkRequest checks what a client asks for; pushed says that it has authenticated and pushes the request. Its error
+// is a refusal, or a fault; replyTo is where the client may be told of it, without a redirect URI if that is not known
+// to be good.
 func (s *Server) checkRequest(ctx context.Context, c *storage.Client, came url.Values, pushed bool) (*AuthRequest, replyTo, error) {
 	params, unwrapped := s.unwrap(ctx, c, came, pushed)
 	if unwrapped != nil {
@@ -190,7 +193,8 @@ func checkRedirectURI(c *storage.Client, values []string) (string, error) {
 // maxShownURI is how much of an address that was sent is shown again, in bytes.
 const maxShownURI = 200
 
-// whereOf is where the registration of a client says something: by the key's name in a manifest, and in other registrations.
+// whereOf is where the registration of a client says something: by the key's name in a manifest, and in other
+// registrations.
 func whereOf(c *storage.Client, inManifest, inMetadata string) string {
 	if c.App != "" {
 		return "spec.oauth." + inManifest

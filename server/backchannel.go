@@ -16,10 +16,10 @@ import (
 
 // The sender of logout tokens (OpenID Connect Back-Channel Logout 1.0).
 //
-// The transaction that ends a session writes an outbox entry for each client that wants to be told; whoever ended the session
-// wakes the sender of that replica, and all of them look into the outbox from time to time. An entry is claimed by compare
-// before it is sent, so replicas do not send it twice, and goes when the client has confirmed: a client is told at least once,
-// whatever dies in between. What fails is tried again, later and later, for about an hour.
+// The transaction that ends a session writes an outbox entry for each client that wants to be told; whoever ended the
+// session wakes the sender of that replica, and all of them look into the outbox from time to time. An entry is claimed
+// by compare before it is sent, so replicas do not send it twice, and goes when the client has confirmed: a client is
+// told at least once, whatever dies in between. What fails is tried again, later and later, for about an hour.
 
 // typLogout keeps a logout token from being taken for an ID token (Back-Channel Logout 1.0 section 2.4).
 const typLogout = "logout+jwt"
@@ -32,13 +32,13 @@ const (
 	logoutLook = 20 * time.Second
 	// logoutRest comes after a fault of storage.
 	logoutRest = 5 * time.Second
-	// logoutLanes is how many clients are told at once; each of them one thing after the other, so that one that hangs delays
-	// nobody else.
+	// logoutLanes is how many clients are told at once; each of them one thing after the other, so that one that hangs
+	// delays nobody else.
 	logoutLanes = 16
 )
 
-// logoutPauses come after each failed attempt, about an hour in all; after the last one the server gives up. A client that has
-// read the token and refuses it is not asked that often.
+// logoutPauses come after each failed attempt, about an hour in all; after the last one the server gives up. A client
+// that has read the token and refuses it is not asked that often.
 var logoutPauses = []time.Duration{
 	5 * time.Second, 15 * time.Second, 45 * time.Second, 2 * time.Minute, 6 * time.Minute, 15 * time.Minute, 35 * time.Minute,
 }
@@ -171,8 +171,8 @@ func (o *logoutSender) tellClient(ctx context.Context, l storage.Logout) error {
 	return err
 }
 
-// postLogout posts the token (section 2.5) and says what was wrong with the answer (section 2.8), and whether the client has
-// refused the token rather than been unreachable. An error is not the client's.
+// postLogout posts the token (section 2.5) and says what was wrong with the answer (section 2.8), and whether the
+// client has refused the token rather than been unreachable. An error is not the client's.
 func (o *logoutSender) postLogout(ctx context.Context, c *storage.Client, l storage.Logout) (failure string, refused bool, err error) {
 	token, err := o.logoutToken(c, l)
 	if err != nil {

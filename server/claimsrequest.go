@@ -11,9 +11,10 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// claimsRequest are the claims that a client requests individually, beside those that come with scopes (OpenID Connect Core 1.0
-// section 5.5). Sealed into the code, it says what the ID token and userinfo hold in addition. Once [Server.permitted] has been
-// through it, it names only claims of this server, of scopes that the client may ask for; nil asks for none.
+// claimsRequest are the claims that a client requests individually, beside those that come with scopes (OpenID Connect
+// Core 1.0 section 5.5). Sealed into the code, it says what the ID token and userinfo hold in addition. Once
+// [Server.permitted] has been through it, it names only claims of this server, of scopes that the client may ask for;
+// nil asks for none.
 type claimsRequest struct {
 	Userinfo claimWishes `json:"u,omitempty"`
 	IDToken  claimWishes `json:"i,omitempty"`
@@ -31,8 +32,8 @@ type claimWish struct {
 // maxClaims is the longest claims parameter, in bytes.
 const maxClaims = 2048
 
-// claimScope is the scope that a claim comes with (OpenID Connect Core 1.0 section 5.4), "" for what is no claim about a user. Asking
-// for one of them by name takes the same permission: app.yml lists the scope, and the user allows it.
+// claimScope is the scope that a claim comes with (OpenID Connect Core 1.0 section 5.4), "" for what is no claim about
+// a user. Asking for one of them by name takes the same permission: app.yml lists the scope, and the user allows it.
 func claimScope(name string) string {
 	i := slices.IndexFunc(standardClaims, func(c claim) bool { return c.name == name })
 	if i < 0 {
@@ -59,8 +60,8 @@ func (c *claimsRequest) forIDToken() claimWishes {
 // names are those of the claims asked for, sorted.
 func (w claimWishes) names() []string { return slices.Sorted(maps.Keys(w)) }
 
-// wants reports whether the claim is asked for, and with this value among others or with any. A claim that has another value is left
-// out, because it was not requested.
+// wants reports whether the claim is asked for, and with this value among others or with any. A claim that has another
+// value is left out, because it was not requested.
 func (w claimWishes) wants(name string, value any) bool {
 	wish, asked := w[name]
 	if !asked || len(wish.Values) == 0 {
@@ -102,8 +103,8 @@ func (c *claimsRequest) scopes() []string {
 	return out
 }
 
-// permitted leaves only claims of scopes that the client may ask for. The others are left out silently, as section 5.5.1 wants it
-// even of essential ones; nil is left when nothing is.
+// permitted leaves only claims of scopes that the client may ask for. The others are left out silently, as section
+// 5.5.1 wants it even of essential ones; nil is left when nothing is.
 func (k *catalogue) permitted(c *storage.Client, asked *claimsRequest) *claimsRequest {
 	filter := func(wishes claimWishes) claimWishes {
 		out := claimWishes{}
@@ -121,8 +122,8 @@ func (k *catalogue) permitted(c *storage.Client, asked *claimsRequest) *claimsRe
 	return out
 }
 
-// parseClaims reads the claims parameter: a JSON object with the members userinfo and id_token. What it does not know is ignored,
-// as section 5.5 wants it.
+// parseClaims reads the claims parameter: a JSON object with the members userinfo and id_token. What it does not know
+// is ignored, as section 5.5 wants it.
 func parseClaims(param string) (*claimsRequest, error) {
 	if len(param) > maxClaims {
 		return nil, errors.New("claims is longer than 2048 bytes")

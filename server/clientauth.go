@@ -14,13 +14,14 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// How clients authenticate (RFC 6749 section 2.3, OpenID Connect Core 1.0 section 9): by a secret, in the header or in the
-// body; by an assertion that they sign (assertion.go); or not at all, when they are public. It is the same at every endpoint
-// where they do.
+// How clients authenticate (RFC 6749 section 2.3, OpenID Connect Core 1.0 section 9): by a secret, in the header or in
+// the body; by an assertion that they sign (assertion.go); or not at all, when they are public. It is the same at every
+// endpoint where they do.
 //
 // The registered method (token_endpoint_auth_method) is the only one that is accepted: what was sent in another way is
-// invalid_client, and so is a secret of a client that has keys or of a public one. A client that registered none may use its
-// secret in either way, or is public. Whoever fails learns nothing of why, unless an assertion was signed with the client's key.
+// invalid_client, and so is a secret of a client that has keys or of a public one. A client that registered none may
+// use its secret in either way, or is public. Whoever fails learns nothing of why, unless an assertion was signed with
+// the client's key.
 
 // credentials are what a request shows to authenticate its client.
 type credentials struct {
@@ -31,8 +32,8 @@ type credentials struct {
 	endpoint  string // path that was called
 }
 
-// credentialsOf finds out what a request shows: one method of client authentication (RFC 6749 section 2.3), well-formed. Basic with
-// an empty secret is what some libraries make of having none.
+// credentialsOf finds out what a request shows: one method of client authentication (RFC 6749 section 2.3),
+// well-formed. Basic with an empty secret is what some libraries make of having none.
 func credentialsOf(r *http.Request, form url.Values, path string) (credentials, error) {
 	shown := credentials{
 		method: oauth.AuthNone, id: form.Get("client_id"), secret: form.Get("client_secret"), assertion: form.Get("client_assertion"), endpoint: path}
@@ -76,8 +77,8 @@ func credentialsOf(r *http.Request, form url.Values, path string) (credentials, 
 	return shown, nil
 }
 
-// client is a [storage.Client] that has authenticated. It keeps what was shown, to check it again should the client's record change
-// meanwhile.
+// client is a [storage.Client] that has authenticated. It keeps what was shown, to check it again should the client's
+// record change meanwhile.
 type client struct {
 	*storage.Client
 	shown     credentials
@@ -93,7 +94,8 @@ func (c *client) once() []storage.Once {
 	return []storage.Once{c.assertion.once}
 }
 
-// identify authenticates the client that shows these credentials. That a secret was used is noted in memory; a rotation waits for it.
+// identify authenticates the client that shows these credentials. That a secret was used is noted in memory; a rotation
+// waits for it.
 func (s *Server) identify(ctx context.Context, shown credentials) (*client, error) {
 	known, err := s.recognize(ctx, shown)
 	if err == nil && known.secretID != "" {
@@ -125,8 +127,8 @@ func (s *Server) recognize(ctx context.Context, shown credentials) (*client, err
 	return nil, err
 }
 
-// authenticate checks what was shown against a client's record. It takes the same time for an unknown client (nil) as for a
-// wrong secret.
+// authenticate checks what was shown against a client's record. It takes the same time for an unknown client (nil) as
+// for a wrong secret.
 func (s *Server) authenticate(ctx context.Context, c *storage.Client, shown credentials) (*client, error) {
 	secretID := c.SecretID(shown.secret)
 	switch {
@@ -159,9 +161,10 @@ func (s *Server) authenticate(ctx context.Context, c *storage.Client, shown cred
 // changes is how often a request is decided anew because client or user changed while it was decided.
 const changes = 4
 
-// decide has try decide on a request of a client. Memory may lag behind other replicas, so the transaction that try ends in compares
-// that client and user are those that it was decided on; where they are not, its error is a [storage.StaleError], and try decides
-// again on the records that came with that. user is nil the first time. Where a request is about no user, userRevision is 0.
+// decide has try decide on a request of a client. Memory may lag behind other replicas, so the transaction that try
+// ends in compares that client and user are those that it was decided on; where they are not, its error is a
+// [storage.StaleError], and try decides again on the records that came with that. user is nil the first time. Where a
+// request is about no user, userRevision is 0.
 func (s *Server) decide(ctx context.Context, c *client, userRevision int64, try func(c *client, at storage.Revisions, user *storage.User) (any, error)) (any, error) {
 	var (
 		user  *storage.User
@@ -185,8 +188,8 @@ func (s *Server) decide(ctx context.Context, c *client, userRevision int64, try 
 	return reply, err
 }
 
-// reauthenticate checks what c has shown against the record that took the place of the one it was checked with; nil means that
-// it has none. Then a client without a record is what its document says now; one that had a record is gone.
+// reauthenticate checks what c has shown against the record that took the place of the one it was checked with; nil
+// means that it has none. Then a client without a record is what its document says now; one that had a record is gone.
 func (s *Server) reauthenticate(ctx context.Context, c *client, current *storage.Client) (*client, error) {
 	switch {
 	case current == nil && clients.Described(c.Client):
@@ -205,9 +208,9 @@ func (s *Server) reauthenticate(ctx context.Context, c *client, current *storage
 	return again, nil
 }
 
-// settle ends a request whose transaction uses up the client's assertion: whatever became of the request, the assertion is used up
-// now, or there is no reply. Only two errors leave it as it was: a fault, and the demand for a nonce (RFC 9449 section 8),
-// after which the same request is sent again.
+// settle ends a request whose transaction uses up the client's assertion: whatever became of the request, the assertion
+// is used up now, or there is no reply. Only two errors leave it as it was: a fault, and the demand for a nonce (RFC
+// 9449 section 8), after which the same request is sent again.
 func (s *Server) settle(ctx context.Context, c *client, err error) error {
 	if e := refused(err); err != nil && (e == nil || e.Code == oauth.CodeUseDPoPNonce) {
 		return err

@@ -17,20 +17,20 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// The device authorization grant (RFC 8628): a device without a browser shows a code, and a user enters it in the browser of
-// another one and decides there, and the device polls until they have.
+// The device authorization grant (RFC 8628): a device without a browser shows a code, and a user enters it in the
+// browser of another one and decides there, and the device polls until they have.
 //
 //	device ─ /oauth/device_authorization ─ device_code, user_code ─ /oauth/token (polls) ─ tokens
 //	person ─ /device ─ code ─ sign-in ─ is that your device? ─ approved or denied
 //
-// The device code is a sealed string that names the record in storage: garbage never reaches etcd, and who reads the database
-// cannot make one. Asking for codes is one write, so how often a client may is limited in memory, at each replica: the id of
-// a public client is no secret. A poll that comes too early is answered from memory as well; any other is one read; the one
-// that gets tokens a transaction more, which creates the grant and takes the record away. A device code that comes again after
-// that ends the grant, as a code does.
+// The device code is a sealed string that names the record in storage: garbage never reaches etcd, and who reads the
+// database cannot make one. Asking for codes is one write, so how often a client may is limited in memory, at each
+// replica: the id of a public client is no secret. A poll that comes too early is answered from memory as well; any
+// other is one read; the one that gets tokens a transaction more, which creates the grant and takes the record away. A
+// device code that comes again after that ends the grant, as a code does.
 //
-// A grant of a device lives apart from the browser in which it was approved: signing out there does not sign the device out, and
-// its ID token has no sid.
+// A grant of a device lives apart from the browser in which it was approved: signing out there does not sign the device
+// out, and its ID token has no sid.
 const (
 	deviceInterval = 5 * time.Second // between polls (RFC 8628 section 3.2), and what slow_down adds (section 3.5)
 	// devicePunctual is how much too early a poll may come: clients sleep for the interval, and networks vary.

@@ -13,12 +13,13 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// What a person does about a device (RFC 8628 section 3.3): a pending request of its own kind, which goes through sign-in and
-// consent as an authorization request does, sealed and bound to the browser.
+// What a person does about a device (RFC 8628 section 3.3): a pending request of its own kind, which goes through
+// sign-in and consent as an authorization request does, sealed and bound to the browser.
 //
-// Only a user who has signed in learns anything about a user code: guesses are counted per account. A user who has found a
-// device is always asked, whatever they allowed before and however they came here, because the one thing that they can tell
-// is whether the device is theirs (section 5.4). What they allow is for this device alone; it is not remembered as a consent.
+// Only a user who has signed in learns anything about a user code: guesses are counted per account. A user who has
+// found a device is always asked, whatever they allowed before and however they came here, because the one thing that
+// they can tell is whether the device is theirs (section 5.4). What they allow is for this device alone; it is not
+// remembered as a consent.
 
 // deviceRequest is what a pending request about a device knows of it, beside client and scopes.
 type deviceRequest struct {
@@ -96,8 +97,8 @@ func (s *Server) confirmDevice(w http.ResponseWriter, r *http.Request, t turn, p
 	}
 }
 
-// findDevice looks whose the user code is. Each time counts as a guess, before anything is looked at, so that guesses in
-// parallel gain nothing.
+// findDevice looks whose the user code is. Each time counts as a guess, before anything is looked at, so that guesses
+// in parallel gain nothing.
 func (s *Server) findDevice(w http.ResponseWriter, r *http.Request, t turn, p storage.Presence) {
 	a := *t.request
 	free, retry, err := s.store.TakeGuess(r.Context(), "user code of "+p.User.ID, mostUserCodes, userCodeWindow)
@@ -132,7 +133,8 @@ func (s *Server) findDevice(w http.ResponseWriter, r *http.Request, t turn, p st
 	s.withRequest(w, r, a)
 }
 
-// stillAsks narrows a request to the scopes that its client may still ask for, and says whether anything is left to ask for.
+// stillAsks narrows a request to the scopes that its client may still ask for, and says whether anything is left to ask
+// for.
 func (s *Server) stillAsks(t *turn) error {
 	scopes := s.offered(t.client, t.request.Scopes)
 	switch {

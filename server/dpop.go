@@ -20,15 +20,17 @@ import (
 
 // DPoP (RFC 9449): tokens that only the holder of a key can use.
 //
-// A client proves possession of a key by a JWT in the header DPoP, made for one request. At the token endpoint the access token is
-// then bound to the key (its claim cnf), and so is the refresh token of a public client, which has no other secret (section 5). A
-// refresh token that was issued without a proof stays unbound, whatever its access tokens are. At userinfo a bound token needs
-// the scheme DPoP and a proof of the same key for that token; the schemes Bearer and DPoP are no substitute for each other.
+// A client proves possession of a key by a JWT in the header DPoP, made for one request. At the token endpoint the
+// access token is then bound to the key (its claim cnf), and so is the refresh token of a public client, which has no
+// other secret (section 5). A refresh token that was issued without a proof stays unbound, whatever its access tokens
+// are. At userinfo a bound token needs the scheme DPoP and a proof of the same key for that token; the schemes Bearer
+// and DPoP are no substitute for each other.
 //
-// Each proof holds a nonce of this server, which comes with every reply of these endpoints: a proof that was made ahead of time is
-// worth nothing, and what has to be remembered of proofs is bounded by the life of a nonce. A proof is used once at a replica;
-// no record is written for it. What a second replica would take again within those minutes is a request that is authenticated
-// otherwise and once only (a code, a refresh token), or shows the same userinfo once more.
+// Each proof holds a nonce of this server, which comes with every reply of these endpoints: a proof that was made ahead
+// of time is worth nothing, and what has to be remembered of proofs is bounded by the life of a nonce. A proof is used
+// once at a replica; no record is written for it. What a second replica would take again within those minutes is a
+// request that is authenticated otherwise and once only (a code, a refresh token), or shows the same userinfo once
+// more.
 //
 // Where the request went is compared with the configured issuer, never with the Host header.
 
@@ -50,7 +52,8 @@ const (
 	tokenTypeBearer = "Bearer"
 	tokenTypeDPoP   = "DPoP"
 
-	// A proof's clock may be behind by proofPast and ahead by proofAhead. The nonce says more about its age, so this is generous.
+	// A proof's clock may be behind by proofPast and ahead by proofAhead. The nonce says more about its age, so this is
+	// generous.
 	proofPast  = 5 * time.Minute
 	proofAhead = time.Minute
 
@@ -100,8 +103,9 @@ func badProof(rule, description string) *oauth.Error {
 	return oauth.Refuse(oauth.CodeInvalidDPoPProof, rule, "%s", description)
 }
 
-// proof checks the proof of a request to an endpoint, path below the issuer, and gives the thumbprint of its key (RFC 9449
-// section 4.3). accessToken is the one that is shown with it, if any. A refusal is a verdict, any other error a fault.
+// proof checks the proof of a request to an endpoint, path below the issuer, and gives the thumbprint of its key (RFC
+// 9449 section 4.3). accessToken is the one that is shown with it, if any. A refusal is a verdict, any other error a
+// fault.
 func (p *proofs) proof(header http.Header, method, path, accessToken string) (string, error) {
 	values := header.Values(headerDPoP)
 	if len(values) != 1 || len(values[0]) > maxJWT {
@@ -133,8 +137,8 @@ func (p *proofs) proof(header http.Header, method, path, accessToken string) (st
 	return thumbprint, p.useProof(claims.Nonce, thumbprint, claims.ID)
 }
 
-// parseProof verifies a proof by the key in its own header (RFC 9449 section 4.2): a public one, that fits the algorithm. All
-// that could point to another key is refused.
+// parseProof verifies a proof by the key in its own header (RFC 9449 section 4.2): a public one, that fits the
+// algorithm. All that could point to another key is refused.
 func parseProof(proof string) (*jose.JSONWebKey, proofClaims, error) {
 	var claims proofClaims
 	parsed, err := jwt.ParseSigned(proof, dpopAlgs)
@@ -163,8 +167,8 @@ func parseProof(proof string) (*jose.JSONWebKey, proofClaims, error) {
 	return key, claims, nil
 }
 
-// sameAddress compares an htu with the address of an endpoint, after the normalization of RFC 3986 sections 6.2.2 and 6.2.3 and
-// without query and fragment (RFC 9449 section 4.3).
+// sameAddress compares an htu with the address of an endpoint, after the normalization of RFC 3986 sections 6.2.2 and
+// 6.2.3 and without query and fragment (RFC 9449 section 4.3).
 func sameAddress(htu, endpoint string) bool {
 	got, ok := normalAddress(htu)
 	want, _ := normalAddress(endpoint)
@@ -184,16 +188,16 @@ func normalAddress(address string) (string, bool) {
 	case "http":
 		host = strings.TrimSuffix(host, ":80")
 	}
-	// The paths of our endpoints have nothing but unreserved characters, so they are right as they are decoded, if nothing else
-	// was encoded.
+	// The paths of our endpoints have nothing but unreserved characters, so they are right as they are decoded, if
+	// nothing else was encoded.
 	if strings.Contains(strings.ToLower(u.EscapedPath()), "%2f") {
 		return "", false
 	}
 	return u.Scheme + "://" + host + u.Path, true
 }
 
-// tokenKey is the thumbprint of the key whose possession a request to the token endpoint proves; "" when it does not try, and
-// need not. bound is the thumbprint to which the code or the refresh token is bound, if it is.
+// tokenKey is the thumbprint of the key whose possession a request to the token endpoint proves; "" when it does not
+// try, and need not. bound is the thumbprint to which the code or the refresh token is bound, if it is.
 func (p *proofs) tokenKey(q *clientRequest, bound string) (string, error) {
 	if len(q.header.Values(headerDPoP)) == 0 {
 		if bound != "" {
@@ -211,8 +215,8 @@ func (p *proofs) tokenKey(q *clientRequest, bound string) (string, error) {
 	return key, nil
 }
 
-// boundTo is the key to which the refresh token of a client is bound that proved possession of key (RFC 9449 section 5): clients
-// that authenticate have their secret for that, and may change the key.
+// boundTo is the key to which the refresh token of a client is bound that proved possession of key (RFC 9449 section
+// 5): clients that authenticate have their secret for that, and may change the key.
 func boundTo(c *storage.Client, key string) string {
 	if c.Public {
 		return key
@@ -220,8 +224,9 @@ func boundTo(c *storage.Client, key string) string {
 	return ""
 }
 
-// checkPossession checks that the caller who presents an access token at an endpoint of this server, path below the issuer, holds the key that the
-// token is bound to (RFC 9449 section 7). proven says that it came by the scheme DPoP, which is for such tokens alone.
+// checkPossession checks that the caller who presents an access token at an endpoint of this server, path below the
+// issuer, holds the key that the token is bound to (RFC 9449 section 7). proven says that it came by the scheme DPoP,
+// which is for such tokens alone.
 func (p *proofs) checkPossession(r *http.Request, path, token string, claims accessClaims, proven bool) error {
 	invalid := func(rule, description string) error {
 		return oauth.Refuse(oauth.CodeInvalidToken, rule, "%s", description)

@@ -13,7 +13,8 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// Nonces of DPoP proofs (RFC 9449 section 8) are sealed times: any replica takes those of any other, and none is stored.
+// Nonces of DPoP proofs (RFC 9449 section 8) are sealed times: any replica takes those of any other, and none is
+// stored.
 const (
 	nonceStep = 30 * time.Second // a new one so often
 	nonceLife = 5 * time.Minute
@@ -22,8 +23,9 @@ const (
 // mostProofs is how many proofs a replica remembers: some 10 MB.
 const mostProofs = 100_000
 
-// proofs remembers which proofs were used, by their nonces. When they become too many, those of the oldest nonce are forgotten and
-// that nonce, with all earlier ones, is no longer accepted: clients are told to use a newer one, and no proof is accepted twice.
+// proofs remembers which proofs were used, by their nonces. When they become too many, those of the oldest nonce are
+// forgotten and that nonce, with all earlier ones, is no longer accepted: clients are told to use a newer one, and no
+// proof is accepted twice.
 type proofs struct {
 	*issuer
 

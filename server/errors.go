@@ -14,10 +14,10 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// How this server says no. A check gives an [*oauth.Error], whatever it checks, and refuse is the one place that tells it: as JSON to
-// a program, at the redirect URI to a client, or on a page to the user, when the client must not be told. The types below say which,
-// where the endpoint alone does not. Any other error is a fault of this server: it goes to the log, and the answer is 503 and says nothing
-// about a token, a code or a client.
+// How this server says no. A check gives an [*oauth.Error], whatever it checks, and refuse is the one place that tells
+// it: as JSON to a program, at the redirect URI to a client, or on a page to the user, when the client must not be
+// told. The types below say which, where the endpoint alone does not. Any other error is a fault of this server: it
+// goes to the log, and the answer is 503 and says nothing about a token, a code or a client.
 
 // pageError is a refusal that is told to the user, because what the request says of the client is not known to be good.
 type pageError struct {
@@ -74,8 +74,8 @@ func invalidGrant(rule, description string) *oauth.Error {
 	return oauth.Refuse(oauth.CodeInvalidGrant, rule, "%s", description)
 }
 
-// invalidClient is the one answer to a wrong secret and to an unknown client (RFC 6749 section 5.2). Only the rule tells them apart,
-// and clients do not see it.
+// invalidClient is the one answer to a wrong secret and to an unknown client (RFC 6749 section 5.2). Only the rule
+// tells them apart, and clients do not see it.
 func invalidClient(rule string) *oauth.Error {
 	return oauth.Refuse(oauth.CodeInvalidClient, rule, "unknown client, or wrong client credentials")
 }
@@ -178,10 +178,11 @@ type challenge int
 const (
 	// challengeClient: clients authenticate here (RFC 7617 section 2).
 	challengeClient challenge = iota
-	// challengeToken: an access token is shown here, by Bearer or, when the request did so, by DPoP. The scheme that was used names
-	// the error (RFC 6750 section 3, RFC 9449 section 7.1); the other is offered beside it.
+	// challengeToken: an access token is shown here, by Bearer or, when the request did so, by DPoP. The scheme that
+	// was used names the error (RFC 6750 section 3, RFC 9449 section 7.1); the other is offered beside it.
 	challengeToken
-	// challengeRegistration: a token that allows to register, or to manage a registration (RFC 7591 section 3, RFC 7592 section 2).
+	// challengeRegistration: a token that allows to register, or to manage a registration (RFC 7591 section 3, RFC 7592
+	// section 2).
 	challengeRegistration
 )
 

@@ -13,9 +13,10 @@ import (
 
 var errNotOurIDToken = fmt.Errorf("id token: %w", storage.ErrNotFound)
 
-// ownIDToken reads an ID token that this server issued, whether it has expired or not (OpenID Connect Core 1.0 section 3.1.2.1 of
-// id_token_hint, RP-Initiated Logout 1.0 section 4): it says which user it was about, and opens nothing. Anything else is
-// [storage.ErrNotFound]. Our keys are kept long enough to verify the ID tokens of every sign-in that still stands.
+// ownIDToken reads an ID token that this server issued, whether it has expired or not (OpenID Connect Core 1.0 section
+// 3.1.2.1 of id_token_hint, RP-Initiated Logout 1.0 section 4): it says which user it was about, and opens nothing.
+// Anything else is [storage.ErrNotFound]. Our keys are kept long enough to verify the ID tokens of every sign-in that
+// still stands.
 func (iss *issuer) ownIDToken(token string) (idClaims, error) {
 	var claims idClaims
 	if len(token) > maxJWT || strings.Count(token, ".") != 2 {

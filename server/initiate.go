@@ -11,12 +11,12 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// start sends a user who begins here to an app, which then begins a sign-in (OpenID Connect Core 1.0 section 4): a portal can link
-// to /oauth/start?client_id=... and need not know the addresses of apps.
+// start sends a user who begins here to an app, which then begins a sign-in (OpenID Connect Core 1.0 section 4): a
+// portal can link to /oauth/start?client_id=... and need not know the addresses of apps.
 //
-// It leads nowhere but to the initiate_login_uri of a registered client, and not of one that is a document, which anybody can
-// publish; a page of the app that is asked for (target_link_uri) must be of the same origin. Who somebody is, the app learns when
-// they sign in: login_hint is never sent.
+// It leads nowhere but to the initiate_login_uri of a registered client, and not of one that is a document, which
+// anybody can publish; a page of the app that is asked for (target_link_uri) must be of the same origin. Who somebody
+// is, the app learns when they sign in: login_hint is never sent.
 func (s *Server) start(w http.ResponseWriter, r *http.Request) {
 	to, err := s.startOf(r)
 	if err != nil {

@@ -31,8 +31,8 @@ func (s *Server) liveGrant(ctx context.Context, clientID, grantID, userID string
 	return active(view, userID)
 }
 
-// liveGrantThrough is liveGrant for an access token that another client than the grant's may have got, in a token exchange, and
-// may have revoked. It reads along a client that uses the token; nil is none that may.
+// liveGrantThrough is liveGrant for an access token that another client than the grant's may have got, in a token
+// exchange, and may have revoked. It reads along a client that uses the token; nil is none that may.
 func (s *Server) liveGrantThrough(ctx context.Context, claims accessClaims, clientID string) (grantView, *storage.Client, error) {
 	userID := s.userOf(claims.Subject)
 	view, c, err := s.store.GrantThrough(ctx, claims.grantClient(), claims.grant(), userID, clientID, claims.ended().ID)

@@ -19,15 +19,15 @@ import (
 
 // Logout (OpenID Connect RP-Initiated Logout 1.0, Back-Channel Logout 1.0, Front-Channel Logout 1.0).
 //
-// A session ends when its user signs out, and also when they switch accounts or another user signs in, in that browser. One
-// transaction ends it: with it go the grants with openid that came from it, unless they have offline_access, and the outbox of
-// logout tokens is filled (see backchannel.go). Grants without openid are no sign-in and stay.
+// A session ends when its user signs out, and also when they switch accounts or another user signs in, in that browser.
+// One transaction ends it: with it go the grants with openid that came from it, unless they have offline_access, and
+// the outbox of logout tokens is filled (see backchannel.go). Grants without openid are no sign-in and stay.
 //
 //	GET /oauth/logout ─ an ID token of this very session? ─ yes ─┐
 //	                         └ no ─ the question ─ POST /oauth/signout ─ end ─ frames of the apps ─ back to the app, or signed out
 //
-// A browser is sent nowhere before the address was found to be registered for the client that the hint or client_id names: a
-// request with a fault ends on a page.
+// A browser is sent nowhere before the address was found to be registered for the client that the hint or client_id
+// names: a request with a fault ends on a page.
 
 // logoutRequest is a logout request that has been found valid. Sealed, it travels through the question.
 type logoutRequest struct {
@@ -239,8 +239,8 @@ func (s *Server) signOut(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// logoutForm opens the request of a posted form, provided that we made the form for this browser, and checks again what may
-// have changed since.
+// logoutForm opens the request of a posted form, provided that we made the form for this browser, and checks again what
+// may have changed since.
 func (s *Server) logoutForm(r *http.Request) (logoutRequest, error) {
 	var l logoutRequest
 	if err := r.ParseForm(); err != nil {
@@ -296,8 +296,8 @@ func (s *Server) endSession(ctx context.Context, ref sessionRef, why string) (*s
 	return ended, nil
 }
 
-// afterLogout tells the browser that it is signed out: it loses the cookie, shows the apps in frames that want to be told that
-// way, and goes back to the app that asked.
+// afterLogout tells the browser that it is signed out: it loses the cookie, shows the apps in frames that want to be
+// told that way, and goes back to the app that asked.
 func (s *Server) afterLogout(w http.ResponseWriter, r *http.Request, l logoutRequest, ended *storage.EndedSession) {
 	s.setCookie(w, cookieSession, "", -1)
 	page := s.signedOutPage(r, l, false)
@@ -322,8 +322,8 @@ func (s *Server) signedOutPage(r *http.Request, l logoutRequest, stays bool) pag
 	}
 }
 
-// logoutFrames are the addresses of the apps that the session was used with and that want to be told in a frame (OpenID Connect
-// Front-Channel Logout 1.0 section 2).
+// logoutFrames are the addresses of the apps that the session was used with and that want to be told in a frame (OpenID
+// Connect Front-Channel Logout 1.0 section 2).
 func (s *Server) logoutFrames(ctx context.Context, ended *storage.EndedSession) []string {
 	var frames []string
 	for _, id := range ended.Clients {

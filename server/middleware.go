@@ -26,8 +26,8 @@ const (
 	requestTime = 15 * time.Second
 )
 
-// newRequestID is 64 random bits in hexadecimal digits, so that replicas need not agree on ids to have different ones. It
-// opens nothing, so it need not come from crypto/rand.
+// newRequestID is 64 random bits in hexadecimal digits, so that replicas need not agree on ids to have different ones.
+// It opens nothing, so it need not come from crypto/rand.
 func newRequestID() string {
 	const digits = "0123456789abcdef"
 	var id [16]byte
@@ -103,8 +103,8 @@ func (s *Server) middleware(next http.Handler) http.Handler {
 	})
 }
 
-// limited is around what may wait for storage and connectors, or reads a body. The deadline goes under the visit, so that the request
-// need not be copied once more.
+// limited is around what may wait for storage and connectors, or reads a body. The deadline goes under the visit, so
+// that the request need not be copied once more.
 func limited(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		v := visitOf(r.Context())
@@ -161,8 +161,8 @@ func (s *Server) methods(path string) string {
 	return ""
 }
 
-// sameOrigin refuses forms that another site sent. It comes on top of the anti-forgery token and the request's own tie to
-// the browser.
+// sameOrigin refuses forms that another site sent. It comes on top of the anti-forgery token and the request's own tie
+// to the browser.
 func (s *Server) sameOrigin(next http.HandlerFunc) http.HandlerFunc {
 	protection := http.NewCrossOriginProtection()
 	// A proxy may have changed the Host header that the Origin header is compared with.

@@ -56,8 +56,8 @@ func next(a *AuthRequest, p storage.Presence, allowed bool, now time.Time) decis
 	return decision{step: stepDone}
 }
 
-// signedIn reports whether the session is good enough for the request. A sign-in since the request began always is: max_age is
-// about sign-ins before it, and a user who reads the consent page for a long time is not asked again.
+// signedIn reports whether the session is good enough for the request. A sign-in since the request began always is:
+// max_age is about sign-ins before it, and a user who reads the consent page for a long time is not asked again.
 func signedIn(a *AuthRequest, p storage.Presence, now time.Time) bool {
 	if p.Session == nil || !p.User.Active() {
 		return false

@@ -14,13 +14,14 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// Pushed authorization requests (RFC 9126): a client sends its request here itself, authenticated, and gives the browser only a
-// request_uri.
+// Pushed authorization requests (RFC 9126): a client sends its request here itself, authenticated, and gives the
+// browser only a request_uri.
 //
-// What is pushed is checked as at the authorization endpoint, and sealed: the request_uri is a name and the whole request at once.
-// So pushing writes nothing, but for an assertion that is used up, and nothing is read when the browser comes. From there on it is
-// a pending request like any other, whose life is its own. It is answered with a code once: that is one write, when a user has
-// signed in and allowed it. Until then a browser may reload it, and an error answers it any number of times.
+// What is pushed is checked as at the authorization endpoint, and sealed: the request_uri is a name and the whole
+// request at once. So pushing writes nothing, but for an assertion that is used up, and nothing is read when the
+// browser comes. From there on it is a pending request like any other, whose life is its own. It is answered with a
+// code once: that is one write, when a user has signed in and allowed it. Until then a browser may reload it, and an
+// error answers it any number of times.
 
 const (
 	// pushedURI begins every request_uri that this server gives (RFC 9126 section 2.2).
@@ -100,8 +101,8 @@ func (s *Server) proofOf(r *http.Request, a *AuthRequest) error {
 	return nil
 }
 
-// pushedRequest is the request behind a request_uri that a browser brought. Its errors are for the user: where the client would be
-// told is in the request, which is not known to be good.
+// pushedRequest is the request behind a request_uri that a browser brought. Its errors are for the user: where the
+// client would be told is in the request, which is not known to be good.
 func (s *Server) pushedRequest(c *storage.Client, requestURI string) (*AuthRequest, error) {
 	var a AuthRequest
 	err := s.open(storage.SealPushed, strings.TrimPrefix(requestURI, pushedURI), &a)

@@ -15,14 +15,15 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// Dynamic client registration (RFC 7591, OpenID Connect Dynamic Client Registration 1.0) and its management (RFC 7592). It is
-// off unless the configuration turns it on, and then wants an initial access token, if the configuration names any. Where it
-// names none, anybody may register: a client then costs one write, so registrations are slowed down, and such a client gets tokens
-// of users only, not of its own.
+// Dynamic client registration (RFC 7591, OpenID Connect Dynamic Client Registration 1.0) and its management (RFC 7592).
+// It is off unless the configuration turns it on, and then wants an initial access token, if the configuration names
+// any. Where it names none, anybody may register: a client then costs one write, so registrations are slowed down, and
+// such a client gets tokens of users only, not of its own.
 //
-// A client that registered itself belongs to no app: nothing is delivered for it. Its owner manages it with the registration
-// access token that came with the registration; an operator sees it (warifu get clients), and removes it (warifu delete client).
-// Its secret stays through replacements, unless these make it a client without one. Its subjects stay: another sector is another client.
+// A client that registered itself belongs to no app: nothing is delivered for it. Its owner manages it with the
+// registration access token that came with the registration; an operator sees it (warifu get clients), and removes it
+// (warifu delete client). Its secret stays through replacements, unless these make it a client without one. Its
+// subjects stay: another sector is another client.
 
 // registrationReply is the client information response (RFC 7591 section 3.2.1, RFC 7592 section 3).
 func (s *Server) registrationReply(c *storage.Client, token string) (map[string]any, error) {
@@ -64,7 +65,8 @@ func (s *Server) manage(w http.ResponseWriter, r *http.Request) error {
 	if err != nil && !errors.Is(err, storage.ErrNotFound) {
 		return fmt.Errorf("find client: %w", err)
 	}
-	// A caller without a right to a client does not learn whether it exists. An app's client is managed only by its manifest.
+	// A caller without a right to a client does not learn whether it exists. An app's client is managed only by its
+	// manifest.
 	if !c.OwnedBy(token) {
 		return registrationToken()
 	}

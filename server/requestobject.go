@@ -14,18 +14,19 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// Request objects: parameters of an authorization request as claims of a JWT, by value (OpenID Connect Core 1.0 section 6.1,
-// RFC 9101).
+// Request objects: parameters of an authorization request as claims of a JWT, by value (OpenID Connect Core 1.0 section
+// 6.1, RFC 9101).
 //
-// One that is signed is signed with the client's keys, by the algorithm that the client registered, if it did; a client that
-// registered none may also send it unsigned, which proves no more than parameters in the query do. A claim wins over a parameter of
-// the same name; what is a parameter alone still counts, as OpenID Connect wants it. Not so in a pushed request, where the claims
-// are all there is (RFC 9126 section 3). client_id and response_type must be the same in both places. Encrypted ones are refused,
-// and so is a JWT that was made for something else.
+// One that is signed is signed with the client's keys, by the algorithm that the client registered, if it did; a client
+// that registered none may also send it unsigned, which proves no more than parameters in the query do. A claim wins
+// over a parameter of the same name; what is a parameter alone still counts, as OpenID Connect wants it. Not so in a
+// pushed request, where the claims are all there is (RFC 9126 section 3). client_id and response_type must be the same
+// in both places. Encrypted ones are refused, and so is a JWT that was made for something else.
 //
 // The address of a request object is never fetched: request_uri is for pushed requests (pushed.go).
 
-// requestObjectTypes are the typ headers of a request object: other JWTs that a client signs are not accepted (RFC 9101 section 10.8).
+// requestObjectTypes are the typ headers of a request object: other JWTs that a client signs are not accepted (RFC 9101
+// section 10.8).
 var requestObjectTypes = []string{"", "jwt", "oauth-authz-req+jwt", "application/oauth-authz-req+jwt"}
 
 // jwtClaims are about the request object itself; they are no parameters.

@@ -13,16 +13,16 @@ import (
 // ([ResourceServer.Identifier]), and those that registered clients speak for (ResourceIdentifiers). Everything else is
 // invalid_target. Any client may ask for any of them: what it may do there is a matter of scopes.
 //
-// The resource parameters of an authorization request say for whom tokens may be issued; those of a token request which of
-// these its token is for. Without them it is for all that were granted. Without any at all the audience is the issuer, as it
-// is for every API that knows nothing of resources.
+// The resource parameters of an authorization request say for whom tokens may be issued; those of a token request which
+// of these its token is for. Without them it is for all that were granted. Without any at all the audience is the
+// issuer, as it is for every API that knows nothing of resources.
 //
-// The scope openid is a wish to call userinfo. So a grant of it with resources that leave the issuer out also has the userinfo
-// endpoint as a resource, and a library that asks for openid and a resource, and sends no resource to the token endpoint, can
-// call userinfo as it does anywhere. It is the endpoint's address and not the issuer, because the resource servers of a token
-// could use it at each other (RFC 9068 section 5): at userinfo they learn no more than the token's scopes, whereas the issuer
-// is the audience of all the APIs that ask for no resource. A client that wants a token for one resource alone says so in the token
-// request.
+// The scope openid is a wish to call userinfo. So a grant of it with resources that leave the issuer out also has the
+// userinfo endpoint as a resource, and a library that asks for openid and a resource, and sends no resource to the
+// token endpoint, can call userinfo as it does anywhere. It is the endpoint's address and not the issuer, because the
+// resource servers of a token could use it at each other (RFC 9068 section 5): at userinfo they learn no more than the
+// token's scopes, whereas the issuer is the audience of all the APIs that ask for no resource. A client that wants a
+// token for one resource alone says so in the token request.
 
 // Most resources of a request, and how long they may be in all, so that a sealed request still fits into a URL.
 const (
@@ -58,8 +58,8 @@ func (x *resources) checkResources(c *storage.Client, values []string) error {
 	return nil
 }
 
-// audienceOf is for whom a token of these scopes is: those of the resources that were granted which the token request asks for,
-// or all of them.
+// audienceOf is for whom a token of these scopes is: those of the resources that were granted which the token request
+// asks for, or all of them.
 func (x *resources) audienceOf(granted, scopes, asked []string) (audience, error) {
 	if len(granted) == 0 {
 		granted = []string{x.name}
@@ -102,13 +102,14 @@ func invalidTarget(rule, description string) *oauth.Error {
 	return oauth.Refuse(oauth.CodeInvalidTarget, rule, "%s", description)
 }
 
-// forUserinfo reports whether a token of that audience is for the userinfo endpoint: one for the issuer is, or for the endpoint.
+// forUserinfo reports whether a token of that audience is for the userinfo endpoint: one for the issuer is, or for the
+// endpoint.
 func (x *resources) forUserinfo(a audience) bool {
 	return slices.Contains(a, x.name) || slices.Contains(a, x.name+pathUserinfo)
 }
 
-// speaksFor are the resource servers that a client speaks for. An app cannot make itself one of this server's own endpoints, nor
-// one of the configuration's.
+// speaksFor are the resource servers that a client speaks for. An app cannot make itself one of this server's own
+// endpoints, nor one of the configuration's.
 func (x *resources) speaksFor(c *storage.Client) []string {
 	taken := []string{x.name, x.name + pathUserinfo}
 	for _, r := range x.servers {

@@ -11,9 +11,9 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// revocation is the revocation endpoint (RFC 7009). It ends a grant by one of its tokens, access or refresh, and with it everything
-// that was issued from it. A client's own token and one that it got in a token exchange end alone. A token that is no longer valid
-// is revoked already.
+// revocation is the revocation endpoint (RFC 7009). It ends a grant by one of its tokens, access or refresh, and with
+// it everything that was issued from it. A client's own token and one that it got in a token exchange end alone. A
+// token that is no longer valid is revoked already.
 func (s *Server) revocation(w http.ResponseWriter, r *http.Request) error {
 	q, err := s.spentFirst(r, pathRevoke)
 	if err != nil {

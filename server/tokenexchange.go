@@ -15,21 +15,21 @@ import (
 
 // Token exchange (RFC 8693): a resource server that was called for a user calls on for that user.
 //
-// It is off unless the configuration turns it on and the client registers the grant type. The client must authenticate, and the
-// subject token must be for it: an access token of this server whose audience has one of the identifiers for which the client
-// speaks. So a client cannot exchange a token that was not sent to it. It gets an access token
+// It is off unless the configuration turns it on and the client registers the grant type. The client must authenticate,
+// and the subject token must be for it: an access token of this server whose audience has one of the identifiers for
+// which the client speaks. So a client cannot exchange a token that was not sent to it. It gets an access token
 //
 //   - for the resource servers that it names (resource or audience), which this server knows;
 //   - with the subject token's scopes, or fewer, among those that the client itself may ask for;
-//   - whose client_id is the client, and whose act says that it acts, and for whom it did: delegation, never impersonation. The
-//     subject is the user, called as in the subject token;
+//   - whose client_id is the client, and whose act says that it acts, and for whom it did: delegation, never
+//     impersonation. The subject is the user, called as in the subject token;
 //   - that ends with the subject token, and before if the user's grant does. Its jti begins with that grant's id, and
 //     origin_client_id names the grant's client. The client can revoke it, which ends nothing else.
 //
-// There is no refresh token: when the token ends, the next call of the user brings another. Only access tokens are taken and
-// given, and no actor_token: the client is the actor. A subject token that is bound to a key (RFC 9449) needs a proof of that key,
-// which the resource server does not have: it is refused, unless the client is itself the holder of the key. A client's own token
-// is refused as well, because it is for no user.
+// There is no refresh token: when the token ends, the next call of the user brings another. Only access tokens are
+// taken and given, and no actor_token: the client is the actor. A subject token that is bound to a key (RFC 9449) needs
+// a proof of that key, which the resource server does not have: it is refused, unless the client is itself the holder
+// of the key. A client's own token is refused as well, because it is for no user.
 //
 // An exchange costs one read: the grant, its user and the client as etcd has them.
 

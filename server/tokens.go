@@ -19,8 +19,8 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// approval is what a user allowed a client. The sealed code and every refresh token of the grant carry it, so that issuing
-// tokens reads nothing. Times are Unix milliseconds.
+// approval is what a user allowed a client. The sealed code and every refresh token of the grant carry it, so that
+// issuing tokens reads nothing. Times are Unix milliseconds.
 type approval struct {
 	Grant        string   `json:"g"` // the grant that redeeming the code creates
 	Client       string   `json:"c"`
@@ -33,8 +33,9 @@ type approval struct {
 	// Claims that the authorization request asked for one by one, as far as they are permitted; nil when none.
 	Claims *claimsRequest `json:"q,omitempty"`
 	ACR    bool           `json:"h,omitempty"` // the authorization request asked for the claim acr
-	// DPoPKey is the JWK thumbprint of the key that must prove possession (RFC 9449): of a code, the one that the authorization
-	// request named (section 10); of a refresh token, the one to which a public client bound it (section 5).
+	// DPoPKey is the JWK thumbprint of the key that must prove possession (RFC 9449): of a code, the one that the
+	// authorization request named (section 10); of a refresh token, the one to which a public client bound it (section
+	// 5).
 	DPoPKey   string   `json:"k,omitempty"`
 	Resources []string `json:"w,omitempty"` // resource indicators of the authorization request (RFC 8707), see audienceOf
 }
@@ -170,8 +171,8 @@ const maxJWT = 8 << 10
 
 var errNotOurs = fmt.Errorf("access token: %w", storage.ErrNotFound)
 
-// verifyAccess checks an access token without asking storage. The algorithm, the type and the key are ours to choose: the
-// token's header only says which of our keys.
+// verifyAccess checks an access token without asking storage. The algorithm, the type and the key are ours to choose:
+// the token's header only says which of our keys.
 func (iss *issuer) verifyAccess(token string) (accessClaims, error) {
 	var claims accessClaims
 	if len(token) > maxJWT || strings.Count(token, ".") != 2 {
@@ -225,8 +226,9 @@ type issue struct {
 	told     map[string]any // what the ID token says about the user, because the request asked for it claim by claim
 }
 
-// signAhead gives the function that signs. While there is a processor for each request that wants tokens, it begins at once, beside what
-// the caller does meanwhile: signing takes about as long as storing. When there are more, that would only cost changes of goroutines.
+// signAhead gives the function that signs. While there is a processor for each request that wants tokens, it begins at
+// once, beside what the caller does meanwhile: signing takes about as long as storing. When there are more, that would
+// only cost changes of goroutines.
 func (iss *issuer) signAhead(i issue) func() (signed, error) {
 	if int(iss.serving.Load()) > runtime.GOMAXPROCS(0) {
 		return func() (signed, error) { return iss.signAll(i) }

@@ -170,7 +170,8 @@ func (s *Server) advance(w http.ResponseWriter, r *http.Request, t turn) {
 	}
 }
 
-// answer gives the client its code. The code holds everything; nothing is stored, but that a pushed request is answered.
+// answer gives the client its code. The code holds everything; nothing is stored, but that a pushed request is
+// answered.
 func (s *Server) answer(w http.ResponseWriter, r *http.Request, t turn, p storage.Presence) {
 	a := t.request
 	if err := s.answerOnce(r.Context(), t); err != nil {

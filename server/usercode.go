@@ -8,9 +8,9 @@ import (
 	"golang.org/x/text/width"
 )
 
-// A user code is typed by a user who looks at another screen (RFC 8628 section 6.1): eight letters in two groups, without
-// vowels, so that no words come about, without digits, and without letters that look alike. Of 20^8 codes (34 bits) at most a
-// handful are good at a time, and an account has few guesses, see mostUserCodes.
+// A user code is typed by a user who looks at another screen (RFC 8628 section 6.1): eight letters in two groups,
+// without vowels, so that no words come about, without digits, and without letters that look alike. Of 20^8 codes (34
+// bits) at most a handful are good at a time, and an account has few guesses, see mostUserCodes.
 const (
 	userCodeLetters = "BCDFGHJKLMNPQRSTVWXZ"
 	userCodeLength  = 8
@@ -37,8 +37,8 @@ func shownUserCode(code string) string {
 	return code[:userCodeLength/2] + "-" + code[userCodeLength/2:]
 }
 
-// parseUserCode reads what a user typed: in capitals or not, in full-width letters, with spaces and dashes anywhere. It says
-// whether a code can look like that.
+// parseUserCode reads what a user typed: in capitals or not, in full-width letters, with spaces and dashes anywhere. It
+// says whether a code can look like that.
 func parseUserCode(typed string) (string, bool) {
 	if len(typed) > maxHint {
 		return "", false

@@ -120,8 +120,8 @@ type Release struct {
 }
 
 // CommitRelease stores a release in one transaction, provided that every record in it is still at the revision that it
-// carries (0: it does not exist), and that no resource identifier that is new in the client belongs to another ([TakenError]).
-// Otherwise nothing is written, and the error is [ErrConflict].
+// carries (0: it does not exist), and that no resource identifier that is new in the client belongs to another
+// ([TakenError]). Otherwise nothing is written, and the error is [ErrConflict].
 func (s *Store) CommitRelease(ctx context.Context, r Release) error {
 	var t transaction
 	t.onlyIf(atRevision(appKey(r.App.Name), r.App.Revision))
@@ -170,8 +170,8 @@ func putDeliveries(t *transaction, deliveries []Delivery) {
 	}
 }
 
-// storeClient adds to a transaction that a client and its resource identifiers are stored, provided that it is still at its
-// revision.
+// storeClient adds to a transaction that a client and its resource identifiers are stored, provided that it is still at
+// its revision.
 func (s *Store) storeClient(ctx context.Context, t *transaction, c *Client) error {
 	t.onlyIf(atRevision(clientKey(c.ID), c.Revision))
 	t.then.do(clientv3.OpPut(clientKey(c.ID), encode(c)))
@@ -183,8 +183,8 @@ func (s *Store) keepID(app, clientID string) clientv3.Op {
 	return clientv3.OpPut(formerKey(app), encode(FormerClient{ID: clientID, Ended: s.now().UTC()}))
 }
 
-// removeClient are the operations that remove a client, its grants and consents, and free the resource identifiers of its record,
-// if there is one.
+// removeClient are the operations that remove a client, its grants and consents, and free the resource identifiers of
+// its record, if there is one.
 func removeClient(id string, record *Client) []clientv3.Op {
 	return append(append(endGrants(id), freeResources(record, nil)...),
 		clientv3.OpDelete(clientKey(id)),
@@ -193,8 +193,8 @@ func removeClient(id string, record *Client) []clientv3.Op {
 		clientv3.OpDelete(rotationKey(id)))
 }
 
-// endGrants ends all grants of a client. It leaves no tombstones: codes that are still out fail on the client's revision, and
-// after the client has returned on their time, see [Client.Issued].
+// endGrants ends all grants of a client. It leaves no tombstones: codes that are still out fail on the client's
+// revision, and after the client has returned on their time, see [Client.Issued].
 func endGrants(clientID string) []clientv3.Op {
 	return []clientv3.Op{
 		clientv3.OpDelete(under("grants", clientID), clientv3.WithPrefix()),
@@ -203,8 +203,8 @@ func endGrants(clientID string) []clientv3.Op {
 }
 
 // BeginDelete starts to delete an app, in one transaction: its client is disabled and all grants end at once, and its
-// deliveries, given as they should be now, take the env away. [Store.FinishDelete] does the rest. [ErrConflict]: something
-// changed since view was read.
+// deliveries, given as they should be now, take the env away. [Store.FinishDelete] does the rest. [ErrConflict]:
+// something changed since view was read.
 func (s *Store) BeginDelete(ctx context.Context, view AppView, removals []Delivery, audit ...AuditEntry) error {
 	app := *view.App
 	app.Deleting = true
@@ -227,8 +227,8 @@ func (s *Store) BeginDelete(ctx context.Context, view AppView, removals []Delive
 	return nil
 }
 
-// FinishDelete removes an app that is being deleted, and its client, once no delivery is left. It reports whether the app is gone
-// now; the app stays while env is still to be taken away.
+// FinishDelete removes an app that is being deleted, and its client, once no delivery is left. It reports whether the
+// app is gone now; the app stays while env is still to be taken away.
 func (s *Store) FinishDelete(ctx context.Context, name string) (done bool, err error) {
 	view, err := s.App(ctx, name)
 	if err != nil {
@@ -274,8 +274,8 @@ func (s *Store) Deliveries(ctx context.Context) ([]*Delivery, error) {
 	return out, nil
 }
 
-// WatchDeliveries signals whenever a delivery has changed, until ctx ends, and whenever watching has begun: at the start and
-// after every interruption. Its reader then lists. Signals that are not read are merged.
+// WatchDeliveries signals whenever a delivery has changed, until ctx ends, and whenever watching has begun: at the
+// start and after every interruption. Its reader then lists. Signals that are not read are merged.
 func (s *Store) WatchDeliveries(ctx context.Context) <-chan struct{} {
 	changed := make(chan struct{}, 1)
 	signal := func() {
@@ -300,8 +300,8 @@ func (s *Store) WatchDeliveries(ctx context.Context) <-chan struct{} {
 	return changed
 }
 
-// ClaimDelivery makes owner the only one to push d until the given time, and returns the record as it is then. It returns
-// [ErrConflict] if the delivery changed since it was read, or another replica has claimed it.
+// ClaimDelivery makes owner the only one to push d until the given time, and returns the record as it is then. It
+// returns [ErrConflict] if the delivery changed since it was read, or another replica has claimed it.
 func (s *Store) ClaimDelivery(ctx context.Context, d Delivery, owner string, until time.Time) (*Delivery, error) {
 	if d.Owner != "" && d.Owner != owner && s.now().Before(d.OwnedUntil) {
 		return nil, ErrConflict
@@ -311,7 +311,8 @@ func (s *Store) ClaimDelivery(ctx context.Context, d Delivery, owner string, unt
 	return s.UpdateDelivery(ctx, d)
 }
 
-// UpdateDelivery stores what happened to a delivery. It returns [ErrConflict] if the delivery changed since it was read.
+// UpdateDelivery stores what happened to a delivery. It returns [ErrConflict] if the delivery changed since it was
+// read.
 func (s *Store) UpdateDelivery(ctx context.Context, d Delivery, audit ...AuditEntry) (*Delivery, error) {
 	d.UpdatedAt = s.now().UTC()
 	revision, err := s.replace(ctx, d.key(), d.Revision, clientv3.OpPut(d.key(), encode(d)), audit)
@@ -322,7 +323,8 @@ func (s *Store) UpdateDelivery(ctx context.Context, d Delivery, audit ...AuditEn
 	return &d, nil
 }
 
-// FinishRemoval drops a delivery whose env the runtime has taken away. It returns [ErrConflict] if the delivery changed.
+// FinishRemoval drops a delivery whose env the runtime has taken away. It returns [ErrConflict] if the delivery
+// changed.
 func (s *Store) FinishRemoval(ctx context.Context, d Delivery, audit ...AuditEntry) error {
 	if _, err := s.replace(ctx, d.key(), d.Revision, clientv3.OpDelete(d.key()), audit); err != nil {
 		return fmt.Errorf("drop delivery: %w", err)

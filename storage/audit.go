@@ -15,8 +15,8 @@ type AuditEntry struct {
 	// ID orders entries by time. The store assigns it.
 	ID string    `json:"-"`
 	At time.Time `json:"at"` // zero: now
-	// Actor is who did it: [ActorServer], "uid:1000" at the admin socket, "token" at the admin API over TCP, "client:" and
-	// a client id, or "user:" and a user id. If empty, it is the actor of the context, see [WithActor].
+	// Actor is who did it: [ActorServer], "uid:1000" at the admin socket, "token" at the admin API over TCP, "client:"
+	// and a client id, or "user:" and a user id. If empty, it is the actor of the context, see [WithActor].
 	Actor  string `json:"actor"`
 	Action string `json:"action"` // one of the Audit constants, or another word that stays the same
 	App    string `json:"app,omitempty"`
@@ -93,8 +93,8 @@ func ActorOf(ctx context.Context) string {
 // ClientActor names a client as an actor.
 func ClientActor(clientID string) string { return "client:" + clientID }
 
-// Record appends entries that go with no change of a record to the audit log; verbs that change a record write their entries in
-// the same transaction. It costs one raft proposal for all entries.
+// Record appends entries that go with no change of a record to the audit log; verbs that change a record write their
+// entries in the same transaction. It costs one raft proposal for all entries.
 func (s *Store) Record(ctx context.Context, entries ...AuditEntry) error {
 	if len(entries) == 0 {
 		return nil
@@ -107,8 +107,8 @@ func (s *Store) Record(ctx context.Context, entries ...AuditEntry) error {
 	return nil
 }
 
-// auditOps are the operations that append entries, for the transaction of the change that they describe. The first of a day also
-// drops what is older than [AuditKept]: a lease would not do, because etcd restarts it whenever it starts.
+// auditOps are the operations that append entries, for the transaction of the change that they describe. The first of a
+// day also drops what is older than [AuditKept]: a lease would not do, because etcd restarts it whenever it starts.
 func (s *Store) auditOps(ctx context.Context, entries []AuditEntry) []clientv3.Op {
 	if len(entries) == 0 {
 		return nil
@@ -163,8 +163,8 @@ type AuditQuery struct {
 	Limit int       // 0: a page of a size that suits
 }
 
-// Audit lists entries of the audit log, oldest first. next is the cursor of the next page, empty when there is none; a page
-// may hold fewer entries than the limit, even none, and still have a next one.
+// Audit lists entries of the audit log, oldest first. next is the cursor of the next page, empty when there is none; a
+// page may hold fewer entries than the limit, even none, and still have a next one.
 func (s *Store) Audit(ctx context.Context, q AuditQuery) (entries []AuditEntry, next string, err error) {
 	limit := q.Limit
 	if limit <= 0 || limit > auditPage {

@@ -67,8 +67,8 @@ func (s *Store) SecretValues(c *Client) ([]string, error) {
 	return values, nil
 }
 
-// Verify reports whether secret is one of the client's. It takes the same time for every wrong secret; call it on nil for an
-// unknown client, so that this takes the same time as well.
+// Verify reports whether secret is one of the client's. It takes the same time for every wrong secret; call it on nil
+// for an unknown client, so that this takes the same time as well.
 func (c *Client) Verify(secret string) bool { return c.SecretID(secret) != "" }
 
 // Clients lists all clients, by id.

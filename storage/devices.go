@@ -11,8 +11,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// Device is a device authorization (RFC 8628): what a device asks for, and what a user with a browser has decided. It is found by
-// its user code, which alone opens nothing: tokens require the device code, which is not stored.
+// Device is a device authorization (RFC 8628): what a device asks for, and what a user with a browser has decided. It
+// is found by its user code, which alone opens nothing: tokens require the device code, which is not stored.
 type Device struct {
 	Grant     string    `json:"grant"` // id of the grant that it may lead to
 	ClientID  string    `json:"clientId"`
@@ -47,7 +47,8 @@ func deviceKey(userCode string) string {
 	return key("devices", hex.EncodeToString(sum[:]))
 }
 
-// CreateDevice stores what a device asks for, under its user code: one raft proposal. It returns [ErrConflict] if the code is taken.
+// CreateDevice stores what a device asks for, under its user code: one raft proposal. It returns [ErrConflict] if the
+// code is taken.
 func (s *Store) CreateDevice(ctx context.Context, userCode string, d Device) error {
 	if err := s.putDevice(ctx, userCode, d, 0); err != nil {
 		return fmt.Errorf("create device authorization: %w", err)
@@ -55,8 +56,8 @@ func (s *Store) CreateDevice(ctx context.Context, userCode string, d Device) err
 	return nil
 }
 
-// putDevice stores a device authorization, provided that the one under its user code is at a revision (0: that there is none):
-// [ErrConflict].
+// putDevice stores a device authorization, provided that the one under its user code is at a revision (0: that there is
+// none): [ErrConflict].
 func (s *Store) putDevice(ctx context.Context, userCode string, d Device, revision int64) error {
 	k := deviceKey(userCode)
 	t, err := s.commit(ctx, func(t *transaction) error {
@@ -71,8 +72,8 @@ func (s *Store) putDevice(ctx context.Context, userCode string, d Device, revisi
 	return err
 }
 
-// Device reads a device authorization: one read. It returns [ErrNotFound] if there is none, or it was redeemed. One that has
-// expired may still be returned.
+// Device reads a device authorization: one read. It returns [ErrNotFound] if there is none, or it was redeemed. One
+// that has expired may still be returned.
 func (s *Store) Device(ctx context.Context, userCode string) (*Device, error) {
 	resp, err := s.kv.Get(ctx, deviceKey(userCode))
 	if err != nil {
@@ -120,8 +121,8 @@ func (s *Store) DeviceState(ctx context.Context, userCode, clientID, grantID str
 	return state, nil
 }
 
-// DecideDevice stores the decision about d: one raft proposal. It returns [ErrConflict] if another decision has been stored since
-// d was read, or d is gone.
+// DecideDevice stores the decision about d: one raft proposal. It returns [ErrConflict] if another decision has been
+// stored since d was read, or d is gone.
 func (s *Store) DecideDevice(ctx context.Context, userCode string, d Device) error {
 	if err := s.putDevice(ctx, userCode, d, d.Revision); err != nil {
 		return fmt.Errorf("decide device authorization: %w", err)
@@ -129,10 +130,11 @@ func (s *Store) DecideDevice(ctx context.Context, userCode string, d Device) err
 	return nil
 }
 
-// RedeemDevice is [Store.CreateGrant] for the device code of d, which was approved: the same transaction removes the device
-// authorization.
+// RedeemDevice is [Store.CreateGrant] for the device code of d, which was approved: the same transaction removes the
+// device authorization.
 //
-// Errors: those of CreateGrant, and [ErrNotFound] when the device authorization has gone since d was read and left no grant.
+// Errors: those of CreateGrant, and [ErrNotFound] when the device authorization has gone since d was read and left no
+// grant.
 func (s *Store) RedeemDevice(ctx context.Context, userCode string, d *Device, grant Grant, chainEnds time.Time, on Revisions) error {
 	err := s.redeem(ctx, redemption{of: "device code", grant: grant, chainEnds: chainEnds, on: on,
 		device: deviceKey(userCode), deviceRevision: d.Revision})

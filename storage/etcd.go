@@ -46,8 +46,8 @@ func OpenEmbedded(ctx context.Context, dir string, log *slog.Logger) (*Embedded,
 	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
 	cfg.AutoCompactionMode, cfg.AutoCompactionRetention = "periodic", "10m"
 	cfg.SnapshotCount = 10_000
-	// Each tick of raft's clock wakes the processor, and one member has nobody to hear from, so the clock is slow. An election that is
-	// longer for it costs no time at the start, see campaign.
+	// Each tick of raft's clock wakes the processor, and one member has nobody to hear from, so the clock is slow. An
+	// election that is longer for it costs no time at the start, see campaign.
 	cfg.TickMs, cfg.ElectionMs = 200, 1000
 	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(&slogCore{log: log, level: zap.WarnLevel}))
 	etcd, err := embed.StartEtcd(cfg)
@@ -78,9 +78,9 @@ func OpenEmbedded(ctx context.Context, dir string, log *slog.Logger) (*Embedded,
 	return &Embedded{Client: client, etcd: etcd, lock: lock}, nil
 }
 
-// campaign has the only member elect itself at once, instead of when it has waited for a leader for as long as an election may take.
-// It tries again until ctx ends, because raft refuses while a change of members is not applied yet; after that the election that
-// every member begins by itself is still to come.
+// campaign has the only member elect itself at once, instead of when it has waited for a leader for as long as an
+// election may take. It tries again until ctx ends, because raft refuses while a change of members is not applied yet;
+// after that the election that every member begins by itself is still to come.
 func campaign(ctx context.Context, server *etcdserver.EtcdServer) {
 	id := uint64(server.MemberID())
 	tick := time.NewTicker(5 * time.Millisecond)

@@ -17,8 +17,8 @@ type link struct {
 	At int64 `json:"at"` // Unix milliseconds
 }
 
-// tombstoneLife is how long a dead grant is remembered. It outlives every authorization code by far, so a code can never
-// be redeemed after its grant has died.
+// tombstoneLife is how long a dead grant is remembered. It outlives every authorization code by far, so a code can
+// never be redeemed after its grant has died.
 const tombstoneLife = time.Hour
 
 func grantKey(client, id string) string { return key("grants", client, id) }
@@ -26,8 +26,8 @@ func chainKey(client, id string) string { return key("chains", client, id) }
 func userKey(id string) string          { return key("users", id) }
 func clientKey(id string) string        { return key("clients", id) }
 
-// Revisions are those of the client and the user on which a decision was made; 0 means that there was no such record. A verb that
-// takes them compares that both are unchanged.
+// Revisions are those of the client and the user on which a decision was made; 0 means that there was no such record. A
+// verb that takes them compares that both are unchanged.
 type Revisions struct {
 	Client, User int64
 }
@@ -37,15 +37,15 @@ func (r Revisions) same(clientID, userID string) []clientv3.Cmp {
 	return []clientv3.Cmp{atRevision(clientKey(clientID), r.Client), atRevision(userKey(userID), r.User)}
 }
 
-// CreateGrant redeems the code that names grant.ID: it stores the grant and starts its refresh chain at generation 1, in
-// one transaction, provided that the grant never existed and that client and user are still at the given revisions.
+// CreateGrant redeems the code that names grant.ID: it stores the grant and starts its refresh chain at generation 1,
+// in one transaction, provided that the grant never existed and that client and user are still at the given revisions.
 // chainEnds is when the first refresh token expires.
 //
 // A grant that came from a session ([Grant.Session]) is recorded with it, provided that the session still exists.
 //
-// Errors: [ErrReplayed] when the grant exists or has existed, and it is dead now; [ErrSessionEnded] when its session has ended,
-// and a [StaleError] when client or user changed: then nothing was written; [ErrSpent] when one of once was used before, and
-// nothing was written, whatever the grant is. With [ErrReplayed], too, once is used now.
+// Errors: [ErrReplayed] when the grant exists or has existed, and it is dead now; [ErrSessionEnded] when its session
+// has ended, and a [StaleError] when client or user changed: then nothing was written; [ErrSpent] when one of once was
+// used before, and nothing was written, whatever the grant is. With [ErrReplayed], too, once is used now.
 func (s *Store) CreateGrant(ctx context.Context, grant Grant, chainEnds time.Time, on Revisions, once ...Once) error {
 	err := s.redeem(ctx, redemption{of: "code", grant: grant, chainEnds: chainEnds, on: on, once: once})
 	if err != nil {
@@ -158,15 +158,16 @@ type Rotation struct {
 	At         time.Time
 }
 
-// RotateGrant moves a refresh chain from ref's generation to the next in one transaction, provided that client and user are
-// still at the given revisions. chainEnds is when the next refresh token expires.
+// RotateGrant moves a refresh chain from ref's generation to the next in one transaction, provided that client and user
+// are still at the given revisions. chainEnds is when the next refresh token expires.
 //
-// With reuse > 0, a token whose successor is not older than that and has not been used gets the same successor again: the
-// Rotation as it was made. Otherwise a token that is not the newest of its chain is a replay.
+// With reuse > 0, a token whose successor is not older than that and has not been used gets the same successor again:
+// the Rotation as it was made. Otherwise a token that is not the newest of its chain is a replay.
 //
-// Errors: [ErrReplayed] for a replay, and the grant is dead now; [ErrNotFound] if the grant was dead already; a [StaleError] if
-// client or user changed, and nothing was written; [ErrSpent] if one of once was used before, and nothing was written, whatever the
-// state of the grant. If the grant is moved or killed, or the same successor is returned again, once is used now.
+// Errors: [ErrReplayed] for a replay, and the grant is dead now; [ErrNotFound] if the grant was dead already; a
+// [StaleError] if client or user changed, and nothing was written; [ErrSpent] if one of once was used before, and
+// nothing was written, whatever the state of the grant. If the grant is moved or killed, or the same successor is
+// returned again, once is used now.
 func (s *Store) RotateGrant(ctx context.Context, ref GrantRef, chainEnds time.Time, reuse time.Duration, on Revisions, once ...Once) (Rotation, error) {
 	rotation, err := s.rotateGrant(ctx, ref, chainEnds, reuse, on, once)
 	if err != nil {
@@ -175,12 +176,12 @@ func (s *Store) RotateGrant(ctx context.Context, ref GrantRef, chainEnds time.Ti
 	return rotation, nil
 }
 
-// rotateGrant is the transaction that moves a chain: if once is unused, client and user are as they were and the chain is at the token's
-// generation, move the chain and use once.
+// rotateGrant is the transaction that moves a chain: if once is unused, client and user are as they were and the chain
+// is at the token's generation, move the chain and use once.
 //
-// All of a transaction goes through raft with every refresh, also a branch that is not taken. So what was wrong is looked up
-// afterwards, and a replay is dealt with in a transaction of its own, see buryReplayed: a chain that was found to be beyond a token
-// never comes back to it. With a reuse interval, beyond begins one generation later.
+// All of a transaction goes through raft with every refresh, also a branch that is not taken. So what was wrong is
+// looked up afterwards, and a replay is dealt with in a transaction of its own, see buryReplayed: a chain that was
+// found to be beyond a token never comes back to it. With a reuse interval, beyond begins one generation later.
 func (s *Store) rotateGrant(ctx context.Context, ref GrantRef, chainEnds time.Time, reuse time.Duration, on Revisions, once []Once) (Rotation, error) {
 	ck := chainKey(ref.ClientID, ref.GrantID)
 	now := s.now()
@@ -254,8 +255,8 @@ func (s *Store) rotateGrant(ctx context.Context, ref GrantRef, chainEnds time.Ti
 	return Rotation{Generation: chain.one().Version, At: made}, nil
 }
 
-// buryReplayed ends a grant, one of whose tokens came again, and uses once. Its error is [ErrReplayed], or [ErrSpent] when once was
-// used meanwhile: then nothing was written.
+// buryReplayed ends a grant, one of whose tokens came again, and uses once. Its error is [ErrReplayed], or [ErrSpent]
+// when once was used meanwhile: then nothing was written.
 func (s *Store) buryReplayed(ctx context.Context, ref GrantRef, why AuditEntry, once []Once) error {
 	t, err := s.commit(ctx, func(t *transaction) error {
 		bury, err := s.bury(ctx, ref.ClientID, ref.GrantID, why)
@@ -277,8 +278,8 @@ func (s *Store) buryReplayed(ctx context.Context, ref GrantRef, why AuditEntry, 
 	return ErrReplayed
 }
 
-// KillGrant ends a grant and everything issued from it, and reports whether the grant was alive. If it was, why is written to the
-// audit log, and its reason stays with the grant.
+// KillGrant ends a grant and everything issued from it, and reports whether the grant was alive. If it was, why is
+// written to the audit log, and its reason stays with the grant.
 func (s *Store) KillGrant(ctx context.Context, clientID, grantID string, why AuditEntry) (bool, error) {
 	t, err := s.commit(ctx, func(t *transaction) error {
 		bury, err := s.buryLiving(ctx, clientID, grantID, why)
@@ -309,9 +310,9 @@ func (s *Store) Grant(ctx context.Context, clientID, grantID, userID string) (Gr
 	return grant.view()
 }
 
-// GrantThrough is Grant, read together with the record of the client that uses the grant, which after a token exchange is not the
-// one that it was given to: still one read. The client is nil if it is gone or disabled. If onceID is the ID of a [Once] that has
-// been used, the error is [ErrSpent].
+// GrantThrough is Grant, read together with the record of the client that uses the grant, which after a token exchange
+// is not the one that it was given to: still one read. The client is nil if it is gone or disabled. If onceID is the ID
+// of a [Once] that has been used, the error is [ErrSpent].
 func (s *Store) GrantThrough(ctx context.Context, clientID, grantID, userID, throughID, onceID string) (GrantView, *Client, error) {
 	var t transaction
 	grant := readGrant(&t, clientID, grantID, userID)
@@ -439,8 +440,8 @@ func lookAt(b *branch, clientID, userID string) records {
 	return records{client: b.get(clientKey(clientID)), user: b.get(userKey(userID))}
 }
 
-// stale returns the current records to the caller, and updates memory. A record that cannot be decoded counts as gone, because it
-// cannot be used either.
+// stale returns the current records to the caller, and updates memory. A record that cannot be decoded counts as gone,
+// because it cannot be used either.
 func (s *Store) stale(look records) *StaleError {
 	stale := &StaleError{}
 	if kv := look.client.one(); kv != nil {

@@ -16,8 +16,8 @@ import (
 	"golang.org/x/crypto/chacha20poly1305"
 )
 
-// KEK is the list of key-encryption keys that seal secrets in records, newest first. New secrets are sealed under the first; the
-// others open what has not been resealed yet, so a key is rotated by putting a new one in front of it.
+// KEK is the list of key-encryption keys that seal secrets in records, newest first. New secrets are sealed under the
+// first; the others open what has not been resealed yet, so a key is rotated by putting a new one in front of it.
 type KEK struct {
 	ids    []string // the first 8 bytes of each key's SHA-256
 	aeads  []cipher.AEAD

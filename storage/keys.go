@@ -53,7 +53,8 @@ func (k *Key) storageKey() string { return key("keys", k.Use, strconv.FormatInt(
 // KeySchedule says how keys of one use follow each other.
 type KeySchedule struct {
 	Use string
-	// Period is how long a key signs; 0 means for ever. Its successor is made, and so published, a whole period before it signs.
+	// Period is how long a key signs; 0 means for ever. Its successor is made, and so published, a whole period before
+	// it signs.
 	Period time.Duration
 	// Overlap is how long a key verifies after it has stopped signing: the longest life of what it signed.
 	Overlap time.Duration
@@ -77,10 +78,10 @@ func (s *Store) SigningKey(use string) (*Key, error) {
 	return nil, fmt.Errorf("there is no %s signing key yet", use)
 }
 
-// RotateKeys makes the keys that the schedules ask for and drops those that have expired. Any number of replicas may call
-// it at any time: a key is created once, by compare. The very first key of a use signs at once; all others are published
-// before they sign. onlyFirst leaves the successors to a later call (making an RSA key takes a moment, in which the others are
-// made and stored).
+// RotateKeys makes the keys that the schedules ask for and drops those that have expired. Any number of replicas may
+// call it at any time: a key is created once, by compare. The very first key of a use signs at once; all others are
+// published before they sign. onlyFirst leaves the successors to a later call (making an RSA key takes a moment, in
+// which the others are made and stored).
 func (s *Store) RotateKeys(ctx context.Context, onlyFirst bool, schedules ...KeySchedule) error {
 	errs := make([]error, len(schedules))
 	var all sync.WaitGroup
@@ -246,8 +247,9 @@ func (s *Store) dropKey(storageKey []byte, revision int64) {
 	s.mem.derive()
 }
 
-// Reseal moves everything that is sealed under an older encryption key to the newest one, so that the older ones can be removed
-// from the configuration afterwards. It may be called at any time; records that change in the meantime are left to the next call.
+// Reseal moves everything that is sealed under an older encryption key to the newest one, so that the older ones can be
+// removed from the configuration afterwards. It may be called at any time; records that change in the meantime are left
+// to the next call.
 func (s *Store) Reseal(ctx context.Context) error {
 	for _, prefix := range []string{under("keys"), under("clients"), under("deliveries")} {
 		resp, err := s.kv.Get(ctx, prefix, clientv3.WithPrefix())

@@ -9,8 +9,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// leases hands out etcd leases for cleaning up. Records that end at about the same time share one, because a lease costs a raft
-// proposal. A lease never decides whether a record is still valid.
+// leases hands out etcd leases for cleaning up. Records that end at about the same time share one, because a lease
+// costs a raft proposal. A lease never decides whether a record is still valid.
 type leases struct {
 	lease clientv3.Lease
 	now   func() time.Time

@@ -8,8 +8,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// Logout is an outbox entry: a client is to be told that a session has ended. It is written in the transaction that ends the
-// session ([Store.EndSession]), and removed when the client has confirmed or the server has given up.
+// Logout is an outbox entry: a client is to be told that a session has ended. It is written in the transaction that
+// ends the session ([Store.EndSession]), and removed when the client has confirmed or the server has given up.
 type Logout struct {
 	ClientID string `json:"clientId"`
 	UserID   string `json:"userId"`
@@ -37,8 +37,8 @@ func (l *Logout) Due() time.Time {
 
 func (l *Logout) key() string { return key("logouts", l.SID, l.ClientID) }
 
-// logoutOp writes an entry, unless the client's record is the one that memory holds and asks for no logout. Where memory is not
-// certain, the sender finds out.
+// logoutOp writes an entry, unless the client's record is the one that memory holds and asks for no logout. Where
+// memory is not certain, the sender finds out.
 func (s *Store) logoutOp(l Logout) clientv3.Op {
 	put := clientv3.OpPut(l.key(), encode(l))
 	c := s.mem.client(l.ClientID)
@@ -67,14 +67,15 @@ func (s *Store) Logouts(ctx context.Context) ([]Logout, error) {
 	return list, nil
 }
 
-// ClaimLogout makes the caller the only one to send l until the given time. It returns [ErrConflict] if l changed since it was
-// read, because another replica has claimed or finished it.
+// ClaimLogout makes the caller the only one to send l until the given time. It returns [ErrConflict] if l changed since
+// it was read, because another replica has claimed or finished it.
 func (s *Store) ClaimLogout(ctx context.Context, l Logout, until time.Time) (Logout, error) {
 	l.ClaimedUntil = until.UTC()
 	return s.updateLogout(ctx, l)
 }
 
-// PostponeLogout stores that another attempt has failed, and when the next one is due. It returns [ErrConflict] if l changed.
+// PostponeLogout stores that another attempt has failed, and when the next one is due. It returns [ErrConflict] if l
+// changed.
 func (s *Store) PostponeLogout(ctx context.Context, l Logout, next time.Time) (Logout, error) {
 	l.Attempts++
 	l.NextAttempt, l.ClaimedUntil = next.UTC(), time.Time{}

@@ -7,9 +7,9 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// loneKV is the KV of an etcd of one member, in this process. It reads what that member has applied, without asking raft whether there
-// is more (a serializable read): a write is confirmed only once the only member has applied it, so a read that comes after sees it, as
-// a linearizable one does. Asking costs more than the read.
+// loneKV is the KV of an etcd of one member, in this process. It reads what that member has applied, without asking
+// raft whether there is more (a serializable read): a write is confirmed only once the only member has applied it, so a
+// read that comes after sees it, as a linearizable one does. Asking costs more than the read.
 type loneKV struct{ clientv3.KV }
 
 func (l loneKV) Get(ctx context.Context, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {

@@ -154,8 +154,8 @@ func (s *Store) watch(ctx context.Context, f followed, revision int64) {
 	}
 }
 
-// events watches a prefix of this store. Keys in the events carry the store's prefix: an embedded etcd hands the same events to all
-// its watchers, so they must not be modified, which etcd's own namespace.NewWatcher does.
+// events watches a prefix of this store. Keys in the events carry the store's prefix: an embedded etcd hands the same
+// events to all its watchers, so they must not be modified, which etcd's own namespace.NewWatcher does.
 func (s *Store) events(ctx context.Context, prefix string, opts ...clientv3.OpOption) clientv3.WatchChan {
 	return s.watcher.Watch(clientv3.WithRequireLeader(ctx), s.prefix+prefix, append(opts, clientv3.WithPrefix())...)
 }
@@ -197,8 +197,8 @@ func (s *Store) putClient(kv *mvccpb.KeyValue) error {
 // Remembers reports whether memory has a record of a client with this id, even a disabled one.
 func (s *Store) Remembers(id string) bool { return s.mem.client(id) != nil }
 
-// Client returns the client with this id, from memory, or from etcd if memory does not know it. It returns [ErrNotFound] for a
-// disabled client. Look-ups in etcd are limited; beyond the limit the error is [ErrBusy].
+// Client returns the client with this id, from memory, or from etcd if memory does not know it. It returns
+// [ErrNotFound] for a disabled client. Look-ups in etcd are limited; beyond the limit the error is [ErrBusy].
 func (s *Store) Client(ctx context.Context, id string) (*Client, error) {
 	c := s.mem.client(id)
 	if c == nil {

@@ -9,10 +9,11 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 )
 
-// DeliveryMirror is a copy of all deliveries that follows the store, so that its users need not list them all whenever one changes.
-// It may lag behind: what is decided on it is compared in the transaction that carries it out.
+// DeliveryMirror is a copy of all deliveries that follows the store, so that its users need not list them all whenever
+// one changes. It may lag behind: what is decided on it is compared in the transaction that carries it out.
 type DeliveryMirror struct {
-	// Changed has a value when something has changed since its last one was taken, and first when the mirror is complete.
+	// Changed has a value when something has changed since its last one was taken, and first when the mirror is
+	// complete.
 	Changed <-chan struct{}
 
 	changed chan struct{}
@@ -21,8 +22,8 @@ type DeliveryMirror struct {
 	list    []*Delivery
 }
 
-// MirrorDeliveries follows the deliveries until ctx ends: it lists, and then watches from there; when that is interrupted, it
-// lists again.
+// MirrorDeliveries follows the deliveries until ctx ends: it lists, and then watches from there; when that is
+// interrupted, it lists again.
 func (s *Store) MirrorDeliveries(ctx context.Context) *DeliveryMirror {
 	m := &DeliveryMirror{changed: make(chan struct{}, 1)}
 	m.Changed = m.changed

@@ -7,8 +7,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// key is the key of a delivery: that of its target, followed by the runtime's name if it takes env away from a runtime that the
-// target has left.
+// key is the key of a delivery: that of its target, followed by the runtime's name if it takes env away from a runtime
+// that the target has left.
 func (d *Delivery) key() string {
 	if d.Leaving {
 		return key("deliveries", d.App, d.Target.Kind, d.Target.Name, d.Runtime)
@@ -16,9 +16,10 @@ func (d *Delivery) key() string {
 	return deliveryKey(d.App, d.Target)
 }
 
-// MoveDelivery gives a delivery to another runtime, in one transaction: d, which names the new runtime, starts anew there, and a
-// second delivery records that the env is to be taken away from the runtime that had it. What was to be taken away from the new
-// runtime stays. It returns [ErrConflict] if the delivery changed since it was read, or env is just being taken away there.
+// MoveDelivery gives a delivery to another runtime, in one transaction: d, which names the new runtime, starts anew
+// there, and a second delivery records that the env is to be taken away from the runtime that had it. What was to be
+// taken away from the new runtime stays. It returns [ErrConflict] if the delivery changed since it was read, or env is
+// just being taken away there.
 func (s *Store) MoveDelivery(ctx context.Context, d Delivery, from string, audit ...AuditEntry) (*Delivery, error) {
 	now := s.now().UTC()
 	leaving := Delivery{

@@ -11,8 +11,9 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// Once is a name that can be used once across all replicas: the jti of an assertion, a pushed request, a token that was revoked. A
-// verb that takes one compares in its transaction that it has not been used, and marks it used together with what else it writes.
+// Once is a name that can be used once across all replicas: the jti of an assertion, a pushed request, a token that was
+// revoked. A verb that takes one compares in its transaction that it has not been used, and marks it used together with
+// what else it writes.
 type Once struct {
 	// ID names what is used and whose it is, so that one client cannot use up another's. Only its hash is stored.
 	ID string
@@ -53,8 +54,9 @@ func (s *Store) spend(ctx context.Context, once []Once) ([]clientv3.Op, error) {
 	return ops, nil
 }
 
-// ifUnspent adds a transaction that happens if once is unused, which is what held of its answer says. Without any it is added as it is:
-// every level costs, also in a branch that is seldom taken, because all of a transaction goes through raft.
+// ifUnspent adds a transaction that happens if once is unused, which is what held of its answer says. Without any it is
+// added as it is: every level costs, also in a branch that is seldom taken, because all of a transaction goes through
+// raft.
 func (b *branch) ifUnspent(once []Once, t *transaction) *transaction {
 	unused := &transaction{ifs: unspent(once), held: true}
 	if len(once) == 0 {
@@ -66,8 +68,8 @@ func (b *branch) ifUnspent(once []Once, t *transaction) *transaction {
 	return unused
 }
 
-// Spend uses a name: one raft proposal. It returns [ErrSpent] if the name was used before; then the entries for the audit log are
-// not written either.
+// Spend uses a name: one raft proposal. It returns [ErrSpent] if the name was used before; then the entries for the
+// audit log are not written either.
 func (s *Store) Spend(ctx context.Context, once Once, why ...AuditEntry) error {
 	t, err := s.commit(ctx, func(t *transaction) error {
 		spend, err := s.spend(ctx, []Once{once})
@@ -85,8 +87,8 @@ func (s *Store) Spend(ctx context.Context, once Once, why ...AuditEntry) error {
 	return nil
 }
 
-// SpendBy uses a name on behalf of by, who may use it again, because an answer was lost or a form was sent twice. All others get
-// [ErrSpent] from then on. It costs one raft proposal.
+// SpendBy uses a name on behalf of by, who may use it again, because an answer was lost or a form was sent twice. All
+// others get [ErrSpent] from then on. It costs one raft proposal.
 func (s *Store) SpendBy(ctx context.Context, once Once, by string) error {
 	hash := sha256.Sum256([]byte(by))
 	mine := mark{Until: once.Until.UnixMilli(), By: lowerBase32.EncodeToString(hash[:])}
@@ -115,9 +117,9 @@ func (s *Store) SpendBy(ctx context.Context, once Once, by string) error {
 	return nil
 }
 
-// ClientSince asks etcd, because memory may lag behind, whether a client is still at a revision. If it is not, the error is a
-// [StaleError] with the client as it is now, or without one if it is gone or disabled. It costs one read, of a revision alone
-// unless the client has changed.
+// ClientSince asks etcd, because memory may lag behind, whether a client is still at a revision. If it is not, the
+// error is a [StaleError] with the client as it is now, or without one if it is gone or disabled. It costs one read, of
+// a revision alone unless the client has changed.
 func (s *Store) ClientSince(ctx context.Context, clientID string, revision int64) error {
 	resp, err := s.kv.Get(ctx, clientKey(clientID), clientv3.WithKeysOnly())
 	if err != nil {
@@ -133,8 +135,8 @@ func (s *Store) ClientSince(ctx context.Context, clientID string, revision int64
 	return &StaleError{Client: c}
 }
 
-// CurrentClient reads a client from etcd, because memory may lag behind: one read. It returns [ErrNotFound] for a disabled or
-// unknown one, and [ErrSpent] if onceID is the ID of a [Once] that has been used.
+// CurrentClient reads a client from etcd, because memory may lag behind: one read. It returns [ErrNotFound] for a
+// disabled or unknown one, and [ErrSpent] if onceID is the ID of a [Once] that has been used.
 func (s *Store) CurrentClient(ctx context.Context, clientID, onceID string) (*Client, error) {
 	var t transaction
 	client, spent := t.then.get(clientKey(clientID)), getSpent(&t, onceID)

@@ -14,20 +14,20 @@ import (
 	"golang.org/x/crypto/chacha20poly1305"
 )
 
-// MaxUserID is the longest id of a user, in bytes: a pairwise subject holds it, and has at most 255 characters (OpenID Connect
-// Core 1.0 section 2).
+// MaxUserID is the longest id of a user, in bytes: a pairwise subject holds it, and has at most 255 characters (OpenID
+// Connect Core 1.0 section 2).
 const MaxUserID = 144
 
-// pairwiseBlock is the multiple to which the id is padded in a pairwise subject, so that its length tells little to apps that
-// compare their users.
+// pairwiseBlock is the multiple to which the id is padded in a pairwise subject, so that its length tells little to
+// apps that compare their users.
 const pairwiseBlock = 48
 
 // pairwise are the keys of pairwise subjects.
 //
-// A subject is the id of the user, encrypted under a nonce that is a MAC over sector and id: the same for the same two, and
-// unrelated otherwise. So one sector cannot recognize the users of another (OpenID Connect Core 1.0 section 8.1), and this server
-// needs no table to recognize its own. The key is made once and never replaced, because apps keep subjects for ever; only the
-// encryption key that seals it in etcd is rotated.
+// A subject is the id of the user, encrypted under a nonce that is a MAC over sector and id: the same for the same two,
+// and unrelated otherwise. So one sector cannot recognize the users of another (OpenID Connect Core 1.0 section 8.1),
+// and this server needs no table to recognize its own. The key is made once and never replaced, because apps keep
+// subjects for ever; only the encryption key that seals it in etcd is rotated.
 type pairwise struct {
 	aead  cipher.AEAD
 	nonce []byte

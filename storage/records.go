@@ -8,14 +8,15 @@ import (
 	"github.com/warifu/warifu/server/oauth"
 )
 
-// Client is an OAuth client (RFC 6749 section 2): of an app, registered from its manifest, or one that registered itself.
+// Client is an OAuth client (RFC 6749 section 2): of an app, registered from its manifest, or one that registered
+// itself.
 type Client struct {
 	ID  string
 	App string
 	oauth.Client
 	Secrets []ClientSecret
-	// RegistrationToken is the SHA-256 of the token with which a client that registered itself is managed (RFC 7592); an app's
-	// client has none.
+	// RegistrationToken is the SHA-256 of the token with which a client that registered itself is managed (RFC 7592);
+	// an app's client has none.
 	RegistrationToken []byte
 	// Disabled clients are unknown to every protocol endpoint: their app is being deleted.
 	Disabled  bool
@@ -84,8 +85,8 @@ type ClientSecret struct {
 	CreatedAt time.Time `json:"createdAt"`
 }
 
-// User is a person who can sign in, with the standard claims of OpenID Connect Core 1.0 section 5.1 that apps may learn. An empty
-// field is unknown.
+// User is a person who can sign in, with the standard claims of OpenID Connect Core 1.0 section 5.1 that apps may
+// learn. An empty field is unknown.
 //
 // Two records are compared with ==, so every field is a plain value.
 type User struct {
@@ -139,8 +140,8 @@ func (u *User) Active() bool { return u != nil && !u.Disabled }
 // Active reports whether the client may be used. A nil client is gone.
 func (c *Client) Active() bool { return c != nil && !c.Disabled }
 
-// Issued says whether what was issued to this id at a time was issued to this client. The id of an app's client comes back with
-// the app, and what is still out from before does not.
+// Issued says whether what was issued to this id at a time was issued to this client. The id of an app's client comes
+// back with the app, and what is still out from before does not.
 func (c *Client) Issued(at time.Time) bool { return c.Returned.IsZero() || !at.Before(c.Returned) }
 
 // FormerClient is the client that an app has had.
@@ -155,7 +156,8 @@ type Session struct {
 	AuthTime  time.Time `json:"authTime"`
 	AMR       []string  `json:"amr"`
 	ExpiresAt time.Time `json:"expiresAt"`
-	// Hash is the SHA-256 of the id that opens the session; the store sets it. So the database does not hold the id itself.
+	// Hash is the SHA-256 of the id that opens the session; the store sets it. So the database does not hold the id
+	// itself.
 	Hash []byte `json:"hash"`
 
 	// SID names the session to others and opens nothing (sid of OpenID Connect Back-Channel Logout 1.0).
@@ -190,13 +192,14 @@ type Grant struct {
 	UserID   string    `json:"userId"`
 	Scopes   []string  `json:"scopes"`
 	AuthTime time.Time `json:"authTime"`
-	// Claims are those that the client requested from userinfo beside those of its scopes, in the format of package server.
+	// Claims are those that the client requested from userinfo beside those of its scopes, in the format of package
+	// server.
 	Claims json.RawMessage `json:"claims,omitempty"`
 	// CreatedAt is when the code was redeemed; ExpiresAt when the last token of the family ends.
 	CreatedAt time.Time `json:"createdAt"`
 	ExpiresAt time.Time `json:"expiresAt"`
-	// Session is the sid of the sign-in from which a grant with openid came; it expires at SessionEnds. If it is ended earlier, the
-	// grant ends with it, unless OutlivesSession (offline_access).
+	// Session is the sid of the sign-in from which a grant with openid came; it expires at SessionEnds. If it is ended
+	// earlier, the grant ends with it, unless OutlivesSession (offline_access).
 	Session         string    `json:"session,omitempty"`
 	OutlivesSession bool      `json:"outlivesSession,omitempty"`
 	SessionEnds     time.Time `json:"-"`
@@ -225,8 +228,8 @@ type App struct {
 	// Manifest is app.yml as JSON; Source names where it came from.
 	Manifest []byte `json:"manifest"`
 	Source   string `json:"source,omitempty"`
-	// Lines are the places of keys in that source, by their path, such as spec.oauth.redirectUris. Releases of older versions
-	// have none.
+	// Lines are the places of keys in that source, by their path, such as spec.oauth.redirectUris. Releases of older
+	// versions have none.
 	Lines    map[string]Place `json:"lines,omitempty"`
 	AutoEnv  bool             `json:"autoEnv,omitempty"`
 	Targets  []Target         `json:"targets,omitempty"`
@@ -279,7 +282,8 @@ type Delivery struct {
 	Serving   int64  `json:"serving,omitempty"`
 	Instances int    `json:"instances,omitempty"`
 	Location  string `json:"location,omitempty"`
-	// Attempts is how many have failed in a row since Since, when the runtime was first asked for what it does not serve yet.
+	// Attempts is how many have failed in a row since Since, when the runtime was first asked for what it does not
+	// serve yet.
 	Attempts    int       `json:"attempts,omitempty"`
 	Since       time.Time `json:"since,omitzero"`
 	Error       string    `json:"error,omitempty"`

@@ -9,8 +9,8 @@ import (
 	"fmt"
 )
 
-// Clients that registered themselves (RFC 7591) are records like those of apps, except that they belong to no app and carry the
-// hash of a registration access token, with which their owner reads, replaces and removes them (RFC 7592).
+// Clients that registered themselves (RFC 7591) are records like those of apps, except that they belong to no app and
+// carry the hash of a registration access token, with which their owner reads, replaces and removes them (RFC 7592).
 
 // registrationPrefix begins every registration access token: each kind of secret has its own prefix ([SealType]).
 const registrationPrefix = "wft_"
@@ -24,8 +24,8 @@ func NewRegistrationToken() (hash []byte, value string) {
 	return sum[:], value
 }
 
-// OwnedBy reports whether a registration access token is the client's. It takes the same time for every wrong one; call it on nil
-// for an unknown client.
+// OwnedBy reports whether a registration access token is the client's. It takes the same time for every wrong one; call
+// it on nil for an unknown client.
 func (c *Client) OwnedBy(token string) bool {
 	var held []byte
 	if c != nil {
@@ -35,14 +35,14 @@ func (c *Client) OwnedBy(token string) bool {
 	return subtle.ConstantTimeCompare(sum[:], held) == 1
 }
 
-// RegisterClient stores a client that registered itself. It returns [ErrConflict] if its id is not new, and a [TakenError] if one of
-// its resource identifiers belongs to another.
+// RegisterClient stores a client that registered itself. It returns [ErrConflict] if its id is not new, and a
+// [TakenError] if one of its resource identifiers belongs to another.
 func (s *Store) RegisterClient(ctx context.Context, c Client, audit ...AuditEntry) (*Client, error) {
 	return s.putRegistered(ctx, c, 0, "register client", audit)
 }
 
-// ReplaceClient replaces a registration. It returns [ErrConflict] if the registration is no longer at c.Revision, and a [TakenError]
-// as above.
+// ReplaceClient replaces a registration. It returns [ErrConflict] if the registration is no longer at c.Revision, and a
+// [TakenError] as above.
 func (s *Store) ReplaceClient(ctx context.Context, c Client, audit ...AuditEntry) (*Client, error) {
 	return s.putRegistered(ctx, c, c.Revision, "replace client", audit)
 }
@@ -76,8 +76,8 @@ func (s *Store) putRegistered(ctx context.Context, c Client, revision int64, wha
 	return &c, nil
 }
 
-// UnregisterClient removes a client that registered itself, with its grants and consents. It returns [ErrConflict] if the client is
-// no longer at c.Revision.
+// UnregisterClient removes a client that registered itself, with its grants and consents. It returns [ErrConflict] if
+// the client is no longer at c.Revision.
 func (s *Store) UnregisterClient(ctx context.Context, c *Client, audit ...AuditEntry) error {
 	var t transaction
 	t.onlyIf(atRevision(clientKey(c.ID), c.Revision))

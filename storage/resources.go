@@ -10,15 +10,15 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// A resource identifier (RFC 8707) belongs to one client: two that spoke for one would read the tokens that are meant for the other.
-// So it is a key, whose value names the client, and the transaction that stores a client compares and puts the keys of the
-// identifiers that are new in it, and removes those that the client gives up (see [Store.claim]).
+// A resource identifier (RFC 8707) belongs to one client: two that spoke for one would read the tokens that are meant
+// for the other. So it is a key, whose value names the client, and the transaction that stores a client compares and
+// puts the keys of the identifiers that are new in it, and removes those that the client gives up (see [Store.claim]).
 //
-// A client's record remains the truth about its identifiers, because versions before this key wrote only records, and may still do
-// so while replicas are updated one after the other. So a key counts only as long as its client's record confirms it; an identifier
-// that memory knows from a record without a key counts too; and a store that opens gives every identifier without a key to the client
-// that has had it longest. If an older version let two clients have the same identifier, both keep it, every start logs that, and
-// neither app can be planned again before one gives it up.
+// A client's record remains the truth about its identifiers, because versions before this key wrote only records, and
+// may still do so while replicas are updated one after the other. So a key counts only as long as its client's record
+// confirms it; an identifier that memory knows from a record without a key counts too; and a store that opens gives
+// every identifier without a key to the client that has had it longest. If an older version let two clients have the
+// same identifier, both keep it, every start logs that, and neither app can be planned again before one gives it up.
 
 // resourceOwner is the value of a resource identifier's key.
 type resourceOwner struct {
@@ -50,12 +50,12 @@ func (c *Client) Owner() string {
 	return "app " + c.App
 }
 
-// claim adds to the transaction that stores c, and compares its revision, the operations that take the resource identifiers that are
-// new in c, and free those that it gives up. An identifier that belongs to another is a [TakenError]. What a client had before is
-// not refused, so that its other changes do not depend on that.
+// claim adds to the transaction that stores c, and compares its revision, the operations that take the resource
+// identifiers that are new in c, and free those that it gives up. An identifier that belongs to another is a
+// [TakenError]. What a client had before is not refused, so that its other changes do not depend on that.
 //
-// What it reads is compared in the transaction: of several that claim one identifier at the same time, one succeeds. The others get
-// [ErrConflict] from the transaction and, when they claim again, learn from here which client has it.
+// What it reads is compared in the transaction: of several that claim one identifier at the same time, one succeeds.
+// The others get [ErrConflict] from the transaction and, when they claim again, learn from here which client has it.
 func (s *Store) claim(ctx context.Context, t *transaction, c *Client) error {
 	held, err := s.held(ctx, c)
 	if err != nil {
@@ -128,7 +128,8 @@ func (s *Store) claimOne(ctx context.Context, t *transaction, c *Client, identif
 	return nil
 }
 
-// held returns the record that c is to replace; nil if c is new. It returns [ErrConflict] if that is no longer at c's revision.
+// held returns the record that c is to replace; nil if c is new. It returns [ErrConflict] if that is no longer at c's
+// revision.
 func (s *Store) held(ctx context.Context, c *Client) (*Client, error) {
 	if c.Revision == 0 {
 		return nil, nil
@@ -158,8 +159,8 @@ func (s *Store) storedClient(ctx context.Context, id string) (*Client, error) {
 	return decodeClient(resp.Kvs[0])
 }
 
-// freeResources are the operations that free the identifiers of a client except those in keep. Each does nothing if the key is not
-// the client's. A nil client has none.
+// freeResources are the operations that free the identifiers of a client except those in keep. Each does nothing if the
+// key is not the client's. A nil client has none.
 func freeResources(c *Client, keep []string) []clientv3.Op {
 	if c == nil {
 		return nil
@@ -174,9 +175,9 @@ func freeResources(c *Client, keep []string) []clientv3.Op {
 	return ops
 }
 
-// adoptResources gives every resource identifier that has no key, or the key of a client that does not speak for it, to the client
-// that has had it longest: a version without these keys has written it. Any number of replicas may do so at a time. What cannot
-// be written is left to the next start: [Store.claim] does not depend on it.
+// adoptResources gives every resource identifier that has no key, or the key of a client that does not speak for it, to
+// the client that has had it longest: a version without these keys has written it. Any number of replicas may do so at
+// a time. What cannot be written is left to the next start: [Store.claim] does not depend on it.
 func (s *Store) adoptResources(ctx context.Context) error {
 	speaking := slices.DeleteFunc(s.mem.all(), func(c *Client) bool { return len(c.ResourceIdentifiers) == 0 })
 	if len(speaking) == 0 {
@@ -221,8 +222,8 @@ func (s *Store) adoptResources(ctx context.Context) error {
 	return nil
 }
 
-// resources is what memory holds of [oauth.ClientMetadata.ResourceIdentifiers], by identifier and client. Older versions let two
-// clients have the same one.
+// resources is what memory holds of [oauth.ClientMetadata.ResourceIdentifiers], by identifier and client. Older
+// versions let two clients have the same one.
 type resources map[string]map[string]bool
 
 // replace replaces the record before of a client by now; nil means no record. A disabled client has no identifiers.
@@ -255,8 +256,8 @@ func (m *memory) speakers(identifier string) map[string]bool {
 	return make(map[string]bool)
 }
 
-// KnowsResource reports whether a client has that resource identifier. It asks only memory: one that was registered a moment ago at
-// another replica may not be known yet.
+// KnowsResource reports whether a client has that resource identifier. It asks only memory: one that was registered a
+// moment ago at another replica may not be known yet.
 func (s *Store) KnowsResource(identifier string) bool {
 	s.mem.mu.RLock()
 	defer s.mem.mu.RUnlock()

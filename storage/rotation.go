@@ -10,12 +10,13 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// SecretRotation is the newest change of a client's secret, and its progress. There is one for each client whose secret was ever
-// rotated.
+// SecretRotation is the newest change of a client's secret, and its progress. There is one for each client whose secret
+// was ever rotated.
 //
-// It is kept beside the client's record and not in it: every grant compares the revision of that record, and every plan is made on
-// it, so only what they must notice is written there, which is that a secret was added or removed. The client holds the secrets that
-// are valid, oldest first and at most two; one that was retired is gone from it, hash included.
+// It is kept beside the client's record and not in it: every grant compares the revision of that record, and every plan
+// is made on it, so only what they must notice is written there, which is that a secret was added or removed. The
+// client holds the secrets that are valid, oldest first and at most two; one that was retired is gone from it, hash
+// included.
 type SecretRotation struct {
 	ClientID string `json:"clientId"`
 	App      string `json:"app"`
@@ -27,13 +28,14 @@ type SecretRotation struct {
 	StartedAt   time.Time `json:"startedAt"`
 	// Grace is how long the previous secret stays valid after all targets serve the new one and the new one was used.
 	Grace time.Duration `json:"grace"`
-	// ServedAt is when every target had confirmed that it serves the new secret. Without targets that are given the secret it
-	// is the start: what confirms it then is its use.
+	// ServedAt is when every target had confirmed that it serves the new secret. Without targets that are given the
+	// secret it is the start: what confirms it then is its use.
 	ServedAt time.Time `json:"servedAt,omitzero"`
 	// UsedAt is when a client authenticated with the new secret for the first time.
 	UsedAt time.Time `json:"usedAt,omitzero"`
-	// RetiresAt is when the grace period ends, which begins once the new secret is served and used. AskedAt is when, after that, every
-	// target was to be observed once more. RetiredAt is when the previous secret was removed: later if a target was not ready.
+	// RetiresAt is when the grace period ends, which begins once the new secret is served and used. AskedAt is when,
+	// after that, every target was to be observed once more. RetiredAt is when the previous secret was removed: later
+	// if a target was not ready.
 	RetiresAt time.Time `json:"retiresAt,omitzero"`
 	AskedAt   time.Time `json:"askedAt,omitzero"`
 	RetiredAt time.Time `json:"retiredAt,omitzero"`
@@ -100,7 +102,8 @@ func (s *Store) UpdateRotation(ctx context.Context, r SecretRotation, audit ...A
 	return nil
 }
 
-// DropRotation removes a rotation whose secret is gone. It returns [ErrConflict] if the rotation changed since it was read.
+// DropRotation removes a rotation whose secret is gone. It returns [ErrConflict] if the rotation changed since it was
+// read.
 func (s *Store) DropRotation(ctx context.Context, r SecretRotation) error {
 	k := rotationKey(r.ClientID)
 	if _, err := s.replace(ctx, k, r.Revision, clientv3.OpDelete(k), nil); err != nil {
@@ -109,10 +112,10 @@ func (s *Store) DropRotation(ctx context.Context, r SecretRotation) error {
 	return nil
 }
 
-// RetireSecrets ends a rotation: of the client's secrets only the newest stays, in one transaction, provided that the rotation, the
-// app, its client and each of its deliveries are still as the caller has seen them. So no target can have fallen behind, and none
-// can have been added, since it was found that all of them serve the new secret. Otherwise nothing is written, and the error is
-// [ErrConflict].
+// RetireSecrets ends a rotation: of the client's secrets only the newest stays, in one transaction, provided that the
+// rotation, the app, its client and each of its deliveries are still as the caller has seen them. So no target can have
+// fallen behind, and none can have been added, since it was found that all of them serve the new secret. Otherwise
+// nothing is written, and the error is [ErrConflict].
 func (s *Store) RetireSecrets(ctx context.Context, r SecretRotation, view AppView, audit ...AuditEntry) error {
 	now := s.now().UTC()
 	c := *view.Client

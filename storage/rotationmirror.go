@@ -10,9 +10,10 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 )
 
-// RotationMirror is a copy of all rotations that follows the store, and knows which of them may be able to continue: those that
-// changed, those of apps with a delivery that changed, and those whose new secret was used for the first time. So rotations cost
-// nothing while they wait. It may lag behind: what is decided on it is compared in the transaction that carries it out.
+// RotationMirror is a copy of all rotations that follows the store, and knows which of them may be able to continue:
+// those that changed, those of apps with a delivery that changed, and those whose new secret was used for the first
+// time. So rotations cost nothing while they wait. It may lag behind: what is decided on it is compared in the
+// transaction that carries it out.
 type RotationMirror struct {
 	// Changed has a value if a rotation may be able to continue since the last value was taken.
 	Changed <-chan struct{}

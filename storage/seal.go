@@ -18,8 +18,8 @@ import (
 	"golang.org/x/crypto/chacha20poly1305"
 )
 
-// SealType separates sealed strings: one type never opens as another, because each has a key of its own (HKDF, RFC 5869).
-// It is also the string's prefix, so that secret scanners find what leaked.
+// SealType separates sealed strings: one type never opens as another, because each has a key of its own (HKDF, RFC
+// 5869). It is also the string's prefix, so that secret scanners find what leaked.
 type SealType string
 
 // The types of sealed strings.
@@ -137,8 +137,8 @@ func (s *Store) seal(t SealType, plain []byte, fixed bool) (string, error) {
 	return string(base64.RawURLEncoding.AppendEncode(text, out)), nil
 }
 
-// Open returns what Seal took. For any string that did not come from Seal for this type, or whose key is gone, it returns
-// [ErrNotFound]; etcd is never asked.
+// Open returns what Seal took. For any string that did not come from Seal for this type, or whose key is gone, it
+// returns [ErrNotFound]; etcd is never asked.
 func (s *Store) Open(t SealType, sealed string) ([]byte, error) {
 	if len(sealed) > maxSealed || len(sealed) < len(t) || sealed[:len(t)] != string(t) {
 		return nil, errNotSealed

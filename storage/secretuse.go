@@ -13,7 +13,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// SecretUse is when a client authenticated with a secret. Last is coarse: it is written at most once per [UsePrecision].
+// SecretUse is when a client authenticated with a secret. Last is coarse: it is written at most once per
+// [UsePrecision].
 type SecretUse struct {
 	First time.Time `json:"first"`
 	Last  time.Time `json:"last"`
@@ -24,8 +25,8 @@ const UsePrecision = 10 * time.Minute
 
 func useKey(clientID, secretID string) string { return key("secretuse", clientID, secretID) }
 
-// SecretID returns the id of the client's secret that has this value, empty if there is none. It takes the same time for every wrong
-// value; call it on nil for an unknown client, so that this takes the same time as well.
+// SecretID returns the id of the client's secret that has this value, empty if there is none. It takes the same time
+// for every wrong value; call it on nil for an unknown client, so that this takes the same time as well.
 func (c *Client) SecretID(value string) string {
 	hash := sha256.Sum256([]byte(value))
 	if c == nil || len(c.Secrets) == 0 {
@@ -45,9 +46,9 @@ func (c *Client) SecretID(value string) string {
 // secretLength is the length of every secret that NewClientSecret has made.
 const secretLength = len("wfs_") + 43
 
-// ClientWith reads the client with this id from etcd, if the secret looks like one of this server's and memory does not know it:
-// the client may have been given it a moment ago, at another replica. For anything else it returns nil without asking etcd.
-// Look-ups are limited, together with those of unknown clients; beyond the limit the error is [ErrBusy].
+// ClientWith reads the client with this id from etcd, if the secret looks like one of this server's and memory does not
+// know it: the client may have been given it a moment ago, at another replica. For anything else it returns nil without
+// asking etcd. Look-ups are limited, together with those of unknown clients; beyond the limit the error is [ErrBusy].
 func (s *Store) ClientWith(ctx context.Context, id, secret string) (*Client, error) {
 	if len(secret) != secretLength || secret[:4] != "wfs_" {
 		return nil, nil
@@ -70,7 +71,8 @@ func (s *Store) ClientWith(ctx context.Context, id, secret string) (*Client, err
 	return c, nil
 }
 
-// usage is what this process has seen of the use of secrets. Only correct secrets get into it, so the number of clients bounds it.
+// usage is what this process has seen of the use of secrets. Only correct secrets get into it, so the number of clients
+// bounds it.
 type usage struct {
 	mu      sync.Mutex // guards the maps
 	known   map[secretRef]time.Time
@@ -105,8 +107,8 @@ func (u *usage) signal() {
 	}
 }
 
-// WriteUses writes what [Store.NoteUse] notes, until ctx ends: each secret at most once per [UsePrecision], one after the other.
-// What is lost with the process is noted again at the next use.
+// WriteUses writes what [Store.NoteUse] notes, until ctx ends: each secret at most once per [UsePrecision], one after
+// the other. What is lost with the process is noted again at the next use.
 func (s *Store) WriteUses(ctx context.Context) {
 	for {
 		select {

@@ -17,7 +17,8 @@ import (
 // ErrSessionEnded means that the sign-in that a code came from has ended, so nothing is issued from it.
 var ErrSessionEnded = errors.New("the session has ended")
 
-// sessionUse is the record of a grant that came from a session: what ends, and which client is told, when the session ends.
+// sessionUse is the record of a grant that came from a session: what ends, and which client is told, when the session
+// ends.
 type sessionUse struct {
 	UserID string `json:"userId"`
 	// Stays means that the grant outlives the session.
@@ -122,9 +123,9 @@ func (st sessionState) unchanged() []clientv3.Cmp {
 	}
 }
 
-// CreateSession stores a new sign-in of a browser, in the place of the one that it had before ("" for none), and gives its id. An
-// older one of the same user goes on under its name, as apps know it, with a new id that opens it; that of another user ends,
-// as by [Store.EndSession], in the same transaction.
+// CreateSession stores a new sign-in of a browser, in the place of the one that it had before ("" for none), and gives
+// its id. An older one of the same user goes on under its name, as apps know it, with a new id that opens it; that of
+// another user ends, as by [Store.EndSession], in the same transaction.
 func (s *Store) CreateSession(ctx context.Context, session Session, replaces string) (id string, err error) {
 	err = Again(attempts, func() (again bool, err error) {
 		was, err := s.sessionState(ctx, replaces)
@@ -186,8 +187,8 @@ type EndedSession struct {
 }
 
 // EndSession ends a session in one transaction: with it end the grants that came from it, but for those that outlive it
-// ([Grant.OutlivesSession]), and the outbox gets a [Logout] for each client that wants to be told (OpenID Connect Back-Channel
-// Logout 1.0). why goes to the audit log. A session that has ended already is [ErrNotFound].
+// ([Grant.OutlivesSession]), and the outbox gets a [Logout] for each client that wants to be told (OpenID Connect
+// Back-Channel Logout 1.0). why goes to the audit log. A session that has ended already is [ErrNotFound].
 func (s *Store) EndSession(ctx context.Context, id, why string) (*EndedSession, error) {
 	var st sessionState
 	err := Again(attempts, func() (again bool, err error) {
@@ -240,8 +241,8 @@ func (s *Store) endOps(ctx context.Context, st sessionState, why string) ([]clie
 		clientv3.OpDelete(under("sessiongrants", sid), clientv3.WithPrefix()))...), nil
 }
 
-// bundleOps is how many operations go into one nested transaction: etcd counts the operations of a transaction (at most 128) per
-// path from the root, not in total.
+// bundleOps is how many operations go into one nested transaction: etcd counts the operations of a transaction (at most
+// 128) per path from the root, not in total.
 const bundleOps = 60
 
 func bundled(ops []clientv3.Op) []clientv3.Op {
@@ -252,15 +253,16 @@ func bundled(ops []clientv3.Op) []clientv3.Op {
 	return out
 }
 
-// Bounds of a transaction. A session from which an app has got tokens all day long may have more grants than mostEnding: those end
-// first, in transactions of their own. One with more than mostUses is not continued when its user signs in again.
+// Bounds of a transaction. A session from which an app has got tokens all day long may have more grants than
+// mostEnding: those end first, in transactions of their own. One with more than mostUses is not continued when its user
+// signs in again.
 const (
 	mostEnding = 400
 	mostUses   = 3000
 )
 
-// endExcess ends the grants of a session that are too many for one transaction. It reports whether there were any; then the session
-// has to be read again.
+// endExcess ends the grants of a session that are too many for one transaction. It reports whether there were any; then
+// the session has to be read again.
 func (s *Store) endExcess(ctx context.Context, st sessionState) (bool, error) {
 	ending := st.ending()
 	if st.session == nil || len(ending) <= mostEnding {

@@ -3,8 +3,9 @@
 //
 // # When to use what
 //
-// [OpenEmbedded] runs etcd inside the process, with an in-process client and no socket. [Dial] connects to an etcd cluster.
-// Both provide a *clientv3.Client, from which [New] makes a [Store], so the same code runs on one machine and on many replicas.
+// [OpenEmbedded] runs etcd inside the process, with an in-process client and no socket. [Dial] connects to an etcd
+// cluster. Both provide a *clientv3.Client, from which [New] makes a [Store], so the same code runs on one machine and
+// on many replicas.
 //
 // # Keys
 //
@@ -37,47 +38,54 @@
 //
 //   - Redeeming a code creates the grant if it never existed; if it did, the code is a replay and the same transaction
 //     kills the grant. A dead grant leaves a tombstone until no code can name it any more.
-//   - A refresh moves the chain from generation N to N+1 if the chain is at N; if it is beyond N, the token is a replay and
-//     a second transaction kills the grant before the request is answered. That a chain is beyond N stays true whatever happens
-//     in between. A grant is alive exactly as long as its chain key exists.
-//   - Ending a session kills the grants that came from it, except those that outlive it, and writes to the outbox which clients
-//     to tell. Redeeming a code compares that its session exists, so that nothing is issued from one that has ended.
-//   - Code and refresh also compare the revisions of the client and of the user on which the caller decided. A mismatch changes
-//     nothing and returns the current records in a [StaleError]; the caller decides anew and tries again.
+//   - A refresh moves the chain from generation N to N+1 if the chain is at N; if it is beyond N, the token is a replay
+//     and a second transaction kills the grant before the request is answered. That a chain is beyond N stays true
+//     whatever happens in between. A grant is alive exactly as long as its chain key exists.
+//   - Ending a session kills the grants that came from it, except those that outlive it, and writes to the outbox which
+//     clients to tell. Redeeming a code compares that its session exists, so that nothing is issued from one that has
+//     ended.
+//   - Code and refresh also compare the revisions of the client and of the user on which the caller decided. A mismatch
+//     changes nothing and returns the current records in a [StaleError]; the caller decides anew and tries again.
 //
-// Both can include something that may be used only once ([Once]), such as the jti of the assertion with which the client
-// authenticated: it is compared and marked in the same transaction, even if that kills the grant, but not if the transaction
-// changes nothing because a record is stale.
+// Both can include something that may be used only once ([Once]), such as the jti of the assertion with which the
+// client authenticated: it is compared and marked in the same transaction, even if that kills the grant, but not if the
+// transaction changes nothing because a record is stale.
 //
 // So a code exchange and a refresh are one raft proposal each and no read.
 //
-// A device polls with its code (RFC 8628), so the state is read first: a poll that has to wait is one read, and the one that is
-// answered with tokens is a proposal more, which creates the grant as above and removes the device authorization.
+// A device polls with its code (RFC 8628), so the state is read first: a poll that has to wait is one read, and the one
+// that is answered with tokens is a proposal more, which creates the grant as above and removes the device
+// authorization.
 //
 // # Resource identifiers
 //
-// A resource identifier belongs to one client. The transaction that stores a client compares that the keys of its new identifiers
-// are free, and puts them; so if replicas give one identifier to several apps at the same time, one succeeds, and the others learn
-// which client has it ([TakenError]). Keys are freed in the transaction in which the client gives them up or is removed.
+// A resource identifier belongs to one client. The transaction that stores a client compares that the keys of its new
+// identifiers are free, and puts them; so if replicas give one identifier to several apps at the same time, one
+// succeeds, and the others learn which client has it ([TakenError]). Keys are freed in the transaction in which the
+// client gives them up or is removed.
 //
-// Databases of older versions have no such keys. A store that opens puts the missing ones, each for the client that has had the
-// identifier longest. That needs no downtime, and replicas of the older version may go on in the meantime, because the records of
-// clients remain the truth: a key that its client's record does not confirm is void, and a client whose record has an identifier
-// keeps it without a key. Two clients to which an older version gave the same identifier both keep it, and every start logs that.
+// Databases of older versions have no such keys. A store that opens puts the missing ones, each for the client that has
+// had the identifier longest. That needs no downtime, and replicas of the older version may go on in the meantime,
+// because the records of clients remain the truth: a key that its client's record does not confirm is void, and a
+// client whose record has an identifier keeps it without a key. Two clients to which an older version gave the same
+// identifier both keep it, and every start logs that.
 //
 // # Memory
 //
-// Clients and keys are held in memory, fed by list-then-watch. Memory may lag behind: nothing is decided on it alone (see
-// above), and a client that memory does not know is looked up in etcd, at a bounded rate, before it is called unknown.
+// Clients and keys are held in memory, fed by list-then-watch. Memory may lag behind: nothing is decided on it alone
+// (see above), and a client that memory does not know is looked up in etcd, at a bounded rate, before it is called
+// unknown.
 //
 // # Secrets
 //
-// What is secret in a record (client secrets, private keys, env of deliveries) is sealed with XChaCha20-Poly1305 under a
-// key-encryption key that is not in etcd ([KEK]). Session cookies are stored as hashes. The raw database holds no usable secret.
+// What is secret in a record (client secrets, private keys, env of deliveries) is sealed with XChaCha20-Poly1305 under
+// a key-encryption key that is not in etcd ([KEK]). Session cookies are stored as hashes. The raw database holds no
+// usable secret.
 //
-// A client has one secret, or two while one replaces the other ([SecretRotation]). Requests only note in memory that a secret was
-// used; one goroutine writes that, coarsely and outside of requests ([Store.WriteUses]). A secret that memory does not know is
-// looked up in etcd, if it looks like one of this server's and at a bounded rate, so that a new one works at every replica at once.
+// A client has one secret, or two while one replaces the other ([SecretRotation]). Requests only note in memory that a
+// secret was used; one goroutine writes that, coarsely and outside of requests ([Store.WriteUses]). A secret that
+// memory does not know is looked up in etcd, if it looks like one of this server's and at a bounded rate, so that a new
+// one works at every replica at once.
 //
 // # Time
 //
@@ -101,8 +109,8 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Sentinels. Any other error of this package is a fault of the storage or of its use, never a verdict about a record: the HTTP
-// edge answers it with 503.
+// Sentinels. Any other error of this package is a fault of the storage or of its use, never a verdict about a record:
+// the HTTP edge answers it with 503.
 var (
 	// ErrNotFound means that there is no such record, or that it is dead.
 	ErrNotFound = errors.New("not found")
@@ -116,8 +124,8 @@ var (
 	ErrBusy = errors.New("too many look-ups")
 )
 
-// StaleError means that a decision was made on records that have changed since. It carries the current ones; a nil record is gone.
-// Nothing was written.
+// StaleError means that a decision was made on records that have changed since. It carries the current ones; a nil
+// record is gone. Nothing was written.
 type StaleError struct {
 	Client *Client
 	User   *User
@@ -170,8 +178,8 @@ type Store struct {
 	done   sync.WaitGroup // the watches of memory
 }
 
-// New lists what memory holds, starts to watch it and returns a Store that is ready. It fails if etcd cannot be reached within ctx,
-// or if the records were sealed under a key that opts.KEK does not hold.
+// New lists what memory holds, starts to watch it and returns a Store that is ready. It fails if etcd cannot be reached
+// within ctx, or if the records were sealed under a key that opts.KEK does not hold.
 func New(ctx context.Context, client *clientv3.Client, opts Options) (*Store, error) {
 	if opts.KEK == nil {
 		return nil, errors.New("open storage: no encryption key")

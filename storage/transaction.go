@@ -12,8 +12,9 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// transaction is an etcd transaction that is put together piece by piece. What it reads has a name: [branch.get] returns the place
-// where the answer will be, so that no operations have to be counted to find it. [Store.run] and [Store.commit] fill in the answers.
+// transaction is an etcd transaction that is put together piece by piece. What it reads has a name: [branch.get]
+// returns the place where the answer will be, so that no operations have to be counted to find it. [Store.run] and
+// [Store.commit] fill in the answers.
 type transaction struct {
 	ifs       []clientv3.Cmp
 	then      branch // done when all of ifs hold
@@ -121,8 +122,8 @@ func (s *Store) change(ctx context.Context, t *transaction) error {
 	return nil
 }
 
-// replace does one operation on a record that is still at a revision, and returns its new revision. Otherwise the error is
-// [ErrConflict].
+// replace does one operation on a record that is still at a revision, and returns its new revision. Otherwise the error
+// is [ErrConflict].
 func (s *Store) replace(ctx context.Context, key string, revision int64, by clientv3.Op, audit []AuditEntry) (int64, error) {
 	var t transaction
 	t.onlyIf(atRevision(key, revision))
@@ -132,8 +133,8 @@ func (s *Store) replace(ctx context.Context, key string, revision int64, by clie
 	return t.revision, err
 }
 
-// commit runs a transaction that uses leases. If etcd no longer knows a lease, the transaction is built once more, with fresh
-// leases: one that names an unknown lease has changed nothing.
+// commit runs a transaction that uses leases. If etcd no longer knows a lease, the transaction is built once more, with
+// fresh leases: one that names an unknown lease has changed nothing.
 func (s *Store) commit(ctx context.Context, build func(t *transaction) error) (*transaction, error) {
 	for attempt := 0; ; attempt++ {
 		t := new(transaction)
@@ -170,9 +171,9 @@ func Pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// Again repeats a decision while the records on which it was made turn out to have changed when it is written, at most times times
-// in all; after that the error is [ErrConflict]. decide reads the records, or uses those that came back with the last refusal; again
-// means that they were stale and that nothing was written. Its error is final.
+// Again repeats a decision while the records on which it was made turn out to have changed when it is written, at most
+// times times in all; after that the error is [ErrConflict]. decide reads the records, or uses those that came back
+// with the last refusal; again means that they were stale and that nothing was written. Its error is final.
 func Again(times int, decide func() (again bool, err error)) error {
 	for range times {
 		if again, err := decide(); err != nil || !again {

@@ -78,8 +78,8 @@ func (s *Store) PutUser(ctx context.Context, user User) (*User, error) {
 	return &user, nil
 }
 
-// SyncUsers makes the users of a connector those that are given: new ones are stored, changed ones updated, and those that the
-// connector no longer has are disabled, which ends their tokens at the next use.
+// SyncUsers makes the users of a connector those that are given: new ones are stored, changed ones updated, and those
+// that the connector no longer has are disabled, which ends their tokens at the next use.
 func (s *Store) SyncUsers(ctx context.Context, connector string, users []User) error {
 	for _, u := range users {
 		u.Connector = connector
@@ -138,9 +138,9 @@ func (s *Store) AddConsent(ctx context.Context, clientID, userID string, scopes 
 	return nil
 }
 
-// TakeGuess counts one guess of a password against account and reports whether it may be made. Counting comes first, so guesses in
-// parallel cannot outrun it: at most most guesses are allowed in each window of time. If none is left, retry is when the next window
-// opens, which ends the lock.
+// TakeGuess counts one guess of a password against account and reports whether it may be made. Counting comes first, so
+// guesses in parallel cannot outrun it: at most most guesses are allowed in each window of time. If none is left, retry
+// is when the next window opens, which ends the lock.
 func (s *Store) TakeGuess(ctx context.Context, account string, most int64, window time.Duration) (allowed bool, retry time.Time, err error) {
 	start := s.now().Truncate(window)
 	k := guessKey(account, start)

@@ -47,8 +47,8 @@ func (c *slogCore) Write(entry zapcore.Entry, fields []zapcore.Field) error {
 	return nil
 }
 
-// harmless are lines that every start of an embedded etcd writes as a warning or an error and that mean nothing there: it has
-// neither a listener nor users, and a new database has no version yet.
+// harmless are lines that every start of an embedded etcd writes as a warning or an error and that mean nothing there:
+// it has neither a listener nor users, and a new database has no version yet.
 var harmless = map[string]bool{
 	"Running http and grpc server on single port. This is not recommended for production.": true,
 	"simple token is not cryptographically signed":                                         true,
@@ -56,8 +56,8 @@ var harmless = map[string]bool{
 	"failed to update storage version":                                                     true,
 }
 
-// tooEarly is in the line that raft writes, with its own id before, when it is to elect itself a moment before it has applied what it
-// knows of its members; campaign asks again.
+// tooEarly is in the line that raft writes, with its own id before, when it is to elect itself a moment before it has
+// applied what it knows of its members; campaign asks again.
 const tooEarly = "cannot campaign at term"
 
 func (c *slogCore) Sync() error { return nil }

@@ -143,8 +143,8 @@ func New(cfg Config) http.Handler {
 // problemsOnce guards huma's own variables.
 var problemsOnce sync.Once
 
-// useProblems gives the errors that huma itself finds (a body that does not fit its schema, ...) the form of a [Problem].
-// huma keeps the constructors in package variables; nothing else in this program uses huma.
+// useProblems gives the errors that huma itself finds (a body that does not fit its schema, ...) the form of a
+// [Problem]. huma keeps the constructors in package variables; nothing else in this program uses huma.
 func useProblems() {
 	problemsOnce.Do(func() {
 		huma.NewError = func(status int, msg string, errs ...error) huma.StatusError {

@@ -19,27 +19,28 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// Client ID metadata documents (draft-ietf-oauth-client-id-metadata-document-02): a client that is not registered is known
-// by the https URL of a document that describes it. Off unless the configuration turns it on.
+// Client ID metadata documents (draft-ietf-oauth-client-id-metadata-document-02): a client that is not registered is
+// known by the https URL of a document that describes it. Off unless the configuration turns it on.
 //
-// Such a client has no record. What the document says is kept in memory for a while and judged by the rules of a registration; all
-// that is stored of the client is what users allowed it. Its Revision is 0, so the transaction of a grant compares that no record
-// has its id: one that an operator stores under a URL takes the place of the document there and then.
+// Such a client has no record. What the document says is kept in memory for a while and judged by the rules of a
+// registration; all that is stored of the client is what users allowed it. Its Revision is 0, so the transaction of a
+// grant compares that no record has its id: one that an operator stores under a URL takes the place of the document
+// there and then.
 //
 // Anybody can publish a document, so it is trusted less than a registration:
 //
 //   - it is a public client, or has keys of its own: a document can hold no secret;
-//   - it gets nothing but what a user allows: codes, refresh tokens, devices. Client credentials and token exchange are for
-//     clients that are known here;
-//   - a program on the user's own computer can say that it is any public client, so it is never answered without asking the user
-//     (RFC 8252 section 8.6);
+//   - it gets nothing but what a user allows: codes, refresh tokens, devices. Client credentials and token exchange are
+//     for clients that are known here;
+//   - a program on the user's own computer can say that it is any public client, so it is never answered without asking
+//     the user (RFC 8252 section 8.6);
 //   - its pairwise subjects are those of the host that it is at, see checkOwnSector;
 //   - pages name the host that the document is from, which is a fact, beside the name in it, which is a claim;
-//   - a browser is sent to it only with the answer of a user, or for prompt=none, and not with a request that is wrong (RFC 9700
-//     section 4.11.2): else this server would redirect anybody anywhere.
+//   - a browser is sent to it only with the answer of a user, or for prompt=none, and not with a request that is wrong
+//     (RFC 9700 section 4.11.2): else this server would redirect anybody anywhere.
 //
-// A document is written for many servers. So grant types and scopes that this one does not have for it are left out, and do not
-// make it a bad one, as they would a registration.
+// A document is written for many servers. So grant types and scopes that this one does not have for it are left out,
+// and do not make it a bad one, as they would a registration.
 const (
 	// maxDocumentURL is as long as the id of any client.
 	maxDocumentURL = 256
@@ -50,18 +51,18 @@ const (
 	documentFresh    = 10 * time.Minute // when it does not say
 	documentFreshMin = time.Minute
 	documentFreshMax = 24 * time.Hour
-	// documentStale is how much longer it is used while its server does not answer, or says that it cannot. Any other answer that
-	// is not a valid document ends it at once.
+	// documentStale is how much longer it is used while its server does not answer, or says that it cannot. Any other
+	// answer that is not a valid document ends it at once.
 	documentStale = 24 * time.Hour
-	// documentPause is the least time between two fetches of one document. Until it is over, what a fetch has brought counts,
-	// whatever that was. Failures and bad documents are not kept beyond it (section 5.2).
+	// documentPause is the least time between two fetches of one document. Until it is over, what a fetch has brought
+	// counts, whatever that was. Failures and bad documents are not kept beyond it (section 5.2).
 	documentPause = 10 * time.Second
 
 	maxClientDocuments = 1000
 )
 
-// document is what is known of a client that is a URL: how it describes itself, or else what is wrong with that. Neither: nothing
-// at its URL is a document about it.
+// document is what is known of a client that is a URL: how it describes itself, or else what is wrong with that.
+// Neither: nothing at its URL is a document about it.
 type document struct {
 	client *storage.Client
 	wrong  string
@@ -143,7 +144,8 @@ func (s *Clients) fetchDocument(ctx context.Context, id string) (document, lifet
 	return document{}, lifetime{}, err
 }
 
-// answered reports whether a server has answered for itself, rather than said that it cannot at this moment, or nothing (0).
+// answered reports whether a server has answered for itself, rather than said that it cannot at this moment, or nothing
+// (0).
 func answered(status int) bool {
 	return status != 0 && status < 500 && status != http.StatusRequestTimeout && status != http.StatusTooManyRequests
 }

@@ -12,17 +12,19 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// fetches keeps what was fetched from addresses that clients name: key sets, documents. Strangers can make this server fetch, so
-// each address is asked rarely and by one request at a time, all of them together not often, and what is kept is bounded.
+// fetches keeps what was fetched from addresses that clients name: key sets, documents. Strangers can make this server
+// fetch, so each address is asked rarely and by one request at a time, all of them together not often, and what is kept
+// is bounded.
 type fetches[T any] struct {
-	// fetch gets what is at an address, and says for how long that is good. Its error leaves what was fetched before in use. It is
-	// not called for two requests at once, nor ended with the request that called it: it has a time limit of its own.
+	// fetch gets what is at an address, and says for how long that is good. Its error leaves what was fetched before in
+	// use. It is not called for two requests at once, nor ended with the request that called it: it has a time limit of
+	// its own.
 	fetch func(ctx context.Context, address string) (T, lifetime, error)
 	pause time.Duration // the least time between two fetches from one address, whatever they brought
 	most  int           // addresses that are remembered
 
-	// all limits fetches from addresses of which nothing is kept. Those of which something is come again no oftener than pause
-	// says, so a flood of new addresses is not in their way.
+	// all limits fetches from addresses of which nothing is kept. Those of which something is come again no oftener
+	// than pause says, so a flood of new addresses is not in their way.
 	all   *rate.Limiter
 	hosts *hostLimits // the same for each host; nil: none
 
@@ -30,8 +32,8 @@ type fetches[T any] struct {
 	entries map[string]*fetched[T]
 }
 
-// lifetime of something that was fetched: how long it is taken for current, and how long it is used while its address gives
-// nothing better.
+// lifetime of something that was fetched: how long it is taken for current, and how long it is used while its address
+// gives nothing better.
 type lifetime struct{ fresh, usable time.Duration }
 
 type fetched[T any] struct {
@@ -60,8 +62,8 @@ func (f *fetches[T]) held(address string, now time.Time) (value T, current bool)
 	return e.value, true
 }
 
-// again fetches from an address, unless that was done a moment ago, or is being done: then it waits for that. The zero value is
-// that there is nothing to use. Its error is a fault of this server; something to use may come with it.
+// again fetches from an address, unless that was done a moment ago, or is being done: then it waits for that. The zero
+// value is that there is nothing to use. Its error is a fault of this server; something to use may come with it.
 func (f *fetches[T]) again(ctx context.Context, address string, now time.Time) (T, error) {
 	f.mu.Lock()
 	e := f.entry(address, now)
@@ -114,8 +116,8 @@ func (e *fetched[T]) use(now time.Time) (value T) {
 	return value
 }
 
-// entry is that of an address. When there are too many, one makes room: of which nothing is to be used, or else the one that was
-// asked longest ago. The mutex is held.
+// entry is that of an address. When there are too many, one makes room: of which nothing is to be used, or else the one
+// that was asked longest ago. The mutex is held.
 func (f *fetches[T]) entry(address string, now time.Time) *fetched[T] {
 	if e := f.entries[address]; e != nil {
 		return e
@@ -143,8 +145,8 @@ func (e *fetched[T]) before(other *fetched[T], now time.Time) bool {
 	return e.tried.Before(other.tried)
 }
 
-// hostLimits limit how often each host is asked, so that no client makes this server flood another. Hosts share limits by chance,
-// so that memory does not grow with their number, and an outsider cannot tell which ones do.
+// hostLimits limit how often each host is asked, so that no client makes this server flood another. Hosts share limits
+// by chance, so that memory does not grow with their number, and an outsider cannot tell which ones do.
 type hostLimits struct {
 	seed   maphash.Seed
 	limits [256]*rate.Limiter

@@ -11,12 +11,13 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// A client's keys verify what it signs: assertions that authenticate it (RFC 7523) and request objects (RFC 9101). They are in
-// its registration (jwks), or at an address of the client's (jwks_uri), from where they are fetched when they are needed and
-// kept for a while. Whoever knows a client's id can make this server fetch, so each address is asked rarely, and all of them
-// together not often.
+// A client's keys verify what it signs: assertions that authenticate it (RFC 7523) and request objects (RFC 9101). They
+// are in its registration (jwks), or at an address of the client's (jwks_uri), from where they are fetched when they
+// are needed and kept for a while. Whoever knows a client's id can make this server fetch, so each address is asked
+// rarely, and all of them together not often.
 const (
-	// keySetFresh is how long a fetched set is taken for current: a key that its client has removed is good for as long.
+	// keySetFresh is how long a fetched set is taken for current: a key that its client has removed is good for as
+	// long.
 	keySetFresh = 10 * time.Minute
 	// keySetStale is how long a set is used while its address gives nothing better.
 	keySetStale = time.Hour

@@ -12,8 +12,9 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// clientMetadata is what a client says of itself when it registers (RFC 7591 section 2, OpenID Connect Dynamic Client Registration 1.0
-// section 2, and what the extensions add): what the table of client fields has, and what no client is asked about later.
+// clientMetadata is what a client says of itself when it registers (RFC 7591 section 2, OpenID Connect Dynamic Client
+// Registration 1.0 section 2, and what the extensions add): what the table of client fields has, and what no client is
+// asked about later.
 type clientMetadata struct {
 	oauth.Client
 	ResponseTypes   []string `json:"response_types"`
@@ -123,8 +124,9 @@ func checkResponseTypes(m *clientMetadata) error {
 	return nil
 }
 
-// checkOwnSector keeps a client that nobody here knows from having the subjects of somebody else's sector. A sector is whose the
-// redirect URIs are, and anybody may name those of another app; so tokens must come by way of them, and by no other.
+// checkOwnSector keeps a client that nobody here knows from having the subjects of somebody else's sector. A sector is
+// whose the redirect URIs are, and anybody may name those of another app; so tokens must come by way of them, and by no
+// other.
 func checkOwnSector(c *storage.Client) error {
 	if c.SubjectType != oauth.SubjectPairwise {
 		return nil
@@ -146,8 +148,8 @@ func checkOwnSector(c *storage.Client) error {
 	return nil
 }
 
-// keepsSubjects reports whether a client knows its users by the same subjects after its registration was replaced. Otherwise it could
-// move into another sector with the grants that it has.
+// keepsSubjects reports whether a client knows its users by the same subjects after its registration was replaced.
+// Otherwise it could move into another sector with the grants that it has.
 func keepsSubjects(before, after *storage.Client) bool {
 	if before.SubjectType != oauth.SubjectPairwise && after.SubjectType != oauth.SubjectPairwise {
 		return true

@@ -140,7 +140,8 @@ func (s *Static) Login(ctx context.Context, login, password string) (Identity, b
 	if known {
 		hash = s.users[i].Hash
 	}
-	// A password that bcrypt cannot take (over 72 bytes) is always wrong; comparing only its beginning would accept strangers.
+	// A password that bcrypt cannot take (over 72 bytes) is always wrong; comparing only its beginning would accept
+	// strangers.
 	err := bcrypt.CompareHashAndPassword(hash, []byte(password))
 	if err != nil || !known || len(password) > 72 {
 		return Identity{}, false, nil

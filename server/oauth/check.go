@@ -8,12 +8,13 @@ import (
 	"strings"
 )
 
-// Policy says for whom a client is checked: in what the ways to become a client differ on purpose. The zero value is the strictest.
+// Policy says for whom a client is checked: in what the ways to become a client differ on purpose. The zero value is
+// the strictest.
 type Policy struct {
 	// GrantTypes are those that the server has on. When empty, all that there are may be asked for.
 	GrantTypes []string
-	// Scopes is the server's scope catalogue. When empty, scopes are only checked for their syntax, as a command without a server at
-	// hand must.
+	// Scopes is the server's scope catalogue. When empty, scopes are only checked for their syntax, as a command
+	// without a server at hand must.
 	Scopes []string
 	// MaxRedirectURIs bounds each list of redirect URIs, MaxScopes the scopes; 0 is no limit.
 	MaxRedirectURIs, MaxScopes int
@@ -21,15 +22,16 @@ type Policy struct {
 	Repeats bool
 	// WildcardPort lets the port of a redirect URI on loopback be left open (http://localhost:*).
 	WildcardPort bool
-	// Loopback lets the client's own addresses be plain http on loopback: there its operator decides where this server sends requests.
+	// Loopback lets the client's own addresses be plain http on loopback: there its operator decides where this server
+	// sends requests.
 	Loopback bool
 	// Development lets what the consent page shows be plain http on loopback.
 	Development bool
-	// ForeignKeys passes over the keys of a set that this server cannot use, as long as it can use one (RFC 7517 section 5): the set
-	// was written for other servers as well.
+	// ForeignKeys passes over the keys of a set that this server cannot use, as long as it can use one (RFC 7517
+	// section 5): the set was written for other servers as well.
 	ForeignKeys bool
-	// Strangers refuses the grant types with which a client gets tokens of its own: anybody may become such a client, and a
-	// registration must not be enough for a token.
+	// Strangers refuses the grant types with which a client gets tokens of its own: anybody may become such a client,
+	// and a registration must not be enough for a token.
 	Strangers bool
 }
 
@@ -39,8 +41,8 @@ type Violation struct {
 	Key, At string
 	// Code is stable, in kebab case.
 	Code string
-	// Message completes the sentence "the field ...". It calls fields by their keys, and repeats no URI and no part of a key of the
-	// client, which may hold a secret.
+	// Message completes the sentence "the field ...". It calls fields by their keys, and repeats no URI and no part of
+	// a key of the client, which may hold a secret.
 	Message string
 	// Nearest is what was probably meant. Or else Choices are what could have been meant by Asked.
 	Nearest string

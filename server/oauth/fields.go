@@ -1,9 +1,9 @@
 package oauth
 
-// Field is a row of the table of what a client may say of itself: one key, by every name that it has, and what is needed to read,
-// write and check it. Manifests and their JSON Schema, the contract of plugins, the registration endpoint, client ID metadata
-// documents, plans and the commands that show a client loop over the table. So a new field is a row here and a field of [Client],
-// one in the .proto, and the code that acts on it.
+// Field is a row of the table of what a client may say of itself: one key, by every name that it has, and what is
+// needed to read, write and check it. Manifests and their JSON Schema, the contract of plugins, the registration
+// endpoint, client ID metadata documents, plans and the commands that show a client loop over the table. So a new field
+// is a row here and a field of [Client], one in the .proto, and the code that acts on it.
 type Field struct {
 	// Key is the name in a manifest, below spec.oauth. A dot is a mapping: metadata.logoUri.
 	Key string
@@ -47,7 +47,8 @@ type Setter int
 const (
 	// Anybody: an operator in a manifest, and a client that registers itself or is described by its document.
 	Anybody Setter = iota
-	// Operator: a manifest alone. What a client says of it itself is ignored, as an unknown member is (RFC 7591 section 2).
+	// Operator: a manifest alone. What a client says of it itself is ignored, as an unknown member is (RFC 7591 section
+	// 2).
 	Operator
 )
 

@@ -19,9 +19,9 @@ type IssuerError struct {
 func (e *IssuerError) Error() string { return "issuer " + e.Reason }
 
 // ParseIssuer checks the address under which everybody knows a server (RFC 8414 section 2, OpenID Connect Discovery 1.0
-// section 3): an absolute https URL, or http on loopback, without user info, query or fragment. Clients compare it byte for byte,
-// so it has one spelling: no slash at its end, and a path of unreserved characters with single slashes. A refusal is an
-// [*IssuerError].
+// section 3): an absolute https URL, or http on loopback, without user info, query or fragment. Clients compare it byte
+// for byte, so it has one spelling: no slash at its end, and a path of unreserved characters with single slashes. A
+// refusal is an [*IssuerError].
 func ParseIssuer(raw string) (*url.URL, error) {
 	refuse := func(reason, nearest string) (*url.URL, error) {
 		if nearest != "" {

@@ -23,20 +23,22 @@ const (
 	MaxKeys   = 20
 )
 
-// Bounds of an RSA key in bits: below, it can be broken (RFC 7518 section 3.3); above, go-jose reads none, because verifying costs
-// too much.
+// Bounds of an RSA key in bits: below, it can be broken (RFC 7518 section 3.3); above, go-jose reads none, because
+// verifying costs too much.
 const minRSA, maxRSA = 2048, 4096
 
 // maxKeyID is in bytes.
 const maxKeyID = 256
 
-// privateMembers are of private and symmetric keys (RFC 7518 section 6). Whoever reads where they are written would have the key.
+// privateMembers are of private and symmetric keys (RFC 7518 section 6). Whoever reads where they are written would
+// have the key.
 var privateMembers = []string{"d", "p", "q", "dp", "dq", "qi", "oth", "k"}
 
 // PrivateMembers returns the members of a JWK that no public key has.
 func PrivateMembers() []string { return slices.Clone(privateMembers) }
 
-// keyTypes are those of keys that this server verifies with, and keyMembers the members that each must have, and its curve.
+// keyTypes are those of keys that this server verifies with, and keyMembers the members that each must have, and its
+// curve.
 var (
 	keyTypes   = []string{"EC", "OKP", "RSA"}
 	keyMembers = map[string]struct {
@@ -52,8 +54,8 @@ var (
 // KeyTypes returns the types of keys that this server verifies signatures with.
 func KeyTypes() []string { return slices.Clone(keyTypes) }
 
-// Verifies reports whether a public key is one of those that clients may sign with: RSA (RS256, PS256), P-256 (ES256) or Ed25519
-// (EdDSA), and strong enough.
+// Verifies reports whether a public key is one of those that clients may sign with: RSA (RS256, PS256), P-256 (ES256)
+// or Ed25519 (EdDSA), and strong enough.
 func Verifies(key any) bool {
 	switch key := key.(type) {
 	case *rsa.PublicKey:
@@ -66,8 +68,9 @@ func Verifies(key any) bool {
 	return false
 }
 
-// ParseKeys reads the public keys of a JWK Set (RFC 7517 section 5) that can verify a signature. Private and symmetric keys, keys for
-// something else and keys that are too weak or of an unknown kind are left out; they do not spoil the others.
+// ParseKeys reads the public keys of a JWK Set (RFC 7517 section 5) that can verify a signature. Private and symmetric
+// keys, keys for something else and keys that are too weak or of an unknown kind are left out; they do not spoil the
+// others.
 func ParseKeys(text []byte) ([]jose.JSONWebKey, error) {
 	if len(text) > MaxKeySet {
 		return nil, fmt.Errorf("a key set of more than %d bytes", MaxKeySet)
@@ -137,8 +140,8 @@ func (k clientKey) signs(alg string) bool {
 	return k.text("use") != "enc" && (alg == "" || kty == keyType(alg) && (only == "" || only == alg))
 }
 
-// canSign reports whether the client's set has a key for signatures of an algorithm, or for any when it is empty. A key that was refused
-// counts: what is wrong with it has been said.
+// canSign reports whether the client's set has a key for signatures of an algorithm, or for any when it is empty. A key
+// that was refused counts: what is wrong with it has been said.
 func (k *checker) canSign(alg string) bool {
 	if len(k.keys) == 0 {
 		return true
@@ -192,7 +195,8 @@ func (k *checker) checkKeySet(f *Field, text string) {
 	}
 }
 
-// checkKey holds one key against RFC 7517 and 7518, and against what this server verifies. No violation repeats a part of a key.
+// checkKey holds one key against RFC 7517 and 7518, and against what this server verifies. No violation repeats a part
+// of a key.
 func (k *checker) checkKey(f *Field, at string, raw json.RawMessage) clientKey {
 	var key clientKey
 	if json.Unmarshal(raw, &key.members) != nil || key.members == nil {
@@ -277,7 +281,8 @@ func (k *checker) keyText(f *Field, at string, key clientKey, name string, requi
 	return text
 }
 
-// checkKeyUse checks what a key says that it is for (RFC 7517 sections 4.2, 4.4 and 4.5), and whether that is signatures.
+// checkKeyUse checks what a key says that it is for (RFC 7517 sections 4.2, 4.4 and 4.5), and whether that is
+// signatures.
 func (k *checker) checkKeyUse(f *Field, at string, key clientKey, kty string) bool {
 	if len(k.keyText(f, at, key, "kid", false)) > maxKeyID {
 		k.violates(f, at+".kid", "key", "is longer than %d bytes", maxKeyID)

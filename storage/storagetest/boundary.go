@@ -24,8 +24,8 @@ func (e *Etcd) Count(do func()) Counts {
 	return Counts{e.counts.proposals.Load() - proposals, e.counts.reads.Load() - reads}
 }
 
-// Fault decides about each request before it is sent (sent false) and after it was answered (sent true): an error from it is
-// what the caller gets. An error after sending is the ambiguous kind: etcd has carried out the request.
+// Fault decides about each request before it is sent (sent false) and after it was answered (sent true): an error from
+// it is what the caller gets. An error after sending is the ambiguous kind: etcd has carried out the request.
 type Fault func(write, sent bool) error
 
 // Inject sets the fault that every following request meets; nil heals.

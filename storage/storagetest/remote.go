@@ -34,8 +34,8 @@ const (
 	remoteEnv = "WARIFU_TEST_ETCD_REMOTE"
 )
 
-// Everywhere runs all tests of the package once more, in a second process, on an etcd in a third one that speaks only TLS.
-// Call it in a test of its own. For the tests that it runs, only [New] differs.
+// Everywhere runs all tests of the package once more, in a second process, on an etcd in a third one that speaks only
+// TLS. Call it in a test of its own. For the tests that it runs, only [New] differs.
 func Everywhere(t *testing.T) {
 	t.Helper()
 	if os.Getenv(remoteEnv) != "" {

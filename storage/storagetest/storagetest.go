@@ -1,7 +1,7 @@
 // Package storagetest gives tests a real etcd, counts its requests and injects faults at that boundary.
 //
-// One embedded etcd serves all tests of a package; each test has a key prefix of its own. A package that uses it has this
-// TestMain:
+// One embedded etcd serves all tests of a package; each test has a key prefix of its own. A package that uses it has
+// this TestMain:
 //
 //	func TestMain(m *testing.M) { os.Exit(storagetest.Main(m)) }
 package storagetest
