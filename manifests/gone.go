@@ -11,7 +11,7 @@ import (
 )
 
 // An app whose manifest is not in its directory any more is gone, and lives on: a file disappears for many reasons, and most of
-// them are mistakes. It ends when an operator deletes it, or by itself where that was configured ([Deployer.Prune]).
+// them are mistakes. It ends when an operator deletes it.
 
 // followed is what the paths that this server follows hold at one time.
 type followed struct {
@@ -123,7 +123,7 @@ func (d *Deployer) noteGone(ctx context.Context, f followed) error {
 			}
 		}
 		if fresh > 0 && missing == len(here) {
-			d.log.WarnContext(ctx, "all apps of a directory are gone at once, as when a volume is not mounted: none of them is pruned",
+			d.log.WarnContext(ctx, "all apps of a directory are gone at once, as when a volume is not mounted",
 				"directory", path, "apps", missing)
 		}
 	}
