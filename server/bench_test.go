@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/warifu/warifu/storage"
+	"github.com/warifu/warifu/storage/storagetest"
 )
 
 // These benchmarks drive the real handler on embedded etcd, without a network in between. What their figures are to be
@@ -183,7 +184,7 @@ type benchIDP struct {
 
 func newBenchIDP(b *testing.B) *benchIDP {
 	b.Helper()
-	p := newIDP(b)
+	p := newIDPOn(b, storagetest.Alone(b))
 	return &benchIDP{p, p.handler}
 }
 
