@@ -73,9 +73,7 @@ func OpenEmbedded(ctx context.Context, dir string, log *slog.Logger) (*Embedded,
 		_ = lock.Close()
 		return nil, fmt.Errorf("open embedded etcd in %s: %w", dir, err)
 	}
-	client := v3client.New(etcd.Server)
-	client.KV = loneKV{client.KV}
-	return &Embedded{Client: client, etcd: etcd, lock: lock}, nil
+	return &Embedded{Client: v3client.New(etcd.Server), etcd: etcd, lock: lock}, nil
 }
 
 // campaign has the only member elect itself at once, instead of when it has waited for a leader for as long as an

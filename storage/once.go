@@ -121,7 +121,11 @@ func (s *Store) SpendBy(ctx context.Context, once Once, by string) error {
 // error is a [StaleError] with the client as it is now, or without one if it is gone or disabled. It costs one read, of
 // a revision alone unless the client has changed.
 func (s *Store) ClientSince(ctx context.Context, clientID string, revision int64) error {
-	resp, err := s.kv.Get(ctx, clientKey(clientID), clientv3.WithKeysOnly())
+	opts := []clientv3.OpOption{clientv3.WithKeysOnly()}
+	if s.lone {
+		opts = append(opts, clientv3.WithSerializable()) // see Options.OneMember
+	}
+	resp, err := s.kv.Get(ctx, clientKey(clientID), opts...)
 	if err != nil {
 		return fmt.Errorf("read client: %w", err)
 	}

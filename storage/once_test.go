@@ -181,7 +181,11 @@ func TestCurrentClient(t *testing.T) {
 }
 
 func TestClientSince(t *testing.T) {
-	etcd := storagetest.New(t)
+	t.Run("any etcd", func(t *testing.T) { testClientSince(t, storagetest.New(t)) })
+	t.Run("one member", func(t *testing.T) { testClientSince(t, storagetest.Alone(t)) })
+}
+
+func testClientSince(t *testing.T, etcd *storagetest.Etcd) {
 	s := etcd.Store()
 	ctx := t.Context()
 	c, _ := registered(t, s)

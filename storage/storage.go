@@ -151,6 +151,10 @@ type Options struct {
 	Prefix string
 	// KEK seals what is secret. Required.
 	KEK *KEK
+	// OneMember says that the etcd has one member alone, which confirms a write once it has applied it. So a read need not ask raft
+	// whether there is more (a serializable read), which costs several times the read. Only look-ups of single records do without:
+	// an event of a watch can come a moment before what it tells of can be read that way.
+	OneMember bool
 	// Logger for what happens in the background (watching, cleaning). Required.
 	Logger *slog.Logger
 	// Now is the clock; nil means time.Now.
@@ -160,7 +164,7 @@ type Options struct {
 // Store holds the records. It is safe for concurrent use. Close ends its goroutines; it does not close the etcd client.
 type Store struct {
 	kv      clientv3.KV
-	ping    clientv3.KV      // whose reads are linearizable in any case; without the prefix
+	lone    bool             // the etcd has one member
 	watcher clientv3.Watcher // without the prefix, see events
 	prefix  string
 	kek     *KEK
@@ -190,16 +194,13 @@ func New(ctx context.Context, client *clientv3.Client, opts Options) (*Store, er
 	}
 	s := &Store{
 		kv:      client.KV,
-		ping:    client.KV,
+		lone:    opts.OneMember,
 		watcher: client.Watcher,
 		prefix:  opts.Prefix,
 		kek:     opts.KEK,
 		log:     opts.Logger,
 		now:     now,
 		unknown: rate.NewLimiter(50, 100),
-	}
-	if lone, is := client.KV.(loneKV); is {
-		s.ping = lone.KV
 	}
 	lease := client.Lease
 	if opts.Prefix != "" {
@@ -229,7 +230,7 @@ func (s *Store) Close() {
 
 // Ping asks etcd for a linearizable read, so it fails when there is no quorum.
 func (s *Store) Ping(ctx context.Context) error {
-	if _, err := s.ping.Get(ctx, s.prefix+"ping", clientv3.WithCountOnly()); err != nil {
+	if _, err := s.kv.Get(ctx, "ping", clientv3.WithCountOnly()); err != nil {
 		return fmt.Errorf("ping storage: %w", err)
 	}
 	return nil

@@ -210,7 +210,8 @@ func (i *instance) openStorage(ctx context.Context) error {
 			return err
 		}
 	}
-	i.store, err = storage.New(ctx, etcd, storage.Options{Prefix: i.cfg.Storage.Config.Namespace, KEK: kek, Logger: i.log})
+	i.store, err = storage.New(ctx, etcd, storage.Options{
+		Prefix: i.cfg.Storage.Config.Namespace, KEK: kek, OneMember: i.cfg.Storage.Type != config.StorageEtcd, Logger: i.log})
 	if err != nil {
 		return err
 	}

@@ -76,6 +76,7 @@ type Etcd struct {
 	KEK *storage.KEK
 
 	tb     testing.TB
+	alone  bool // see storage.Options.OneMember
 	raw    *clientv3.Client
 	counts counts
 	fault  atomic.Pointer[Fault]
@@ -102,7 +103,7 @@ func Alone(tb testing.TB) *Etcd {
 	}
 	tb.Cleanup(embedded.Close)
 	e := On(tb, embedded.Client)
-	e.Prefix = ""
+	e.Prefix, e.alone = "", true
 	return e
 }
 
@@ -126,7 +127,7 @@ func On(tb testing.TB, client *clientv3.Client) *Etcd {
 // Store opens a store on this test's keys; change alters its options. It is closed when the test ends.
 func (e *Etcd) Store(change ...func(*storage.Options)) *storage.Store {
 	e.tb.Helper()
-	opts := storage.Options{Prefix: e.Prefix, KEK: e.KEK, Logger: slog.New(slog.DiscardHandler)}
+	opts := storage.Options{Prefix: e.Prefix, KEK: e.KEK, OneMember: e.alone, Logger: slog.New(slog.DiscardHandler)}
 	for _, c := range change {
 		c(&opts)
 	}
