@@ -1,8 +1,8 @@
-// Package child starts processes that are not to outlive the one that starts them: the host's plugins, a runtime's Workers, and
-// what the kit for plugin authors tries.
+// Package child starts processes that are not to outlive the one that starts them: the host's plugins, a runtime's
+// Workers, and what the kit for plugin authors tries.
 //
-// On Linux the kernel kills them with their parent ([Spawner]), and a process group takes their own children along ([OwnGroup],
-// [KillGroup]). Elsewhere both do what the system offers, which is less.
+// On Linux the kernel kills them with their parent ([Spawner]), and a process group takes their own children along
+// ([OwnGroup], [KillGroup]). Elsewhere both do what the system offers, which is less.
 package child
 
 import (
@@ -12,9 +12,9 @@ import (
 	"sync"
 )
 
-// Spawner starts processes from one OS thread that lives as long as it does. On Linux the kernel's death signal is bound to the
-// thread that started the child, not to the process: started from a goroutine, a child would die whenever Go gives up the
-// thread that the goroutine happened to be on.
+// Spawner starts processes from one OS thread that lives as long as it does. On Linux the kernel's death signal is
+// bound to the thread that started the child, not to the process: started from a goroutine, a child would die whenever
+// Go gives up the thread that the goroutine happened to be on.
 type Spawner struct {
 	// Orphans leaves the death signal out: children live on when this process is killed.
 	Orphans bool
