@@ -13,8 +13,8 @@ import (
 	"github.com/zitadel/oidc/v3/example/server/storage"
 )
 
-// TestAnotherProvider runs the suite against a provider that is not ours, the example of zitadel/oidc, with a configuration like
-// anybody's: testdata/zitadel.yaml. What that provider does not do, the suite says.
+// TestAnotherProvider runs the suite against a provider that is not ours, the example of zitadel/oidc, with a
+// configuration like anybody's: testdata/zitadel.yaml. What that provider does not do, the suite says.
 func TestAnotherProvider(t *testing.T) {
 	if *issuer != "" || *config != "" {
 		return

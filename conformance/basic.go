@@ -33,7 +33,8 @@ func basicModules() []Module {
 		{"oidcc-prompt-none-logged-in", "prompt=none with a session asks for nothing", promptNoneLoggedIn},
 		{"oidcc-max-age-1", "max_age asks for a new sign-in when the last one is older", maxAge1},
 		{"oidcc-max-age-10000", "max_age is content with a sign-in that is not older", maxAge10000},
-		{"oidcc-ensure-request-with-unknown-parameter-succeeds", "an unknown parameter is ignored", accepts("extra", "foobar")},
+		{"oidcc-ensure-request-with-unknown-parameter-succeeds", "an unknown parameter is ignored",
+			accepts("extra", "foobar")},
 		{"oidcc-id-token-hint", "prompt=none with an id_token_hint", idTokenHint},
 		{"oidcc-login-hint", "login_hint", loginHint},
 		{"oidcc-ui-locales", "ui_locales", uiLocales},
@@ -44,8 +45,10 @@ func basicModules() []Module {
 		{"oidcc-ensure-registered-redirect-uri", "a redirect URI that is not registered is refused", registeredRedirect},
 		{"oidcc-ensure-post-request-succeeds", "the authorization request by POST", postRequest},
 		{"oidcc-server-client-secret-post", "a sign-in with client_secret_post", serverSecretPost},
-		{"oidcc-request-uri-unsigned-supported-correctly-or-rejected-as-unsupported", "an unsigned request object by reference", requestURIUnsigned},
-		{"oidcc-unsigned-request-object-supported-correctly-or-rejected-as-unsupported", "an unsigned request object by value", requestUnsigned},
+		{"oidcc-request-uri-unsigned-supported-correctly-or-rejected-as-unsupported",
+			"an unsigned request object by reference", requestURIUnsigned},
+		{"oidcc-unsigned-request-object-supported-correctly-or-rejected-as-unsupported",
+			"an unsigned request object by value", requestUnsigned},
 		{"oidcc-claims-essential", "an essential claim by the claims parameter", claimsEssential},
 		{"oidcc-ensure-request-object-with-redirect-uri", "the redirect URI in a request object counts", requestWithRedirect},
 		{"oidcc-refresh-token", "refresh tokens work, and for their client only", refreshToken},
@@ -81,7 +84,7 @@ func (t *trial) happy(f *flow) {
 	_, given := f.tokens["expires_in"]
 	t.should(given, "RFC6749-5.1", "the token response has expires_in")
 	_, named := f.id.claims["name"]
-	t.should(!named, "OIDCC-5.5", "the ID token is without name, which nobody asked for")
+	t.should(!named, "OIDCC-5.5", "the ID token has no name claim, which was not requested")
 	f.resource()
 	f.unaskedClaims()
 }
@@ -110,7 +113,8 @@ func responseTypeMissing(t *trial) {
 
 // errorPage takes a page for one that says what is wrong; that it does, a person must see.
 func (t *trial) errorPage(p *page, ref, what string) {
-	if !t.check(p.status >= 400 && p.status < 500, ref, "the page's status, %d, says that the request is at fault", p.status) {
+	if !t.check(p.status >= 400 && p.status < 500, ref, "the page's status, %d, says that the request is at fault",
+		p.status) {
 		return
 	}
 	t.review(p, ref, "the page must say %s", what)
@@ -158,7 +162,8 @@ func userinfoPostBody(t *trial) {
 	p, c := t.begin()
 	f := t.flow(p, c, "openid").complete()
 	body := url.Values{"access_token": {f.access}}.Encode()
-	got := t.call(http.MethodPost, t.endpoint(p, "userinfo_endpoint").String(), "application/x-www-form-urlencoded", body, "")
+	address := t.endpoint(p, "userinfo_endpoint").String()
+	got := t.call(http.MethodPost, address, "application/x-www-form-urlencoded", body, "")
 	if got.status < 200 || got.status > 299 {
 		t.warnf("RFC6750-2.2", "the userinfo endpoint takes no token in the body (status %d), which is optional", got.status)
 		return
@@ -292,7 +297,8 @@ func acrValues(t *trial) {
 		values = []string{"1", "2"}
 	}
 	f := t.flow(p, c, "openid").with("acr_values", strings.Join(values, " ")).complete()
-	t.should(slices.Contains(values, f.id.text("acr")), "OIDCC-3.1.2.1", "acr in the ID token, %v, is one of those asked for", f.id.claims["acr"])
+	t.should(slices.Contains(values, f.id.text("acr")), "OIDCC-3.1.2.1",
+		"acr in the ID token, %v, is one of those asked for", f.id.claims["acr"])
 }
 
 func codeReuse(t *trial) {
@@ -312,7 +318,8 @@ func codeReuseLater(t *trial) {
 	t.wait(t.cfg.CodeReuse, "to use the code again after that")
 	t.tokenError(t.tokenRequest(p, c, f.lastToken), "OIDCC-3.1.3.4", "invalid_grant")
 	got := t.get(t.endpoint(p, "userinfo_endpoint").String(), f.access)
-	t.should(got.status >= 400 && got.status < 500, "RFC6749-4.1.2", "the access token of a code that was used again has ended (status %d)", got.status)
+	t.should(got.status >= 400 && got.status < 500, "RFC6749-4.1.2",
+		"the access token of a code that was used again has ended (status %d)", got.status)
 }
 
 func registeredRedirect(t *trial) {
@@ -341,7 +348,8 @@ func refreshToken(t *trial) {
 	}
 	t.refreshed(p, c, true)
 	theirs := t.refreshed(p, other, false)
-	t.tokenError(t.tokenRequest(p, c, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {theirs}}), "OIDCC-3.1.3.4", "invalid_grant")
+	t.tokenError(t.tokenRequest(p, c, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {theirs}}),
+		"OIDCC-3.1.3.4", "invalid_grant")
 }
 
 // refreshed signs in and refreshes once; it gives the refresh token that is good then.
@@ -375,7 +383,8 @@ func (t *trial) takeRefresh(f *flow) string {
 		t.skipf("no refresh token was issued")
 	}
 	t.should(listed, "OIDCD-3", "grant_types_supported has refresh_token")
-	t.check(!strings.ContainsFunc(token, func(r rune) bool { return r < 0x20 || r > 0x7E }), "RFC6749-A.17", "the refresh token has the characters that it may have")
+	t.check(!strings.ContainsFunc(token, func(r rune) bool { return r < 0x20 || r > 0x7E }), "RFC6749-A.17",
+		"the refresh token has the characters that it may have")
 	return token
 }
 
@@ -391,7 +400,8 @@ func (t *trial) refresh(f *flow, token, scope string) string {
 	before := f.access
 	f.tokenReply(got)
 	t.check(got.json(), "RFC6749-5.1", "the token response is JSON")
-	t.check(listed(got.header.Values("Cache-Control"), "no-store"), "RFC6749-5.1", "the token response must not be stored: Cache-Control is %q", got.header.Values("Cache-Control"))
+	t.check(listed(got.header.Values("Cache-Control"), "no-store"), "RFC6749-5.1",
+		"the token response must not be stored: Cache-Control is %q", got.header.Values("Cache-Control"))
 	t.random("the access token", f.access)
 	t.note(Passed, "", "the access token is another one: %t", []any{f.access != before})
 	if raw, _ := f.tokens["id_token"].(string); raw != "" {
@@ -410,13 +420,15 @@ func (t *trial) refresh(f *flow, token, scope string) string {
 // sameGrant compares the ID token of a refresh with the first one (OpenID Connect Core 1.0 section 12.2).
 func (t *trial) sameGrant(first, second *jwt) {
 	for _, claim := range []string{"iss", "sub"} {
-		t.check(first.text(claim) != "" && first.text(claim) == second.text(claim), "OIDCC-12.2", "%s in the refreshed ID token is that of the first", claim)
+		t.check(first.text(claim) != "" && first.text(claim) == second.text(claim), "OIDCC-12.2",
+			"%s in the refreshed ID token is that of the first", claim)
 	}
 	a, b := first.audience(), second.audience()
 	slices.Sort(a)
 	slices.Sort(b)
 	t.check(slices.Equal(a, b), "OIDCC-12.2", "aud in the refreshed ID token is that of the first")
-	t.check(first.claims["azp"] == second.claims["azp"], "OIDCC-12.2", "azp in the refreshed ID token is that of the first")
+	t.check(first.claims["azp"] == second.claims["azp"], "OIDCC-12.2",
+		"azp in the refreshed ID token is that of the first")
 	if at, given := second.claims["auth_time"]; given {
 		t.check(at == first.claims["auth_time"], "OIDCC-12.2", "auth_time in the refreshed ID token is that of the first")
 	}

@@ -40,7 +40,7 @@ var caught = []struct {
 	{"iat-past", "oidcc-basic", "oidcc-server", Failed, "iat in the ID token"},
 	{"at-hash-other", "oidcc-basic", "oidcc-server", Failed, "at_hash in the ID token"},
 	{"email-verified-text", "oidcc-basic", "oidcc-server", Failed, "email_verified in the ID token is a boolean"},
-	{"name-unasked", "oidcc-basic", "oidcc-server", Warning, "the ID token is without name"},
+	{"name-unasked", "oidcc-basic", "oidcc-server", Warning, "the ID token has no name claim"},
 	{"auth-time-missing", "oidcc-basic", "oidcc-max-age-10000", Failed, "ID token has auth_time"},
 	{"auth-time-random", "oidcc-basic", "oidcc-prompt-none-logged-in", Failed, "auth_time is the same both times"},
 
@@ -50,7 +50,7 @@ var caught = []struct {
 	{"token-type-other", "oidcc-basic", "oidcc-server", Failed, "token_type"},
 	{"expires-in-text", "oidcc-basic", "oidcc-server", Failed, "expires_in, 3600, is a number"},
 	{"expires-in-missing", "oidcc-basic", "oidcc-server", Warning, "the token response has expires_in"},
-	{"code-guessable", "oidcc-basic", "oidcc-server", Failed, "the code is long and random enough"},
+	{"code-guessable", "oidcc-basic", "oidcc-server", Failed, "the code is too long and random to be guessed"},
 	{"code-twice", "oidcc-basic", "oidcc-codereuse", Warning, "the code was good twice"},
 	{"code-twice", "oidcc-basic", "oidcc-codereuse-30seconds", Failed, "the token endpoint answers with status 400, not 200"},
 	{"code-twice-other-error", "oidcc-basic", "oidcc-codereuse", Failed, "is invalid_grant"},
@@ -238,7 +238,8 @@ func serveTLS(t *testing.T, handler http.Handler) string {
 	return listener.Addr().String()
 }
 
-// TestFaultIsCaught shows that the suite can fail: each fault is found by the module that should find it, for the right reason.
+// TestFaultIsCaught shows that the suite can fail: each fault is found by the module that should find it, for the right
+// reason.
 func TestFaultIsCaught(t *testing.T) {
 	if *issuer != "" || *config != "" {
 		return // the faults are of our own server

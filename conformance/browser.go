@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// browser is a user agent without scripts: it keeps cookies, follows redirects, loads frames, sends forms that only carry
-// something on, and uses the provider's pages as the configuration says.
+// browser is a user agent without scripts: it keeps cookies, follows redirects, loads frames, sends forms that only
+// carry something on, and uses the provider's pages as the configuration says.
 //
 // Requests to the relying party's origin are not sent: they are the answer.
 type browser struct {
@@ -34,8 +34,8 @@ type answer struct {
 // maxHops is how many requests one visit may take.
 const maxHops = 30
 
-// visit opens an address and goes on until the relying party is reached, or a page that no step fits. Steps are taken unless
-// look is set: then the first page is the end.
+// visit opens an address and goes on until the relying party is reached, or a page that no step fits. Steps are taken
+// unless look is set: then the first page is the end.
 func (b *browser) visit(method string, address *url.URL, form url.Values, look bool) *answer {
 	t := b.t
 	a := &answer{}
@@ -53,7 +53,7 @@ func (b *browser) visit(method string, address *url.URL, form url.Values, look b
 		if location := got.header.Get("Location"); location != "" && got.status >= 300 && got.status < 400 {
 			next, err := got.address.Parse(location)
 			if err != nil {
-				t.stopf("", "the provider redirects to %q, which is no address: %v", location, err)
+				t.stopf("", "the provider redirects to %q, which is not a URL: %v", location, err)
 			}
 			if next.Fragment == "" {
 				next.Fragment = got.address.Fragment // RFC 9110 section 10.2.2
@@ -66,7 +66,8 @@ func (b *browser) visit(method string, address *url.URL, form url.Values, look b
 		}
 		p := parsePage(got)
 		a.pages = append(a.pages, p)
-		if kind, _, _ := mime.ParseMediaType(got.header.Get("Content-Type")); kind != "text/html" && kind != "application/xhtml+xml" {
+		if kind, _, _ := mime.ParseMediaType(got.header.Get("Content-Type")); kind != "text/html" &&
+			kind != "application/xhtml+xml" {
 			a.page = p
 			return a
 		}
@@ -87,7 +88,8 @@ func (b *browser) visit(method string, address *url.URL, form url.Values, look b
 }
 
 // next is where a page leads to: by itself, or because the user does something.
-func (b *browser) next(p *page, look bool, used map[string]int) (method string, address *url.URL, fields url.Values, on bool) {
+func (b *browser) next(p *page, look bool, used map[string]int) (method string, address *url.URL,
+	fields url.Values, on bool) {
 	if to := p.refresh(); to != nil {
 		return http.MethodGet, to, nil, true
 	}
@@ -170,7 +172,8 @@ func (b *browser) load(method string, address *url.URL, form url.Values) *reply 
 	return got
 }
 
-// ours says whether an address is the relying party's: its origin is that of a redirect URI or of what the provider calls.
+// ours says whether an address is the relying party's: its origin is that of a redirect URI or of what the provider
+// calls.
 func (t *trial) ours(u *url.URL) bool {
 	for _, own := range t.cfg.origins() {
 		if u.Scheme == own.Scheme && u.Host == own.Host {
@@ -184,7 +187,8 @@ func (t *trial) ours(u *url.URL) bool {
 func (c *Config) origins() []*url.URL {
 	var found []*url.URL
 	addresses := []string{c.BaseURL}
-	clients := []*Client{&c.Clients.Client, &c.Clients.Client2, &c.Clients.SecretPost, c.Clients.Backchannel, c.Clients.Frontchannel}
+	clients := []*Client{&c.Clients.Client, &c.Clients.Client2, &c.Clients.SecretPost, c.Clients.Backchannel,
+		c.Clients.Frontchannel}
 	for _, client := range clients {
 		if client != nil {
 			addresses = append(addresses, client.RedirectURI, client.PostLogoutRedirectURI, client.FrontchannelLogoutURI)

@@ -18,9 +18,11 @@ var scopeClaims = map[string][]string{
 }
 
 // idTokenClaims are what may be in an ID token that nobody asked anything for.
-var idTokenClaims = []string{"iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "acr", "amr", "azp", "at_hash", "c_hash", "nbf", "jti", "sid", "s_hash", "txn"}
+var idTokenClaims = []string{"iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "acr", "amr", "azp", "at_hash",
+	"c_hash", "nbf", "jti", "sid", "s_hash", "txn"}
 
-// standardClaims checks that claims about the user are of the types that they must be (OpenID Connect Core 1.0 section 5.1).
+// standardClaims checks that claims about the user are of the types that they must be (OpenID Connect Core 1.0 section
+// 5.1).
 func (t *trial) standardClaims(what string, claims map[string]any) {
 	for _, name := range slices.Sorted(maps.Keys(claims)) {
 		value := claims[name]
@@ -35,7 +37,8 @@ func (t *trial) standardClaims(what string, claims map[string]any) {
 			t.check(ok, "OIDCC-5.1", "%s in %s is a boolean", name, what)
 		case "updated_at":
 			seconds, ok := value.(float64)
-			t.check(ok && seconds > 0 && seconds < float64(time.Now().Add(skew).Unix()), "OIDCC-5.1", "updated_at in %s is a time that has been, in seconds", what)
+			t.check(ok && seconds > 0 && seconds < float64(time.Now().Add(skew).Unix()), "OIDCC-5.1",
+				"updated_at in %s is a time that has been, in seconds", what)
 		case "address":
 			address, ok := value.(map[string]any)
 			ok = ok && len(address) > 0
@@ -96,7 +99,8 @@ func (f *flow) scopesReturned(claims map[string]any) {
 			}
 		}
 	}
-	f.t.should(len(missing) == 0, "OIDCC-5.4", "userinfo has all claims of the scopes %q (missing: %s)", f.params.Get("scope"), strings.Join(missing, ", "))
+	f.t.should(len(missing) == 0, "OIDCC-5.4", "userinfo has all claims of the scopes %q (missing: %s)",
+		f.params.Get("scope"), strings.Join(missing, ", "))
 }
 
 // unaskedClaims warns of claims in the ID token that nobody asked for.
@@ -106,6 +110,7 @@ func (f *flow) unaskedClaims() {
 		allowed = append(allowed, scopeClaims[scope]...)
 	}
 	for _, name := range slices.Sorted(maps.Keys(f.id.claims)) {
-		f.t.should(slices.Contains(allowed, name), "OIDCC-5.5", "the ID token has no claims that were not asked for: %s", name)
+		f.t.should(slices.Contains(allowed, name), "OIDCC-5.5", "the ID token has no claims that were not asked for: %s",
+			name)
 	}
 }

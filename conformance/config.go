@@ -14,7 +14,8 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// Config describes a provider, and what the suite may use there. It is read from a YAML file, whose keys are those of the tags.
+// Config describes a provider, and what the suite may use there. It is read from a YAML file, whose keys are those of
+// the tags.
 type Config struct {
 	// Issuer is the provider's identifier, letter by letter; discovery is below it.
 	Issuer string `yaml:"issuer"`
@@ -26,8 +27,8 @@ type Config struct {
 	// Plans are the beginnings of the names of those that are run, as oidcc-basic; left out, all are.
 	Plans []string `yaml:"plans"`
 
-	// Listen is where the relying party is served for the provider's own calls, with TLSCert and TLSKey (PEM) by https. BaseURL
-	// is how the provider reaches it: it has no path. Without them the modules that need it are skipped.
+	// Listen is where the relying party is served for the provider's own calls, with TLSCert and TLSKey (PEM) by https.
+	// BaseURL is how the provider reaches it: it has no path. Without them the modules that need it are skipped.
 	Listen  string `yaml:"listen"`
 	BaseURL string `yaml:"baseUrl"`
 	TLSCert string `yaml:"tlsCert"`
@@ -56,8 +57,8 @@ type Config struct {
 	// RotateKeys is a command that makes the provider use a new signing key.
 	RotateKeys []string `yaml:"rotateKeys"`
 
-	// CodeReuse is how long oidcc-codereuse-30seconds waits, JWKSRefresh how long the provider is given before it must know new
-	// keys of a client, Backchannel how long a logout token may take.
+	// CodeReuse is how long oidcc-codereuse-30seconds waits, JWKSRefresh how long the provider is given before it must
+	// know new keys of a client, Backchannel how long a logout token may take.
 	CodeReuse   time.Duration `yaml:"codeReuse"`
 	JWKSRefresh time.Duration `yaml:"jwksRefresh"`
 	Backchannel time.Duration `yaml:"backchannel"`
@@ -67,8 +68,8 @@ type Config struct {
 	// Parallel is how many modules are at work at once.
 	Parallel int `yaml:"parallel"`
 
-	// Expected are results other than PASSED and REVIEW that are as they should be. Strict refuses WARNING and SKIPPED unless
-	// they are expected.
+	// Expected are results other than PASSED and REVIEW that are as they should be. Strict refuses WARNING and SKIPPED
+	// unless they are expected.
 	Expected []Expectation `yaml:"expected"`
 	Strict   bool          `yaml:"strict"`
 }
@@ -84,8 +85,8 @@ type Client struct {
 	FrontchannelLogoutURI string `yaml:"frontchannelLogoutUri"`
 }
 
-// Step is how one of the provider's pages is used: a page with a form that has the field When, or the button When, which is
-// written as decision=allow, is filled in and sent.
+// Step is how one of the provider's pages is used: a page with a form that has the field When, or the button When,
+// which is written as decision=allow, is filled in and sent.
 type Step struct {
 	When string            `yaml:"when"`
 	Fill map[string]string `yaml:"fill"`
@@ -164,13 +165,14 @@ func (c *Config) complete() error {
 	} else if c.LoginHint == "" {
 		c.LoginHint = "buffy@" + u.Hostname()
 	}
-	for name, client := range map[string]Client{"client": c.Clients.Client, "client2": c.Clients.Client2, "clientSecretPost": c.Clients.SecretPost} {
+	for name, client := range map[string]Client{"client": c.Clients.Client, "client2": c.Clients.Client2,
+		"clientSecretPost": c.Clients.SecretPost} {
 		if client.ID == "" || client.RedirectURI == "" {
 			wrong = append(wrong, fmt.Errorf("clients.%s needs clientId and redirectUri", name))
 		}
 	}
 	if len(c.Pages) == 0 {
-		wrong = append(wrong, errors.New("pages is empty: nobody can sign in"))
+		wrong = append(wrong, errors.New("pages is empty: no user can sign in"))
 	}
 	for i, e := range c.Expected {
 		if e.Module == "" || e.Result == "" || e.Why == "" {

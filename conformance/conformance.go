@@ -1,13 +1,14 @@
-// Package conformance tests an OpenID provider from outside, over HTTP alone, as the test plans of the OpenID Foundation do.
+// Package conformance tests an OpenID provider from outside, over HTTP alone, as the test plans of the OpenID
+// Foundation do.
 //
-// It imports nothing of this repository: `go test ./conformance` builds the warifu binary, starts it and registers clients with
-// its command line; `go test ./conformance -issuer URL -config FILE` tests somebody else's provider, with the clients and the
-// sign-in steps of a file (see [Config], and example.yaml).
+// It imports nothing of this repository: `go test ./conformance` builds the warifu binary, starts it and registers
+// clients with its command line; `go test ./conformance -issuer URL -config FILE` tests somebody else's provider, with
+// the clients and the sign-in steps of a file (see [Config], and example.yaml).
 //
 // # Plans and modules
 //
-// A [Plan] is a list of modules under the names that the OpenID Foundation gives them, and each module checks what the one of
-// that name checks there (github.com/openid-certification/conformance-suite). It ends with one of its results:
+// A [Plan] is a list of modules under the names that the OpenID Foundation gives them, and each module checks what the
+// one of that name checks there (github.com/openid-certification/conformance-suite). It ends with one of its results:
 //
 //	PASSED   everything is as it must be
 //	WARNING  something is as it should not be, which does not keep a provider from certification
@@ -15,8 +16,8 @@
 //	SKIPPED  the provider says that it does not offer what is tested, and may say so
 //	FAILED   something is as it must not be
 //
-// A provider may differ on purpose. The configuration lists such results with the reason ([Config.Expected]); a module that ends
-// otherwise than expected fails its test, and one that ends better than expected does as well.
+// A provider may differ on purpose. The configuration lists such results with the reason ([Config.Expected]); a module
+// that ends otherwise than expected fails its test, and one that ends better than expected does as well.
 //
 // # Parts
 //
@@ -25,12 +26,13 @@
 //	                               ├─ browser    cookies, forms, redirects, frames; no scripts
 //	                               └─ party      what the provider calls at the relying party
 //
-// The relying party is written here, not taken from a client library: the suite must see what a library would hide. Its redirect
-// URIs need not be reachable: the browser hands over a request to the relying party's origin instead of sending it. What the
-// provider itself calls (jwks_uri, sector identifiers, request_uri, back-channel logout) is served by [Suite.Party].
+// The relying party is written here, not taken from a client library: the suite must see what a library would hide. Its
+// redirect URIs need not be reachable: the browser hands over a request to the relying party's origin instead of
+// sending it. What the provider itself calls (jwks_uri, sector identifiers, request_uri, back-channel logout) is served
+// by [Suite.Party].
 //
-// That the suite can fail is tested as well: package broken has a provider with one thing wrong at a time, and broken_test.go says
-// which module must find what.
+// That the suite can fail is tested as well: package broken has a provider with one thing wrong at a time, and
+// broken_test.go says which module must find what.
 //
 // Everything that is sent and received is in the report, without secrets: see redact.go.
 package conformance
@@ -85,7 +87,8 @@ func New(cfg Config, party *Party) (*Suite, error) {
 			return dialer.DialContext(ctx, network, address)
 		},
 	}
-	return &Suite{cfg: cfg, transport: transport, party: party, slots: make(chan struct{}, cfg.Parallel), keys: &keyring{}}, nil
+	return &Suite{cfg: cfg, transport: transport, party: party, slots: make(chan struct{}, cfg.Parallel),
+		keys: &keyring{}}, nil
 }
 
 // Close gives up connections.
@@ -135,7 +138,8 @@ func (s *Suite) Verdict(m ModuleReport) error {
 	case m.Expected != "" && m.Result == m.Expected:
 		return nil
 	case m.Expected != "" && slices.Contains(allowed, m.Result):
-		return fmt.Errorf("%s, which is better than expected (%s: %s): take that out of the list", m.Result, m.Expected, m.Why)
+		return fmt.Errorf("%s, which is better than expected (%s: %s): take that out of the list", m.Result,
+			m.Expected, m.Why)
 	case slices.Contains(allowed, m.Result):
 		return nil
 	}

@@ -77,7 +77,8 @@ func subject(t *testing.T) *Suite {
 	return s
 }
 
-// credential is what must not be in a report: a JWT with its signature, a PKCE verifier or code that is long enough to be one.
+// credential is what must not be in a report: a JWT with its signature, a PKCE verifier or code that is long enough to
+// be one.
 var credential = regexp.MustCompile(`eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,}|\bwf[a-z]_[\w-]{8,}`)
 
 // noSecrets looks for secrets in a report that people may publish.

@@ -36,25 +36,31 @@ func verifyMetadata(t *trial) {
 	wanted := []string{"code", "id_token", "id_token token"}
 	if dynamic {
 		for _, v := range wanted {
-			t.check(slices.Contains(types, v), "OIDCC-15.2", "response_types_supported has %q, which dynamic providers must offer", v)
+			t.check(slices.Contains(types, v), "OIDCC-15.2",
+				"response_types_supported has %q, which dynamic providers must offer", v)
 		}
 	} else {
 		some := slices.ContainsFunc(types, func(v string) bool {
-			return slices.Contains([]string{"code", "code id_token", "id_token", "id_token token", "code id_token token", "code token"}, v)
+			return slices.Contains([]string{"code", "code id_token", "id_token", "id_token token", "code id_token token",
+				"code token"}, v)
 		})
 		t.check(some, "OIDCC-3", "response_types_supported has a type of OpenID Connect")
 	}
 	t.offers(m, "subject_types_supported", "OIDCD-3", true)
-	t.check(m.lists("subject_types_supported", "public") || m.lists("subject_types_supported", "pairwise"), "OIDCD-3", "subject_types_supported has public or pairwise")
-	t.check(m.lists("id_token_signing_alg_values_supported", "RS256"), "OIDCD-3", "id_token_signing_alg_values_supported has RS256")
+	t.check(m.lists("subject_types_supported", "public") || m.lists("subject_types_supported", "pairwise"), "OIDCD-3",
+		"subject_types_supported has public or pairwise")
+	t.check(m.lists("id_token_signing_alg_values_supported", "RS256"), "OIDCD-3",
+		"id_token_signing_alg_values_supported has RS256")
 	if _, given := m["request_object_signing_alg_values_supported"]; given {
-		t.should(m.lists("request_object_signing_alg_values_supported", "RS256"), "OIDCD-3", "request_object_signing_alg_values_supported has RS256")
+		t.should(m.lists("request_object_signing_alg_values_supported", "RS256"), "OIDCD-3",
+			"request_object_signing_alg_values_supported has RS256")
 	}
 	if grants, given := m["grant_types_supported"]; given {
 		list, ok := m.list("grant_types_supported")
 		t.check(ok && len(list) > 0, "OIDCD-3", "grant_types_supported, %v, is a list with entries", grants)
 		if dynamic {
-			t.check(slices.Contains(list, "authorization_code") && slices.Contains(list, "implicit"), "OIDCD-3", "grant_types_supported has authorization_code and implicit, which dynamic providers must offer")
+			t.check(slices.Contains(list, "authorization_code") && slices.Contains(list, "implicit"), "OIDCD-3",
+				"grant_types_supported has authorization_code and implicit, which dynamic providers must offer")
 		}
 	}
 	t.offers(m, "claims_supported", "OIDCD-3", false)
@@ -62,7 +68,9 @@ func verifyMetadata(t *trial) {
 	if scopes, given := m.list("scopes_supported"); given {
 		t.check(slices.Contains(scopes, "openid"), "OIDCD-3", "scopes_supported has openid")
 		for _, s := range scopes {
-			bad := s == "" || strings.ContainsFunc(s, func(r rune) bool { return r <= 0x20 || r > 0x7E || r == '"' || r == '\\' })
+			bad := s == "" || strings.ContainsFunc(s, func(r rune) bool {
+				return r <= 0x20 || r > 0x7E || r == '"' || r == '\\'
+			})
 			t.check(!bad, "RFC6749-3.3", "%q is a scope", s)
 		}
 	}
@@ -89,24 +97,27 @@ func (t *trial) offers(m metadata, name, ref string, required bool) {
 
 // Members of metadata by type, from the registry of OAuth authorization server metadata (RFC 8414 section 7.1).
 var (
-	textMembers = []string{"issuer", "authorization_endpoint", "token_endpoint", "jwks_uri", "registration_endpoint", "userinfo_endpoint",
-		"service_documentation", "op_policy_uri", "op_tos_uri", "revocation_endpoint", "introspection_endpoint", "end_session_endpoint",
-		"check_session_iframe", "pushed_authorization_request_endpoint", "device_authorization_endpoint", "backchannel_authentication_endpoint",
-		"signed_metadata"}
-	listMembers = []string{"scopes_supported", "response_types_supported", "response_modes_supported", "grant_types_supported",
-		"token_endpoint_auth_methods_supported", "token_endpoint_auth_signing_alg_values_supported", "ui_locales_supported",
+	textMembers = []string{"issuer", "authorization_endpoint", "token_endpoint", "jwks_uri", "registration_endpoint",
+		"userinfo_endpoint", "service_documentation", "op_policy_uri", "op_tos_uri", "revocation_endpoint",
+		"introspection_endpoint", "end_session_endpoint", "check_session_iframe", "pushed_authorization_request_endpoint",
+		"device_authorization_endpoint", "backchannel_authentication_endpoint", "signed_metadata"}
+	listMembers = []string{"scopes_supported", "response_types_supported", "response_modes_supported",
+		"grant_types_supported", "token_endpoint_auth_methods_supported",
+		"token_endpoint_auth_signing_alg_values_supported", "ui_locales_supported",
 		"revocation_endpoint_auth_methods_supported", "revocation_endpoint_auth_signing_alg_values_supported",
 		"introspection_endpoint_auth_methods_supported", "introspection_endpoint_auth_signing_alg_values_supported",
 		"code_challenge_methods_supported", "subject_types_supported", "id_token_signing_alg_values_supported",
-		"id_token_encryption_alg_values_supported", "id_token_encryption_enc_values_supported", "userinfo_signing_alg_values_supported",
-		"userinfo_encryption_alg_values_supported", "userinfo_encryption_enc_values_supported", "request_object_signing_alg_values_supported",
-		"request_object_encryption_alg_values_supported", "request_object_encryption_enc_values_supported", "display_values_supported",
-		"claim_types_supported", "claims_supported", "claims_locales_supported", "acr_values_supported", "dpop_signing_alg_values_supported",
-		"authorization_details_types_supported", "backchannel_token_delivery_modes_supported",
-		"backchannel_authentication_request_signing_alg_values_supported", "authorization_signing_alg_values_supported",
-		"authorization_encryption_alg_values_supported", "authorization_encryption_enc_values_supported",
-		"introspection_signing_alg_values_supported", "introspection_encryption_alg_values_supported",
-		"introspection_encryption_enc_values_supported", "prompt_values_supported"}
+		"id_token_encryption_alg_values_supported", "id_token_encryption_enc_values_supported",
+		"userinfo_signing_alg_values_supported", "userinfo_encryption_alg_values_supported",
+		"userinfo_encryption_enc_values_supported", "request_object_signing_alg_values_supported",
+		"request_object_encryption_alg_values_supported", "request_object_encryption_enc_values_supported",
+		"display_values_supported", "claim_types_supported", "claims_supported", "claims_locales_supported",
+		"acr_values_supported", "dpop_signing_alg_values_supported", "authorization_details_types_supported",
+		"backchannel_token_delivery_modes_supported", "backchannel_authentication_request_signing_alg_values_supported",
+		"authorization_signing_alg_values_supported", "authorization_encryption_alg_values_supported",
+		"authorization_encryption_enc_values_supported", "introspection_signing_alg_values_supported",
+		"introspection_encryption_alg_values_supported", "introspection_encryption_enc_values_supported",
+		"prompt_values_supported"}
 	flagMembers = []string{"claims_parameter_supported", "request_parameter_supported", "request_uri_parameter_supported",
 		"require_request_uri_registration", "frontchannel_logout_supported", "frontchannel_logout_session_supported",
 		"backchannel_logout_supported", "backchannel_logout_session_supported", "require_pushed_authorization_requests",
@@ -150,7 +161,8 @@ func (t *trial) endpoints(m metadata) {
 	for name := range m {
 		if strings.HasSuffix(name, "_endpoint") || name == "jwks_uri" {
 			u, err := url.Parse(m.text(name))
-			t.check(err == nil && u.Scheme == "https" && u.Host != "" && u.Fragment == "", "OIDCD-3", "%s, %q, is an https URL", name, m.text(name))
+			t.check(err == nil && u.Scheme == "https" && u.Host != "" && u.Fragment == "", "OIDCD-3", "%s, %q, is an https URL",
+				name, m.text(name))
 		}
 	}
 }

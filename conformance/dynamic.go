@@ -23,16 +23,21 @@ func dynamicModules() []Module {
 		{"oidcc-idtoken-rs256", "ID tokens signed with RS256", idTokenRS256},
 		{"oidcc-idtoken-unsigned", "ID tokens without a signature, where the provider offers them", idTokenUnsigned},
 		{"oidcc-userinfo-rs256", "userinfo signed with RS256", userinfoRS256},
-		{"oidcc-ensure-redirect-uri-in-authorization-request", "a client with two redirect URIs must say which", redirectMissing},
+		{"oidcc-ensure-redirect-uri-in-authorization-request", "a client with two redirect URIs must say which",
+			redirectMissing},
 		{"oidcc-redirect-uri-query-OK", "a redirect URI with a query", redirectQuery},
 		{"oidcc-redirect-uri-query-mismatch", "another query than the registered one is refused", redirectOtherQuery},
 		{"oidcc-redirect-uri-query-added", "a query that is not registered is refused", redirectAddedQuery},
 		{"oidcc-redirect-uri-regfrag", "a redirect URI with a fragment is not registered", redirectFragment},
-		{"oidcc-discovery-endpoint-verification", "metadata and keys are as those of a dynamic provider must be", verifyMetadata},
+		{"oidcc-discovery-endpoint-verification", "metadata and keys are as those of a dynamic provider must be",
+			verifyMetadata},
 		{"oidcc-server", "a sign-in from end to end, of a client that registered itself", server},
-		{"oidcc-registration-logo-uri", "the sign-in page shows logo_uri", shows("logo_uri", "/logo.png", "the client's logo")},
-		{"oidcc-registration-policy-uri", "the sign-in page links policy_uri", shows("policy_uri", "/policy", "a link to the client's privacy policy")},
-		{"oidcc-registration-tos-uri", "the sign-in page links tos_uri", shows("tos_uri", "/tos", "a link to the client's terms")},
+		{"oidcc-registration-logo-uri", "the sign-in page shows logo_uri",
+			shows("logo_uri", "/logo.png", "the client's logo")},
+		{"oidcc-registration-policy-uri", "the sign-in page links policy_uri",
+			shows("policy_uri", "/policy", "a link to the client's privacy policy")},
+		{"oidcc-registration-tos-uri", "the sign-in page links tos_uri",
+			shows("tos_uri", "/tos", "a link to the client's terms")},
 		{"oidcc-registration-jwks-uri", "keys of a client from its jwks_uri", registrationJWKSURI},
 		{"oidcc-registration-sector-uri", "a sector identifier that has the redirect URI", sectorGood},
 		{"oidcc-registration-sector-bad", "a sector identifier without the redirect URI is refused", sectorBad},
@@ -51,17 +56,21 @@ func initiateLogin(t *trial) {
 	address := strings.TrimSuffix(t.callback(), "/callback") + "/initiate_login"
 	c := t.register(p, t.plan.Auth, set("initiate_login_uri", address))
 	m := metadata(c.registration)
-	t.check(m.text("initiate_login_uri") == address, "OIDCR-3.2", "the registration response has the initiate_login_uri of the request")
+	t.check(m.text("initiate_login_uri") == address, "OIDCR-3.2",
+		"the registration response has the initiate_login_uri of the request")
 	t.must(m.text("registration_client_uri") != "", "OIDCR-4.2", "the registration response has registration_client_uri")
 	got := t.get(m.text("registration_client_uri"), m.text("registration_access_token"))
-	t.check(got.status == http.StatusOK, "OIDCR-4.3", "the client configuration endpoint answers with status 200, not %d", got.status)
+	t.check(got.status == http.StatusOK, "OIDCR-4.3", "the client configuration endpoint answers with status 200, not %d",
+		got.status)
 	t.check(got.json(), "OIDCR-4.3", "the client configuration endpoint answers with application/json")
-	t.check(metadata(got.object()).text("initiate_login_uri") == address, "OIDCR-4.3", "the client's configuration has the initiate_login_uri of the request")
+	t.check(metadata(got.object()).text("initiate_login_uri") == address, "OIDCR-4.3",
+		"the client's configuration has the initiate_login_uri of the request")
 }
 
 func initiateLoginPlain(t *trial) {
 	p := t.discover()
-	t.registrationRefused(p, "OIDCR-3.3", []string{"invalid_client_metadata"}, set("initiate_login_uri", "http://rp.example.com/initiate_login"))
+	t.registrationRefused(p, "OIDCR-3.3", []string{"invalid_client_metadata"},
+		set("initiate_login_uri", "http://rp.example.com/initiate_login"))
 }
 
 // idTokenSignature is of the basic plan: nothing is said about the algorithm.
@@ -99,10 +108,12 @@ func idTokenUnsigned(t *trial) {
 
 func userinfoRS256(t *trial) {
 	p := t.discover()
-	t.check(p.lists("userinfo_signing_alg_values_supported", "RS256"), "OIDCD-3", "userinfo_signing_alg_values_supported has RS256")
+	t.check(p.lists("userinfo_signing_alg_values_supported", "RS256"), "OIDCD-3",
+		"userinfo_signing_alg_values_supported has RS256")
 	f := t.flow(p, t.register(p, t.plan.Auth, set("userinfo_signed_response_alg", "RS256")), "openid").complete()
 	got := t.get(t.endpoint(p, "userinfo_endpoint").String(), f.access)
-	t.check(strings.HasPrefix(got.header.Get("Content-Type"), "application/jwt"), "OIDCC-5.3.2", "the userinfo response is application/jwt")
+	t.check(strings.HasPrefix(got.header.Get("Content-Type"), "application/jwt"), "OIDCC-5.3.2",
+		"the userinfo response is application/jwt")
 	j := t.parseJWT("userinfo", string(got.body))
 	t.verify("userinfo", j, p.keys)
 	t.check(j.alg() == "RS256", "OIDCC-5.3.2", "userinfo is signed with RS256, found %q", j.alg())
@@ -144,7 +155,8 @@ func redirectAddedQuery(t *trial) {
 
 func redirectFragment(t *trial) {
 	p := t.discover()
-	t.registrationRefused(p, "OIDCR-3.3", []string{"invalid_redirect_uri", "invalid_client_metadata"}, set("redirect_uris", []string{t.callback() + "#foobar"}))
+	t.registrationRefused(p, "OIDCR-3.3", []string{"invalid_redirect_uri", "invalid_client_metadata"},
+		set("redirect_uris", []string{t.callback() + "#foobar"}))
 }
 
 // shows registers an address that the provider's pages must show, and looks at them.
@@ -153,12 +165,14 @@ func shows(name, path, what string) func(*trial) {
 		p := t.discover()
 		address := strings.TrimSuffix(t.callback(), "/callback") + path
 		c := t.register(p, t.plan.Auth, set(name, address))
-		t.check(metadata(c.registration).text(name) == address, "OIDCR-3.2", "the registration response has the %s of the request", name)
+		t.check(metadata(c.registration).text(name) == address, "OIDCR-3.2",
+			"the registration response has the %s of the request", name)
 		a := t.flow(p, c, "openid").visit().answer
 		t.must(t.browser.signIns > 0, "OIDCR-2", "the provider shows a page on which the user signs in")
 		for _, shown := range a.pages {
 			if len(shown.forms()) > 0 {
-				t.review(shown, "OIDCR-2", "this page or the other must show %s; its HTML has the address: %t", what, shown.has(address))
+				t.review(shown, "OIDCR-2", "this page or the other must show %s; its HTML has the address: %t", what,
+					shown.has(address))
 			}
 		}
 	}

@@ -94,7 +94,7 @@ func (f *flow) returned() *flow {
 	}
 	registered, err := url.Parse(f.c.RedirectURI)
 	if err != nil {
-		t.stopf("", "the redirect URI of the client, %q, is no address", f.c.RedirectURI)
+		t.stopf("", "the redirect URI of the client, %q, is not a URL", f.c.RedirectURI)
 	}
 	at := *a.url
 	at.RawQuery, at.Fragment, registered.Fragment = "", "", ""
@@ -110,10 +110,12 @@ func (f *flow) returned() *flow {
 	if t.plan.FormPost {
 		t.check(a.method == http.MethodPost, "OAuth2-FP-2", "the response is posted")
 		t.check(a.contentType == "application/x-www-form-urlencoded", "OAuth2-FP-2", "the response is form-encoded")
-		t.check(!query.Has("code") && !query.Has("error"), "OAuth2-FP-2", "the URL of the response has neither code nor error")
+		t.check(!query.Has("code") && !query.Has("error"), "OAuth2-FP-2",
+			"the URL of the response has neither code nor error")
 		f.reply = a.form
 	} else {
-		t.check(a.method == http.MethodGet && len(a.form) == 0, "RFC6749-4.1.2", "the response is in the query of the redirect")
+		t.check(a.method == http.MethodGet && len(a.form) == 0, "RFC6749-4.1.2",
+			"the response is in the query of the redirect")
 	}
 	for name, values := range f.reply {
 		t.check(len(values) == 1, "RFC6749-3.1", "%s is in the response once", name)
@@ -136,7 +138,8 @@ func (f *flow) granted() *flow {
 	if code := f.reply.Get("error"); code != "" {
 		t.stopf("OIDCC-3.1.2.5", "the response is the error %s: %s", code, f.reply.Get("error_description"))
 	}
-	t.check(f.reply.Get("state") == f.params.Get("state"), "RFC6749-4.1.2", "the state in the response is that of the request")
+	t.check(f.reply.Get("state") == f.params.Get("state"), "RFC6749-4.1.2",
+		"the state in the response is that of the request")
 	f.code = f.reply.Get("code")
 	t.must(f.code != "", "OIDCC-3.1.2.5", "the response has a code")
 	return f
@@ -146,14 +149,16 @@ func (f *flow) granted() *flow {
 func (f *flow) refused(ref string, codes ...string) {
 	t := f.t
 	f.returned()
-	t.check(f.reply.Get("state") == f.params.Get("state"), "RFC6749-4.1.2.1", "the state in the error response is that of the request")
+	t.check(f.reply.Get("state") == f.params.Get("state"), "RFC6749-4.1.2.1",
+		"the state in the error response is that of the request")
 	t.check(!f.reply.Has("code"), "OIDCC-3.1.2.6", "the error response has no code")
 	for name := range f.reply {
 		t.should(slices.Contains([]string{"error", "error_description", "error_uri", "state", "session_state", "iss"}, name),
 			"OIDCC-3.1.2.6", "the error response has nothing but what is defined, not %s", name)
 	}
 	t.description("RFC6749-4.1.2.1", f.reply.Get("error_description"))
-	t.check(slices.Contains(codes, f.reply.Get("error")), ref, "the error %q is one of %s", f.reply.Get("error"), strings.Join(codes, ", "))
+	t.check(slices.Contains(codes, f.reply.Get("error")), ref, "the error %q is one of %s", f.reply.Get("error"),
+		strings.Join(codes, ", "))
 }
 
 // description checks an error_description.
@@ -202,7 +207,8 @@ func (f *flow) tokenReply(got *reply) {
 // resource uses the access token, at the userinfo endpoint.
 func (f *flow) resource() *flow {
 	got := f.t.get(f.t.endpoint(f.p, "userinfo_endpoint").String(), f.access)
-	f.t.check(got.status == http.StatusOK, "OIDCC-5.3", "the access token is good at the userinfo endpoint: status %d", got.status)
+	f.t.check(got.status == http.StatusOK, "OIDCC-5.3", "the access token is good at the userinfo endpoint: status %d",
+		got.status)
 	return f
 }
 
@@ -243,5 +249,6 @@ func entropy(s string) float64 {
 const enoughBits = 96
 
 func (t *trial) random(what, value string) {
-	t.check(len(value)*8 >= 128 && entropy(value) > enoughBits, "RFC6749-10.10", "%s is long and random enough to be guessed by nobody", what)
+	t.check(len(value)*8 >= 128 && entropy(value) > enoughBits, "RFC6749-10.10", "%s is too long and random to be guessed",
+		what)
 }

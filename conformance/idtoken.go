@@ -74,7 +74,8 @@ func (j *jwt) audience() []string {
 // verify checks the signature with the one key of the set that fits kid, alg and use.
 func (t *trial) verify(what string, j *jwt, set *jose.JSONWebKeySet) {
 	alg := j.alg()
-	known := []jose.SignatureAlgorithm{jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512, jose.ES256, jose.ES384, jose.ES512, jose.EdDSA}
+	known := []jose.SignatureAlgorithm{jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512, jose.ES256,
+		jose.ES384, jose.ES512, jose.EdDSA}
 	if !slices.Contains(known, jose.SignatureAlgorithm(alg)) {
 		t.failf("OIDCC-3.1.3.7", "%s is signed with %q, which the provider's keys cannot have made", what, alg)
 		return
@@ -82,7 +83,8 @@ func (t *trial) verify(what string, j *jwt, set *jose.JSONWebKeySet) {
 	kid, _ := j.header["kid"].(string)
 	var fitting []jose.JSONWebKey
 	for _, key := range set.Keys {
-		if (kid == "" || key.KeyID == kid) && (key.Algorithm == "" || key.Algorithm == alg) && (key.Use == "" || key.Use == "sig") {
+		if (kid == "" || key.KeyID == kid) && (key.Algorithm == "" || key.Algorithm == alg) &&
+			(key.Use == "" || key.Use == "sig") {
 			fitting = append(fitting, key)
 		}
 	}
@@ -116,12 +118,15 @@ func (t *trial) checkIDToken(f *flow) {
 	}
 	t.check(len(aud) == 1 || j.claims["azp"] != nil, "OIDCC-3.1.3.7", "the ID token has one audience, or azp")
 	exp, ok := j.seconds("exp")
-	t.check(ok && exp.After(now.Add(-skew)) && exp.Before(now.AddDate(50, 0, 0)), "OIDCC-3.1.3.7", "exp in the ID token, %v, is to come", j.claims["exp"])
+	t.check(ok && exp.After(now.Add(-skew)) && exp.Before(now.AddDate(50, 0, 0)), "OIDCC-3.1.3.7",
+		"exp in the ID token, %v, is to come", j.claims["exp"])
 	iat, ok := j.seconds("iat")
-	t.check(ok && iat.After(now.Add(-skew)) && iat.Before(now.Add(skew)), "OIDCC-3.1.3.7", "iat in the ID token, %v, is now", j.claims["iat"])
+	t.check(ok && iat.After(now.Add(-skew)) && iat.Before(now.Add(skew)), "OIDCC-3.1.3.7",
+		"iat in the ID token, %v, is now", j.claims["iat"])
 	if _, given := j.claims["auth_time"]; given {
 		at, ok := j.seconds("auth_time")
-		t.check(ok && at.Before(now.Add(skew)) && at.After(now.AddDate(-1, 0, 0)), "OIDCC-2", "auth_time in the ID token, %v, has been", j.claims["auth_time"])
+		t.check(ok && at.Before(now.Add(skew)) && at.After(now.AddDate(-1, 0, 0)), "OIDCC-2",
+			"auth_time in the ID token, %v, has been", j.claims["auth_time"])
 	}
 	if nonce := f.params.Get("nonce"); nonce != "" {
 		t.check(j.claims["nonce"] == nonce, "OIDCC-2", "nonce in the ID token is that of the request")

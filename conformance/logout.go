@@ -15,14 +15,16 @@ func rpLogoutModules() []Module {
 	return []Module{
 		{"oidcc-rp-initiated-logout-discovery-endpoint-verification", "metadata has end_session_endpoint", logoutMetadata()},
 		{"oidcc-rp-initiated-logout", "logout, and back to the relying party", rpLogout},
-		{"oidcc-rp-initiated-logout-bad-post-logout-redirect-uri", "no way to an address that is not registered", logoutBadRedirect},
+		{"oidcc-rp-initiated-logout-bad-post-logout-redirect-uri", "no way to an address that is not registered",
+			logoutBadRedirect},
 		{"oidcc-rp-initiated-logout-modified-id-token-hint", "no way back for an ID token with alg none", logoutModifiedHint},
 		{"oidcc-rp-initiated-logout-no-id-token-hint", "no way back without an ID token", logoutNoHint},
 		{"oidcc-rp-initiated-logout-no-params", "logout without parameters", logoutNoParams},
 		{"oidcc-rp-initiated-logout-no-post-logout-redirect-uri", "logout without a way back", logoutNoRedirect},
 		{"oidcc-rp-initiated-logout-no-state", "logout, and back without a state", logoutNoState},
 		{"oidcc-rp-initiated-logout-only-state", "logout with nothing but a state", logoutOnlyState},
-		{"oidcc-rp-initiated-logout-query-added-to-post-logout-redirect-uri", "no way to a registered address with a query added", logoutQueryAdded},
+		{"oidcc-rp-initiated-logout-query-added-to-post-logout-redirect-uri",
+			"no way to a registered address with a query added", logoutQueryAdded},
 		{"oidcc-rp-initiated-logout-bad-id-token-hint", "no way back for an ID token of somebody else", logoutForeignHint},
 	}
 }
@@ -39,7 +41,8 @@ func frontchannelModules() []Module {
 	return []Module{
 		{"oidcc-frontchannel-logout-discovery-endpoint-verification", "metadata offers Front-Channel Logout with sessions",
 			logoutMetadata("frontchannel_logout_supported", "frontchannel_logout_session_supported")},
-		{"oidcc-frontchannel-rp-initiated-logout", "the browser loads the relying party's logout address", frontchannelLogout},
+		{"oidcc-frontchannel-rp-initiated-logout", "the browser loads the relying party's logout address",
+			frontchannelLogout},
 	}
 }
 
@@ -49,7 +52,8 @@ func logoutMetadata(flags ...string) func(*trial) {
 		m := t.fetchMetadata()
 		t.endpoints(m)
 		u, err := url.Parse(m.text("end_session_endpoint"))
-		t.check(err == nil && u.Scheme == "https" && u.Host != "", "OIDCRIL-2.1", "end_session_endpoint, %q, is an https URL", m.text("end_session_endpoint"))
+		t.check(err == nil && u.Scheme == "https" && u.Host != "", "OIDCRIL-2.1", "end_session_endpoint, %q, is an https URL",
+			m.text("end_session_endpoint"))
 		for _, name := range flags {
 			t.check(m.flag(name), "OIDCRIL-2.1", "metadata says %s", name)
 		}
@@ -95,14 +99,16 @@ func (l *leaving) leave(look bool) {
 func (l *leaving) back() {
 	t, a := l.t, l.answer
 	if a.url == nil {
-		t.review(a.page, "OIDCRIL-3", "the provider shows this page instead of sending the browser back (status %d)", a.page.status)
+		t.review(a.page, "OIDCRIL-3", "the provider shows this page instead of sending the browser back (status %d)",
+			a.page.status)
 		t.stopf("OIDCRIL-3", "the provider sends the browser to post_logout_redirect_uri")
 	}
 	at := *a.url
 	query := at.Query()
 	at.RawQuery = ""
 	t.check(at.String() == l.c.PostLogoutRedirectURI, "OIDCRIL-3", "the browser comes to %s", l.c.PostLogoutRedirectURI)
-	t.check(slices.Equal(query["state"], l.params["state"]), "OIDCRIL-2", "the state is that of the logout request, or there is none in both")
+	t.check(slices.Equal(query["state"], l.params["state"]), "OIDCRIL-2",
+		"the state is that of the logout request, or there is none in both")
 	for name := range query {
 		t.should(name == "state", "OIDCRIL-2", "the browser comes back with state only, not with %s", name)
 	}
@@ -193,7 +199,8 @@ func without(t *trial, names ...string) {
 	}
 	l.leave(false)
 	if l.answer.url != nil {
-		t.failf("OIDCRIL-3", "the provider sends the browser to %s, which the request did not ask for", redactURL(l.answer.url))
+		t.failf("OIDCRIL-3", "the provider sends the browser to %s, which the request did not ask for",
+			redactURL(l.answer.url))
 		return
 	}
 	t.review(l.answer.page, "OIDCRIL-2", "the page must say that the user is logged out")
@@ -206,7 +213,8 @@ func logoutNoRedirect(t *trial) { without(t, "post_logout_redirect_uri") }
 
 func logoutOnlyState(t *trial) { without(t, "id_token_hint", "post_logout_redirect_uri") }
 
-// backchannelEvent is the member of events that makes a JWT a logout token (OpenID Connect Back-Channel Logout 1.0 section 2.4).
+// backchannelEvent is the member of events that makes a JWT a logout token (OpenID Connect Back-Channel Logout 1.0
+// section 2.4).
 const backchannelEvent = "http://schemas.openid.net/event/backchannel-logout"
 
 func backchannelLogout(t *trial) {
@@ -219,7 +227,8 @@ func backchannelLogout(t *trial) {
 	l.leave(false)
 	call := t.logoutCall(calls, l.id)
 	t.check(call.method == http.MethodPost, "OIDCBCL-2.5", "the logout token is posted")
-	t.check(strings.HasPrefix(call.header.Get("Content-Type"), "application/x-www-form-urlencoded"), "OIDCBCL-2.5", "the logout request is form-encoded")
+	t.check(strings.HasPrefix(call.header.Get("Content-Type"), "application/x-www-form-urlencoded"), "OIDCBCL-2.5",
+		"the logout request is form-encoded")
 	for name := range call.form {
 		t.should(name == "logout_token", "OIDCBCL-2.5", "the logout request has logout_token only, not %s", name)
 	}
@@ -229,8 +238,8 @@ func backchannelLogout(t *trial) {
 	l.gone()
 }
 
-// logoutCall waits for the logout request about a sign-in. Others may log out of the same client meanwhile; a request that names
-// no session that is known is taken for ours when nothing better comes.
+// logoutCall waits for the logout request about a sign-in. Others may log out of the same client meanwhile; a request
+// that names no session that is known is taken for ours when nothing better comes.
 func (t *trial) logoutCall(calls <-chan *received, id *jwt) *received {
 	var any *received
 	<-t.suite.slots // others may work meanwhile
@@ -239,7 +248,8 @@ func (t *trial) logoutCall(calls <-chan *received, id *jwt) *received {
 	for {
 		select {
 		case call := <-calls:
-			t.append(Entry{At: time.Now().UTC(), Kind: "received", Method: call.method, URL: "backchannel_logout_uri", RequestForm: redactValues(call.form), Text: "the provider logs the user out"})
+			t.append(Entry{At: time.Now().UTC(), Kind: "received", Method: call.method, URL: "backchannel_logout_uri",
+				RequestForm: redactValues(call.form), Text: "the provider logs the user out"})
 			any = call
 			if claims := peek(call.form.Get("logout_token")); claims["sid"] != nil && claims["sid"] == id.claims["sid"] {
 				return call
@@ -274,7 +284,8 @@ func (t *trial) logoutToken(l *leaving, j *jwt) {
 	t.check(j.text("iss") == l.p.text("issuer"), ref, "iss in the logout token is the issuer")
 	t.check(slices.Contains(j.audience(), l.c.ID), ref, "aud in the logout token has the client")
 	at, ok := j.seconds("iat")
-	t.check(ok && at.Before(time.Now().Add(skew)) && at.After(time.Now().AddDate(0, 0, -1)), ref, "iat in the logout token is now")
+	t.check(ok && at.Before(time.Now().Add(skew)) && at.After(time.Now().AddDate(0, 0, -1)), ref,
+		"iat in the logout token is now")
 	if _, given := j.claims["exp"]; given {
 		exp, ok := j.seconds("exp")
 		t.check(ok && exp.After(time.Now().Add(-skew)), ref, "exp in the logout token is to come")
@@ -282,7 +293,8 @@ func (t *trial) logoutToken(l *leaving, j *jwt) {
 	t.check(j.text("jti") != "", ref, "the logout token has jti")
 	events, _ := j.claims["events"].(map[string]any)
 	event, isObject := events[backchannelEvent].(map[string]any)
-	t.check(len(events) == 1 && isObject && len(event) == 0, ref, "events in the logout token is of a logout, and nothing else")
+	t.check(len(events) == 1 && isObject && len(event) == 0, ref,
+		"events in the logout token is of a logout, and nothing else")
 	_, hasNonce := j.claims["nonce"]
 	t.check(!hasNonce, ref, "the logout token has no nonce")
 	t.check(j.text("sub") != "" || j.text("sid") != "", ref, "the logout token has sub or sid")
@@ -322,7 +334,8 @@ func (l *leaving) frame(address string) {
 	}
 	t.must(query != nil, "OIDCFCL-2", "a page of the logout embeds frontchannel_logout_uri")
 	t.check(query.Get("iss") == l.p.text("issuer"), "OIDCFCL-2", "iss at frontchannel_logout_uri is the issuer")
-	t.check(query.Get("sid") != "" && query.Get("sid") == l.id.text("sid"), "OIDCFCL-2", "sid at frontchannel_logout_uri is that of the ID token")
+	t.check(query.Get("sid") != "" && query.Get("sid") == l.id.text("sid"), "OIDCFCL-2",
+		"sid at frontchannel_logout_uri is that of the ID token")
 	for name := range query {
 		t.should(name == "iss" || name == "sid", "OIDCFCL-2", "frontchannel_logout_uri gets iss and sid only, not %s", name)
 	}

@@ -111,7 +111,8 @@ type button struct{ name, value string }
 func (p *page) forms() []form {
 	var found []form
 	for _, n := range p.elements(atom.Form) {
-		f := form{action: p.resolve(attribute(n, "action")), method: strings.ToUpper(attribute(n, "method")), fields: url.Values{}}
+		f := form{action: p.resolve(attribute(n, "action")), method: strings.ToUpper(attribute(n, "method")),
+			fields: url.Values{}}
 		if f.action == nil {
 			continue
 		}
@@ -127,7 +128,8 @@ func (f *form) control(n *html.Node) {
 	name, value := attribute(n, "name"), attribute(n, "value")
 	kind := strings.ToLower(attribute(n, "type"))
 	switch {
-	case n.DataAtom == atom.Button && kind != "button" && kind != "reset", n.DataAtom == atom.Input && (kind == "submit" || kind == "image"):
+	case n.DataAtom == atom.Button && kind != "button" && kind != "reset", n.DataAtom == atom.Input &&
+		(kind == "submit" || kind == "image"):
 		f.buttons = append(f.buttons, button{name, value})
 		f.names = append(f.names, name+"="+value)
 	case n.DataAtom == atom.Input && (kind == "button" || kind == "reset" || kind == "file"):

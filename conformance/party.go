@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// Party is the relying party as the provider calls it: jwks_uri, sector identifiers, request_uri, back-channel logout. One may
-// serve many suites.
+// Party is the relying party as the provider calls it: jwks_uri, sector identifiers, request_uri, back-channel logout.
+// One may serve many suites.
 type Party struct {
 	base   string
 	server *http.Server
@@ -34,12 +34,16 @@ type received struct {
 	form   url.Values
 }
 
-// Serve serves the relying party at a listener, by https when there is a certificate. base is its address for the provider.
+// Serve serves the relying party at a listener, by https when there is a certificate. base is its address for the
+// provider.
 func Serve(listener net.Listener, base string, certificate *tls.Certificate) *Party {
-	p := &Party{base: strings.TrimSuffix(base, "/"), handlers: map[string]http.HandlerFunc{}, watchers: map[chan *received]string{}, done: make(chan struct{})}
-	p.server = &http.Server{Handler: p, ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
+	p := &Party{base: strings.TrimSuffix(base, "/"), handlers: map[string]http.HandlerFunc{},
+		watchers: map[chan *received]string{}, done: make(chan struct{})}
+	p.server = &http.Server{Handler: p, ReadHeaderTimeout: 10 * time.Second,
+		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
 	if certificate != nil {
-		listener = tls.NewListener(listener, &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{*certificate}})
+		listener = tls.NewListener(listener, &tls.Config{MinVersion: tls.VersionTLS12,
+			Certificates: []tls.Certificate{*certificate}})
 	}
 	go func() { // ends with Close
 		defer close(p.done)
@@ -116,7 +120,8 @@ func (t *trial) serve(name, contentType string, body func() []byte) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.handlers[path] = func(w http.ResponseWriter, r *http.Request) {
-		t.append(Entry{At: time.Now().UTC(), Kind: "received", Method: r.Method, URL: p.base + path, Text: "the provider fetches this"})
+		t.append(Entry{At: time.Now().UTC(), Kind: "received", Method: r.Method, URL: p.base + path,
+			Text: "the provider fetches this"})
 		w.Header().Set("Content-Type", contentType)
 		_, _ = w.Write(body())
 	}

@@ -40,9 +40,12 @@ func Plans() []Plan {
 		{Name: "oidcc-config-certification-test-plan", Auth: secretBasic, Modules: configModules()},
 		{Name: "oidcc-formpost-basic-certification-test-plan", Auth: secretBasic, FormPost: true, Modules: basicModules()},
 		{Name: "oidcc-rp-initiated-logout-certification-test-plan", Auth: secretBasic, Modules: rpLogoutModules()},
-		{Name: "oidcc-backchannel-rp-initiated-logout-certification-test-plan", Auth: secretBasic, Modules: backchannelModules()},
-		{Name: "oidcc-frontchannel-rp-initiated-logout-certification-test-plan", Auth: secretBasic, Modules: frontchannelModules()},
-		{Name: "oidcc-3rdparty-init-login-certification-test-plan", Auth: secretBasic, Dynamic: true, Modules: thirdPartyModules()},
+		{Name: "oidcc-backchannel-rp-initiated-logout-certification-test-plan", Auth: secretBasic,
+			Modules: backchannelModules()},
+		{Name: "oidcc-frontchannel-rp-initiated-logout-certification-test-plan", Auth: secretBasic,
+			Modules: frontchannelModules()},
+		{Name: "oidcc-3rdparty-init-login-certification-test-plan", Auth: secretBasic, Dynamic: true,
+			Modules: thirdPartyModules()},
 		{Name: "oidcc-dynamic-certification-test-plan", Auth: privateKeyJWT, Dynamic: true, Modules: dynamicModules()},
 	}
 }

@@ -58,7 +58,8 @@ func (t *trial) discover() *provider {
 	for _, name := range []string{"issuer", "authorization_endpoint", "token_endpoint", "jwks_uri"} {
 		t.must(p.text(name) != "", "OIDCD-3", "metadata has %s", name)
 	}
-	t.must(p.text("issuer") == t.cfg.Issuer, "OIDCD-4.3", "the issuer in metadata, %q, is the one that was asked", p.text("issuer"))
+	t.must(p.text("issuer") == t.cfg.Issuer, "OIDCD-4.3", "the issuer in metadata, %q, is the one that was asked",
+		p.text("issuer"))
 	p.keys = t.fetchKeys(p.metadata)
 	return p
 }
@@ -125,7 +126,7 @@ func (r *reply) object() map[string]any {
 func (t *trial) endpoint(p *provider, name string) *url.URL {
 	u, err := url.Parse(p.text(name))
 	if err != nil || u.Host == "" {
-		t.stopf("OIDCD-3", "%s in metadata, %q, is no address", name, p.text(name))
+		t.stopf("OIDCD-3", "%s in metadata, %q, is not a URL", name, p.text(name))
 	}
 	return u
 }

@@ -24,8 +24,8 @@ func (t *trial) callback() string {
 	return t.cfg.Clients.Client.RedirectURI
 }
 
-// registrationRequest is what a client sends (OpenID Connect Dynamic Client Registration 1.0 section 2). The key is of the client,
-// which publishes it in the request; unless a change says otherwise.
+// registrationRequest is what a client sends (OpenID Connect Dynamic Client Registration 1.0 section 2). The key is of
+// the client, which publishes it in the request; unless a change says otherwise.
 func (t *trial) registrationRequest(auth string, key any, changes ...change) map[string]any {
 	request := map[string]any{
 		"client_name": "Conformance " + t.id, "grant_types": []string{"authorization_code"}, "response_types": []string{"code"},
@@ -47,7 +47,8 @@ func (t *trial) callRegistration(p *provider, request map[string]any) *reply {
 	if err != nil {
 		t.stopf("", "encode the registration request: %v", err)
 	}
-	return t.call(http.MethodPost, t.endpoint(p, "registration_endpoint").String(), "application/json", string(body), t.cfg.Registration.InitialAccessToken)
+	return t.call(http.MethodPost, t.endpoint(p, "registration_endpoint").String(), "application/json", string(body),
+		t.cfg.Registration.InitialAccessToken)
 }
 
 // register registers a client, checks the answer, and takes it away when the module ends.
@@ -69,7 +70,8 @@ func (t *trial) register(p *provider, auth string, changes ...change) *client {
 		_, ok := c.registration["client_secret_expires_at"].(float64)
 		t.check(ok, "OIDCR-3.2", "the registration response has client_secret_expires_at, as it has client_secret")
 	}
-	t.must(c.Secret != "" || auth == privateKeyJWT, "OIDCR-3.2", "the registration response has the client_secret that %s needs", auth)
+	t.must(c.Secret != "" || auth == privateKeyJWT, "OIDCR-3.2",
+		"the registration response has the client_secret that %s needs", auth)
 	t.management(c)
 	if uris, _ := m.list("redirect_uris"); len(uris) > 0 {
 		c.RedirectURI = uris[0]
@@ -79,17 +81,19 @@ func (t *trial) register(p *provider, auth string, changes ...change) *client {
 	return c
 }
 
-// management checks the credentials for the client configuration endpoint, which come together or not at all, and unregisters
-// the client when the module ends.
+// management checks the credentials for the client configuration endpoint, which come together or not at all, and
+// unregisters the client when the module ends.
 func (t *trial) management(c *client) {
 	m := metadata(c.registration)
 	address, token := m.text("registration_client_uri"), m.text("registration_access_token")
-	t.check((address == "") == (token == ""), "OIDCR-3.2", "registration_client_uri and registration_access_token come together")
+	t.check((address == "") == (token == ""), "OIDCR-3.2",
+		"registration_client_uri and registration_access_token come together")
 	if address == "" {
 		return
 	}
 	u, err := url.Parse(address)
-	t.must(err == nil && u.Scheme == "https" && u.Host != "", "OIDCR-3.2", "registration_client_uri, %q, is an https URL", address)
+	t.must(err == nil && u.Scheme == "https" && u.Host != "", "OIDCR-3.2", "registration_client_uri, %q, is an https URL",
+		address)
 	t.cleanup(func() {
 		got := t.call(http.MethodDelete, address, "", "", token)
 		t.should(got.status == http.StatusNoContent, "RFC7592-2.3", "the client can be unregistered: status %d", got.status)

@@ -39,8 +39,8 @@ type ModuleReport struct {
 	Entries     []Entry `json:"entries"`
 }
 
-// Entry is one thing that happened: a check, a request with its answer, a call that the relying party received, or a page that a
-// person should look at. There are no secrets in it.
+// Entry is one thing that happened: a check, a request with its answer, a call that the relying party received, or a
+// page that a person should look at. There are no secrets in it.
 type Entry struct {
 	At   time.Time `json:"at"`
 	Kind string    `json:"kind"` // check, http, received or page
@@ -159,6 +159,7 @@ func (r Report) Table(w io.Writer) error {
 			sums = append(sums, fmt.Sprintf("%d %s", n, result))
 		}
 	}
-	_, err := fmt.Fprintf(w, "\n%d modules against %s in %.0f s: %s\n", len(r.Modules), r.Issuer, r.Seconds, strings.Join(sums, ", "))
+	_, err := fmt.Fprintf(w, "\n%d modules against %s in %.0f s: %s\n", len(r.Modules), r.Issuer, r.Seconds,
+		strings.Join(sums, ", "))
 	return err
 }

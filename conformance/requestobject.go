@@ -24,11 +24,12 @@ func (t *trial) unsigned(claims map[string]any) string {
 	if err != nil {
 		t.stopf("", "encode the request object: %v", err)
 	}
-	return base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none"}`)) + "." + base64.RawURLEncoding.EncodeToString(text) + "."
+	return base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none"}`)) + "." +
+		base64.RawURLEncoding.EncodeToString(text) + "."
 }
 
-// carry leaves in the query only what must be there beside a request object (OpenID Connect Core 1.0 section 6.1, RFC 6749
-// section 3.1.2.3), and the object itself.
+// carry leaves in the query only what must be there beside a request object (OpenID Connect Core 1.0 section 6.1, RFC
+// 6749 section 3.1.2.3), and the object itself.
 func (f *flow) carry(name, value string) url.Values {
 	outside := url.Values{name: {value}}
 	for _, kept := range []string{"client_id", "response_type", "scope", "redirect_uri"} {
@@ -133,7 +134,8 @@ func requestURIUnsignedDynamic(t *trial) {
 func requestURISigned(t *trial) {
 	p := t.discover()
 	t.check(requestURIOffered(p), "OIDCD-3", "the provider offers request_uri")
-	t.check(p.lists("request_object_signing_alg_values_supported", "RS256"), "OIDCD-3", "request_object_signing_alg_values_supported has RS256")
+	t.check(p.lists("request_object_signing_alg_values_supported", "RS256"), "OIDCD-3",
+		"request_object_signing_alg_values_supported has RS256")
 	f, put := t.referred(p, t.plan.Auth, set("request_object_signing_alg", "RS256"))
 	claims := f.object()
 	claims["iss"], claims["aud"] = f.c.ID, p.text("issuer")

@@ -87,7 +87,8 @@ func (t *trial) note(result Result, ref, format string, args []any) {
 	if slices.Index(severity, result) > slices.Index(severity, t.worst) {
 		t.worst = result
 	}
-	t.log = append(t.log, Entry{At: time.Now().UTC(), Kind: "check", Result: result, Ref: ref, Text: fmt.Sprintf(format, args...)})
+	t.log = append(t.log, Entry{At: time.Now().UTC(), Kind: "check", Result: result, Ref: ref,
+		Text: fmt.Sprintf(format, args...)})
 }
 
 // okf says that something is as it must be; ref is the section that says so.
@@ -142,7 +143,8 @@ func (t *trial) review(p *page, ref, format string, args ...any) {
 	t.note(Review, ref, format, args)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.log = append(t.log, Entry{At: time.Now().UTC(), Kind: "page", Text: p.text(), URL: redactURL(p.address), Status: p.status})
+	t.log = append(t.log, Entry{At: time.Now().UTC(), Kind: "page", Text: p.text(), URL: redactURL(p.address),
+		Status: p.status})
 }
 
 // wait lets time pass, without keeping others from working.

@@ -1,9 +1,11 @@
 package manifests
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"time"
 
@@ -20,8 +22,8 @@ const tries = 50
 // keeps its client id and secret. A plan without changes writes no release, but has every target observed and
 // repaired; where its keys are in the file is kept up to date all the same.
 //
-// Errors: [storage.ErrConflict] if the app changed after it was planned, or a resource identifier of the plan has
-// gone to another app; [ErrDeleting] if the app is being deleted. Nothing was written then.
+// Errors: [storage.ErrConflict] if the app changed after it was planned, or the client id or a resource identifier of
+// the plan has gone to another app; [ErrDeleting] if the app is being deleted. Nothing was written then.
 func (d *Deployer) Apply(ctx context.Context, p *Plan) error {
 	if p.wanted == nil {
 		return fmt.Errorf("apply %s: the plan was not made by this server", p.App)
@@ -59,6 +61,9 @@ func (d *Deployer) Apply(ctx context.Context, p *Plan) error {
 			Detail: fmt.Sprintf("%s, %s", p.Version, count(len(p.Changes), "change", "changes"))}
 		if len(p.Ends) > 0 {
 			entry.Detail += "; removes " + endings(p.Ends)
+		}
+		if p.Trust != "" {
+			entry.Detail += "; users are not asked for consent (" + p.Trust.words() + ")"
 		}
 		release.Audit = append(release.Audit, entry)
 		err = d.store.CommitRelease(ctx, release)
@@ -105,8 +110,12 @@ func (d *Deployer) unchanged(ctx context.Context, p *Plan, app *storage.App) err
 	}
 	moved := *app
 	moved.Source, moved.Lines = p.Source, lines
-	moved.Watched, moved.Refused, moved.GoneSince = p.watched, nil, time.Time{}
-	return d.store.CommitRelease(ctx, storage.Release{App: moved, Audit: []storage.AuditEntry{entry}})
+	moved.Watched, moved.Refused, moved.GoneSince, moved.GoneUnsure = p.watched, nil, time.Time{}, false
+	err := d.store.CommitRelease(ctx, storage.Release{App: moved, Audit: []storage.AuditEntry{entry}})
+	if err == nil && !app.GoneSince.IsZero() {
+		d.log.InfoContext(ctx, "the manifest of an app is back", "app", p.App, "file", p.Source)
+	}
+	return err
 }
 
 // release is what a plan makes of an app as it is now.
@@ -121,10 +130,19 @@ func (d *Deployer) release(p *Plan, view storage.AppView, nextID string, returne
 	if view.App != nil {
 		r.App.Revision, r.App.Generation = view.App.Revision, view.App.Generation
 	}
-	client := d.client(w.client, view.Client, p.App, nextID, returned)
+	was := view.Client
+	if w.replaces(was) {
+		r.RemoveClient, was = was.ID, nil
+	}
+	client := d.client(w.client, was, p.App, nextID, returned)
+	if client != nil {
+		client.Trusted = w.trusted
+	}
 	switch {
 	case client == nil && view.Client != nil:
 		r.RemoveClient = view.Client.ID
+	case was == nil && client != nil:
+		r.Client = client
 	case client != nil && (view.Client == nil || w.clientChanged || len(client.Secrets) != len(view.Client.Secrets)):
 		r.Client = client
 	}
@@ -160,24 +178,42 @@ func (d *Deployer) release(p *Plan, view storage.AppView, nextID string, returne
 	return r, nil
 }
 
-// nextClient is the id of a client that is about to be made: the one that the app has had before, or else a fresh one. Nothing of
-// the former client revives with its id. What it was issued is told apart by the time, which tokens say in whole seconds: so a
-// client returns in a later second than the one in which it ended, and this waits for that.
-func (d *Deployer) nextClient(ctx context.Context, p *Plan, view storage.AppView, fresh string) (string, time.Time, error) {
-	if view.Former == nil || view.Client != nil || p.wanted.client == nil {
+// nextClient is the id of a client that is about to be made: the one that the manifest chooses, or that the app has had
+// before, or else a fresh one. Nothing of a former client revives with its id. What it was issued is told apart by the
+// time, which tokens say in whole seconds: so a client returns in a later second than the one in which it ended, and
+// this waits for that.
+func (d *Deployer) nextClient(ctx context.Context, p *Plan, view storage.AppView,
+	fresh string) (id string, returned time.Time, err error) {
+	w := p.wanted
+	if w.client == nil || view.Client != nil && !w.replaces(view.Client) {
 		return fresh, time.Time{}, nil
 	}
+	id, ended := cmp.Or(w.clientID, fresh), time.Time{}
+	switch former := view.Former; {
+	case former != nil && (w.clientID == "" || w.clientID == former.ID):
+		id, ended = former.ID, former.Ended
+	case w.clientID != "":
+		owner, err := d.store.ClientIDOwner(ctx, w.clientID)
+		if err != nil {
+			return "", time.Time{}, err
+		}
+		ended = owner.Ended // or else the release is refused
+	}
+	if ended.IsZero() {
+		return id, time.Time{}, nil
+	}
 	now := d.now().UTC()
-	returned, after := now.Truncate(time.Second), view.Former.Ended.Truncate(time.Second).Add(time.Second)
+	returned, after := now.Truncate(time.Second), ended.Truncate(time.Second).Add(time.Second)
 	if returned.Before(after) {
 		storage.Pause(ctx, min(after.Sub(now), time.Second))
 		returned = after
 	}
-	return view.Former.ID, returned, ctx.Err()
+	return id, returned, ctx.Err()
 }
 
 // client is the record of a wanted registration: the existing one, changed, or a new one.
-func (d *Deployer) client(want *plugins.Registration, was *storage.Client, app, nextID string, returned time.Time) *storage.Client {
+func (d *Deployer) client(want *plugins.Registration, was *storage.Client, app, nextID string,
+	returned time.Time) *storage.Client {
 	if want == nil {
 		return nil
 	}
@@ -289,13 +325,23 @@ func (d *Deployer) ask(ctx context.Context, app string) error {
 // to lose their env. The loop of [Deployer.Run] takes the env away and then removes client and app, also after a
 // restart. Deleting again retries what failed. It returns [storage.ErrNotFound] if there is no such app.
 func (d *Deployer) Delete(ctx context.Context, app string) error {
-	err := storage.Again(tries, func() (again bool, err error) {
+	_, err := d.end(ctx, app, "", nil)
+	return err
+}
+
+// end is [Deployer.Delete] for a reason. With still, the app ends only if that is true of its record, and nobody has
+// begun to delete it; begun says whether this call has.
+func (d *Deployer) end(ctx context.Context, app, why string, still func(*storage.App) bool) (begun bool, err error) {
+	err = storage.Again(tries, func() (again bool, err error) {
 		view, err := d.store.App(ctx, app)
 		if err == nil && view.App == nil {
 			err = storage.ErrNotFound
 		}
 		if err != nil {
 			return false, err
+		}
+		if still != nil && (view.App.Deleting || !still(view.App)) {
+			return false, nil
 		}
 		if view.App.Deleting {
 			return false, d.ask(ctx, app)
@@ -308,7 +354,7 @@ func (d *Deployer) Delete(ctx context.Context, app string) error {
 			}
 		}
 		view.App.Generation = generation
-		entry := storage.AuditEntry{Action: storage.AuditDelete, App: app,
+		entry := storage.AuditEntry{Action: storage.AuditDelete, App: app, Reason: why,
 			Detail: count(len(removals), "target loses its env", "targets lose their env")}
 		ending, err := d.ending(ctx, view)
 		if err != nil {
@@ -321,18 +367,29 @@ func (d *Deployer) Delete(ctx context.Context, app string) error {
 		if errors.Is(err, storage.ErrConflict) {
 			return true, nil
 		}
-		if err == nil {
-			d.log.InfoContext(ctx, "app is being deleted", "app", app, "removals", len(removals))
+		if begun = err == nil; begun {
+			level := slog.LevelInfo
+			if why != "" { // nobody has said it now
+				level = slog.LevelWarn
+			}
+			d.log.Log(ctx, level, "app is being deleted", "app", app, "reason", cmp.Or(why, "an operator has said so"),
+				"ends", entry.Detail)
 		}
 		return false, err
 	})
-	if err == nil {
-		_, err = d.store.FinishDelete(ctx, app)
+	if err == nil && (begun || still == nil) {
+		if _, err := d.store.FinishDelete(ctx, app); err != nil { // its deletion has begun, and is not undone
+			d.log.WarnContext(ctx, "a deletion cannot be finished; trying again", "app", app, "error", err)
+			d.unfinished.add(app)
+		}
+	}
+	if still != nil && errors.Is(err, storage.ErrNotFound) {
+		return false, nil // somebody else has ended it
 	}
 	if err != nil {
-		return fmt.Errorf("delete %s: %w", app, err)
+		return begun, fmt.Errorf("delete %s: %w", app, err)
 	}
-	return nil
+	return begun, nil
 }
 
 // Settle waits until every delivery of an app is ready or has failed, and returns them as they are then; an app that

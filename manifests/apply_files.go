@@ -2,8 +2,8 @@ package manifests
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/warifu/warifu/storage"
@@ -23,23 +23,35 @@ func (e *PartialError) Error() string {
 func (e *PartialError) Unwrap() error { return e.Err }
 
 // Parse reads manifests from files, by this server's configuration. Look at [Faults.Err] before acting on them.
-func (d *Deployer) Parse(files []File) ([]*Document, Faults) { return ParseFiles(files, d.parsing) }
+//
+// The groups of people who are kept in the store are not in [Options.Groups], and can change at any moment, by any
+// replica. So nobody is warned of a group that no one is in as soon as there are such people.
+func (d *Deployer) Parse(ctx context.Context, files []File) ([]*Document, Faults) {
+	docs, faults := ParseFiles(files, d.set().parsing)
+	unknown := func(f Fault) bool { return f.Code == "unknown-group" }
+	if slices.ContainsFunc(faults, unknown) {
+		if kept, err := d.store.HasAccounts(ctx); kept || err != nil { // to warn wrongly is worse than not to warn
+			faults = slices.DeleteFunc(faults, unknown)
+		}
+	}
+	return docs, faults
+}
 
 // PlanFiles returns what applying files would do, with the warnings about them. Files with faults lead to [Faults].
 func (d *Deployer) PlanFiles(ctx context.Context, files []File) ([]*Plan, Faults, error) {
-	plans, warnings, err := d.planFiles(ctx, files)
+	plans, warnings, err := d.planFiles(ctx, files, false)
 	if err != nil {
 		d.recordRefusal(ctx, storage.AuditPlan, "", err)
 	}
 	return plans, warnings, err
 }
 
-func (d *Deployer) planFiles(ctx context.Context, files []File) ([]*Plan, Faults, error) {
-	docs, faults := d.Parse(files)
+func (d *Deployer) planFiles(ctx context.Context, files []File, trust bool) ([]*Plan, Faults, error) {
+	docs, faults := d.Parse(ctx, files)
 	if err := faults.Err(); err != nil {
 		return nil, nil, err
 	}
-	plans, err := d.Plan(ctx, docs)
+	plans, err := d.plan(ctx, docs, trust)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -53,14 +65,15 @@ type ApplyOptions struct {
 	Expected map[string]string
 	// AllowDelete lets clients go. Without it a plan that [Plan.Ends] any is refused: [*DeletionError].
 	AllowDelete bool
+	// Trust is the operator's word for apps whose users are not to be asked for consent. Without it, a plan whose
+	// [Plan.Trust] is [TrustNeeded] is refused: [*TrustError].
+	Trust bool
 }
 
 // ApplyFiles plans anew and applies that. What stops one of several apps leaves those before it applied:
 // [*PartialError].
 func (d *Deployer) ApplyFiles(ctx context.Context, files []File, opts ApplyOptions) ([]*Plan, Faults, error) {
-	d.applying.Lock()
-	defer d.applying.Unlock()
-	plans, warnings, err := d.planFiles(ctx, files)
+	plans, warnings, err := d.planFiles(ctx, files, opts.Trust)
 	if err != nil {
 		d.recordRefusal(ctx, storage.AuditApply, "", err)
 		return nil, nil, err
@@ -71,6 +84,8 @@ func (d *Deployer) ApplyFiles(ctx context.Context, files []File, opts ApplyOptio
 			err = fmt.Errorf("apply %s: %w", p.App, storage.ErrConflict)
 		} else if len(p.Ends) > 0 && !opts.AllowDelete {
 			err = &DeletionError{Ends: p.Ends}
+		} else {
+			err = p.lacksTrust()
 		}
 		if err != nil {
 			d.recordRefusal(ctx, storage.AuditApply, p.App, err)
@@ -90,68 +105,4 @@ func (d *Deployer) ApplyFiles(ctx context.Context, files []File, opts ApplyOptio
 		done = append(done, p.App)
 	}
 	return plans, warnings, nil
-}
-
-// ApplyPaths applies what can be applied of the files and directories that [Read] takes: a faulty file, or an app
-// that is denied or fails, is logged and does not keep the others from being deployed. Nothing is deleted: a manifest that
-// would remove a client or rename an app is refused, and an app whose manifest is gone is shown so.
-func (d *Deployer) ApplyPaths(ctx context.Context, paths []string) {
-	f := d.follow(paths)
-	d.recordRefusal(ctx, storage.AuditApply, "", f.faults.Err())
-	for _, fault := range f.faults {
-		if fault.Severity == SeverityError {
-			d.log.ErrorContext(ctx, "manifest refused", "fault", fault.String())
-		} else {
-			d.log.WarnContext(ctx, "manifest", "fault", fault.String())
-		}
-	}
-	for _, doc := range f.docs {
-		if f.faulty(doc.Path) {
-			continue
-		}
-		if err := d.applyFollowed(ctx, &f, doc); err != nil && ctx.Err() == nil {
-			d.recordRefusal(ctx, storage.AuditApply, doc.App.Metadata.Name, err)
-			d.log.ErrorContext(ctx, "manifest not applied", "app", doc.App.Metadata.Name, "file", doc.Path, "error", err)
-		}
-	}
-	if err := d.noteGone(ctx, f); err != nil && ctx.Err() == nil {
-		d.log.ErrorContext(ctx, "cannot tell which manifests are gone", "error", err)
-	}
-}
-
-// applyFollowed applies a manifest that this server follows, unless that would delete.
-func (d *Deployer) applyFollowed(ctx context.Context, f *followed, doc *Document) error {
-	apps, err := d.store.Apps(ctx)
-	if err != nil {
-		return err
-	}
-	if was := f.renamed(doc, apps); was != nil {
-		return d.refuseRename(ctx, doc, was.Name)
-	}
-	err = d.applyOne(ctx, doc)
-	var deletion *DeletionError
-	if errors.As(err, &deletion) {
-		return d.refuse(ctx, doc.App.Metadata.Name, doc, deletion)
-	}
-	return err
-}
-
-// applyOne applies one manifest. Another replica may be applying the same one; whichever comes second plans again.
-func (d *Deployer) applyOne(ctx context.Context, doc *Document) error {
-	d.applying.Lock()
-	defer d.applying.Unlock()
-	return storage.Again(3, func() (again bool, err error) {
-		plans, err := d.Plan(ctx, []*Document{doc})
-		if err != nil {
-			return false, err
-		}
-		plans[0].watched = true
-		if len(plans[0].Ends) > 0 {
-			return false, &DeletionError{Ends: plans[0].Ends}
-		}
-		if err = d.Apply(ctx, plans[0]); errors.Is(err, storage.ErrConflict) {
-			return true, nil
-		}
-		return false, err
-	})
 }

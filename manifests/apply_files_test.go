@@ -62,7 +62,8 @@ func TestFilesAreAppliedAsTheyWereSeen(t *testing.T) {
 	}
 }
 
-// meddling applies another manifest once, when it is asked about an app: the plan of that other app is stale from then on.
+// meddling applies another manifest once, when it is asked about an app: the plan of that other app is stale from then
+// on.
 type meddling struct {
 	Hook
 	app   string

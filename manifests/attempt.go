@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/warifu/warifu/plugins"
+	"github.com/warifu/warifu/server/traces"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -25,6 +26,9 @@ type attempt struct {
 
 func (a *attempt) do(ctx context.Context, x storage.Delivery) hold {
 	a.before = x.State
+	ctx, span := a.d.traces.Work(ctx, "delivery")
+	span.Set(traces.App, x.App)
+	defer span.End(false)
 	switch {
 	case a.unserved != nil:
 		return a.noRuntime(ctx, x)
@@ -74,81 +78,88 @@ func (a *attempt) push(ctx context.Context, x storage.Delivery) hold {
 	if !ok {
 		return a.hold(x, a.d.pace.RetryMin)
 	}
-	claimed, ok := a.claim(ctx, *moved)
+	c, ok := a.claim(ctx, *moved)
 	if !ok {
 		return a.hold(*moved, a.d.pace.RetryMin)
 	}
-	work, cancel := context.WithTimeout(ctx, a.d.pace.Claim-a.d.pace.Claim/10)
-	defer cancel()
-	if unsure {
-		st, err := a.observe(work, claimed)
-		if err != nil {
-			return a.failed(ctx, *claimed, err)
-		}
-		if next := *claimed; a.d.judge(&next, st) && next.State != storage.DeliveryFailed &&
-			next.State != storage.DeliveryDegraded {
-			return a.settle(ctx, next)
-		}
-	}
-	env, err := a.d.store.OpenEnv(claimed)
-	if err != nil {
-		next := *claimed
-		a.d.fail(&next, failure{message: err.Error(), permanent: true,
-			remedy: "put the encryption key that is missing back into encryptionKeyFiles, then apply again"})
+	st, looked, err := a.deliver(c, unsure)
+	next, err := c.release(ctx, err)
+	var unopened failure
+	if errors.As(err, &unopened) {
+		a.d.fail(&next, unopened)
 		return a.settle(ctx, next)
 	}
-	var st plugins.Status
-	next, err := a.overtaking(work, claimed, func(x *storage.Delivery) (err error) {
-		st, err = a.rt.PushEnv(work, plugins.PushRequest{
+	if err != nil {
+		return a.failed(ctx, next, err)
+	}
+	has := a.d.judge(&next, st)
+	switch {
+	case has || looked:
+	case st.State == plugins.StateFailed: // refused: what was there before still serves
+		a.d.fail(&next, failureAt(st))
+	default:
+		return a.failed(ctx, next, fmt.Errorf("runtime %s: %w: it accepted another generation or digest than was pushed",
+			a.rt.Name(), plugins.ErrContract))
+	}
+	return a.settle(ctx, next)
+}
+
+// deliver pushes what is claimed, unless a look at the target shows that it is there already.
+func (a *attempt) deliver(c *claim, unsure bool) (st plugins.Status, looked bool, err error) {
+	x := c.record()
+	if unsure {
+		if st, err = a.observe(c.work, &x); err != nil {
+			return st, true, err
+		}
+		if next := x; a.d.judge(&next, st) && next.State != storage.DeliveryFailed && next.State != storage.DeliveryDegraded {
+			return st, true, nil
+		}
+	}
+	env, err := a.d.store.OpenEnv(&x)
+	if err != nil {
+		return st, false, failure{message: err.Error(), permanent: true,
+			remedy: "put the encryption key that is missing back into encryptionKeyFiles, then apply again"}
+	}
+	err = a.overtaking(c, func(x storage.Delivery) (err error) {
+		st, err = a.rt.PushEnv(c.work, plugins.PushRequest{
 			App: x.App, Target: pluginTarget(x.Target),
 			Generation: x.Generation, Fence: x.Fence, Digest: x.Digest, Env: env,
 		})
 		return err
 	})
-	if err != nil {
-		return a.failed(ctx, *next, err)
-	}
 	st.Present = true // the runtime has just said so
-	has := a.d.judge(next, st)
-	switch {
-	case st.State == plugins.StateFailed && !has: // refused: what was there before still serves
-		a.d.fail(next, failureAt(st))
-	case !has:
-		return a.failed(ctx, *next, fmt.Errorf("runtime %s: %w: it accepted another generation or digest than was pushed",
-			a.rt.Name(), plugins.ErrContract))
-	}
-	return a.settle(ctx, *next)
+	return st, false, err
 }
 
 // remove takes the env away, and then the delivery out of the store.
 func (a *attempt) remove(ctx context.Context, x storage.Delivery) hold {
 	if a.rt != nil {
-		claimed, ok := a.claim(ctx, x)
+		c, ok := a.claim(ctx, x)
 		if !ok {
 			return a.hold(x, a.d.pace.RetryMin)
 		}
-		work, cancel := context.WithTimeout(ctx, a.d.pace.Claim-a.d.pace.Claim/10)
-		defer cancel()
-		next, err := a.overtaking(work, claimed, func(x *storage.Delivery) error {
-			return a.rt.RemoveEnv(work, plugins.RemoveRequest{
+		err := a.overtaking(c, func(x storage.Delivery) error {
+			return a.rt.RemoveEnv(c.work, plugins.RemoveRequest{
 				App: x.App, Target: pluginTarget(x.Target), Generation: x.Generation, Fence: x.Fence,
 			})
 		})
+		next, err := c.release(ctx, err)
 		if err != nil {
-			return a.failed(ctx, *next, err)
+			return a.failed(ctx, next, err)
 		}
-		x = *next
+		x = next
 	}
 	if err := a.d.store.FinishRemoval(ctx, x, a.entry(x, storage.AuditDeliveryRemoved)); err != nil {
 		if !errors.Is(err, storage.ErrConflict) && ctx.Err() == nil {
-			a.d.log.WarnContext(ctx, "a removal cannot be finished; it is tried again", "app", x.App, "target", words(x.Target),
+			a.d.log.WarnContext(ctx, "a removal cannot be finished; trying again", "app", x.App, "target", words(x.Target),
 				"error", err)
 		}
 		return a.hold(x, a.d.pace.RetryMin) // or the target is wanted again
 	}
+	a.d.metrics.Delivered("removed")
 	a.d.log.InfoContext(ctx, "env taken away", "app", x.App, "target", words(x.Target), "runtime", x.Runtime)
-	if _, err := a.d.store.FinishDelete(ctx, x.App); err != nil && ctx.Err() == nil {
-		a.d.log.WarnContext(ctx, "a deletion cannot be finished; it is tried again later", "app", x.App, "error", err)
+	if err := a.d.finishDelete(ctx, x.App); err != nil {
+		a.d.unfinished.add(x.App)
 	}
 	return a.hold(x, a.d.pace.RetryMin)
 }
@@ -211,45 +222,31 @@ func (a *attempt) observe(ctx context.Context, x *storage.Delivery) (plugins.Sta
 	return a.rt.ObserveEnv(ctx, x.App, pluginTarget(x.Target))
 }
 
-// claim makes this replica the one that pushes. Fences follow the clock, so that they keep growing even when a store is
-// created anew while its targets stay.
-func (a *attempt) claim(ctx context.Context, x storage.Delivery) (*storage.Delivery, bool) {
-	now := a.d.now()
-	x.Fence = max(x.Fence, now.UnixMilli())
-	claimed, err := a.d.store.ClaimDelivery(ctx, x, a.d.replica, now.Add(a.d.pace.Claim))
-	if err != nil && !errors.Is(err, storage.ErrConflict) && ctx.Err() == nil {
-		a.d.log.WarnContext(ctx, "a delivery cannot be claimed; it is tried again", "app", x.App, "target", words(x.Target),
-			"error", err)
-	}
-	return claimed, err == nil
-}
-
 // overtaking makes a call, and once more when the target turns out to have a generation or a fence that this store
 // does not know: the store was created anew, or another system wrote there. The record decides, so the new generation
-// goes there first; a replica that has lost its claim fails at that, and nothing of its old wish gets through. It
-// returns the record as it is stored then.
-func (a *attempt) overtaking(ctx context.Context, x *storage.Delivery,
-	call func(*storage.Delivery) error) (*storage.Delivery, error) {
+// goes there first; a replica that has lost its claim fails at that, and nothing of its old wish gets through.
+func (a *attempt) overtaking(c *claim, call func(storage.Delivery) error) error {
+	x := c.record()
 	err := call(x)
 	if !errors.Is(err, plugins.ErrStale) && !errors.Is(err, plugins.ErrDigestConflict) {
-		return x, err
+		return err
 	}
-	st, observed := a.observe(ctx, x)
-	if observed != nil {
-		return x, observed
+	st, err := a.observe(c.work, &x)
+	if err != nil {
+		return err
 	}
-	next := *x
-	next.Generation = max(x.Generation, st.AcceptedGeneration) + 1
-	// What fence the target has is not known. More each time: a clock that was set back is overtaken in the end.
-	next.Fence += time.Hour.Milliseconds() << min(x.Attempts, 20)
-	stored, storing := a.d.store.UpdateDelivery(ctx, next)
-	if storing != nil {
-		return x, storing
+	if err := c.update(c.work, func(x *storage.Delivery) {
+		x.Generation = max(x.Generation, st.AcceptedGeneration) + 1
+		// What fence the target has is not known. More each time: a clock that was set back is overtaken in the end.
+		x.Fence += time.Hour.Milliseconds() << min(x.Attempts, 20)
+	}); err != nil {
+		return err
 	}
-	a.d.log.WarnContext(ctx, "a target has a newer generation or fence than this server knows, and is overtaken",
+	x = c.record()
+	a.d.log.WarnContext(c.work, "a target has a newer generation or fence than this server knows, and is overtaken",
 		"app", x.App, "target", words(x.Target),
-		"runtime", x.Runtime, "found", st.AcceptedGeneration, "generation", next.Generation)
-	return stored, call(stored)
+		"runtime", x.Runtime, "found", st.AcceptedGeneration, "generation", x.Generation)
+	return call(x)
 }
 
 // failed stores what went wrong. The owner stays named, without a claim: what the runtime did is not known.
@@ -290,10 +287,11 @@ func (a *attempt) settleAt(ctx context.Context, x storage.Delivery, wait time.Du
 	case errors.Is(err, storage.ErrConflict):
 		return hold{} // there is a newer wish
 	case err != nil:
-		a.d.log.WarnContext(ctx, "the outcome of a delivery cannot be stored; it is tried again", "app", x.App,
+		a.d.log.WarnContext(ctx, "the outcome of a delivery cannot be stored; trying again", "app", x.App,
 			"target", words(x.Target), "error", err)
 		return a.hold(x, a.d.pace.RetryMin)
 	}
+	a.d.metrics.Delivered(x.State)
 	switch x.State {
 	case storage.DeliveryReady:
 		a.d.log.InfoContext(ctx, "env delivered", "app", x.App, "target", words(x.Target), "runtime", x.Runtime,
@@ -368,6 +366,9 @@ func (d *Deployer) fail(x *storage.Delivery, f failure) {
 	x.NextAttempt = later(now.Add(d.pace.backoff(x.Attempts)), f.notBefore).UTC()
 }
 
+// Error is the message: a failure that is known in full is an error as well.
+func (f failure) Error() string { return f.message }
+
 // failureAt is what a runtime says about a target that failed.
 func failureAt(st plugins.Status) failure {
 	if st.Diagnostic == nil {
@@ -395,11 +396,11 @@ func failureOf(err error) failure {
 	case errors.Is(err, plugins.ErrContract):
 		f.remedy = "the runtime plugin is faulty: update it"
 	case errors.Is(err, plugins.ErrDeadline), errors.Is(err, context.DeadlineExceeded):
-		f.remedy = "the target is observed and tried again automatically; the plugin's messages are in the server's log"
+		f.remedy = "the target is observed and retried automatically; the plugin's messages are in the server's log"
 	case errors.Is(err, plugins.ErrStale), errors.Is(err, plugins.ErrDigestConflict):
 		f.remedy = "make sure that no other warifu delivers to this target"
 	default:
-		f.remedy = "it is tried again automatically; the plugin's messages are in the server's log"
+		f.remedy = "it is retried automatically; the plugin's messages are in the server's log"
 	}
 	return f
 }

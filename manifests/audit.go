@@ -15,6 +15,8 @@ func (d *Deployer) recordRefusal(ctx context.Context, action, app string, err er
 	if err == nil || ctx.Err() != nil {
 		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, d.pace.Look)
+	defer cancel()
 	if err := d.store.Record(ctx, refusals(action, app, err)...); err != nil {
 		d.log.ErrorContext(ctx, "cannot write to the audit log", "action", action, "app", app, "error", err)
 	}
@@ -26,6 +28,7 @@ func refusals(action, app string, err error) []storage.AuditEntry {
 	var faults Faults
 	var denied *DeniedError
 	var deletion *DeletionError
+	var untrusted *TrustError
 	switch {
 	case errors.As(err, &faults):
 		entry.Reason = "invalid manifest"
@@ -39,6 +42,8 @@ func refusals(action, app string, err error) []storage.AuditEntry {
 		return entries
 	case errors.As(err, &deletion):
 		entry.Reason, entry.Detail = "would delete", strings.TrimPrefix(deletion.Error(), "would remove ")
+	case errors.As(err, &untrusted):
+		entry.App, entry.Reason, entry.Detail = untrusted.App, "needs the operator's word", untrusted.Error()
 	case errors.Is(err, ErrDeleting):
 		entry.Reason = "the app is being deleted"
 	case errors.Is(err, storage.ErrConflict):

@@ -10,8 +10,8 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// The env of 1,000 targets, of 10 apps, changes at once and arrives by way of the real runtime file, a plugin process of its
-// own. One operation is from the first apply until the last target has confirmed.
+// The env of 1,000 targets, of 10 apps, changes at once and arrives by way of the real runtime file, a plugin process
+// of its own. One operation is from the first apply until the last target has confirmed.
 func BenchmarkPushTo1000Targets(b *testing.B) {
 	const apps, targets = 10, 100
 	r := newRig(b).withFiles()

@@ -23,8 +23,9 @@ func (e *unserved) Error() string { return e.message }
 // that are not needed are not started.
 type catalog struct {
 	d      *Deployer
+	set    *settings     // to which it belongs
 	learnt chan struct{} // a runtime has answered
-	asking sync.WaitGroup
+	asking *sync.WaitGroup
 
 	mu      sync.Mutex // owns entries
 	entries []catalogEntry
@@ -39,11 +40,12 @@ type catalogEntry struct {
 	fails   int
 }
 
-func newCatalog(d *Deployer) *catalog {
-	return &catalog{d: d, learnt: make(chan struct{}, 1), entries: make([]catalogEntry, len(d.runtimes))}
+// newCatalog knows nothing yet; asking is where its questions count.
+func newCatalog(d *Deployer, asking *sync.WaitGroup) *catalog {
+	set := d.set()
+	return &catalog{d: d, set: set, learnt: make(chan struct{}, 1), asking: asking,
+		entries: make([]catalogEntry, len(set.runtimes))}
 }
-
-func (c *catalog) wait() { c.asking.Wait() }
 
 // ask asks a runtime in the background. c.mu is held.
 func (c *catalog) ask(ctx context.Context, i int) {
@@ -52,7 +54,7 @@ func (c *catalog) ask(ctx context.Context, i int) {
 	}
 	c.entries[i].asking = true
 	c.asking.Go(func() {
-		description, err := c.d.runtimes[i].Describe(ctx)
+		description, err := c.set.runtimes[i].Describe(ctx)
 		c.mu.Lock()
 		e := &c.entries[i]
 		e.asking = false

@@ -9,6 +9,7 @@ import (
 	"github.com/Masterminds/semver/v3"
 
 	"github.com/warifu/warifu/manifests/strictyaml"
+	"github.com/warifu/warifu/server/oauth"
 )
 
 // checker checks the documents of one file against the table.
@@ -74,6 +75,8 @@ func (c *checker) checkKind(v *strictyaml.Value, s *shape, path string) bool {
 		switch {
 		case v.Kind == strictyaml.Scalar && s.constant != "":
 			suggestion = s.constant
+		case v.Kind == strictyaml.Scalar && len(s.choices) > 0: // quotes would not mend "idTokenClaims: true"
+			wanted, suggestion = "one of "+strings.Join(s.choices, ", "), c.nearest(v.Text, s.choices)
 		case v.Kind == strictyaml.Scalar:
 			wanted, suggestion = "text: put it in quotes", strconv.Quote(v.Text)
 		case v.Kind == strictyaml.Mapping && len(v.Fields) == 1 && v.Fields[0].Value.IsText():
@@ -192,7 +195,7 @@ func itemPath(list string, i int) string { return list + "[" + strconv.Itoa(i) +
 // dnsLabel is RFC 1123 section 2.1: what metadata.name looks like.
 var dnsLabel = regexp.MustCompile(dnsLabelPattern)
 
-const dnsLabelPattern = `^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`
+const dnsLabelPattern = oauth.AppNamePattern
 
 func checkName(c *checker, v *strictyaml.Value, path string) {
 	if dnsLabel.MatchString(v.Text) {
@@ -294,8 +297,15 @@ func (c *checker) checkTogether(root *strictyaml.Value) {
 		c.Warnf(autoEnv.Position, "spec.oauth.autoEnv", "no-targets", "",
 			"has nothing to set variables in: there are no workers, containers or services")
 	}
+	injected := injectedEnv
+	if spec.Field("oauth").Field("resource") != nil {
+		injected = slices.Concat(injected, resourceEnv)
+	}
+	if textAt(spec.Field("oauth"), "tokenEndpointAuthMethod") == oauth.AuthWorkload {
+		injected = slices.Concat(injected, workloadEnv)
+	}
 	for _, kind := range targetKinds {
-		c.checkCollisions(spec.Field(kind), "spec."+kind)
+		c.checkCollisions(spec.Field(kind), "spec."+kind, injected)
 	}
 }
 
@@ -322,13 +332,13 @@ func (c *checker) checkRoutes(routes *strictyaml.Value, names []string) {
 }
 
 // checkCollisions refuses env variables that autoEnv is going to set: one of the two would silently lose.
-func (c *checker) checkCollisions(targets *strictyaml.Value, path string) {
+func (c *checker) checkCollisions(targets *strictyaml.Value, path string, injected []string) {
 	if targets == nil {
 		return
 	}
 	for _, m := range targets.Fields {
 		for _, variable := range envNames(m.Value.Field("env")) {
-			if slices.Contains(injectedEnv, variable.Key) {
+			if slices.Contains(injected, variable.Key) {
 				c.Errorf(variable.Position, strictyaml.Join(strictyaml.Join(strictyaml.Join(path, m.Key), "env"), variable.Key),
 					"env-collision", "",
 					"is set by spec.oauth.autoEnv: remove it here, or turn autoEnv off")

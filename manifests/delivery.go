@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/warifu/warifu/server/metrics"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -46,6 +47,7 @@ type workDone struct {
 type outbox struct {
 	d       *Deployer
 	started time.Time
+	renewed time.Time // when there were other settings last
 	catalog *catalog
 	mirror  *storage.DeliveryMirror
 
@@ -76,10 +78,10 @@ func (d *Deployer) Run(ctx context.Context) error {
 		holds: make(map[place]hold), busy: make(map[place]bool), lanes: make(map[string]*lane),
 		done: make(chan workDone), mirror: d.store.MirrorDeliveries(ctx),
 	}
-	o.catalog = newCatalog(d)
-	defer o.catalog.wait()
+	o.catalog = newCatalog(d, &o.workers)
+	d.metrics.Source("deliveries", o.tell)
 	defer o.workers.Wait()
-	o.workers.Go(func() { d.sweep(ctx) })
+	o.workers.Go(func() { d.finishDeletions(ctx) })
 	o.workers.Go(func() { d.rotations(ctx) })
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -92,6 +94,8 @@ func (d *Deployer) Run(ctx context.Context) error {
 			continue // something is due; the list is as it was
 		case <-o.catalog.learnt:
 			continue
+		case <-d.renewed:
+			o.renew()
 		case done := <-o.done:
 			o.finish(done)
 		case <-o.mirror.Changed:
@@ -100,13 +104,52 @@ func (d *Deployer) Run(ctx context.Context) error {
 	}
 }
 
+// renew begins anew with other settings: what waits for a time need not, because what stopped it may have gone.
+func (o *outbox) renew() {
+	o.catalog, o.started, o.renewed = newCatalog(o.d, &o.workers), o.d.now(), o.d.now()
+	for at, h := range o.holds {
+		h.until = time.Time{}
+		o.holds[at] = h
+	}
+}
+
+// tell tells how far deliveries are.
+func (o *outbox) tell(tell metrics.Tell) {
+	now, oldest, states := o.d.now(), time.Duration(0), map[string]int{
+		storage.DeliveryPending: 0, storage.DeliveryRolling: 0, storage.DeliveryReady: 0, storage.DeliveryFailed: 0,
+		storage.DeliveryDegraded: 0, removing: 0,
+	}
+	for _, x := range o.mirror.List() {
+		state := x.State
+		if x.Remove {
+			state = removing
+		}
+		states[state]++
+		if state != storage.DeliveryReady {
+			since := x.Since
+			if since.IsZero() {
+				since = x.UpdatedAt
+			}
+			oldest = max(oldest, now.Sub(since))
+		}
+	}
+	for state, n := range states {
+		tell(metrics.Deliveries, float64(n), state)
+	}
+	tell(metrics.DeliveryOldest, oldest.Seconds())
+}
+
+// removing is what metrics call a delivery that takes env away.
+const removing = "removing"
+
 // read takes the deliveries as the mirror has them now.
 func (o *outbox) read() {
 	list := o.mirror.List()
+	had := o.list
 	o.list, o.moved = list, make(map[place]bool)
-	there := make(map[place]bool, len(list))
+	there, apps := make(map[place]bool, len(list)), make(map[string]bool)
 	for _, x := range list {
-		there[placeOf(x)] = true
+		there[placeOf(x)], apps[x.App] = true, true
 		if !x.Remove && x.State != storage.DeliveryReady {
 			o.moved[placeOf(x)] = true
 		}
@@ -114,6 +157,11 @@ func (o *outbox) read() {
 	for at := range o.holds {
 		if !there[at] {
 			delete(o.holds, at)
+		}
+	}
+	for _, x := range had {
+		if !apps[x.App] {
+			o.d.unfinished.add(x.App) // whichever replica took the last env away, and whether it still lives
 		}
 	}
 }
@@ -161,6 +209,9 @@ func (o *outbox) due(x *storage.Delivery) time.Time {
 		}
 	default:
 		at = later(x.NextAttempt, o.started)
+	}
+	if x.UpdatedAt.Before(o.renewed) && !at.IsZero() {
+		at = o.renewed
 	}
 	switch h := o.holds[placeOf(x)]; {
 	case h.revision > x.Revision:
@@ -239,30 +290,6 @@ func (o *outbox) begin(ctx context.Context, x *storage.Delivery) {
 		h := w.do(ctx, *x)
 		o.send(ctx, workDone{at: at, lane: name, hold: h, slow: slow})
 	})
-}
-
-// sweep finishes deletions that were begun and have nothing left to take away: those of apps without targets, and those
-// whose process died in between.
-func (d *Deployer) sweep(ctx context.Context) {
-	for wait := d.pace.Reconcile; ; wait = d.pace.Reconcile {
-		apps, err := d.store.Apps(ctx)
-		for _, app := range apps {
-			if !app.Deleting {
-				continue
-			}
-			if _, e := d.store.FinishDelete(ctx, app.Name); e != nil {
-				err = errors.Join(err, e)
-			}
-		}
-		if ctx.Err() != nil {
-			return
-		}
-		if err != nil {
-			d.log.WarnContext(ctx, "deletions cannot be finished; they are tried again", "error", err)
-			wait = d.pace.RetryMax
-		}
-		storage.Pause(ctx, wait)
-	}
 }
 
 // backoff is the wait before the next attempt after so many that failed: it doubles, with a quarter of jitter to

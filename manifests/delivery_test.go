@@ -39,8 +39,8 @@ func TestNextStartDeliversWhatWasCommitted(t *testing.T) {
 	}
 }
 
-// A process that died while it pushed left its claim behind. Its successor has the same name and need not wait; it looks
-// before it pushes again.
+// A process that died while it pushed left its claim behind. Its successor has the same name and need not wait; it
+// looks before it pushes again.
 func TestSuccessorTakesOverOwnClaimAndLooksFirst(t *testing.T) {
 	r := newRig(t)
 	m := r.withRemote(nil)
@@ -273,19 +273,70 @@ func TestAmbiguousTimeoutIsObservedBeforePushingAgain(t *testing.T) {
 	}
 }
 
-func TestHangingRuntimeIsCutOff(t *testing.T) {
+// A replica that cannot reach storage does not go on pushing while another one may take over.
+func TestPushWhoseClaimCannotBeRenewedIsCutOff(t *testing.T) {
 	r := newRig(t)
 	var pushes atomic.Int64
+	failed := make(chan struct{}, 1)
 	r.withRemote(func(c call) *reply {
-		if c.Op == "push" && pushes.Add(1) == 1 {
-			return &reply{Hang: true}
+		if c.Op != "push" || pushes.Add(1) > 1 {
+			return nil
+		}
+		var writes atomic.Int64
+		r.etcd.Inject(func(write, _ bool) error {
+			if write && writes.Add(1) == 3 { // renewals, and then the outcome
+				failed <- struct{}{}
+			}
+			if write {
+				return errors.New("etcdserver: no leader")
+			}
+			return nil
+		})
+		return &reply{Hang: true}
+	})
+	d := r.deployer(func(o *DeployerOptions) { o.Pace.Claim = 300 * time.Millisecond })
+	r.apply(d, worker("app"))
+	r.run(d)
+	receive(t, failed, "writes that fail")
+	r.etcd.Inject(nil)
+	r.awaitReady("app")
+	if !strings.Contains(r.log.String(), "the outcome of a delivery cannot be stored") {
+		t.Error("it was not cut off while storage failed")
+	}
+}
+
+// Work that takes longer than a claim keeps its target, as long as its replica lives.
+func TestClaimIsRenewedWhileTheWorkGoesOn(t *testing.T) {
+	r := newRig(t)
+	pushing, free := make(chan call, 10), make(chan struct{})
+	m := r.withRemote(func(c call) *reply {
+		if c.Op == "push" {
+			pushing <- c
+			<-free
 		}
 		return nil
 	})
-	d := r.deployer(func(o *DeployerOptions) { o.Pace.Claim = 2 * time.Second })
-	r.apply(d, worker("app"))
-	r.run(d)
-	r.awaitReady("app")
+	short := func(o *DeployerOptions) { o.Pace.Claim = 600 * time.Millisecond }
+	r.apply(r.deployer(short), worker("app"))
+	r.run(r.deployer(short))
+	receive(t, pushing, "the push")
+	first := r.view("app").Deliveries[0]
+	r.run(r.deployer(short)) // would take over when the claim ends
+	r.await("app", "the claim was renewed three times", func(list []*storage.Delivery) bool {
+		return list[0].OwnedUntil.Sub(first.OwnedUntil) > 600*time.Millisecond
+	})
+	close(free)
+	x := r.awaitReady("app")[0]
+	if n := m.count("push", "app"); n != 1 || m.crossed || x.Owner != "" {
+		t.Errorf("%d pushes, crossed: %t, still owned by %q", n, m.crossed, x.Owner)
+	}
+}
+
+// A replica that dies in the middle of a push is succeeded within 20 s, by default.
+func TestDefaultClaimIsShort(t *testing.T) {
+	if claim := New(DeployerOptions{}).pace.Claim; claim > 18*time.Second {
+		t.Errorf("%s", claim)
+	}
 }
 
 func TestRolloutIsFollowedUntilReady(t *testing.T) {

@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/warifu/warifu/plugins"
+	"github.com/warifu/warifu/server/metrics"
+	"github.com/warifu/warifu/server/traces"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -48,6 +50,9 @@ type DeployerOptions struct {
 	// Assignments give targets to runtimes by name; the first that fits a target counts. They are the same on all
 	// replicas.
 	Assignments []Assignment
+	// PruneAfter is how long a manifest that a server follows must have been gone before its app ends; 0 means that it
+	// never does.
+	PruneAfter time.Duration
 	// LeaveDrift only shows env that was lost or changed at its target, and delivers it again when an operator asks for
 	// it.
 	LeaveDrift bool
@@ -59,6 +64,10 @@ type DeployerOptions struct {
 	Parsing Options
 	// ResourceServers are the resource identifiers of the configuration's resource servers, which no app may claim.
 	ResourceServers []string
+	// ReservedIDs are names with which those resource servers authenticate: no client id.
+	ReservedIDs []string
+	// Trusted are the apps of which the configuration says that their users need not be asked for consent.
+	Trusted []string
 	// CheckSector returns what is wrong if a client with these redirect URIs names a sector identifier (OpenID Connect
 	// Core 1.0 section 8.1). Nil accepts all.
 	CheckSector func(ctx context.Context, uri string, redirectURIs []string) error
@@ -66,7 +75,11 @@ type DeployerOptions struct {
 	// directory should take over its name as well: it then owns the deliveries that its predecessor was pushing, and need
 	// not wait until the claims on them end. Empty: a random name.
 	Replica string
-	Logger  *slog.Logger
+	// Metrics count deliveries and rotations; nil counts nothing.
+	Metrics *metrics.Metrics
+	// Traces are of deliveries; nil: there are none.
+	Traces *traces.Tracer
+	Logger *slog.Logger
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 	// SecretMaxAge is the age at which a client secret is rotated automatically; 0 means never.
@@ -86,11 +99,13 @@ type Pace struct {
 	Reconcile time.Duration
 	// RollMin and RollMax bound the wait between two looks at a rollout. 250 ms and 5 s.
 	RollMin, RollMax time.Duration
-	// Claim is how long a replica owns a delivery that it pushes. It must be longer than the runtimes' deadlines for
-	// start, observe and push together; an attempt is cut off before its claim ends. 90 s.
+	// Claim is how long a replica owns a delivery that it works on, unless it renews that, which it does as long as it
+	// works: so another one takes over soon after it has died. An attempt is cut off before its claim ends. 15 s.
 	Claim time.Duration
 	// Workers is how many calls are made to one runtime at once. 8.
 	Workers int
+	// Look is how long applying one manifest that is followed may take, before the others get their turn. 15 s.
+	Look time.Duration
 }
 
 func (p Pace) withDefaults() Pace {
@@ -105,7 +120,8 @@ func (p Pace) withDefaults() Pace {
 	set(&p.Reconcile, 10*time.Minute)
 	set(&p.RollMin, 250*time.Millisecond)
 	set(&p.RollMax, 5*time.Second)
-	set(&p.Claim, 90*time.Second)
+	set(&p.Claim, 15*time.Second)
+	set(&p.Look, 15*time.Second)
 	if p.Workers <= 0 {
 		p.Workers = 8
 	}
@@ -117,35 +133,55 @@ func (p Pace) withDefaults() Pace {
 // It is safe for concurrent use, and several may share a store.
 type Deployer struct {
 	store    *storage.Store
-	hooks    []Hook
-	runtimes []Runtime
+	settings atomic.Pointer[settings]
+	issuer   string
+	replica  string
+	metrics  *metrics.Metrics
+	traces   *traces.Tracer
+	log      *slog.Logger
+	now      func() time.Time
+	pace     Pace
 
+	unfinished *unfinished // deletions
+	// renewed and aging say that there are other settings, to [Deployer.Run] and to what rotates old secrets.
+	renewed, aging chan struct{}
+}
+
+// settings are what [Deployer.Use] replaces.
+type settings struct {
+	dev         bool
+	hooks       []Hook
+	runtimes    []Runtime
 	assignments []Assignment
 	leaveDrift  bool
-
-	issuer    string
-	dev       bool
-	parsing   Options
-	resources []string // identifiers that no app may speak for
-	sector    func(ctx context.Context, uri string, redirectURIs []string) error
-	replica   string
-	log       *slog.Logger
-	now       func() time.Time
-	maxAge    time.Duration // of client secrets
-	pace      Pace
-
-	applying sync.Mutex // one apply at a time in this process; other replicas meet in the transaction
+	pruneAfter  time.Duration // 0: never
+	parsing     Options
+	resources   []string // identifiers that no app may speak for
+	reserved    []string // client ids that no app may have
+	trusted     []string // apps
+	sector      func(ctx context.Context, uri string, redirectURIs []string) error
+	maxAge      time.Duration // of client secrets
 }
+
+func settingsOf(opts DeployerOptions) *settings {
+	return &settings{
+		dev: opts.Dev, hooks: opts.Hooks, runtimes: opts.Runtimes, assignments: opts.Assignments, leaveDrift: opts.LeaveDrift,
+		pruneAfter: opts.PruneAfter, parsing: opts.Parsing, resources: opts.ResourceServers, reserved: opts.ReservedIDs,
+		trusted: opts.Trusted, sector: opts.CheckSector, maxAge: opts.SecretMaxAge,
+	}
+}
+
+// set is how it works at this moment.
+func (d *Deployer) set() *settings { return d.settings.Load() }
 
 // New makes a Deployer.
 func New(opts DeployerOptions) *Deployer {
 	d := &Deployer{
-		store: opts.Store, hooks: opts.Hooks, runtimes: opts.Runtimes,
-		assignments: opts.Assignments, leaveDrift: opts.LeaveDrift,
-		issuer: opts.Issuer, dev: opts.Dev, parsing: opts.Parsing, resources: opts.ResourceServers,
-		sector:  opts.CheckSector,
-		replica: opts.Replica, log: opts.Logger, now: opts.Now, maxAge: opts.SecretMaxAge, pace: opts.Pace.withDefaults(),
+		store: opts.Store, issuer: opts.Issuer,
+		replica: opts.Replica, metrics: opts.Metrics, traces: opts.Traces, log: opts.Logger, now: opts.Now, pace: opts.Pace.withDefaults(),
+		unfinished: newUnfinished(), renewed: make(chan struct{}, 1), aging: make(chan struct{}, 1),
 	}
+	d.settings.Store(settingsOf(opts))
 	if d.replica == "" {
 		d.replica = rand.Text()
 	}
@@ -156,6 +192,24 @@ func New(opts DeployerOptions) *Deployer {
 		d.now = time.Now
 	}
 	return d
+}
+
+// Use replaces how it works: all but store, issuer, replica, log, clock and pace. What is under way with a hook or a
+// runtime ends there. With anew, because there are other runtimes, or the same ones with other settings, deliveries that
+// wait go to those that there are now, and those that failed or are due later are tried at once, as after a start.
+func (d *Deployer) Use(opts DeployerOptions, anew bool) {
+	d.settings.Store(settingsOf(opts))
+	if anew {
+		wake(d.renewed)
+	}
+	wake(d.aging)
+}
+
+func wake(sleeper chan struct{}) {
+	select {
+	case sleeper <- struct{}{}:
+	default:
+	}
 }
 
 // ErrDeleting means that the app is being deleted, and cannot be planned or applied until that is done.

@@ -122,7 +122,7 @@ func (d *Deployer) appliedDocuments(ctx context.Context, app string) ([]*Documen
 // registeredDrift compares what the store has of an app with what the manifest leads to.
 func (d *Deployer) registeredDrift(ctx context.Context, doc *Document) ([]Finding, error) {
 	name := doc.App.Metadata.Name
-	plan, denials, err := d.planApp(ctx, doc)
+	plan, denials, err := d.planApp(ctx, doc, false)
 	if err != nil {
 		return nil, err
 	}
@@ -165,7 +165,7 @@ func (d *Deployer) deliveredDrift(ctx context.Context, drift *Drift, only map[st
 	at := make(map[string][]*storage.Delivery) // by runtime
 	var found []Finding
 	for _, x := range deliveries {
-		rt, _ := d.runtimeNamed(x.Runtime)
+		rt, _ := d.set().runtimeNamed(x.Runtime)
 		if rt != nil {
 			at[x.Runtime] = append(at[x.Runtime], x)
 		}
@@ -183,7 +183,7 @@ func (d *Deployer) deliveredDrift(ctx context.Context, drift *Drift, only map[st
 	}
 	var mu sync.Mutex // guards found
 	var asking sync.WaitGroup
-	for _, rt := range d.runtimes {
+	for _, rt := range d.set().runtimes {
 		asking.Go(func() {
 			more := d.runtimeDrift(ctx, rt, at[rt.Name()], only)
 			mu.Lock()
@@ -283,7 +283,7 @@ func (d *Deployer) runtimeDrift(ctx context.Context, rt Runtime, deliveries []*s
 // observedDrift compares what a runtime reports with what was delivered.
 func (d *Deployer) observedDrift(x *storage.Delivery, st plugins.Status) []Finding {
 	remedy := "it is delivered again automatically, or now with warifu retry " + x.App
-	if d.leaveDrift {
+	if d.set().leaveDrift {
 		remedy = "find out why; then warifu retry " + x.App
 	}
 	switch {

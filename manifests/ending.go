@@ -52,6 +52,8 @@ func (e *DeletionError) Error() string {
 	return "would rename the app " + e.App + " to " + e.As + ", and so remove " + endings(e.Ends)
 }
 
+func (e *DeletionError) never() string { return "deletes" }
+
 func (e *DeletionError) remedy(doc *Document) string {
 	if e.As == "" {
 		return "warifu apply -f " + doc.Path + " --allow-delete"
@@ -64,16 +66,23 @@ func (d *Deployer) ending(ctx context.Context, view storage.AppView) (*Ending, e
 	if view.Client == nil {
 		return nil, nil
 	}
-	grants, err := d.liveGrants(ctx, view.Client.ID)
+	grants, err := d.store.CountGrants(ctx, view.Client.ID)
 	if err != nil {
 		return nil, err
 	}
-	return &Ending{App: view.App.Name, ClientID: view.Client.ID, Grants: len(grants)}, nil
+	return &Ending{App: view.App.Name, ClientID: view.Client.ID, Grants: grants}, nil
 }
 
-// refuse keeps with the app that the manifest which this server follows was not applied because of what it would
-// delete. What is known already, also from another replica or before a restart, is neither logged nor recorded again.
-func (d *Deployer) refuse(ctx context.Context, app string, doc *Document, why *DeletionError) error {
+// refusal is why a manifest that this server follows is not applied, though it has no fault: somebody has to say so.
+type refusal interface {
+	error
+	remedy(doc *Document) string // the command that says it
+	never() string               // what a file that is watched never does
+}
+
+// refuse keeps with the app that the manifest which this server follows was not applied. What is known already, also
+// from another replica or before a restart, is neither logged nor recorded again.
+func (d *Deployer) refuse(ctx context.Context, app string, doc *Document, why refusal) error {
 	content := sha256.Sum256(doc.Raw)
 	return storage.Again(tries, func() (again bool, err error) {
 		view, err := d.store.App(ctx, app)
@@ -82,8 +91,8 @@ func (d *Deployer) refuse(ctx context.Context, app string, doc *Document, why *D
 			return false, err
 		}
 		refused := *view.App
-		if why.As == "" {
-			refused.GoneSince = time.Time{}
+		if deletion, is := why.(*DeletionError); !is || deletion.As == "" {
+			refused.GoneSince, refused.GoneUnsure = time.Time{}, false
 		}
 		refused.Refused = &storage.Refusal{Content: content[:], At: d.now().UTC(), Reason: why.Error()}
 		err = d.store.CommitRelease(ctx, storage.Release{App: refused, Audit: refusals(storage.AuditApply, app, why)})
@@ -91,15 +100,15 @@ func (d *Deployer) refuse(ctx context.Context, app string, doc *Document, why *D
 			return true, nil
 		}
 		if err == nil {
-			d.log.ErrorContext(ctx, "manifest not applied: a watched file never deletes", "app", app, "file", doc.Path,
+			d.log.ErrorContext(ctx, "manifest not applied: a watched file never "+why.never(), "app", app, "file", doc.Path,
 				"error", why, "remedy", why.remedy(doc))
 		}
 		return false, err
 	})
 }
 
-// refuseRename keeps with an app that its file describes another one now. The new app can be applied by hand, and the old one be
-// deleted; both are what an operator says, and not what a file says.
+// refuseRename keeps with an app that its file describes another one now. The new app can be applied by hand, and the
+// old one be deleted; both are what an operator says, and not what a file says.
 func (d *Deployer) refuseRename(ctx context.Context, doc *Document, app string) error {
 	view, err := d.store.App(ctx, app)
 	if err != nil || view.App == nil {

@@ -39,11 +39,7 @@ type Denial struct {
 // String says which hook refuses what, why, and what to do about it.
 func (d Denial) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s: %s refuses", d.App, d.Hook)
-	if d.Path != "" {
-		b.WriteString(" " + d.Path)
-	}
-	fmt.Fprintf(&b, ": %s [%s]", d.Message, d.Code)
+	fmt.Fprintf(&b, "app %s: %s refuses %s: %s [%s]", d.App, d.Hook, cmp.Or(d.Path, "the manifest"), d.Message, d.Code)
 	if d.Remedy != "" {
 		b.WriteString("; " + d.Remedy)
 	}
@@ -75,16 +71,17 @@ const ourselves = "warifu"
 // break.
 func (d *Deployer) evaluate(ctx context.Context, doc *Document, manifest []byte,
 	registered *plugins.Registration) (plugins.Answer, []Denial, error) {
-	if len(d.hooks) == 0 {
+	hooks := d.set().hooks
+	if len(hooks) == 0 {
 		return plugins.Answer{}, nil, errors.New("no deploy hook is configured, so manifests cannot be evaluated")
 	}
 	app := doc.App.Metadata.Name
 	var answer plugins.Answer
 	var warnings []plugins.Notice
 	var denials []Denial
-	req := plugins.EvaluateRequest{Manifest: manifest, Registered: registered, Issuer: d.issuer, Dev: d.dev}
-	names := make([]string, len(d.hooks))
-	for i, hook := range d.hooks {
+	req := plugins.EvaluateRequest{Manifest: manifest, Registered: registered, Issuer: d.issuer, Dev: d.set().dev}
+	names := make([]string, len(hooks))
+	for i, hook := range hooks {
 		names[i] = hook.Name()
 		var err error
 		if answer, err = hook.Evaluate(ctx, req); err != nil {
@@ -119,6 +116,24 @@ func (d *Deployer) checkAnswer(doc *Document, answer *plugins.Answer) []plugins.
 	add := func(code, path, format string, args ...any) {
 		notices = append(notices, plugins.Notice{Code: code, Path: path, Message: fmt.Sprintf(format, args...)})
 	}
+	if written := doc.App.Spec.OAuth; written != nil && answer.Client != nil {
+		for _, list := range [...]struct {
+			key             string
+			written, answer []string
+		}{
+			{"groups", written.Access.Groups, answer.Client.AccessGroups},
+			{"connectors", written.Access.Connectors, answer.Client.AccessConnectors},
+			{"emails", written.Access.Emails, answer.Client.AccessEmails},
+		} {
+			// A hook that was built before there was the key says nothing of it, which would let everybody in.
+			if len(list.written) > 0 && len(list.answer) == 0 {
+				add("access_lost", "spec.oauth.access."+list.key, "is not in the answer: the app would be open to others")
+			}
+		}
+		if oauth.AssuranceOfDemand(answer.Client.AccessMFA) < oauth.AssuranceOfDemand(written.Access.MFA) {
+			add("access_lost", "spec.oauth.access.mfa", "is not in the answer: the app would be open without a second factor")
+		}
+	}
 	known := targetsOf(doc.App)
 	seen := make(map[plugins.Target]bool)
 	for _, t := range answer.Targets {
@@ -139,6 +154,10 @@ func (d *Deployer) checkAnswer(doc *Document, answer *plugins.Answer) []plugins.
 				add("env_source", path, "%s wants the credentials of a client that the app does not have", name)
 			case value.Source == plugins.SourceClientSecret && answer.Client.Public:
 				add("env_source", path, "%s wants the secret of a public client, which has none", name)
+			case value.Source == plugins.SourceClientSecret && answer.Client.TokenEndpointAuthMethod == plugins.AuthMethodWorkload:
+				add("env_source", path, "%s wants the secret of a client that is a workload (identities) and has no secret", name)
+			case value.Source == plugins.SourceClientSecret && answer.Client.OnlyForwardAuth():
+				add("env_source", path, "%s wants the secret of an app behind forward auth that is nothing else and has no secret", name)
 			case value.Source == plugins.SourceClientSecret && !answer.Client.HasSecret():
 				add("env_source", path, "%s wants the secret of a client that signs with its own key (private_key_jwt) and has no secret", name)
 			case strings.ContainsRune(value.Literal, 0):
@@ -158,19 +177,28 @@ func (d *Deployer) checkAnswer(doc *Document, answer *plugins.Answer) []plugins.
 // warnings are those of the hooks and those that no hook may suppress.
 func (d *Deployer) warnings(answer *plugins.Answer) []plugins.Notice {
 	warnings := answer.Warnings
-	if d.dev || answer.Client == nil {
+	if d.set().dev || answer.Client == nil {
 		return warnings
 	}
 	said := func(n plugins.Notice) bool { return n.Code == "loopback_redirect" }
-	if !slices.ContainsFunc(warnings, said) {
+	if !slices.ContainsFunc(warnings, said) && !answer.Client.IsNative() {
 		for i, uri := range answer.Client.RedirectURIs {
 			if oauth.IsLoopbackRedirect(uri) {
 				warnings = append(warnings, plugins.Notice{
 					Code: "loopback_redirect", Path: fmt.Sprintf("spec.oauth.redirectUris[%d]", i),
-					Message: "this redirect URI leads to the user's own machine, where any program may listen",
+					Message: "leads to the user's own machine, where any program may listen",
 					Remedy:  "remove it before production",
 				})
 			}
+		}
+	}
+	for i, host := range answer.Client.ForwardAuthHosts {
+		if oauth.IsLoopbackRedirect(oauth.ForwardCallback(host)) {
+			warnings = append(warnings, plugins.Notice{
+				Code: "loopback_redirect", Path: fmt.Sprintf("spec.oauth.forwardAuth.hosts[%d]", i),
+				Message: "is the user's own machine, where any program may listen, and without TLS",
+				Remedy:  "remove it before production",
+			})
 		}
 	}
 	for _, address := range [...]struct{ key, uri string }{
@@ -179,7 +207,7 @@ func (d *Deployer) warnings(answer *plugins.Answer) []plugins.Notice {
 		if oauth.IsLoopbackRedirect(address.uri) {
 			warnings = append(warnings, plugins.Notice{
 				Code: "loopback_address", Path: "spec.oauth." + address.key,
-				Message: "this address leads to the machine of this server, which sends requests there only if outbound.allow in its configuration permits it",
+				Message: "leads to the machine that this server runs on, where it sends requests only if outbound.allow in its configuration permits it",
 				Remedy:  "use an https address before production",
 			})
 		}

@@ -40,9 +40,10 @@ func (a *attempt) told(x storage.Delivery) []storage.AuditEntry {
 // stay until an operator has looked at it.
 func (a *attempt) drifted(ctx context.Context, x storage.Delivery, st plugins.Status) hold {
 	found := foundAt(st, x.Generation)
+	a.d.metrics.Drifted()
 	e := a.entry(x, storage.AuditDeliveryDrift)
 	e.Reason = found
-	if a.d.leaveDrift && a.before == storage.DeliveryReady {
+	if a.d.set().leaveDrift && a.before == storage.DeliveryReady {
 		a.before = storage.DeliveryDegraded // the entry of the drift says it all
 		e.Outcome = storage.OutcomeFailed
 		x.State, x.Error, x.Remedy = storage.DeliveryDegraded, found, "find out why; then warifu retry "+x.App+", or apply again"

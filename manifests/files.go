@@ -29,7 +29,7 @@ func Read(paths []string, stdin io.Reader) ([]File, Faults) {
 				continue
 			}
 			seen[clean] = true
-			name, data, err := readFile(file, stdin)
+			name, data, err := readFile(file, stdin, file == path)
 			if err != nil {
 				faults = append(faults, unreadable(name, err))
 				continue

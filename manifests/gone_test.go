@@ -23,7 +23,7 @@ func (r *rig) directory(d *Deployer, names ...string) string {
 	return dir
 }
 
-func remove(t *testing.T, path string) {
+func remove(t testing.TB, path string) {
 	t.Helper()
 	if err := os.RemoveAll(path); err != nil {
 		t.Fatal(err)

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
+
 	"github.com/warifu/warifu/plugins"
 	"github.com/warifu/warifu/plugins/hookoauth"
 	"github.com/warifu/warifu/plugins/runtimefile"
@@ -98,7 +100,8 @@ type rig struct {
 	dir   string // of the runtime file
 }
 
-// newRig has the hook oauth and no runtime; quick waits, but a reconciliation that no test reaches unless it asks for it.
+// newRig has the hook oauth and no runtime; quick waits, but a reconciliation that no test reaches unless it asks for
+// it.
 func newRig(t testing.TB) *rig {
 	t.Helper()
 	r := &rig{t: t, etcd: storagetest.New(t), log: &logBuffer{}, dir: t.TempDir()}
@@ -219,6 +222,19 @@ func (r *rig) await(app, what string, wanted func([]*storage.Delivery) bool) []*
 	}
 }
 
+// awaitGone waits until an app is not in the store any more.
+func (r *rig) awaitGone(app string) {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	for range r.etcd.Client.Watch(ctx, r.etcd.Prefix+"apps/", clientv3.WithPrefix(), clientv3.WithCreatedNotify()) {
+		if view, err := r.store.App(ctx, app); err == nil && view.App == nil {
+			return
+		}
+	}
+	r.t.Fatalf("waited in vain for the end of %s\n%s", app, r.log)
+}
+
 func all(state string) func([]*storage.Delivery) bool {
 	return func(list []*storage.Delivery) bool {
 		return len(list) > 0 && !slices.ContainsFunc(list, func(x *storage.Delivery) bool { return x.State != state })
@@ -309,8 +325,8 @@ func (r *rig) grant(clientID string, scopes ...string) storage.Grant {
 		r.t.Fatal(err)
 	}
 	g := storage.Grant{ID: storage.NewGrantID(), ClientID: clientID, UserID: user.ID, Scopes: scopes,
-		CreatedAt: time.Now(), ExpiresAt: time.Now().Add(time.Hour)}
-	if err := r.store.CreateGrant(ctx, g, g.ExpiresAt, storage.Revisions{Client: client.Revision, User: user.Revision}); err != nil {
+		CreatedAt: time.Now(), ExpiresAt: time.Now().Add(1000 * time.Hour)}
+	if _, err := r.store.CreateGrant(ctx, g, g.ExpiresAt, storage.Revisions{Client: client.Revision, User: user.Revision}); err != nil {
 		r.t.Fatal(err)
 	}
 	return g

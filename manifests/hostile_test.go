@@ -8,8 +8,8 @@ import (
 	"github.com/warifu/warifu/manifests/strictyaml"
 )
 
-// Whatever is repeated a hundred thousand times, Parse ends, says something, and says it inside the file. Nothing is timed: what
-// is quadratic here runs into the test's own deadline.
+// Whatever is repeated a hundred thousand times, Parse ends, says something, and says it inside the file. Nothing is
+// timed: what is quadratic here runs into the test's own deadline.
 func TestHostileInputEnds(t *testing.T) {
 	const size = strictyaml.MaxBytes / 4
 	repeat := func(text string) string { return strings.Repeat(text, size/len(text)) }

@@ -139,11 +139,12 @@ func FuzzParse(f *testing.F) {
 				t.Error(err)
 			}
 			o := d.App.Spec.OAuth
-			if o == nil {
+			if o == nil || o.Resource != "" && len(o.GrantTypes) == 0 && len(o.RedirectURIs) == 0 { // a resource server alone
 				continue
 			}
 			signsIn := len(o.GrantTypes) == 0 || slices.Contains(o.GrantTypes, oauth.GrantAuthorizationCode)
-			if o.ClientName == "" || signsIn && len(o.RedirectURIs) == 0 || len(o.Scopes) == 0 {
+			comesBack := len(o.RedirectURIs) > 0 || len(o.ForwardAuth.Hosts) > 0
+			if o.ClientName == "" || signsIn && !comesBack || len(o.Scopes) == 0 {
 				t.Errorf("accepted: %+v", o)
 			}
 		}

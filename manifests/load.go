@@ -32,7 +32,7 @@ func Load(paths []string, stdin io.Reader, opts Options) ([]*Document, Faults) {
 			} else {
 				seen[clean] = true
 			}
-			name, data, err := readFile(file, stdin)
+			name, data, err := readFile(file, stdin, file == path)
 			if err != nil {
 				faults = append(faults, unreadable(name, err))
 				continue
@@ -85,8 +85,9 @@ func filesOf(path string) ([]string, error) {
 	return files, nil
 }
 
-// readFile reads at most one byte more than is allowed, which Parse then refuses.
-func readFile(path string, stdin io.Reader) (name string, data []byte, err error) {
+// readFile reads at most one byte more than is allowed, which Parse then refuses. Of what a directory holds it takes
+// files alone: a named pipe there would make its reader wait. One that was named itself may be one.
+func readFile(path string, stdin io.Reader, named bool) (name string, data []byte, err error) {
 	if path == "-" {
 		name = "stdin"
 		if stdin == nil {
@@ -94,6 +95,9 @@ func readFile(path string, stdin io.Reader) (name string, data []byte, err error
 		}
 		data, err = io.ReadAll(io.LimitReader(stdin, strictyaml.MaxBytes+1))
 		return name, data, reason(err)
+	}
+	if info, err := os.Stat(path); err == nil && !named && !info.Mode().IsRegular() {
+		return path, nil, errors.New("not a regular file")
 	}
 	f, err := os.Open(path)
 	if err != nil {

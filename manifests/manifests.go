@@ -19,15 +19,17 @@
 // # From a document to an app
 //
 // A [Deployer] takes it from there. [Deployer.Plan] asks the deploy hooks what the manifest means (evaluate.go) and
-// compares the answer with the store (plan.go, plan_client.go, plan_metadata.go); it has no side effects, and no
-// secret is in what it returns. What hooks answer about the client goes through the same check as what was written
-// (oauth.go), and what it claims must be its own (claims.go): resource identifiers, a sector. A plan that would
-// remove a client is applied only if that is allowed (ending.go). [Deployer.Apply] commits client, release record
-// and outbox in one transaction, guarded by the revisions that the plan was made from (apply.go).
-// [Deployer.PlanFiles], [Deployer.ApplyFiles] and [Deployer.ApplyPaths] do all of it, from bytes to the store, one
-// at a time in a process, and record in the audit log what was refused (apply_files.go, audit.go).
-// [Deployer.Run] is the outbox (delivery.go: what is due; attempt.go: what is done about it): it calls the runtimes
-// until each target confirms. [Watch] reports when manifests on disk have changed.
+// compares the answer with the store (plan.go, plan_client.go, plan_metadata.go); it has no side effects, and no secret
+// is in what it returns. What hooks answer about the client goes through the same check as what was written (oauth.go),
+// and what it claims must be its own (claims.go): resource identifiers, a sector. A plan that would remove a client is
+// applied only if that is allowed (ending.go), and one after which users are not asked for consent only with the
+// operator's word (trust.go). [Deployer.Apply] commits client, release record and outbox in one
+// transaction, guarded by the revisions that the plan was made from (apply.go). [Deployer.PlanFiles] and
+// [Deployer.ApplyFiles] do all of it, from bytes to the store, and record in the audit log what was refused
+// (apply_files.go, audit.go); so does [Deployer.Follow], as often as files change (follow.go). [Deployer.Run] is the
+// outbox (delivery.go: what is due; attempt.go: what is done about it): it calls the runtimes until each target
+// confirms, and removes what is being deleted once nothing of it is left (deletions.go). [Watch] reports when manifests
+// on disk have changed.
 //
 // A delivery is a wish, with a generation that grows with every wish. It is
 //
@@ -57,15 +59,19 @@
 //   - Once a release is committed, its env arrives, whichever process dies: at least once, and the same generation is
 //     rolled out once. After an attempt whose outcome is unknown, the target is observed before anything is pushed
 //     again.
-//   - One replica at a time pushes to a target. It claims the delivery by a compare in etcd, and ends before its
-//     claim does. The record decides: a result is stored only if no newer wish has replaced the one that it belongs
+//   - One replica at a time pushes to a target. It claims the delivery by a compare in etcd, renews the claim while it
+//     works, and ends before its claim does (claim.go). The record decides: a result is stored only if no newer wish has replaced the one that it belongs
 //     to.
 //   - Runtimes do not wait for each other, nor do apps. What is ready is observed every 10 minutes and delivered
 //     again when it was lost, unless manifests.repair is off and drift stays until an operator has seen it.
-//   - A client is removed only when somebody has allowed that (ending.go), never because a watched file was saved.
+//   - A client is removed only when somebody has allowed that (ending.go), never because a watched file was saved. A
+//     manifest that has disappeared from a watched directory ends its app only if the configuration says so, and only
+//     after it has been missed for a whole delay in which every look could read everything (gone.go): a directory that
+//     is empty or cannot be read, and a manifest with a fault, end nothing and have the delay begin anew.
 //   - The transaction that changes something also writes it to the audit log.
-//   - A client that signs with its own key (private_key_jwt) has no secret, nor does a public one; however that
-//     changes, it stays the same client. Private and symmetric keys are refused wherever they are written.
+//   - A client that signs with its own key (private_key_jwt) has no secret, nor does one that is a workload, nor a
+//     public one; however that changes, it stays the same client. A workload is one app's (claims.go). Private and
+//     symmetric keys are refused wherever they are written.
 //   - The values of env are in the store, sealed, and at the target; in no plan, error, status or log.
 //   - All faults are reported at once, sorted, each with file, line and column. Nothing is decided on the first one.
 //   - The envelope (top level, metadata) and spec.oauth are strict: an unknown key is an error. Elsewhere in spec,
@@ -96,8 +102,13 @@ const (
 	Kind       = "App"
 )
 
-// injectedEnv are the names that autoEnv sets, and that a manifest therefore must not set itself.
-var injectedEnv = []string{"OAUTH_CLIENT_ID", "OAUTH_CLIENT_SECRET", "OAUTH_ISSUER"}
+// injectedEnv are the names that autoEnv sets, and that a manifest therefore must not set itself; resourceEnv those
+// that it sets for a resource server.
+var (
+	injectedEnv = []string{"OAUTH_CLIENT_ID", "OAUTH_CLIENT_SECRET", "OAUTH_ISSUER"}
+	resourceEnv = []string{"OAUTH_RESOURCE", "OAUTH_RESOURCE_METADATA"}
+	workloadEnv = []string{"OAUTH_CLIENT_ASSERTION_FILE"}
+)
 
 // Options say what a manifest is checked against.
 type Options struct {
@@ -110,6 +121,12 @@ type Options struct {
 	Scopes []string
 	// GrantTypes are those that the server offers. If empty, a manifest may ask for any known one.
 	GrantTypes []string
+	// Claims are the claims about users that the server can tell, with the scope that covers each; Connectors and Groups
+	// its connectors, and the groups in which somebody is. Of those that are nil, nothing is known.
+	Claims             map[string]string
+	Connectors, Groups []string
+	// Issuers are those whose workloads may be clients; nil: nothing is known of them.
+	Issuers []string
 }
 
 // Document is one YAML document without errors.
@@ -151,18 +168,35 @@ type Spec struct {
 // OAuth is the client that the app asks for, as far as this package reads it itself; the deploy hooks decide what the
 // rest (RFC 7591 section 2) means.
 type OAuth struct {
-	ClientName             string         `json:"clientName"`
-	RedirectURIs           []string       `json:"redirectUris,omitempty"`
-	Scopes                 []string       `json:"scopes"`
-	GrantTypes             []string       `json:"grantTypes,omitempty"` // empty: the default, with which users sign in
-	AutoEnv                bool           `json:"autoEnv,omitempty"`    // true only when written
-	Public                 bool           `json:"public,omitempty"`     // no secret; PKCE required
-	PostLogoutRedirectURIs []string       `json:"postLogoutRedirectUris,omitempty"`
-	Metadata               ClientMetadata `json:"metadata,omitzero"`
+	ClientName             string      `json:"clientName,omitempty"`
+	RedirectURIs           []string    `json:"redirectUris,omitempty"`
+	Scopes                 []string    `json:"scopes,omitempty"`
+	GrantTypes             []string    `json:"grantTypes,omitempty"` // empty: the default, with which users sign in
+	AutoEnv                bool        `json:"autoEnv,omitempty"`    // true only when written
+	ClientID               string      `json:"clientId,omitempty"`   // empty: one is made, or the app has one
+	Public                 bool        `json:"public,omitempty"`     // no secret; PKCE required
+	PostLogoutRedirectURIs []string    `json:"postLogoutRedirectUris,omitempty"`
+	Resource               string      `json:"resource,omitempty"` // that the app is a resource server
+	Metadata               ConsentPage `json:"metadata,omitzero"`
+	Access                 Access      `json:"access,omitzero"`
+	ForwardAuth            ForwardAuth `json:"forwardAuth,omitzero"`
 }
 
-// ClientMetadata is shown on the consent page. Each is an https URL, or empty.
-type ClientMetadata struct {
+// ForwardAuth is where an app is that knows no OAuth, behind a proxy that asks this server about each request.
+type ForwardAuth struct {
+	Hosts []string `json:"hosts,omitempty"`
+}
+
+// Access is who may use the app, and how they have to prove who they are; all lists are empty when everybody may.
+type Access struct {
+	Groups     []string `json:"groups,omitempty"`
+	Connectors []string `json:"connectors,omitempty"`
+	Emails     []string `json:"emails,omitempty"`
+	MFA        string   `json:"mfa,omitempty"` // how surely they have to prove who they are
+}
+
+// ConsentPage is what the consent page shows of an app. Each is an https URL, or empty.
+type ConsentPage struct {
 	LogoURI   string `json:"logoUri,omitempty"`
 	TosURI    string `json:"tosUri,omitempty"`
 	PolicyURI string `json:"policyUri,omitempty"`

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -42,8 +43,11 @@ func TestMetadataReachesTheClient(t *testing.T) {
 	client := r.view("with-keys").Client
 	fields := reflect.ValueOf(client.ClientMetadata)
 	for i := range fields.NumField() {
-		// Only one of jwks and jwksUri can be there.
-		if name := fields.Type().Field(i).Name; fields.Field(i).IsZero() != (name == "JWKSURI") {
+		// Only one of jwks and jwksUri can be there, and with either no workload. An app behind forward auth neither
+		// pushes nor signs its requests.
+		name := fields.Type().Field(i).Name
+		unset := name == "JWKSURI" || name == "Identities" || strings.HasPrefix(name, "ForwardAuth")
+		if fields.Field(i).IsZero() != unset {
 			t.Errorf("%s is %v", name, fields.Field(i))
 		}
 	}
@@ -54,8 +58,16 @@ func TestMetadataReachesTheClient(t *testing.T) {
 	if got := registrationOf(client).ClientMetadata; !reflect.DeepEqual(oauth.ClientMetadata(got), client.ClientMetadata) {
 		t.Errorf("hooks see %+v", got)
 	}
+	if wiki := r.view("wiki").Client; !wiki.IsBehindForwardAuth("wiki.example.com:8443") || wiki.ForwardAuthUser != oauth.ForwardUserUsername ||
+		wiki.IsBehindForwardAuth("wiki.example.org") || len(wiki.Secrets) > 0 {
+		t.Errorf("wiki: %+v", wiki)
+	}
 	if service := r.view("service").Client; len(service.RedirectURIs) > 0 || service.JWKS != "" || service.DefaultMaxAge != nil || len(service.Secrets) != 1 {
 		t.Errorf("service: %+v", service)
+	}
+	if job := r.view("job").Client; len(job.Secrets) > 0 || !slices.Equal(job.Identities, []oauth.WorkloadIdentity{
+		{Issuer: "https://ci.example.com", Subject: "job"}, {Issuer: "spiffe://example.org", Subject: "spiffe://example.org/job", Audience: "warifu"}}) {
+		t.Errorf("job: %+v", job)
 	}
 	if local := r.view("local").Client; local.DefaultMaxAge == nil || *local.DefaultMaxAge != 0 {
 		t.Errorf("defaultMaxAge 0 is %v", local.DefaultMaxAge)
@@ -100,6 +112,18 @@ func TestPlanOfMetadata(t *testing.T) {
 			[]string{"signs ID tokens with ES256: an app that expects RS256 will refuse them",
 				"makes userinfo a JWT that is signed with EdDSA: an app that expects something else will refuse it",
 				"accepts no request objects that are signed: sign-ins that use them will fail"}},
+		"ID tokens": {"", "\n    idTokenClaims: standard\n    idTokenOnRefresh: never",
+			`idTokenClaims: "" -> "standard"` + "\n" + `idTokenOnRefresh: "" -> "never"`,
+			[]string{"takes the claims of scopes out of ID tokens: an app that does not ask userinfo no longer knows its users by name and e-mail",
+				"gives no ID token on a refresh: an app that needs a fresh one has to send its users through sign-in again"}},
+		"claims in ID tokens": {"\n    idTokenClaims: standard", "\n    idTokenClaims: scopes", `idTokenClaims: "standard" -> "scopes"`,
+			[]string{"puts the claims of scopes into ID tokens: whoever sees one learns them"}},
+		"access tokens": {"", "\n    accessTokenType: JWT\n    accessTokenAlg: RS256",
+			`accessTokenType: "" -> "JWT"` + "\n" + `accessTokenAlg: "" -> "RS256"`,
+			[]string{"makes access tokens JWT with RS256: whoever expects at+jwt with ES256 will refuse them"}},
+		"opaque access tokens": {"\n    accessTokenAlg: RS256", "\n    accessTokenType: opaque",
+			`accessTokenType: "" -> "opaque"` + "\n" + `accessTokenAlg: "RS256" -> ""`,
+			[]string{"makes access tokens opaque: whoever expects at+jwt with RS256 will refuse them"}},
 		"requirements": {"", "\n    requirePushedAuthorizationRequests: true\n    dpopBoundAccessTokens: true\n    requireAuthTime: true\n    defaultMaxAge: 60",
 			"requirePushedAuthorizationRequests: false -> true\ndpopBoundAccessTokens: false -> true\ndefaultMaxAge: none -> 60\nrequireAuthTime: false -> true",
 			[]string{"binds all access tokens to a key of the app: token requests without a DPoP proof will fail",
@@ -116,8 +140,30 @@ func TestPlanOfMetadata(t *testing.T) {
 			`backchannelLogoutUri: "https://app.example.com/back" -> "https://app.example.com/bye"` + "\n" +
 				"backchannelLogoutSessionRequired: false -> true\n" + `frontchannelLogoutUri: "https://app.example.com/front" -> ""`,
 			[]string{"removes the front-channel logout: it no longer tells the app when users sign out"}},
+		"a reuse interval": {"", "\n    refreshTokens: {reuseInterval: 30s}", `refreshTokens.reuseInterval: "" -> "30s"`,
+			[]string{"takes a refresh token again for 30s after its use: for that long a stolen one is not noticed"}},
+		"a shorter reuse interval": {"\n    refreshTokens: {reuseInterval: 30s}", "\n    refreshTokens: {reuseInterval: 0s}",
+			`refreshTokens.reuseInterval: "30s" -> "0s"`, nil},
 		"resources": {"\n    resourceIdentifiers: [urn:a, urn:b]", "\n    resourceIdentifiers: [urn:b, urn:c]",
 			"resourceIdentifiers: add urn:c\nresourceIdentifiers: remove urn:a", []string{"removes urn:a: the app can no longer introspect tokens for it"}},
+		"audiences of token exchange": {"\n    tokenExchangeAudiences: [urn:a, urn:b]", "\n    tokenExchangeAudiences: [urn:b, urn:c]",
+			"tokenExchangeAudiences: add urn:c\ntokenExchangeAudiences: remove urn:a",
+			[]string{"adds urn:c: the app may call it for every user who calls the app", "removes urn:a: token exchanges for it will fail"}},
+		"trusted peers": {"\n    trustedPeers: [a, b]", "\n    trustedPeers: [b, c]", "trustedPeers: add c\ntrustedPeers: remove a",
+			[]string{"trusts c: with consent it gets ID tokens of users that this app takes as well",
+				"no longer trusts a: its next ID tokens are not for this app, and sign-ins that ask for that will fail"}},
+		"access": {"", "\n    access: {groups: [staff], emails: [ann@example.com]}", "access.groups: add staff\naccess.emails: add ann@example.com",
+			[]string{"limits who may use the app: grants of all others can no longer be refreshed"}},
+		"other access": {"\n    access: {groups: [staff]}", "\n    access: {groups: [staff], connectors: [local]}", "access.connectors: add local",
+			[]string{"changes who may use the app: grants of those who no longer may can no longer be refreshed"}},
+		"a second factor": {"", "\n    access: {mfa: required}", `access.mfa: "" -> "required"`,
+			[]string{"asks users for a second factor: grants of those who signed in without one can no longer be refreshed"}},
+		"a passkey": {"\n    access: {mfa: required}", "\n    access: {mfa: phishing-resistant}", `access.mfa: "required" -> "phishing-resistant"`,
+			[]string{"asks users for a passkey: grants of those who signed in without one can no longer be refreshed"}},
+		"no second factor": {"\n    access: {mfa: required}", "", `access.mfa: "required" -> ""`,
+			[]string{"no longer asks users for a second factor, unless the server's configuration does"}},
+		"access for all":   {"\n    access: {groups: [staff]}", "", "access.groups: remove staff", []string{"lets everybody use the app who can sign in"}},
+		"what tokens tell": {"", "\n    accessTokenClaims: [email]\n    groupFilter: [a*]", "groupFilter: add a*\naccessTokenClaims: add email", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
@@ -283,11 +329,13 @@ func TestResourceIdentifierBelongsToOne(t *testing.T) {
 		"a resource server of the configuration": speaks("two", "https://billing.example.com"),
 		"this server itself":                     speaks("two", r.opts.Issuer),
 		"app two":                                speaks("two", "urn:two") + "---\n" + speaks("three", "urn:two"),
+		// In another spelling it is the same one.
+		"app one, as it writes it": speaks("two", "HTTPS://api.example.com:443/"),
 	} {
 		var denied *DeniedError
 		_, err := d.Plan(context.Background(), documents(t, manifest))
 		if !errors.As(err, &denied) || len(denied.Denials) != 1 || denied.Denials[0].Code != "resource_taken" ||
-			!strings.Contains(err.Error(), "belongs to "+name+",") {
+			!strings.Contains(err.Error(), "belongs to "+strings.TrimSuffix(name, ", as it writes it")+",") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -379,6 +427,32 @@ func TestPlanSaysHowANewClientGetsTokens(t *testing.T) {
 	}
 }
 
+// A trusted peer may come later, and whoever misspells one is warned. What is no name of an app is refused.
+func TestTrustedPeersThatAreNotThere(t *testing.T) {
+	r := newRig(t)
+	d := r.deployer()
+	r.apply(d, appYML("here"))
+	docs := documents(t, with("app", "\n    trustedPeers: [here, later, along]")+"\n---\n"+appYML("along"))
+	plans, err := d.Plan(t.Context(), docs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, w := range plans[0].Warnings {
+		if w.Code == "unknown_app" {
+			got = append(got, w.Path+": "+w.Message)
+		}
+	}
+	if want := []string{"spec.oauth.trustedPeers[1]: later is no app here yet: whoever applies one of that name is trusted"}; !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+	_, faults := Parse("app.yml", []byte(with("app", "\n    trustedPeers: [here, Client_ID, here]")), Options{})
+	if text := fmt.Sprint(faults); len(faults) != 2 || !strings.Contains(text, "trustedPeers[1] must be the name of an app") ||
+		!strings.Contains(text, "trustedPeers[2] is in the list twice") {
+		t.Error(text)
+	}
+}
+
 func TestLoopbackOfTheServerIsWarnedOfOutsideDev(t *testing.T) {
 	const local = "\n    jwksUri: http://localhost:3000/jwks\n    backchannelLogoutUri: http://127.0.0.1:3000/logout"
 	r := newRig(t)
@@ -392,6 +466,54 @@ func TestLoopbackOfTheServerIsWarnedOfOutsideDev(t *testing.T) {
 		}
 		if !slices.Equal(got, want) {
 			t.Errorf("dev %t: %q", dev, got)
+		}
+	}
+}
+
+// spec.oauth.resource is enough for an app that is a resource server and nothing else, and takes part in all that a
+// resource identifier does.
+func TestOnlyAResourceServer(t *testing.T) {
+	only := func(app, more string) string {
+		return "apiVersion: takos.dev/v1alpha1\nkind: App\nmetadata: {name: " + app + "}\nspec:\n  version: 1.0.0\n  oauth:\n    " + more + "\n"
+	}
+	r := newRig(t)
+	d := r.deployer()
+	p := r.plan(d, only("mcp", "resource: https://mcp.example.com"))
+	if len(p.Changes) != 2 || p.Changes[1].Text != "register resource server https://mcp.example.com" {
+		t.Errorf("%+v", p.Changes)
+	}
+	r.apply(d, only("mcp", "resource: https://mcp.example.com"))
+	c := r.view("mcp").Client
+	if !c.OnlyResource() || len(c.Secrets) != 1 || len(c.RegisteredGrants()) > 0 {
+		t.Errorf("%+v", c)
+	}
+	var denied *DeniedError
+	_, err := d.Plan(context.Background(), documents(t, only("other", "resource: https://mcp.example.com/")))
+	if !errors.As(err, &denied) || denied.Denials[0].Path != "spec.oauth.resource" || !strings.Contains(err.Error(), "belongs to app mcp,") {
+		t.Errorf("%v", err)
+	}
+	for more, want := range map[string]string{
+		"resource: mcp.example.com": "resource-identifier spec.oauth.resource", "resource: \"\"": "required spec.oauth.resource",
+		"resource: https://mcp.example.com\n    public: true":                     "public-client spec.oauth.resource",
+		"resource: https://mcp.example.com\n    grantTypes: [client_credentials]": "required spec.oauth.clientName",
+		"resource: https://mcp.example.com\n    redirectUris: [https://a.test/]":  "required spec.oauth.clientName",
+	} {
+		_, faults := Parse("app.yml", []byte(only("mcp", more)), Options{})
+		var got []string
+		for _, f := range faults.Errors() {
+			got = append(got, f.Code+" "+f.Path)
+		}
+		if !slices.Contains(got, want) {
+			t.Errorf("%s: %q", more, got)
+		}
+	}
+	env := "\n  workers: {web: {env: {OAUTH_RESOURCE: x}}}"
+	for more, collides := range map[string]bool{
+		"resource: https://mcp.example.com\n    autoEnv: true":                                                  true,
+		"clientName: A\n    redirectUris: [https://a.test/]\n    scopes: [\"threads:read\"]\n    autoEnv: true": false,
+	} {
+		if _, faults := Parse("app.yml", []byte(only("mcp", more+env)), Options{}); (faults.Err() != nil) != collides {
+			t.Errorf("%s: %v", more, faults.Err())
 		}
 	}
 }

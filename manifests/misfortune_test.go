@@ -14,8 +14,8 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// Of every misfortune of a runtime the same is asked: its deliveries say what is wrong and what to do, an app of another runtime
-// does not notice, and once the misfortune ends everything arrives, with nothing done by hand.
+// Of every misfortune of a runtime the same is asked: its deliveries say what is wrong and what to do, an app of
+// another runtime does not notice, and once the misfortune ends everything arrives, with nothing done by hand.
 
 // bystander applies an app that the runtime file serves, while the other runtime is in trouble, and waits for it.
 func (r *rig) bystander(d *Deployer) {
@@ -55,7 +55,16 @@ func TestMisfortunesOfExecutables(t *testing.T) {
 		t.Fatal(err)
 	}
 	sum := fmt.Sprintf("%x", sha256.Sum256(program))
-	script := func(text string) []byte { return []byte("#!/bin/sh\n" + text + "\n") }
+	// What is at the plugin's path only names the script: a shell reads its file after it was started, and by then the
+	// program may be there. Whatever in that looks like the name of a file, it would make one.
+	scripts := t.TempDir()
+	script := func(text string) []byte {
+		path := filepath.Join(scripts, fmt.Sprintf("%x", sha256.Sum256([]byte(text)))[:8])
+		if err := os.WriteFile(path, []byte("#!/bin/sh\n"+text+"\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		return []byte("#!" + path + "\n")
+	}
 	for name, c := range map[string]struct {
 		found  []byte // nil: nothing
 		sha256 string
@@ -180,8 +189,8 @@ func TestMisfortunesOfPlugins(t *testing.T) {
 	}
 }
 
-// An hour is longer than deliveries are tried. They are given up, which everybody can see, and made when the runtime is back;
-// what was applied, changed and deleted meanwhile is not lost either.
+// An hour is longer than deliveries are tried. They are given up, which everybody can see, and made when the runtime is
+// back; what was applied, changed and deleted meanwhile is not lost either.
 func TestRuntimeThatIsDownForAnHour(t *testing.T) {
 	r := newRig(t).withFiles()
 	var down atomic.Bool

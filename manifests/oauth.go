@@ -12,7 +12,10 @@ import (
 
 // policy is what a manifest may register.
 func (o Options) policy() oauth.Policy {
-	return oauth.Policy{GrantTypes: o.GrantTypes, Scopes: o.Scopes, WildcardPort: true, Loopback: true, Development: o.Dev}
+	return oauth.Policy{
+		GrantTypes: o.GrantTypes, Scopes: o.Scopes, Claims: o.Claims, Connectors: o.Connectors, Groups: o.Groups,
+		Issuers: o.Issuers, Workloads: true, WildcardPort: true, Native: true, AnyScheme: true, Loopback: true, Development: o.Dev,
+	}
 }
 
 // checkOAuth checks the client that spec.oauth asks for against the rules of clients. A key whose type is wrong, or
@@ -25,7 +28,11 @@ func (c *checker) checkOAuth(written *strictyaml.Value, path string) {
 	for _, fault := range c.Faults[c.before:].Errors() {
 		said[fault.Path] = true
 	}
+	behind := written.Field("forwardAuth")
 	for _, v := range oauth.Check(clientAsked(written), c.opts.policy()) {
+		if v.Key == "redirectUris" && v.Code == "required" && behind != nil && !behind.IsNull() {
+			continue // what is wrong there has been reported
+		}
 		below := v.Key + v.At
 		at, fault := path+"."+below, c.Errorf
 		if v.Warning {
@@ -106,6 +113,11 @@ func clientAsked(written *strictyaml.Value) *oauth.Client {
 				}
 				*to = append(*to, text)
 			}
+		case *[]oauth.WorkloadIdentity:
+			for _, item := range v.Items {
+				*to = append(*to, oauth.WorkloadIdentity{
+					Issuer: textAt(item, "issuer"), Subject: textAt(item, "subject"), Audience: textAt(item, "audience")})
+			}
 		case **int64:
 			if n, ok := wholeNumber(v); ok {
 				*to = &n
@@ -113,6 +125,14 @@ func clientAsked(written *strictyaml.Value) *oauth.Client {
 		}
 	}
 	return asked
+}
+
+// textAt is the text at a key; empty if it is none.
+func textAt(v *strictyaml.Value, key string) string {
+	if at := v.Field(key); at != nil && at.IsText() {
+		return at.Text
+	}
+	return ""
 }
 
 // registrationOf is a client as hooks see it.
@@ -126,8 +146,8 @@ func registrationOf(c *storage.Client) *plugins.Registration {
 
 // checkRegistration checks what a hook made of a manifest against the rules of the manifest itself.
 func (d *Deployer) checkRegistration(r *plugins.Registration) []plugins.Notice {
-	opts := d.parsing
-	opts.Dev = d.dev
+	opts := d.set().parsing
+	opts.Dev = d.set().dev
 	var notices []plugins.Notice
 	for _, v := range oauth.Check(r, opts.policy()) {
 		if !v.Warning {

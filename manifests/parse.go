@@ -60,20 +60,26 @@ func documentOf(written strictyaml.Document, r *strictyaml.Report, opts Options)
 	return d
 }
 
-// denyLoopback adds a fault for each redirect URI that leads to the user's own machine, and reports whether there are
-// any.
+// denyLoopback adds a fault for each redirect URI that leads to the user's own machine, and each host that is there, and
+// reports whether there are any.
 func (d *Document) denyLoopback(r *strictyaml.Report) bool {
 	if d.App.Spec.OAuth == nil {
 		return false
 	}
 	found := false
-	for i, uri := range d.App.Spec.OAuth.RedirectURIs {
+	look := func(list string, i int, uri string) {
 		if oauth.IsLoopbackRedirect(uri) {
 			found = true
-			path := itemPath("spec.oauth.redirectUris", i)
+			path := itemPath(list, i)
 			r.Errorf(d.Place(path), path, "loopback-redirect", "",
 				"leads to the user's own machine, which this server does not allow (manifests.localhostRedirects)")
 		}
+	}
+	for i, uri := range d.App.Spec.OAuth.RedirectURIs {
+		look("spec.oauth.redirectUris", i, uri)
+	}
+	for i, host := range d.App.Spec.OAuth.ForwardAuth.Hosts {
+		look("spec.oauth.forwardAuth.hosts", i, oauth.ForwardCallback(host))
 	}
 	return found
 }

@@ -66,13 +66,17 @@ type Plan struct {
 	// Consequences of the changes for the users of the app, in words.
 	Consequences []string `json:"consequences"`
 	// Ends are the clients that go. A plan with any is only applied when that is allowed: see [ApplyOptions].
-	Ends      []Ending         `json:"ends,omitempty"`
+	Ends []Ending `json:"ends,omitempty"`
+	// Trust is by whose word users are not asked for consent; empty when they are. A plan that needs the word is only
+	// applied with it: see [ApplyOptions].
+	Trust     Trust            `json:"trust,omitempty"`
 	Warnings  []plugins.Notice `json:"warnings"`
 	Revisions Revisions        `json:"revisions"`
 
 	// What should be; nil in a plan that was not made by [Deployer.Plan].
 	wanted  *wanted
-	watched bool // the manifest is one that this server follows
+	watched bool     // the manifest is one that this server follows
+	further []string // how the app reaches further than what it was trusted with
 }
 
 // wanted is the state that a plan leads to.
@@ -80,20 +84,27 @@ type wanted struct {
 	doc      *Document
 	manifest []byte
 	client   *plugins.Registration // nil if there is none
+	clientID string                // that the manifest chooses; empty: none
 	targets  []plugins.TargetEnv   // those with env
 	// client record has to be written
 	clientChanged bool
+	trusted       bool // see [storage.Client]
 }
 
 // Plan returns what applying the documents would do. It asks the deploy hooks and reads the store, and has no side
 // effects. A manifest that may not be applied leads to a [*DeniedError] with the denials of all documents, an app
 // that is being deleted to [ErrDeleting].
 func (d *Deployer) Plan(ctx context.Context, docs []*Document) ([]*Plan, error) {
+	return d.plan(ctx, docs, false)
+}
+
+// plan is Plan. With trust, an operator gives their word for apps whose users are not to be asked for consent.
+func (d *Deployer) plan(ctx context.Context, docs []*Document, trust bool) ([]*Plan, error) {
 	plans := make([]*Plan, 0, len(docs))
 	var denied DeniedError
 	taken := newClaims(d)
 	for _, doc := range docs {
-		p, denials, err := d.planApp(ctx, doc)
+		p, denials, err := d.planApp(ctx, doc, trust)
 		if err != nil {
 			return nil, err
 		}
@@ -103,6 +114,9 @@ func (d *Deployer) Plan(ctx context.Context, docs []*Document) ([]*Plan, error) 
 				return nil, err
 			}
 			denials = append(denials, claimed...)
+			if err := d.warnOfPeers(ctx, p, docs); err != nil {
+				return nil, err
+			}
 		}
 		plans = append(plans, p)
 		for _, denial := range denials {
@@ -117,7 +131,7 @@ func (d *Deployer) Plan(ctx context.Context, docs []*Document) ([]*Plan, error) 
 	return plans, nil
 }
 
-func (d *Deployer) planApp(ctx context.Context, doc *Document) (*Plan, []Denial, error) {
+func (d *Deployer) planApp(ctx context.Context, doc *Document, trust bool) (*Plan, []Denial, error) {
 	name := doc.App.Metadata.Name
 	view, err := d.store.App(ctx, name)
 	if err != nil {
@@ -130,6 +144,13 @@ func (d *Deployer) planApp(ctx context.Context, doc *Document) (*Plan, []Denial,
 	if err != nil {
 		return nil, nil, fmt.Errorf("plan %s: %w", name, err)
 	}
+	if n := len(targetsOf(doc.App)); n > plugins.MaxTargets { // no hook could answer about them
+		return nil, []Denial{ownDenial(name, plugins.Notice{
+			Code: "too_many_targets", Path: "spec",
+			Message: fmt.Sprintf("has %d workers, containers and services, but an app may have at most %d",
+				n, plugins.MaxTargets),
+			Remedy: "split the app into several"})}, nil
+	}
 	answer, denials, err := d.evaluate(ctx, doc, manifest, registrationOf(view.Client))
 	if err != nil || len(denials) > 0 {
 		return nil, denials, err
@@ -140,6 +161,9 @@ func (d *Deployer) planApp(ctx context.Context, doc *Document) (*Plan, []Denial,
 		return nil, denials, err
 	}
 	c := &comparison{view: view, want: &wanted{doc: doc, manifest: manifest, client: answer.Client}}
+	if o := doc.App.Spec.OAuth; o != nil && answer.Client != nil {
+		c.want.clientID = o.ClientID
+	}
 	for _, t := range answer.Targets {
 		if len(t.Env) > 0 {
 			c.want.targets = append(c.want.targets, t)
@@ -153,6 +177,7 @@ func (d *Deployer) planApp(ctx context.Context, doc *Document) (*Plan, []Denial,
 	if err := d.compare(ctx, c); err != nil {
 		return nil, nil, fmt.Errorf("plan %s: %w", name, err)
 	}
+	d.trust(c, trust)
 	return c.plan, c.tooMany(), nil
 }
 
@@ -190,7 +215,11 @@ func (d *Deployer) compare(ctx context.Context, c *comparison) error {
 	if err := d.compareClient(ctx, c); err != nil {
 		return err
 	}
-	creds, err := d.credentials(c.view.Client)
+	stays := c.view.Client
+	if c.want.replaces(stays) {
+		stays = nil
+	}
+	creds, err := d.credentials(stays)
 	if err != nil {
 		return err
 	}
@@ -251,6 +280,11 @@ func (d *Deployer) compareEnv(c *comparison, creds credentials) {
 		c.change(Change{Kind: RemoveTarget, Target: &target, Names: names}, "%s: take away %s", words(target),
 			strings.Join(names, ", "))
 	}
+}
+
+// replaces reports whether another client takes the place of an app's: the manifest chooses another id.
+func (w *wanted) replaces(was *storage.Client) bool {
+	return was != nil && w.client != nil && w.clientID != "" && w.clientID != was.ID
 }
 
 func (w *wanted) has(t storage.Target) bool {

@@ -1,6 +1,7 @@
 package manifests
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strconv"
@@ -30,21 +31,35 @@ func (d *Deployer) compareClient(ctx context.Context, c *comparison) error {
 		if want.TokenEndpointAuthMethod == oauth.AuthPrivateKeyJWT {
 			how += ", authenticating with its own key (private_key_jwt)"
 		}
-		c.change(Change{Kind: RegisterClient, New: want.ClientName}, "register %s %q with scopes %s%s",
-			kind, want.ClientName, strings.Join(want.Scopes, " "), how)
-		if former := c.view.Former; former != nil {
-			c.consequence("brings back the client id %s, with a new secret; nobody's consent comes back with it", former.ID)
+		how += asWorkload(want)
+		if len(want.ForwardAuthHosts) > 0 {
+			how += ", sign-ins for " + strings.Join(want.ForwardAuthHosts, ", ")
+		}
+		as := ""
+		if c.want.clientID != "" {
+			as = ", as " + c.want.clientID
+		}
+		if want.OnlyResource() {
+			c.change(Change{Kind: RegisterClient, New: want.ClientName}, "register resource server %s%s", want.Resource, as)
+		} else {
+			c.change(Change{Kind: RegisterClient, New: want.ClientName}, "register %s %q with scopes %s%s%s",
+				kind, want.ClientName, strings.Join(want.Scopes, " "), how, as)
+		}
+		if former := c.view.Former; former != nil && (c.want.clientID == "" || c.want.clientID == former.ID) {
+			c.consequence("brings back the client id %s%s; users have to consent again", former.ID, newSecret(want))
 		}
 		return nil
 	case want == nil:
 		c.change(Change{Kind: RemoveClient, Old: c.view.Client.ID}, "remove client %s", c.view.Client.ID)
-		grants, err := d.liveGrants(ctx, c.view.Client.ID)
-		if err != nil {
-			return err
-		}
-		c.consequence("removes the client: %s", grantsEnd(len(grants)))
-		c.plan.Ends = append(c.plan.Ends, Ending{App: c.plan.App, ClientID: c.view.Client.ID, Grants: len(grants)})
-		return nil
+		return d.endsClient(ctx, c, "removes the client")
+	case c.want.replaces(c.view.Client):
+		c.want.clientChanged = true
+		c.change(Change{Kind: UpdateField, Field: "clientId", Old: c.view.Client.ID, New: c.want.clientID},
+			"clientId: %q -> %q", c.view.Client.ID, c.want.clientID)
+		c.fields(was, want)
+		c.consequence("the app is another client then%s; the id %s is not given to any other app", newSecret(want),
+			c.view.Client.ID)
+		return d.endsClient(ctx, c, "ends the client "+c.view.Client.ID)
 	}
 	before := len(c.plan.Changes)
 	lists := c.fields(was, want)
@@ -59,15 +74,33 @@ func (d *Deployer) compareClient(ctx context.Context, c *comparison) error {
 	}
 	lost := slices.Contains(was.RegisteredGrants(), oauth.GrantRefreshToken) &&
 		!slices.Contains(want.RegisteredGrants(), oauth.GrantRefreshToken)
-	var grants []storage.Grant
-	if len(added)+len(removed) > 0 || lost {
+	grants := 0
+	if len(added) > 0 || lost {
 		var err error
-		if grants, err = d.liveGrants(ctx, c.view.Client.ID); err != nil {
+		if grants, err = d.store.CountGrants(ctx, c.view.Client.ID); err != nil {
 			return err
 		}
 	}
-	c.metadataConsequences(was, want, len(grants))
-	c.scopeConsequences(grants, added, removed)
+	c.metadataConsequences(was, want, grants)
+	if len(removed) > 0 {
+		if err := d.narrowed(ctx, c, removed); err != nil {
+			return err
+		}
+	}
+	if len(added) > 0 && grants > 0 {
+		c.consequence("adds `%s`: users are asked to allow it at their next sign-in", strings.Join(added, "`, `"))
+	}
+	return nil
+}
+
+// endsClient says what ends with the client that an app has.
+func (d *Deployer) endsClient(ctx context.Context, c *comparison, how string) error {
+	grants, err := d.store.CountGrants(ctx, c.view.Client.ID)
+	if err != nil {
+		return err
+	}
+	c.consequence("%s: %s", how, grantsEnd(grants))
+	c.plan.Ends = append(c.plan.Ends, Ending{App: c.plan.App, ClientID: c.view.Client.ID, Grants: grants})
 	return nil
 }
 
@@ -82,11 +115,17 @@ func (c *comparison) fields(was, want *plugins.Registration) map[string]differen
 		case *[]string:
 			added, removed := c.list(f.Key, listOfField(f, was), listOfField(f, want))
 			lists[f.Key] = difference{added, removed}
+		case *[]oauth.WorkloadIdentity:
+			c.list(f.Key, workloads(was), workloads(want))
 		case *string:
 			if f.Kind == oauth.KindKeys {
 				c.keys(keyNames(was.JWKS), keyNames(want.JWKS))
 			} else if now := *f.Of(want).(*string); *old != now {
-				c.change(Change{Kind: UpdateField, Field: f.Key, Old: *old, New: now}, "%s: %q -> %q", f.Key, *old, now)
+				text := strconv.Quote(*old) + " -> " + strconv.Quote(now)
+				if f.Key == "forwardAuth.user" {
+					text = forwardUser(*old) + " -> " + forwardUser(now)
+				}
+				c.change(Change{Kind: UpdateField, Field: f.Key, Old: *old, New: now}, "%s: %s", f.Key, text)
 			}
 		default:
 			if old, now := plain(f, was), plain(f, want); old != now {
@@ -96,6 +135,34 @@ func (c *comparison) fields(was, want *plugins.Registration) map[string]differen
 	}
 	c.publicConsequences(was, want)
 	return lists
+}
+
+// forwardUser is how a plan names what Remote-User says.
+func forwardUser(name string) string { return cmp.Or(name, oauth.ForwardUserSub+" (default)") }
+
+// asWorkload says which workloads are to be a client; nothing if it authenticates otherwise.
+func asWorkload(r *plugins.Registration) string {
+	if r.TokenEndpointAuthMethod != oauth.AuthWorkload {
+		return ""
+	}
+	return ", without a secret: it is whoever shows a token of " + strings.Join(workloads(r), ", or of ")
+}
+
+// workloads are those that may be a client, as a plan names them.
+func workloads(r *plugins.Registration) []string {
+	names := make([]string, len(r.Identities))
+	for i, id := range r.Identities {
+		names[i] = id.String()
+	}
+	return names
+}
+
+// newSecret says that a client which begins anew has another secret, if it has one.
+func newSecret(r *plugins.Registration) string {
+	if !r.HasSecret() {
+		return ""
+	}
+	return ", with a new secret"
 }
 
 // listOfField is a list of a registration; grant types that are left out are the usual ones.
@@ -119,7 +186,8 @@ func plain(f *oauth.Field, r *plugins.Registration) string {
 	return "none"
 }
 
-// publicConsequences says what follows when a client that keeps a secret becomes one that cannot, or the other way round.
+// publicConsequences says what follows when a client that keeps a secret becomes one that cannot, or the other way
+// round.
 func (c *comparison) publicConsequences(was, want *plugins.Registration) {
 	if was.Public == want.Public {
 		return
@@ -127,10 +195,14 @@ func (c *comparison) publicConsequences(was, want *plugins.Registration) {
 	switch {
 	case want.Public && was.HasSecret():
 		c.consequence("makes the client public: its secret stops working, and PKCE is required of every sign-in")
+	case want.Public && was.TokenEndpointAuthMethod == oauth.AuthWorkload:
+		c.consequence("makes the client public: anybody can pose as it, and not its workloads alone; PKCE is required of every sign-in")
 	case want.Public:
 		c.consequence("makes the client public: it no longer has to sign token requests, and PKCE is required of every sign-in")
 	case want.HasSecret():
 		c.consequence("makes the client confidential: it gets a secret, and token requests without it will fail")
+	case want.TokenEndpointAuthMethod == oauth.AuthWorkload:
+		c.consequence("makes the client confidential: token requests without the token of one of its workloads will fail")
 	default:
 		c.consequence("makes the client confidential: token requests that are not signed with its key will fail")
 	}
@@ -153,38 +225,31 @@ func (c *comparison) list(field string, was, want []string) (added, removed []st
 	return added, removed
 }
 
-// scopeConsequences counts what happens to grants: a grant that keeps nothing of what it was given ends, one that keeps
-// something narrows.
-func (c *comparison) scopeConsequences(grants []storage.Grant, added, removed []string) {
-	narrowed, ended := make(map[string]int), 0
-	for _, g := range grants {
-		lost := slices.DeleteFunc(slices.Clone(g.Scopes),
-			func(s string) bool { return slices.Contains(c.want.client.Scopes, s) })
-		if len(lost) == len(g.Scopes) {
+// narrowed counts what becomes of grants without the removed scopes: a grant that keeps nothing of what it was given
+// ends, one that keeps something narrows. It goes through all grants of the client, page by page.
+func (d *Deployer) narrowed(ctx context.Context, c *comparison, removed []string) error {
+	narrows, ended, now := make(map[string]int), 0, d.now()
+	err := d.store.EachGrant(ctx, c.view.Client.ID, func(g *storage.Grant) error {
+		lost := oauth.Without(g.Scopes, c.want.client.Scopes)
+		switch {
+		case !g.ExpiresAt.IsZero() && g.ExpiresAt.Before(now):
+		case len(lost) == len(g.Scopes):
 			ended++
-			continue
+		default:
+			for _, scope := range lost {
+				narrows[scope]++
+			}
 		}
-		for _, scope := range lost {
-			narrowed[scope]++
-		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	for _, scope := range removed {
-		c.consequence("removes `%s`: %s", scope, count(narrowed[scope], "grant narrows", "grants narrow"))
+		c.consequence("removes `%s`: %s", scope, count(narrows[scope], "grant loses it", "grants lose it"))
 	}
 	if ended > 0 {
 		c.consequence("removes all that users allowed: %s", count(ended, "grant ends", "grants end"))
 	}
-	if len(added) > 0 && len(grants) > 0 {
-		c.consequence("adds `%s`: users are asked to allow it at their next sign-in", strings.Join(added, "`, `"))
-	}
-}
-
-func (d *Deployer) liveGrants(ctx context.Context, clientID string) ([]storage.Grant, error) {
-	grants, err := d.store.Grants(ctx, clientID)
-	if err != nil {
-		return nil, err
-	}
-	now := d.now()
-	return slices.DeleteFunc(grants,
-		func(g storage.Grant) bool { return !g.ExpiresAt.IsZero() && g.ExpiresAt.Before(now) }), nil
+	return nil
 }

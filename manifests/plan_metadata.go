@@ -34,6 +34,8 @@ func sameClient(was, want *plugins.Registration) bool {
 		switch v := f.Of(was).(type) {
 		case *[]string:
 			return !slices.Equal(*v, *f.Of(want).(*[]string))
+		case *[]oauth.WorkloadIdentity:
+			return !slices.Equal(*v, *f.Of(want).(*[]oauth.WorkloadIdentity))
 		case *string:
 			return *v != *f.Of(want).(*string)
 		}
@@ -64,10 +66,29 @@ func (c *comparison) metadataConsequences(was, want *plugins.Registration, grant
 	c.authenticationConsequences(was, want)
 	c.signatureConsequences(&was.ClientMetadata, &want.ClientMetadata)
 	c.signInConsequences(was, want)
-	for _, uri := range was.ResourceIdentifiers {
-		if !slices.Contains(want.ResourceIdentifiers, uri) {
+	c.accessConsequences(was, want)
+	c.assuranceConsequences(was, want)
+	c.forwardConsequences(was, want)
+	if after := want.ReuseIntervalOr(0); after > was.ReuseIntervalOr(0) {
+		c.consequence("takes a refresh token again for %s after its use: for that long a stolen one is not noticed", after)
+	}
+	for _, uri := range was.Resources() {
+		if _, stays := oauth.FindResource(want.Resources(), uri); !stays {
 			c.consequence("removes %s: the app can no longer introspect tokens for it", uri)
 		}
+	}
+	for _, app := range oauth.Without(want.TrustedPeers, was.TrustedPeers) {
+		c.consequence("trusts %s: with consent it gets ID tokens of users that this app takes as well", app)
+	}
+	for _, app := range oauth.Without(was.TrustedPeers, want.TrustedPeers) {
+		c.consequence("no longer trusts %s: its next ID tokens are not for this app, and sign-ins that ask for that will "+
+			"fail", app)
+	}
+	for _, uri := range oauth.Without(want.TokenExchangeAudiences, was.TokenExchangeAudiences) {
+		c.consequence("adds %s: the app may call it for every user who calls the app", uri)
+	}
+	for _, uri := range oauth.Without(was.TokenExchangeAudiences, want.TokenExchangeAudiences) {
+		c.consequence("removes %s: token exchanges for it will fail", uri)
 	}
 }
 
@@ -92,7 +113,24 @@ func (c *comparison) grantTypeConsequences(was, want []string, grants int) {
 // authenticationConsequences leaves a change of public to fields.
 func (c *comparison) authenticationConsequences(was, want *plugins.Registration) {
 	if was.Public == want.Public && !want.Public {
+		before, after := was.TokenEndpointAuthMethod == oauth.AuthWorkload, want.TokenEndpointAuthMethod == oauth.AuthWorkload
+		had, none := was.OnlyForwardAuth(), want.OnlyForwardAuth()
 		switch {
+		case none && !had:
+			c.consequence("leaves the app behind forward auth and nothing else: its token requests will fail, however it authenticates")
+		case had && want.HasSecret():
+			c.consequence("gives the client a secret")
+		case had:
+		case after && was.HasSecret():
+			c.consequence("takes the client's secret away: it stops working, and token requests without the token of a workload will fail")
+		case after && !before:
+			c.consequence("takes tokens of workloads in place of the client's own key: token requests that are signed with it will fail")
+		case after:
+			c.identityConsequences(was, want)
+		case before && want.HasSecret():
+			c.consequence("gives the client a secret: token requests with the token of a workload will fail")
+		case before:
+			c.consequence("makes the client sign with its own key: token requests with the token of a workload will fail")
 		case was.HasSecret() && !want.HasSecret():
 			c.consequence("makes the client sign with its own key: its secret stops working, and token requests that are not signed will fail")
 		case !was.HasSecret() && want.HasSecret():
@@ -116,6 +154,23 @@ func (c *comparison) authenticationConsequences(was, want *plugins.Registration)
 	}
 }
 
+// identityConsequences say who may be the client from now on, and who no longer.
+func (c *comparison) identityConsequences(was, want *plugins.Registration) {
+	for _, id := range want.Identities {
+		if was.IdentityOf(id.Issuer, id.Subject) == nil {
+			c.consequence("lets %s be the app: whoever gets a token of it can do all that the app may", id.Name())
+		}
+	}
+	for _, id := range was.Identities {
+		switch now := want.IdentityOf(id.Issuer, id.Subject); {
+		case now == nil:
+			c.consequence("no longer lets %s be the app: its token requests will fail", id.Name())
+		case now.Audience != id.Audience:
+			c.consequence("takes tokens of %s for another audience: those for the previous one will fail", id.Name())
+		}
+	}
+}
+
 func (c *comparison) keyConsequences(was, want map[string]string) {
 	for _, name := range slices.Sorted(maps.Keys(was)) {
 		switch now, stays := want[name]; {
@@ -133,6 +188,19 @@ func (c *comparison) signatureConsequences(was, want *plugins.ClientMetadata) {
 	if before != after {
 		c.consequence("signs ID tokens with %s: an app that expects %s will refuse them", after, before)
 	}
+	switch {
+	case was.IDTokenClaims == want.IDTokenClaims:
+	case want.IDTokenClaims == oauth.IDTokenStandard:
+		c.consequence("takes the claims of scopes out of ID tokens: an app that does not ask userinfo no longer knows " +
+			"its users by name and e-mail")
+	case want.IDTokenClaims == oauth.IDTokenScopes:
+		c.consequence("puts the claims of scopes into ID tokens: whoever sees one learns them")
+	}
+	if want.IDTokenOnRefresh == oauth.IDTokenNever && was.IDTokenOnRefresh != want.IDTokenOnRefresh {
+		c.consequence("gives no ID token on a refresh: an app that needs a fresh one has to send its users through " +
+			"sign-in again")
+	}
+	c.accessTokenConsequences(was, want)
 	switch before, after := was.UserinfoSignedResponseAlg, want.UserinfoSignedResponseAlg; {
 	case before == after:
 	case after == "":
@@ -149,8 +217,24 @@ func (c *comparison) signatureConsequences(was, want *plugins.ClientMetadata) {
 	}
 }
 
+func (c *comparison) accessTokenConsequences(was, want *plugins.ClientMetadata) {
+	form := func(m *plugins.ClientMetadata) string {
+		typ := cmp.Or(m.AccessTokenType, oauth.AccessTokenTypes()[0])
+		if typ == oauth.AccessTokenOpaque {
+			return typ
+		}
+		return typ + " with " + cmp.Or(m.AccessTokenAlg, oauth.AccessTokenAlgs()[0])
+	}
+	if before, after := form(was), form(want); before != after {
+		c.consequence("makes access tokens %s: whoever expects %s will refuse them", after, before)
+	}
+}
+
 // signInConsequences are about what users, and the app of them, notice.
 func (c *comparison) signInConsequences(was, want *plugins.Registration) {
+	if want.RequireSignedRequestObject && !was.RequireSignedRequestObject {
+		c.consequence("accepts only signed request objects (RFC 9101): other sign-ins will fail")
+	}
 	if want.RequirePushedAuthorizationRequests && !was.RequirePushedAuthorizationRequests {
 		c.consequence("accepts only pushed requests (RFC 9126): other sign-ins will fail")
 	}
@@ -161,7 +245,8 @@ func (c *comparison) signInConsequences(was, want *plugins.Registration) {
 		c.consequence("asks users to sign in again if they did so more than %s ago", count(int(*most), "second", "seconds"))
 	}
 	for _, channel := range [...]struct{ name, was, want string }{
-		{"back", was.BackchannelLogoutURI, want.BackchannelLogoutURI}, {"front", was.FrontchannelLogoutURI, want.FrontchannelLogoutURI},
+		{"back", was.BackchannelLogoutURI, want.BackchannelLogoutURI},
+		{"front", was.FrontchannelLogoutURI, want.FrontchannelLogoutURI},
 	} {
 		if channel.was != "" && channel.want == "" {
 			c.consequence("removes the %s-channel logout: it no longer tells the app when users sign out", channel.name)
@@ -169,8 +254,50 @@ func (c *comparison) signInConsequences(was, want *plugins.Registration) {
 	}
 }
 
-// sectorOf names what the pairwise subjects of a client depend on (OpenID Connect Core 1.0 section 8.1). It is empty for a client
-// with public subjects.
+// accessConsequences are about who may use the app.
+func (c *comparison) accessConsequences(was, want *plugins.Registration) {
+	switch {
+	case was.AccessDigest() == want.AccessDigest():
+	case !want.Restricted():
+		c.consequence("lets everybody use the app who can sign in")
+	case !was.Restricted():
+		c.consequence("limits who may use the app: grants of all others can no longer be refreshed")
+	default:
+		c.consequence("changes who may use the app: grants of those who no longer may can no longer be refreshed")
+	}
+}
+
+// assuranceConsequences are about how users have to prove who they are.
+func (c *comparison) assuranceConsequences(was, want *plugins.Registration) {
+	before, after := oauth.AssuranceOfDemand(was.AccessMFA), oauth.AssuranceOfDemand(want.AccessMFA)
+	asks := "a second factor"
+	if max(before, after) == oauth.AssurancePhishingResistant {
+		asks = "a passkey"
+	}
+	switch {
+	case after > before:
+		c.consequence("asks users for %s: grants of those who signed in without one can no longer be refreshed", asks)
+	case after == before:
+	case after == oauth.AssuranceMFA:
+		c.consequence("takes any second factor from now on, and not only passkeys")
+	default:
+		c.consequence("no longer asks users for %s, unless the server's configuration does", asks)
+	}
+}
+
+// forwardConsequences are about an app behind forward auth.
+func (c *comparison) forwardConsequences(was, want *plugins.Registration) {
+	for _, host := range oauth.Without(was.ForwardAuthHosts, want.ForwardAuthHosts) {
+		c.consequence("removes the host %s: requests to this host will be refused", host)
+	}
+	if len(was.ForwardAuthHosts) > 0 && len(want.ForwardAuthHosts) > 0 &&
+		cmp.Or(was.ForwardAuthUser, oauth.ForwardUserSub) != cmp.Or(want.ForwardAuthUser, oauth.ForwardUserSub) {
+		c.consequence("gives every user another Remote-User: the app will take them for new users")
+	}
+}
+
+// sectorOf names what the pairwise subjects of a client depend on (OpenID Connect Core 1.0 section 8.1). It is empty
+// for a client with public subjects.
 func sectorOf(r *plugins.Registration) string {
 	if r.SubjectType != oauth.SubjectPairwise {
 		return ""

@@ -67,7 +67,7 @@ func TestPlanOfChanges(t *testing.T) {
 		"version":        {[]string{"1.0.0", "1.1.0"}, "version: 1.0.0 -> 1.1.0", nil},
 		"another key":    {[]string{"web: {}", "web: {triggers: {}}"}, "store the new manifest; nothing else changes", nil},
 		"scope added":    {[]string{"runs:write", "runs:write, openid"}, "scopes: add openid", []string{"adds `openid`: users are asked to allow it at their next sign-in"}},
-		"scopes removed": {[]string{", runs:write", ""}, "scopes: remove runs:write", []string{"removes `runs:write`: 2 grants narrow", "removes all that users allowed: 1 grant ends"}},
+		"scopes removed": {[]string{", runs:write", ""}, "scopes: remove runs:write", []string{"removes `runs:write`: 2 grants lose it", "removes all that users allowed: 1 grant ends"}},
 		"redirect URI": {[]string{"app.example.com/callback", "app.example.com/cb"},
 			"redirectUris: add https://app.example.com/cb\nredirectUris: remove https://app.example.com/callback",
 			[]string{"removes https://app.example.com/callback: sign-ins that use it will fail"}},
@@ -142,6 +142,15 @@ func TestLoopbackIsWarnedOfOutsideDev(t *testing.T) {
 			t.Errorf("dev %t: %v", dev, p.Warnings)
 		}
 	}
+	// A command line tool or a phone's app is there in production as well (RFC 8252).
+	for uris, want := range map[string]int{
+		`"http://127.0.0.1:*"`: 0, `"http://127.0.0.1/cb", "com.example.app:/cb"`: 0, `"http://localhost:*", "https://app.example.com/cb"`: 1,
+	} {
+		native := appYML("app", "[https://app.example.com/callback]", "["+uris+"]", "autoEnv: true", "public: true")
+		if p := r.plan(r.deployer(), native); len(p.Warnings) != want {
+			t.Errorf("%s: %v", uris, p.Warnings)
+		}
+	}
 }
 
 func TestHooksAreChained(t *testing.T) {
@@ -210,7 +219,7 @@ func TestDenialSaysWhoWhatWhyAndRemedy(t *testing.T) {
 	_, err := r.deployer().Plan(context.Background(), documents(t, appYML("one")+"---\n"+appYML("two")))
 	want := ""
 	for _, app := range []string{"one", "two"} {
-		want += app + ": deploy hook amending refuses spec.version: nothing is deployed on a Friday [no_friday]; wait until Monday\n"
+		want += "app " + app + ": deploy hook amending refuses spec.version: nothing is deployed on a Friday [no_friday]; wait until Monday\n"
 	}
 	if err == nil || err.Error() != strings.TrimSpace(want) {
 		t.Errorf("%v\nwant:\n%s", err, want)
@@ -239,7 +248,8 @@ func TestTooManyTargetsAreDenied(t *testing.T) {
 		}
 	}
 	refused(workers("a", maxTargets+1), "too_many_targets")
-	r.apply(d, workers("a", maxTargets)) // fits into etcd's transaction
+	refused(workers("a", 3000), "too_many_targets") // more than any hook answers about
+	r.apply(d, workers("a", maxTargets))            // fits into etcd's transaction
 	refused(workers("b", maxTargets), "too_many_changes")
 	r.apply(d, workers("a", 0)) // so does taking all of them away
 	if got := len(r.view("app").Deliveries); got != maxTargets {

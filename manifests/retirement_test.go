@@ -112,7 +112,8 @@ func TestTargetThatIsNotReadyAtTheEndKeepsTheOldSecret(t *testing.T) {
 	r.valid("app", second)
 }
 
-// A target that was ready once, and lost its env while nobody looked, keeps the old secret valid until it has the new one.
+// A target that was ready once, and lost its env while nobody looked, keeps the old secret valid until it has the new
+// one.
 func TestTargetsAreLookedAtBeforeTheOldSecretRetires(t *testing.T) {
 	r := newRig(t)
 	clock := r.clocked()

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/warifu/warifu/plugins"
+	"github.com/warifu/warifu/server/metrics"
 	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
@@ -38,6 +39,8 @@ var (
 	ErrRotating = errors.New("a rotation is under way")
 	// ErrNoSecret means that the app has no client, or that its client is public or signs with its own key.
 	ErrNoSecret = errors.New("has no client secret")
+	// ErrSecret means that a secret from elsewhere cannot be taken.
+	ErrSecret = errors.New("the secret")
 	// ErrSealed means that an env cannot be decrypted, so it is unknown whether it holds the secret.
 	ErrSealed = errors.New("cannot be opened with the encryption keys of this server")
 )
@@ -57,6 +60,9 @@ type RotateOptions struct {
 	Grace time.Duration
 	// Compromised ends all older secrets in the transaction that adds the new one.
 	Compromised bool
+	// Secret is the new secret, from elsewhere; empty: one is made. Imported: the app has it already.
+	Secret   string
+	Imported bool
 }
 
 // Rotated is a rotation that has begun. It holds no secret.
@@ -72,12 +78,15 @@ type Rotated struct {
 // transaction. The old secret stays valid until [Deployer.Run], in this process or another, finds that it should no
 // longer be needed.
 //
-// Errors: [storage.ErrNotFound] if there is no such app; [ErrNoSecret], [ErrRotating], [ErrSealed] and [ErrDeleting].
-// Nothing was changed then.
+// Errors: [storage.ErrNotFound] if there is no such app; [ErrNoSecret], [ErrRotating], [ErrSecret], [ErrSealed] and
+// [ErrDeleting]. Nothing was changed then.
 func (d *Deployer) Rotate(ctx context.Context, app string, opts RotateOptions) (Rotated, error) {
 	reason := ""
-	if opts.Compromised {
+	switch {
+	case opts.Compromised:
 		reason = "compromised"
+	case opts.Secret != "":
+		reason = "given by an operator"
 	}
 	return d.rotate(ctx, app, opts, reason)
 }
@@ -113,9 +122,39 @@ func (d *Deployer) rotate(ctx context.Context, app string, opts RotateOptions, r
 	if err != nil {
 		return Rotated{}, fmt.Errorf("rotate %s: %w", app, err)
 	}
+	d.metrics.Rotation("begun")
 	d.log.InfoContext(ctx, "rotation of a client secret begins", "app", app, "client", begun.Rotation.ClientID,
 		"secret", begun.Rotation.SecretID, "previous", begun.Rotation.Previous, "targets", len(begun.Targets), "compromised", opts.Compromised)
 	return begun, nil
+}
+
+// Replaced are the apps whose clients have got other secrets.
+type Replaced struct {
+	// Delivered to their targets, and handed out by somebody.
+	Delivered, ByHand []string
+}
+
+// ReplaceSecrets ends the secrets of all apps and gives each client another one, as [Deployer.Rotate] does with
+// Compromised: for a database in which secrets that were given up may be valid again.
+func (d *Deployer) ReplaceSecrets(ctx context.Context, reason string) (Replaced, error) {
+	var out Replaced
+	apps, err := d.store.Apps(ctx)
+	if err != nil {
+		return out, fmt.Errorf("replace client secrets: %w", err)
+	}
+	for _, app := range apps {
+		begun, err := d.rotate(ctx, app.Name, RotateOptions{Compromised: true}, reason)
+		switch {
+		case errors.Is(err, ErrNoSecret), errors.Is(err, ErrDeleting):
+		case err != nil:
+			return out, err
+		case len(begun.Targets) == 0:
+			out.ByHand = append(out.ByHand, app.Name)
+		default:
+			out.Delivered = append(out.Delivered, app.Name)
+		}
+	}
+	return out, nil
 }
 
 // refused writes to the audit log that a rotation was refused.
@@ -137,6 +176,15 @@ func (d *Deployer) rotation(ctx context.Context, view storage.AppView, opts Rota
 	case was == nil || was.Public || len(was.Secrets) == 0:
 		return Rotated{}, storage.Release{}, fmt.Errorf("app %s %w: %s", app.Name, ErrNoSecret, noSecret(was))
 	}
+	if opts.Secret != "" {
+		err := oauth.CheckSecret(opts.Secret, opts.Imported)
+		if err == nil && was.Verify(opts.Secret) {
+			err = errors.New("is the client's already")
+		}
+		if err != nil {
+			return Rotated{}, storage.Release{}, fmt.Errorf("%w %w", ErrSecret, err)
+		}
+	}
 	seen, err := d.store.Secrets(ctx, was.ID)
 	if err != nil {
 		return Rotated{}, storage.Release{}, fmt.Errorf("rotate %s: %w", app.Name, err)
@@ -146,6 +194,9 @@ func (d *Deployer) rotation(ctx context.Context, view storage.AppView, opts Rota
 	}
 	now := d.now().UTC()
 	fresh, value := d.store.NewClientSecret(was.ID)
+	if opts.Secret != "" {
+		fresh, value = d.store.ClientSecretOf(was.ID, opts.Secret), opts.Secret
+	}
 	client := *was
 	client.UpdatedAt = now
 	rot := storage.SecretRotation{
@@ -170,13 +221,18 @@ func (d *Deployer) rotation(ctx context.Context, view storage.AppView, opts Rota
 		release.App.Generation = x.Generation
 		begun.Targets = append(begun.Targets, x.Target)
 	}
-	grants := []storage.Grant(nil)
+	grants := 0
 	if opts.Compromised {
-		if grants, err = d.liveGrants(ctx, was.ID); err != nil {
+		if grants, err = d.store.CountGrants(ctx, was.ID); err != nil {
 			return Rotated{}, storage.Release{}, fmt.Errorf("rotate %s: %w", app.Name, err)
 		}
 	}
-	begun.Consequences = rotationConsequences(begun, len(grants))
+	begun.Consequences = rotationConsequences(begun, grants)
+	if bits := oauth.BitsOf(opts.Secret); opts.Secret != "" && bits < oauth.SecretBits {
+		begun.Consequences = append(begun.Consequences, fmt.Sprintf(
+			"the secret has %d bits at most, and can be found by whoever gets hold of the database: replace it soon "+
+				"(warifu rotate %s)", bits, app.Name))
+	}
 	return begun, release, nil
 }
 
@@ -185,8 +241,14 @@ func noSecret(c *storage.Client) string {
 	switch {
 	case c == nil:
 		return "its manifest has no spec.oauth"
+	case c.TokenEndpointAuthMethod == oauth.AuthWorkload:
+		return "its client is a workload (" + strings.Join(workloads(&c.Client), ", ") +
+			"): there is nothing to rotate, whoever issues its tokens rotates the keys that sign them"
 	case c.TokenEndpointAuthMethod == oauth.AuthPrivateKeyJWT:
 		return "its client signs with its own key (private_key_jwt), which is replaced in jwks or at jwksUri"
+	}
+	if c.OnlyForwardAuth() {
+		return "it is behind forward auth, and authenticates nowhere"
 	}
 	return "its client is public"
 }
@@ -294,6 +356,15 @@ func Waiting(view storage.AppView, rot *storage.SecretRotation, now time.Time) s
 // when something has changed that it may wait for, and when time may have taken it further.
 func (d *Deployer) rotations(ctx context.Context) {
 	mirror := d.store.MirrorRotations(ctx)
+	d.metrics.Source("rotations", func(tell metrics.Tell) {
+		n, first := mirror.UnderWay()
+		age := time.Duration(0)
+		if n > 0 {
+			age = max(d.now().Sub(first), 0)
+		}
+		tell(metrics.RotationsUnderWay, float64(n))
+		tell(metrics.RotationOldest, age.Seconds())
+	})
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	again := make(map[string]time.Time) // when time alone may take a client's rotation further
@@ -306,6 +377,8 @@ func (d *Deployer) rotations(ctx context.Context) {
 		case <-mirror.Changed:
 			turns = mirror.Take()
 		case <-timer.C:
+		case <-d.aging:
+			aged = time.Time{}
 		}
 		now := d.now()
 		for client, at := range again {
@@ -319,7 +392,7 @@ func (d *Deployer) rotations(ctx context.Context) {
 				again[rot.ClientID] = now.Add(wait)
 			}
 		}
-		if d.maxAge > 0 && now.Sub(aged) >= d.pace.Reconcile {
+		if d.set().maxAge > 0 && now.Sub(aged) >= d.pace.Reconcile {
 			aged = now
 			d.rotateOld(ctx)
 		}
@@ -341,7 +414,7 @@ func (d *Deployer) advance(ctx context.Context, rot *storage.SecretRotation) tim
 	case errors.Is(err, storage.ErrConflict): // another replica took the step, or what it was decided on has changed
 		return d.pace.RetryMin
 	}
-	d.log.WarnContext(ctx, "a rotation cannot continue; it is tried again", "app", rot.App, "error", err)
+	d.log.WarnContext(ctx, "a rotation cannot continue; trying again", "app", rot.App, "error", err)
 	return d.pace.RetryMax
 }
 
@@ -389,7 +462,15 @@ func (d *Deployer) step(ctx context.Context, rot *storage.SecretRotation) (time.
 		}
 		d.log.InfoContext(ctx, "a rotation continues", "app", rot.App, "client", rot.ClientID, "secret", rot.SecretID,
 			"served", next.ServedAt, "used", next.UsedAt, "retires", next.RetiresAt)
-		return 0, d.store.UpdateRotation(ctx, next, entries...)
+		err := d.store.UpdateRotation(ctx, next, entries...)
+		switch {
+		case err != nil:
+		case entry.Action == storage.AuditSecretServed:
+			d.metrics.Rotation("served")
+		case entry.Action == storage.AuditSecretUsed:
+			d.metrics.Rotation("used")
+		}
+		return 0, err
 	}
 	switch {
 	case !rot.UnderWay() || rot.RetiresAt.IsZero():
@@ -407,6 +488,7 @@ func (d *Deployer) step(ctx context.Context, rot *storage.SecretRotation) (time.
 	if err := d.store.RetireSecrets(ctx, *rot, view, entry); err != nil {
 		return 0, err
 	}
+	d.metrics.Rotation("retired")
 	d.log.InfoContext(ctx, "a client secret was retired", "app", rot.App, "client", rot.ClientID, "secret", rot.Previous,
 		"successor", rot.SecretID)
 	return 0, nil
@@ -445,10 +527,11 @@ func (d *Deployer) confirmed(view storage.AppView) (bool, error) {
 // rotateOld begins a rotation for every client of an app whose newest secret is too old. A client with two secrets is
 // left alone.
 func (d *Deployer) rotateOld(ctx context.Context) {
+	maxAge := d.set().maxAge
 	clients, err := d.store.Clients(ctx)
 	if err != nil {
 		if ctx.Err() == nil {
-			d.log.WarnContext(ctx, "the ages of client secrets cannot be read; it is tried again", "error", err)
+			d.log.WarnContext(ctx, "the ages of client secrets cannot be read; trying again", "error", err)
 		}
 		return
 	}
@@ -456,12 +539,12 @@ func (d *Deployer) rotateOld(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if c.Disabled || c.App == "" || len(c.Secrets) != 1 || d.now().Sub(c.Secrets[0].CreatedAt) < d.maxAge {
+		if c.Disabled || c.App == "" || len(c.Secrets) != 1 || d.now().Sub(c.Secrets[0].CreatedAt) < maxAge {
 			continue
 		}
-		_, err := d.rotate(ctx, c.App, RotateOptions{Grace: DefaultGrace}, "older than secretMaxAge, "+d.maxAge.String())
+		_, err := d.rotate(ctx, c.App, RotateOptions{Grace: DefaultGrace}, "older than secretMaxAge, "+maxAge.String())
 		if err != nil && !errors.Is(err, ErrRotating) && !errors.Is(err, ErrDeleting) && ctx.Err() == nil {
-			d.log.WarnContext(ctx, "a client secret is too old and cannot be rotated; it is tried again", "app", c.App, "error",
+			d.log.WarnContext(ctx, "a client secret is too old and cannot be rotated; trying again", "app", c.App, "error",
 				err)
 		}
 	}

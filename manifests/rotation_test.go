@@ -21,8 +21,8 @@ func (c *shifted) now() time.Time           { return time.Now().Add(time.Duratio
 func (c *shifted) forward(d time.Duration)  { c.by.Add(int64(d)) }
 func (c *shifted) store(o *storage.Options) { o.Now = c.now }
 
-// clocked gives a rig a clock that can be put forward. Its deployers take over from each other, as one process after the other
-// does on a data directory.
+// clocked gives a rig a clock that can be put forward. Its deployers take over from each other, as one process after
+// the other does on a data directory.
 func (r *rig) clocked() *shifted {
 	c := &shifted{}
 	r.store = r.etcd.Store(c.store)
@@ -189,7 +189,8 @@ func TestRotationEndToEnd(t *testing.T) {
 	r.valid("app", second, r.secret("app"))
 }
 
-// Whichever write of a rotation fails, before etcd has it or after, and whoever dies then: the next process takes it on.
+// Whichever write of a rotation fails, before etcd has it or after, and whoever dies then: the next process takes it
+// on.
 func TestRotationSurvivesItsProcessAtEveryStep(t *testing.T) {
 	for _, sent := range []bool{false, true} {
 		for n := int64(1); n <= 9; n++ {
@@ -494,5 +495,34 @@ func TestOldSecretIsHiddenToo(t *testing.T) {
 	r.rotate(d, "app", RotateOptions{Compromised: true})
 	if text := d.hide(r.view("app").Deliveries[0], "it has "+first+", still"); text != "it has [redacted], still" {
 		t.Error(text)
+	}
+}
+
+// A secret that the app has elsewhere is delivered and valid like one that is made; only one that is in use already may
+// be weak, and that is said.
+func TestSecretFromElsewhere(t *testing.T) {
+	r := newRig(t)
+	d := r.deployer()
+	r.apply(d, appYML("app"))
+	const weak = "ZXhhbXBsZS1hcHAtc2VjcmV0"
+	before := r.etcd.Dump()
+	if _, err := d.Rotate(t.Context(), "app", RotateOptions{Secret: weak}); !errors.Is(err, ErrSecret) || strings.Contains(err.Error(), weak) {
+		t.Errorf("weak: %v", err)
+	}
+	if first := r.secret("app"); first == "" || strings.Count(r.etcd.Dump(), "\"secrets\"") != strings.Count(before, "\"secrets\"") {
+		t.Error("a secret that was refused is there")
+	}
+	got := r.rotate(d, "app", RotateOptions{Secret: weak, Imported: true})
+	if len(got.Targets) != 2 || !slices.ContainsFunc(got.Consequences, func(c string) bool { return strings.Contains(c, "has 144 bits at most") }) {
+		t.Errorf("%+v", got)
+	}
+	if c := r.view("app").Client; !c.Verify(weak) || len(c.Secrets) != 2 || r.secret("app") != weak || r.delivered("app")["OAUTH_CLIENT_SECRET"] != weak {
+		t.Error("the secret is not the client's")
+	}
+	if _, err := d.Rotate(t.Context(), "app", RotateOptions{Secret: weak, Imported: true}); !errors.Is(err, ErrSecret) || !strings.Contains(err.Error(), "already") {
+		t.Errorf("again: %v", err)
+	}
+	if dump := r.etcd.Dump(); strings.Contains(dump, weak) || strings.Contains(r.log.String(), weak) {
+		t.Error("the database or the log holds the secret")
 	}
 }

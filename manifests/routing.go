@@ -27,8 +27,8 @@ func (a Assignment) fits(app string, t storage.Target) bool {
 }
 
 // assigned is the runtime that the configuration names for a target; empty if it names none.
-func (d *Deployer) assigned(app string, t storage.Target) string {
-	for _, a := range d.assignments {
+func (s *settings) assigned(app string, t storage.Target) string {
+	for _, a := range s.assignments {
 		if a.fits(app, t) {
 			return a.Runtime
 		}
@@ -37,8 +37,8 @@ func (d *Deployer) assigned(app string, t storage.Target) string {
 }
 
 // runtimeNamed returns the configured runtime of that name, and its index.
-func (d *Deployer) runtimeNamed(name string) (Runtime, int) {
-	for i, rt := range d.runtimes {
+func (s *settings) runtimeNamed(name string) (Runtime, int) {
+	for i, rt := range s.runtimes {
 		if rt.Name() == name {
 			return rt, i
 		}
@@ -54,7 +54,7 @@ func (c *catalog) runtimeFor(ctx context.Context, x *storage.Delivery) (Runtime,
 		if x.Runtime == "" {
 			return nil, nil // no runtime ever had it: there is nothing to take away
 		}
-		if rt, _ := c.d.runtimeNamed(x.Runtime); rt != nil {
+		if rt, _ := c.set.runtimeNamed(x.Runtime); rt != nil {
 			return rt, nil
 		}
 		return nil, &unserved{
@@ -62,13 +62,13 @@ func (c *catalog) runtimeFor(ctx context.Context, x *storage.Delivery) (Runtime,
 			remedy:  "configure the runtime again, so that the env can be taken away there",
 		}
 	}
-	if name := c.d.assigned(x.App, x.Target); name != "" {
+	if name := c.set.assigned(x.App, x.Target); name != "" {
 		return c.assignedRuntime(ctx, x, name)
 	}
-	if rt, _ := c.d.runtimeNamed(x.Runtime); rt != nil {
+	if rt, _ := c.set.runtimeNamed(x.Runtime); rt != nil {
 		return rt, nil
 	}
-	for i, rt := range c.d.runtimes {
+	for i, rt := range c.set.runtimes {
 		serves, _, err := c.serves(ctx, i, x.Target.Kind)
 		if err != nil {
 			return nil, err
@@ -84,7 +84,7 @@ func (c *catalog) runtimeFor(ctx context.Context, x *storage.Delivery) (Runtime,
 }
 
 func (c *catalog) assignedRuntime(ctx context.Context, x *storage.Delivery, name string) (Runtime, error) {
-	rt, i := c.d.runtimeNamed(name)
+	rt, i := c.set.runtimeNamed(name)
 	if rt == nil {
 		return nil, &unserved{
 			message: fmt.Sprintf("runtime %s, to which this target is assigned, is not configured", name),
@@ -115,7 +115,7 @@ func (c *catalog) serves(ctx context.Context, i int, kind string) (bool, []strin
 		return len(e.kinds) == 0 || slices.Contains(e.kinds, kind), e.kinds, nil
 	case e.failed != nil && c.d.now().Before(e.retryAt):
 		return false, nil, &unserved{
-			message: fmt.Sprintf("runtime %s does not say what it serves: %v", c.d.runtimes[i].Name(), e.failed),
+			message: fmt.Sprintf("runtime %s does not say what it serves: %v", c.set.runtimes[i].Name(), e.failed),
 			remedy:  "it is asked again automatically; the plugin's messages are in the server's log",
 			again:   e.retryAt,
 		}
@@ -138,7 +138,7 @@ func (a *attempt) move(ctx context.Context, x storage.Delivery) (*storage.Delive
 	})
 	if err != nil {
 		if !errors.Is(err, storage.ErrConflict) && ctx.Err() == nil {
-			a.d.log.WarnContext(ctx, "a delivery cannot be moved; it is tried again", "app", x.App, "target", words(x.Target),
+			a.d.log.WarnContext(ctx, "a delivery cannot be moved; trying again", "app", x.App, "target", words(x.Target),
 				"error", err)
 		}
 		return nil, false

@@ -24,7 +24,7 @@ func TestFirstAssignmentThatFitsCounts(t *testing.T) {
 		{"shop-c", "container", "api", "third"},
 		{"shop", "worker", "odd-[", ""},
 	} {
-		if got := d.assigned(c.app, storage.Target{Kind: c.kind, Name: c.name}); got != c.want {
+		if got := d.set().assigned(c.app, storage.Target{Kind: c.kind, Name: c.name}); got != c.want {
 			t.Errorf("%s %s/%s: %q, want %q", c.app, c.kind, c.name, got, c.want)
 		}
 	}
@@ -55,7 +55,8 @@ func TestAssignmentThatCannotWorkIsVisible(t *testing.T) {
 	r.awaitReady("app")
 }
 
-// A target that another runtime is to serve is served by the one before until then, and has its env taken away there after.
+// A target that another runtime is to serve is served by the one before until then, and has its env taken away there
+// after.
 func TestTargetMovesToAnotherRuntime(t *testing.T) {
 	r := newRig(t).withFiles()
 	open := make(chan struct{})

@@ -116,24 +116,49 @@ func describeClientName(s *jsonschema.Schema) {
 	s.Examples = []any{"My OAuth App"}
 }
 
+func describeClientID(s *jsonschema.Schema) {
+	s.Pattern = oauth.ClientIDPattern
+	s.MaxLength = jsonschema.Ptr(oauth.MaxClientID)
+	s.Examples = []any{"kubernetes"}
+}
+
 func describeScope(s *jsonschema.Schema) {
 	s.Pattern = `^[!#-\[\]-~]+$`
 	s.MaxLength = jsonschema.Ptr(oauth.MaxScope)
 	s.Examples = []any{
 		"threads:read", "threads:write", "runs:read", "runs:write", "files:read", "files:write", "repos:read", "repos:write",
-		"openid", "profile", "email", "address", "phone", "offline_access",
+		"openid", "profile", "email", "address", "phone", "offline_access", "groups",
 	}
 }
 
-// describeOAuth requires redirectUris where users sign in.
+// describeOAuth requires nothing of what is only a resource server, and of all others redirectUris, or
+// hosts behind forward auth, where users sign in.
 func describeOAuth(s *jsonschema.Schema) {
+	var required []string
+	for _, f := range oauth.Fields() {
+		if f.Required {
+			required = append(required, f.Key)
+		}
+	}
 	s.If = &jsonschema.Schema{
-		Required: []string{"grantTypes"},
-		Properties: map[string]*jsonschema.Schema{"grantTypes": {
-			Type: "array", Not: &jsonschema.Schema{Contains: &jsonschema.Schema{Const: jsonschema.Ptr[any](oauth.GrantAuthorizationCode)}},
+		Required: []string{"resource"},
+		Properties: map[string]*jsonschema.Schema{
+			"redirectUris": {Not: &jsonschema.Schema{}}, "grantTypes": {Type: "null"},
+		},
+	}
+	signIn := &jsonschema.Schema{Const: jsonschema.Ptr[any](oauth.GrantAuthorizationCode)}
+	s.Else = &jsonschema.Schema{
+		Required: required,
+		If: &jsonschema.Schema{
+			Required: []string{"grantTypes"},
+			Properties: map[string]*jsonschema.Schema{
+				"grantTypes": {Type: "array", Not: &jsonschema.Schema{Contains: signIn}},
+			},
+		},
+		Else: &jsonschema.Schema{AnyOf: []*jsonschema.Schema{
+			{Required: []string{"redirectUris"}}, {Required: []string{"forwardAuth"}},
 		}},
 	}
-	s.Else = &jsonschema.Schema{Required: []string{"redirectUris"}}
 }
 
 // describeGrantType lists all grant types; which of them are on is up to the server.
@@ -148,10 +173,58 @@ func describeAppAddress(s *jsonschema.Schema) {
 	s.MaxLength = jsonschema.Ptr(oauth.MaxRedirectURI)
 }
 
+func describeOrigin(s *jsonschema.Schema) {
+	s.Pattern = `^[a-z][a-z0-9+.-]*://[^/?#@]+$`
+	s.Examples = []any{"https://app.example.com", "http://localhost:*"}
+}
+
 func describeResourceIdentifier(s *jsonschema.Schema) {
 	s.Pattern = `^[A-Za-z][A-Za-z0-9+.-]*:[^#]+$`
 	s.MaxLength = jsonschema.Ptr(oauth.MaxAddress)
 	s.Examples = []any{"https://api.example.com"}
+}
+
+// describeAccess requires that a rule about access says something.
+func describeAccess(s *jsonschema.Schema) { s.MinProperties = jsonschema.Ptr(1) }
+
+// describeIdentityPart is about what is compared to the letter.
+func describeIdentityPart(s *jsonschema.Schema) {
+	s.Pattern = `^[!-~]+$`
+	s.MaxLength = jsonschema.Ptr(oauth.MaxIdentityPart)
+}
+
+// describeIdentitySubject adds that nothing in it stands for something else.
+func describeIdentitySubject(s *jsonschema.Schema) {
+	describeIdentityPart(s)
+	s.Pattern = `^[!-)+-~]+$`
+	s.Examples = []any{"system:serviceaccount:shop:web", "repo:example/shop:environment:production"}
+}
+
+func describeGroup(s *jsonschema.Schema) {
+	s.Pattern = `^\S(.*\S)?$`
+	s.MaxLength = jsonschema.Ptr(oauth.MaxGroup)
+	s.Examples = []any{"admins", "team-a"}
+}
+
+func describeAppName(s *jsonschema.Schema) {
+	s.Pattern = dnsLabelPattern
+	s.Examples = []any{"kubectl"}
+}
+
+func describeConnector(s *jsonschema.Schema) {
+	s.MinLength = jsonschema.Ptr(1)
+	s.Examples = []any{"local"}
+}
+
+func describeEmail(s *jsonschema.Schema) {
+	s.Pattern = `^[^@]+@[^@]+$`
+	s.MaxLength = jsonschema.Ptr(oauth.MaxEmail)
+	s.Examples = []any{"ann@example.com", "*@example.com"}
+}
+
+func describeClaim(s *jsonschema.Schema) {
+	s.MinLength = jsonschema.Ptr(1)
+	s.Examples = []any{oauth.ScopeGroups, "email"}
 }
 
 func describeJWK(s *jsonschema.Schema) {
@@ -163,13 +236,28 @@ func describeJWK(s *jsonschema.Schema) {
 }
 
 func describeRedirectURI(s *jsonschema.Schema) {
-	s.Pattern = `^(https://[^/?#@*]+|http://(localhost|127\.0\.0\.1|\[::1\])(:([0-9]+|\*))?)([/?][^#*]*)?$`
-	s.Examples = []any{"https://app.example.com/callback", "http://localhost:*", "http://localhost:*/callback"}
+	s.Pattern = `^((https://[^/?#@*]+|http://(localhost|127\.0\.0\.1|\[::1\])(:([0-9]+|\*))?)([/?][^#*]*)?|` +
+		`[a-z][a-z0-9+.-]*:/[^#*]*)$`
+	s.Examples = []any{"https://app.example.com/callback", "http://localhost:*", "http://localhost:*/callback",
+		"http://127.0.0.1/callback", "com.example.app:/callback"}
+}
+
+func describeForwardAuth(s *jsonschema.Schema) { s.Required = []string{"hosts"} }
+
+func describeForwardHost(s *jsonschema.Schema) {
+	s.Pattern = `^[a-z0-9.\[\]:-]+$`
+	s.Examples = []any{"wiki.example.com", "wiki.example.com:8443"}
 }
 
 func describeWebAddress(s *jsonschema.Schema) {
 	s.Pattern = `^https?://[^/?#@]+([/?#].*)?$`
 	s.MaxLength = jsonschema.Ptr(oauth.MaxAddress)
+}
+
+// describeInterval is what [time.ParseDuration] takes.
+func describeInterval(s *jsonschema.Schema) {
+	s.Pattern = `^[+-]?(0|([0-9.]+(ns|us|µs|μs|ms|s|m|h))+)$`
+	s.Examples = []any{"30s"}
 }
 
 func describeTargets(s *jsonschema.Schema) {

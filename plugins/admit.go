@@ -2,16 +2,16 @@ package plugins
 
 import "fmt"
 
-// Held is what a target has, as its runtime remembers it: the newest generation that it accepted, with its digest, and the highest
-// fence that it has seen. The zero value is a target that has nothing of ours.
+// Held is what a target has, as its runtime remembers it: the newest generation that it accepted, with its digest, and
+// the highest fence that it has seen. The zero value is a target that has nothing of ours.
 type Held struct {
 	Generation int64
 	Fence      int64
 	Digest     string
 }
 
-// Admit holds a push against what its target has; every runtime calls it before it changes anything, while nobody else can
-// change the target. It is the contract's rule (pluginpb, Runtime.PushEnv):
+// Admit holds a push against what its target has; every runtime calls it before it changes anything, while nobody else
+// can change the target. It is the contract's rule (pluginpb, Runtime.PushEnv):
 //
 //   - An older generation or an older fence is [ErrStale]: a server that was thought dead, or a delivery that was overtaken.
 //   - The same generation with another digest is [ErrDigestConflict]: two servers count alike, and nobody can say whose wish is

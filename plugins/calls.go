@@ -20,7 +20,7 @@ const (
 type Hook struct{ s *supervisor }
 
 // Name is its configured name.
-func (h *Hook) Name() string { return h.s.spec.Name }
+func (h *Hook) Name() string { return h.s.name }
 
 // Describe starts the hook when it is not running and says what it calls itself.
 func (h *Hook) Describe(ctx context.Context) (Description, error) { return h.s.describe(ctx) }
@@ -74,7 +74,7 @@ func (s *supervisor) clean(notices []Notice) {
 type Runtime struct{ s *supervisor }
 
 // Name is its configured name.
-func (r *Runtime) Name() string { return r.s.spec.Name }
+func (r *Runtime) Name() string { return r.s.name }
 
 // Describe starts the runtime when it is not running and says what it calls
 // itself and which kinds of targets it serves.
@@ -112,7 +112,8 @@ func (r *Runtime) ObserveEnv(ctx context.Context, app string, target Target) (St
 	}
 	var resp *pluginpb.ObserveEnvResponse
 	err := r.s.call(ctx, opObserve, r.s.host.deadlines.Observe, func(ctx context.Context, p *process) (err error) {
-		resp, err = pluginpb.NewRuntimeClient(p.conn).ObserveEnv(ctx, &pluginpb.ObserveEnvRequest{App: app, Target: targetToPB(target)})
+		resp, err = pluginpb.NewRuntimeClient(p.conn).ObserveEnv(ctx,
+			&pluginpb.ObserveEnvRequest{App: app, Target: targetToPB(target)})
 		return err
 	})
 	if err != nil {
@@ -179,10 +180,11 @@ func (s *supervisor) describe(ctx context.Context) (Description, error) {
 	if err != nil {
 		return Description{}, err
 	}
+	defer s.release(p)
 	return p.description, nil
 }
 
 // refuse is an error of the host's own about a call.
 func (s *supervisor) refuse(op string, kind, err error) error {
-	return &CallError{Plugin: s.spec.Name, Op: op, Err: kind, Message: s.host.scrub.cleanLine(err.Error(), maxErrorText)}
+	return &CallError{Plugin: s.name, Op: op, Err: kind, Message: s.host.scrub.cleanLine(err.Error(), maxErrorText)}
 }

@@ -6,8 +6,10 @@ import (
 )
 
 // More than this is not an app, it is a flood.
+// MaxTargets is how many targets an answer may have: more than any app has that can be applied.
+const MaxTargets = 1000
+
 const (
-	maxTargets = 1000
 	maxEnv     = 1000
 	maxNotices = 1000
 )
@@ -15,7 +17,7 @@ const (
 // check holds a hook's answer against the contract, so that a faulty or lying
 // hook is refused before anybody acts on it.
 func (a Answer) check() error {
-	if len(a.Targets) > maxTargets || len(a.Warnings)+len(a.Denials) > maxNotices {
+	if len(a.Targets) > MaxTargets || len(a.Warnings)+len(a.Denials) > maxNotices {
 		return errors.New("more targets or notices than any app has")
 	}
 	seen := map[Target]bool{}
@@ -24,7 +26,7 @@ func (a Answer) check() error {
 			return err
 		}
 		if seen[t.Target] {
-			return fmt.Errorf("target %s is there twice", t.Target)
+			return fmt.Errorf("target %s is listed twice", t.Target)
 		}
 		seen[t.Target] = true
 		if err := t.check(a.Client); err != nil {
@@ -66,7 +68,7 @@ func (s Status) checkPush(req PushRequest) error {
 		return nil
 	}
 	if s.AcceptedGeneration != req.Generation || s.Digest != req.Digest {
-		return fmt.Errorf("generation %d was pushed and %d is said to be accepted, or with another digest",
+		return fmt.Errorf("generation %d was pushed, but the answer accepts generation %d or another digest",
 			req.Generation, s.AcceptedGeneration)
 	}
 	if s.State == StateReady && s.ServingGeneration != req.Generation {

@@ -57,13 +57,17 @@ type Description struct {
 // of RFC 7591 section 2.
 type Registration = oauth.Client
 
-// ClientMetadata is what a registration may say beyond the name, the addresses
-// and the scopes. What is empty has its default.
+// ClientMetadata is how a client gets tokens, authenticates, signs and is told of
+// logouts. What is empty has its default.
 type ClientMetadata = oauth.ClientMetadata
 
 // AuthMethodPrivateKeyJWT is the token endpoint authentication method of clients
 // that sign with a key of their own and so have no secret.
 const AuthMethodPrivateKeyJWT = oauth.AuthPrivateKeyJWT
+
+// AuthMethodWorkload is that of clients which are workloads: they show the token
+// that their platform has issued to them, and have neither secret nor key.
+const AuthMethodWorkload = oauth.AuthWorkload
 
 // EnvSource names what the server puts into a variable.
 type EnvSource string

@@ -7,12 +7,12 @@ import (
 	"github.com/warifu/warifu/server/oauth"
 )
 
-// A registration has the same fields on the wire, under the same names in camelCase. A test holds that; nil and empty lists are one
-// there, and an absent number is not 0.
+// A registration has the same fields on the wire, under the same names in camelCase. A test holds that; nil and empty
+// lists are one there, and an absent number is not 0.
 
 // onWire is the field of the message for a row of the table.
 func onWire(m protoreflect.Message, f *oauth.Field) protoreflect.FieldDescriptor {
-	return m.Descriptor().Fields().ByJSONName(f.Last())
+	return m.Descriptor().Fields().ByJSONName(f.Member())
 }
 
 func registrationToPB(r *Registration) *pluginpb.Registration {
@@ -36,6 +36,12 @@ func registrationToPB(r *Registration) *pluginpb.Registration {
 			list := m.Mutable(field).List()
 			for _, item := range *v {
 				list.Append(protoreflect.ValueOfString(item))
+			}
+		case *[]oauth.WorkloadIdentity:
+			list := m.Mutable(field).List()
+			for _, id := range *v {
+				item := &pluginpb.Identity{Issuer: id.Issuer, Subject: id.Subject, Audience: id.Audience}
+				list.Append(protoreflect.ValueOfMessage(item.ProtoReflect()))
 			}
 		}
 	}
@@ -65,6 +71,10 @@ func registrationFromPB(r *pluginpb.Registration) *Registration {
 			list := m.Get(field).List()
 			for i := range list.Len() {
 				*to = append(*to, list.Get(i).String())
+			}
+		case *[]oauth.WorkloadIdentity:
+			for _, id := range r.GetIdentities() {
+				*to = append(*to, oauth.WorkloadIdentity{Issuer: id.GetIssuer(), Subject: id.GetSubject(), Audience: id.GetAudience()})
 			}
 		}
 	}

@@ -14,7 +14,7 @@ func TestRegistrationOnTheWire(t *testing.T) {
 	full := new(Registration)
 	names := make(map[string]bool)
 	for _, f := range oauth.Fields() {
-		names[f.Last()] = true
+		names[f.Member()] = true
 		switch to := f.Of(full).(type) {
 		case *string:
 			*to = f.Key
@@ -24,6 +24,8 @@ func TestRegistrationOnTheWire(t *testing.T) {
 			*to = &zero
 		case *[]string:
 			*to = []string{f.Key, "and more"}
+		case *[]oauth.WorkloadIdentity:
+			*to = []oauth.WorkloadIdentity{{Issuer: "https://ci.example.com", Subject: "job", Audience: "here"}, {Issuer: "i", Subject: "s"}}
 		}
 	}
 	if got := registrationFromPB(registrationToPB(full)); !reflect.DeepEqual(got, full) {

@@ -32,6 +32,11 @@
 //     of everything that looks like a token of ours, and logged under its name.
 //   - Answers are checked against the contract before anyone acts on them.
 //
+// What does not hold: a plugin is not kept from what the server's user may do. It can read the server's files, the
+// encryption key among them, and those of other plugins. It is trusted like the server itself, and is not run as
+// another user: its socket and its state are in directories that are closed to others (see SECURITY.md). Authors should
+// keep that small: read no file that was not configured, and need no more rights than they use.
+//
 // A checksum is checked and then the path is run, so plugins belong in a
 // directory that only root or the service user can write.
 //

@@ -27,6 +27,22 @@ var (
 	ErrClosed = errors.New("the plugin host is closed")
 )
 
+// Culprit names the plugin that an error is about, as the configuration calls it; empty if it is about none.
+func Culprit(err error) string {
+	var backoff *BackoffError
+	var start *StartError
+	var call *CallError
+	switch {
+	case errors.As(err, &backoff):
+		return backoff.Plugin
+	case errors.As(err, &start):
+		return start.Plugin
+	case errors.As(err, &call):
+		return call.Plugin
+	}
+	return ""
+}
+
 // CallError is a call that a running plugin refused or did not answer. It
 // unwraps to one of the errors above, or to the caller's context error.
 type CallError struct {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/warifu/warifu/plugins/child"
+	"github.com/warifu/warifu/server/metrics"
 )
 
 // Spec is one configured plugin.
@@ -58,6 +59,8 @@ type Backoff struct {
 // HostOptions are what a Host needs from its builder.
 type HostOptions struct {
 	Logger *slog.Logger // required
+	// Metrics tell which plugins run, and how long they take to answer; nil counts nothing.
+	Metrics *metrics.Metrics
 	// Dir holds the sockets, in directories of mode 0700. It is made when
 	// missing; empty, or too long for a socket's path: the system's directory
 	// for temporary files.
@@ -69,6 +72,7 @@ type HostOptions struct {
 // Host runs plugins. It is safe for use by several goroutines.
 type Host struct {
 	log       *slog.Logger
+	metrics   *metrics.Metrics
 	deadlines Deadlines
 	backoff   Backoff
 	scrub     *scrubber
@@ -94,11 +98,12 @@ func NewHost(opts HostOptions) (*Host, error) {
 		return nil, err
 	}
 	h := &Host{
-		log: opts.Logger, deadlines: opts.Deadlines.orDefault(), backoff: opts.Backoff.orDefault(),
+		log: opts.Logger, metrics: opts.Metrics, deadlines: opts.Deadlines.orDefault(), backoff: opts.Backoff.orDefault(),
 		scrub: &scrubber{}, sockets: sockets, spawner: child.NewSpawner(),
 		supervisors: map[string]*supervisor{},
 	}
 	h.ctx, h.cancel = context.WithCancel(context.Background())
+	h.metrics.Source("plugins", h.tell)
 	return h, nil
 }
 
@@ -142,6 +147,23 @@ func (h *Host) Close() error {
 	return nil
 }
 
+// tell tells which plugins run, of those that were asked for already.
+func (h *Host) tell(tell metrics.Tell) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, s := range h.supervisors {
+		s.mu.Lock()
+		switch {
+		case s.closed:
+		case s.current != nil:
+			tell(metrics.PluginUp, 1, string(s.kind), s.name)
+		case s.failures > 0:
+			tell(metrics.PluginUp, 0, string(s.kind), s.name)
+		}
+		s.mu.Unlock()
+	}
+}
+
 func (h *Host) supervise(spec Spec, kind Kind) (*supervisor, error) {
 	if spec.Kind != "" && spec.Kind != kind {
 		return nil, fmt.Errorf("plugin %q is a %s, not a %s", spec.Name, spec.Kind, kind)
@@ -158,12 +180,16 @@ func (h *Host) supervise(spec Spec, kind Kind) (*supervisor, error) {
 	}
 	key := string(kind) + "/" + spec.Name
 	if h.supervisors[key] != nil {
-		return nil, fmt.Errorf("plugin %q is there twice as a %s; give each a name of its own", spec.Name, kind)
+		return nil, fmt.Errorf("plugin %q is configured twice as a %s; give each a name of its own", spec.Name, kind)
 	}
 	h.scrub.learnConfig(spec.Config)
-	s := &supervisor{host: h, spec: spec, log: newPluginLog(h.log, h.scrub, spec.Name)}
+	s := h.supervisor(spec)
 	h.supervisors[key] = s
 	return s, nil
+}
+
+func (h *Host) supervisor(spec Spec) *supervisor {
+	return &supervisor{host: h, name: spec.Name, kind: spec.Kind, spec: spec, log: newPluginLog(h.log, h.scrub, spec.Name)}
 }
 
 var pluginName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)

@@ -81,6 +81,7 @@ func (h *Hook) pid(t *testing.T) int {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer h.s.release(p)
 	return p.runner.Load().pid
 }
 

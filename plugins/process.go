@@ -35,6 +35,11 @@ type process struct {
 	streams []io.Closer            // the log's ends of the plugin's os.Stdout and os.Stderr
 	started time.Time
 
+	// Of the supervisor: how many calls are under way, whether it gets no more, and what is closed when it has none then.
+	calls int
+	left  bool
+	idle  chan struct{}
+
 	description Description
 	timeouts    atomic.Int32 // calls in a row that were not answered in time
 }
@@ -49,7 +54,7 @@ func startProcess(ctx context.Context, h *Host, spec Spec, log *pluginLog) (*pro
 	if err != nil {
 		return nil, fmt.Errorf("plugin %q: make its socket directory: %w", spec.Name, err)
 	}
-	p := &process{dir: dir, started: time.Now()}
+	p := &process{dir: dir, started: time.Now(), idle: make(chan struct{})}
 	config, err := p.clientConfig(h, spec, log)
 	if err != nil {
 		_ = os.Remove(dir) // it is empty
@@ -161,7 +166,8 @@ func (p *process) connect(ctx context.Context, h *Host, spec Spec, config *plugi
 	case <-ctx.Done():
 		p.killStarting(over)
 		return &StartError{Plugin: spec.Name, Path: spec.Path, Err: ErrDeadline,
-			Problem: fmt.Sprintf("it did not finish its start in %s", h.deadlines.Start), Remedy: "see its log lines for what it waits for"}
+			Problem: fmt.Sprintf("it did not finish its start in %s", h.deadlines.Start),
+			Remedy:  "see its log lines for what it waits for"}
 	}
 }
 
@@ -189,12 +195,14 @@ func handshakeError(h *Host, spec Spec, err error) error {
 		Remedy:  "check that it is a warifu plugin for this machine and see its log lines"}
 	switch text := err.Error(); {
 	case strings.Contains(text, "incompatible API version"):
-		fault.Problem = fmt.Sprintf("it speaks another version of the plugin protocol than this server's %d (%s)", ProtocolVersion, said)
+		fault.Problem = fmt.Sprintf("it speaks another version of the plugin protocol than this server's %d (%s)",
+			ProtocolVersion, said)
 		fault.Remedy = "install a build of the plugin that is made for this version of warifu"
 	case errors.Is(err, os.ErrPermission):
 		fault.Problem = "it may not be executed"
 		fault.Remedy = "make the file executable for the server's user"
-	case strings.Contains(text, "plugin exited before we could connect"), strings.Contains(text, "Failed to read any lines"):
+	case strings.Contains(text, "plugin exited before we could connect"),
+		strings.Contains(text, "Failed to read any lines"):
 		fault.Problem = "it ended before the handshake"
 		fault.Remedy = "see its log lines for why, and check that it is a warifu plugin for this machine"
 	}
@@ -224,9 +232,11 @@ func (p *process) introduce(ctx context.Context, spec Spec, h *Host) error {
 	configureCtx, cancel := context.WithTimeout(ctx, h.deadlines.Configure)
 	defer cancel()
 	if spec.Kind == HookKind {
-		_, err = pluginpb.NewDeployHookClient(p.conn).Configure(configureCtx, &pluginpb.HookConfigureRequest{ConfigJson: spec.Config})
+		_, err = pluginpb.NewDeployHookClient(p.conn).Configure(configureCtx,
+			&pluginpb.HookConfigureRequest{ConfigJson: spec.Config})
 	} else {
-		_, err = pluginpb.NewRuntimeClient(p.conn).Configure(configureCtx, &pluginpb.RuntimeConfigureRequest{ConfigJson: spec.Config, StateDir: spec.StateDir})
+		_, err = pluginpb.NewRuntimeClient(p.conn).Configure(configureCtx,
+			&pluginpb.RuntimeConfigureRequest{ConfigJson: spec.Config, StateDir: spec.StateDir})
 	}
 	if err != nil {
 		return introduceError(h, spec, "Configure", err)
@@ -259,7 +269,8 @@ func (p *process) healthy(ctx context.Context, limit time.Duration) bool {
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	_, err := grpc_health_v1.NewHealthClient(p.conn).Check(ctx, &grpc_health_v1.HealthCheckRequest{Service: plugin.GRPCServiceName})
+	_, err := grpc_health_v1.NewHealthClient(p.conn).Check(ctx,
+		&grpc_health_v1.HealthCheckRequest{Service: plugin.GRPCServiceName})
 	return err == nil
 }
 

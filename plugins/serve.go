@@ -151,7 +151,8 @@ func (s *hookServer) Describe(context.Context, *pluginpb.DescribeRequest) (*plug
 	return describeToPB(s.impl.Describe()), nil
 }
 
-func (s *hookServer) Configure(ctx context.Context, req *pluginpb.HookConfigureRequest) (*pluginpb.HookConfigureResponse, error) {
+func (s *hookServer) Configure(ctx context.Context,
+	req *pluginpb.HookConfigureRequest) (*pluginpb.HookConfigureResponse, error) {
 	if err := s.impl.Configure(ctx, req.GetConfigJson()); err != nil {
 		return nil, configError(err)
 	}
@@ -189,7 +190,8 @@ func (s *runtimeServer) Describe(context.Context, *pluginpb.DescribeRequest) (*p
 	return describeToPB(s.impl.Describe()), nil
 }
 
-func (s *runtimeServer) Configure(ctx context.Context, req *pluginpb.RuntimeConfigureRequest) (*pluginpb.RuntimeConfigureResponse, error) {
+func (s *runtimeServer) Configure(ctx context.Context,
+	req *pluginpb.RuntimeConfigureRequest) (*pluginpb.RuntimeConfigureResponse, error) {
 	if err := s.impl.Configure(ctx, req.GetConfigJson(), req.GetStateDir()); err != nil {
 		return nil, configError(err)
 	}
@@ -208,7 +210,8 @@ func (s *runtimeServer) PushEnv(ctx context.Context, req *pluginpb.PushEnvReques
 	return &pluginpb.PushEnvResponse{Status: statusToPB(st)}, nil
 }
 
-func (s *runtimeServer) ObserveEnv(ctx context.Context, req *pluginpb.ObserveEnvRequest) (*pluginpb.ObserveEnvResponse, error) {
+func (s *runtimeServer) ObserveEnv(ctx context.Context,
+	req *pluginpb.ObserveEnvRequest) (*pluginpb.ObserveEnvResponse, error) {
 	st, err := s.impl.ObserveEnv(ctx, req.GetApp(), targetFromPB(req.GetTarget()))
 	if err != nil {
 		return nil, statusError(err)
@@ -216,8 +219,10 @@ func (s *runtimeServer) ObserveEnv(ctx context.Context, req *pluginpb.ObserveEnv
 	return &pluginpb.ObserveEnvResponse{Status: statusToPB(st)}, nil
 }
 
-func (s *runtimeServer) RemoveEnv(ctx context.Context, req *pluginpb.RemoveEnvRequest) (*pluginpb.RemoveEnvResponse, error) {
-	remove := RemoveRequest{App: req.GetApp(), Target: targetFromPB(req.GetTarget()), Generation: req.GetGeneration(), Fence: req.GetFence()}
+func (s *runtimeServer) RemoveEnv(ctx context.Context,
+	req *pluginpb.RemoveEnvRequest) (*pluginpb.RemoveEnvResponse, error) {
+	remove := RemoveRequest{App: req.GetApp(), Target: targetFromPB(req.GetTarget()), Generation: req.GetGeneration(),
+		Fence: req.GetFence()}
 	if err := checkAddressed(remove.App, remove.Target, remove.Generation, remove.Fence); err != nil {
 		return nil, statusError(fmt.Errorf("%w: %w", ErrInvalid, err))
 	}
@@ -227,7 +232,8 @@ func (s *runtimeServer) RemoveEnv(ctx context.Context, req *pluginpb.RemoveEnvRe
 	return &pluginpb.RemoveEnvResponse{}, nil
 }
 
-func (s *runtimeServer) ListTargets(ctx context.Context, req *pluginpb.ListTargetsRequest) (*pluginpb.ListTargetsResponse, error) {
+func (s *runtimeServer) ListTargets(ctx context.Context,
+	req *pluginpb.ListTargetsRequest) (*pluginpb.ListTargetsResponse, error) {
 	targets, err := s.impl.ListTargets(ctx, req.GetApp())
 	if err != nil {
 		return nil, statusError(err)

@@ -9,9 +9,11 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"github.com/warifu/warifu/plugins/pluginpb"
+	"github.com/warifu/warifu/server/traces"
 )
 
 const (
@@ -26,10 +28,12 @@ const (
 // its end at once, and starts a new process on the next call after the backoff.
 type supervisor struct {
 	host *Host
-	spec Spec
+	name string
+	kind Kind
 	log  *pluginLog
 
-	mu       sync.Mutex    // owns what follows
+	mu       sync.Mutex    // owns what follows, and calls, left and idle of its processes
+	spec     Spec          // of the next start; see [Host.Change]
 	current  *process      // nil: not running
 	starting chan struct{} // closed when the start under way is over; nil: none
 	failures int           // in a row
@@ -37,26 +41,40 @@ type supervisor struct {
 	next     time.Time     // no start before
 	cause    error         // of the last
 	closed   bool
+	removed  bool // it is no longer among the plugins of the host
+	round    int  // of specs
 }
 
 // call runs one call on the running plugin, started when it must be, and gives
 // its failure a name. limit is the host's own deadline for the call; when the
 // caller's comes first, that is not the plugin's fault.
-func (s *supervisor) call(ctx context.Context, op string, limit time.Duration, fn func(context.Context, *process) error) error {
+func (s *supervisor) call(ctx context.Context, op string, limit time.Duration,
+	fn func(context.Context, *process) error) error {
 	p, err := s.acquire(ctx)
 	if err != nil {
 		return err
 	}
+	defer s.release(p)
 	theirs, bounded := ctx.Deadline()
 	bounded = bounded && theirs.Before(time.Now().Add(limit))
 	callCtx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	if err := fn(callCtx, p); err != nil {
+	callCtx, span := traces.Child(callCtx, "plugin "+op)
+	if span != nil {
+		span.Set(traces.Plugin, s.name)
+		span.Set(traces.Call, op)
+		callCtx = metadata.AppendToOutgoingContext(callCtx, "traceparent", traces.Parent(callCtx))
+	}
+	begun := time.Now()
+	err = fn(callCtx, p)
+	s.host.metrics.PluginCall(s.name, op, time.Since(begun))
+	span.End(err != nil)
+	if err != nil {
 		if ctx.Err() != nil {
-			return &CallError{Plugin: s.spec.Name, Op: op, Err: ctx.Err()}
+			return &CallError{Plugin: s.name, Op: op, Err: ctx.Err()}
 		}
 		if bounded && status.Code(err) == codes.DeadlineExceeded { // gRPC saw it before the context did
-			return &CallError{Plugin: s.spec.Name, Op: op, Err: context.DeadlineExceeded}
+			return &CallError{Plugin: s.name, Op: op, Err: context.DeadlineExceeded}
 		}
 		return s.failed(p, op, err)
 	}
@@ -64,7 +82,7 @@ func (s *supervisor) call(ctx context.Context, op string, limit time.Duration, f
 	return nil
 }
 
-// acquire gives the running process, or the reason why there is none.
+// acquire gives the running process, or the reason why there is none. The process does not leave before release.
 func (s *supervisor) acquire(ctx context.Context) (*process, error) {
 	for {
 		p, wait, err := s.state()
@@ -74,7 +92,7 @@ func (s *supervisor) acquire(ctx context.Context) (*process, error) {
 		select {
 		case <-wait:
 		case <-ctx.Done():
-			return nil, &CallError{Plugin: s.spec.Name, Op: "start", Err: ctx.Err()}
+			return nil, &CallError{Plugin: s.name, Op: "start", Err: ctx.Err()}
 		}
 	}
 }
@@ -87,12 +105,16 @@ func (s *supervisor) state() (*process, <-chan struct{}, error) {
 	switch now := time.Now(); {
 	case s.closed:
 		return nil, nil, ErrClosed
+	case s.removed:
+		return nil, nil, &CallError{Plugin: s.name, Op: "start", Err: ErrUnavailable,
+			Message: "it is no longer in the configuration"}
 	case s.current != nil:
+		s.current.calls++
 		return s.current, nil, nil
 	case s.starting != nil:
 		return nil, s.starting, nil
 	case now.Before(s.next):
-		return nil, nil, &BackoffError{Plugin: s.spec.Name, Since: s.since, NextTry: s.next, Cause: s.cause}
+		return nil, nil, &BackoffError{Plugin: s.name, Since: s.since, NextTry: s.next, Cause: s.cause}
 	default:
 		s.starting = make(chan struct{})
 		s.host.running.Go(s.start)
@@ -103,24 +125,38 @@ func (s *supervisor) state() (*process, <-chan struct{}, error) {
 // start is its own goroutine, so that a caller who gives up does not end a start
 // that others wait for. It lives until the process that it started has ended.
 func (s *supervisor) start() {
-	p, err := startProcess(s.host.ctx, s.host, s.spec, s.log)
+	s.mu.Lock()
+	spec, round := s.spec, s.round
+	s.mu.Unlock()
+	p, err := startProcess(s.host.ctx, s.host, spec, s.log)
 	s.mu.Lock()
 	close(s.starting)
 	s.starting = nil
-	if err != nil {
+	switch {
+	case err != nil && s.round == round:
 		s.fail(err, 0)
-		s.mu.Unlock()
-		return
+	case err == nil && s.round == round && !s.closed:
+		s.current = p
+	case err == nil: // it is another plugin by now
+		s.leave(p)
 	}
-	s.current = p
 	s.mu.Unlock()
-	s.log.log.Debug("plugin started", "version", p.description.Version)
+	if err == nil {
+		s.attend(p)
+	}
+}
 
+// attend waits for the end of a process: its own, that of the host, or because it was told to leave.
+func (s *supervisor) attend(p *process) {
+	s.host.metrics.PluginStarted(string(s.kind), s.name)
+	s.log.log.Debug("plugin started", "version", p.description.Version)
 	r := p.runner.Load()
 	select {
 	case <-r.exited:
-		s.retire(p, fmt.Errorf("it ended by itself: %w", exitReason(r.err)))
+		s.retire(p, fmt.Errorf("it exited: %w", exitReason(r.err)))
 		p.end(s.host.ctx, 0)
+	case <-p.idle:
+		p.end(context.WithoutCancel(s.host.ctx), s.host.deadlines.Shutdown)
 	case <-s.host.ctx.Done():
 		// The host's context is over; the good-bye has its own deadline.
 		p.end(context.WithoutCancel(s.host.ctx), s.host.deadlines.Shutdown)
@@ -145,6 +181,26 @@ func (s *supervisor) retire(p *process, cause error) {
 	p.runner.Load().kill()
 }
 
+// release says that a call to a process is over.
+func (s *supervisor) release(p *process) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.calls--
+	if p.left && p.calls == 0 {
+		close(p.idle)
+	}
+}
+
+// leave ends a process that gets no more calls, once those under way are over: each has a deadline. The caller holds mu.
+func (s *supervisor) leave(p *process) {
+	if p.left {
+		return
+	}
+	if p.left = true; p.calls == 0 {
+		close(p.idle)
+	}
+}
+
 // fail counts a failure and sets the next try. The caller holds mu.
 func (s *supervisor) fail(cause error, lived time.Duration) {
 	if s.host.ctx.Err() != nil {
@@ -159,6 +215,7 @@ func (s *supervisor) fail(cause error, lived time.Duration) {
 		s.since = now
 	}
 	s.failures++
+	s.host.metrics.PluginFailed(string(s.kind), s.name)
 	delay := backoff.delay(s.failures)
 	s.next, s.cause = now.Add(delay), cause
 	s.log.log.Warn("plugin is not running", "cause", cause.Error(), "failures", s.failures, "retry_in", delay)
@@ -177,7 +234,7 @@ func (b Backoff) delay(failures int) time.Duration {
 // failed names what went wrong with a call and decides whether the process is
 // still any good.
 func (s *supervisor) failed(p *process, op string, err error) error {
-	out := &CallError{Plugin: s.spec.Name, Op: op, Err: sentinel(op, err),
+	out := &CallError{Plugin: s.name, Op: op, Err: sentinel(op, err),
 		Message: s.host.scrub.cleanLine(status.Convert(err).Message(), maxErrorText)}
 	switch status.Code(err) {
 	case codes.DeadlineExceeded:

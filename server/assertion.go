@@ -13,6 +13,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/json"
 
+	"github.com/warifu/warifu/server/clients"
 	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
@@ -43,6 +44,15 @@ const (
 	clockSkew        = 30 * time.Second // by which a client's clock may be ahead
 	maxJTI           = 256              // bytes
 	maxSigned        = 16 << 10         // bytes of what a client signs
+)
+
+// Each assertion leaves a mark in storage until it would have expired. Where strangers make clients, they make the marks
+// as well: so many a second and at once of such a client, and of all of them, at each replica.
+const (
+	strangersAssertions      = 5
+	strangersAssertionsBurst = 200
+	allAssertions            = 50
+	allAssertionsBurst       = 2000
 )
 
 // assertionTypes are the typ headers of an assertion: other JWTs that a client signs (request objects, DPoP proofs) are
@@ -76,15 +86,12 @@ var errNotSigned = errors.New("not signed by the client")
 
 // verifySigned gives the payload and the typ header, in lower case, of a JWS that a client signed, with one of algs.
 // The key is the client's, whatever the JWS brings along. [errNotSigned] is a verdict; anything else is a fault.
-func (s *Server) verifySigned(ctx context.Context, c *storage.Client, token string, algs []string) (payload []byte, typ string, err error) {
+func (s *Server) verifySigned(ctx context.Context, c *storage.Client, token string, algs []string) (payload []byte,
+	typ string, err error) {
 	if len(token) > maxSigned || strings.Count(token, ".") != 2 {
 		return nil, "", errNotSigned
 	}
-	allowed := make([]jose.SignatureAlgorithm, len(algs))
-	for i, alg := range algs {
-		allowed[i] = jose.SignatureAlgorithm(alg)
-	}
-	parsed, err := jose.ParseSignedCompact(token, allowed)
+	parsed, err := jose.ParseSignedCompact(token, algorithms(algs))
 	if err != nil || len(parsed.Signatures) != 1 {
 		return nil, "", errNotSigned
 	}
@@ -128,6 +135,10 @@ func (s *Server) verifyAssertion(ctx context.Context, c *storage.Client, shown c
 	}
 	if fault := s.checkAssertion(c, shown, typ, claims); fault != "" {
 		return nil, assertionRefused(oauth.RuleAssertionClaims, fault)
+	}
+	if !clients.Vouched(c) && !s.asserting.spend(c.ID, s.now()) {
+		return nil, oauth.Refuse(oauth.CodeTemporarilyUnavailable, oauth.RuleRateLimit,
+			"too many assertions of a client that no operator answers for; try again later")
 	}
 	until := time.UnixMilli(int64(*claims.Expires * 1000))
 	return &assertion{once: storage.Once{ID: "assertion\n" + c.ID + "\n" + claims.ID, Until: until}}, nil

@@ -10,7 +10,8 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// FuzzAssertion sends assertions: as they are, or as the payload of one that the client has signed. No fault of ours, no token.
+// FuzzAssertion sends assertions: as they are, or as the payload of one that the client has signed. No fault of ours,
+// no token.
 func FuzzAssertion(f *testing.F) {
 	p := newFuzzed(f)
 	k := p.keyed("key-app", "ES256")

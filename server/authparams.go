@@ -1,24 +1,28 @@
 package server
 
 import (
+	"cmp"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 	"unicode"
 
+	"github.com/warifu/warifu/server/clients"
+	"github.com/warifu/warifu/server/connector"
 	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
 
-// Most of parameters: their length in bytes, and that of all of them together as we seal them, so that it still fits into a URL.
+// Most of parameters: their length in bytes, and that of all of them together as we seal them, so that it still fits
+// into a URL.
 const (
-	maxState   = 2048
+	maxState   = 4096
 	maxNonce   = 512
 	maxHint    = 256
 	maxScopes  = 64
 	maxMaxAge  = 1<<31 - 1 // seconds of max_age
-	maxRequest = 8 << 10
+	maxRequest = 12 << 10
 )
 
 // checkParams puts the parameters into a, each of which comes once; its error is always a refusal.
@@ -29,8 +33,15 @@ func (s *Server) checkParams(c *storage.Client, params url.Values, a *AuthReques
 	if err := checkResponse(params); err != nil {
 		return err
 	}
+	if params.Get("response_mode") == modeFormPost && !postable(a.RedirectURI) {
+		return invalidRequest(oauth.RuleParameterValue,
+			"response_mode form_post is for redirect URIs on the web: nothing can be posted to an installed app")
+	}
 	a.State, a.Nonce, a.Challenge = params.Get("state"), params.Get("nonce"), params.Get("code_challenge")
 	a.LoginHint, a.UILocales = cut(params.Get("login_hint"), maxHint), cut(params.Get("ui_locales"), maxHint)
+	if hint := cmp.Or(params.Get("connector_id"), params.Get("idp_hint")); connector.ValidID(hint) {
+		a.Connector = hint
+	}
 	if err := checkChallenge(c, a.Challenge, params.Get("code_challenge_method")); err != nil {
 		return err
 	}
@@ -47,9 +58,12 @@ func (s *Server) checkParams(c *storage.Client, params url.Values, a *AuthReques
 	if a.DPoPKey = params.Get("dpop_jkt"); a.DPoPKey != "" && !oauth.ValidThumbprint(a.DPoPKey) {
 		return invalidRequest(oauth.RuleParameterMalformed, "dpop_jkt must be a SHA-256 thumbprint in base64url") // RFC 9449 section 10
 	}
-	a.Resources = slices.DeleteFunc(slices.Clone(params["resource"]), func(value string) bool { return value == "" })
-	if err := s.checkResources(c, a.Resources); err != nil {
+	asked := slices.DeleteFunc(slices.Clone(params["resource"]), func(value string) bool { return value == "" })
+	if a.Resources, err = s.checkResources(asked); err != nil {
 		return err
+	}
+	if slices.Equal(a.Resources, []string{s.name}) {
+		a.Resources = nil // it says what is meant without it, and is no other consent
 	}
 	return s.checkIdentity(c, params, a)
 }
@@ -58,20 +72,23 @@ func (s *Server) checkParams(c *storage.Client, params url.Values, a *AuthReques
 func checkResponse(params url.Values) error {
 	switch {
 	case params.Get("request_uri") != "":
-		return oauth.Refuse(oauth.CodeRequestURINotSupported, oauth.RuleRequestURIForeign, "request_uri must be one that this server gave for a pushed request")
+		return oauth.Refuse(oauth.CodeRequestURINotSupported, oauth.RuleRequestURIForeign,
+			"request_uri must be one that this server gave for a pushed request")
 	case params.Get("registration") != "":
-		return oauth.Refuse(oauth.CodeRegistrationNotSupported, oauth.RuleRegistrationByValue, "registration is not supported")
+		return oauth.Refuse(oauth.CodeRegistrationNotSupported, oauth.RuleRegistrationByValue,
+			"registration is not supported")
 	case params.Get("response_type") == "":
 		return invalidRequest(oauth.RuleResponseType, "response_type is missing; it must be code")
 	case params.Get("response_type") != "code":
 		return oauth.Refuse(oauth.CodeUnsupportedResponseType, oauth.RuleResponseType, "response_type must be code").
 			About(printable(params.Get("response_type")), "code", "")
-	case params.Get("response_mode") != "" && params.Get("response_mode") != modeQuery && params.Get("response_mode") != modeFormPost:
+	case params.Get("response_mode") != "" && params.Get("response_mode") != modeQuery &&
+		params.Get("response_mode") != modeFormPost:
 		return invalidRequest(oauth.RuleParameterValue, "response_mode must be query or form_post")
 	case params.Get("display") != "" && !slices.Contains(displays, params.Get("display")):
 		return invalidRequest(oauth.RuleParameterValue, "display must be page, popup, touch or wap")
 	case len(params.Get("state")) > maxState:
-		return invalidRequest(oauth.RuleRequestTooLong, "state is longer than 2048 bytes")
+		return invalidRequest(oauth.RuleRequestTooLong, "state is longer than 4096 bytes")
 	case len(params.Get("nonce")) > maxNonce:
 		return invalidRequest(oauth.RuleRequestTooLong, "nonce is longer than 512 bytes")
 	case strings.ContainsFunc(params.Get("state")+params.Get("nonce"), unicode.IsControl):
@@ -80,12 +97,12 @@ func checkResponse(params url.Values) error {
 	return nil
 }
 
-// displays are the values of display (OpenID Connect Core 1.0 section 3.1.2.1). Our pages are the same for all of them: they fit
-// into a popup and onto a phone.
+// displays are the values of display (OpenID Connect Core 1.0 section 3.1.2.1). Our pages are the same for all of them:
+// they fit into a popup and onto a phone.
 var displays = []string{"page", "popup", "touch", "wap"}
 
-// checkChallenge allows S256 and nothing else (RFC 7636 section 4.3, RFC 9700 section 2.1.1). Public clients must use PKCE, and so
-// must those of FAPI 2.0 (Security Profile section 5.3.2.2).
+// checkChallenge allows S256 and nothing else (RFC 7636 section 4.3, RFC 9700 section 2.1.1). Public clients must use
+// PKCE, and so must those of FAPI 2.0 (Security Profile section 5.3.2.2).
 func checkChallenge(c *storage.Client, challenge, method string) error {
 	switch {
 	case challenge == "" && method != "":
@@ -105,27 +122,79 @@ func checkChallenge(c *storage.Client, challenge, method string) error {
 	return nil
 }
 
-// checkScopes checks a scope parameter against what the client and the server offer (RFC 6749 section 3.3).
+// checkScopes finds the scopes that a client asks a user for (RFC 6749 section 3.3), or says why it may not ask.
+//
+// An app says which it wants, and every one is in its app.yml. Agents and their like ask for what a resource server
+// told them, or for nothing, and go on by themselves or not at all. So of a client without a manifest, what this server
+// does not have for it is left out, as the reply to its registration has left it out, and the reply with the token says
+// which scopes it has got; and where it names none, it asks for those that it registered.
 func (k *catalogue) checkScopes(c *storage.Client, param string) ([]string, error) {
+	scopes := oauth.ParseScopes(param)
+	if len(scopes) > maxScopes {
+		return nil, oauth.Refuse(oauth.CodeInvalidScope, oauth.RuleScopeTooMany, "scope lists more than 64 scopes")
+	}
+	peers, err := k.checkPeers(c, scopes)
+	if err != nil {
+		return nil, err
+	}
+	if c.App != "" {
+		if _, err := k.checkListed(c, oauth.Without(scopes, peers)); err != nil {
+			return nil, err
+		}
+		return scopes, nil
+	}
+	if len(scopes) == 0 {
+		scopes = c.Scopes
+	}
+	known := oauth.Within(scopes, k.ceiling)
+	switch {
+	case len(known) == 0 && len(scopes) > 0:
+		asked := printable(scopes[0])
+		return nil, oauth.Refuse(oauth.CodeInvalidScope, oauth.RuleScopeCeiling,
+			"not a scope that this server has for clients that register themselves or are described by a document: %s", asked).
+			About(asked, oauth.Nearest(scopes[0], k.ceiling), "")
+	case len(known) > 0 && c.AnyScope:
+		return known, nil
+	}
+	return k.checkListed(c, known)
+}
+
+// checkListed holds scopes against what a client registered and what the server offers.
+func (k *catalogue) checkListed(c *storage.Client, scopes []string) ([]string, error) {
 	refuse := func(rule, description, asked, nearest, where string) ([]string, error) {
 		return nil, oauth.Refuse(oauth.CodeInvalidScope, rule, "%s", description).About(asked, nearest, where)
 	}
-	scopes, where := oauth.ParseScopes(param), whereOf(c, "scopes", "scope")
-	switch {
-	case len(scopes) == 0:
-		return refuse(oauth.RuleScopeMissing, "scope is missing; ask for one or more of those that app.yml lists", "", "", where)
-	case len(scopes) > maxScopes:
-		return refuse(oauth.RuleScopeTooMany, "scope lists more than 64 scopes", "", "", "")
+	where := whereOf(c, "scopes", "scope")
+	if len(scopes) == 0 {
+		return refuse(oauth.RuleScopeMissing, "scope is missing; ask for one or more of those in "+placeOfScopes(c), "", "",
+			where)
 	}
 	if beyond := oauth.Without(scopes, c.Scopes); len(beyond) > 0 {
-		asked := printable(beyond[0])
-		return refuse(oauth.RuleScopeNotInManifest, "not in spec.oauth.scopes of app.yml: "+asked, asked, oauth.Nearest(beyond[0], c.Scopes), where)
+		asked, rule := printable(beyond[0]), oauth.RuleScopeNotInManifest
+		if c.App == "" {
+			rule = oauth.RuleScopeUnregistered
+		}
+		return refuse(rule, "not in "+placeOfScopes(c)+": "+asked, asked,
+			oauth.Nearest(beyond[0], c.Scopes), where)
 	}
 	if gone := oauth.Without(scopes, k.names); len(gone) > 0 {
 		asked := printable(gone[0])
-		return refuse(oauth.RuleScopeNotInCatalogue, "not in this server's catalogue of scopes: "+asked, asked, oauth.Nearest(gone[0], k.names), "scopes")
+		return refuse(oauth.RuleScopeNotInCatalogue, "not in this server's catalogue of scopes: "+asked, asked,
+			oauth.Nearest(gone[0], k.names), "scopes")
 	}
 	return scopes, nil
+}
+
+// placeOfScopes is where a client's scopes are listed, in words.
+func placeOfScopes(c *storage.Client) string {
+	where := whereOf(c, "scopes", "scope")
+	switch {
+	case c.App != "":
+		return where + " of app.yml"
+	case clients.Described(c):
+		return where + " of the client's document"
+	}
+	return where + " of the client's registration"
 }
 
 // prompts are the values of prompt (OpenID Connect Core 1.0 section 3.1.2.1).
@@ -154,16 +223,15 @@ func checkMaxAge(c *storage.Client, param string) (*int64, error) {
 	return &seconds, nil
 }
 
-// acrPassword is the authentication context class of everybody who signs in here: a password, and nothing beside it.
-const acrPassword = "urn:warifu:acr:pwd"
-
 // checkIdentity checks what is asked about the user: who it is, how they signed in, and what is to be told.
 func (s *Server) checkIdentity(c *storage.Client, params url.Values, a *AuthRequest) error {
-	a.ACR = params.Get("acr_values") != "" // voluntary: it is told what it gets (section 3.1.2.1)
+	a.Classes = oauth.ParseScopes(params.Get("acr_values")) // each class once, with spaces between, as scopes are
+	a.ACR = len(a.Classes) > 0
 	if token := params.Get("id_token_hint"); token != "" {
 		hint, err := s.ownIDToken(token)
-		if err != nil || hint.Audience != c.ID {
-			return invalidRequest(oauth.RuleIDTokenHint, "id_token_hint is not an ID token that this server issued to this client")
+		if err != nil || hint.client() != c.ID {
+			return invalidRequest(oauth.RuleIDTokenHint,
+				"id_token_hint is not an ID token that this server issued to this client")
 		}
 		a.Users = []string{s.userOf(hint.Subject)}
 	}
@@ -176,9 +244,14 @@ func (s *Server) checkIdentity(c *storage.Client, params url.Values, a *AuthRequ
 	}
 	if acr, named := asked.IDToken["acr"]; named {
 		a.ACR = true
-		// Section 5.5.1.1: an essential one that cannot be met is a failed sign-in.
-		if acr.Essential && len(acr.Values) > 0 && !slices.Contains(acr.texts(), acrPassword) {
-			return oauth.Refuse(oauth.CodeUnmetAuthentication, oauth.RuleACRUnmet, "this server does not offer the acr that claims asks for")
+		switch {
+		case !acr.Essential:
+			a.Classes = append(a.Classes, acr.texts()...)
+		case len(acr.Values) > 0:
+			// Section 5.5.1.1: an essential one that cannot be met is a failed sign-in.
+			if a.ACRs = acr.texts(); len(oauth.Within(a.ACRs, s.acrs())) == 0 && !s.ways.lead() {
+				return acrUnmet()
+			}
 		}
 	}
 	for _, wishes := range []claimWishes{asked.IDToken, asked.Userinfo} {
@@ -192,8 +265,14 @@ func (s *Server) checkIdentity(c *storage.Client, params url.Values, a *AuthRequ
 	return nil
 }
 
-// usersOf are the users whom a client calls by these subjects. What another sector calls somebody, or we ourselves, is nobody's name
-// to this client: the answer would tell it that two of them are one (OpenID Connect Core 1.0 section 8.1).
+func acrUnmet() *oauth.Error {
+	return oauth.Refuse(oauth.CodeUnmetAuthentication, oauth.RuleACRUnmet,
+		"the user cannot sign in, or has not signed in, in the way that acr_values or claims asks for")
+}
+
+// usersOf are the users whom a client calls by these subjects. What another sector calls somebody, or we ourselves, is
+// nobody's name to this client: the answer would tell it that two of them are one (OpenID Connect Core 1.0 section
+// 8.1).
 func (s *Server) usersOf(c *storage.Client, subjects []string) []string {
 	users := make([]string, len(subjects)) // "" is no user
 	for i, subject := range subjects {

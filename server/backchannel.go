@@ -27,7 +27,7 @@ const typLogout = "logout+jwt"
 const (
 	logoutTokenLife = 2 * time.Minute // section 2.4: preferably no longer
 	// logoutClaim is how long a replica has an entry for itself; it gives up a request before that.
-	logoutClaim = 30 * time.Second
+	logoutClaim = 15 * time.Second
 	// logoutLook is how often a replica looks into the outbox when nothing wakes it.
 	logoutLook = 20 * time.Second
 	// logoutRest comes after a fault of storage.
@@ -76,15 +76,16 @@ func (o *logoutSender) wakeSender() {
 	}
 }
 
-// sendLogouts sends what is in the outbox until ctx ends.
-func (o *logoutSender) sendLogouts(ctx context.Context) {
+// sendLogouts sends what is in the outbox until ctx ends, as the configuration in force says.
+func (s *Server) sendLogouts(ctx context.Context) {
 	var lanes sync.WaitGroup
 	defer lanes.Wait()
 	busy, done := make(map[string]bool), make(chan string)
 	for ctx.Err() == nil {
+		o := s.InForce().logoutSender
 		due, next, err := o.dueLogouts(ctx)
 		if err != nil && ctx.Err() == nil {
-			o.log.WarnContext(ctx, "the outbox of logouts cannot be read; it is tried again", "error", err)
+			o.log.WarnContext(ctx, "the outbox of logouts cannot be read; trying again", "error", err)
 		}
 		for clientID, entries := range due {
 			if busy[clientID] || len(busy) >= logoutLanes {
@@ -93,7 +94,7 @@ func (o *logoutSender) sendLogouts(ctx context.Context) {
 			busy[clientID] = true
 			lanes.Go(func() {
 				if err := o.sendInTurn(ctx, entries); err != nil && ctx.Err() == nil {
-					o.log.WarnContext(ctx, "logouts could not be sent; it is tried again", "client", clientID, "error", err)
+					o.log.WarnContext(ctx, "logouts could not be sent; trying again", "client", clientID, "error", err)
 					storage.Pause(ctx, logoutRest)
 				}
 				select {
@@ -107,7 +108,7 @@ func (o *logoutSender) sendLogouts(ctx context.Context) {
 		case <-ctx.Done():
 		case clientID := <-done:
 			delete(busy, clientID)
-		case <-o.ended:
+		case <-s.ended:
 		case <-timer.C:
 		}
 		timer.Stop()
@@ -115,7 +116,8 @@ func (o *logoutSender) sendLogouts(ctx context.Context) {
 }
 
 // dueLogouts are the entries that may be sent now, by client, and how long to wait until there may be others.
-func (o *logoutSender) dueLogouts(ctx context.Context) (due map[string][]storage.Logout, next time.Duration, err error) {
+func (o *logoutSender) dueLogouts(ctx context.Context) (due map[string][]storage.Logout,
+	next time.Duration, err error) {
 	list, err := o.store.Logouts(ctx)
 	due, next = make(map[string][]storage.Logout), logoutLook
 	now := o.now()
@@ -157,14 +159,16 @@ func (o *logoutSender) tellClient(ctx context.Context, l storage.Logout) error {
 		return err
 	}
 	if failure == "" {
-		o.log.InfoContext(ctx, "client told of a logout", "client", c.ID, "session", l.SID)
+		o.log.InfoContext(ctx, "client notified of a logout", "client", c.ID, "session", l.SID)
 		return o.store.DropLogout(ctx, l)
 	}
-	o.log.WarnContext(ctx, "client could not be told of a logout", "client", c.ID, "session", l.SID, "attempt", l.Attempts+1, "why", failure)
+	o.log.WarnContext(ctx, "client could not be notified of a logout", "client", c.ID, "session", l.SID, "attempt",
+		l.Attempts+1, "why", failure)
 	if l.Attempts >= len(logoutPauses) || (refused && l.Attempts+1 >= mostRefusals) {
 		return o.store.DropLogout(ctx, l, storage.AuditEntry{
 			Actor: storage.ActorServer, Action: storage.AuditLogoutFailed, App: c.App,
-			Outcome: storage.OutcomeFailed, Reason: failure, Detail: fmt.Sprintf("client %s, session %s, %d attempts", c.ID, l.SID, l.Attempts+1),
+			Outcome: storage.OutcomeFailed, Reason: failure, Detail: fmt.Sprintf("client %s, session %s, %d attempts", c.ID,
+				l.SID, l.Attempts+1),
 		})
 	}
 	_, err = o.store.PostponeLogout(ctx, l, o.now().Add(logoutPauses[l.Attempts]))
@@ -173,8 +177,9 @@ func (o *logoutSender) tellClient(ctx context.Context, l storage.Logout) error {
 
 // postLogout posts the token (section 2.5) and says what was wrong with the answer (section 2.8), and whether the
 // client has refused the token rather than been unreachable. An error is not the client's.
-func (o *logoutSender) postLogout(ctx context.Context, c *storage.Client, l storage.Logout) (failure string, refused bool, err error) {
-	token, err := o.logoutToken(c, l)
+func (o *logoutSender) postLogout(ctx context.Context, c *storage.Client, l storage.Logout) (failure string,
+	refused bool, err error) {
+	token, err := o.logoutToken(ctx, c, l)
 	if err != nil {
 		return "", false, err
 	}
@@ -196,7 +201,7 @@ func (o *logoutSender) postLogout(ctx context.Context, c *storage.Client, l stor
 	return fmt.Sprintf("status %d", reply.Status), reply.Status < 500, nil
 }
 
-func (o *logoutSender) logoutToken(c *storage.Client, l storage.Logout) (string, error) {
+func (o *logoutSender) logoutToken(ctx context.Context, c *storage.Client, l storage.Logout) (string, error) {
 	sub, err := o.subject(c, l.UserID)
 	if err != nil {
 		return "", err
@@ -206,7 +211,7 @@ func (o *logoutSender) logoutToken(c *storage.Client, l storage.Logout) (string,
 		return "", err
 	}
 	now := o.now()
-	return o.sign(registeredAlg(c.IDTokenSignedResponseAlg), typLogout, logoutClaims{
+	return o.sign(ctx, registeredAlg(c.IDTokenSignedResponseAlg), typLogout, logoutClaims{
 		Issuer: o.name, Subject: sub, Audience: c.ID,
 		IssuedAt: now.Unix(), Expires: now.Add(logoutTokenLife).Unix(), ID: randomHex(16), Session: session,
 		Events: map[string]map[string]struct{}{eventLogout: {}},

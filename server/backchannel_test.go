@@ -116,7 +116,8 @@ func TestLogoutToken(t *testing.T) {
 	}
 }
 
-// What tells an app of a logout calls the session by the name that this app knows: one for each sector of pairwise apps.
+// What tells an app of a logout calls the session by the name that this app knows: one for each sector of pairwise
+// apps.
 func TestLogoutTokensNameSessionsBySector(t *testing.T) {
 	back := newReceiver(t)
 	p := logoutIDP(t)
@@ -198,8 +199,8 @@ func TestWhoIsToldOfALogout(t *testing.T) {
 	}
 }
 
-// What fails is tried again, later and later, for about an hour; then it is given up, and the audit log says so. Who refuses the
-// token is not asked that often.
+// What fails is tried again, later and later, for about an hour; then it is given up, and the audit log says so. Who
+// refuses the token is not asked that often.
 func TestLogoutIsTriedAgain(t *testing.T) {
 	for rule, c := range map[string]struct {
 		status, attempts int

@@ -6,11 +6,15 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"golang.org/x/crypto/bcrypt"
+
+	"github.com/warifu/warifu/server/factor"
 	"github.com/warifu/warifu/storage"
 	"github.com/warifu/warifu/storage/storagetest"
 )
@@ -20,7 +24,8 @@ import (
 //
 //	make bench
 
-// post is one request to the handler, with more headers as name, value pairs; it fails the benchmark on any status but 200 and 201.
+// post is one request to the handler, with more headers as name, value pairs; it fails the benchmark on any status but
+// 200 and 201.
 func post(b *testing.B, h http.Handler, path string, form url.Values, header ...string) map[string]any {
 	req := httptest.NewRequest(http.MethodPost, path, strings.NewReader(form.Encode()))
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
@@ -42,9 +47,9 @@ func post(b *testing.B, h http.Handler, path string, form url.Values, header ...
 // callers is how many call at once where many do.
 const callers = 64
 
-// bothWays runs a benchmark with one caller, where etcd's write to disk decides, and with many, where the processor does. Each
-// caller starts with what prepare gives it, before the clock runs, and hands the outcome of each call to its next one. The
-// processor's time for each operation, of the whole process, is reported beside the clock's.
+// bothWays runs a benchmark with one caller, where etcd's write to disk decides, and with many, where the processor
+// does. Each caller starts with what prepare gives it, before the clock runs, and hands the outcome of each call to its
+// next one. The processor's time for each operation, of the whole process, is reported beside the clock's.
 func bothWays[S any](b *testing.B, prepare func() S, call func(b *testing.B, state S) S) {
 	b.Run("one", func(b *testing.B) {
 		b.ReportAllocs()
@@ -91,8 +96,32 @@ func BenchmarkRefresh(b *testing.B) {
 	})
 }
 
-// BenchmarkRefreshDPoP is BenchmarkRefresh with a proof for each request, whose making by the client is in the figure: one ES256
-// signature. The server verifies one more than without.
+// BenchmarkRefreshOpenID is BenchmarkRefresh with an ID token that tells about the user, by the algorithm of its client:
+// what that costs is the difference.
+func BenchmarkRefreshOpenID(b *testing.B) {
+	p := newBenchIDP(b)
+	for _, alg := range idTokenAlgs {
+		c, secret := p.at(b).register("bench-"+strings.ToLower(alg), func(c *storage.Client) { c.IDTokenSignedResponseAlg = alg })
+		q := &benchIDP{p.as(c, secret), p.handler}
+		first := func() string {
+			return post(b, q.handler, "/oauth/token", q.withClient(url.Values{"grant_type": {"authorization_code"},
+				"code": {q.signedIn(b, "openid profile email").code(b)}, "redirect_uri": {callback}}))["refresh_token"].(string)
+		}
+		b.Run(alg, func(b *testing.B) {
+			bothWays(b, first, func(b *testing.B, token string) string {
+				got := post(b, q.handler, "/oauth/token", q.withClient(url.Values{
+					"grant_type": {"refresh_token"}, "refresh_token": {token}}))
+				if got["id_token"] == nil {
+					b.Fatal("no ID token")
+				}
+				return got["refresh_token"].(string)
+			})
+		})
+	}
+}
+
+// BenchmarkRefreshDPoP is BenchmarkRefresh with a proof for each request, whose making by the client is in the figure:
+// one ES256 signature. The server verifies one more than without.
 func BenchmarkRefreshDPoP(b *testing.B) {
 	p := newBenchIDP(b)
 	d := p.prover()
@@ -119,8 +148,8 @@ func (p *benchIDP) nonce(b *testing.B) string {
 
 func BenchmarkCodeExchange(b *testing.B) {
 	p := newBenchIDP(b)
-	for _, scope := range []string{"threads:read", "openid"} {
-		b.Run(strings.ReplaceAll(scope, ":", "-"), func(b *testing.B) {
+	for _, scope := range []string{"threads:read", "openid", "openid profile email"} {
+		b.Run(strings.NewReplacer(":", "-", " ", "+").Replace(scope), func(b *testing.B) {
 			session := p.signedIn(b, scope)
 			bothWays(b, func() *benchSession { return session }, func(b *testing.B, session *benchSession) *benchSession {
 				// The code comes from the real authorization endpoint, which asks storage once and stores nothing.
@@ -231,4 +260,66 @@ func (p *benchIDP) grantTokens(b *testing.B) map[string]any {
 	code := p.signedIn(b, "threads:read").code(b)
 	return post(b, p.handler, "/oauth/token", p.withClient(url.Values{
 		"grant_type": {"authorization_code"}, "code": {code}, "redirect_uri": {callback}}))
+}
+
+// How long a wrong password takes, by whose it is: at a name that nobody has, of the configuration, of managed accounts,
+// and of those whose hash came from elsewhere. spread-% is the difference of the first quintiles. By turns, so that all meet the
+// same machine:
+//
+//	go test -run '^$' -bench WrongPassword -benchtime 200x ./server
+func BenchmarkWrongPassword(b *testing.B) {
+	p := newIDP(b, withManaged)
+	p.clock.stop()
+	elsewhere, err := bcrypt.GenerateFromPassword([]byte(userPassword), 8)
+	if err != nil {
+		b.Fatal(err)
+	}
+	p.managed("ours", "ours@app.test", "", factor.HashPassword(userPassword))
+	p.managed("elsewhere", "elsewhere@app.test", "", string(elsewhere))
+	names := map[string]string{"nobody": "nobody@app.test", "static": userEmail, "managed": "ours@app.test",
+		"elsewhere": "elsewhere@app.test"}
+	agent := p.browser()
+	form := agent.get(p.authorizeURL())
+	took := make(map[string][]time.Duration)
+	for i := 0; b.Loop(); i++ {
+		if i%5 == 0 {
+			p.clock.forward(15 * time.Minute) // nobody is locked
+			form = agent.get(p.authorizeURL())
+		}
+		for name, login := range names {
+			begun := time.Now()
+			if got := agent.signIn(form, login, "wrong"); got.status != http.StatusUnprocessableEntity {
+				b.Fatalf("%s: %d", name, got.status)
+			}
+			took[name] = append(took[name], time.Since(begun))
+		}
+	}
+	shortest, longest := time.Hour, time.Duration(0)
+	for name, all := range took {
+		slices.Sort(all)
+		usual := all[len(all)/5] // what else the machine does makes some slower
+		shortest, longest = min(shortest, usual), max(longest, usual)
+		b.ReportMetric(float64(usual)/float64(time.Millisecond), name+"-ms")
+	}
+	b.ReportMetric(100*float64(longest-shortest)/float64(shortest), "spread-%")
+	b.ReportMetric(0, "ns/op")
+}
+
+// BenchmarkForwardAuth is what each request to an app behind forward auth costs.
+func BenchmarkForwardAuth(b *testing.B) {
+	p := newBehind(b)
+	guest := p.visitor()
+	const page = "https://" + wikiHost + "/"
+	guest.enters(page)
+	req := p.request(http.MethodGet, p.issuer+"/auth/verify", "", "X-Forwarded-Host", wikiHost, "X-Forwarded-Proto", "https",
+		"X-Forwarded-Uri", "/", "Cookie", "__Host-warifu_app="+guest.hostCookies(page)["__Host-warifu_app"])
+	for b.Loop() {
+		w := httptest.NewRecorder()
+		r := req.Clone(b.Context())
+		r.RemoteAddr = "127.0.0.1:1"
+		p.handler.ServeHTTP(w, r)
+		if w.Code != http.StatusOK {
+			b.Fatal(w.Code, w.Body)
+		}
+	}
 }

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// The promised example posts JSON. It is one flat object of strings, or it is refused.
+// The promised example posts JSON. It is one object, in which each name comes once, or it is refused.
 func TestJSONBodies(t *testing.T) {
 	p := newIDP(t)
 	id, secret := quoted(t, p.client.ID), quoted(t, p.secret)
@@ -17,11 +17,7 @@ func TestJSONBodies(t *testing.T) {
 	for rule, body := range map[string]string{
 		"duplicate name":                 `{` + grant + `,` + credentials + `,"client_id":` + id + `}`,
 		"duplicate name, other spelling": `{` + grant + `,` + credentials + `,"client\u005fid":` + id + `}`,
-		"number":                         `{` + grant + `,` + credentials + `,"x":1}`,
-		"boolean":                        `{` + grant + `,` + credentials + `,"x":true}`,
-		"null":                           `{` + grant + `,` + credentials + `,"x":null}`,
-		"list":                           `{` + grant + `,"client_id":[` + id + `],"client_secret":` + secret + `}`,
-		"nested object":                  `{` + grant + `,` + credentials + `,"x":{"y":"z"}}`,
+		"a list of what comes once":      `{` + grant + `,"client_id":[` + id + `,"other"],"client_secret":` + secret + `}`,
 		"deep nesting":                   `{"x":` + strings.Repeat(`[`, 20000),
 		"trailing object":                `{` + grant + `,` + credentials + `}{}`,
 		"trailing text":                  `{` + grant + `,` + credentials + `} x`,
@@ -31,13 +27,22 @@ func TestJSONBodies(t *testing.T) {
 		"comma at the end":               `{` + grant + `,` + credentials + `,}`,
 		"single quotes":                  `{'grant_type':'refresh_token'}`,
 		"NUL":                            `{` + grant + `,"client_id":"a\u0000","client_secret":` + secret + `}`,
-		"byte order mark":                "\ufeff{" + grant + `,` + credentials + `}`,
-		"empty":                          ``,
 		"a form":                         "grant_type=refresh_token&refresh_token=wfr_x",
 	} {
 		p.json("/oauth/token", body).wants(t, rule, http.StatusBadRequest, "invalid_request")
 	}
 	p.json("/oauth/token", " {"+grant+","+credentials+"}\n").wants(t, "white space around is fine", http.StatusBadRequest, "invalid_grant")
+	// What JSON clients send beside text means what a form would say.
+	for rule, body := range map[string]string{
+		"a number":                   `{` + grant + `,` + credentials + `,"expires_in":3600}`,
+		"a flag":                     `{` + grant + `,` + credentials + `,"x":true}`,
+		"null":                       `{` + grant + `,` + credentials + `,"scope":null,"resource":[null]}`,
+		"a list of one":              `{` + grant + `,"client_id":[` + id + `],"client_secret":` + secret + `}`,
+		"an object that nobody asks": `{` + grant + `,` + credentials + `,"x":{"y":["z"]}}`,
+		"a byte order mark":          "\ufeff{" + grant + `,` + credentials + `}`,
+	} {
+		p.json("/oauth/token", body).wants(t, rule, http.StatusBadRequest, "invalid_grant")
+	}
 	if got := p.json("/oauth/introspect", `{"token":"x",`+credentials+`}`); strings.TrimSpace(got.raw) != `{"active":false}` {
 		t.Errorf("introspection by JSON: %d %s", got.status, got.raw)
 	}
@@ -49,6 +54,37 @@ func TestJSONBodies(t *testing.T) {
 		"Content-Type", "application/json", "Authorization", basic(p.client.ID, p.secret))
 	if got := p.send(req); got.status != http.StatusOK {
 		t.Errorf("JSON with Basic: %d %s", got.status, got.raw)
+	}
+	p.saysWhatFormsSay()
+}
+
+// saysWhatFormsSay: lists of scopes and resources, numbers and objects are read for what they are, not only let pass.
+func (p *idp) saysWhatFormsSay() {
+	t := p.t
+	t.Helper()
+	credentials := `"client_id":` + quoted(t, p.client.ID) + `,"client_secret":` + quoted(t, p.secret)
+	refresh := func(more string) reply {
+		return p.json("/oauth/token", `{"grant_type":"refresh_token","refresh_token":`+
+			quoted(t, p.tokens("scope", "threads:read runs:write").text("refresh_token"))+`,`+credentials+more+`}`)
+	}
+	if got := refresh(`,"scope":["threads:read","runs:write"]`); got.text("scope") != "threads:read runs:write" {
+		t.Errorf("a list of scopes: %d %s", got.status, got.raw)
+	}
+	if got := refresh(`,"scope":null,"resource":[]`); got.status != http.StatusOK {
+		t.Errorf("nothing: %d %s", got.status, got.raw)
+	}
+	refresh(`,"scope":["threads:read","files:write"]`).wants(t, "a scope beyond the grant", http.StatusBadRequest, "invalid_scope")
+	refresh(`,"resource":[`+quoted(t, p.issuer)+`,"https://other.test"]`).wants(t, "a resource of two", http.StatusBadRequest, "invalid_target")
+	push := `{"response_type":"code","redirect_uri":` + quoted(t, callback) + `,"scope":["openid","email"],` + credentials
+	if got := p.json("/oauth/par", push+`,"max_age":600,"claims":{"id_token":{"email":null}}}`); got.status != http.StatusCreated {
+		t.Errorf("a pushed request: %d %s", got.status, got.raw)
+	}
+	p.json("/oauth/par", push+`,"claims":{"id_token":1}}`).wants(t, "claims that are wrong", http.StatusBadRequest, "invalid_request")
+	p.json("/oauth/par", push+`,"max_age":-600}`).wants(t, "a negative age", http.StatusBadRequest, "invalid_request")
+	bare := p.send(p.request(http.MethodPost, p.issuer+"/oauth/userinfo", "", "Content-Type", "application/json",
+		"Authorization", "Bearer "+p.tokens("scope", "openid").text("access_token")))
+	if bare.status != http.StatusOK {
+		t.Errorf("userinfo by POST without a body: %d %s", bare.status, bare.raw)
 	}
 }
 
@@ -130,9 +166,9 @@ func TestFloodsAreCapped(t *testing.T) {
 		t.Errorf("login_hint: %d, %d bytes", got.status, len(got.body))
 	}
 	for _, path := range []string{"/oauth/authorize", "/oauth/continue", "/", "/oauth/jwks", "/oauth/token", "/oauth/userinfo"} {
-		got := b.get(p.issuer + path + "?x=" + strings.Repeat("x", 16<<10))
+		got := b.get(p.issuer + path + "?x=" + strings.Repeat("x", 20<<10))
 		if got.status != http.StatusBadRequest && got.status != http.StatusRequestURITooLong {
-			t.Errorf("%s with a query of 16 KiB: %d", path, got.status)
+			t.Errorf("%s with a query of 20 KiB: %d", path, got.status)
 		}
 	}
 	code := b.code()

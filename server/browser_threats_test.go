@@ -1,6 +1,8 @@
 package server_test
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -39,6 +41,17 @@ func TestHTMLInForeignText(t *testing.T) {
 		t.Fatalf("no consent page: %d", consent.status)
 	}
 	for rule, got := range pages {
+		policy := got.header.Get("Content-Security-Policy")
+		if got.asks() == "password" { // it has the one script that the policy names, and no other
+			before, rest, _ := strings.Cut(got.body, "<script>")
+			own, after, _ := strings.Cut(rest, "</script>")
+			sum := sha256.Sum256([]byte(own))
+			hash := "; script-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
+			if !strings.HasSuffix(policy, hash) {
+				t.Errorf("%s: policy %q, but the script is\n%s", rule, policy, own)
+			}
+			got.body, policy = before+after, strings.TrimSuffix(policy, hash)
+		}
 		for _, live := range []string{"<script", "<img src=x", "javascript:", "data:text"} {
 			if strings.Contains(got.body, live) {
 				t.Errorf("%s: %q is on the page", rule, live)
@@ -47,7 +60,6 @@ func TestHTMLInForeignText(t *testing.T) {
 		if got.asks() != "password" && strings.Contains(got.body, "\u202e") { // a field holds what was typed
 			t.Errorf("%s: text that turns around what follows", rule)
 		}
-		policy := got.header.Get("Content-Security-Policy")
 		for _, want := range []string{"default-src 'none'", "frame-ancestors 'none'", "base-uri 'none'", "form-action "} {
 			if !strings.Contains(policy, want) {
 				t.Errorf("%s: policy %q lacks %s", rule, policy, want)
@@ -89,7 +101,7 @@ func TestConsentAndLoginCSRF(t *testing.T) {
 		}
 		return out
 	}
-	session := b.cookie("warifu_session")
+	session := b.cookie("session")
 	for _, target := range []struct {
 		what, action string
 		form, other  url.Values
@@ -124,7 +136,7 @@ func TestConsentAndLoginCSRF(t *testing.T) {
 			t.Errorf("%s by GET: %d", target.what, got.status)
 		}
 	}
-	if b.cookie("warifu_session") != session {
+	if b.cookie("session") != session {
 		t.Error("the session changed")
 	}
 	p.redirected(b.get(p.authorizeURL("prompt", "none")), "nothing was allowed", "consent_required")
@@ -167,8 +179,8 @@ func TestConsentForm(t *testing.T) {
 		t.Errorf("without saying for whom: %d to %v", got.status, got.location)
 	}
 	switched := b.follow(b.decide(consent, "switch"))
-	if switched.asks() != "password" || b.cookie("warifu_session") != "" {
-		t.Fatalf("switch: %d, session %q", switched.status, b.cookie("warifu_session"))
+	if switched.asks() != "password" || b.cookie("session") != "" {
+		t.Fatalf("switch: %d, session %q", switched.status, b.cookie("session"))
 	}
 	if got := b.decide(consent, "allow"); got.asks() != "password" {
 		t.Errorf("allowed without a session: %d to %v", got.status, got.location)
@@ -209,21 +221,21 @@ func TestRequestTamperingBetweenPages(t *testing.T) {
 func TestSessionFixation(t *testing.T) {
 	p := newIDP(t)
 	b := p.browser()
-	b.plant("warifu_session", "wfk_planted")
+	b.plant("session", "wfk_planted")
 	b.code()
-	first := b.cookie("warifu_session")
+	first := b.cookie("session")
 	if first == "wfk_planted" || first == "" {
 		t.Fatalf("session %q", first)
 	}
 	b.follow(b.signIn(b.get(p.authorizeURL("prompt", "login")), userEmail, userPassword))
-	second := b.cookie("warifu_session")
+	second := b.cookie("session")
 	if second == first {
 		t.Error("the session was not renewed")
 	}
 	thief := p.browser()
-	thief.plant("warifu_session", first)
+	thief.plant("session", first)
 	p.redirected(thief.get(p.authorizeURL("prompt", "none")), "the session before", "login_required")
-	thief.plant("warifu_session", second)
+	thief.plant("session", second)
 	thief.answered(thief.get(p.authorizeURL("prompt", "none")), "the session itself, or this test says nothing")
 	b.decide(b.get(p.authorizeURL("prompt", "consent")), "switch")
 	p.redirected(thief.get(p.authorizeURL("prompt", "none")), "after signing out", "login_required")
@@ -260,19 +272,43 @@ func TestCookies(t *testing.T) {
 					t.Errorf("Strict-Transport-Security %q", hsts)
 				}
 			}
-			if len(names) != 4 {
+			if len(names) != 5 { // the browser's, the known browser's, the session's, which ends at the switch, and the language
 				t.Errorf("cookies %v", names)
 			}
-			if b.code(); b.cookie(prefix+"warifu_session") == "" {
+			if b.code(); b.cookie("session") == "" {
 				t.Error("no session")
 			}
 			if issuer != "" {
 				// Without the prefix, a cookie may come from a neighbour.
 				thief := p.browser()
-				thief.plant("warifu_session", b.cookie("__Host-warifu_session"))
+				thief.plantAs(strings.TrimPrefix(p.cookieName("session"), "__Host-"), b.cookie("session"))
 				p.redirected(thief.get(p.authorizeURL("prompt", "none")), "a session in a cookie of the other name", "login_required")
 			}
 		})
+	}
+}
+
+// Browsers send a host's cookies to all of its ports and paths. Two servers on one host keep theirs apart.
+func TestCookiesOfTwoServersOnOneHostDoNotMix(t *testing.T) {
+	p, q := newIDP(t), newIDP(t)
+	b, c := p.browser(), q.browser()
+	c.http.Jar = b.http.Jar
+	pending := b.get(p.authorizeURL())
+	c.code()
+	b.answered(b.follow(b.decide(b.follow(b.signIn(pending, userEmail, userPassword)), "allow")), "a sign-in during another one")
+	c.answered(c.get(q.authorizeURL("prompt", "none")), "the other server's user is still signed in")
+
+	const usual = "__Host-warifu_session"
+	names := map[string]string{usual: "https://id.test"}
+	if got := server.CookieNameAt("https://id.test"); got != usual {
+		t.Errorf("the usual name is %s", got)
+	}
+	for _, issuer := range []string{"https://id.test/a", "https://id.test/b", "https://id.test:8443", "http://localhost:5556", "http://localhost:5557"} {
+		name := server.CookieNameAt(issuer)
+		if other := names[name]; other != "" {
+			t.Errorf("%s and %s both have %s", issuer, other, name)
+		}
+		names[name] = issuer
 	}
 }
 
@@ -282,15 +318,15 @@ func TestTwoCookiesOfOneName(t *testing.T) {
 	b.code()
 	both := func(name, extra string) page {
 		req := p.request(http.MethodGet, p.authorizeURL("prompt", "none"), "")
-		for _, c := range []string{"warifu_session", "warifu_browser"} {
-			req.AddCookie(&http.Cookie{Name: c, Value: b.cookie(c)})
+		for _, c := range []string{"session", "browser"} {
+			req.AddCookie(&http.Cookie{Name: p.cookieName(c), Value: b.cookie(c)})
 		}
-		req.AddCookie(&http.Cookie{Name: name, Value: extra})
+		req.AddCookie(&http.Cookie{Name: p.cookieName(name), Value: extra})
 		return (&browser{p, &http.Client{CheckRedirect: b.http.CheckRedirect}}).do(req)
 	}
 	b.answered(both("unrelated", "x"), "one of each")
-	p.redirected(both("warifu_session", "x"), "two sessions", "login_required")
-	p.redirected(both("warifu_session", b.cookie("warifu_session")), "the same twice", "login_required")
+	p.redirected(both("session", "x"), "two sessions", "login_required")
+	p.redirected(both("session", b.cookie("session")), "the same twice", "login_required")
 	if got := b.get(p.authorizeURL()); len(got.header.Values("Set-Cookie")) > 0 {
 		t.Error("a cookie that the browser has was set again")
 	}

@@ -27,7 +27,7 @@ func (c counting) Login(ctx context.Context, login, password string) (connector.
 func newGuarded(t *testing.T) (*idp, *atomic.Int64) {
 	t.Helper()
 	var checked atomic.Int64
-	p := newIDP(t, func(c *server.Config) { c.Passwords = counting{c.Passwords, &checked} })
+	p := newIDP(t, func(c *server.Config) { c.Connectors = local(counting{c.Connectors[0].Password, &checked}) })
 	p.clock.stop()
 	return p, &checked
 }

@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"maps"
@@ -27,13 +28,15 @@ type claimWishes map[string]claimWish
 type claimWish struct {
 	Essential bool              `json:"e,omitempty"`
 	Values    []json.RawMessage `json:"v,omitempty"` // compact, the most wanted first
+	// Scope that covers the claim, where it is not a standard one.
+	Scope string `json:"s,omitempty"`
 }
 
 // maxClaims is the longest claims parameter, in bytes.
 const maxClaims = 2048
 
-// claimScope is the scope that a claim comes with (OpenID Connect Core 1.0 section 5.4), "" for what is no claim about
-// a user. Asking for one of them by name takes the same permission: app.yml lists the scope, and the user allows it.
+// claimScope is the scope that a standard claim comes with (OpenID Connect Core 1.0 section 5.4), "" for any other.
+// Asking for one of them by name takes the same permission: app.yml lists the scope, and the user allows it.
 func claimScope(name string) string {
 	i := slices.IndexFunc(standardClaims, func(c claim) bool { return c.name == name })
 	if i < 0 {
@@ -55,6 +58,14 @@ func (c *claimsRequest) forIDToken() claimWishes {
 		return nil
 	}
 	return c.IDToken
+}
+
+// onlyIDToken is what is asked of ID tokens alone; nil when nothing is.
+func (c *claimsRequest) onlyIDToken() *claimsRequest {
+	if len(c.forIDToken()) == 0 {
+		return nil
+	}
+	return &claimsRequest{IDToken: c.IDToken}
 }
 
 // names are those of the claims asked for, sorted.
@@ -95,7 +106,7 @@ func (c *claimsRequest) scopes() []string {
 	var out []string
 	for _, wishes := range []claimWishes{c.forUserinfo(), c.forIDToken()} {
 		for _, name := range wishes.names() {
-			if scope := claimScope(name); scope != "" && !slices.Contains(out, scope) {
+			if scope := cmp.Or(wishes[name].Scope, claimScope(name)); scope != "" && !slices.Contains(out, scope) {
 				out = append(out, scope)
 			}
 		}
@@ -109,9 +120,14 @@ func (k *catalogue) permitted(c *storage.Client, asked *claimsRequest) *claimsRe
 	filter := func(wishes claimWishes) claimWishes {
 		out := claimWishes{}
 		for name, wish := range wishes {
-			if scope := claimScope(name); scope != "" && len(k.offered(c, []string{scope})) > 0 {
-				out[name] = wish
+			about := k.claimNamed(name)
+			if about == nil || !k.mayTell(c, *about) {
+				continue
 			}
+			if claimScope(name) == "" {
+				wish.Scope = about.scope
+			}
+			out[name] = wish
 		}
 		return out
 	}

@@ -11,11 +11,13 @@ import (
 
 	"github.com/warifu/warifu/server/clients"
 	"github.com/warifu/warifu/server/oauth"
+	"github.com/warifu/warifu/server/workload"
 	"github.com/warifu/warifu/storage"
 )
 
 // How clients authenticate (RFC 6749 section 2.3, OpenID Connect Core 1.0 section 9): by a secret, in the header or in
-// the body; by an assertion that they sign (assertion.go); or not at all, when they are public. It is the same at every
+// the body; by an assertion that they sign (assertion.go), or that was issued to the workload that they are
+// (workload.go); or not at all, when they are public. It is the same at every
 // endpoint where they do.
 //
 // The registered method (token_endpoint_auth_method) is the only one that is accepted: what was sent in another way is
@@ -30,6 +32,7 @@ type credentials struct {
 	secret    string
 	assertion string
 	endpoint  string // path that was called
+	forward   bool   // this server itself, for an app behind forward auth; no request can say so
 }
 
 // credentialsOf finds out what a request shows: one method of client authentication (RFC 6749 section 2.3),
@@ -60,6 +63,9 @@ func credentialsOf(r *http.Request, form url.Values, path string) (credentials, 
 		return shown, invalidRequest(oauth.RuleClientAuthMalformed, "client_assertion and client_assertion_type go together")
 	case shown.assertion != "" && form.Get("client_assertion_type") != assertionType:
 		return shown, invalidClient(oauth.RuleClientAuthMethod)
+	case !basic && shown.assertion == "" && shown.secret == "" && path == pathToken && exchangesWorkload(form):
+		shown.method, shown.assertion = oauth.AuthWorkload, form.Get("subject_token")
+		return shown, nil
 	case !basic && shown.assertion == "" && shown.id == "":
 		return shown, invalidClient(oauth.RuleClientMissing)
 	}
@@ -84,6 +90,8 @@ type client struct {
 	shown     credentials
 	secretID  string     // empty without a secret
 	assertion *assertion // nil without one
+	// workload is what its token says, where it is a workload.
+	workload *workload.Workload
 }
 
 // once is what is to be used up together with what the request does: the assertion's jti, until that is done.
@@ -105,12 +113,9 @@ func (s *Server) identify(ctx context.Context, shown credentials) (*client, erro
 }
 
 func (s *Server) recognize(ctx context.Context, shown credentials) (*client, error) {
-	if shown.id == "" {
-		shown.id = assertedClient(shown.assertion)
-	}
-	c, err := s.clients.Client(ctx, shown.id)
-	if err != nil && !errors.Is(err, storage.ErrNotFound) {
-		return nil, fmt.Errorf("read client: %w", err)
+	c, err := s.shownClient(ctx, &shown)
+	if err != nil {
+		return nil, err
 	}
 	known, err := s.authenticate(ctx, c, shown)
 	if err == nil || !c.Active() || c.Public || c.SecretID(shown.secret) != "" {
@@ -131,15 +136,20 @@ func (s *Server) recognize(ctx context.Context, shown credentials) (*client, err
 // for a wrong secret.
 func (s *Server) authenticate(ctx context.Context, c *storage.Client, shown credentials) (*client, error) {
 	secretID := c.SecretID(shown.secret)
+	if c.Active() && shown.assertion != "" && c.TokenEndpointAuthMethod == oauth.AuthWorkload {
+		shown.method = oauth.AuthWorkload // on the wire, it is the same
+	}
 	switch {
 	case c == nil:
-		return nil, invalidClient(oauth.RuleClientUnknown)
+		return nil, invalidClient(oauth.RuleClientUnknown).About(shownClient(shown.id, maxShownClient), "", "")
 	case !c.Active():
 		return nil, invalidClient(oauth.RuleClientDisabled)
+	case shown.forward:
+		return &client{Client: c, shown: shown}, nil
 	case !c.AuthenticatesBy(shown.method):
 		visitOf(ctx).of(c)
 		return nil, invalidClient(oauth.RuleClientAuthMethod).
-			About(shown.method, strings.Join(c.UsableAuthMethods(), " or "), whereOf(c, "tokenEndpointAuthMethod", "token_endpoint_auth_method"))
+			About(shown.method, strings.Join(c.UsableAuthMethods(), " or "), whereOfMethod(c))
 	}
 	visitOf(ctx).of(c)
 	known := &client{Client: c, shown: shown}
@@ -150,6 +160,11 @@ func (s *Server) authenticate(ctx context.Context, c *storage.Client, shown cred
 		if known.assertion, err = s.verifyAssertion(ctx, c, shown); err != nil {
 			return nil, err
 		}
+	case oauth.AuthWorkload:
+		var err error
+		if known.workload, err = s.verifyWorkload(ctx, c, shown.assertion); err != nil {
+			return nil, err
+		}
 	default:
 		if known.secretID = secretID; secretID == "" {
 			return nil, invalidClient(oauth.RuleClientSecretWrong)
@@ -158,20 +173,33 @@ func (s *Server) authenticate(ctx context.Context, c *storage.Client, shown cred
 	return known, nil
 }
 
+// whereOfMethod is where the registration of a client says how it authenticates.
+func whereOfMethod(c *storage.Client) string {
+	if c.Public && c.TokenEndpointAuthMethod == "" {
+		return whereOf(c, "public", "token_endpoint_auth_method")
+	}
+	return whereOf(c, "tokenEndpointAuthMethod", "token_endpoint_auth_method")
+}
+
 // changes is how often a request is decided anew because client or user changed while it was decided.
 const changes = 4
 
 // decide has try decide on a request of a client. Memory may lag behind other replicas, so the transaction that try
 // ends in compares that client and user are those that it was decided on; where they are not, its error is a
-// [storage.StaleError], and try decides again on the records that came with that. user is nil the first time. Where a
-// request is about no user, userRevision is 0.
-func (s *Server) decide(ctx context.Context, c *client, userRevision int64, try func(c *client, at storage.Revisions, user *storage.User) (any, error)) (any, error) {
-	var (
-		user  *storage.User
-		reply any
-	)
+// [storage.StaleError], and try decides again on the records that came with that. What the user allowed is the zero
+// value where a request is about no user.
+func (s *Server) decide(ctx context.Context, c *client, allowed approval,
+	try func(c *client, at storage.Revisions) (any, error)) (any, error) {
+	var user *storage.User // once it was read
+	userRevision, reply := allowed.UserRevision, any(nil)
 	err := storage.Again(changes, func() (again bool, err error) {
-		reply, err = try(c, storage.Revisions{Client: c.Revision, User: userRevision}, user)
+		if user, err = s.stillAdmitted(ctx, c.Client, allowed, user); err != nil {
+			return false, err
+		}
+		if user != nil {
+			userRevision = user.Revision
+		}
+		reply, err = try(c, storage.Revisions{Client: c.Revision, User: userRevision})
 		var stale *storage.StaleError
 		if !errors.As(err, &stale) {
 			return false, err
@@ -179,10 +207,12 @@ func (s *Server) decide(ctx context.Context, c *client, userRevision int64, try 
 		if c, err = s.reauthenticate(ctx, c, stale.Client); err != nil || userRevision == 0 {
 			return true, err
 		}
-		if user = stale.User; !user.Active() {
-			return false, invalidGrant(oauth.RuleUserInactive, "the user's account was disabled or removed")
+		switch user = stale.User; {
+		case !user.Active():
+			return false, userInactive()
+		case !user.Stands(allowed.UserTerm):
+			return false, userEnded()
 		}
-		userRevision = user.Revision
 		return true, nil
 	})
 	return reply, err

@@ -158,7 +158,7 @@ func TestMethodsOfMachineEndpoints(t *testing.T) {
 	for path, allow := range map[string]string{
 		"/oauth/token": "POST", "/oauth/introspect": "POST", "/oauth/revoke": "POST", "/oauth/userinfo": "GET, POST", "/oauth/jwks": "GET, HEAD",
 		"/.well-known/openid-configuration": "GET, HEAD", "/.well-known/oauth-authorization-server": "GET, HEAD",
-		"/oauth/authorize": "GET, HEAD, POST", "/oauth/continue": "GET, HEAD", "/oauth/signin": "POST", "/oauth/consent": "POST",
+		"/oauth/authorize": "GET, HEAD, POST", "/oauth/continue": "GET, HEAD", "/oauth/signin": "POST", "/oauth/consent": "POST", "/signin": "GET, HEAD",
 	} {
 		for _, method := range []string{"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW"} {
 			if strings.Contains(allow, method) || (method == "HEAD" && strings.Contains(allow, "GET")) {

@@ -259,11 +259,11 @@ var clientRules = []clientRule{
 	},
 	{
 		"a scope that nobody knows", `"scope":"openid unknown"`,
-		refuses, refuses, takes, "refused; a document is for many servers, and loses what this one does not have",
+		refuses, takes, takes, "a slip in a file that somebody writes; a client asks for what a resource server told it, and is told what it has got",
 	},
 	{
 		"an odd scope", `"scope":"openid \\"`,
-		refuses, refuses, takes, "refused (RFC 6749 section 3.3); a document loses what this server does not have",
+		refuses, takes, takes, "refused (RFC 6749 section 3.3); elsewhere it is a scope that this server does not have, and left out",
 	},
 	{
 		"a terms page with a fragment", `"tos_uri":"https://app.test/legal#tos"`,
@@ -319,6 +319,32 @@ var clientRules = []clientRule{
 		takes, refuses, refuses,
 		"an operator knows whose the hosts are; a stranger could have the subjects of somebody else's " +
 			"sector",
+	},
+	{
+		"a sector identifier without pairwise subjects", `"sector_identifier_uri":"https://sector.test/uris.json"`,
+		takes, refuses, refuses,
+		"nothing follows from it, of which an author of a manifest is warned; elsewhere it is fetched all the same " +
+			"(OpenID Connect Dynamic Client Registration 1.0 section 5), and here there is none",
+	},
+	{
+		"no grant types", `"grant_types":[]`,
+		refuses, takes, takes, "a slip in a file that somebody writes; elsewhere it is left out, and has its default",
+	},
+	{
+		"no scopes", `"scope":""`,
+		refuses, takes, takes, "a slip in a file that somebody writes; elsewhere it is left out, and has its default",
+	},
+	{
+		"an empty authentication method", `"token_endpoint_auth_method":""`,
+		refuses, takes, takes, "a slip in a file that somebody writes; elsewhere it is left out, and has its default",
+	},
+	{
+		"an empty address of a logo", `"logo_uri":""`,
+		refuses, takes, takes, "a slip in a file that somebody writes; elsewhere it is left out",
+	},
+	{
+		"a scope of 101 characters", `"scope":"openid ` + strings.Repeat("s", 101) + `"`,
+		refuses, takes, takes, "refused, as in the catalogue; elsewhere it is a scope that this server does not have, and left out",
 	},
 	{"a negative age", `"default_max_age":-1`, refuses, refuses, refuses, "refused"},
 	{"an age of 70 years", `"default_max_age":2147483648`, refuses, refuses, refuses, "refused"},
@@ -387,6 +413,36 @@ func TestClientRules(t *testing.T) {
 			}
 			if row.decision == "" {
 				t.Error("nobody has decided that")
+			}
+		})
+	}
+}
+
+// A member that comes twice is refused, whoever says it: of two of one name, readers do not agree on which one counts.
+func TestMembersComeOnce(t *testing.T) {
+	p, s := newDescribed(t, func(c *server.Config) {
+		c.Registration = &server.Registration{InitialAccessTokens: []string{initialToken}}
+	})
+	for rule, members := range map[string]string{
+		"a list":           `"redirect_uris":["https://other.test/cb"]`,
+		"the same":         `"client_name":"App"`,
+		"a member of ours": `"scope":"openid","scope":"openid"`,
+		"an unknown one":   `"x":1,"x":2`,
+		"within a key":     `"jwks":{"keys":[{"kty":"EC","kty":"RSA"}]}`,
+		"within a set":     `"jwks":{"keys":[` + ecKey + `],"keys":[` + okpKey + `]}`,
+	} {
+		t.Run(rule, func(t *testing.T) {
+			p := p.at(t)
+			body := `{"client_name":"App","redirect_uris":["` + callback + `"],` + members
+			reply := p.dynamic(http.MethodPost, p.issuer+"/oauth/register", initialToken, body+"}")
+			if reply.status != http.StatusBadRequest || !strings.Contains(reply.raw, "each member once") {
+				t.Errorf("a registration: %d %s", reply.status, reply.raw)
+			}
+			p.clock.forward(time.Minute)
+			id := s.URL + "/twice/" + strings.ReplaceAll(rule, " ", "-")
+			s.says(fmt.Sprintf(`%s,"client_id":%q}`, body, id))
+			if p.knows(id) != nil {
+				t.Error("a document: it is taken")
 			}
 		})
 	}

@@ -127,8 +127,4 @@ func TestLibrariesRefuseWhatIsNotTheirs(t *testing.T) {
 	if header["alg"] != "RS256" || header["typ"] != "JWT" || claims["aud"] != p.client.ID || claims["sub"] != "user-ann" || claims["auth_time"] == nil || claims["nonce"] != nil {
 		t.Errorf("ID token %v %v", header, claims)
 	}
-	// A refresh brings no ID token: nobody asked, and RSA is dear.
-	if next := p.refresh(got.text("refresh_token")); next.text("id_token") != "" {
-		t.Error("an ID token at the refresh")
-	}
 }

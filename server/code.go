@@ -13,8 +13,8 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// The authorization code grant (RFC 6749 section 4.1.3). The code is a sealed string; redeeming it is one transaction, which creates
-// the grant that the code names. A code that was redeemed before is a replay, and ends that grant.
+// The authorization code grant (RFC 6749 section 4.1.3). The code is a sealed string; redeeming it is one transaction,
+// which creates the grant that the code names. A code that was redeemed before is a replay, and ends that grant.
 
 // authCode is what an authorization code holds, sealed.
 type authCode struct {
@@ -24,8 +24,6 @@ type authCode struct {
 	Challenge   string `json:"p,omitempty"` // PKCE, always S256
 	Issued      int64  `json:"i"`           // Unix milliseconds, as Expires
 	Expires     int64  `json:"x"`
-	// Told is what the ID token says about the user, who is read when the code is issued and not when it is redeemed.
-	Told map[string]any `json:"t,omitempty"`
 }
 
 // redeemCode gives tokens for an authorization code.
@@ -52,17 +50,16 @@ func (s *Server) redeemCode(ctx context.Context, q *clientRequest) (any, error) 
 		return nil, s.lateCode(ctx, q.client, code)
 	}
 	grant := storage.Grant{
-		ID: code.Grant, ClientID: q.client.ID, UserID: code.User, AuthTime: time.UnixMilli(code.AuthTime).UTC(), CreatedAt: now.UTC()}
+		ID: code.Grant, ClientID: q.client.ID, UserID: code.User, AuthTime: time.UnixMilli(code.AuthTime).UTC(), CreatedAt: now.UTC(),
+		Term: code.UserTerm, AsOf: code.AsOf}
 	if err := storeWishes(&grant, code.Claims.forUserinfo()); err != nil {
 		return nil, err
 	}
 	refresh := refreshToken{approval: code.approval, Generation: 1, Issued: now.UnixMilli()}
-	refresh.Claims = nil // they are in the grant, and no refresh brings an ID token
+	refresh.Claims = code.Claims.onlyIDToken() // the others are in the grant
+	refresh.AsOf = 0
 	refresh.DPoPKey = boundTo(q.client.Client, key)
-	return s.decide(ctx, q.client, code.UserRevision, func(c *client, at storage.Revisions, user *storage.User) (any, error) {
-		if user != nil {
-			code.Told = s.userClaims(c.Client, user, nil, code.Claims.forIDToken())
-		}
+	return s.decide(ctx, q.client, code.approval, func(c *client, at storage.Revisions) (any, error) {
 		refresh.UserRevision = at.User
 		return s.createGrant(ctx, c, q, code, key, grant, refresh)
 	})
@@ -75,9 +72,10 @@ func (code *authCode) check(c *storage.Client, sent *oidc.AccessTokenRequest) er
 		return invalidGrant(oauth.RuleCodeOtherClient, "the authorization code was issued to another client")
 	case sent.RedirectURI != "" && sent.RedirectURI != code.RedirectURI:
 		return invalidGrant(oauth.RuleRedirectURIDiffers, "redirect_uri is not the one of the authorization request").
-			About(cut(sent.RedirectURI, maxShownURI), cut(code.RedirectURI, maxShownURI), "")
+			About(shownURI(sent.RedirectURI), shownURI(code.RedirectURI), "")
 	case code.Challenge == "" && (c.Public || sent.CodeVerifier != ""):
-		return invalidGrant(oauth.RulePKCEUnexpected, "code_verifier was sent, but the authorization request had no code_challenge")
+		return invalidGrant(oauth.RulePKCEUnexpected,
+			"code_verifier was sent, but the authorization request had no code_challenge")
 	case code.Challenge != "" && sent.CodeVerifier == "":
 		return invalidGrant(oauth.RulePKCEMismatch, "code_verifier is missing")
 	case code.Challenge != "" && !oauth.VerifyPKCE(code.Challenge, sent.CodeVerifier):
@@ -96,9 +94,10 @@ func (s *Server) createGrant(
 		return nil, unauthorizedClient(c.Client, oauth.GrantAuthorizationCode)
 	}
 	// The redirect URI, too, may have gone since: at another replica, before this one has heard of it.
-	if !oauth.MatchRedirectURI(c.Client.RedirectURIs, code.RedirectURI) {
-		return nil, invalidGrant(oauth.RuleRedirectURIWithdrawn, "the redirect URI of the authorization request is no longer registered").
-			About(cut(code.RedirectURI, maxShownURI), "", whereOf(c.Client, "redirectUris", "redirect_uris"))
+	if !c.Client.MayReturnTo(code.RedirectURI) {
+		return nil, invalidGrant(oauth.RuleRedirectURIWithdrawn,
+			"the redirect URI of the authorization request is no longer registered").
+			About(shownURI(code.RedirectURI), "", whereOf(c.Client, "redirectUris", "redirect_uris"))
 	}
 	if grant.Scopes = s.offered(c.Client, code.Scopes); len(grant.Scopes) == 0 {
 		return nil, scopesWithdrawn(c.Client)
@@ -106,26 +105,37 @@ func (s *Server) createGrant(
 	if err := mustProve(c.Client, key); err != nil {
 		return nil, err
 	}
-	audience, err := s.audienceOf(code.Resources, grant.Scopes, q.form["resource"])
+	audience, err := s.audienceOf(ctx, code.Resources, grant.Scopes, q.form["resource"])
+	if err != nil {
+		return nil, err
+	}
+	form, err := s.formOf(c.Client, audience)
 	if err != nil {
 		return nil, err
 	}
 	grant.ExpiresAt = s.grantEnds(c.Client, grant.CreatedAt)
 	s.bindToSession(&grant, code.approval)
-	refresh.Scopes, refresh.Ends = grant.Scopes, grant.ExpiresAt.UnixMilli()
-	signing := s.signAhead(issue{
-		approval: refresh.approval, client: c.Client, scopes: grant.Scopes, audience: audience, key: key,
-		withID: slices.Contains(grant.Scopes, oauth.ScopeOpenID), nonce: code.Nonce, told: s.stillTold(c.Client, code.Told)})
-	err = s.store.CreateGrant(ctx, grant, refresh.expires(s.life), storage.Revisions{Client: c.Revision, User: refresh.UserRevision}, c.once()...)
+	refresh.Scopes, refresh.Ends, refresh.Access = grant.Scopes, grant.ExpiresAt.UnixMilli(), s.ruleDigest(c.Client)
+	sign := s.signAhead(ctx, issue{
+		approval: refresh.approval, client: c.Client, scopes: grant.Scopes, audience: audience, form: form, key: key,
+		withID: slices.Contains(grant.Scopes, oauth.ScopeOpenID), nonce: code.Nonce,
+		peers:   s.peersOf(c.Client, grant.Scopes),
+		told:    s.idTokenTells(c.Client, grant.Scopes, code.Claims.forIDToken()),
+		toldAPI: s.tokenTells(c.Client, grant.Scopes, c.AccessTokenClaims)})
+	user, err := s.store.CreateGrant(ctx, grant, refresh.expires(s.life), storage.Revisions{Client: c.Revision,
+		User: refresh.UserRevision}, c.once()...)
 	c.noteSpent(err)
 	switch {
 	case err == nil:
-		return s.tokens(keptBy(c.Client, refresh), grant.Scopes, signing)
+		return s.tokens(keptBy(c.Client, refresh), grant.Scopes, user, sign)
 	case errors.Is(err, storage.ErrReplayed):
-		s.log.WarnContext(ctx, "authorization code used twice: its grant was revoked", "client", c.ID, "grant", code.Grant)
-		return nil, invalidGrant(oauth.RuleCodeUsed, "the authorization code was used before; everything issued from it is revoked")
+		s.journal.replayed(ctx, "authorization code", c.ID, code.Grant)
+		return nil, invalidGrant(oauth.RuleCodeUsed,
+			"the authorization code was used before; everything issued from it is revoked")
 	case errors.Is(err, storage.ErrSessionEnded):
 		return nil, invalidGrant(oauth.RuleSessionEnded, "the user has signed out since")
+	case errors.Is(err, storage.ErrWithdrawn):
+		return nil, consentWithdrawn()
 	case errors.Is(err, storage.ErrSpent):
 		return nil, assertionReplayed()
 	}
@@ -143,12 +153,17 @@ func (s *Server) lateCode(ctx context.Context, c *client, code authCode) error {
 		return fmt.Errorf("end the grant of a code: %w", err)
 	}
 	if killed {
-		s.log.WarnContext(ctx, "authorization code used twice: its grant was revoked", "client", code.Client, "grant", code.Grant)
+		s.journal.replayed(ctx, "authorization code", code.Client, code.Grant)
 	}
 	return invalidGrant(oauth.RuleCodeExpired, "the authorization code has expired")
 }
 
+func consentWithdrawn() *oauth.Error {
+	return invalidGrant(oauth.RuleConsentWithdrawn, "what the user allowed the client was revoked since")
+}
+
 // scopesWithdrawn is the refusal of what was granted for scopes of which none is left.
 func scopesWithdrawn(c *storage.Client) *oauth.Error {
-	return invalidGrant(oauth.RuleScopeWithdrawn, "the app may no longer ask for these scopes").About("", "", whereOf(c, "scopes", "scope"))
+	return invalidGrant(oauth.RuleScopeWithdrawn, "the app may no longer ask for these scopes").About("", "",
+		whereOf(c, "scopes", "scope"))
 }

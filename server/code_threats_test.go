@@ -102,7 +102,7 @@ func TestOtherSealedStringsAsCodes(t *testing.T) {
 	got := p.tokens()
 	kinds := map[string]string{
 		"wfc_": p.code(), "wfr_": got.text("refresh_token"), "wfq_": hidden.Get("request"), "wff_": hidden.Get("form"),
-		"wfk_": b.cookie("warifu_session"), "wfn_": p.proofNonce(), "eyJ": got.text("access_token"),
+		"wfk_": b.cookie("session"), "wfn_": p.proofNonce(), "eyJ": got.text("access_token"),
 		"wfp_": strings.TrimPrefix(p.push().text("request_uri"), "urn:ietf:params:oauth:request_uri:"),
 	}
 	_, question := b.form(b.get(p.issuer+"/oauth/logout"), "decision")
@@ -133,7 +133,7 @@ func TestOtherSealedStringsAsCodes(t *testing.T) {
 			}
 			if prefix != "wfk_" || own != "wfk_" {
 				thief := p.browser()
-				thief.plant("warifu_session", forged)
+				thief.plant("session", forged)
 				p.redirected(thief.get(p.authorizeURL("prompt", "none")), own+" as "+prefix+" as a session", "login_required")
 			}
 		}

@@ -5,31 +5,51 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
+	"encoding/hex"
 	"net/http"
+	"net/url"
+	"slices"
 	"time"
 
 	"github.com/warifu/warifu/storage"
 )
 
-// Three cookies: one ties pending requests to the browser that made them, one is the sign-in, one the language that was
-// chosen. On https their names make browsers keep them to this very host, over TLS (RFC 6265bis section 4.1.3.2).
+// Four cookies: one ties pending requests to the browser that made them, one is the sign-in, one says who has signed in
+// in this browser before, one the language that was chosen. Others are there for a while: while somebody has proven a
+// part of who they are (proof.go), while the browser is at an identity provider (away.go), and after a form of the
+// account (account.go). On https their names make browsers keep them to this very
+// host, over TLS (RFC 6265bis section 4.1.3.2).
+//
+// Browsers do not tell the ports of a host apart, and a __Host- cookie has no path: so where an issuer has a port or a
+// path of its own, the names end with a fingerprint of it, and the cookies of two servers on one host do not mix.
 const (
 	cookieBrowser = "warifu_browser"
 	cookieSession = "warifu_session"
+	cookieKnown   = "warifu_known"
 	cookieLang    = "warifu_lang"
 )
 
 // cookies are what browsers keep for this server. What they hold is sealed, and a form is tied to them.
 type cookies struct {
 	*issuer
-	secure bool // the issuer is https
+	secure bool   // the issuer is https
+	own    string // what the names end with
+}
+
+func newCookies(iss *issuer, address *url.URL) *cookies {
+	k := &cookies{issuer: iss, secure: address.Scheme == "https"}
+	if address.Port() != "" || address.Path != "" {
+		sum := sha256.Sum256([]byte(iss.name))
+		k.own = "_" + hex.EncodeToString(sum[:4])
+	}
+	return k
 }
 
 func (k *cookies) cookieName(name string) string {
 	if k.secure {
-		return "__Host-" + name
+		name = "__Host-" + name
 	}
-	return name
+	return name + k.own
 }
 
 // setCookie keeps a cookie for life, for as long as the browser is open (0), or not at all (less).
@@ -45,10 +65,13 @@ func (k *cookies) setCookie(w http.ResponseWriter, name, value string, life time
 	http.SetCookie(w, c)
 }
 
-func (k *cookies) cookie(r *http.Request, name string) string {
+func (k *cookies) cookie(r *http.Request, name string) string { return k.longCookie(r, name, 1024) }
+
+// longCookie is a cookie of at most so many bytes.
+func (k *cookies) longCookie(r *http.Request, name string, most int) string {
 	// If there are two cookies of one name, one was planted: trust neither.
 	cookies := r.CookiesNamed(k.cookieName(name))
-	if len(cookies) != 1 || len(cookies[0].Value) > 1024 {
+	if len(cookies) != 1 || len(cookies[0].Value) > most {
 		return ""
 	}
 	return cookies[0].Value
@@ -102,8 +125,71 @@ func (k *cookies) setSession(w http.ResponseWriter, ref sessionRef) error {
 	return nil
 }
 
-// formToken is the anti-forgery token of a form: good for one browser and one pending request. The cookie itself stays out
-// of the page.
+// knownBrowser is what the cookie of a browser holds in which people have signed in, sealed. It opens nothing, but
+// their names are not locked there by what others guess elsewhere.
+type knownBrowser struct {
+	ID    string   `json:"i"` // for which its own guesses count
+	Users []string `json:"u"` // hashes of their ids, or marks of these, the last one to sign in first
+}
+
+const (
+	// knownFor is how long a browser is known; shorter where sealing keys are dropped before.
+	knownFor = 180 * 24 * time.Hour
+	// mostKnown are the users of one browser.
+	mostKnown = 8
+)
+
+// knows reports whether the user has signed in in this browser.
+func (b knownBrowser) knows(userID string) bool { return userID != "" && b.knowsHash(hashed(userID)) }
+
+// knowsHash is knows, by the hash of the user's id.
+func (b knownBrowser) knowsHash(user string) bool {
+	return user != "" && b.ID != "" && (slices.Contains(b.Users, user) || b.proved(user))
+}
+
+// proved reports whether the user, by the hash of their id, has given a second factor in this browser. To have signed in
+// is not enough for guesses of codes: whoever had the password before there was a second factor has many such browsers.
+func (b knownBrowser) proved(user string) bool {
+	return user != "" && b.ID != "" && slices.Contains(b.Users, provedMark(user))
+}
+
+func provedMark(user string) string { return hashed("second factor " + user) }
+
+func (k *cookies) known(r *http.Request) knownBrowser {
+	var b knownBrowser
+	if sealed := k.cookie(r, cookieKnown); sealed == "" || k.open(storage.SealKnown, sealed, &b) != nil {
+		return knownBrowser{}
+	}
+	return b
+}
+
+// keepKnown keeps in the browser that somebody has signed in there, by the hash of their id, and whether by a second
+// factor; "" is nobody whose password can be guessed.
+func (k *cookies) keepKnown(w http.ResponseWriter, r *http.Request, user string, proved bool) error {
+	if user == "" {
+		return nil
+	}
+	b := k.known(r)
+	if b.ID == "" {
+		b.ID = randomHex(16)
+	}
+	mark := provedMark(user)
+	now := user
+	if proved || b.proved(user) {
+		now = mark
+	}
+	users := append([]string{now}, slices.DeleteFunc(b.Users, func(u string) bool { return u == user || u == mark })...)
+	b.Users = users[:min(len(users), mostKnown)]
+	sealed, err := k.seal(storage.SealKnown, b)
+	if err != nil {
+		return err
+	}
+	k.setCookie(w, cookieKnown, sealed, knownFor)
+	return nil
+}
+
+// formToken is the anti-forgery token of a form: good for one browser and one pending request. The cookie itself stays
+// out of the page.
 func (k *cookies) formToken(browser, request string) (string, error) {
 	return k.store.SealFixed(storage.SealForm, []byte(browser+hashed(request)))
 }

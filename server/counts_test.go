@@ -11,11 +11,11 @@ import (
 
 // The performance design: what each request may ask of etcd, once the shared leases are there.
 func TestWhatRequestsAskOfEtcd(t *testing.T) {
-	p := newIDP(t)
+	p := newIDP(t, trustsLoopback)
 	p.clock.stop() // leases are shared for five minutes: no request shall meet their end
 	warm := p.tokens("scope", "openid threads:read")
 	newest := p.refresh(warm.text("refresh_token"))
-	code := p.code("scope", "openid threads:read")
+	code, tellingCode, told := p.code("scope", "openid threads:read"), p.code("scope", "openid email profile"), reply{}
 	d, provenCode, proven := p.informed(), p.code("scope", "openid threads:read"), reply{}
 	stranger := p.browser()
 	address := p.authorizeURL()
@@ -25,12 +25,19 @@ func TestWhatRequestsAskOfEtcd(t *testing.T) {
 	known := p.browser()
 	known.code()
 	leaving := p.browser()
+	p.update("my-app", func(c *storage.Client) { c.PostLogoutRedirectURIs = []string{afterLogout} })
 	hint := p.exchange(leaving.code("scope", "openid")).text("id_token")
 	known.answered(known.get(p.pushedURL(p.push())), "the lease of such marks is there now")
+	inTabs := p.as(p.register("tabs", func(c *storage.Client) { c.ReuseInterval = "1m" }))
+	firstTab := inTabs.tokens()
+	newestTab := inTabs.refresh(firstTab.text("refresh_token"))
 	keyed := p.keyed("key-app", "ES256")
 	service := p.service("batch")
 	keyedCode := keyed.code()
 	keyedFirst := keyed.asserting("/oauth/token", keyed.assertion("ES256", nil), redeeming(keyed.code()))
+	p.update("my-app", func(c *storage.Client) { c.ForwardAuthHosts = []string{wikiHost} })
+	guest, atWiki := p.visitor(), "https://"+wikiHost+"/"
+	guest.enters(atWiki)
 	spent, forged := keyed.assertion("ES256", nil), keyed.assertion("EdDSA", nil)
 	own := service.call("/oauth/token", forItself("threads:read"))
 	asserting := func(path string, form url.Values) int {
@@ -46,6 +53,15 @@ func TestWhatRequestsAskOfEtcd(t *testing.T) {
 		{"code exchange", storagetest.Counts{Proposals: 1}, 200, func() int { return p.exchange(code).status }},
 		{"code replay", storagetest.Counts{Proposals: 1}, 400, func() int { return p.exchange(code).status }},
 		{"refresh", storagetest.Counts{Proposals: 1}, 200, func() int { newest = p.refresh(newest.text("refresh_token")); return newest.status }},
+		{"refresh with a reuse interval", storagetest.Counts{Proposals: 1}, 200, func() int {
+			newestTab = inTabs.refresh(newestTab.text("refresh_token"))
+			return newestTab.status
+		}},
+		{"refresh with a token that was used, in its reuse interval", storagetest.Counts{Proposals: 1, Reads: 1}, 200, func() int {
+			return inTabs.refresh(firstTab.text("refresh_token")).status
+		}},
+		{"code exchange whose ID token tells about the user", storagetest.Counts{Proposals: 1}, 200, func() int { told = p.exchange(tellingCode); return told.status }},
+		{"refresh whose ID token tells about the user", storagetest.Counts{Proposals: 1}, 200, func() int { return p.refresh(told.text("refresh_token")).status }},
 		{"code exchange with DPoP", storagetest.Counts{Proposals: 1}, 200, func() int { proven = d.exchange(provenCode); return proven.status }},
 		{"refresh with DPoP", storagetest.Counts{Proposals: 1}, 200, func() int { proven = d.refresh(proven.text("refresh_token")); return proven.status }},
 		{"refresh with a proof without a nonce", storagetest.Counts{}, 400, func() int {
@@ -84,7 +100,7 @@ func TestWhatRequestsAskOfEtcd(t *testing.T) {
 		{"a request object of garbage", storagetest.Counts{}, 400, func() int { return stranger.get(p.objectURL("x")).status }},
 		{"an invalid request", storagetest.Counts{}, 303, func() int { return stranger.get(p.authorizeURL("scope", "x")).status }},
 		{"a session cookie of garbage", storagetest.Counts{}, 200, func() int {
-			stranger.plant("warifu_session", "wfk_garbage")
+			stranger.plant("session", "wfk_garbage")
 			return stranger.get(address).status
 		}},
 		{"authorize when all is known", storagetest.Counts{Reads: 1}, 303, func() int { return known.get(address).status }},
@@ -115,6 +131,12 @@ func TestWhatRequestsAskOfEtcd(t *testing.T) {
 		{"revocation of a client's own token", storagetest.Counts{Proposals: 1}, 200, func() int {
 			return service.call("/oauth/revoke", url.Values{"token": {own.text("access_token")}}).status
 		}},
+		{"a request to an app behind forward auth", storagetest.Counts{Reads: 1}, 200, func() int { return guest.get(atWiki).status }},
+		{"one before sign-in", storagetest.Counts{}, 303, func() int { return p.visitor().get(atWiki).status }},
+		{"one with garbage for a sign-in", storagetest.Counts{}, 303, func() int {
+			return p.visitor().do(p.request(http.MethodGet, atWiki, "", "Cookie", "__Host-warifu_app=wfg_garbage")).status
+		}},
+		{"one of a host that no app has", storagetest.Counts{}, 403, func() int { return guest.get("https://unknown.test/").status }},
 		{"JWKS", storagetest.Counts{}, 200, func() int { return p.send(p.request(http.MethodGet, p.issuer+"/oauth/jwks", "")).status }},
 		{"discovery", storagetest.Counts{}, 200, func() int {
 			return p.send(p.request(http.MethodGet, p.issuer+"/.well-known/openid-configuration", "")).status

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"time"
@@ -41,6 +42,12 @@ const (
 	// Of one client at one replica: so many device authorizations a second, and so many at once.
 	devicesPerSecond = 10
 	devicesAtOnce    = 100
+	// mostDevices wait for a decision, of all clients together, at each replica: half of them at once, the other half in
+	// the life of a code. When half of what may come at once is used up, an address gets so many at once and then so many
+	// a second.
+	mostDevices          = 20_000
+	devicesOfAddress     = 50
+	devicesOfAddressRate = 0.5
 )
 
 // deviceCode is what a device code holds, sealed.
@@ -53,6 +60,8 @@ type deviceCode struct {
 
 // devices is what each replica remembers of devices.
 type devices struct {
+	all     *rate.Limiter
+	from    *recent[*rate.Limiter] // by network
 	asking  *recent[*rate.Limiter] // by client
 	polling *recent[polled]        // by grant
 }
@@ -63,19 +72,39 @@ type polled struct {
 	interval time.Duration
 }
 
-func newDevices() *devices {
-	return &devices{asking: newRecent[*rate.Limiter](1000), polling: newRecent[polled](10_000)}
+func newDevices(life time.Duration) *devices {
+	return &devices{
+		all:    rate.NewLimiter(devicesRate(life), mostDevices/2),
+		from:   newRecent[*rate.Limiter](10_000),
+		asking: newRecent[*rate.Limiter](1000), polling: newRecent[polled](10_000),
+	}
 }
 
-// mayAsk reports whether a client may have another device authorization now.
-func (d *devices) mayAsk(clientID string, now time.Time) (free bool) {
+// devicesRate is how many devices there may be in a second where a code lives for so long.
+func devicesRate(life time.Duration) rate.Limit {
+	return rate.Limit(mostDevices / 2 / max(life, time.Second).Seconds())
+}
+
+// live says how long codes live from now on.
+func (d *devices) live(life time.Duration) { d.all.SetLimit(devicesRate(life)) }
+
+// mayAsk reports whether a client may have another device authorization now, asking from an address.
+func (d *devices) mayAsk(clientID string, from netip.Prefix, now time.Time) (free bool) {
 	d.asking.use(clientID, func(limit **rate.Limiter) {
 		if *limit == nil {
 			*limit = rate.NewLimiter(devicesPerSecond, devicesAtOnce)
 		}
 		free = (*limit).AllowN(now, 1)
 	})
-	return free
+	if free && d.all.TokensAt(now) < mostDevices/4 {
+		d.from.use(from.String(), func(limit **rate.Limiter) {
+			if *limit == nil {
+				*limit = rate.NewLimiter(devicesOfAddressRate, devicesOfAddress)
+			}
+			free = (*limit).AllowN(now, 1)
+		})
+	}
+	return free && d.all.AllowN(now, 1)
 }
 
 // early reports whether a poll for a grant comes too early, which makes the interval longer from then on.
@@ -99,7 +128,7 @@ func (s *Server) deviceAuthorization(w http.ResponseWriter, r *http.Request) err
 	if err != nil {
 		return err
 	}
-	reply, err := s.authorizeDevice(r.Context(), q)
+	reply, err := s.authorizeDevice(r.Context(), q, networkOf(s.addressOf(r)))
 	if err != nil {
 		return err
 	}
@@ -107,7 +136,8 @@ func (s *Server) deviceAuthorization(w http.ResponseWriter, r *http.Request) err
 	return nil
 }
 
-func (s *Server) authorizeDevice(ctx context.Context, q *clientRequest) (*oidc.DeviceAuthorizationResponse, error) {
+func (s *Server) authorizeDevice(ctx context.Context, q *clientRequest,
+	from netip.Prefix) (*oidc.DeviceAuthorizationResponse, error) {
 	c, now := q.client, s.now()
 	if !c.Client.MayUse(oauth.GrantDeviceCode) {
 		return nil, unauthorizedClient(c.Client, oauth.GrantDeviceCode)
@@ -120,12 +150,13 @@ func (s *Server) authorizeDevice(ctx context.Context, q *clientRequest) (*oidc.D
 	if err != nil {
 		return nil, err
 	}
-	resources := q.form["resource"]
-	if err := s.checkResources(c.Client, resources); err != nil {
+	resources, err := s.checkResources(q.form["resource"])
+	if err != nil {
 		return nil, err
 	}
-	if !s.devices.mayAsk(c.ID, now) {
-		return nil, &statusError{http.StatusTooManyRequests, oauth.Refuse(oauth.CodeTemporarilyUnavailable, oauth.RuleRateLimit,
+	if !s.devices.mayAsk(c.ID, from, now) {
+		return nil, &statusError{http.StatusTooManyRequests, oauth.Refuse(oauth.CodeTemporarilyUnavailable,
+			oauth.RuleRateLimit,
 			"the client asks for too many device codes; try again later")}
 	}
 	device := storage.Device{
@@ -174,7 +205,8 @@ func (s *Server) pollDevice(ctx context.Context, q *clientRequest) (any, error) 
 		return nil, err
 	}
 	if s.devices.early(code.Grant, now) {
-		return nil, oauth.Refuse(oauth.CodeSlowDown, oauth.RuleDevicePollEarly, "the device polls too often; from now on wait 5 seconds longer")
+		return nil, oauth.Refuse(oauth.CodeSlowDown, oauth.RuleDevicePollEarly,
+			"the device polls too often; from now on wait 5 seconds longer")
 	}
 	state, err := s.store.DeviceState(ctx, code.UserCode, c.ID, code.Grant)
 	switch {
@@ -183,7 +215,8 @@ func (s *Server) pollDevice(ctx context.Context, q *clientRequest) (any, error) 
 	case state.Redeemed:
 		return nil, s.replayedDevice(ctx, code)
 	case now.After(time.UnixMilli(code.Expires)):
-		return nil, oauth.Refuse(oauth.CodeExpiredToken, oauth.RuleDeviceCodeExpired, "the device code has expired; ask for another one")
+		return nil, oauth.Refuse(oauth.CodeExpiredToken, oauth.RuleDeviceCodeExpired,
+			"the device code has expired; ask for another one")
 	case state.Device == nil:
 		return nil, deviceCodeUsed()
 	case state.Device.Decision == storage.DeviceDenied:
@@ -195,17 +228,19 @@ func (s *Server) pollDevice(ctx context.Context, q *clientRequest) (any, error) 
 }
 
 // redeemDevice issues tokens for what a user approved: one transaction.
-func (s *Server) redeemDevice(ctx context.Context, q *clientRequest, code deviceCode, device *storage.Device, key string) (any, error) {
+func (s *Server) redeemDevice(ctx context.Context, q *clientRequest, code deviceCode, device *storage.Device,
+	key string) (any, error) {
 	now := s.now()
 	var allowed approval
 	if err := json.Unmarshal(device.Approval, &allowed); err != nil {
 		return nil, fmt.Errorf("read what was approved: %w", err)
 	}
 	grant := storage.Grant{
-		ID: allowed.Grant, ClientID: q.client.ID, UserID: allowed.User, AuthTime: time.UnixMilli(allowed.AuthTime).UTC(), CreatedAt: now.UTC()}
+		ID: allowed.Grant, ClientID: q.client.ID, UserID: allowed.User, AuthTime: time.UnixMilli(allowed.AuthTime).UTC(), CreatedAt: now.UTC(),
+		Term: allowed.UserTerm, AsOf: allowed.AsOf}
 	refresh := refreshToken{approval: allowed, Generation: 1, Issued: now.UnixMilli()}
-	refresh.DPoPKey = boundTo(q.client.Client, key)
-	return s.decide(ctx, q.client, allowed.UserRevision, func(c *client, at storage.Revisions, _ *storage.User) (any, error) {
+	refresh.DPoPKey, refresh.AsOf = boundTo(q.client.Client, key), 0
+	reply, err := s.decide(ctx, q.client, allowed, func(c *client, at storage.Revisions) (any, error) {
 		refresh.UserRevision = at.User
 		if !c.Issued(device.CreatedAt) {
 			return nil, invalidGrant(oauth.RuleClientReturned, "the device code is older than the client")
@@ -220,26 +255,39 @@ func (s *Server) redeemDevice(ctx context.Context, q *clientRequest, code device
 		if err := mustProve(c.Client, key); err != nil {
 			return nil, err
 		}
-		audience, err := s.audienceOf(allowed.Resources, grant.Scopes, q.form["resource"])
+		audience, err := s.audienceOf(ctx, allowed.Resources, grant.Scopes, q.form["resource"])
+		if err != nil {
+			return nil, err
+		}
+		form, err := s.formOf(c.Client, audience)
 		if err != nil {
 			return nil, err
 		}
 		grant.ExpiresAt = s.grantEnds(c.Client, now)
-		refresh.Scopes, refresh.Ends = grant.Scopes, grant.ExpiresAt.UnixMilli()
-		signing := s.signAhead(issue{approval: refresh.approval, client: c.Client, scopes: grant.Scopes, audience: audience, key: key,
-			withID: slices.Contains(grant.Scopes, oauth.ScopeOpenID)})
-		err = s.store.RedeemDevice(ctx, code.UserCode, device, grant, refresh.expires(s.life), at)
+		refresh.Scopes, refresh.Ends, refresh.Access = grant.Scopes, grant.ExpiresAt.UnixMilli(), s.ruleDigest(c.Client)
+		sign := s.signAhead(ctx, issue{approval: refresh.approval, client: c.Client, scopes: grant.Scopes,
+			audience: audience, form: form, key: key, withID: slices.Contains(grant.Scopes, oauth.ScopeOpenID),
+			peers:   s.peersOf(c.Client, grant.Scopes),
+			told:    s.idTokenTells(c.Client, grant.Scopes, nil),
+			toldAPI: s.tokenTells(c.Client, grant.Scopes, c.AccessTokenClaims)})
+		user, err := s.store.RedeemDevice(ctx, code.UserCode, device, grant, refresh.expires(s.life), at)
 		switch {
 		case err == nil:
-			return s.tokens(keptBy(c.Client, refresh), grant.Scopes, signing)
+			return s.tokens(keptBy(c.Client, refresh), grant.Scopes, user, sign)
 		case errors.Is(err, storage.ErrReplayed):
-			s.log.WarnContext(ctx, "device code used twice: its grant was revoked", "client", c.ID, "grant", code.Grant)
+			s.journal.replayed(ctx, "device code", c.ID, code.Grant)
 			return nil, deviceCodeUsed()
+		case errors.Is(err, storage.ErrWithdrawn):
+			return nil, consentWithdrawn()
 		case errors.Is(err, storage.ErrNotFound):
 			return nil, invalidGrant(oauth.RuleDeviceCodeInvalid, "the device code is no longer valid")
 		}
 		return nil, fmt.Errorf("redeem device code: %w", err)
 	})
+	if e := refused(err); e != nil && (e.Rule == oauth.RuleUserNotAdmitted || e.Rule == oauth.RuleFactorNeeded) {
+		e.Code = oauth.CodeAccessDenied // RFC 8628 section 3.5
+	}
+	return reply, err
 }
 
 func deviceCodeUsed() *oauth.Error {
@@ -254,7 +302,7 @@ func (s *Server) replayedDevice(ctx context.Context, code deviceCode) error {
 		return fmt.Errorf("end the grant of a device code: %w", err)
 	}
 	if killed {
-		s.log.WarnContext(ctx, "device code used twice: its grant was revoked", "client", code.Client, "grant", code.Grant)
+		s.journal.replayed(ctx, "device code", code.Client, code.Grant)
 	}
 	return deviceCodeUsed()
 }

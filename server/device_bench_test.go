@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// newBenchDevices is a provider for devices whose time goes on with each request, so that its client never asks too often.
+// newBenchDevices is a provider for devices whose time goes on with each request, so that its client never asks too
+// often.
 func newBenchDevices(b *testing.B) (p *benchIDP, ask func(b *testing.B, code string) string) {
 	b.Helper()
 	p = newBenchIDP(b)
@@ -29,8 +30,8 @@ func BenchmarkDeviceAuthorization(b *testing.B) {
 	bothWays(b, none, ask)
 }
 
-// BenchmarkDevicePoll is a device authorization and its first poll, which is a read more: the next one would be due only
-// seconds later.
+// BenchmarkDevicePoll is a device authorization and its first poll, which is a read more: the next one would be due
+// only seconds later.
 func BenchmarkDevicePoll(b *testing.B) {
 	p, ask := newBenchDevices(b)
 	bothWays(b, none, func(b *testing.B, _ string) string {

@@ -27,7 +27,8 @@ func withDevices(p *idp) *idp {
 	return &q
 }
 
-// newDeviceIDP is a provider whose app may use the device grant. Its clock stands still, so that polls are as far apart as a test says.
+// newDeviceIDP is a provider whose app may use the device grant. Its clock stands still, so that polls are as far apart
+// as a test says.
 func newDeviceIDP(t testing.TB, change ...func(*server.Config)) *idp {
 	t.Helper()
 	p := withDevices(newIDP(t, change...))

@@ -15,8 +15,8 @@ import (
 	"github.com/warifu/warifu/storage/storagetest"
 )
 
-// RFC 8628 section 5.4: who sends somebody a link to a device that is not theirs gets nothing by the visit alone, and nothing
-// by what the victim allowed the same app before.
+// RFC 8628 section 5.4: who sends somebody a link to a device that is not theirs gets nothing by the visit alone, and
+// nothing by what the victim allowed the same app before.
 func TestDeviceRemotePhishing(t *testing.T) {
 	p := newDeviceIDP(t)
 	victim := p.browser()
@@ -126,8 +126,8 @@ func TestDevicePagesCannotBeFramed(t *testing.T) {
 	}
 }
 
-// RFC 8628 section 5.1: guesses are counted for the account before anything is looked up, in parallel, too, and without an
-// account there are none.
+// RFC 8628 section 5.1: guesses are counted for the account before anything is looked up, in parallel, too, and without
+// an account there are none.
 func TestUserCodeGuessing(t *testing.T) {
 	p := newDeviceIDP(t)
 	right := p.device().text("user_code")
@@ -277,7 +277,8 @@ func TestDeviceCodeReplayKillsTheFamily(t *testing.T) {
 	}
 }
 
-// A client, be it public and anybody, gets so many device codes at once and so many a second, at each replica; the others do not suffer.
+// A client, be it public and anybody, gets so many device codes at once and so many a second, at each replica; the
+// others do not suffer.
 func TestFloodOfDeviceAuthorizations(t *testing.T) {
 	p := newDeviceIDP(t)
 	public := p.as(p.register("public-app", func(c *storage.Client) { c.Public, c.GrantTypes = true, []string{deviceGrant} }))
@@ -398,8 +399,8 @@ func TestDeviceReplayMeetsAFault(t *testing.T) {
 
 var issuedTokens = regexp.MustCompile(`"access_token":|"refresh_token":|wf[rc]_`)
 
-// FuzzDevice sends bodies to the device authorization endpoint, and to the page where codes are typed in: no fault of ours, no
-// token, and no code without the client's credentials.
+// FuzzDevice sends bodies to the device authorization endpoint, and to the page where codes are typed in: no fault of
+// ours, no token, and no code without the client's credentials.
 func FuzzDevice(f *testing.F) {
 	p := withDevices(newFuzzed(f))
 	credentials := "client_id=" + p.client.ID + "&client_secret=" + p.secret

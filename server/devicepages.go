@@ -53,21 +53,25 @@ func (s *Server) device(w http.ResponseWriter, r *http.Request) {
 // enterUserCode takes the user code and makes a pending request of it.
 func (s *Server) enterUserCode(w http.ResponseWriter, r *http.Request) {
 	if err := r.ParseForm(); err != nil {
-		s.refuse(w, r, onPage(pages.ReasonInvalidRequest, invalidRequest(oauth.RuleBodyMalformed, "the form is not well-formed")))
+		s.refuse(w, r, onPage(pages.ReasonInvalidRequest, invalidRequest(oauth.RuleBodyMalformed,
+			"the form is not well-formed")))
 		return
 	}
 	held := s.cookie(r, cookieBrowser)
 	switch {
 	case held == "":
-		s.refuse(w, r, onPage(pages.ReasonOtherBrowser, invalidRequest(oauth.RuleOtherBrowser, "the browser keeps no cookies, or the form belongs to another browser")))
+		s.refuse(w, r, onPage(pages.ReasonOtherBrowser, invalidRequest(oauth.RuleOtherBrowser,
+			"the browser keeps no cookies, or the form belongs to another browser")))
 		return
 	case !s.checkFormToken(r.PostForm.Get(fieldForm), hashed(held), pathDevice):
-		s.refuse(w, r, onPage(pages.ReasonForbidden, invalidRequest(oauth.RuleFormForeign, "the form is not one that this server made for this browser")))
+		s.refuse(w, r, onPage(pages.ReasonForbidden, invalidRequest(oauth.RuleFormForeign,
+			"the form is not one that this server made for this browser")))
 		return
 	}
 	typed := r.PostForm.Get(fieldUserCode)
 	code, ok := parseUserCode(typed)
 	if !ok {
+		s.recordSlip(r, oauth.RuleUserCode, "what was typed is no user code")
 		s.showUserCode(w, r, typed, pages.DeviceMalformed, 0)
 		return
 	}
@@ -91,6 +95,7 @@ func (s *Server) confirmDevice(w http.ResponseWriter, r *http.Request, t turn, p
 	case d.Grant == "":
 		s.findDevice(w, r, t, p)
 	case s.now().After(d.Expires):
+		s.recordSlip(r, oauth.RuleUserCode, "the user code has expired")
 		s.showUserCode(w, r, "", pages.DeviceExpired, 0)
 	default:
 		s.showDevice(w, r, t, p)
@@ -108,22 +113,27 @@ func (s *Server) findDevice(w http.ResponseWriter, r *http.Request, t turn, p st
 	}
 	typed := shownUserCode(a.Device.UserCode)
 	if !free {
+		s.recordSlip(r, oauth.RuleRateLimit, "the user has typed too many user codes")
 		s.showUserCode(w, r, typed, pages.DeviceTooMany, retry.Sub(s.now()))
 		return
 	}
 	d, err := s.store.Device(r.Context(), a.Device.UserCode)
 	switch {
 	case errors.Is(err, storage.ErrNotFound):
-		s.log.InfoContext(r.Context(), "unknown user code", "user", p.User.ID)
+		s.log.InfoContext(r.Context(), "unknown user code", "user", p.User.ID,
+			"address", shownAddress(s.addressOf(r)))
+		s.recordSlip(r, oauth.RuleUserCode, "no device waits with this user code")
 		s.showUserCode(w, r, typed, pages.DeviceUnknown, 0)
 		return
 	case err != nil:
 		s.refuse(w, r, err)
 		return
 	case d.Decision != "":
+		s.recordSlip(r, oauth.RuleUserCode, "the user code was answered before")
 		s.showUserCode(w, r, "", pages.DeviceUsed, 0)
 		return
 	case s.now().After(d.ExpiresAt):
+		s.recordSlip(r, oauth.RuleUserCode, "the user code has expired")
 		s.showUserCode(w, r, "", pages.DeviceExpired, 0)
 		return
 	}
@@ -141,27 +151,21 @@ func (s *Server) stillAsks(t *turn) error {
 	case !t.client.MayUse(oauth.GrantDeviceCode), !s.offers(oauth.GrantDeviceCode):
 		return onPage(pages.ReasonInvalidClient, unauthorizedClient(t.client, oauth.GrantDeviceCode))
 	case len(scopes) == 0:
-		return onPage(pages.ReasonInvalidRequest, oauth.Refuse(oauth.CodeInvalidScope, oauth.RuleScopeWithdrawn, "the app may no longer ask for these scopes").
+		return onPage(pages.ReasonInvalidRequest, oauth.Refuse(oauth.CodeInvalidScope, oauth.RuleScopeWithdrawn,
+			"the app may no longer ask for these scopes").
 			About(oauth.JoinScopes(t.request.Scopes), "", whereOf(t.client, "scopes", "scope")))
 	case len(scopes) == len(t.request.Scopes):
 		return nil
 	}
 	// What is allowed is what was shown, even if the scopes come back meanwhile.
-	narrowed := *t.request
-	narrowed.Scopes = scopes
-	sealed, err := s.seal(storage.SealRequest, narrowed)
-	if err != nil {
-		return err
-	}
-	t.request, t.sealed = &narrowed, sealed
-	return nil
+	return s.change(t, func(a *AuthRequest) { a.Scopes = scopes })
 }
 
 // decideDevice takes the form of [Server.showDevice]: approve or deny, once.
 func (s *Server) decideDevice(w http.ResponseWriter, r *http.Request, t turn, decision string) {
 	a, now := t.request, s.now()
 	ref, ok := s.session(r)
-	if !ok || r.PostForm.Get(fieldUser) != hashed(ref.User) || a.Device.Grant == "" || a.Device.Decision != "" {
+	if !ok || !shownTo(r, t, ref.User) || a.Device.Grant == "" || a.Device.Decision != "" {
 		s.advance(w, r, t)
 		return
 	}
@@ -170,7 +174,9 @@ func (s *Server) decideDevice(w http.ResponseWriter, r *http.Request, t turn, de
 		s.refuse(w, r, err)
 		return
 	}
-	if next(a, p, true, now).step != stepDone || now.After(a.Device.Expires) {
+	decides := t
+	decides.allowed = true
+	if s.next(decides, p).step != stepDone || now.After(a.Device.Expires) {
 		s.advance(w, r, t)
 		return
 	}
@@ -184,7 +190,7 @@ func (s *Server) decideDevice(w http.ResponseWriter, r *http.Request, t turn, de
 			return
 		}
 		decided.Decision = storage.DeviceApproved
-		allowed := approvalOf(t.request, p, a.Device.Grant)
+		allowed := s.approvalOf(t, p, a.Device.Grant)
 		allowed.Session = "" // of this browser, and not of the device
 		if decided.Approval, err = json.Marshal(allowed); err != nil {
 			s.refuse(w, r, fmt.Errorf("store what was approved: %w", err))
@@ -193,6 +199,7 @@ func (s *Server) decideDevice(w http.ResponseWriter, r *http.Request, t turn, de
 	}
 	err = s.store.DecideDevice(r.Context(), a.Device.UserCode, decided)
 	if errors.Is(err, storage.ErrConflict) {
+		s.recordSlip(r, oauth.RuleUserCode, "the user code was answered before")
 		s.showUserCode(w, r, "", pages.DeviceUsed, 0)
 		return
 	}
@@ -200,19 +207,26 @@ func (s *Server) decideDevice(w http.ResponseWriter, r *http.Request, t turn, de
 		s.refuse(w, r, err)
 		return
 	}
+	action := storage.AuditConsentGiven
+	if decided.Decision == storage.DeviceDenied {
+		action = storage.AuditConsentDenied
+	}
+	s.journal.did(r.Context(), s.decided(r, t, ref.User, action))
 	done := *a
 	done.Device = &deviceRequest{UserCode: a.Device.UserCode, Grant: a.Device.Grant, Decision: decided.Decision}
 	s.withRequest(w, r, done)
 }
 
-func (s *Server) showUserCode(w http.ResponseWriter, r *http.Request, typed string, problem pages.DeviceProblem, retry time.Duration) {
+func (s *Server) showUserCode(w http.ResponseWriter, r *http.Request, typed string, problem pages.DeviceProblem,
+	retry time.Duration) {
 	token, err := s.formToken(s.browser(w, r), pathDevice)
 	if err != nil {
 		s.refuse(w, r, err)
 		return
 	}
 	page := pages.Device{
-		Frame: pages.Frame{Lang: s.lang(r, "")}, Action: s.base + pathDevice, Hidden: []pages.Field{{Name: fieldForm, Value: token}},
+		Frame: pages.Frame{Lang: s.lang(r, "")}, Action: s.base + pathDevice,
+		Hidden:   []pages.Field{{Name: fieldForm, Value: token}},
 		UserCode: cut(typed, maxUserCode), Problem: problem, RetryAfter: retry,
 	}
 	query := url.Values{fieldLang: {"en"}}
@@ -233,17 +247,18 @@ func (s *Server) showDevice(w http.ResponseWriter, r *http.Request, t turn, p st
 		s.refuse(w, r, err)
 		return
 	}
-	hidden, err := s.hidden(t, pages.Field{Name: fieldUser, Value: hashed(p.User.ID)})
+	hidden, err := s.hidden(t, t.shownBy(p.User.ID)...)
 	if err != nil {
 		s.refuse(w, r, err)
 		return
 	}
 	page := pages.ConfirmDevice{
 		Frame: s.frame(r, t), App: shownApp(t), Action: s.base + pathConsent, Hidden: hidden,
-		UserCode: shownUserCode(t.request.Device.UserCode), UserName: shownName(p.User), UserEmail: p.User.Email,
-		UnusedFor: s.life.RefreshIdle, AtMost: s.life.RefreshAbsolute,
+		UserCode: shownUserCode(t.request.Device.UserCode), Person: shownPerson(p.User),
+		Resources: s.shownResources(t.request.Resources), UnusedFor: s.life.RefreshIdle, AtMost: s.life.RefreshAbsolute,
+		Late: t.late, Account: s.base + pathApps,
 	}
-	page.Scopes = s.describe(t.request.Scopes, page.Lang)
+	page.Scopes = s.describe(t.client, t.request.Scopes, p.User, page.Lang)
 	s.pages.Render(w, http.StatusOK, page)
 }
 

@@ -37,7 +37,7 @@ type metadata struct {
 	Claims                []string `json:"claims_supported"`
 	Prompts               []string `json:"prompt_values_supported"`
 	Displays              []string `json:"display_values_supported"`
-	ACRs                  []string `json:"acr_values_supported"`
+	ACRs                  []string `json:"acr_values_supported,omitempty"`
 	UILocales             []string `json:"ui_locales_supported"`
 	Iss                   bool     `json:"authorization_response_iss_parameter_supported"` // RFC 9207
 	ClaimsParameter       bool     `json:"claims_parameter_supported"`
@@ -49,8 +49,8 @@ type metadata struct {
 	logoutMetadata
 }
 
-// logoutMetadata are the parts of OpenID Connect RP-Initiated Logout 1.0 (section 2.1), Back-Channel Logout 1.0 (section 2.1) and
-// Front-Channel Logout 1.0 (section 3).
+// logoutMetadata are the parts of OpenID Connect RP-Initiated Logout 1.0 (section 2.1), Back-Channel Logout 1.0
+// (section 2.1) and Front-Channel Logout 1.0 (section 3).
 type logoutMetadata struct {
 	EndSessionEndpoint        string `json:"end_session_endpoint"`
 	BackchannelLogout         bool   `json:"backchannel_logout_supported"`
@@ -60,6 +60,8 @@ type logoutMetadata struct {
 }
 
 func (s *Server) metadata() metadata {
+	// A client that is a workload says private_key_jwt, which is the same on the wire (workload.go): clients know no other
+	// word, and whose key signs is between this server and the issuer.
 	confidential := []string{oauth.AuthBasic, oauth.AuthPost, oauth.AuthPrivateKeyJWT}
 	withNone := append(slices.Clone(confidential), oauth.AuthNone)
 	deviceAuth := ""
@@ -97,10 +99,10 @@ func (s *Server) metadata() metadata {
 		IntrospectionAuthAlgs: oauth.ClientAlgs(),
 		RevocationAuthAlgs:    oauth.ClientAlgs(),
 		ChallengeMethods:      []string{"S256"},
-		Claims:                claimNames(),
+		Claims:                s.claimNames(),
 		Prompts:               prompts,
 		Displays:              displays,
-		ACRs:                  []string{acrPassword},
+		ACRs:                  s.acrs(),
 		UILocales:             []string{"en", "ja"},
 		Iss:                   true,
 		ClaimsParameter:       true,

@@ -36,7 +36,10 @@ func texts(v any) []string {
 // Everything that discovery names works, and it names nothing else.
 func TestDiscoverySaysWhatWorks(t *testing.T) {
 	p := newIDP(t)
-	p.update("my-app", func(c *storage.Client) { c.Scopes = server.ScopeNames(server.DefaultScopes()) })
+	p.update("my-app", func(c *storage.Client) {
+		c.Scopes = server.ScopeNames(server.DefaultScopes())
+		c.PostLogoutRedirectURIs = []string{afterLogout} // so that there is a sid
+	})
 	doc := p.document(p.issuer + "/.well-known/openid-configuration").json
 	if other := p.document(p.issuer + "/.well-known/oauth-authorization-server").json; !maps.EqualFunc(doc, other, func(a, b any) bool { return fmt.Sprint(a) == fmt.Sprint(b) }) {
 		t.Errorf("the two documents differ: %v and %v", doc, other)
@@ -63,12 +66,12 @@ func TestDiscoverySaysWhatWorks(t *testing.T) {
 
 	same("response_types_supported", "code")
 	same("response_modes_supported", "query", "form_post")
-	same("subject_types_supported", "public", "pairwise")                    // see TestPairwiseSubjects
-	same("id_token_signing_alg_values_supported", "RS256", "ES256", "EdDSA") // see TestIDTokenAlgorithms
-	same("userinfo_signing_alg_values_supported", "RS256", "ES256", "EdDSA") // see TestSignedUserinfo
+	same("subject_types_supported", "public", "pairwise")                             // see TestPairwiseSubjects
+	same("id_token_signing_alg_values_supported", "RS256", "ES256", "EdDSA", "PS256") // see TestIDTokenAlgorithms
+	same("userinfo_signing_alg_values_supported", "RS256", "ES256", "EdDSA", "PS256") // see TestSignedUserinfo
 	same("code_challenge_methods_supported", "S256")
-	same("introspection_signing_alg_values_supported", "RS256", "ES256", "EdDSA") // see TestSignedIntrospection
-	same("dpop_signing_alg_values_supported", "ES256", "RS256", "PS256", "EdDSA") // see TestDPoPAlgorithms
+	same("introspection_signing_alg_values_supported", "RS256", "ES256", "EdDSA", "PS256") // see TestSignedIntrospection
+	same("dpop_signing_alg_values_supported", "ES256", "RS256", "PS256", "EdDSA")          // see TestDPoPAlgorithms
 	same("grant_types_supported", "authorization_code", "refresh_token", "client_credentials", deviceGrant)
 	b := p.browser()
 	exercised["authorization_endpoint"], exercised["token_endpoint"] = true, true
@@ -91,7 +94,12 @@ func TestDiscoverySaysWhatWorks(t *testing.T) {
 	}
 	claims := claimsOf(t, got.text("id_token"))
 	maps.Copy(claims, p.userinfo(got.text("access_token")).json)
-	same("acr_values_supported", fmt.Sprint(claims["acr"]))
+	q := newIDP(t)
+	secret, _ := q.enrol("user-ann")
+	surer, half := q.halfSignedIn("scope", "openid", "acr_values", "urn:warifu:acr:mfa")
+	allow := surer.follow(surer.prove(half, "code", q.codeNow(secret)))
+	surely := q.exchange(surer.answered(surer.decide(allow, "allow"), "with a second factor"))
+	same("acr_values_supported", fmt.Sprint(claims["acr"]), fmt.Sprint(claimsOf(t, surely.text("id_token"))["acr"]))
 	same("claims_supported", slices.Collect(maps.Keys(claims))...)
 
 	// Every way of client authentication at every endpoint that has one.
@@ -205,8 +213,8 @@ func TestDiscoverySaysWhatWorks(t *testing.T) {
 	}
 }
 
-// An issuer may have a path. All of it is below that path, but for the metadata of RFC 8414, which puts the well-known part
-// before the path.
+// An issuer may have a path. All of it is below that path, but for the metadata of RFC 8414, which puts the well-known
+// part before the path.
 func TestIssuerWithAPath(t *testing.T) {
 	for _, path := range []string{"/tenant", "/a/b-1_2.x~y"} {
 		t.Run(path, func(t *testing.T) {

@@ -7,13 +7,16 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/go-jose/go-jose/v4"
 
+	"github.com/warifu/warifu/server/metrics"
 	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
@@ -39,10 +42,9 @@ func newReadyDocument(v any) (*readyDocument, error) {
 	return &readyDocument{body.Bytes(), []string{tag}, []string{strconv.Itoa(body.Len())}}, nil
 }
 
-// Header values of every document. The next signing key is published long before it signs, so caching for a while is
-// safe.
+// Header values of every document. The next signing key is published long before it signs, unless an operator wants it
+// to sign at once, so caching for a while is safe.
 var (
-	documentType    = []string{"application/json"}
 	documentCaching = []string{"public, max-age=300"}
 )
 
@@ -53,7 +55,7 @@ func (d *readyDocument) serve(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
-	h["Content-Type"], h["Content-Length"] = documentType, d.length
+	h["Content-Type"], h["Content-Length"] = typeJSON, d.length
 	_, _ = w.Write(d.body) // net/http leaves it out of an answer to HEAD
 }
 
@@ -128,6 +130,7 @@ func (s *Server) publicDocuments() ([]*endpoint, error) {
 	return []*endpoint{
 		{path: pathDiscovery, methods: get, document: true, serve: discovery},
 		{path: pathMetadata, methods: get, document: true, serve: discovery},
+		{path: oauth.PathResourceMetadata, methods: get, document: true, serve: s.resourceMetadata},
 		{path: pathJWKS, methods: get, document: true, serve: func(w http.ResponseWriter, r *http.Request) error {
 			set, err := keys.of(s.store)
 			if err != nil {
@@ -140,24 +143,39 @@ func (s *Server) publicDocuments() ([]*endpoint, error) {
 }
 
 // documentsFirst serves documents before anything is made for a request: nothing of it can fail, wait or be told of.
-// What else comes to their addresses goes to next, as everything does.
+// What else comes to their addresses goes to next, as everything does. Many programs join an issuer and a well-known
+// path with a slash too many: documents are found there as well.
 func (s *Server) documentsFirst(endpoints []*endpoint, next http.Handler) http.Handler {
 	ready := make(map[string]http.Handler)
 	for _, e := range endpoints {
 		if !e.document {
 			continue
 		}
-		h := s.cors(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		route := s.cfg.Metrics.Route(e.path)
+		h := s.cors(e, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			begun, told := time.Now(), (*reply)(nil)
+			if s.cfg.AccessLog != nil {
+				told = &reply{ResponseWriter: w}
+				w = told
+			}
 			if e.serve(w, r) != nil {
 				next.ServeHTTP(w, r) // where errors are dealt with
+				return
+			}
+			route.Served(metrics.OK, time.Since(begun))
+			if told != nil {
+				s.logDocument(r, told, e.path, begun)
 			}
 		}))
-		for _, path := range s.addresses(e) {
-			ready[path] = h
+		for _, address := range s.addresses(e) {
+			ready[address] = h
 		}
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		document := ready[r.URL.Path]
+		if document == nil && oddPath(r.URL.Path) {
+			document = ready[path.Clean(r.URL.Path)]
+		}
 		if document == nil || r.Method != http.MethodGet && r.Method != http.MethodHead || len(r.URL.RawQuery) > maxQuery {
 			next.ServeHTTP(w, r)
 			return

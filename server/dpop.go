@@ -47,7 +47,7 @@ func dpopAlgNames() []string {
 
 const (
 	headerDPoP      = "DPoP"
-	headerDPoPNonce = "DPoP-Nonce"
+	headerDPoPNonce = "Dpop-Nonce" // as package net/http spells it
 
 	tokenTypeBearer = "Bearer"
 	tokenTypeDPoP   = "DPoP"
@@ -99,6 +99,9 @@ type proofClaims struct {
 	Nonce     string  `json:"nonce"`
 }
 
+// maxProof is longer than any proof needs to be.
+const maxProof = 8 << 10
+
 func badProof(rule, description string) *oauth.Error {
 	return oauth.Refuse(oauth.CodeInvalidDPoPProof, rule, "%s", description)
 }
@@ -108,7 +111,7 @@ func badProof(rule, description string) *oauth.Error {
 // fault.
 func (p *proofs) proof(header http.Header, method, path, accessToken string) (string, error) {
 	values := header.Values(headerDPoP)
-	if len(values) != 1 || len(values[0]) > maxJWT {
+	if len(values) != 1 || len(values[0]) > maxProof {
 		return "", badProof(oauth.RuleProofInvalid, "send one DPoP proof")
 	}
 	key, claims, err := parseProof(values[0])
@@ -126,7 +129,8 @@ func (p *proofs) proof(header http.Header, method, path, accessToken string) (st
 		return "", badProof(oauth.RuleProofInvalid, "htu of the DPoP proof is not the address of the request")
 	case claims.IssuedAt < now-proofPast.Seconds() || claims.IssuedAt > now+proofAhead.Seconds():
 		return "", badProof(oauth.RuleProofInvalid, "iat of the DPoP proof is not the time of the request")
-	case accessToken != "" && subtle.ConstantTimeCompare([]byte(claims.TokenHash), []byte(base64.RawURLEncoding.EncodeToString(hash[:]))) == 0:
+	case accessToken != "" && subtle.ConstantTimeCompare([]byte(claims.TokenHash),
+		[]byte(base64.RawURLEncoding.EncodeToString(hash[:]))) == 0:
 		return "", badProof(oauth.RuleProofInvalid, "ath of the DPoP proof is not the hash of the access token")
 	}
 	sum, err := key.Thumbprint(crypto.SHA256)
@@ -143,7 +147,8 @@ func parseProof(proof string) (*jose.JSONWebKey, proofClaims, error) {
 	var claims proofClaims
 	parsed, err := jwt.ParseSigned(proof, dpopAlgs)
 	if err != nil || len(parsed.Headers) != 1 {
-		return nil, claims, badProof(oauth.RuleProofInvalid, "the DPoP proof is not a signed JWT of a supported algorithm with a public jwk")
+		return nil, claims, badProof(oauth.RuleProofInvalid,
+			"the DPoP proof is not a signed JWT of a supported algorithm with a public jwk")
 	}
 	header := parsed.Headers[0]
 	if typ, _ := header.ExtraHeaders[jose.HeaderType].(string); typ != typProof {

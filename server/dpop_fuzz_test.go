@@ -15,8 +15,8 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// FuzzDPoP sends headers and claims of a proof, signed by the key of its jwk, and whole headers, to the endpoints that take proofs: no
-// fault of ours, and no token for anything but a proof as it must be.
+// FuzzDPoP sends headers and claims of a proof, signed by the key of its jwk, and whole headers, to the endpoints that
+// take proofs: no fault of ours, and no token for anything but a proof as it must be.
 func FuzzDPoP(f *testing.F) {
 	p := newFuzzed(f)
 	d := p.informed()
@@ -88,8 +88,8 @@ func inJSON(t testing.TB, v any) string {
 	return string(out)
 }
 
-// FuzzIntrospection sends bodies and headers to introspection, as a resource server, as an app, and as they are: no fault of ours,
-// and nothing is said of a token that is not the asker's.
+// FuzzIntrospection sends bodies and headers to introspection, as a resource server, as an app, and as they are: no
+// fault of ours, and nothing is said of a token that is not the asker's.
 func FuzzIntrospection(f *testing.F) {
 	p := newFuzzed(f, withFilesAPI)
 	runs := p.as(p.register("runs-api", func(c *storage.Client) { c.ResourceIdentifiers = []string{runsAPI} }))

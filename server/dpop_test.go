@@ -24,7 +24,8 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// A client that proves possession of a key gets tokens that are bound to it; a nonce costs it a round trip, and no code.
+// A client that proves possession of a key gets tokens that are bound to it; a nonce costs it a round trip, and no
+// code.
 func TestDPoPBindsAccessTokens(t *testing.T) {
 	p := newIDP(t)
 	d := p.prover()
@@ -200,7 +201,7 @@ func TestForgedDPoPProofs(t *testing.T) {
 		"a jwk off its curve":              head("jwk", with(d.jwk(), "y", d.jwk()["x"], "jti", nil)),
 		"a jwk for encryption":             head("jwk", with(d.jwk(), "use", "enc", "jti", nil)),
 		"a jwk for another algorithm":      head("jwk", with(d.jwk(), "alg", "RS256", "jti", nil)),
-		"a jwk that is a kid":              head("jwk", "ES256-1"),
+		"a jwk that is a kid":              head("jwk", p.signingKey(storage.UseES256).Name()),
 		"a jwk with certificates":          head("jwk", with(d.jwk(), "x5c", []string{"AAAA"}, "jti", nil)),
 		"a jwk that points to its key":     head("jwk", with(d.jwk(), "x5u", "https://evil.test/key", "jti", nil)),
 		"a kid of ours in the place of it": signedBy(t, p.signingKey(storage.UseES256).Private, jose.ES256, with(header, "jwk", nil, "kid", p.signingKey(storage.UseES256).Name()), with(claims)),
@@ -252,7 +253,6 @@ func TestDPoPAddressIsNormalized(t *testing.T) {
 		"https://id.test": {"https://id.test/oauth/token", "HTTPS://ID.Test/oauth/token", "https://id.test:443/oauth/token", "https://id.test/oauth/token?x=y#z",
 			"https://id.test/%6fauth/token", "https://id.test/x/../oauth/./token"},
 		"https://id.test:8443/tenant": {"https://id.test:8443/tenant/oauth/token"},
-		"https://ID.test":             {"https://id.test/oauth/token"},
 	} {
 		p := newIDP(t, func(c *server.Config) { c.Issuer = issuer })
 		d, got := p.informed(), p.tokens()
@@ -368,7 +368,8 @@ func (d *prover) userinfo(method, token string, changes ...any) reply {
 	return d.p.send(d.p.request(method, d.p.issuer+"/oauth/userinfo", "", "Authorization", "DPoP "+token, "DPoP", d.proof(method, "/oauth/userinfo", token, changes...)))
 }
 
-// RFC 9449 section 7: a token that is bound to a key is good with a proof of that key for that token, and never as Bearer.
+// RFC 9449 section 7: a token that is bound to a key is good with a proof of that key for that token, and never as
+// Bearer.
 func TestUserinfoWithDPoP(t *testing.T) {
 	p := newIDP(t)
 	d := p.informed()
@@ -439,7 +440,8 @@ func TestUserinfoWithDPoP(t *testing.T) {
 	}
 }
 
-// RFC 9449 section 10: a code that was asked for with dpop_jkt is worth nothing without that key, and trying costs nothing.
+// RFC 9449 section 10: a code that was asked for with dpop_jkt is worth nothing without that key, and trying costs
+// nothing.
 func TestDPoPBindsCodes(t *testing.T) {
 	p := newIDP(t)
 	d, thief := p.informed(), p.informed()

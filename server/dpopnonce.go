@@ -34,29 +34,30 @@ type proofs struct {
 	count int
 	floor int64 // no nonce before this is taken
 
-	at    int64 // of the nonce that was made last
-	nonce string
+	at    int64    // of the nonce that was made last
+	nonce []string // it, as the value of a header, which responses share
 }
 
-// proofNonce is the present nonce.
-func (p *proofs) proofNonce() (string, error) {
+// proofNonce is the present nonce, as the value of a header.
+func (p *proofs) proofNonce() ([]string, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	at := max(p.now().Truncate(nonceStep).UnixMilli(), p.floor)
-	if p.nonce != "" && p.at == at {
+	if p.nonce != nil && p.at == at {
 		return p.nonce, nil
 	}
 	nonce, err := p.store.SealFixed(storage.SealNonce, strconv.AppendInt(nil, at, 10))
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	p.at, p.nonce = at, nonce
-	return nonce, nil
+	p.at, p.nonce = at, []string{nonce}
+	return p.nonce, nil
 }
 
 // useProof checks the nonce of a proof that is right otherwise, and that the proof was not used before.
 func (p *proofs) useProof(nonce, thumbprint, id string) error {
-	again := oauth.Refuse(oauth.CodeUseDPoPNonce, oauth.RuleProofNonce, "use the nonce of the header DPoP-Nonce in the DPoP proof")
+	again := oauth.Refuse(oauth.CodeUseDPoPNonce, oauth.RuleProofNonce,
+		"use the nonce of the header DPoP-Nonce in the DPoP proof")
 	plain, err := p.store.Open(storage.SealNonce, nonce)
 	if errors.Is(err, storage.ErrNotFound) {
 		return again

@@ -16,6 +16,8 @@ const (
 	pathStart      = "/oauth/start"
 	pathContinue   = "/oauth/continue"
 	pathSignIn     = "/oauth/signin"
+	pathConnect    = "/oauth/connect/{id}" // of a connector
+	pathCallback   = "/callback"           // Dex's; below it is each connector's own
 	pathConsent    = "/oauth/consent"
 	pathLogout     = "/oauth/logout"
 	pathSignOut    = "/oauth/signout"
@@ -26,6 +28,11 @@ const (
 	pathDeviceAuth = "/oauth/device_authorization"
 	pathRegister   = "/oauth/register" // below it is each client's own address (RFC 7592 section 2)
 	pathDevice     = "/device"
+	pathHere       = "/signin"
+	pathFactor     = "/signin/factor"
+	pathPasskey    = "/signin/passkey"
+	pathWelcome    = "/welcome"
+	pathForgot     = "/forgot"
 	pathJWKS       = "/oauth/jwks"
 	pathDiscovery  = "/.well-known/openid-configuration"
 	pathMetadata   = "/.well-known/oauth-authorization-server"
@@ -54,7 +61,8 @@ func (s *Server) endpoints() ([]*endpoint, error) {
 		{path: pathPushed, methods: post, nonces: true, serve: s.push},
 		{path: pathIntrospect, methods: post, serve: s.introspection},
 		{path: pathRevoke, methods: post, serve: s.revocation},
-		{path: pathUserinfo, methods: []string{http.MethodGet, http.MethodPost}, challenge: challengeToken, nonces: true, serve: s.userinfo},
+		{path: pathUserinfo, methods: []string{http.MethodGet, http.MethodPost}, challenge: challengeToken, nonces: true,
+			serve: s.userinfo},
 	}...)
 	if s.offers(oauth.GrantDeviceCode) {
 		all = append(all, &endpoint{path: pathDeviceAuth, methods: post, serve: s.deviceAuthorization})
@@ -71,7 +79,8 @@ func (s *Server) endpoints() ([]*endpoint, error) {
 // serveEndpoint serves an endpoint. But for documents, nothing of what it answers may be kept (RFC 6749 section 5.1).
 func (s *Server) serveEndpoint(e *endpoint) http.Handler {
 	allowed := strings.Join(e.methods, ", ")
-	wrong := &statusError{http.StatusMethodNotAllowed, invalidRequest(oauth.RuleMethodNotAllowed, "use "+strings.Join(e.methods, " or "))}
+	wrong := &statusError{http.StatusMethodNotAllowed, invalidRequest(oauth.RuleMethodNotAllowed,
+		"use "+strings.Join(e.methods, " or "))}
 	var h http.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		visitOf(r.Context()).endpoint = e
 		if !e.document {
@@ -90,19 +99,21 @@ func (s *Server) serveEndpoint(e *endpoint) http.Handler {
 		}
 	})
 	if !e.document {
-		h = limited(h)
+		h = s.limited(e, h)
 	}
-	return s.cors(h)
+	return s.cors(e, h)
 }
 
 // offerNonce sends the present nonce along with a reply.
 func (s *Server) offerNonce(w http.ResponseWriter) {
 	nonce, err := s.proofNonce()
 	if err != nil {
-		s.log.Error("cannot make a DPoP nonce", "error", err)
+		if s.journal.faults.spend("", s.now()) {
+			s.log.Error("cannot make a DPoP nonce", "error", err)
+		}
 		return
 	}
-	w.Header().Set(headerDPoPNonce, nonce)
+	w.Header()[headerDPoPNonce] = nonce
 }
 
 // noStore is for everything that holds or judges a token (RFC 6749 section 5.1).
@@ -125,8 +136,8 @@ type clientRequest struct {
 	header http.Header
 }
 
-// clientRequest reads the parameters of a request and authenticates its client. What was shown as a credential that works once is
-// not used up yet: that is for settle, or for spend.
+// clientRequest reads the parameters of a request and authenticates its client. What was shown as a credential that
+// works once is not used up yet: that is for settle, or for spend.
 func (s *Server) clientRequest(r *http.Request, path string) (*clientRequest, error) {
 	form, err := s.clientForm(r)
 	if err != nil {
@@ -151,8 +162,8 @@ func (s *Server) clientForm(r *http.Request) (url.Values, error) {
 	return form, err
 }
 
-// spentFirst is clientRequest where the request does not use up the client's assertion in a transaction of its own: it is used up
-// before anything is done.
+// spentFirst is clientRequest where the request does not use up the client's assertion in a transaction of its own: it
+// is used up before anything is done.
 func (s *Server) spentFirst(r *http.Request, path string) (*clientRequest, error) {
 	q, err := s.clientRequest(r, path)
 	if err != nil {

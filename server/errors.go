@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/warifu/warifu/server/clients"
 	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/server/pages"
 	"github.com/warifu/warifu/storage"
@@ -19,21 +20,30 @@ import (
 // told. The types below say which, where the endpoint alone does not. Any other error is a fault of this server: it
 // goes to the log, and the answer is 503 and says nothing about a token, a code or a client.
 
-// pageError is a refusal that is told to the user, because what the request says of the client is not known to be good.
+// pageError is a refusal that is told to the user, because what the request says of the client is not known to be good,
+// or because the user is the one who can do something about it.
 type pageError struct {
 	reason  pages.Reason
 	refused *oauth.Error
+	of      *redirectError // how the client is told when the user goes back to it; nil when the client is not known
 }
 
 func (e *pageError) Error() string { return e.refused.Error() }
 func (e *pageError) Unwrap() error { return e.refused }
 
-func onPage(reason pages.Reason, refused *oauth.Error) error { return &pageError{reason, refused} }
+func onPage(reason pages.Reason, refused *oauth.Error) error {
+	return &pageError{reason: reason, refused: refused}
+}
 
-// redirectError is a refusal that the client is told at its redirect URI (RFC 6749 section 4.1.2.1).
+// redirectError is a refusal that the client is told at its redirect URI (RFC 6749 section 4.1.2.1), see [Server.tell].
 type redirectError struct {
+	client  *storage.Client
 	to      replyTo
 	refused *oauth.Error
+}
+
+func toClient(c *storage.Client, to replyTo, refused *oauth.Error) error {
+	return &redirectError{c, to, refused}
 }
 
 func (e *redirectError) Error() string { return e.refused.Error() }
@@ -84,11 +94,13 @@ func invalidClient(rule string) *oauth.Error {
 func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	v := visitOf(r.Context())
 	e := refused(err)
+	v.failed = e == nil && !gone(r)
 	if e != nil {
 		s.logRefusal(r, v, e)
 	} else {
-		s.logFault(r.Context(), "request failed", err, "endpoint", s.pathOf(r))
-		e = oauth.Refuse(oauth.CodeTemporarilyUnavailable, oauth.RuleStorageUnavailable, "storage does not answer; try again later")
+		s.logFault(r, err)
+		e = oauth.Refuse(oauth.CodeTemporarilyUnavailable, oauth.RuleStorageUnavailable,
+			"storage does not answer; try again later")
 		if v.endpoint == nil {
 			err = onPage(pages.ReasonUnavailable, e)
 		} else {
@@ -100,34 +112,123 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	var redirect *redirectError
 	switch {
 	case errors.As(err, &page):
-		s.fault(w, r, pages.Error{Reason: page.reason, Code: e.Code, Developer: e.Description})
+		s.fault(w, r, s.errorPage(page.reason, page.of, e))
 	case errors.As(err, &redirect):
-		s.respond(w, r, redirect.to, url.Values{"error": {e.Code}, "error_description": {e.Description}})
+		s.tell(w, r, redirect, e)
 	case v.endpoint == nil:
-		s.fault(w, r, pages.Error{Reason: pages.ReasonInvalidRequest, Code: e.Code, Developer: e.Description})
+		s.fault(w, r, s.errorPage(pages.ReasonInvalidRequest, nil, e))
 	default:
 		v.endpoint.refuse(w, r, err, e)
 	}
 }
 
+// tell tells a client at its redirect URI that it was refused.
+//
+// Whoever can register a client, or publish a document that describes one, can make this server send browsers to a site
+// of theirs, by a link that begins with this server's address: a request with a mistake in it, one that the user is
+// bound to deny, one with prompt=none (RFC 9700 section 4.11.2). So a browser goes there by itself only with what an
+// operator answers for ([clients.Vouched]), and with a code, which means that the user has allowed exactly this client
+// and host. In all other cases, also when the user has said no, the answer is a link on a page, and the user decides.
+//
+// A frame is an exception: it is inside a page of the client, which can show there what it likes, and none of ours can
+// be shown in it. So silent requests (prompt=none) of browser apps end. The browser itself says that it is a frame.
+func (s *Server) tell(w http.ResponseWriter, r *http.Request, e *redirectError, refused *oauth.Error) {
+	if clients.Vouched(e.client) || r.Header.Get("Sec-Fetch-Dest") == "iframe" {
+		s.respond(w, r, e.to, errorAnswer(refused))
+		return
+	}
+	s.fault(w, r, s.errorPage(reasonOf(refused.Rule), e, refused))
+}
+
+// errorPage tells the user of a refusal. With a client, it says which app that is, and leads back there with the error,
+// provided that its redirect URI is still good.
+func (s *Server) errorPage(reason pages.Reason, of *redirectError, refused *oauth.Error) pages.Error {
+	page := pages.Error{Reason: reason, Code: refused.Code, Rule: refused.Rule, Developer: refused.Description}
+	if of == nil {
+		return page
+	}
+	page.App = appOf(of.client)
+	if of.client.MayReturnTo(of.to.redirectURI) {
+		page.Back = s.back(of.to, errorAnswer(refused))
+	}
+	return page
+}
+
+// errorAnswer is how a client is told that it was refused (RFC 6749 section 4.1.2.1).
+func errorAnswer(refused *oauth.Error) url.Values {
+	return url.Values{"error": {refused.Code}, "error_description": {refused.Description}}
+}
+
+// reasonOf is what a page says in the place of the client, by the rule that refused.
+func reasonOf(rule string) pages.Reason {
+	switch rule {
+	case oauth.RuleUserDenied, oauth.RuleSignInCancelled:
+		return pages.ReasonDenied
+	case oauth.RuleRequestExpired:
+		return pages.ReasonExpired
+	case oauth.RuleSignInNeeded, oauth.RuleConsentNeeded, oauth.RuleOtherUser:
+		return pages.ReasonSilent
+	}
+	return pages.ReasonInvalidRequest
+}
+
+// logRefusal tells the operator of a refusal, as far as the address has not caused too many. A step of a protocol is
+// only told to those who want to know everything.
 func (s *Server) logRefusal(r *http.Request, v *visit, e *oauth.Error) {
-	s.log.LogAttrs(r.Context(), slog.LevelInfo, "request refused", slog.String("endpoint", s.pathOf(r)), slog.String("code", e.Code),
-		slog.String("rule", e.Rule), slog.String("client", oauth.Redact(cut(v.client, maxShownClient))), slog.String("why", oauth.Redact(e.Description)))
+	level := slog.LevelInfo
+	if e.Step() {
+		level = slog.LevelDebug
+	}
+	if !s.log.Enabled(r.Context(), level) {
+		return
+	}
+	from := s.addressOf(r)
+	if level == slog.LevelInfo && !s.journal.refusals.spend(networkOf(from).String(), s.now()) {
+		return
+	}
+	s.log.LogAttrs(r.Context(), level, "request refused", slog.String("endpoint", shownText(s.pathOf(r), maxShownPath)),
+		slog.String("code", e.Code), slog.String("rule", e.Rule),
+		slog.String("client", shownClient(v.client, maxShownClient)),
+		slog.String("why", shownText(e.Description, maxShownWhy)),
+		slog.String("address", shownAddress(from)))
 }
 
 // record keeps a refusal for the operator.
 func (s *Server) record(r *http.Request, v *visit, e *oauth.Error) {
+	v.rule = e.Rule
+	s.cfg.Metrics.Refused(e.Rule)
 	if s.cfg.Refused == nil {
 		return
 	}
 	s.cfg.Refused(oauth.Refusal{
-		RequestID: v.id[0], At: s.now(), Endpoint: s.pathOf(r), ClientID: cut(v.client, maxShownClient), App: v.app, Error: *e,
-		Params: oauth.TellingParams(v.params),
+		RequestID: v.id[0], At: s.now(), Endpoint: s.pathOf(r), ClientID: shownClient(v.client, maxShownClient),
+		App: v.app(), Error: *e, Params: oauth.TellingParams(v.params),
+		Beyond: e.Step() || !s.journal.kept.spend(networkOf(s.addressOf(r)).String(), s.now()),
 	})
+}
+
+// recordSlip keeps for the operator why a form is shown again.
+func (s *Server) recordSlip(r *http.Request, rule, description string) {
+	s.record(r, visitOf(r.Context()), oauth.Refuse("", rule, "%s", description))
 }
 
 // pathOf is the path of a request below the issuer.
 func (s *Server) pathOf(r *http.Request) string { return strings.TrimPrefix(r.URL.Path, s.base) }
+
+// shownClient is a client_id that may be anything, also an address, in at most n bytes.
+func shownClient(id string, n int) string { return cut(oauth.ShownURI(id), n) }
+
+// shownURI is an address that was sent, as it is shown again.
+func shownURI(uri string) string { return cut(oauth.ShownURI(uri), maxShownURI) }
+
+// shownText is a text that may hold what was sent, without credentials and in at most n bytes.
+func shownText(text string, n int) string { return cut(oauth.Redact(text), n) }
+
+// maxShownPath and maxShownWhy are how much of a path and of a reason the log has.
+const (
+	maxShownPath = 256
+	maxShownWhy  = 1024
+)
 
 // maxShownClient is how much of a client_id is shown again that may be anything.
 const maxShownClient = 256
@@ -220,20 +321,29 @@ func writeJSON(w http.ResponseWriter, status int, reply any) {
 		http.Error(w, http.StatusText(http.StatusInternalServerError), http.StatusInternalServerError)
 		return
 	}
-	writeBody(w, status, "application/json", body)
+	writeBody(w, status, typeJSON, body)
 }
 
-func writeBody(w http.ResponseWriter, status int, contentType string, body []byte) {
-	w.Header().Set("Content-Type", contentType)
+// typeJSON is the Content-Type of answers to programs, which share it.
+var typeJSON = []string{"application/json"}
+
+func writeBody(w http.ResponseWriter, status int, contentType []string, body []byte) {
+	w.Header()["Content-Type"] = contentType
 	w.WriteHeader(status)
 	_, _ = w.Write(body) // an error means that the client has gone
 }
 
-// logFault tells the operator of a fault. That a flood of unknown clients was slowed down is only worth a warning.
-func (s *Server) logFault(ctx context.Context, what string, err error, more ...any) {
+// logFault tells the operator of a fault, as far as the address has not met too many. That a flood of unknown clients
+// was slowed down is only worth a warning. A caller that does not wait for the answer causes no fault, and no line.
+func (s *Server) logFault(r *http.Request, err error) {
 	level := slog.LevelError
-	if errors.Is(err, storage.ErrBusy) {
+	switch {
+	case gone(r):
+		level = slog.LevelDebug
+	case !s.journal.faults.spend(networkOf(s.addressOf(r)).String(), s.now()):
+		return
+	case errors.Is(err, storage.ErrBusy):
 		level = slog.LevelWarn
 	}
-	s.log.Log(ctx, level, what, append([]any{"error", err}, more...)...)
+	s.log.Log(r.Context(), level, "request failed", "endpoint", s.pathOf(r), "error", err)
 }

@@ -157,6 +157,8 @@ func TestExplainNamesTheRuleOfEveryError(t *testing.T) {
 
 		{"no scope", "invalid_scope", oauth.RuleScopeMissing, authorize(e.idp, "scope", "")},
 		{"scope that is not registered", "invalid_scope", oauth.RuleScopeNotInManifest, authorize(e.idp, "scope", "threads:write")},
+		{"an ID token for an app that does not trust it", "invalid_scope", oauth.RuleScopePeer,
+			authorize(e.idp, "scope", "openid audience:server:client_id:"+other.client.ID)},
 		{"scope that the server does not have", "invalid_scope", oauth.RuleScopeNotInCatalogue, authorize(lost, "scope", "gone:read")},
 		{"more than was granted", "invalid_scope", oauth.RuleScopeBeyondGrant, func() http.Header {
 			return e.refresh(e.tokens().text("refresh_token"), "scope", "threads:read runs:write").header
@@ -180,6 +182,20 @@ func TestExplainNamesTheRuleOfEveryError(t *testing.T) {
 		}},
 
 		{"redirect URI that is not registered", "unauthorized_client", oauth.RuleRedirectURIUnregistered, authorize(e.idp, "redirect_uri", callback+"/")},
+		{"no second factor, where the app has come to demand one", "invalid_grant", oauth.RuleFactorNeeded, func() http.Header {
+			code := e.code()
+			e.demands("my-app", oauth.MFARequired)
+			defer e.demands("my-app", "")
+			return e.exchange(code).header
+		}},
+		{"no second factor, silently", "login_required", oauth.RuleFactorNeeded, func() http.Header {
+			b := e.browser()
+			e.exchange(b.code())
+			e.demands("my-app", oauth.MFARequired)
+			defer e.demands("my-app", "")
+			return b.get(e.authorizeURL("prompt", "none")).header
+		}},
+
 		{"grant type that is not registered", "unauthorized_client", oauth.RuleGrantTypeUnregistered, token("grant_type", "client_credentials", "scope", "threads:read")},
 		{"grant type of the token endpoint alone", "unauthorized_client", oauth.RuleGrantTypeUnregistered, authorize(withoutCodes)},
 	} {
@@ -269,6 +285,176 @@ func TestExplainHoldsNoSecret(t *testing.T) {
 			if strings.Contains(said, secret) || len(secret) > 60 && strings.Contains(said, secret[:40]) {
 				t.Errorf("%q is in %s", secret, said)
 			}
+		}
+	}
+}
+
+// A password, a code or a token in an address is told nowhere again: not by explain, not in the log, not in the reply
+// and not on a page, with whatever parameter it comes.
+func TestAddressesInRequestsTellNoSecret(t *testing.T) {
+	e := newExplained(t, func(c *server.Config) { c.ClientIDMetadataDocuments = true })
+	const address = "https://u:canary-pw@my.example.com/cb?code=canary-code#access_token=canary-token"
+	long := "https://u:" + strings.Repeat("canary-pw", 100) + "@my.example.com/cb"
+	var headers []http.Header
+	look := func(header http.Header, body string) {
+		headers = append(headers, header)
+		if strings.Contains(body, "canary") {
+			t.Errorf("the reply %s", body)
+		}
+	}
+	for _, uri := range []string{address, long, "https://127.0.0.1:1/client?token=canary-token"} {
+		for _, changes := range [][]string{{"redirect_uri", uri}, {"resource", uri}, {"client_id", uri}} {
+			got := e.browser().get(e.authorizeURL(changes...))
+			look(got.header, got.body+got.header.Get("Location"))
+		}
+		got := e.browser().get(e.issuer + "/oauth/logout?" + url.Values{"client_id": {e.client.ID}, "post_logout_redirect_uri": {uri}}.Encode())
+		look(got.header, got.body)
+		got = e.browser().get(e.issuer + "/oauth/logout?" + url.Values{"client_id": {uri}, "post_logout_redirect_uri": {uri}}.Encode())
+		look(got.header, got.body)
+		for _, form := range []url.Values{
+			{"grant_type": {"authorization_code"}, "code": {e.code()}, "redirect_uri": {uri}},
+			{"grant_type": {"refresh_token"}, "refresh_token": {e.tokens().text("refresh_token")}, "resource": {uri}},
+			{"grant_type": {"refresh_token"}, "refresh_token": {"x"}, "client_id": {uri}, "client_secret": {"x"}},
+		} {
+			reply := e.call("/oauth/token", form)
+			look(reply.header, reply.raw)
+		}
+		reply := e.call("/oauth/par", url.Values{"response_type": {"code"}, "scope": {"openid"}, "redirect_uri": {uri}})
+		if look(reply.header, reply.raw); strings.ContainsAny(reply.text("error_description"), `"\`) || reply.text("error_description") == "" {
+			t.Errorf("error_description %s", reply.raw)
+		}
+	}
+	for _, header := range headers {
+		e.of(header)
+	}
+	for _, said := range append(e.said, e.log.String()) {
+		if strings.Contains(said, "canary") {
+			t.Errorf("told: %s", said)
+		}
+	}
+}
+
+// What is told of a refusal fits what was wrong: another rule, place or remedy would send the operator elsewhere.
+func TestExplainSaysWhatWasWrong(t *testing.T) {
+	e := newExplained(t, func(c *server.Config) {
+		c.ResourceServers = []server.ResourceServer{{ID: "api", Identifier: "https://api.test/v1", Secret: strings.Repeat("x", 32)},
+			{Identifier: "https://rsa.test", AccessTokenAlg: oauth.AlgRS256}}
+		c.Registration = &server.Registration{}
+	})
+	e.clock.begin()
+	public := e.as(e.register("public", func(c *storage.Client) { c.Public = true }))
+	e.register("speaks", func(c *storage.Client) { c.ResourceIdentifiers = []string{"https://speaks.test/"} })
+	own := e.itself(e.registration(`{"redirect_uris":["` + callback + `"]}`))
+	typo := e.client.ID[:len(e.client.ID)-1] + "_"
+	token := func(form ...string) func() http.Header {
+		values := url.Values{}
+		for i := 0; i < len(form); i += 2 {
+			values.Set(form[i], form[i+1])
+		}
+		return func() http.Header {
+			got := e.call("/oauth/token", values)
+			if strings.Contains(got.raw, e.client.ID) {
+				t.Errorf("the reply tells what is near: %s", got.raw)
+			}
+			return got.header
+		}
+	}
+	get := func(address string) func() http.Header {
+		return func() http.Header { return e.browser().get(address).header }
+	}
+	register := func(members string) func() http.Header {
+		return func() http.Header { return e.dynamic("POST", e.issuer+"/oauth/register", "", members).header }
+	}
+	for _, c := range []struct {
+		name, rule, nearest, key, said string
+		do                             func() http.Header
+	}{
+		{"a client id that is almost right", oauth.RuleClientUnknown, e.client.ID, "", "", token("client_id", typo, "client_secret", "x", "grant_type", "refresh_token", "refresh_token", "x")},
+		{"in a browser", oauth.RuleClientUnknown, e.client.ID, "", "", get(e.authorizeURL("client_id", typo))},
+		{"a resource server of the configuration", oauth.RuleResourceUnknown, "https://api.test/v1", "oauth2.resourceServers", "", get(e.authorizeURL("resource", "https://api.test/v2"))},
+		{"resource servers with different forms", oauth.RuleResourceForms, "https://api.test/v1", "", "https://rsa.test", func() http.Header {
+			code := e.browser().codeFor(e.withResources("threads:read", "https://api.test/v1", "https://rsa.test"))
+			return e.asking(url.Values{"grant_type": {"authorization_code"}, "code": {code}}).header
+		}},
+		{"a resource server that is a client", oauth.RuleResourceUnknown, "https://speaks.test/", "oauth2.resourceServers", "", get(e.authorizeURL("resource", "https://speaks.test/x"))},
+		{"logout of no client", oauth.RuleClientUnknown, "", "", "'nosuch'", get(e.issuer + "/oauth/logout?client_id=nosuch")},
+		{"introspection by a public client", oauth.RuleIntrospectionPublic, "", "spec.oauth.public", "", func() http.Header {
+			return e.machine("/oauth/introspect", url.Values{"client_id": {public.client.ID}, "token": {"x"}}).header
+		}},
+		{"a secret of a public client", oauth.RuleClientAuthMethod, "none", "spec.oauth.public", "", token("client_id", public.client.ID, "client_secret", "x", "grant_type", "authorization_code", "code", "x")},
+		{"a resource server's secret", oauth.RuleResourceServerSecret, "", "oauth2.resourceServers", "", func() http.Header {
+			return e.machine("/oauth/introspect", url.Values{"client_id": {"api"}, "client_secret": {"x"}, "token": {"x"}}).header
+		}},
+		{"a grant type that there is nowhere", oauth.RuleGrantTypeUnknown, "", "", "", token("grant_type", "password")},
+		{"a slip in a grant type", oauth.RuleGrantTypeUnknown, "refresh_token", "", "", token("grant_type", "refresh-token")},
+		{"a grant type without its namespace", oauth.RuleGrantTypeUnknown, oauth.GrantDeviceCode, "", "", token("grant_type", "device_code")},
+		{"a grant type that is off", oauth.RuleGrantTypeOff, "", "oauth2.grantTypes", "", token("grant_type", oauth.GrantTokenExchange)},
+		{"a refresh token of an earlier client", oauth.RuleClientReturned, "", "", "", func() http.Header {
+			got := e.tokens().text("refresh_token")
+			e.call("/oauth/revoke", url.Values{"token": {got}})
+			e.clock.forward(time.Minute)
+			e.update(e.client.App, func(c *storage.Client) { c.Returned = e.clock.now() })
+			return e.refresh(got).header
+		}},
+		{"a registration access token", oauth.RuleRegistrationAccessToken, "", "", "", func() http.Header {
+			return e.dynamic("GET", e.issuer+"/oauth/register/"+own.client.ID, "x", "").header
+		}},
+		{"a scope that this server does not have", oauth.RuleScopeCeiling, "", "oauth2.registration.scopes", "not a scope that this server has for clients", get(own.authorizeURL("scope", "x"))},
+		{"a redirect URI of a registration", oauth.RuleRedirectURIUnregistered, callback, "redirect_uris", "add it to redirect_uris of the client's registration",
+			get(own.authorizeURL("redirect_uri", callback+"/"))},
+		{"a registration that is no object", oauth.RuleBodyMalformed, "", "", "the body must be a JSON object", register("[]")},
+		{"all faults at once", "redirect-uri-loopback", "https://app.test/", "redirect_uris[0]", "; logo_uri must be", register(`{"logo_uri":"x","redirect_uris":["http://app.test/"]}`)},
+		{"keys of which none can be used", "key-type", "P-256", "jwks.keys[0].crv", "jwks.keys[1].kid", register(
+			`{"redirect_uris":["` + callback + `"],"token_endpoint_auth_method":"private_key_jwt","jwks":{"keys":[{"kty":"EC","crv":"P-384","x":"AA","y":"AA"},` +
+				`{"kty":"EC","crv":"P-256","x":"AA","y":"AA","kid":1}]}}`)},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			e.t, e.idp.t = t, t
+			of := e.of(c.do())
+			why := of.Reasons[0]
+			if why.Rule != c.rule || why.Nearest != c.nearest || why.Key != c.key || !strings.Contains(why.Said, c.said) {
+				t.Errorf("%+v", why)
+			}
+			if of.App == "" && strings.Contains(why.Said+why.Meaning+why.Remedy, "app.yml") {
+				t.Errorf("there is no manifest: %+v", why)
+			}
+		})
+	}
+	e.t, e.idp.t = t, t
+}
+
+// What is shown again with a word of warning, and what has no error code, is explained as well.
+func TestExplainOfPages(t *testing.T) {
+	e := newExplained(t)
+	e.clock.stop()
+	b := e.browser()
+	got := b.get(e.authorizeURL())
+	action, form := b.form(got, "password")
+	form.Set("login", userEmail)
+	form.Set("password", "canary-password")
+	wrong := b.post(action, form)
+	locked := b.post(action, form)
+	for n := 0; locked.status != http.StatusTooManyRequests && n < 100; n++ {
+		locked = b.post(action, form)
+	}
+	put := e.send(e.request("PUT", e.issuer+"/oauth/authorize", ""))
+	missing := e.send(e.request("GET", e.issuer+"/oauth/userinfo", ""))
+	nowhere := e.send(e.request("GET", e.issuer+"/no/such/page", "", "Accept", "text/html"))
+	for _, c := range []struct {
+		header     http.Header
+		rule, code string
+	}{
+		{wrong.header, oauth.RuleSignInWrong, ""}, {locked.header, oauth.RuleSignInLocked, ""},
+		{put.header, oauth.RuleMethodNotAllowed, "invalid_request"}, {missing.header, oauth.RuleAccessTokenMissing, ""},
+		{nowhere.header, oauth.RulePathUnknown, ""},
+	} {
+		if got := e.of(c.header); got.Reasons[0].Rule != c.rule || got.Error != c.code {
+			t.Errorf("%s, not %s: %+v", c.rule, c.code, got)
+		}
+	}
+	for _, said := range e.said {
+		if strings.Contains(said, "canary") || strings.Contains(said, userEmail) {
+			t.Error(said)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -13,11 +14,13 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/warifu/warifu/server"
+	"github.com/warifu/warifu/storage"
 )
 
 const faultText = "etcdserver: injected at 10.0.0.7"
 
-// nth makes the n-th request to etcd fail from now on, once, before or after etcd has done it. Fired says whether it came to that.
+// nth makes the n-th request to etcd fail from now on, once, before or after etcd has done it. Fired says whether it
+// came to that.
 func (p *idp) nth(n int64, afterwards bool) (fired *atomic.Bool) {
 	var seen atomic.Int64
 	fired = new(atomic.Bool)
@@ -41,15 +44,23 @@ type answer struct {
 func ofPage(got page) answer   { return answer{got.status, got.body, got.header} }
 func ofReply(got reply) answer { return answer{got.status, got.raw, got.header} }
 
-// Each request of each kind meets a fault of storage at each of its steps. It says 503 and no more; when the fault is over,
-// the same thing works, unless etcd had done it before the fault and it can be done only once.
+// Each request of each kind meets a fault of storage at each of its steps. It says 503 and no more; when the fault is
+// over, the same thing works, unless etcd had done it before the fault and it can be done only once.
 func TestStorageFaults(t *testing.T) {
-	p := newIDP(t)
+	p := newIDP(t, withManaged)
 	p.clock.stop()
 	p.restart()
+	people := 0
+	somebody := func(p *idp) (id, login string) {
+		people++
+		id = fmt.Sprintf("somebody-%d", people)
+		p.managed(id, id+"@app.test", "", string(userHash()))
+		return id, id + "@app.test"
+	}
 	for _, c := range []struct {
 		rule string
-		// prepare returns the request, and what must hold once storage is well again; done says that etcd did it all the same.
+		// prepare returns the request, and what must hold once storage is well again; done says that etcd did it all the
+		// same.
 		prepare func(p *idp) (request func() answer, afterwards func(t *testing.T, done bool))
 		fine    int // status when the fault did not matter
 	}{
@@ -208,7 +219,7 @@ func TestStorageFaults(t *testing.T) {
 			b := p.browser()
 			signIn := b.get(p.authorizeURL())
 			return func() answer { return ofPage(b.signIn(signIn, userEmail, userPassword)) }, func(t *testing.T, _ bool) {
-				if b.cookie("warifu_session") != "" {
+				if b.cookie("session") != "" {
 					t.Error("signed in by a request that failed")
 				}
 				if got := b.follow(b.signIn(signIn, userEmail, userPassword)); got.asks() != "decision" {
@@ -216,6 +227,62 @@ func TestStorageFaults(t *testing.T) {
 				}
 			}
 		}, 303},
+		{"sign-in to a managed account whose hash is made anew", func(p *idp) (func() answer, func(*testing.T, bool)) {
+			_, login := somebody(p)
+			b := p.browser()
+			signIn := b.get(p.authorizeURL())
+			return func() answer { return ofPage(b.signIn(signIn, login, userPassword)) }, func(t *testing.T, _ bool) {
+				if b.cookie("session") != "" {
+					t.Error("signed in by a request that failed")
+				}
+				if got := b.follow(b.signIn(signIn, login, userPassword)); got.asks() != "decision" {
+					t.Errorf("%d", got.status)
+				}
+			}
+		}, 303},
+		{"first of two factors", func(p *idp) (func() answer, func(*testing.T, bool)) {
+			id, login := somebody(p)
+			p.enrol(id)
+			b := p.browser()
+			signIn := b.get(p.authorizeURL())
+			return func() answer { return ofPage(b.signIn(signIn, login, userPassword)) }, func(t *testing.T, _ bool) {
+				if b.cookie("half") != "" {
+					t.Error("half signed in by a request that failed")
+				}
+				if got := b.follow(b.signIn(signIn, login, userPassword)); !strings.Contains(got.body, `name="code"`) {
+					t.Errorf("%d", got.status)
+				}
+			}
+		}, 303},
+		{"second factor", func(p *idp) (func() answer, func(*testing.T, bool)) {
+			id, login := somebody(p)
+			_, recovery := p.enrol(id)
+			b := p.browser()
+			asked := b.follow(b.signIn(b.get(p.authorizeURL()), login, userPassword))
+			return func() answer { return ofPage(b.prove(asked, "recovery", recovery[0])) }, func(t *testing.T, done bool) {
+				if b.cookie("session") != "" {
+					t.Error("signed in by a request that failed")
+				}
+				again := b.follow(b.prove(asked, "recovery", recovery[0]))
+				if again.asks() != "decision" && done { // the reply is lost, and the code is used up
+					again = b.follow(b.prove(asked, "recovery", recovery[1]))
+				}
+				if again.asks() != "decision" {
+					t.Errorf("%d %s", again.status, shown(again.body))
+				}
+			}
+		}, 303},
+		{"factor page", func(p *idp) (func() answer, func(*testing.T, bool)) {
+			id, login := somebody(p)
+			p.enrol(id)
+			b := p.browser()
+			to := b.signIn(b.get(p.authorizeURL()), login, userPassword).location.String()
+			return func() answer { return ofPage(b.get(to)) }, func(t *testing.T, _ bool) {
+				if got := b.get(to); !strings.Contains(got.body, `name="code"`) {
+					t.Errorf("%d", got.status)
+				}
+			}
+		}, 200},
 		{"consent", func(p *idp) (func() answer, func(*testing.T, bool)) {
 			b, consent := p.signedIn(userEmail)
 			return func() answer { return ofPage(b.decide(consent, "allow")) }, func(t *testing.T, _ bool) {
@@ -361,11 +428,11 @@ func TestOutage(t *testing.T) {
 	if p.exchange(code).status != http.StatusOK || !p.active(got.text("access_token")) || p.refresh(got.text("refresh_token")).status != http.StatusOK {
 		t.Error("the outage left something behind")
 	}
-	grants, err := p.store.Grants(t.Context(), "")
+	grants, _, err := p.store.Grants(t.Context(), storage.GrantQuery{})
 	if err != nil || len(grants) != 2 {
 		t.Errorf("%d grants, %v", len(grants), err)
 	}
-	if !regexp.MustCompile(`level=ERROR msg="request failed" error="refresh: .*injected.*endpoint=/oauth/token.*request_id=` + told.header.Get("X-Request-Id")).MatchString(p.log.String()) {
+	if !regexp.MustCompile(`level=ERROR msg="request failed" endpoint=/oauth/token error="refresh: .*injected.*request_id=` + told.header.Get("X-Request-Id")).MatchString(p.log.String()) {
 		t.Error("the operator was not told what happened to that request")
 	}
 }

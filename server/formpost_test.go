@@ -13,8 +13,8 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// posted takes an answer in the form of a page that posts itself (OAuth 2.0 Form Post Response Mode): what the app gets at its
-// redirect URI.
+// posted takes an answer in the form of a page that posts itself (OAuth 2.0 Form Post Response Mode): what the app gets
+// at its redirect URI.
 func (b *browser) posted(got page, at string) url.Values {
 	b.p.t.Helper()
 	if got.status != http.StatusOK || got.location != nil {
@@ -62,10 +62,10 @@ func TestFormPost(t *testing.T) {
 	const hostile = `a&b"><script>alert(1)</script>`
 	at := []string{"response_mode", "form_post", "state", hostile, "scope", "openid"}
 	got := b.follow(b.get(p.authorizeURL(at...)))
-	if policy := got.header.Get("Content-Security-Policy"); strings.Contains(policy, "script-src") {
-		t.Errorf("a script on the sign-in page: %s", policy)
-	}
 	got = b.follow(b.signIn(got, userEmail, userPassword))
+	if policy := got.header.Get("Content-Security-Policy"); strings.Contains(policy, "script-src") {
+		t.Errorf("a script on the consent page: %s", policy)
+	}
 	allowed := b.decide(got, "allow")
 	form := b.posted(allowed, callback)
 	if len(form) != 3 || form.Get("state") != hostile || strings.Contains(allowed.body, hostile) {

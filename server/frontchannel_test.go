@@ -31,8 +31,9 @@ func (got page) elements(t testing.TB, name string) []map[string]string {
 	return out
 }
 
-// Each app that the session was used with and that wants it is shown in a frame, with issuer and session where it needs them
-// (Front-Channel Logout 1.0 section 2); then the browser goes back to the app that asked, by itself or by the button.
+// Each app that the session was used with and that wants it is shown in a frame, with issuer and session where it needs
+// them (Front-Channel Logout 1.0 section 2); then the browser goes back to the app that asked, by itself or by the
+// button.
 func TestFrontchannelLogout(t *testing.T) {
 	p := logoutIDP(t, func(c *storage.Client) {
 		c.FrontchannelLogoutURI, c.FrontchannelLogoutSessionRequired = "https://app.test/front?app=1", true

@@ -13,8 +13,8 @@ import (
 	"github.com/warifu/warifu/server"
 )
 
-// faults takes what the server logged as its own faults. That a look-up of an unknown client was put off (503) is none: there
-// is a limit, and a fuzzer meets it.
+// faults takes what the server logged as its own faults. That a look-up of an unknown client was put off (503) is none:
+// there is a limit, and a fuzzer meets it.
 func (l *logBuffer) faults() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -90,8 +90,8 @@ func FuzzToken(f *testing.F) {
 // registeredRedirect is where the client of a test may be answered.
 var registeredRedirect = regexp.MustCompile(`^(https://app\.test/callback[?]|http://localhost(:[0-9]{1,5})?([/?]|$))`)
 
-// FuzzAuthorize sends queries to the authorization endpoint: no fault of ours, no code, and no redirect but to a registered
-// URI or, from a POST, to the endpoint itself.
+// FuzzAuthorize sends queries to the authorization endpoint: no fault of ours, no code, and no redirect but to a
+// registered URI or, from a POST, to the endpoint itself.
 func FuzzAuthorize(f *testing.F) {
 	p := newFuzzed(f)
 	_, own, _ := strings.Cut(p.authorizeURL(), "?")
@@ -137,8 +137,8 @@ func FuzzAuthorize(f *testing.F) {
 	})
 }
 
-// FuzzPush sends bodies of a client that has authenticated to the endpoint for pushed requests: no fault of ours, and what is taken
-// leads a browser to a page of ours or to a registered redirect URI.
+// FuzzPush sends bodies of a client that has authenticated to the endpoint for pushed requests: no fault of ours, and
+// what is taken leads a browser to a page of ours or to a registered redirect URI.
 func FuzzPush(f *testing.F) {
 	p := newFuzzed(f)
 	_, own, _ := strings.Cut(p.authorizeURL(), "?")

@@ -16,14 +16,28 @@ func (s *Server) offers(grantType string) bool {
 // offeredGrants are the grant types that are on. Nobody changes the list.
 func (s *Server) offeredGrants() []string { return s.grantTypes }
 
-// unsupportedGrantType names what is on.
+// unsupportedGrantType names what is on. A grant type that this server can serve may be turned on; any other cannot.
 func (s *Server) unsupportedGrantType(grantType string) error {
-	return oauth.Refuse(oauth.CodeUnsupportedGrantType, oauth.RuleGrantTypeOff, "grant_type must be one of %s", strings.Join(s.offeredGrants(), ", ")).
-		About(printable(grantType), oauth.Nearest(grantType, s.offeredGrants()), "oauth2.grantTypes")
+	if grantNamed(grantType) == nil {
+		nearest := oauth.Nearest(grantType, oauth.GrantTypes())
+		for _, name := range oauth.GrantTypes() {
+			if strings.HasSuffix(name, ":"+strings.ReplaceAll(grantType, "-", "_")) || strings.HasSuffix(name,
+				":"+strings.ReplaceAll(grantType, "_", "-")) {
+				nearest = name // without its namespace
+			}
+		}
+		return oauth.Refuse(oauth.CodeUnsupportedGrantType, oauth.RuleGrantTypeUnknown, "grant_type must be one of %s",
+			strings.Join(s.offeredGrants(), ", ")).
+			About(printable(grantType), nearest, "")
+	}
+	return oauth.Refuse(oauth.CodeUnsupportedGrantType, oauth.RuleGrantTypeOff, "grant_type must be one of %s",
+		strings.Join(s.offeredGrants(), ", ")).
+		About(printable(grantType), "", "oauth2.grantTypes")
 }
 
 // unauthorizedClient is the answer to a client that did not register a grant type (RFC 6749 section 5.2).
 func unauthorizedClient(c *storage.Client, grantType string) *oauth.Error {
-	return oauth.Refuse(oauth.CodeUnauthorizedClient, oauth.RuleGrantTypeUnregistered, "the client did not register the grant type %s", grantType).
+	return oauth.Refuse(oauth.CodeUnauthorizedClient, oauth.RuleGrantTypeUnregistered,
+		"the client did not register the grant type %s", grantType).
 		About(grantType, "", whereOf(c, "grantTypes", "grant_types"))
 }

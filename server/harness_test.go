@@ -12,11 +12,12 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/warifu/warifu/server"
+	"github.com/warifu/warifu/server/connector"
 	"github.com/warifu/warifu/storage"
 )
 
-// restart puts a new server on the same records in the place of p's, as after a crash. Browsers made before it still see the
-// old one.
+// restart puts a new server on the same records in the place of p's, as after a crash. Browsers made before it still
+// see the old one.
 func (p *idp) restart() {
 	p.t.Helper()
 	p.store = p.etcd.Store(func(o *storage.Options) { o.Now = p.clock.now })
@@ -48,6 +49,19 @@ func (p *idp) serve(store *storage.Store) {
 	p.handler, p.transport = srv, direct{p}
 }
 
+// reload puts another configuration in force, while requests under way go on. p.cfg stays as it is.
+func (p *idp) reload(change func(*server.Config)) {
+	p.t.Helper()
+	cfg := p.cfg
+	change(&cfg)
+	next, err := p.handler.(*server.Server).With(cfg)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	next.TakeOver()
+	p.handler = next
+}
+
 // lagging is an etcd client whose watches never bring anything: what opens on it stays with what it has listed.
 func (p *idp) lagging() *clientv3.Client {
 	c := clientv3.NewCtxClient(context.Background())
@@ -61,6 +75,24 @@ func (silent) Watch(ctx context.Context, _ string, _ ...clientv3.OpOption) clien
 	events := make(chan clientv3.WatchResponse)
 	context.AfterFunc(ctx, func() { close(events) })
 	return events
+}
+
+// withManaged lets managed accounts sign in with their passwords, beside the users of the configuration.
+func withManaged(c *server.Config) {
+	c.Connectors[0].Password = connector.NewLocal(c.Connectors[0].Password.(*connector.Static),
+		server.ManagedAccounts(c.Store))
+}
+
+// managed makes a managed account.
+func (p *idp) managed(id, email, username, hash string) *storage.Account {
+	p.t.Helper()
+	a, err := p.store.PutAccount(p.t.Context(), storage.User{ID: id, Email: email, Username: username}, nil,
+		&storage.FactorChange{Next: storage.Factors{Password: storage.Password{Hash: hash, At: p.clock.now()}}},
+		storage.AuditEntry{Action: storage.AuditUserApplied, Detail: "user " + id})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return a
 }
 
 // as is p seen by another of its clients.
@@ -100,7 +132,7 @@ func shown(body string) string {
 // redirected checks an error that the app is told at its redirect URI.
 func (p *idp) redirected(got page, rule, code string) {
 	p.t.Helper()
-	if got.location == nil || got.status != http.StatusSeeOther {
+	if got.location == nil || got.status != http.StatusSeeOther && got.status != http.StatusOK {
 		p.t.Errorf("%s: status %d, want a redirect with %s\n%s", rule, got.status, code, shown(got.body))
 		return
 	}
@@ -142,9 +174,15 @@ func (p *idp) signedIn(login string) (*browser, page) {
 	return b, got
 }
 
+// cookieName is what browsers call one of the server's cookies, such as session.
+func (p *idp) cookieName(name string) string {
+	return p.handler.(*server.Server).CookieName("warifu_" + name)
+}
+
 // cookie is the value of a cookie that b holds.
 func (b *browser) cookie(name string) string {
 	b.p.t.Helper()
+	name = b.p.cookieName(name)
 	u, err := url.Parse(b.p.issuer + "/oauth/authorize")
 	if err != nil {
 		b.p.t.Fatal(err)
@@ -159,6 +197,11 @@ func (b *browser) cookie(name string) string {
 
 // plant sets a cookie in b, as somebody else might.
 func (b *browser) plant(name, value string) {
+	b.p.t.Helper()
+	b.plantAs(b.p.cookieName(name), value)
+}
+
+func (b *browser) plantAs(name, value string) {
 	b.p.t.Helper()
 	u, err := url.Parse(b.p.issuer + "/")
 	if err != nil {

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/base64"
@@ -11,7 +12,8 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// registeredAlg is the algorithm that a client asked for, or else the default. Registration refuses what is not in the list.
+// registeredAlg is the algorithm that a client asked for, or else the default. Registration refuses what is not in the
+// list.
 func registeredAlg(alg string) string {
 	if slices.Contains(oauth.ServerAlgs(), alg) {
 		return alg
@@ -23,43 +25,62 @@ func registeredAlg(alg string) string {
 type idClaims struct {
 	Issuer   string   `json:"iss"`
 	Subject  string   `json:"sub"`
-	Audience string   `json:"aud"`
-	Expires  int64    `json:"exp"`
-	IssuedAt int64    `json:"iat"`
-	AuthTime int64    `json:"auth_time"`
-	AMR      []string `json:"amr,omitempty"`
-	ACR      string   `json:"acr,omitempty"` // when the request asked for it
-	Nonce    string   `json:"nonce,omitempty"`
-	AtHash   string   `json:"at_hash"`
-	Session  string   `json:"sid,omitempty"`
+	Audience audience `json:"aud"`
+	// Authorized is the client that it was issued to, where the audience is more than that one.
+	Authorized string   `json:"azp,omitempty"`
+	Expires    int64    `json:"exp"`
+	IssuedAt   int64    `json:"iat"`
+	AuthTime   int64    `json:"auth_time"`
+	AMR        []string `json:"amr,omitempty"`
+	ACR        string   `json:"acr,omitempty"` // when the request asked for it
+	Nonce      string   `json:"nonce,omitempty"`
+	AtHash     string   `json:"at_hash"`
+	Session    string   `json:"sid,omitempty"`
 }
 
-// idToken makes the ID token of a code exchange. A refresh brings none, which OpenID Connect Core 1.0 section 12.2 leaves open: it
-// would say the same again, and signing it would cost more than the refresh. Claims about the user are in it only where the request
-// asked for them one by one: those of scopes are at userinfo (OpenID Connect Core 1.0 section 5.4).
-func (iss *issuer) idToken(i issue, accessToken string) (string, error) {
+// client is the one that the ID token was issued to; empty for that of nobody.
+func (c idClaims) client() string {
+	if len(c.Audience) == 1 && c.Authorized == "" {
+		return c.Audience[0]
+	}
+	return c.Authorized
+}
+
+// idToken makes an ID token, with what it tells about the user, for the client and those of its peers that the user may
+// use. That of a refresh says the same of the sign-in as the first one, without a nonce (OpenID Connect Core 1.0 section
+// 12.2). Only clients that take part in logouts get a sid: to others it means nothing.
+func (iss *issuer) idToken(ctx context.Context, i issue, accessToken string, user *storage.User) (string, error) {
 	sub, err := iss.subject(i.client, i.User)
 	if err != nil {
 		return "", err
 	}
-	session, err := iss.sessionFor(i.client, i.Session)
-	if err != nil {
-		return "", err
+	session := ""
+	if i.client.TakesPartInLogouts() {
+		if session, err = iss.sessionFor(i.client, i.Session); err != nil {
+			return "", err
+		}
 	}
 	now, alg := iss.now(), registeredAlg(i.client.IDTokenSignedResponseAlg)
 	claims := idClaims{
-		Issuer: iss.name, Subject: sub, Audience: i.Client,
+		Issuer: iss.name, Subject: sub, Audience: audience{i.Client},
 		Expires: now.Add(iss.life.IDToken).Unix(), IssuedAt: now.Unix(), AuthTime: i.AuthTime / 1000, AMR: i.AMR,
 		Nonce: i.nonce, AtHash: halfHash(alg, accessToken), Session: session,
 	}
 	if i.ACR {
-		claims.ACR = acrPassword
+		claims.ACR = i.acr()
 	}
-	return iss.sign(alg, typID, withClaims{claims, i.told})
+	if peers := openTo(i.peers, user, i.Class, i.AMR); len(peers) > 0 {
+		claims.Audience, claims.Authorized = append(peers, i.Client), i.Client
+	}
+	var told map[string]any
+	if i.told != nil {
+		told = i.told(user)
+	}
+	return iss.sign(ctx, alg, typID, withClaims{claims, told})
 }
 
-// halfHash is at_hash: the left half of the hash that belongs to the algorithm (OpenID Connect Core 1.0 section 3.1.3.6). Of Ed25519
-// that is SHA-512, the hash inside the signature.
+// halfHash is at_hash: the left half of the hash that belongs to the algorithm (OpenID Connect Core 1.0 section
+// 3.1.3.6). Of Ed25519 that is SHA-512, the hash inside the signature.
 func halfHash(alg, token string) string {
 	if alg == storage.UseEdDSA {
 		sum := sha512.Sum512([]byte(token))

@@ -2,12 +2,7 @@ package server
 
 import (
 	"fmt"
-	"strings"
 
-	"github.com/go-jose/go-jose/v4"
-	"github.com/go-jose/go-jose/v4/jwt"
-
-	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -18,27 +13,14 @@ var errNotOurIDToken = fmt.Errorf("id token: %w", storage.ErrNotFound)
 // Anything else is [storage.ErrNotFound]. Our keys are kept long enough to verify the ID tokens of every sign-in that
 // still stands.
 func (iss *issuer) ownIDToken(token string) (idClaims, error) {
-	var claims idClaims
-	if len(token) > maxJWT || strings.Count(token, ".") != 2 {
-		return idClaims{}, errNotOurIDToken
+	var claims struct {
+		idClaims
+		ClientID string `json:"client_id"` // an access token has it
 	}
-	var algs []jose.SignatureAlgorithm
-	for _, alg := range oauth.ServerAlgs() {
-		algs = append(algs, jose.SignatureAlgorithm(alg))
-	}
-	parsed, err := jwt.ParseSigned(token, algs)
-	if err != nil || len(parsed.Headers) != 1 {
-		return idClaims{}, errNotOurIDToken
-	}
-	header := parsed.Headers[0]
-	if typ, _ := header.ExtraHeaders[jose.HeaderType].(string); typ != typID {
-		return idClaims{}, errNotOurIDToken
-	}
-	// The algorithm, the type and the key are ours to choose: the header only says which of our keys.
-	k := keyNamed(iss.store.Keys(header.Algorithm), header.KeyID)
-	if k == nil || parsed.Claims(publicKey(k), &claims) != nil || claims.Issuer != iss.name || claims.Subject == "" || claims.Audience == "" ||
+	if !iss.readJWT(token, &claims, serverAlgs, typID) || claims.Issuer != iss.name || claims.Subject == "" ||
+		claims.client() == "" || claims.ClientID != "" ||
 		claims.Expires == 0 { // without an end it is signed userinfo
 		return idClaims{}, errNotOurIDToken
 	}
-	return claims, nil
+	return claims.idClaims, nil
 }

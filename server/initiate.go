@@ -23,9 +23,7 @@ func (s *Server) start(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, err)
 		return
 	}
-	noStore(w)
-	w.Header().Set("Location", to)
-	w.WriteHeader(http.StatusSeeOther)
+	s.goToApp(w, r, "", pages.Back{RedirectURI: to, Link: to})
 }
 
 // startOf is the address where the app begins a sign-in.
@@ -50,7 +48,9 @@ func (s *Server) startOf(r *http.Request) (string, error) {
 	v.client, v.params = id, params
 	c, err := s.store.Client(r.Context(), id)
 	if errors.Is(err, storage.ErrNotFound) {
-		return "", onPage(pages.ReasonInvalidClient, oauth.Refuse(oauth.CodeInvalidClient, oauth.RuleClientUnknown, "no client has the client_id %q", cut(id, 80)))
+		return "", onPage(pages.ReasonInvalidClient, oauth.Refuse(oauth.CodeInvalidClient, oauth.RuleClientUnknown,
+			"no client has the client_id %q", shownClient(id, 80)).
+			About(shownClient(id, maxShownClient), "", ""))
 	}
 	if err != nil {
 		return "", err
@@ -58,7 +58,8 @@ func (s *Server) startOf(r *http.Request) (string, error) {
 	v.of(c)
 	u, err := url.Parse(c.InitiateLoginURI)
 	if err != nil || oauth.CheckRedirectURI(c.InitiateLoginURI) != nil || strings.HasSuffix(u.Host, ":*") {
-		return "", bad(oauth.RuleStartUnregistered, "the client has not registered an initiateLoginUri, so it has to be begun at the app")
+		return "", bad(oauth.RuleStartUnregistered,
+			"the client has not registered an initiateLoginUri, so it has to be begun at the app")
 	}
 	query := url.Values{"iss": {s.cfg.Issuer}}
 	if target := params.Get("target_link_uri"); target != "" {
@@ -67,11 +68,7 @@ func (s *Server) startOf(r *http.Request) (string, error) {
 		}
 		query.Set("target_link_uri", target)
 	}
-	if u.RawQuery != "" {
-		u.RawQuery += "&"
-	}
-	u.RawQuery += query.Encode()
-	return u.String(), nil
+	return withQuery(c.InitiateLoginURI, query), nil
 }
 
 // sameOriginAs reports whether target is an address of the same origin as u.

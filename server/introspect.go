@@ -18,19 +18,22 @@ import (
 
 // Introspection (RFC 7662): what a token is good for, to whoever may know.
 //
-// A client may ask about its own tokens, access and refresh. A resource server may ask about access tokens that are for it: whose
-// audience has its identifier. It is one of the configuration ([ResourceServer]), or a client that speaks for resource servers
-// (ResourceIdentifiers). About everything else the answer is the same, active: false, whatever is asked (RFC 7662 section 4).
-// Of a token for the issuer only its client is told, and a resource server of the configuration that is the issuer's: apps cannot
-// name the issuer as a resource of theirs.
+// A client may ask about its own tokens, access and refresh. A resource server may ask about access tokens that are for
+// it: whose audience has its identifier. It is one of the configuration ([ResourceServer]), or a client that speaks for
+// resource servers ([oauth.Client.Resources]). About everything else the answer is the same, active: false, whatever is
+// asked (RFC 7662 section 4). Of a token for the issuer only its client is told, and a resource server of the
+// configuration that is the issuer's: apps cannot name the issuer as a resource of theirs.
 //
-// With Accept: application/token-introspection+jwt the answer is signed (RFC 9701): by the algorithm that the client has registered
-// for that (introspection_signed_response_alg), or RS256.
+// With Accept: application/token-introspection+jwt the answer is signed (RFC 9701): by the algorithm that the client
+// has registered for that (introspection_signed_response_alg), or RS256.
+//
+// A scope that was withdrawn from the client or from the catalogue since the token was issued is not told any more, and
+// a token of which no scope is left is not active: what app.yml says now counts, and not what a token says of itself.
 //
 // Asking costs at most one read, which sees the grant, the user and the client as etcd has them.
 
-// typIntrospection is the media type of a signed reply, and with typ in front of it the type of its JWT (RFC 9701 sections 4
-// and 5).
+// typIntrospection is the media type of a signed reply, and with typ in front of it the type of its JWT (RFC 9701
+// sections 4 and 5).
 const typIntrospection = "token-introspection+jwt"
 
 // asker is who introspects.
@@ -42,8 +45,8 @@ type asker struct {
 	alg    string   // of signed replies
 }
 
-// introspection is the reply of RFC 7662 section 2.2, with cnf (RFC 9449 section 6.2), act (RFC 8693 section 7.2), and acr and
-// auth_time (RFC 9470 section 6.2).
+// introspection is the reply of RFC 7662 section 2.2, with cnf (RFC 9449 section 6.2), act (RFC 8693 section 7.2), and
+// acr and auth_time (RFC 9470 section 6.2).
 type introspection struct {
 	Active    bool          `json:"active"`
 	Scope     string        `json:"scope,omitempty"`
@@ -60,6 +63,15 @@ type introspection struct {
 	Actor     *actor        `json:"act,omitempty"`
 	ACR       string        `json:"acr,omitempty"`
 	AuthTime  int64         `json:"auth_time,omitempty"`
+
+	// About are claims about the user: groups, if the token has that scope, and those of its access tokens.
+	About map[string]any `json:"-"`
+}
+
+// MarshalJSON writes the claims about the user beside the others.
+func (i introspection) MarshalJSON() ([]byte, error) {
+	type members introspection // without this method
+	return withClaims{members(i), i.About}.MarshalJSON()
 }
 
 // signedIntrospection is a signed reply (RFC 9701 section 5).
@@ -87,17 +99,17 @@ func (s *Server) introspection(w http.ResponseWriter, r *http.Request) error {
 		writeJSON(w, http.StatusOK, reply)
 		return nil
 	}
-	signed, err := s.sign(registeredAlg(who.alg), typIntrospection, signedIntrospection{
+	signed, err := s.sign(r.Context(), registeredAlg(who.alg), typIntrospection, signedIntrospection{
 		Issuer: s.cfg.Issuer, Audience: who.id, IssuedAt: s.now().Unix(), Introspection: reply})
 	if err != nil {
 		return err
 	}
-	writeBody(w, http.StatusOK, "application/"+typIntrospection, []byte(signed))
+	writeBody(w, http.StatusOK, []string{"application/" + typIntrospection}, []byte(signed))
 	return nil
 }
 
-// asker authenticates the one that introspects, a resource server of the configuration or a client that is not public, and gives the
-// token that it asks about.
+// asker authenticates the one that introspects, a resource server of the configuration or a client that is not public,
+// and gives the token that it asks about.
 func (s *Server) asker(r *http.Request) (asker, string, error) {
 	form, err := s.clientForm(r)
 	if err != nil {
@@ -113,15 +125,19 @@ func (s *Server) asker(r *http.Request) (asker, string, error) {
 	case err != nil:
 		return asker{}, "", err
 	case shown.method == oauth.AuthNone:
-		return asker{}, "", invalidClient(oauth.RuleClientMissing)
+		if c, err := s.store.Client(r.Context(), shown.id); err == nil {
+			visitOf(r.Context()).of(c)
+		}
+		return asker{}, "", invalidClient(oauth.RuleIntrospectionPublic)
 	case sent.Token == "":
 		return asker{}, "", missing("token")
 	}
-	if i := slices.IndexFunc(s.cfg.ResourceServers, func(known ResourceServer) bool { return known.ID == shown.id }); i >= 0 {
+	if i := slices.IndexFunc(s.cfg.ResourceServers,
+		func(known ResourceServer) bool { return known.ID != "" && known.ID == shown.id }); i >= 0 {
 		server := s.cfg.ResourceServers[i]
 		want, got := sha256.Sum256([]byte(server.Secret)), sha256.Sum256([]byte(shown.secret))
 		if subtle.ConstantTimeCompare(want[:], got[:]) == 0 || server.Secret == "" {
-			return asker{}, "", invalidClient(oauth.RuleClientSecretWrong).About("", "", "oauth2.resourceServers")
+			return asker{}, "", invalidClient(oauth.RuleResourceServerSecret)
 		}
 		return asker{id: shown.id, speaks: []string{server.Identifier}}, sent.Token, nil
 	}
@@ -133,7 +149,7 @@ func (s *Server) asker(r *http.Request) (asker, string, error) {
 		return asker{}, "", err
 	}
 	if c.Public {
-		return asker{}, "", invalidClient(oauth.RuleClientAuthMethod)
+		return asker{}, "", invalidClient(oauth.RuleIntrospectionPublic)
 	}
 	return asker{id: c.ID, client: true, named: c.SubjectType != oauth.SubjectPairwise, speaks: s.speaksFor(c.Client),
 		alg: c.IntrospectionSignedResponseAlg}, sent.Token, nil
@@ -162,17 +178,17 @@ func (s *Server) introspect(ctx context.Context, who asker, token string) (intro
 		return introspection{}, err
 	}
 	own := who.client && claims.ClientID == who.id
-	if !own && len(oauth.Within(who.speaks, claims.Audience)) == 0 {
+	if !own && !oauth.ShareResource(who.speaks, claims.Audience) {
 		return introspection{}, storage.ErrNotFound
 	}
-	reply := introspection{
-		Active: true, Scope: claims.Scope, ClientID: claims.ClientID, TokenType: kindOf(claims.key()), Expires: claims.Expires,
-		IssuedAt: claims.IssuedAt, Subject: claims.Subject, Audience: claims.Audience, Issuer: claims.Issuer, ID: claims.ID,
-		Confirm: claims.Confirm, Actor: claims.Actor, ACR: claims.ACR, AuthTime: claims.AuthTime,
-	}
-	username, err := s.liveToken(ctx, claims, own)
+	username, scopes, about, err := s.liveToken(ctx, claims, own)
 	if err != nil {
 		return introspection{}, err
+	}
+	reply := introspection{
+		Active: true, Scope: oauth.JoinScopes(scopes), ClientID: claims.ClientID, TokenType: kindOf(claims.key()), Expires: claims.Expires,
+		IssuedAt: claims.IssuedAt, Subject: claims.Subject, Audience: claims.Audience, Issuer: claims.Issuer, ID: claims.ID,
+		Confirm: claims.Confirm, Actor: claims.Actor, ACR: claims.ACR, AuthTime: claims.AuthTime, About: about,
 	}
 	if own && who.named {
 		reply.Username = username
@@ -180,22 +196,40 @@ func (s *Server) introspect(ctx context.Context, who asker, token string) (intro
 	return reply, nil
 }
 
-// liveToken reports whether what an access token stands for is still there: one read. It gives the name under which people know the
-// user; a client's own token has none. known says that its client has just authenticated. Otherwise the error is a verdict, or a
+// liveToken finds whether what an access token stands for is still there: one read. It gives the name under which
+// people know the user, which a client's own token does not have, the scopes that are left to the token, and the claims
+// about the user that go with them. authenticated says that its client has just done so. The error is a verdict, or a
 // fault.
-func (s *Server) liveToken(ctx context.Context, claims accessClaims, known bool) (username string, err error) {
+func (s *Server) liveToken(ctx context.Context, claims accessClaims, authenticated bool) (username string,
+	scopes []string, about map[string]any, err error) {
 	if claims.own() {
 		c, err := s.store.CurrentClient(ctx, claims.ClientID, claims.ended().ID)
 		if err == nil && !claims.issuedTo(c) {
 			err = storage.ErrNotFound
 		}
-		return "", err
+		if err != nil {
+			return "", nil, nil, err
+		}
+		if scopes = s.ownOffered(c, oauth.ParseScopes(claims.Scope)); len(scopes) == 0 {
+			err = storage.ErrNotFound
+		}
+		return "", scopes, nil, err
 	}
-	view, err := s.liveGrantOf(ctx, claims, known)
+	var c *storage.Client
+	if authenticated {
+		if c, err = s.clients.Client(ctx, claims.ClientID); err != nil {
+			return "", nil, nil, err
+		}
+	}
+	view, scopes, err := s.liveGrantOf(ctx, claims, c)
 	if err != nil {
-		return "", err
+		return "", nil, nil, err
 	}
-	return view.User.login(), nil
+	names := append([]string{claimGroups}, view.holder.AccessTokenClaims...)
+	if tells := s.tokenTells(view.holder, scopes, names); tells != nil {
+		about = tells(view.User.User)
+	}
+	return view.User.login(), scopes, about, nil
 }
 
 func (s *Server) introspectRefresh(ctx context.Context, who asker, sealed string) (introspection, error) {
@@ -214,16 +248,20 @@ func (s *Server) introspectRefresh(ctx context.Context, who asker, sealed string
 	if view.Generation != token.Generation {
 		return introspection{}, storage.ErrNotFound
 	}
-	c, err := s.clients.Client(ctx, who.id)
+	c, err := s.clientAt(ctx, nil, who.id, view.ClientRevision)
 	if err != nil {
 		return introspection{}, err
+	}
+	scopes := s.offered(c, token.Scopes)
+	if len(scopes) == 0 || !admits(c, view.User.User) || !s.assuredOf(view.User.User, c, token.Class, token.AMR) {
+		return introspection{}, storage.ErrNotFound
 	}
 	sub, err := s.subject(c, token.User)
 	if err != nil {
 		return introspection{}, err
 	}
 	reply := introspection{
-		Active: true, Scope: oauth.JoinScopes(token.Scopes), ClientID: who.id, Expires: expires.Unix(), IssuedAt: token.Issued / 1000,
+		Active: true, Scope: oauth.JoinScopes(scopes), ClientID: who.id, Expires: expires.Unix(), IssuedAt: token.Issued / 1000,
 		Subject: sub, Issuer: s.cfg.Issuer, Confirm: confirm(token.DPoPKey),
 	}
 	if who.named {

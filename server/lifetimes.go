@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -18,9 +19,10 @@ type Lifetimes struct {
 	// RefreshIdle ends a refresh token that is not used; RefreshAbsolute ends its family, used or not.
 	RefreshIdle     time.Duration
 	RefreshAbsolute time.Duration
-	// RefreshReuse is how long a used refresh token gives the same successor again; 0 never.
+	// RefreshReuse is how long a used refresh token gets the newest one of its chain again; 0 never. A client may say so
+	// for itself.
 	RefreshReuse time.Duration
-	// SigningKeys and SealingKeys are how long a key signs or seals before the next one does.
+	// SigningKeys and SealingKeys are how long a key signs or seals before the next one does. A change counts at once.
 	SigningKeys time.Duration
 	SealingKeys time.Duration
 }
@@ -47,8 +49,6 @@ const (
 	// maxCode is what RFC 6749 section 4.1.2 recommends. It is far below the life of tombstones in storage, which a code
 	// must not outlive either.
 	maxCode = 10 * time.Minute
-	// maxReuse bounds how long a refresh token that was stolen is not noticed.
-	maxReuse = 5 * time.Minute
 )
 
 // Check finds everything that is wrong. A [Server] is only made of lifetimes with which nothing is.
@@ -62,7 +62,8 @@ func (l Lifetimes) Check() []LifetimeError {
 		life  time.Duration
 	}{
 		{"AccessToken", l.AccessToken}, {"IDToken", l.IDToken}, {"Code", l.Code}, {"AuthRequest", l.AuthRequest},
-		{"DeviceCode", l.DeviceCode}, {"Session", l.Session}, {"RefreshIdle", l.RefreshIdle}, {"RefreshAbsolute", l.RefreshAbsolute},
+		{"DeviceCode", l.DeviceCode}, {"Session", l.Session}, {"RefreshIdle", l.RefreshIdle}, {"RefreshAbsolute",
+			l.RefreshAbsolute},
 		{"SigningKeys", l.SigningKeys}, {"SealingKeys", l.SealingKeys},
 	} {
 		if f.life < minLife {
@@ -76,7 +77,8 @@ func (l Lifetimes) Check() []LifetimeError {
 	}{
 		{"Code", l.Code, maxCode, "must be 10m or less (RFC 6749 section 4.1.2), but is %s"},
 		{"DeviceCode", l.DeviceCode, storage.MaxDeviceLife, "must be 30m or less, but is %s"},
-		{"RefreshReuse", l.RefreshReuse, maxReuse, "must be 5m or less, but is %s: for that long a stolen token is not noticed"},
+		{"RefreshReuse", l.RefreshReuse, oauth.MaxReuseInterval,
+			"must be 1m or less, but is %s: for that long a stolen token is not noticed"},
 	} {
 		if f.life > f.most {
 			refuse(f.field, f.reason, f.life)

@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
@@ -12,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/warifu/warifu/server/clients"
+	"github.com/warifu/warifu/server/connector"
 	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/server/pages"
 	"github.com/warifu/warifu/storage"
@@ -35,7 +35,6 @@ type logoutRequest struct {
 	RedirectURI string `json:"d,omitempty"` // registered for the client
 	State       string `json:"t,omitempty"`
 	UILocales   string `json:"l,omitempty"`
-	Started     int64  `json:"a"` // Unix milliseconds
 	// Browser is the hash of the cookie of the browser that it came from, SID the session that the question is about.
 	Browser string `json:"b"`
 	SID     string `json:"s"`
@@ -46,11 +45,7 @@ func (l logoutRequest) returnURI() string {
 	if l.RedirectURI == "" || l.State == "" {
 		return l.RedirectURI
 	}
-	separator := "?"
-	if strings.Contains(l.RedirectURI, "?") {
-		separator = "&"
-	}
-	return l.RedirectURI + separator + url.Values{"state": {l.State}}.Encode()
+	return withQuery(l.RedirectURI, url.Values{"state": {l.State}})
 }
 
 func badLogout(rule, developer string) error {
@@ -66,8 +61,7 @@ func (s *Server) logout(w http.ResponseWriter, r *http.Request) {
 	}
 	if r.Method == http.MethodPost {
 		// A form of another site brings no SameSite cookies; the GET that follows does.
-		noStore(w)
-		http.Redirect(w, r, s.endpoint(pathLogout)+"?"+params.Encode(), http.StatusSeeOther)
+		s.goOn(w, r, pathLogout, params)
 		return
 	}
 	l, hint, err := s.parseLogout(r.Context(), params)
@@ -81,11 +75,11 @@ func (s *Server) logout(w http.ResponseWriter, r *http.Request) {
 	case err != nil:
 		s.refuse(w, r, err)
 	case user == nil:
-		s.afterLogout(w, r, l, nil)
+		s.afterLogout(w, r, l, nil, nil)
 	case s.proves(hint, ref) && r.Method == http.MethodGet: // HEAD asks what GET would do
-		s.end(w, r, l, ref)
+		s.end(w, r, l, ref, user)
 	default:
-		l.Browser, l.SID, l.Started = s.browser(w, r), storage.SID(ref.ID), s.now().UnixMilli()
+		l.Browser, l.SID = s.browser(w, r), storage.SID(ref.ID)
 		s.askLogout(w, r, l, user)
 	}
 }
@@ -94,7 +88,8 @@ func (s *Server) logout(w http.ResponseWriter, r *http.Request) {
 func (s *Server) parseLogout(ctx context.Context, params url.Values) (l logoutRequest, hint idClaims, err error) {
 	for name, values := range params {
 		if len(values) > 1 || !utf8.ValidString(values[0]) || strings.ContainsRune(values[0], 0) {
-			return l, hint, badLogout(oauth.RuleParameterRepeated, "a parameter is not text, or comes more than once: "+printable(name))
+			return l, hint, badLogout(oauth.RuleParameterRepeated,
+				"a parameter is not text, or comes more than once: "+printable(name))
 		}
 	}
 	visitOf(ctx).params = params
@@ -103,16 +98,16 @@ func (s *Server) parseLogout(ctx context.Context, params url.Values) (l logoutRe
 		UILocales: cut(params.Get("ui_locales"), maxHint),
 	}
 	if len(l.State) > maxState {
-		return l, hint, badLogout(oauth.RuleRequestTooLong, "state is longer than 2048 bytes")
+		return l, hint, badLogout(oauth.RuleRequestTooLong, "state is longer than 4096 bytes")
 	}
 	if token := params.Get("id_token_hint"); token != "" {
 		if hint, err = s.ownIDToken(token); err != nil {
 			return l, hint, badLogout(oauth.RuleIDTokenHint, "id_token_hint is not an ID token of this server, or too old")
 		}
-		if l.ClientID != "" && l.ClientID != hint.Audience {
+		if l.ClientID != "" && l.ClientID != hint.client() {
 			return l, hint, badLogout(oauth.RuleIDTokenHint, "client_id is not the client that id_token_hint was issued to")
 		}
-		l.ClientID = hint.Audience
+		l.ClientID = hint.client()
 	}
 	if l.ClientID == "" {
 		if l.RedirectURI != "" {
@@ -135,11 +130,13 @@ func (s *Server) parseLogout(ctx context.Context, params url.Values) (l logoutRe
 	case err == nil:
 		return l, hint, onPage(pages.ReasonLogout, oauth.Refuse(oauth.CodeInvalidRequest, oauth.RuleLogoutURIUnregistered,
 			"post_logout_redirect_uri %q is not registered for %s; %s",
-			cut(l.RedirectURI, maxShownURI), c.ID, whereToAdd(c, "postLogoutRedirectUris", "post_logout_redirect_uris")).
-			About(cut(l.RedirectURI, maxShownURI), oauth.Nearest(l.RedirectURI, c.PostLogoutRedirectURIs),
+			shownURI(l.RedirectURI), c.ID, whereToAdd(c, "postLogoutRedirectUris", "post_logout_redirect_uris")).
+			About(shownURI(l.RedirectURI), oauth.Nearest(l.RedirectURI, c.PostLogoutRedirectURIs),
 				whereOf(c, "postLogoutRedirectUris", "post_logout_redirect_uris")))
-	case l.RedirectURI != "" || hint.Audience == "":
-		return l, hint, badLogout(oauth.RuleLogoutClient, fmt.Sprintf("no client has the client_id %q", cut(l.ClientID, 80)))
+	case l.RedirectURI != "" || hint.client() == "":
+		unknown := clients.Unknown(l.ClientID, err)
+		unknown.Code = oauth.CodeInvalidRequest
+		return l, hint, onPage(pages.ReasonLogout, unknown)
 	}
 	l.ClientID = "" // a client that was removed since it got its ID token no longer decides anything
 	return l, idClaims{}, nil
@@ -160,9 +157,6 @@ func (s *Server) whoIsHere(r *http.Request) (sessionRef, *storage.User, error) {
 	if err != nil || p.Session == nil {
 		return ref, nil, err
 	}
-	if p.User == nil { // removed since; the session is still there to be ended
-		p.User = &storage.User{ID: ref.User}
-	}
 	return ref, p.User, nil
 }
 
@@ -181,8 +175,8 @@ func (s *Server) askLogout(w http.ResponseWriter, r *http.Request, l logoutReque
 	}
 	page := pages.SignOut{
 		Frame: pages.Frame{Lang: s.lang(r, l.UILocales)}, App: s.logoutApp(r.Context(), l), Action: s.base + pathSignOut,
-		Hidden:   []pages.Field{{Name: fieldRequest, Value: sealed}, {Name: fieldForm, Value: token}},
-		UserName: shownName(user), UserEmail: user.Email,
+		Hidden: []pages.Field{{Name: fieldRequest, Value: sealed}, {Name: fieldForm, Value: token}},
+		Person: shownPerson(user),
 	}
 	if r.Method != http.MethodPost {
 		page.English, page.Japanese = s.inLang(r, "en"), s.inLang(r, "ja")
@@ -206,10 +200,8 @@ func (s *Server) logoutApp(ctx context.Context, l logoutRequest) pages.App {
 	if err != nil { // gone within this moment: the page does without
 		return pages.App{}
 	}
-	app := pages.App{ClientName: c.ClientName, LogoURI: c.LogoURI, RedirectURI: l.returnURI()}
-	if clients.Described(c) {
-		app.DescribedAt = c.ID
-	}
+	app := appOf(c)
+	app.RedirectURI = l.returnURI()
 	return app
 }
 
@@ -229,18 +221,19 @@ func (s *Server) signOut(w http.ResponseWriter, r *http.Request) {
 	case decision != pages.DecisionSignOut:
 		s.refuse(w, r, badLogout(oauth.RuleParameterValue, "the form says neither sign out nor stay signed in"))
 	case user == nil:
-		s.afterLogout(w, r, l, nil)
+		s.afterLogout(w, r, l, nil, nil)
 	case storage.SID(ref.ID) != l.SID:
 		// Another user has signed in since, in another tab, and was not asked.
 		l.SID = storage.SID(ref.ID)
 		s.askLogout(w, r, l, user)
 	default:
-		s.end(w, r, l, ref)
+		s.end(w, r, l, ref, user)
 	}
 }
 
 // logoutForm opens the request of a posted form, provided that we made the form for this browser, and checks again what
-// may have changed since.
+// may have changed since. It may come late: whoever wants to sign out is signed out, of the session that was asked
+// about.
 func (s *Server) logoutForm(r *http.Request) (logoutRequest, error) {
 	var l logoutRequest
 	if err := r.ParseForm(); err != nil {
@@ -254,10 +247,8 @@ func (s *Server) logoutForm(r *http.Request) (logoutRequest, error) {
 	}
 	held := s.cookie(r, cookieBrowser)
 	if len(held) < 32 || !s.checkFormToken(r.PostForm.Get(fieldForm), hashed(held), sealed) {
-		return l, onPage(pages.ReasonForbidden, invalidRequest(oauth.RuleFormForeign, "the form is not one that this server made for this browser"))
-	}
-	if s.now().After(time.UnixMilli(l.Started).Add(s.life.AuthRequest)) {
-		return l, onPage(pages.ReasonExpired, invalidRequest(oauth.RuleRequestExpired, "the logout request has expired"))
+		return l, onPage(pages.ReasonForbidden, invalidRequest(oauth.RuleFormForeign,
+			"the form is not one that this server made for this browser"))
 	}
 	if l.RedirectURI == "" {
 		return l, nil
@@ -273,13 +264,13 @@ func (s *Server) logoutForm(r *http.Request) (logoutRequest, error) {
 }
 
 // end ends the session and shows what comes after it.
-func (s *Server) end(w http.ResponseWriter, r *http.Request, l logoutRequest, ref sessionRef) {
+func (s *Server) end(w http.ResponseWriter, r *http.Request, l logoutRequest, ref sessionRef, user *storage.User) {
 	ended, err := s.endSession(r.Context(), ref, "the user signed out")
 	if err != nil {
 		s.refuse(w, r, err)
 		return
 	}
-	s.afterLogout(w, r, l, ended)
+	s.afterLogout(w, r, l, ended, user)
 }
 
 // endSession ends a session everywhere; nil when it had ended already.
@@ -298,19 +289,40 @@ func (s *Server) endSession(ctx context.Context, ref sessionRef, why string) (*s
 
 // afterLogout tells the browser that it is signed out: it loses the cookie, shows the apps in frames that want to be
 // told that way, and goes back to the app that asked.
-func (s *Server) afterLogout(w http.ResponseWriter, r *http.Request, l logoutRequest, ended *storage.EndedSession) {
+func (s *Server) afterLogout(w http.ResponseWriter, r *http.Request, l logoutRequest, ended *storage.EndedSession,
+	user *storage.User) {
 	s.setCookie(w, cookieSession, "", -1)
 	page := s.signedOutPage(r, l, false)
 	if ended != nil {
 		page.Frames = s.logoutFrames(r.Context(), ended)
 	}
 	if page.ReturnURI != "" && len(page.Shown()) == 0 {
-		noStore(w)
-		w.Header().Set("Location", page.ReturnURI)
-		w.WriteHeader(http.StatusSeeOther)
+		s.goToApp(w, r, l.UILocales, pages.Back{RedirectURI: l.RedirectURI, Link: page.ReturnURI})
 		return
 	}
+	if user != nil {
+		page.There = s.signOutThere(r.Context(), user)
+	}
 	s.pages.Render(w, http.StatusOK, page)
+}
+
+// signOutThere is where a user can sign out of the identity provider that they came by, as a link; it comes back to the
+// page that says so. Nobody waits long for it.
+func (s *Server) signOutThere(ctx context.Context, user *storage.User) pages.Way {
+	way, _ := s.ways.find(user.Connector)
+	there, can := way.Redirect.(connector.SignOuter)
+	if !can {
+		return pages.Way{}
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	address, err := there.SignOutURL(ctx, s.endpoint(pathLogout))
+	if err != nil {
+		s.log.InfoContext(ctx, "signing out at the identity provider is not offered: it does not answer", "connector", way.ID,
+			"error", err)
+		return pages.Way{}
+	}
+	return pages.Way{Name: way.Name, Address: address}
 }
 
 func (s *Server) signedOutPage(r *http.Request, l logoutRequest, stays bool) pages.SignedOut {
@@ -318,7 +330,8 @@ func (s *Server) signedOutPage(r *http.Request, l logoutRequest, stays bool) pag
 		l.State = "" // it would tell the app that the logout is done
 	}
 	return pages.SignedOut{
-		Frame: pages.Frame{Lang: s.lang(r, l.UILocales)}, ClientName: s.logoutApp(r.Context(), l).ClientName, ReturnURI: l.returnURI(), Stays: stays,
+		Frame: pages.Frame{Lang: s.lang(r, l.UILocales)}, ClientName: s.logoutApp(r.Context(), l).ClientName,
+		ReturnURI: l.returnURI(), Stays: stays,
 	}
 }
 
@@ -331,22 +344,16 @@ func (s *Server) logoutFrames(ctx context.Context, ended *storage.EndedSession) 
 		if err != nil || c.FrontchannelLogoutURI == "" {
 			continue
 		}
-		u, err := url.Parse(c.FrontchannelLogoutURI)
-		if err != nil {
-			continue
-		}
+		frame := c.FrontchannelLogoutURI
 		if c.FrontchannelLogoutSessionRequired {
 			session, err := s.sessionFor(c, ended.SID)
 			if err != nil {
 				s.log.ErrorContext(ctx, "cannot prepare the front-channel logout", "client", c.ID, "error", err)
 				continue
 			}
-			if u.RawQuery != "" {
-				u.RawQuery += "&"
-			}
-			u.RawQuery += url.Values{"iss": {s.cfg.Issuer}, "sid": {session}}.Encode()
+			frame = withQuery(frame, url.Values{"iss": {s.cfg.Issuer}, "sid": {session}})
 		}
-		frames = append(frames, u.String())
+		frames = append(frames, frame)
 	}
 	return frames
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// FuzzLogout sends parameters to the end_session_endpoint, by GET and POST, of a browser without a session: no fault of ours, and
-// nobody is sent anywhere but to where the app has registered.
+// FuzzLogout sends parameters to the end_session_endpoint, by GET and POST, of a browser without a session: no fault of
+// ours, and nobody is sent anywhere but to where the app has registered.
 func FuzzLogout(f *testing.F) {
 	p := newFuzzed(f)
 	p.update("my-app", func(c *storage.Client) { c.PostLogoutRedirectURIs = []string{afterLogout, "http://localhost:*"} })

@@ -16,8 +16,8 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// Open redirect on logout (GHSA-36f2-fcrx-fp4j): whoever is sent on is sent to a registered address; the user is told of any other,
-// and stays signed in.
+// Open redirect on logout (GHSA-36f2-fcrx-fp4j): whoever is sent on is sent to a registered address; the user is told
+// of any other, and stays signed in.
 func TestOpenRedirectOnLogout(t *testing.T) {
 	p := logoutIDP(t)
 	other := p.as(p.register("other-app", func(c *storage.Client) { c.PostLogoutRedirectURIs = []string{"https://other.test/"} }))
@@ -51,7 +51,7 @@ func TestOpenRedirectOnLogout(t *testing.T) {
 	for _, query := range []string{
 		"client_id=" + p.client.ID + "&post_logout_redirect_uri=" + url.QueryEscape(afterLogout) + "&post_logout_redirect_uri=https://evil.test/",
 		"client_id=" + p.client.ID + "&client_id=x", "id_token_hint=x&id_token_hint=y", "state=a&state=b", "state=%00", "state=%ff", "state=%zz",
-		"state=" + strings.Repeat("x", 2049), "ui_locales=en&ui_locales=ja",
+		"state=" + strings.Repeat("x", 4097), "ui_locales=en&ui_locales=ja",
 	} {
 		b.get(p.issuer+"/oauth/logout?"+query).wants(t, "query "+query[:min(len(query), 60)], http.StatusBadRequest, "invalid_request")
 	}
@@ -64,7 +64,8 @@ func TestOpenRedirectOnLogout(t *testing.T) {
 	}
 }
 
-// A hint that is not an ID token of ours, as we signed it, is refused on a page: the user stays signed in and where they are.
+// A hint that is not an ID token of ours, as we signed it, is refused on a page: the user stays signed in and where
+// they are.
 func TestForgedIDTokenHints(t *testing.T) {
 	p := logoutIDP(t)
 	b := p.browser()
@@ -182,8 +183,8 @@ func TestFramingOfLogout(t *testing.T) {
 			strings.Contains(policy, "script-src") || got.header.Get("X-Frame-Options") != "DENY" || got.header.Get("Referrer-Policy") != "no-referrer" || got.header.Get("Cache-Control") != "no-store" {
 			t.Errorf("%s: %v", rule, got.header)
 		}
-		if rule == "question" && !strings.Contains(policy, "form-action 'self' https://app.test") {
-			t.Errorf("the answer's redirect would be stopped: %s", policy)
+		if rule == "question" && !strings.Contains(policy, "form-action 'self';") {
+			t.Errorf("the form may go to %s", policy)
 		}
 	}
 }

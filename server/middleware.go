@@ -9,10 +9,9 @@ import (
 	"net/url"
 	"path"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
-
-	"github.com/rs/cors"
 
 	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/server/pages"
@@ -20,8 +19,11 @@ import (
 
 // limits of a request. Headers are limited by the http.Server that serves us.
 const (
-	maxBody  = 64 << 10
-	maxQuery = 16 << 10
+	maxBody = 64 << 10
+	// An answer of SAML 2.0 tells of all groups of a person, of which the configuration may keep a few; its body counts as
+	// several, see [arrivals].
+	maxAnswer = 4 * maxBody
+	maxQuery  = 20 << 10
 	// requestTime is how long a request may wait for storage and connectors in all.
 	requestTime = 15 * time.Second
 )
@@ -37,15 +39,23 @@ func newRequestID() string {
 	return string(id[:])
 }
 
-// LogHandler adds the id of the request, where there is one, to what is logged through next.
+// isRequestID reports whether an id has the form of [newRequestID].
+func isRequestID(id string) bool {
+	return len(id) == 16 && strings.Trim(id, "0123456789abcdef") == ""
+}
+
+// LogHandler adds the id of the request, where there is one, to what is logged through next, and that of its trace.
 func LogHandler(next slog.Handler) slog.Handler { return logHandler{next} }
 
 type logHandler struct{ slog.Handler }
 
 func (h logHandler) Handle(ctx context.Context, record slog.Record) error {
-	if id := visitOf(ctx).id[0]; id != "" {
+	if v := visitOf(ctx); v.id[0] != "" {
 		record = record.Clone()
-		record.AddAttrs(slog.String("request_id", id))
+		record.AddAttrs(slog.String("request_id", v.id[0]))
+		if v.span != nil {
+			record.AddAttrs(slog.String("trace_id", v.span.ID()))
+		}
 	}
 	return h.Handler.Handle(ctx, record)
 }
@@ -77,8 +87,13 @@ func (s *Server) commonHeaders(h http.Header, id []string) {
 // body has [limited] as well.
 func (s *Server) middleware(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx := &visit{Context: r.Context(), id: [1]string{newRequestID()}}
-		r = r.WithContext(ctx)
+		ctx := &visit{Context: r.Context(), from: s.addressOf(r), id: [1]string{newRequestID()}, begun: time.Now(),
+			route: s.elsewhere, reply: reply{ResponseWriter: w}}
+		if s.cfg.Traces != nil {
+			ctx.Context, ctx.span = s.cfg.Traces.Request(r.Context(), r.Header, s.proxies.trust(addressIn(r.RemoteAddr)), r.Method)
+		}
+		w, r = &ctx.reply, r.WithContext(ctx)
+		defer s.served(ctx, r)
 		s.commonHeaders(w.Header(), ctx.id[:])
 		defer func() {
 			if fault := recover(); fault != nil {
@@ -91,12 +106,13 @@ func (s *Server) middleware(next http.Handler) http.Handler {
 			}
 		}()
 		if len(r.URL.RawQuery) > maxQuery {
-			s.refuse(w, r, onPage(pages.ReasonInvalidRequest, invalidRequest(oauth.RuleRequestTooLong, "the query is longer than 16 KiB")))
+			s.refuse(w, r, onPage(pages.ReasonInvalidRequest, invalidRequest(oauth.RuleRequestTooLong,
+				"the query is longer than 20 KiB")))
 			return
 		}
 		// A path has one spelling. ServeMux would redirect the others with 307, and with it the password of a form.
 		if clean := path.Clean(r.URL.Path); clean != r.URL.Path && clean+"/" != r.URL.Path {
-			s.refuse(w, r, onPage(pages.ReasonNotFound, &oauth.Error{Rule: oauth.RulePathUnknown}))
+			s.nowhere(w, r)
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -104,61 +120,58 @@ func (s *Server) middleware(next http.Handler) http.Handler {
 }
 
 // limited is around what may wait for storage and connectors, or reads a body. The deadline goes under the visit, so
-// that the request need not be copied once more.
-func limited(next http.Handler) http.Handler {
+// that the request need not be copied once more. How many there may be at once is limited as well; whoever sends slowly
+// is not among them, see [arrivals].
+// e is the endpoint, nil where browsers call.
+func (s *Server) limited(e *endpoint, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		v := visitOf(r.Context())
+		v.endpoint = e
+		if !s.readAhead(v.reply.ResponseWriter, r) || !s.room.enter(v.Context) { // which may close the connection
+			w.Header().Set("Retry-After", retryCrowded)
+			if e != nil {
+				s.refuse(w, r, errCrowded)
+			} else {
+				s.refuse(w, r, onPage(pages.ReasonUnavailable, errCrowded))
+			}
+			return
+		}
+		defer s.room.leave()
 		ctx, cancel := context.WithTimeout(v.Context, requestTime)
 		defer cancel()
 		v.Context = ctx
-		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		next.ServeHTTP(w, r)
 	})
 }
 
 // fault renders an error page. One that was reached by GET has the language links of the other pages: they lead to the
-// same request, which need not be sent twice for that.
+// same request, which need not be sent twice for that. An address in it that holds a credential is not said again.
 func (s *Server) fault(w http.ResponseWriter, r *http.Request, page pages.Error) {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	page.Lang = s.lang(r, query.Get("ui_locales"))
-	if r.Method == http.MethodGet && err == nil && len(r.URL.RawQuery) <= maxQuery {
+	if r.Method == http.MethodGet && err == nil && len(r.URL.RawQuery) <= maxQuery && !tellsSecret(query) {
 		query.Set(fieldLang, "en")
 		page.English = "?" + query.Encode()
 		query.Set(fieldLang, "ja")
 		page.Japanese = "?" + query.Encode()
 	}
-	page.RequestID = visitOf(r.Context()).id[0]
+	if page.RequestID == "" { // or that of the request that failed
+		page.RequestID = visitOf(r.Context()).id[0]
+	}
 	s.pages.Render(w, page.Reason.Status(), page)
 }
 
-func (s *Server) notFound(w http.ResponseWriter, r *http.Request) {
-	if allowed := s.methods(r.URL.Path); allowed != "" {
-		w.Header().Set("Allow", allowed) // RFC 9110 section 15.5.6
-		s.refuse(w, r, onPage(pages.ReasonMethodNotAllowed, &oauth.Error{Rule: oauth.RuleMethodNotAllowed}))
-		return
-	}
-	s.refuse(w, r, onPage(pages.ReasonNotFound, &oauth.Error{Rule: oauth.RulePathUnknown}))
-}
-
-// methods are those with which a path for browsers is served.
-func (s *Server) methods(path string) string {
-	rest, below := strings.CutPrefix(path, s.base)
-	if !below {
-		return ""
-	}
-	switch rest {
-	case pathAuthorize, pathLogout:
-		return "GET, HEAD, POST"
-	case pathContinue, pathStart, "/":
-		return "GET, HEAD"
-	case pathSignIn, pathConsent, pathSignOut:
-		return "POST"
-	case pathDevice:
-		if s.offers(oauth.GrantDeviceCode) {
-			return "GET, HEAD, POST"
+// tellsSecret reports whether an address among the parameters holds what is not to be shown.
+func tellsSecret(query url.Values) bool {
+	for name, values := range query {
+		if name != "client_id" && !oauth.TellsURI(name) {
+			continue
+		}
+		if slices.ContainsFunc(values, func(value string) bool { return oauth.ShownURI(value) != value }) {
+			return true
 		}
 	}
-	return ""
+	return false
 }
 
 // sameOrigin refuses forms that another site sent. It comes on top of the anti-forgery token and the request's own tie
@@ -171,24 +184,10 @@ func (s *Server) sameOrigin(next http.HandlerFunc) http.HandlerFunc {
 	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		if err := protection.Check(r); err != nil {
-			s.refuse(w, r, onPage(pages.ReasonForbidden, &oauth.Error{Rule: oauth.RuleFormForeign, Description: "the form was sent by another site"}))
+			s.refuse(w, r, onPage(pages.ReasonForbidden, &oauth.Error{Rule: oauth.RuleFormForeign,
+				Description: "the form was sent by another site"}))
 			return
 		}
 		next(w, r)
 	}
-}
-
-// cors lets browser apps of the configured origins call the endpoints that machines call. Never with cookies: these
-// endpoints take none.
-func (s *Server) cors(next http.Handler) http.Handler {
-	if len(s.cfg.AllowedOrigins) == 0 {
-		return next
-	}
-	return cors.New(cors.Options{
-		AllowedOrigins: s.cfg.AllowedOrigins,
-		AllowedMethods: []string{http.MethodGet, http.MethodPost},
-		AllowedHeaders: []string{"Authorization", "Content-Type", headerDPoP},
-		ExposedHeaders: []string{"WWW-Authenticate", "X-Request-Id", headerDPoPNonce},
-		MaxAge:         600,
-	}).Handler(next)
 }

@@ -141,14 +141,15 @@ func TestBadClaimsParameter(t *testing.T) {
 	}
 }
 
-// What is asked for claim by claim is shown and allowed like the scope that it comes with, and no app gets more than app.yml lists.
+// What is asked for claim by claim is shown and allowed like the scope that it comes with, and no app gets more than
+// app.yml lists.
 func TestConsentToClaims(t *testing.T) {
 	p := newIDP(t)
 	app := p.as(p.register("bare-app", func(c *storage.Client) { c.Scopes = []string{"openid", "email"} }))
 	b := p.browser()
 	claims := []string{"scope", "openid", "claims", `{"userinfo": {"email": null, "name": {"essential": true}, "odd": null}}`}
 	got := b.follow(b.signIn(b.get(app.authorizeURL(claims...)), userEmail, userPassword))
-	if got.asks() != "decision" || !strings.Contains(got.body, "View your e-mail address") || strings.Contains(got.body, "profile") {
+	if got.asks() != "decision" || !strings.Contains(got.body, "and see your e-mail address<") || strings.Contains(got.body, "profile") {
 		t.Fatalf("%d\n%s", got.status, shown(got.body))
 	}
 	code := b.answered(b.decide(got, "allow"), "allowed")

@@ -80,8 +80,8 @@ func (d *prover) parts(method, path string) (header, claims map[string]any) {
 	return map[string]any{"typ": "dpop+jwt", "jwk": d.jwk()}, claims
 }
 
-// proof is for a request without an access token, or with one, whose hash it holds then. Changes are name, value pairs of
-// claims; nil leaves one out.
+// proof is for a request without an access token, or with one, whose hash it holds then. Changes are name, value pairs
+// of claims; nil leaves one out.
 func (d *prover) proof(method, path, token string, changes ...any) string {
 	d.p.t.Helper()
 	header, claims := d.parts(method, path)
@@ -97,8 +97,8 @@ func (d *prover) proof(method, path, token string, changes ...any) string {
 	return signedBy(d.p.t, d.key, d.alg, header, claims)
 }
 
-// token sends a form to the token endpoint with a proof; p's client authenticates unless form says otherwise. Told to use a
-// nonce it does, as clients must.
+// token sends a form to the token endpoint with a proof; p's client authenticates unless form says otherwise. Told to
+// use a nonce it does, as clients must.
 func (d *prover) token(form url.Values) reply {
 	d.p.t.Helper()
 	if !form.Has("client_id") {

@@ -108,16 +108,22 @@ func (s *Server) pushedRequest(c *storage.Client, requestURI string) (*AuthReque
 	err := s.open(storage.SealPushed, strings.TrimPrefix(requestURI, pushedURI), &a)
 	switch {
 	case errors.Is(err, storage.ErrNotFound), err == nil && a.Pushed == nil:
-		return nil, onPage(pages.ReasonInvalidRequest, oauth.Refuse(oauth.CodeInvalidRequestURI, oauth.RulePushedUnknown, "request_uri was not given by this server, or it is too old"))
+		return nil, onPage(pages.ReasonInvalidRequest, oauth.Refuse(oauth.CodeInvalidRequestURI, oauth.RulePushedUnknown,
+			"request_uri was not given by this server, or it is too old"))
 	case err != nil:
 		return nil, err
 	case a.ClientID != c.ID:
-		return nil, onPage(pages.ReasonInvalidRequest, oauth.Refuse(oauth.CodeInvalidRequestURI, oauth.RulePushedOtherClient, "request_uri was given to another client"))
-	case s.now().After(time.UnixMilli(a.Pushed.Expires)):
-		return nil, onPage(pages.ReasonExpired, oauth.Refuse(oauth.CodeInvalidRequestURI, oauth.RulePushedExpired, "request_uri has expired"))
+		return nil, onPage(pages.ReasonInvalidRequest, oauth.Refuse(oauth.CodeInvalidRequestURI, oauth.RulePushedOtherClient,
+			"request_uri was given to another client"))
+	}
+	t := turn{client: c, request: &a}
+	if s.now().After(time.UnixMilli(a.Pushed.Expires)) {
+		return nil, t.onPage(pages.ReasonExpired, oauth.Refuse(oauth.CodeInvalidRequestURI, oauth.RulePushedExpired,
+			"request_uri has expired"))
 	}
 	if !c.Issued(time.UnixMilli(a.Pushed.Expires).Add(-pushedLife)) {
-		return nil, onPage(pages.ReasonExpired, oauth.Refuse(oauth.CodeInvalidRequestURI, oauth.RuleClientReturned, "request_uri is older than the client"))
+		return nil, t.onPage(pages.ReasonExpired, oauth.Refuse(oauth.CodeInvalidRequestURI, oauth.RuleClientReturned,
+			"request_uri is older than the client"))
 	}
 	return &a, s.stillGood(c, &a)
 }
@@ -133,7 +139,8 @@ func (s *Server) answerOnce(ctx context.Context, t turn) error {
 	until := time.UnixMilli(a.Pushed.Expires).Add(s.life.AuthRequest)
 	err := s.store.SpendBy(ctx, storage.Once{ID: "pushed request\n" + a.Pushed.ID, Until: until}, t.sealed)
 	if errors.Is(err, storage.ErrSpent) {
-		return onPage(pages.ReasonExpired, oauth.Refuse(oauth.CodeInvalidRequestURI, oauth.RulePushedUsed, "the pushed request was answered before; push it again"))
+		return t.onPage(pages.ReasonUsed, oauth.Refuse(oauth.CodeInvalidRequestURI, oauth.RulePushedUsed,
+			"the pushed request was answered before; push it again"))
 	}
 	return err
 }

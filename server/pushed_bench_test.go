@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// BenchmarkPush is a pushed request (RFC 9126), and the whole way from there to a code for somebody who has allowed it before.
+// BenchmarkPush is a pushed request (RFC 9126), and the whole way from there to a code for somebody who has allowed it
+// before.
 func BenchmarkPush(b *testing.B) {
 	p := newBenchIDP(b)
 	push := func(b *testing.B) string {
@@ -29,7 +30,8 @@ func BenchmarkPush(b *testing.B) {
 	})
 }
 
-// BenchmarkRequestObject is a request whose parameters are in a signed request object (RFC 9101), up to the sign-in page.
+// BenchmarkRequestObject is a request whose parameters are in a signed request object (RFC 9101), up to the sign-in
+// page.
 func BenchmarkRequestObject(b *testing.B) {
 	p := newBenchIDP(b)
 	key := p.withKeys()["ES256"]

@@ -196,7 +196,7 @@ func TestWhatCannotBePushed(t *testing.T) {
 		"request_uri":                {[]string{"request_uri", p.push().text("request_uri")}, "invalid_request"},
 		"request object of garbage":  {[]string{"request", "a.b.c"}, "invalid_request_object"},
 		"registration":               {[]string{"registration", "{}"}, "registration_not_supported"},
-		"longer than all may be":     {[]string{"state", strings.Repeat(`"`, 2048), "nonce", strings.Repeat(`\`, 512), "claims", `{"id_token":{"email":{"values":["` + strings.Repeat("x", 1900) + `"]}}}`, "login_hint", strings.Repeat(`"`, 256), "ui_locales", strings.Repeat(`"`, 256)}, "invalid_request"},
+		"longer than all may be":     {[]string{"state", strings.Repeat(`"`, 4096), "nonce", strings.Repeat(`\`, 512), "claims", `{"id_token":{"email":{"values":["` + strings.Repeat("x", 1900) + `"]}}}`, "login_hint", strings.Repeat(`"`, 256), "ui_locales", strings.Repeat(`"`, 256)}, "invalid_request"},
 	} {
 		got := p.push(c.changes...)
 		got.wants(t, rule, http.StatusBadRequest, c.code)

@@ -2,8 +2,8 @@ package server
 
 import "sync"
 
-// recent remembers something about names, of those used lately, in bounded memory: when the younger of two maps is full it
-// becomes the older one, and what was that is forgotten.
+// recent remembers something about names, of those used lately, in bounded memory: when the younger of two maps is full
+// it becomes the older one, and what was that is forgotten.
 type recent[V any] struct {
 	most int // names in each map
 

@@ -47,6 +47,23 @@ func TestRedirectTwins(t *testing.T) {
 		{"userinfo at loopback", "http://localhost:*", "http://evil@localhost:8080/"},
 		{"fragment at loopback", "http://localhost:*", "http://localhost:8080/#x"},
 		{"127.9.9.9", "http://127.0.0.1:*", "http://127.9.9.9:8080/"},
+		{"127.9.9.9 without a port", "http://127.0.0.1/cb", "http://127.9.9.9/cb"},
+		{"localhost.evil without a port", "http://localhost/cb", "http://localhost.evil.test/cb"},
+		{"localhost as user without a port", "http://localhost/cb", "http://localhost:@evil.test/cb"},
+		{"userinfo where any port will do", "http://127.0.0.1/cb", "http://127.0.0.1:80@evil.test/cb"},
+		{"fragment where any port will do", "http://127.0.0.1/cb", "http://127.0.0.1:8080/cb#x"},
+		{"https where any port will do", "http://127.0.0.1/cb", "https://127.0.0.1:8080/cb"},
+		{"another path where any port will do", "http://127.0.0.1/cb", "http://127.0.0.1:8080/cb/x"},
+		{"a query where any port will do", "http://127.0.0.1/cb", "http://127.0.0.1:8080/cb?x=1"},
+		{"encoded path where any port will do", "http://127.0.0.1/cb", "http://127.0.0.1:8080/%63b"},
+		{"another port than the one that is named", "http://127.0.0.1:8080/cb", "http://127.0.0.1:8081/cb"},
+		{"a host that is not loopback", "https://app.test/callback", "https://app.test:8443/callback"},
+		{"another scheme of an app", "com.example.app:/cb", "com.example.other:/cb"},
+		{"case-folded scheme of an app", "com.example.app:/cb", "com.example.App:/cb"},
+		{"an authority for an app", "com.example.app:/cb", "com.example.app://evil.test/cb"},
+		{"more of a path for an app", "com.example.app:/cb", "com.example.app:/cb/x"},
+		{"a query for an app", "com.example.app:/cb", "com.example.app:/cb?x=1"},
+		{"a fragment for an app", "com.example.app:/cb", "com.example.app:/cb#x"},
 		{"another name of loopback", "http://localhost:*", "http://127.0.0.1:8080/"},
 		{"the wildcard itself", "http://localhost:*", "http://localhost:*"},
 		{"a port that is no number", "http://localhost:*", "http://localhost:80a/"},
@@ -65,6 +82,11 @@ func TestRedirectTwins(t *testing.T) {
 		"http://localhost:8080/any/path": "http://localhost:*",
 		"http://127.0.0.1:1/cb":          "http://127.0.0.1:*/cb",
 		"http://[::1]:49152/":            "http://[::1]:*",
+		"http://127.0.0.1:49152/cb":      "http://127.0.0.1/cb",
+		"http://[::1]:49152/cb":          "http://[::1]/cb",
+		"http://localhost:49152/cb?x=1":  "http://localhost/cb?x=1",
+		"http://localhost:49152":         "http://localhost",
+		"com.example.app:/cb?x=1":        "com.example.app:/cb?x=1",
 		"https://app.test/%63b?x=%20":    "https://app.test/%63b?x=%20",
 	} {
 		app, _ := p.register("app-"+storage.NewGrantID()[:8], func(client *storage.Client) { client.RedirectURIs = []string{registered} })
@@ -119,8 +141,8 @@ func TestDuplicateParameters(t *testing.T) {
 	}
 }
 
-// A form with a password is answered with 303, which no browser follows with the form's body; also under an odd spelling of
-// the path.
+// A form with a password is answered with 303, which no browser follows with the form's body; also under an odd
+// spelling of the path.
 func TestFormsAreNeverReplayed(t *testing.T) {
 	p := newIDP(t)
 	b := p.browser()
@@ -147,7 +169,7 @@ func TestFormsAreNeverReplayed(t *testing.T) {
 		t.Fatalf("no consent page after a POST: %d", consent.status)
 	}
 	allowed := b.decide(consent, "allow")
-	if allowed.status != http.StatusSeeOther || allowed.location.Query().Get("state") != "a&b" {
+	if allowed.status == http.StatusTemporaryRedirect || allowed.location == nil || allowed.location.Query().Get("state") != "a&b" {
 		t.Errorf("consent: %d to %v", allowed.status, allowed.location)
 	}
 }
@@ -159,7 +181,8 @@ func TestStateComesBack(t *testing.T) {
 	b.code()
 	for rule, state := range map[string]string{
 		"characters that JSON escapes": strings.Repeat(`<&>"\`, 400),
-		"as long as it may be":         strings.Repeat("&", 2048),
+		"as long as it may be":         strings.Repeat("&", 4096),
+		"as long, and escaped":         strings.Repeat(`"`, 4096),
 		"other scripts":                "状態 état",
 		"percent and plus":             "%41+b c",
 	} {
@@ -176,10 +199,13 @@ func TestStateComesBack(t *testing.T) {
 		}
 	}
 	for rule, state := range map[string]string{
-		"too long": strings.Repeat("s", 2049), "control characters": "a\x01b", "line break": "a\r\nSet-Cookie: x=y", "not text": "a\xffb",
+		"too long": strings.Repeat("s", 4097), "control characters": "a\x01b", "line break": "a\r\nSet-Cookie: x=y", "not text": "a\xffb",
 	} {
 		got := b.get(p.authorizeURL("state", state))
 		p.redirected(got, rule, "invalid_request")
+		if state, has := got.location.Query()["state"]; has && rule == "too long" {
+			t.Errorf("%s: a state of %d bytes comes back", rule, len(state[0]))
+		}
 		if len(got.header.Values("Set-Cookie")) > 0 {
 			t.Errorf("%s: a cookie was set", rule)
 		}

@@ -1,13 +1,17 @@
 package server_test
 
 import (
+	"encoding/json"
 	"net/http"
 	"net/url"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/fxamacker/cbor/v2"
 
 	"github.com/warifu/warifu/server"
 	"github.com/warifu/warifu/storage"
@@ -189,7 +193,7 @@ func TestRefreshAfterChanges(t *testing.T) {
 	}
 }
 
-// A user who is disabled for a while has lost nothing: refusing is not a replay.
+// What a user had before they were disabled is over, and using it is no replay: it stays what it is.
 func TestRefreshAfterTheUserIsBack(t *testing.T) {
 	p := newIDP(t)
 	got := p.tokens("scope", "openid")
@@ -199,9 +203,7 @@ func TestRefreshAfterTheUserIsBack(t *testing.T) {
 		t.Error("a disabled user's access token is good")
 	}
 	p.putUser(storage.User{ID: "user-ann", Email: userEmail})
-	if again := p.refresh(got.text("refresh_token")); again.status != http.StatusOK {
-		t.Errorf("enabled again: %d %s", again.status, again.raw)
-	}
+	p.dead("enabled again", got)
 }
 
 func TestReuseInterval(t *testing.T) {
@@ -210,30 +212,57 @@ func TestReuseInterval(t *testing.T) {
 	first := p.tokens().text("refresh_token")
 	second := p.refresh(first)
 	p.clock.forward(10 * time.Second)
-	again := make([]reply, 8)
-	together(len(again), func(i int) { again[i] = p.refresh(first) })
-	for _, got := range again {
-		if got.text("refresh_token") != second.text("refresh_token") || got.text("access_token") == "" {
-			t.Errorf("inside the interval: %d %s", got.status, got.raw)
+	tabs := func(token, want string) { // eight browser tabs
+		t.Helper()
+		again, access := make([]reply, 8), make(map[string]bool)
+		together(len(again), func(i int) { again[i] = p.refresh(token) })
+		for _, got := range again {
+			if got.text("refresh_token") != want || !p.active(got.text("access_token")) {
+				t.Errorf("inside the interval: %d %s", got.status, got.raw)
+			}
+			access[got.text("access_token")] = true
+		}
+		if len(access) != len(again) {
+			t.Error("two replies have one access token")
 		}
 	}
+	tabs(first, second.text("refresh_token"))
 	third := p.refresh(second.text("refresh_token"))
-	if third.status != http.StatusOK {
-		t.Fatalf("%d %s", third.status, third.raw)
-	}
-	grants, err := p.store.Grants(t.Context(), p.client.ID)
+	tabs(first, third.text("refresh_token")) // there is one chain, also after the successor was used
+	tabs(second.text("refresh_token"), third.text("refresh_token"))
+	grants, _, err := p.store.Grants(t.Context(), storage.GrantQuery{ClientID: p.client.ID})
 	if err != nil || len(grants) != 1 {
 		t.Errorf("%d families, %v", len(grants), err)
 	}
-	// Its successor was used: a second branch is what the interval is not for.
-	p.refresh(first).wants(t, "the successor was used", http.StatusBadRequest, "invalid_grant")
-	p.dead("after the replay", third)
+	p.clock.forward(21 * time.Second)
+	tabs(second.text("refresh_token"), third.text("refresh_token")) // 21 s after its use
+	p.refresh(first).wants(t, "31 s after its use", http.StatusBadRequest, "invalid_grant")
+	p.dead("after the interval", third)
+}
 
-	other := p.tokens().text("refresh_token")
-	next := p.refresh(other)
-	p.clock.forward(31 * time.Second)
-	p.refresh(other).wants(t, "after the interval", http.StatusBadRequest, "invalid_grant")
-	p.dead("after the interval", next)
+// What the manifest of an app says of its reuse interval goes before what the server says of all.
+func TestReuseIntervalOfAnApp(t *testing.T) {
+	p := newIDP(t, func(c *server.Config) { c.Lifetimes.RefreshReuse = 10 * time.Second })
+	p.clock.stop()
+	for interval, after := range map[string]struct{ good, over time.Duration }{
+		"":    {10 * time.Second, time.Second},
+		"0s":  {-1, 0},
+		"30s": {30 * time.Second, time.Second},
+		"1m":  {time.Minute, time.Second},
+	} {
+		p.update("my-app", func(c *storage.Client) { c.ReuseInterval = interval })
+		first := p.tokens().text("refresh_token")
+		second := p.refresh(first)
+		if after.good >= 0 {
+			p.clock.forward(after.good)
+			if got := p.refresh(first); got.text("refresh_token") != second.text("refresh_token") {
+				t.Errorf("%q: %s after its use: %d %s", interval, after.good, got.status, got.raw)
+			}
+		}
+		p.clock.forward(after.over)
+		p.refresh(first).wants(t, interval+": when it is over", http.StatusBadRequest, "invalid_grant")
+		p.dead(interval+": when it is over", second)
+	}
 }
 
 func TestRefreshTokensExpire(t *testing.T) {
@@ -288,7 +317,7 @@ func TestRawDatabaseHoldsNoTokens(t *testing.T) {
 	raw := p.etcd.Dump()
 	for name, secret := range map[string]string{
 		"code": code, "access token": got.text("access_token"), "refresh token": got.text("refresh_token"), "next": next.text("refresh_token"),
-		"ID token": got.text("id_token"), "client secret": p.secret, "session": b.cookie("warifu_session"), "browser": b.cookie("warifu_browser"), "password": userPassword,
+		"ID token": got.text("id_token"), "client secret": p.secret, "session": b.cookie("session"), "browser": b.cookie("browser"), "password": userPassword,
 		"device code": device.text("device_code"), "user code": device.text("user_code"), "user code as it is stored": strings.ReplaceAll(device.text("user_code"), "-", ""),
 		"code of a pushed request": pushed,
 	} {
@@ -296,4 +325,44 @@ func TestRawDatabaseHoldsNoTokens(t *testing.T) {
 			t.Errorf("the %s is in the database, or was never made", name)
 		}
 	}
+}
+
+// Refresh tokens of older versions are written in JSON; they go on, and what comes after them says the same.
+func TestRefreshTokensInJSON(t *testing.T) {
+	p := newIDP(t)
+	got := p.exchange(p.browser().code("scope", "openid threads:read", "claims", `{"id_token":{"email":{"essential":true}}}`))
+	plain := func(token string) map[string]any {
+		t.Helper()
+		data, err := p.store.Open(storage.SealRefresh, token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var says map[string]any
+		anyMap := cbor.DecOptions{DefaultMapType: reflect.TypeFor[map[string]any]()} // as JSON has them
+		if mode, err := anyMap.DecMode(); err != nil || mode.Unmarshal(data, &says) != nil {
+			t.Fatalf("%x", data)
+		}
+		return says
+	}
+	was := plain(got.text("refresh_token"))
+	older, err := json.Marshal(was)
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := p.store.Seal(storage.SealRefresh, older)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got = p.refresh(token)
+	if got.status != http.StatusOK {
+		t.Fatalf("the older form: %d %v", got.status, got)
+	}
+	is := plain(got.text("refresh_token"))
+	for name, value := range was {
+		if name != "v" && name != "i" && !reflect.DeepEqual(is[name], value) {
+			t.Errorf("%s was %v, is %v", name, value, is[name])
+		}
+	}
+	p.refresh(token).wants(t, "used again", http.StatusBadRequest, "invalid_grant")
+	p.refresh(got.text("refresh_token")).wants(t, "after the replay", http.StatusBadRequest, "invalid_grant")
 }

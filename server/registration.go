@@ -9,6 +9,9 @@ import (
 	"mime"
 	"net/http"
 	"strings"
+	"time"
+
+	"golang.org/x/time/rate"
 
 	"github.com/warifu/warifu/server/clients"
 	"github.com/warifu/warifu/server/oauth"
@@ -18,7 +21,8 @@ import (
 // Dynamic client registration (RFC 7591, OpenID Connect Dynamic Client Registration 1.0) and its management (RFC 7592).
 // It is off unless the configuration turns it on, and then wants an initial access token, if the configuration names
 // any. Where it names none, anybody may register: a client then costs one write, so registrations are slowed down, and
-// such a client gets tokens of users only, not of its own.
+// such a client gets tokens of users only, not of its own, and no browser is sent to it with an error (errors.go): an
+// initial access token is the operator's word for a client, and there is none for this one.
 //
 // A client that registered itself belongs to no app: nothing is delivered for it. Its owner manages it with the
 // registration access token that came with the registration; an operator sees it (warifu get clients), and removes it
@@ -43,16 +47,18 @@ func (s *Server) registrationReply(c *storage.Client, token string) (map[string]
 // register is the registration endpoint.
 func (s *Server) register(w http.ResponseWriter, r *http.Request) error {
 	if !s.mayRegister(r) {
-		return registrationToken()
+		return registrationToken(oauth.RuleRegistrationToken)
 	}
 	members, err := registrationMembers(r)
 	if err != nil {
 		return err
 	}
-	stored, token, err := s.clients.Register(r.Context(), members)
+	vouched := len(s.cfg.Registration.InitialAccessTokens) > 0
+	stored, token, err := s.clients.Register(r.Context(), members, vouched, func() bool { return s.mayRegisterAgain(r) })
 	if err != nil {
 		return err
 	}
+	visitOf(r.Context()).of(stored)
 	return s.tellRegistration(w, http.StatusCreated, stored, token)
 }
 
@@ -68,8 +74,9 @@ func (s *Server) manage(w http.ResponseWriter, r *http.Request) error {
 	// A caller without a right to a client does not learn whether it exists. An app's client is managed only by its
 	// manifest.
 	if !c.OwnedBy(token) {
-		return registrationToken()
+		return registrationToken(oauth.RuleRegistrationAccessToken)
 	}
+	visitOf(r.Context()).of(c)
 	switch r.Method {
 	case http.MethodPut:
 		return s.replaceRegistration(w, r, c, token)
@@ -88,7 +95,7 @@ func (s *Server) replaceRegistration(w http.ResponseWriter, r *http.Request, c *
 	if err != nil {
 		return err
 	}
-	stored, err := s.clients.Replace(r.Context(), c, members)
+	stored, err := s.clients.Replace(r.Context(), c, members, func() bool { return s.mayRegisterAgain(r) })
 	if err != nil {
 		return err
 	}
@@ -99,26 +106,26 @@ func (s *Server) replaceRegistration(w http.ResponseWriter, r *http.Request, c *
 func registrationMembers(r *http.Request) (map[string]json.RawMessage, error) {
 	contentType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || contentType != "application/json" {
-		return nil, wrongBody("Content-Type must be application/json")
+		return nil, wrongBody(oauth.RuleContentType, "Content-Type must be application/json")
 	}
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		var tooLarge *http.MaxBytesError
 		if errors.As(err, &tooLarge) {
-			return nil, wrongBody("the body is larger than 64 KiB")
+			return nil, wrongBody(oauth.RuleRequestTooLong, "the body is larger than 64 KiB")
 		}
-		return nil, wrongBody("the body could not be read")
+		return nil, wrongBody(oauth.RuleBodyMalformed, "the body could not be read")
 	}
-	var members map[string]json.RawMessage
-	if json.Unmarshal(body, &members) != nil || members == nil {
-		return nil, wrongBody("the body must be a JSON object")
+	members, err := clients.Members(body)
+	if err != nil {
+		return nil, wrongBody(oauth.RuleBodyMalformed, "the body must be a JSON object with each member once")
 	}
 	return members, nil
 }
 
 // wrongBody is an error of RFC 7591 section 3.2.2.
-func wrongBody(description string) error {
-	return oauth.Refuse(oauth.CodeInvalidClientMetadata, oauth.RuleRegistrationMetadata, "%s", description)
+func wrongBody(rule, description string) error {
+	return oauth.Refuse(oauth.CodeInvalidClientMetadata, rule, "%s", description)
 }
 
 func (s *Server) tellRegistration(w http.ResponseWriter, status int, c *storage.Client, token string) error {
@@ -140,6 +147,27 @@ func (s *Server) mayRegister(r *http.Request) bool {
 	return right
 }
 
+// Registrations from one address where anybody may register: so many at once, and then one in so long. With the time
+// after which unused ones are removed, one address cannot take all the room that there is.
+const (
+	registrationsAtOnce = 50
+	registrationEvery   = 20 * time.Second
+)
+
+// mayRegisterAgain reports whether another client may register from the address of a request.
+func (s *Server) mayRegisterAgain(r *http.Request) (free bool) {
+	if len(s.cfg.Registration.InitialAccessTokens) > 0 {
+		return true
+	}
+	s.registering.use(networkOf(s.addressOf(r)).String(), func(limit **rate.Limiter) {
+		if *limit == nil {
+			*limit = rate.NewLimiter(rate.Every(registrationEvery), registrationsAtOnce)
+		}
+		free = (*limit).AllowN(s.now(), 1)
+	})
+	return free
+}
+
 func bearerOf(r *http.Request) string {
 	headers := r.Header.Values("Authorization")
 	if len(headers) != 1 {
@@ -153,6 +181,6 @@ func bearerOf(r *http.Request) string {
 }
 
 // registrationToken is the answer to a token that gives no right to what was asked for (RFC 6750 section 3.1).
-func registrationToken() error {
-	return oauth.Refuse(oauth.CodeInvalidToken, oauth.RuleRegistrationToken, "the access token is missing, or does not allow this")
+func registrationToken(rule string) error {
+	return oauth.Refuse(oauth.CodeInvalidToken, rule, "the access token is missing, or does not allow this")
 }

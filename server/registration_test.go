@@ -170,6 +170,9 @@ func TestRegistrationRefuses(t *testing.T) {
 	refused := func(code string, member string) {
 		t.Helper()
 		body := `{"redirect_uris":["` + callback + `"],` + member + `}`
+		if strings.HasPrefix(member, `"redirect_uris"`) { // a member comes once
+			body = "{" + member + "}"
+		}
 		p.dynamic(http.MethodPost, p.issuer+"/oauth/register", "", body).wants(t, member, http.StatusBadRequest, code)
 	}
 	for _, uri := range []string{
@@ -194,7 +197,7 @@ func TestRegistrationRefuses(t *testing.T) {
 		`"subject_type":"secret"`, `"subject_type":"pairwise","redirect_uris":["https://a.test/","https://b.test/"]`,
 		`"sector_identifier_uri":"https://127.0.0.1:1/x"`, `"sector_identifier_uri":"http://app.test/"`,
 		`"id_token_signed_response_alg":"none"`, `"id_token_signed_response_alg":"HS256"`, `"userinfo_signed_response_alg":"none"`,
-		`"request_object_signing_alg":"HS256"`, `"id_token_encrypted_response_alg":"RSA-OAEP"`, `"scope":"threads:write unknown"`,
+		`"request_object_signing_alg":"HS256"`, `"id_token_encrypted_response_alg":"RSA-OAEP"`,
 		`"default_max_age":-1`, `"default_max_age":9300000000`, `"grant_types":["authorization_code","client_credentials"]`,
 		`"jwks":{"keys":[` + jwkText(t, testKeys()["ES256"].Public()) + `,` + jwkText(t, testKeys()["RS256"]) + `]}`,
 		`"default_max_age":"soon"`, `"redirect_uris":"` + callback + `"`,
@@ -250,6 +253,26 @@ func TestRegistrationFloodIsSlowedDown(t *testing.T) {
 	}
 	if busy == 0 {
 		t.Error("200 registrations at once were all taken")
+	}
+}
+
+// One client that registered itself does not make this server write as often as it likes either.
+func TestReplacementFloodIsSlowedDown(t *testing.T) {
+	p := newIDP(t, openToAll)
+	got := p.registration(`{"redirect_uris":["` + callback + `"]}`)
+	body := `{"client_id":"` + got.text("client_id") + `","redirect_uris":["` + callback + `"]}`
+	taken := 0
+	for range 100 {
+		switch again := p.dynamic(http.MethodPut, got.text("registration_client_uri"), got.text("registration_access_token"), body); again.status {
+		case http.StatusOK:
+			taken++
+		case http.StatusServiceUnavailable:
+		default:
+			t.Fatalf("%d %s", again.status, again.raw)
+		}
+	}
+	if taken == 0 || taken > 50 {
+		t.Errorf("of 100 replacements at once, %d were taken", taken)
 	}
 }
 

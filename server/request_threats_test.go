@@ -9,8 +9,8 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// ways are the ways of asking beside the query: pushed, in a request object, and in one that is pushed. Each gives the answer of the
-// endpoint that judges the request.
+// ways are the ways of asking beside the query: pushed, in a request object, and in one that is pushed. Each gives the
+// answer of the endpoint that judges the request.
 func (p *idp) ways(b *browser) map[string]func(claims map[string]any) (status int, code string, location *url.URL) {
 	fromPage := func(got page) (int, string, *url.URL) {
 		_, rest, _ := strings.Cut(got.body, "<dt>Error</dt><dd><code>")

@@ -47,6 +47,14 @@ func (p *idp) asked(changes map[string]any) map[string]any {
 	return claims
 }
 
+// dated are claims with the times that a client has to give which signs.
+func (p *idp) dated(claims map[string]any) map[string]any {
+	now := p.clock.now()
+	with := map[string]any{"nbf": now.Add(-time.Minute).Unix(), "exp": now.Add(5 * time.Minute).Unix()}
+	maps.Copy(with, claims)
+	return with
+}
+
 // withKeys is p's client with the keys of this test, and the keys by algorithm.
 func (p *idp) withKeys() map[string]crypto.Signer {
 	p.t.Helper()
@@ -113,7 +121,8 @@ func TestRequestObjects(t *testing.T) {
 	b.answered(got, "by POST")
 }
 
-// A request object that is not good is told to the client where the query names a good redirect URI, to the user where not.
+// A request object that is not good is told to the client where the query names a good redirect URI, to the user where
+// not.
 func TestBadRequestObjects(t *testing.T) {
 	p := newIDP(t)
 	keys := p.withKeys()
@@ -176,7 +185,7 @@ func TestBadRequestObjects(t *testing.T) {
 		got := b.get(p.objectURL(object))
 		got.wants(t, rule+", and no redirect URI beside it", http.StatusBadRequest, "invalid_request_object")
 	}
-	big := unsigned(t, p.asked(map[string]any{"x": strings.Repeat("x", 13<<10)}))
+	big := unsigned(t, p.asked(map[string]any{"x": strings.Repeat("x", 16<<10)}))
 	b.get(p.objectURL(big)).wants(t, "longer than a query may be", http.StatusBadRequest, "invalid_request")
 	b.get(p.objectURL(bomb(t))).wants(t, "compressed bomb", http.StatusBadRequest, "invalid_request")
 	b.answered(b.get(p.objectURL(genuine)), "the genuine one")
@@ -188,7 +197,7 @@ func TestBadRequestObjects(t *testing.T) {
 		"a scope beyond app.yml":    {map[string]any{"scope": "openid offline_access"}, "invalid_scope"},
 		"registration":              {map[string]any{"registration": map[string]any{"x": 1}}, "registration_not_supported"},
 		"max_age of a fraction":     {map[string]any{"max_age": 1.5}, "invalid_request"},
-		"a long state":              {map[string]any{"state": strings.Repeat("x", 2049)}, "invalid_request"},
+		"a long state":              {map[string]any{"state": strings.Repeat("x", 4097)}, "invalid_request"},
 		"NUL":                       {map[string]any{"nonce": "a\x00"}, "invalid_request"},
 	} {
 		p.redirected(b.get(p.objectURL(unsigned(t, p.asked(c.claims)))), rule, c.code)
@@ -212,7 +221,7 @@ func TestRegisteredRequestObjectAlgorithm(t *testing.T) {
 		for _, alg := range algs {
 			object := unsigned(t, p.asked(nil))
 			if alg != "none" {
-				object = signedBy(t, keys[alg], jose.SignatureAlgorithm(alg), nil, p.asked(nil))
+				object = signedBy(t, keys[alg], jose.SignatureAlgorithm(alg), nil, p.asked(p.dated(nil)))
 			}
 			if got := b.get(p.objectURL(object)); alg == registered {
 				b.answered(got, alg+", as registered")
@@ -220,6 +229,82 @@ func TestRegisteredRequestObjectAlgorithm(t *testing.T) {
 				got.wants(t, fmt.Sprintf("%s, %s registered", alg, registered), http.StatusBadRequest, "invalid_request_object")
 			}
 		}
+	}
+}
+
+// A client that signs its requests gives their times, and short ones (FAPI 2.0 Message Signing section 5.3.1): a
+// request object that is good for ever can be used by whoever finds it.
+func TestSignedRequestObjectsAreYoung(t *testing.T) {
+	p := newIDP(t)
+	p.clock.stop()
+	key := p.withKeys()["ES256"]
+	b := p.browser()
+	b.code("scope", "openid threads:read")
+	now := p.clock.now()
+	at := func(d time.Duration) int64 { return now.Add(d).Unix() }
+	sign := func(claims map[string]any) string { return signedBy(t, key, jose.ES256, nil, p.asked(claims)) }
+	for name, registered := range map[string]func(*storage.Client){
+		"an algorithm":                 func(c *storage.Client) { c.RequestObjectSigningAlg, c.RequireSignedRequestObject = "ES256", false },
+		"that requests must be signed": func(c *storage.Client) { c.RequestObjectSigningAlg, c.RequireSignedRequestObject = "", true },
+	} {
+		p.update("my-app", registered)
+		b.answered(b.get(p.objectURL(sign(p.dated(nil)))), name+" registered: within an hour")
+		b.answered(b.get(p.objectURL(sign(map[string]any{"nbf": at(-59 * time.Minute), "exp": at(time.Minute)}))), name+" registered: an hour")
+		for rule, claims := range map[string]map[string]any{
+			"no times":          {},
+			"no exp":            p.dated(map[string]any{"exp": nil}),
+			"no nbf":            p.dated(map[string]any{"nbf": nil}),
+			"old":               {"nbf": at(-61 * time.Minute), "exp": at(-2 * time.Minute)},
+			"old, and still on": {"nbf": at(-61 * time.Minute), "exp": at(time.Minute)},
+			"long":              {"nbf": at(-time.Minute), "exp": at(61 * time.Minute)},
+			"not yet":           {"nbf": at(10 * time.Minute), "exp": at(20 * time.Minute)},
+		} {
+			p.redirected(b.get(p.objectURL(sign(claims), "redirect_uri", callback)), name+" registered: "+rule, "invalid_request_object")
+		}
+	}
+	p.update("my-app", func(c *storage.Client) { c.RequestObjectSigningAlg, c.RequireSignedRequestObject = "", true })
+	p.redirected(b.get(p.objectURL(sign(p.dated(map[string]any{"aud": nil})), "redirect_uri", callback)), "no aud", "invalid_request_object")
+	p.redirected(b.get(p.objectURL(unsigned(t, p.asked(p.dated(nil))), "redirect_uri", callback)), "unsigned", "invalid_request_object")
+	p.redirected(b.get(p.authorizeURL()), "no request object", "invalid_request")
+	// The clients of OpenID Connect, which have registered neither, leave the times out.
+	p.update("my-app", func(c *storage.Client) { c.RequireSignedRequestObject = false })
+	b.answered(b.get(p.objectURL(sign(nil))), "without times")
+}
+
+// A client that signs its requests cannot push one that is not signed: whoever has its other credentials could.
+func TestAClientThatSignsCannotPushUnsignedRequests(t *testing.T) {
+	p := newIDP(t)
+	key := p.withKeys()["ES256"]
+	b := p.browser()
+	b.code("scope", "openid threads:read")
+	push := func(form url.Values) reply {
+		form.Set("client_id", p.client.ID)
+		form.Set("client_secret", p.secret)
+		return p.call("/oauth/par", form)
+	}
+	plain := func() url.Values {
+		u, err := url.Parse(p.authorizeURL())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return u.Query()
+	}
+	for name, registered := range map[string]func(*storage.Client){
+		"an algorithm":                 func(c *storage.Client) { c.RequestObjectSigningAlg, c.RequireSignedRequestObject = "ES256", false },
+		"that requests must be signed": func(c *storage.Client) { c.RequestObjectSigningAlg, c.RequireSignedRequestObject = "", true },
+	} {
+		p.update("my-app", registered)
+		if got := push(plain()); got.status != http.StatusBadRequest || got.text("error") != "invalid_request" {
+			t.Errorf("%s registered: parameters: %d %s", name, got.status, got.raw)
+		}
+		if got := push(url.Values{"request": {unsigned(t, p.asked(p.dated(nil)))}}); got.text("error") != "invalid_request_object" {
+			t.Errorf("%s registered: alg none: %d %s", name, got.status, got.raw)
+		}
+		got := push(url.Values{"request": {signedBy(t, key, jose.ES256, nil, p.asked(p.dated(nil)))}})
+		if got.status != http.StatusCreated {
+			t.Fatalf("%s registered: signed: %d %s", name, got.status, got.raw)
+		}
+		b.answered(b.get(p.pushedURL(got)), name)
 	}
 }
 

@@ -1,17 +1,22 @@
 package server
 
 import (
+	"context"
+	"fmt"
 	"slices"
 
 	"github.com/warifu/warifu/server/oauth"
+	"github.com/warifu/warifu/server/pages"
 	"github.com/warifu/warifu/storage"
 )
 
 // Resource indicators (RFC 8707): whom access tokens are for.
 //
 // A resource server is known by an identifier: this server itself by its issuer, those of the configuration
-// ([ResourceServer.Identifier]), and those that registered clients speak for (ResourceIdentifiers). Everything else is
-// invalid_target. Any client may ask for any of them: what it may do there is a matter of scopes.
+// ([ResourceServer.Identifier]), and those that registered clients are ([oauth.Client.Resources]). Everything else is
+// invalid_target. Any client may ask for any of them: what it may do there is a matter of scopes. It may use any of the
+// spellings that RFC 3986 takes for the same; from there on the identifier is the one that was registered, so that this
+// is what the audience of a token says, and what its resource server compares.
 //
 // The resource parameters of an authorization request say for whom tokens may be issued; those of a token request which
 // of these its token is for. Without them it is for all that were granted. Without any at all the audience is the
@@ -33,36 +38,83 @@ const (
 // resources are the resource servers for which tokens can be.
 type resources struct {
 	*issuer
-	servers []ResourceServer // of the configuration
+	own []string // this server itself, its userinfo endpoint, and the resource servers of the configuration
+	// forms are what the configuration says of the access tokens of these, see formOf.
+	forms map[string]tokenForm
 }
 
-// knowsResource reports whether tokens can be for that identifier. It reads memory alone.
-func (x *resources) knowsResource(identifier string) bool {
-	return identifier == x.name || identifier == x.name+pathUserinfo ||
-		slices.ContainsFunc(x.servers, func(r ResourceServer) bool { return r.Identifier == identifier }) ||
-		x.store.KnowsResource(identifier)
+func newResources(iss *issuer, servers []ResourceServer) *resources {
+	x := &resources{issuer: iss, own: []string{iss.name, iss.name + pathUserinfo}, forms: make(map[string]tokenForm)}
+	for _, server := range servers {
+		x.own = append(x.own, server.Identifier)
+		known, _ := oauth.FindResource(x.own, server.Identifier) // the issuer may be spelled in another way
+		x.forms[known] = tokenForm{server.AccessTokenType, server.AccessTokenAlg}
+	}
+	return x
 }
 
-// checkResources checks the resource parameters of a request of c; its error is always a refusal.
-func (x *resources) checkResources(c *storage.Client, values []string) error {
+// registered is an identifier for which tokens can be, as it is registered; empty when there is none. It reads memory
+// alone.
+func (x *resources) registered(identifier string) string {
+	if own, found := oauth.FindResource(x.own, identifier); found {
+		return own
+	}
+	return x.store.KnownResource(identifier)
+}
+
+// stillKnown are those of resources that were known once for which tokens can still be. What memory does not know, etcd
+// is asked about: another replica may have registered it a moment ago.
+func (x *resources) stillKnown(ctx context.Context, granted []string) ([]string, error) {
+	var left []string
+	for _, identifier := range granted {
+		known := x.registered(identifier)
+		if known == "" {
+			var err error
+			if known, err = x.store.FindResource(ctx, identifier); err != nil {
+				return nil, fmt.Errorf("look for a resource server: %w", err)
+			}
+		}
+		if known != "" {
+			left = append(left, known)
+		}
+	}
+	return left, nil
+}
+
+// nearestResource is the one of this server's own resources that was probably meant. Those of clients are looked
+// through when somebody asks (warifu explain).
+func (x *resources) nearestResource(identifier string) string {
+	return oauth.Nearest(identifier, oauth.Without(x.own, []string{x.name + pathUserinfo}))
+}
+
+// checkResources gives the resource parameters of a request as they are registered; its error is always a refusal.
+func (x *resources) checkResources(values []string) ([]string, error) {
+	var known []string
 	length := 0
 	for _, value := range values {
-		if !x.knowsResource(value) {
-			return invalidTarget(oauth.RuleResourceUnknown, "no resource server is registered as "+printable(value)).About(printable(value), "", "")
+		spelled := x.registered(value)
+		if spelled == "" {
+			return nil, invalidTarget(oauth.RuleResourceUnknown,
+				"no resource server is registered as "+printable(oauth.ShownURI(value))).
+				About(shownURI(value), x.nearestResource(value), "")
 		}
-		length += len(value)
+		known, length = append(known, spelled), length+len(spelled)
 	}
 	if len(values) > maxResources || length > maxResourceBytes {
-		return invalidTarget(oauth.RuleResourceTooMany, "too many resources at once")
+		return nil, invalidTarget(oauth.RuleResourceTooMany, "too many resources at once")
 	}
-	return nil
+	return known, nil
 }
 
 // audienceOf is for whom a token of these scopes is: those of the resources that were granted which the token request
-// asks for, or all of them.
-func (x *resources) audienceOf(granted, scopes, asked []string) (audience, error) {
+// asks for, or all of them. A resource server that has gone since gets no more tokens.
+func (x *resources) audienceOf(ctx context.Context, granted, scopes, asked []string) (audience, error) {
 	if len(granted) == 0 {
 		granted = []string{x.name}
+	} else if left, err := x.stillKnown(ctx, granted); err != nil {
+		return nil, err
+	} else if granted = left; len(granted) == 0 {
+		return nil, invalidTarget(oauth.RuleResourceWithdrawn, "none of the resources that were granted is left")
 	}
 	if slices.Contains(scopes, oauth.ScopeOpenID) && !slices.Contains(granted, x.name) {
 		granted = append(slices.Clone(granted), x.name+pathUserinfo)
@@ -70,21 +122,29 @@ func (x *resources) audienceOf(granted, scopes, asked []string) (audience, error
 	if len(asked) == 0 {
 		return distinct(granted), nil
 	}
-	if beyond := oauth.Without(asked, granted); len(beyond) > 0 {
-		return nil, invalidTarget(oauth.RuleResourceNotGranted, "resource was not granted: "+printable(beyond[0])).About(printable(beyond[0]), oauth.Nearest(beyond[0], granted), "")
+	var out []string
+	for _, identifier := range asked {
+		spelled, found := oauth.FindResource(granted, identifier)
+		if !found {
+			shown := printable(oauth.ShownURI(identifier))
+			return nil, invalidTarget(oauth.RuleResourceNotGranted, "resource was not granted: "+shown).
+				About(shown, oauth.Nearest(identifier, granted), "")
+		}
+		out = append(out, spelled)
 	}
-	return distinct(asked), nil
+	return distinct(out), nil
 }
 
 // clientAudience is for whom a token is that a client gets for itself: whom it asks for (RFC 8707 section 2.2).
-func (x *resources) clientAudience(c *storage.Client, asked []string) (audience, error) {
-	if err := x.checkResources(c, asked); err != nil {
+func (x *resources) clientAudience(asked []string) (audience, error) {
+	known, err := x.checkResources(asked)
+	switch {
+	case err != nil:
 		return nil, err
-	}
-	if len(asked) == 0 {
+	case len(known) == 0:
 		return audience{x.name}, nil
 	}
-	return distinct(asked), nil
+	return distinct(known), nil
 }
 
 // distinct is each of values once.
@@ -94,6 +154,20 @@ func distinct(values []string) audience {
 		if !slices.Contains(out, value) {
 			out = append(out, value)
 		}
+	}
+	return out
+}
+
+// shownResources are resources as a page names them: by the name of the app that runs one, if it is one app alone, and
+// by the identifier.
+func (x *resources) shownResources(identifiers []string) []pages.Resource {
+	var out []pages.Resource
+	for _, identifier := range distinct(identifiers) {
+		shown := pages.Resource{Identifier: identifier, Here: identifier == x.name || identifier == x.name+pathUserinfo}
+		if speakers := x.store.Speakers(identifier); len(speakers) == 1 {
+			shown.Name = speakers[0].ClientName
+		}
+		out = append(out, shown)
 	}
 	return out
 }
@@ -111,9 +185,8 @@ func (x *resources) forUserinfo(a audience) bool {
 // speaksFor are the resource servers that a client speaks for. An app cannot make itself one of this server's own
 // endpoints, nor one of the configuration's.
 func (x *resources) speaksFor(c *storage.Client) []string {
-	taken := []string{x.name, x.name + pathUserinfo}
-	for _, r := range x.servers {
-		taken = append(taken, r.Identifier)
-	}
-	return oauth.Without(c.ResourceIdentifiers, taken)
+	return slices.DeleteFunc(slices.Clone(c.Resources()), func(identifier string) bool {
+		_, taken := oauth.FindResource(x.own, identifier)
+		return taken
+	})
 }

@@ -137,8 +137,8 @@ func TestResourcesAreChecked(t *testing.T) {
 	p.redirected(b.get(p.withResources("threads:read", runsAPI)), "nobody speaks for it any more", "invalid_target")
 }
 
-// Who asks for openid and a resource can call userinfo, without a token that is good anywhere else; who asks the token endpoint
-// for one resource gets a token for that alone.
+// Who asks for openid and a resource can call userinfo, without a token that is good anywhere else; who asks the token
+// endpoint for one resource gets a token for that alone.
 func TestUserinfoBesideResources(t *testing.T) {
 	p := newIDP(t, withFilesAPI)
 	p.speaker()

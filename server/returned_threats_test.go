@@ -8,8 +8,8 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// An app that gets a client again gets the client_id that it had. Whoever holds something of the former client tries it on the
-// present one.
+// An app that gets a client again gets the client_id that it had. Whoever holds something of the former client tries it
+// on the present one.
 
 // reborn removes the client of an app, and makes it again under its id. The rest of the app's record stays as it is.
 func (p *idp) reborn(app string) *idp {

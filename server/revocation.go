@@ -36,19 +36,23 @@ func (s *Server) revocation(w http.ResponseWriter, r *http.Request) error {
 func (s *Server) revoke(r *http.Request, c *client, sent string) error {
 	owner, grantID := "", ""
 	var alone *accessClaims
+	var err error
 	if strings.HasPrefix(sent, string(storage.SealRefresh)) {
 		var token refreshToken
-		if err := s.open(storage.SealRefresh, sent, &token); err == nil {
-			owner, grantID = token.Client, token.Grant
-		}
-	} else if claims, err := s.verifyAccess(sent); err == nil {
+		err = s.open(storage.SealRefresh, sent, &token)
+		owner, grantID = token.Client, token.Grant
+	} else {
+		var claims accessClaims
+		claims, err = s.verifyAccess(sent)
 		owner, grantID = claims.ClientID, claims.grant()
 		if claims.own() || claims.Origin != "" {
 			alone = &claims
 		}
 	}
 	switch {
-	case owner == "":
+	case err != nil && !verdict(err):
+		return fmt.Errorf("revoke: %w", err)
+	case err != nil: // nothing that could be revoked (RFC 7009 section 2.2)
 		return nil
 	case owner != c.ID:
 		return invalidGrant(oauth.RuleTokenOtherClient, "the token was issued to another client")

@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"fmt"
 	"net/http"
 	"slices"
 	"testing"
@@ -9,6 +10,7 @@ import (
 	"github.com/coreos/go-oidc/v3/oidc"
 
 	"github.com/warifu/warifu/server"
+	"github.com/warifu/warifu/storage"
 )
 
 func (p *idp) rotate() {
@@ -18,19 +20,32 @@ func (p *idp) rotate() {
 	}
 }
 
+// keyNames are names for kids: a use and a sequence.
+func (p *idp) keyNames() map[string]string {
+	names := make(map[string]string)
+	for _, use := range []string{storage.UseES256, storage.UseEdDSA, storage.UseRS256} {
+		for _, k := range p.store.Keys(use) {
+			names[k.Name()] = fmt.Sprintf("%s-%d", k.Use, k.Sequence)
+		}
+	}
+	return names
+}
+
 func (p *idp) kids() []string {
+	names := p.keyNames()
 	var kids []string
 	for _, k := range p.jwks().Keys {
-		kids = append(kids, k.KeyID)
+		kids = append(kids, names[k.KeyID])
 	}
 	slices.Sort(kids)
 	return kids
 }
 
-func kid(t *testing.T, token string) any {
-	t.Helper()
-	header, _ := takenApart(t, token)
-	return header["kid"]
+// kid names the key that has signed a token.
+func (p *idp) kid(token string) string {
+	header, _ := takenApart(p.t, token)
+	kid, _ := header["kid"].(string)
+	return p.keyNames()[kid]
 }
 
 // The next key is published long before it signs; the old one until what it signed has run out.
@@ -46,7 +61,7 @@ func TestKeyRotation(t *testing.T) {
 	b := p.browser()
 	code := b.code("scope", "openid")
 	early := p.exchange(code)
-	if kid(t, early.text("access_token")) != "ES256-1" || kid(t, early.text("id_token")) != "RS256-1" {
+	if p.kid(early.text("access_token")) != "ES256-1" || p.kid(early.text("id_token")) != "RS256-1" {
 		t.Fatal("signed by a key whose time has not come")
 	}
 
@@ -54,15 +69,15 @@ func TestKeyRotation(t *testing.T) {
 	old := p.refresh(early.text("refresh_token"))
 	oldID := p.tokens("scope", "openid").text("id_token")
 	pending := p.code() // sealed by the key before
-	if kid(t, old.text("access_token")) != "ES256-1" {
+	if p.kid(old.text("access_token")) != "ES256-1" {
 		t.Fatal("the next key signs too early")
 	}
 
 	p.clock.forward(30*time.Minute + 20*time.Second)
 	p.rotate()
 	fresh := p.tokens("scope", "openid")
-	if kid(t, fresh.text("access_token")) != "ES256-2" || kid(t, fresh.text("id_token")) != "RS256-2" {
-		t.Errorf("signed by %v and %v", kid(t, fresh.text("access_token")), kid(t, fresh.text("id_token")))
+	if p.kid(fresh.text("access_token")) != "ES256-2" || p.kid(fresh.text("id_token")) != "RS256-2" {
+		t.Errorf("signed by %v and %v", p.kid(fresh.text("access_token")), p.kid(fresh.text("id_token")))
 	}
 	if !p.active(old.text("access_token")) || p.userinfo(old.text("access_token")).status != http.StatusOK || !p.active(fresh.text("access_token")) {
 		t.Error("a token of the key before, or of the one now, is not good")
@@ -108,11 +123,12 @@ func TestKeyRotationAfterALongStop(t *testing.T) {
 	p.clock.forward(400 * 24 * time.Hour)
 	p.restart()
 	p.rotate()
-	if got := kid(t, p.tokens().text("access_token")); got != "ES256-1" {
+	if got := p.kid(p.tokens().text("access_token")); got != "ES256-1" {
 		t.Errorf("signed by %v, which nobody has seen", got)
 	}
 	p.clock.forward(61 * time.Minute)
-	if got := kid(t, p.tokens().text("access_token")); got != "ES256-2" {
+	p.rotate()
+	if got := p.kid(p.tokens().text("access_token")); got != "ES256-2" {
 		t.Errorf("signed by %v", got)
 	}
 }

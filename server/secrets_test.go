@@ -98,7 +98,8 @@ func TestWhatRotationCostsRequests(t *testing.T) {
 	}
 }
 
-// A replica that has not heard of a rotation takes the new secret at once, and lets a grant do nothing for a secret that ended.
+// A replica that has not heard of a rotation takes the new secret at once, and lets a grant do nothing for a secret
+// that ended.
 func TestReplicaThatMissedARotation(t *testing.T) {
 	p := newIDP(t)
 	token := p.tokens()

@@ -8,8 +8,8 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// subject is what tokens, userinfo and introspection call a user when they speak to a client: the id, or for a client that is
-// registered as pairwise what that is in its sector (OpenID Connect Core 1.0 section 8).
+// subject is what tokens, userinfo and introspection call a user when they speak to a client: the id, or for a client
+// that is registered as pairwise what that is in its sector (OpenID Connect Core 1.0 section 8).
 func (iss *issuer) subject(c *storage.Client, userID string) (string, error) {
 	if c.SubjectType != oauth.SubjectPairwise || userID == c.ID { // a client that acts for itself is no user
 		return userID, nil
@@ -21,8 +21,8 @@ func (iss *issuer) subject(c *storage.Client, userID string) (string, error) {
 	return sub, nil
 }
 
-// sessionFor is what a client knows a browser's session by (sid of OpenID Connect Back-Channel Logout 1.0). One name for all clients
-// would tell those of different sectors that their users are one, so it is pairwise as well.
+// sessionFor is what a client knows a browser's session by (sid of OpenID Connect Back-Channel Logout 1.0). One name
+// for all clients would tell those of different sectors that their users are one, so it is pairwise as well.
 func (iss *issuer) sessionFor(c *storage.Client, sid string) (string, error) {
 	if c.SubjectType != oauth.SubjectPairwise || sid == "" {
 		return sid, nil
@@ -43,8 +43,8 @@ func sectorOf(c *storage.Client) string {
 	return sector
 }
 
-// userOf is the user behind a subject that this server has signed, of whatever type: it asks no record, and goes on working when
-// the client's registration changes.
+// userOf is the user behind a subject that this server has signed, of whatever type: it asks no record, and goes on
+// working when the client's registration changes.
 func (iss *issuer) userOf(subject string) string {
 	if id, pairwise := iss.store.PairwiseUser(subject); pairwise {
 		return id
@@ -55,7 +55,8 @@ func (iss *issuer) userOf(subject string) string {
 // sessionOf is the session behind a sid that this server has signed.
 func (iss *issuer) sessionOf(sid string) string { return iss.userOf(sid) }
 
-// CheckSectorIdentifier says what is wrong when a client with these redirect URIs is registered with a sector identifier.
+// CheckSectorIdentifier says what is wrong when a client with these redirect URIs is registered with a sector
+// identifier.
 func (s *Server) CheckSectorIdentifier(ctx context.Context, uri string, redirectURIs []string) error {
 	return s.clients.CheckSector(ctx, uri, redirectURIs)
 }

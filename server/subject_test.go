@@ -42,8 +42,8 @@ func (p *idp) subjects(issued reply) map[string]any {
 	}
 }
 
-// A pairwise client knows the user by one name in every place, which is that of its sector and of no other (OpenID Connect Core 1.0
-// section 8.1).
+// A pairwise client knows the user by one name in every place, which is that of its sector and of no other (OpenID
+// Connect Core 1.0 section 8.1).
 func TestPairwiseSubjects(t *testing.T) {
 	p := newIDP(t)
 	plain := p.tokens("scope", "openid")
@@ -96,8 +96,8 @@ func TestPairwiseSubjects(t *testing.T) {
 	}
 }
 
-// Apps of two sectors that lay their subjects together learn nothing: a client asks for a user by its own name for them, and what
-// another sector calls them is nobody's.
+// Apps of two sectors that lay their subjects together learn nothing: a client asks for a user by its own name for
+// them, and what another sector calls them is nobody's.
 func TestPairwiseSubjectsAreNotCompared(t *testing.T) {
 	p := newIDP(t)
 	public := p.as(p.register("public", func(*storage.Client) {}))
@@ -171,8 +171,8 @@ func TestPairwiseTokensCostTheSame(t *testing.T) {
 	}
 }
 
-// A session has one name for each sector, or apps that compare it would know that their users are one; and each app can end the
-// session by the name that it knows.
+// A session has one name for each sector, or apps that compare it would know that their users are one; and each app can
+// end the session by the name that it knows.
 func TestPairwiseSessions(t *testing.T) {
 	front := func(host string) func(*storage.Client) {
 		return func(c *storage.Client) {

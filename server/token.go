@@ -9,8 +9,9 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// The token endpoint (RFC 6749 section 3.2). Each grant type is one file, which goes from the parameters to the transaction and back:
-// code.go, refresh.go, clientcredentials.go, device.go, tokenexchange.go. A new one is such a file, and a row of the table below.
+// The token endpoint (RFC 6749 section 3.2). Each grant type is one file, which goes from the parameters to the
+// transaction and back: code.go, refresh.go, clientcredentials.go, device.go, tokenexchange.go. A new one is such a
+// file, and a row of the table below.
 
 // grant is a grant type that the token endpoint can serve.
 type grant struct {
@@ -48,7 +49,9 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request) error {
 	s.serving.Add(1)
 	defer s.serving.Add(-1)
 	reply, err := s.grant(r.Context(), q)
-	if err := s.settle(r.Context(), q.client, err); err != nil {
+	err = s.settle(r.Context(), q.client, err)
+	s.countGrant(r, q, err)
+	if err != nil {
 		return err
 	}
 	writeJSON(w, http.StatusOK, reply)
@@ -86,8 +89,9 @@ type tokenReply struct {
 	IDToken      string `json:"id_token,omitempty"`
 }
 
-// tokens are those of a grant that is stored: the refresh token, unless it has no generation, and what was signed meanwhile.
-func (s *Server) tokens(refresh refreshToken, scopes []string, signing func() (signed, error)) (any, error) {
+// tokens are those of a grant that is stored: the refresh token, unless it has no generation, and what is signed for
+// the user.
+func (s *Server) tokens(refresh refreshToken, scopes []string, user *storage.User, sign signing) (any, error) {
 	sealed := ""
 	if refresh.Generation > 0 {
 		var err error
@@ -95,7 +99,7 @@ func (s *Server) tokens(refresh refreshToken, scopes []string, signing func() (s
 			return nil, err
 		}
 	}
-	jwts, err := signing()
+	jwts, err := sign(user)
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +109,8 @@ func (s *Server) tokens(refresh refreshToken, scopes []string, signing func() (s
 	}, nil
 }
 
-// grantEnds is when a grant ends that begins now. A client that may not refresh has nothing left of it after the access token.
+// grantEnds is when a grant ends that begins now. A client that may not refresh has nothing left of it after the access
+// token.
 func (s *Server) grantEnds(c *storage.Client, now time.Time) time.Time {
 	if c.MayUse(oauth.GrantRefreshToken) {
 		return now.Add(s.life.RefreshAbsolute).UTC()

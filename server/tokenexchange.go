@@ -19,12 +19,15 @@ import (
 // and the subject token must be for it: an access token of this server whose audience has one of the identifiers for
 // which the client speaks. So a client cannot exchange a token that was not sent to it. It gets an access token
 //
-//   - for the resource servers that it names (resource or audience), which this server knows;
+//   - for the resource servers that it names (resource or audience), of those that its manifest lists
+//     (tokenExchangeAudiences): the user did not choose where their token is going to be used, so an operator does;
 //   - with the subject token's scopes, or fewer, among those that the client itself may ask for;
 //   - whose client_id is the client, and whose act says that it acts, and for whom it did: delegation, never
 //     impersonation. The subject is the user, called as in the subject token;
 //   - that ends with the subject token, and before if the user's grant does. Its jti begins with that grant's id, and
 //     origin_client_id names the grant's client. The client can revoke it, which ends nothing else.
+//
+// A client that is a workload exchanges the token of its platform instead, for a token of its own (workload.go).
 //
 // There is no refresh token: when the token ends, the next call of the user brings another. Only access tokens are
 // taken and given, and no actor_token: the client is the actor. A subject token that is bound to a key (RFC 9449) needs
@@ -70,6 +73,9 @@ func (s *Server) exchangeToken(ctx context.Context, q *clientRequest) (any, erro
 	if err := checkExchange(q.client, sent); err != nil {
 		return nil, err
 	}
+	if sent.SubjectTokenType == oidc.JWTTokenType {
+		return s.exchangeWorkload(ctx, q, sent.SubjectToken)
+	}
 	subject, err := s.subjectToken(ctx, q.client.Client, sent.SubjectToken)
 	if err != nil {
 		return nil, err
@@ -79,9 +85,10 @@ func (s *Server) exchangeToken(ctx context.Context, q *clientRequest) (any, erro
 		return nil, err
 	}
 	if bound := subject.key(); bound != "" && bound != key {
-		return nil, invalidRequest(oauth.RuleProofKey, "subject_token is bound to a key: the DPoP proof of that key is missing")
+		return nil, invalidRequest(oauth.RuleProofKey,
+			"subject_token is bound to a key: the DPoP proof of that key is missing")
 	}
-	return s.decide(ctx, q.client, 0, func(c *client, _ storage.Revisions, _ *storage.User) (any, error) {
+	return s.decide(ctx, q.client, approval{}, func(c *client, _ storage.Revisions) (any, error) {
 		if !c.Client.MayUse(oauth.GrantTokenExchange) {
 			return nil, unauthorizedClient(c.Client, oauth.GrantTokenExchange)
 		}
@@ -92,8 +99,25 @@ func (s *Server) exchangeToken(ctx context.Context, q *clientRequest) (any, erro
 		if err != nil {
 			return nil, err
 		}
-		_, current, err := s.liveGrantThrough(ctx, subject, c.ID)
+		form, err := s.formOf(c.Client, claims.Audience)
+		if err != nil {
+			return nil, err
+		}
+		view, current, err := s.liveGrantThrough(ctx, subject, c.ID)
+		if err == nil { // memory may not have heard of what the client of the grant has lost
+			var holder *storage.Client
+			scopes := oauth.ParseScopes(claims.Scope)
+			switch holder, err = s.clientAt(ctx, nil, subject.grantClient(), view.ClientRevision); {
+			case err != nil:
+			case len(s.offered(holder, scopes)) < len(scopes):
+				err = storage.ErrNotFound
+			default:
+				err = s.mayExchange(subject, view.User.User, holder, current)
+			}
+		}
 		switch {
+		case refused(err) != nil:
+			return nil, err
 		case err != nil && !verdict(err):
 			return nil, fmt.Errorf("exchange a token: %w", err)
 		case err != nil:
@@ -101,7 +125,11 @@ func (s *Server) exchangeToken(ctx context.Context, q *clientRequest) (any, erro
 		case current == nil || current.Revision != c.Revision:
 			return nil, &storage.StaleError{Client: current}
 		}
-		token, err := s.sign(storage.UseES256, typAccess, claims)
+		var told map[string]any
+		if tells := s.tokenTells(current, oauth.ParseScopes(claims.Scope), current.AccessTokenClaims); tells != nil {
+			told = tells(view.User.User)
+		}
+		token, err := s.dress(ctx, form, claims, told)
 		if err != nil {
 			return nil, err
 		}
@@ -111,15 +139,33 @@ func (s *Server) exchangeToken(ctx context.Context, q *clientRequest) (any, erro
 	})
 }
 
+// mayExchange reports whether the user of a subject token may use the client of the grant, and the one that exchanges
+// it, which is nil if it has gone.
+func (s *Server) mayExchange(subject accessClaims, u *storage.User, through ...*storage.Client) error {
+	for _, c := range through {
+		if c == nil {
+			continue
+		}
+		switch err := s.mayUse(c, u, subject); {
+		case errors.Is(err, errNotAdmitted):
+			return notAdmitted(oauth.CodeInvalidRequest, c, u)
+		case err != nil:
+			return factorNeeded(oauth.CodeInvalidRequest, c, subject.ACR, subject.AMR)
+		}
+	}
+	return nil
+}
+
 // checkExchange checks what can be said without a look at the subject token.
 func checkExchange(c *client, sent *oidc.TokenExchangeRequest) error {
 	switch {
 	case c.Public:
-		return oauth.Refuse(oauth.CodeUnauthorizedClient, oauth.RuleGrantTypePublic, "a public client may not exchange tokens").
+		return oauth.Refuse(oauth.CodeUnauthorizedClient, oauth.RuleGrantTypePublic,
+			"a public client may not exchange tokens").
 			About("", "", whereOf(c.Client, "public", "token_endpoint_auth_method"))
 	case sent.ActorToken != "" || sent.ActorTokenType != "":
 		return invalidRequest(oauth.RuleActorToken, "actor_token is not supported: the requesting client is the actor")
-	case sent.SubjectTokenType != oidc.AccessTokenType:
+	case sent.SubjectTokenType != oidc.AccessTokenType && sent.SubjectTokenType != oidc.JWTTokenType:
 		return invalidRequest(oauth.RuleTokenType, "subject_token_type must be "+typeAccessToken)
 	case sent.RequestedTokenType != "" && sent.RequestedTokenType != oidc.AccessTokenType:
 		return invalidRequest(oauth.RuleTokenType, "requested_token_type must be "+typeAccessToken)
@@ -132,45 +178,52 @@ func checkExchange(c *client, sent *oidc.TokenExchangeRequest) error {
 func (s *Server) subjectToken(ctx context.Context, c *storage.Client, token string) (accessClaims, error) {
 	claims, err := s.verifyAccess(token)
 	switch {
+	case err != nil && !verdict(err):
+		return claims, fmt.Errorf("read subject token: %w", err)
 	case err != nil:
-		return claims, invalidRequest(oauth.RuleSubjectTokenInvalid, "subject_token is not an access token of this server, or has expired")
-	case len(oauth.Within(s.speaksFor(c), claims.Audience)) == 0:
-		return claims, invalidRequest(oauth.RuleSubjectTokenAudience, "subject_token is not for a resource server of this client")
+		return claims, invalidRequest(oauth.RuleSubjectTokenInvalid,
+			"subject_token is not an access token of this server, or has expired")
+	case !oauth.ShareResource(s.speaksFor(c), claims.Audience):
+		return claims, invalidRequest(oauth.RuleSubjectTokenAudience,
+			"subject_token is not for a resource server of this client")
 	case claims.own():
-		return claims, invalidRequest(oauth.RuleSubjectTokenOwn, "subject_token is a client's own: there is no user to act for")
+		return claims, invalidRequest(oauth.RuleSubjectTokenOwn,
+			"subject_token is a client's own: there is no user to act for")
 	case claims.Actor.depth() >= maxActors:
 		return claims, invalidRequest(oauth.RuleSubjectTokenChain, "subject_token has come through too many exchanges")
 	}
-	// Its client may be gone, and the grant another's.
-	if holder, err := s.clients.Client(ctx, claims.ClientID); errors.Is(err, storage.ErrNotFound) || err == nil && !claims.issuedTo(holder) {
-		return claims, invalidRequest(oauth.RuleSubjectTokenInvalid, "subject_token was revoked")
-	} else if err != nil {
-		return claims, fmt.Errorf("read client: %w", err)
+	// Its client may be gone, or have lost scopes since, and the grant another's.
+	for _, id := range distinct([]string{claims.ClientID, claims.grantClient()}) {
+		holder, err := s.clients.Client(ctx, id)
+		if errors.Is(err, storage.ErrNotFound) || err == nil && !claims.issuedTo(holder) {
+			return claims, invalidRequest(oauth.RuleSubjectTokenInvalid, "subject_token was revoked")
+		} else if err != nil {
+			return claims, fmt.Errorf("read client: %w", err)
+		}
+		claims.Scope = oauth.JoinScopes(s.offered(holder, oauth.ParseScopes(claims.Scope)))
 	}
 	return claims, nil
 }
 
 // exchange are the claims of the token that c gets for a subject token.
 func (s *Server) exchange(c *storage.Client, subject accessClaims, key string, form url.Values) (accessClaims, error) {
-	asked := append(slices.Clone(form["resource"]), form["audience"]...)
-	if len(asked) == 0 {
-		return accessClaims{}, invalidTarget(oauth.RuleResourceMissing, "resource or audience must name the resource server that the token is for")
-	}
-	aud, err := s.clientAudience(c, asked)
+	aud, err := s.exchangeAudience(c, form)
 	if err != nil {
 		return accessClaims{}, err
 	}
-	mine := s.offered(c, oauth.ParseScopes(subject.Scope))
+	mine := s.ownOffered(c, oauth.ParseScopes(subject.Scope))
 	scopes := mine
 	if param := form.Get("scope"); param != "" {
 		scopes = oauth.ParseScopes(param)
 	}
 	if beyond := oauth.Without(scopes, mine); len(beyond) > 0 {
-		return accessClaims{}, oauth.Refuse(oauth.CodeInvalidScope, oauth.RuleScopeBeyondGrant, "not a scope of subject_token that this client may use: %s", printable(beyond[0])).
+		return accessClaims{}, oauth.Refuse(oauth.CodeInvalidScope, oauth.RuleScopeBeyondGrant,
+			"not a scope of subject_token that this client may use: %s", printable(beyond[0])).
 			About(printable(beyond[0]), oauth.Nearest(beyond[0], mine), "")
 	}
 	if len(scopes) == 0 {
-		return accessClaims{}, oauth.Refuse(oauth.CodeInvalidScope, oauth.RuleScopeBeyondGrant, "subject_token has no scope that this client may use")
+		return accessClaims{}, oauth.Refuse(oauth.CodeInvalidScope, oauth.RuleScopeBeyondGrant,
+			"subject_token has no scope that this client may use")
 	}
 	now := s.now()
 	claims := subject // what is known of the user and how they signed in
@@ -179,4 +232,23 @@ func (s *Server) exchange(c *storage.Client, subject accessClaims, key string, f
 	claims.ID, claims.ClientID, claims.Origin = subject.grant()+"."+randomHex(8), c.ID, subject.grantClient()
 	claims.Confirm, claims.Actor = confirm(key), &actor{Subject: c.ID, Actor: subject.Actor}
 	return claims, nil
+}
+
+// exchangeAudience are the resource servers that a client asks for, each of which its manifest must list.
+func (s *Server) exchangeAudience(c *storage.Client, form url.Values) (audience, error) {
+	asked := append(slices.Clone(form["resource"]), form["audience"]...)
+	if len(asked) == 0 {
+		return nil, invalidTarget(oauth.RuleResourceMissing,
+			"resource or audience must name the resource server that the token is for")
+	}
+	for _, identifier := range asked {
+		if _, listed := oauth.FindResource(c.TokenExchangeAudiences, identifier); !listed {
+			unlisted := printable(oauth.ShownURI(identifier))
+			return nil, invalidTarget(oauth.RuleExchangeAudience,
+				"the client may not exchange tokens for "+unlisted).
+				About(unlisted, oauth.Nearest(identifier, c.TokenExchangeAudiences),
+					whereOf(c, "tokenExchangeAudiences", ""))
+		}
+	}
+	return s.clientAudience(asked)
 }

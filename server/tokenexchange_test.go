@@ -32,11 +32,13 @@ func (p *idp) exchanger(app, identifier string) *idp {
 	return p.as(p.register(app, func(c *storage.Client) {
 		c.ResourceIdentifiers = []string{identifier}
 		c.GrantTypes = []string{exchangeGrant, "client_credentials"}
+		c.TokenExchangeAudiences = []string{filesAPI, runsAPI, "https://second.test", "https://unused.test", p.issuer, p.issuer + "/oauth/userinfo"}
 		c.Scopes = []string{"threads:read", "runs:write", "openid"}
 	}))
 }
 
-// swap exchanges a token for one for filesAPI, with changes as name, value pairs; a value of "" leaves the parameter out.
+// swap exchanges a token for one for filesAPI, with changes as name, value pairs; a value of "" leaves the parameter
+// out.
 func (p *idp) swap(token string, changes ...string) reply {
 	p.t.Helper()
 	form := url.Values{"grant_type": {exchangeGrant}, "subject_token": {token}, "subject_token_type": {accessType}, "resource": {filesAPI}}
@@ -91,6 +93,10 @@ func TestTokenExchange(t *testing.T) {
 	one := claimsOf(t, runs.swap(subject, "resource", "", "audience", filesAPI).text("access_token"))
 	if one["aud"] != filesAPI {
 		t.Errorf("audience alone: %v", one["aud"])
+	}
+	spelled := claimsOf(t, runs.swap(subject, "resource", "", "audience", "HTTPS://FILES.test:443/api").text("access_token"))
+	if spelled["aud"] != filesAPI {
+		t.Errorf("in another spelling: %v", spelled["aud"])
 	}
 	several := runs.call("/oauth/token", url.Values{"grant_type": {exchangeGrant}, "subject_token": {subject}, "subject_token_type": {accessType},
 		"resource": {filesAPI, p.issuer}, "audience": {runsAPI, "https://unused.test", filesAPI}})
@@ -232,8 +238,10 @@ func TestExchangedTokensEnd(t *testing.T) {
 	p.files(second).inactive(t, "user disabled")
 	runs.swap(subject).wants(t, "user disabled", http.StatusBadRequest, "invalid_request")
 	p.putUser(storage.User{ID: "user-ann", Email: userEmail})
-	p.files(second).active(t, "user enabled", nil)
+	p.files(second).inactive(t, "user enabled again")
 
+	subject = p.tokens("scope", "threads:read", "resource", runsAPI).text("access_token")
+	second = runs.swap(subject).text("access_token")
 	lagging := p.replica(p.lagging()).as(runs.client, runs.secret)
 	p.update("runs-api", func(c *storage.Client) { c.Disabled = true })
 	p.files(second).inactive(t, "the client that got it is disabled")

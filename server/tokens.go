@@ -2,16 +2,20 @@ package server
 
 import (
 	"bytes"
+	"cmp"
+	"context"
 	"crypto"
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
 
+	"github.com/fxamacker/cbor/v2"
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
 
@@ -26,26 +30,43 @@ type approval struct {
 	Client       string   `json:"c"`
 	User         string   `json:"u"`
 	UserRevision int64    `json:"r"`
-	Scopes       []string `json:"s"` // of the grant
+	UserTerm     int64    `json:"y,omitempty"` // see storage.User.Stands
+	AsOf         int64    `json:"o,omitempty"` // the revision at which the user allowed it, see storage.Grant; not in refresh tokens
+	Scopes       []string `json:"s"`           // of the grant
 	AuthTime     int64    `json:"a"`
 	AMR          []string `json:"m,omitempty"` // how the user signed in (RFC 8176)
 	Session      string   `json:"b,omitempty"` // the browser's sign-in, as sid (OpenID Connect Back-Channel Logout 1.0)
 	// Claims that the authorization request asked for one by one, as far as they are permitted; nil when none.
 	Claims *claimsRequest `json:"q,omitempty"`
 	ACR    bool           `json:"h,omitempty"` // the authorization request asked for the claim acr
+	// Class is the authentication context class that an identity provider told, and Told that by which the client wanted
+	// the sign-in to be called, if that is another than it has by itself, see [approval.acr].
+	Class string `json:"acr,omitempty"`
+	Told  string `json:"t,omitempty"`
 	// DPoPKey is the JWK thumbprint of the key that must prove possession (RFC 9449): of a code, the one that the
 	// authorization request named (section 10); of a refresh token, the one to which a public client bound it (section
 	// 5).
-	DPoPKey   string   `json:"k,omitempty"`
+	DPoPKey string `json:"k,omitempty"`
+	// Access is the digest of the rule under which the user was found to be one who may use the client, see access.go.
+	Access    string   `json:"z,omitempty"`
 	Resources []string `json:"w,omitempty"` // resource indicators of the authorization request (RFC 8707), see audienceOf
 }
 
+// acr is the authentication context class of the sign-in: the one by which the client asked for it, if it is of that
+// class, or else its own. It is empty where nothing is known, and of a client that acts for itself.
+func (a approval) acr() string { return cmp.Or(a.Told, oauth.ACROf(a.Class, a.AMR)) }
+
 // issuer makes tokens and opens those that it made. It knows keys, lifetimes and the clock, and nothing of requests.
 type issuer struct {
-	name    string // the issuer of tokens, as everybody knows it
-	store   *storage.Store
-	life    Lifetimes
-	now     func() time.Time
+	name  string // the issuer of tokens, as everybody knows it
+	store *storage.Store
+	life  Lifetimes
+	now   func() time.Time
+	*working
+}
+
+// working is what lasts of an issuer when the configuration changes.
+type working struct {
 	signers signers
 	serving atomic.Int32 // requests for tokens, at this moment
 }
@@ -75,15 +96,29 @@ func (iss *issuer) open(t storage.SealType, sealed string, v any) error {
 	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal(plain, v); err != nil {
+	read := cbor.Unmarshal
+	if bytes.HasPrefix(plain, []byte("{")) {
+		read = json.Unmarshal
+	}
+	if err := read(plain, v); err != nil {
 		return fmt.Errorf("open sealed string: %w", err)
 	}
 	return nil
 }
 
+// refreshForm is how refresh tokens are written: as CBOR (RFC 8949), because that takes half the time of JSON, in which
+// older ones are; and the same one always in the same way.
+var refreshForm = func() cbor.EncMode {
+	form, err := cbor.CoreDetEncOptions().EncMode()
+	if err != nil {
+		panic("server: " + err.Error()) // the options are constant
+	}
+	return form
+}()
+
 // sealRefresh seals the same token to the same string, so that a reuse interval hands out the very same successor.
 func (iss *issuer) sealRefresh(t refreshToken) (string, error) {
-	plain, err := json.Marshal(t)
+	plain, err := refreshForm.Marshal(&t)
 	if err != nil {
 		return "", fmt.Errorf("seal: %w", err)
 	}
@@ -144,14 +179,16 @@ func (c accessClaims) grant() string {
 
 // Types of JWTs, their typ header: one type is never taken for another (RFC 8725 section 3.11).
 const (
-	typAccess = "at+jwt" // RFC 9068 section 2.1
-	typID     = "JWT"
-	typProof  = "dpop+jwt" // RFC 9449 section 4.2
+	typAccess = oauth.AccessTokenRFC9068 // RFC 9068 section 2.1
+	// typID is also that of access tokens for verifiers that refuse at+jwt. These have client_id and jti, which an ID
+	// token never has.
+	typID    = "JWT"
+	typProof = "dpop+jwt" // RFC 9449 section 4.2
 )
 
 // sign makes a JWS in compact form (RFC 7515 section 7.1) of claims, with the present key of an algorithm.
-func (iss *issuer) sign(alg, typ string, claims any) (string, error) {
-	k, err := iss.store.SigningKey(alg)
+func (iss *issuer) sign(ctx context.Context, alg, typ string, claims any) (string, error) {
+	k, err := iss.store.DemandKey(ctx, alg)
 	if err != nil {
 		return "", err
 	}
@@ -167,31 +204,55 @@ func (iss *issuer) sign(alg, typ string, claims any) (string, error) {
 }
 
 // maxJWT is longer than any token that we sign.
-const maxJWT = 8 << 10
+const maxJWT = 16 << 10
 
 var errNotOurs = fmt.Errorf("access token: %w", storage.ErrNotFound)
 
-// verifyAccess checks an access token without asking storage. The algorithm, the type and the key are ours to choose:
-// the token's header only says which of our keys.
+// verifyAccess checks an access token without asking storage.
 func (iss *issuer) verifyAccess(token string) (accessClaims, error) {
-	var claims accessClaims
-	if len(token) > maxJWT || strings.Count(token, ".") != 2 {
-		return claims, errNotOurs
-	}
-	parsed, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.ES256})
-	if err != nil || len(parsed.Headers) != 1 {
-		return claims, errNotOurs
-	}
-	header := parsed.Headers[0]
-	if typ, _ := header.ExtraHeaders[jose.HeaderType].(string); typ != typAccess {
-		return claims, errNotOurs
-	}
-	k := keyNamed(iss.store.Keys(storage.UseES256), header.KeyID)
-	if k == nil || parsed.Claims(publicKey(k), &claims) != nil || claims.Issuer != iss.name || !iss.now().Before(time.Unix(claims.Expires, 0)) {
-		return accessClaims{}, errNotOurs
+	claims, err := iss.readAccess(token)
+	if err != nil || claims.Issuer != iss.name || claims.ClientID == "" || claims.ID == "" ||
+		!iss.now().Before(time.Unix(claims.Expires, 0)) {
+		return accessClaims{}, cmp.Or(err, errNotOurs)
 	}
 	return claims, nil
 }
+
+// readAccess reads an access token of whatever form.
+func (iss *issuer) readAccess(token string) (claims accessClaims, err error) {
+	if strings.HasPrefix(token, string(storage.SealAccess)) {
+		err = iss.open(storage.SealAccess, token, &claims)
+		return claims, err
+	}
+	if !iss.readJWT(token, &claims, accessAlgs, typAccess, typID) {
+		err = errNotOurs
+	}
+	return claims, err
+}
+
+// readJWT reads a JWT that this server has signed, of one of these types, and reports whether it is one. Algorithm,
+// type and key are ours to choose: its header only says which of our keys.
+func (iss *issuer) readJWT(token string, claims any, algs []jose.SignatureAlgorithm, types ...string) bool {
+	if len(token) > maxJWT || strings.Count(token, ".") != 2 {
+		return false
+	}
+	parsed, err := jwt.ParseSigned(token, algs)
+	if err != nil || len(parsed.Headers) != 1 {
+		return false
+	}
+	header := parsed.Headers[0]
+	if typ, _ := header.ExtraHeaders[jose.HeaderType].(string); !slices.Contains(types, typ) {
+		return false
+	}
+	k := keyNamed(iss.store.Keys(header.Algorithm), header.KeyID)
+	return k != nil && parsed.Claims(publicKey(k), claims) == nil
+}
+
+// accessAlgs and serverAlgs are the algorithms of access tokens, and of whatever else this server signs.
+var (
+	accessAlgs = algorithms(oauth.AccessTokenAlgs())
+	serverAlgs = algorithms(oauth.ServerAlgs())
+)
 
 // keyNamed is the key that a JWT names in its header; nil if it is not one of those.
 func keyNamed(keys []*storage.Key, name string) *storage.Key {
@@ -220,45 +281,72 @@ type issue struct {
 	scopes []string // of this reply; within those of the grant
 	// audience of the access token, see audienceOf and clientAudience; the issuer when nil.
 	audience audience
-	key      string         // the thumbprint of the key that the access token is bound to, see tokenKey; "" when it is bound to none
-	withID   bool           // an ID token is due: signing RSA costs more than all the rest, so it is only made on request
-	nonce    string         // of the authorization request, for the ID token
-	told     map[string]any // what the ID token says about the user, because the request asked for it claim by claim
+	form     tokenForm // of the access token, see formOf
+	// key is the thumbprint of the key that the access token is bound to, see tokenKey; "" when it is bound to none.
+	key    string
+	withID bool   // an ID token is due: signing RSA costs more than all the rest, so it is only made on request
+	nonce  string // of the authorization request, for the ID token
+	// peers are the other clients that the ID token is for, see peersOf.
+	peers []*storage.Client
+	// told and toldAPI are what the ID token and the access token say about the user, see idTokenTells and tokenTells;
+	// nil if that is nothing.
+	told, toldAPI func(*storage.User) map[string]any
 }
+
+// waits reports whether the user is needed for what is signed.
+func (i issue) waits() bool { return i.toldAPI != nil || i.idWaits() }
+
+// idWaits reports whether the user is needed for the ID token: for what it tells, or for whom it is.
+func (i issue) idWaits() bool {
+	restricted := func(p *storage.Client) bool { return p.Restricted() }
+	return i.withID && (i.told != nil || slices.ContainsFunc(i.peers, restricted))
+}
+
+// signing gives what was signed. user is the one that the transaction has found: nobody else says what is true now.
+type signing func(user *storage.User) (signed, error)
 
 // signAhead gives the function that signs. While there is a processor for each request that wants tokens, it begins at
 // once, beside what the caller does meanwhile: signing takes about as long as storing. When there are more, that would
-// only cost changes of goroutines.
-func (iss *issuer) signAhead(i issue) func() (signed, error) {
+// only cost changes of goroutines. A token that tells about the user waits for the transaction.
+func (iss *issuer) signAhead(ctx context.Context, i issue) signing {
 	if int(iss.serving.Load()) > runtime.GOMAXPROCS(0) {
-		return func() (signed, error) { return iss.signAll(i) }
+		return func(user *storage.User) (signed, error) { return iss.signRest(ctx, i, user, iss.signFirst(ctx, i)) }
 	}
-	var (
-		out  signed
-		err  error
-		done = make(chan struct{})
-	)
-	go func() {
-		defer close(done)
-		out, err = iss.signAll(i)
-	}()
-	return func() (signed, error) {
-		<-done
-		return out, err
-	}
+	done := make(chan signedFirst, 1)
+	go func() { done <- iss.signFirst(ctx, i) }()
+	return func(user *storage.User) (signed, error) { return iss.signRest(ctx, i, user, <-done) }
 }
 
-// signAll signs the JWTs of one reply.
-func (iss *issuer) signAll(i issue) (signed, error) {
-	out := signed{kind: kindOf(i.key)}
-	var err error
-	if out.access, err = iss.accessToken(i); err == nil && i.withID {
-		out.id, err = iss.idToken(i, out.access)
+// signedFirst is what could be signed without the user.
+type signedFirst struct {
+	signed
+	err error
+}
+
+func (iss *issuer) signFirst(ctx context.Context, i issue) (out signedFirst) {
+	out.kind = kindOf(i.key)
+	if i.toldAPI != nil {
+		return out // the ID token has a hash of the access token
+	}
+	if out.access, out.err = iss.accessToken(ctx, i, nil); out.err == nil && i.withID && !i.idWaits() {
+		out.id, out.err = iss.idToken(ctx, i, out.access, nil)
+	}
+	return out
+}
+
+func (iss *issuer) signRest(ctx context.Context, i issue, user *storage.User, first signedFirst) (signed, error) {
+	out, err := first.signed, first.err
+	if err == nil && i.toldAPI != nil {
+		out.access, err = iss.accessToken(ctx, i, i.toldAPI(user))
+	}
+	if err == nil && i.withID && i.waits() {
+		out.id, err = iss.idToken(ctx, i, out.access, user)
 	}
 	return out, err
 }
 
-func (iss *issuer) accessToken(i issue) (string, error) {
+// accessToken makes an access token, with what it tells about the user.
+func (iss *issuer) accessToken(ctx context.Context, i issue, told map[string]any) (string, error) {
 	sub, err := iss.subject(i.client, i.User)
 	if err != nil {
 		return "", err
@@ -273,10 +361,8 @@ func (iss *issuer) accessToken(i issue) (string, error) {
 	if i.audience == nil {
 		claims.Audience = audience{iss.name}
 	}
-	if i.AuthTime != 0 {
-		claims.ACR = acrPassword // of everybody who signs in; a client that acts for itself does not
-	}
-	return iss.sign(storage.UseES256, typAccess, claims)
+	claims.ACR = i.acr()
+	return iss.dress(ctx, i.form, claims, told)
 }
 
 func randomHex(bytes int) string {

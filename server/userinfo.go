@@ -23,12 +23,13 @@ func (s *Server) userinfo(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	writeBody(w, http.StatusOK, contentType, body)
+	writeBody(w, http.StatusOK, []string{contentType}, body)
 	return nil
 }
 
-// shownToken is the access token of a request: in the header or in a form body, once, never in the query (RFC 6750 section 2). One
-// that is bound to a key is in the header alone, with a proof (RFC 9449 section 7): proven says that it came by the scheme DPoP.
+// shownToken is the access token of a request: in the header or in a form body, once, never in the query (RFC 6750
+// section 2). One that is bound to a key is in the header alone, with a proof (RFC 9449 section 7): proven says that it
+// came by the scheme DPoP.
 func shownToken(r *http.Request) (token string, proven bool, err error) {
 	form := url.Values{}
 	if r.Method == http.MethodPost && r.Header.Get("Content-Type") != "" {
@@ -57,19 +58,24 @@ func invalidToken(rule string) *oauth.Error {
 	return oauth.Refuse(oauth.CodeInvalidToken, rule, "the access token is invalid, expired or revoked")
 }
 
-// userinfoClaims say whose userinfo it is. As a JWT it also says who speaks to whom (OpenID Connect Core 1.0 section 5.3.2).
+// userinfoClaims say whose userinfo it is. As a JWT it also says who speaks to whom (OpenID Connect Core 1.0 section
+// 5.3.2).
 type userinfoClaims struct {
 	Issuer   string `json:"iss,omitempty"`
 	Audience string `json:"aud,omitempty"`
 	Subject  string `json:"sub"` // that of the ID token
 }
 
-// claimsOfToken is what userinfo answers, as JSON, or as a JWT for a client that has registered an algorithm: at most one read.
-func (s *Server) claimsOfToken(r *http.Request, token string, proven bool) (contentType string, body []byte, err error) {
+// claimsOfToken is what userinfo answers, as JSON, or as a JWT for a client that has registered an algorithm: at most
+// one read.
+func (s *Server) claimsOfToken(r *http.Request, token string, proven bool) (contentType string,
+	body []byte, err error) {
 	ctx := r.Context()
 	claims, err := s.verifyAccess(token)
-	if err != nil {
+	if err != nil && verdict(err) {
 		return "", nil, invalidToken(oauth.RuleAccessTokenInvalid)
+	} else if err != nil {
+		return "", nil, fmt.Errorf("read access token: %w", err)
 	}
 	visitOf(ctx).client = claims.ClientID
 	if !s.forUserinfo(claims.Audience) {
@@ -78,10 +84,8 @@ func (s *Server) claimsOfToken(r *http.Request, token string, proven bool) (cont
 	if err := s.checkPossession(r, pathUserinfo, token, claims, proven); err != nil {
 		return "", nil, err
 	}
-	scopes := oauth.ParseScopes(claims.Scope)
-	if !slices.Contains(scopes, oauth.ScopeOpenID) {
-		return "", nil, oauth.Refuse(oauth.CodeInsufficientScope, oauth.RuleScopeOpenID, "userinfo needs the scope openid").
-			About(cut(claims.Scope, maxShownURI), oauth.ScopeOpenID, "")
+	if !slices.Contains(oauth.ParseScopes(claims.Scope), oauth.ScopeOpenID) {
+		return "", nil, needsOpenID(claims.Scope)
 	}
 	c, err := s.clients.Client(ctx, claims.ClientID)
 	if errors.Is(err, storage.ErrNotFound) {
@@ -90,11 +94,18 @@ func (s *Server) claimsOfToken(r *http.Request, token string, proven bool) (cont
 		return "", nil, fmt.Errorf("read client: %w", err)
 	}
 	visitOf(ctx).of(c)
-	view, err := s.liveGrantOf(ctx, claims, true)
-	if err != nil && verdict(err) {
+	view, scopes, err := s.liveGrantOf(ctx, claims, c)
+	if errors.Is(err, errNotAdmitted) {
+		return "", nil, invalidToken(oauth.RuleUserNotAdmitted)
+	} else if errors.Is(err, errNotAssured) {
+		return "", nil, invalidToken(oauth.RuleFactorNeeded)
+	} else if err != nil && verdict(err) {
 		return "", nil, invalidToken(oauth.RuleAccessTokenInvalid)
 	} else if err != nil {
 		return "", nil, fmt.Errorf("read grant: %w", err)
+	}
+	if !slices.Contains(scopes, oauth.ScopeOpenID) { // it was withdrawn since
+		return "", nil, needsOpenID(oauth.JoinScopes(scopes))
 	}
 	wishes, err := storedWishes(view.Grant)
 	if err != nil {
@@ -110,13 +121,18 @@ func (s *Server) claimsOfToken(r *http.Request, token string, proven bool) (cont
 	} else {
 		who.Issuer, who.Audience = s.cfg.Issuer, c.ID
 		var signed string
-		signed, err = s.sign(registeredAlg(c.UserinfoSignedResponseAlg), typID, withClaims{who, about})
+		signed, err = s.sign(ctx, registeredAlg(c.UserinfoSignedResponseAlg), typID, withClaims{who, about})
 		contentType, body = "application/jwt", []byte(signed)
 	}
 	if err != nil {
 		return "", nil, fmt.Errorf("tell about a user: %w", err)
 	}
 	return contentType, body, nil
+}
+
+func needsOpenID(scope string) *oauth.Error {
+	return oauth.Refuse(oauth.CodeInsufficientScope, oauth.RuleScopeOpenID, "userinfo needs the scope openid").
+		About(cut(scope, maxShownURI), oauth.ScopeOpenID, "")
 }
 
 // storeWishes keeps with the grant what was asked of userinfo claim by claim: access tokens do not carry it.

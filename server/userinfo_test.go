@@ -5,8 +5,6 @@ import (
 	"net/url"
 	"strings"
 	"testing"
-
-	"github.com/warifu/warifu/server"
 )
 
 // RFC 6750 section 2: the token comes in the header or in a form, once, never in an address.
@@ -79,67 +77,4 @@ func TestUserinfoNeedsOpenID(t *testing.T) {
 		change()
 		p.userinfo(token).wants(t, rule, http.StatusUnauthorized, "invalid_token")
 	}
-}
-
-// Browser apps of other origins: only those of the list, only where machines call, never with cookies.
-func TestCORS(t *testing.T) {
-	const app = "https://spa.test"
-	preflight := func(p *idp, path, origin string) reply {
-		return p.send(p.request(http.MethodOptions, p.issuer+path, "", "Origin", origin,
-			"Access-Control-Request-Method", "POST", "Access-Control-Request-Headers", "authorization,content-type"))
-	}
-	simple := func(p *idp, path, origin string) reply {
-		return p.send(p.request(http.MethodPost, p.issuer+path, "", "Origin", origin))
-	}
-	machine := []string{"/oauth/token", "/oauth/userinfo", "/oauth/introspect", "/oauth/revoke", "/oauth/jwks", "/.well-known/openid-configuration", "/.well-known/oauth-authorization-server"}
-	people := []string{"/oauth/authorize", "/oauth/continue", "/oauth/signin", "/oauth/consent", "/"}
-	silent := func(t *testing.T, rule string, got reply) {
-		t.Helper()
-		for name := range got.header {
-			if strings.HasPrefix(name, "Access-Control-") {
-				t.Errorf("%s: %s: %s", rule, name, got.header.Get(name))
-			}
-		}
-	}
-	t.Run("off by default", func(t *testing.T) {
-		p := newIDP(t)
-		for _, path := range append(machine, people...) {
-			silent(t, "preflight "+path, preflight(p, path, app))
-			silent(t, path, simple(p, path, app))
-			silent(t, path, simple(p, path, p.issuer))
-		}
-	})
-	t.Run("a list", func(t *testing.T) {
-		p := newIDP(t, func(c *server.Config) { c.AllowedOrigins = []string{app} })
-		for _, path := range machine {
-			got := preflight(p, path, app)
-			if got.header.Get("Access-Control-Allow-Origin") != app || got.status != http.StatusNoContent ||
-				!strings.EqualFold(got.header.Get("Access-Control-Allow-Headers"), "authorization,content-type") {
-				t.Errorf("preflight %s: %d %v", path, got.status, got.header)
-			}
-			if got := simple(p, path, app); got.header.Get("Access-Control-Allow-Origin") != app || got.header.Get("Access-Control-Allow-Credentials") != "" {
-				t.Errorf("%s: %v", path, got.header)
-			}
-			for _, other := range []string{"https://evil.test", "https://spa.test.evil.test", "http://spa.test", "https://spa.test:8443", "null", "https://evil.spa.test"} {
-				if got := preflight(p, path, other); got.header.Get("Access-Control-Allow-Origin") != "" {
-					t.Errorf("%s allowed at %s", other, path)
-				}
-				if got := simple(p, path, other); got.header.Get("Access-Control-Allow-Origin") != "" {
-					t.Errorf("%s allowed at %s", other, path)
-				}
-			}
-		}
-		for _, path := range people {
-			silent(t, "preflight "+path, preflight(p, path, app))
-			silent(t, path, simple(p, path, app))
-		}
-	})
-	t.Run("any", func(t *testing.T) {
-		p := newIDP(t, func(c *server.Config) { c.AllowedOrigins = []string{"*"} })
-		got := simple(p, "/oauth/token", "https://any.test")
-		if got.header.Get("Access-Control-Allow-Origin") != "*" || got.header.Get("Access-Control-Allow-Credentials") != "" {
-			t.Errorf("%v", got.header)
-		}
-		silent(t, "authorize", simple(p, "/oauth/authorize", "https://any.test"))
-	})
 }

@@ -80,10 +80,14 @@ func (s *Store) App(ctx context.Context, name string) (AppView, error) {
 	if err != nil {
 		return view, fmt.Errorf("read app: %w", err)
 	}
-	if len(got.Kvs) > 0 {
-		if view.Client, err = decodeClient(got.Kvs[0]); err != nil {
-			return view, fmt.Errorf("read app: %w", err)
+	if len(got.Kvs) == 0 { // it ended while storage was full, see endClient
+		if view.Former == nil {
+			view.Former = &FormerClient{ID: view.App.ClientID, Ended: s.now().UTC()}
 		}
+		return view, nil
+	}
+	if view.Client, err = decodeClient(got.Kvs[0]); err != nil {
+		return view, fmt.Errorf("read app: %w", err)
 	}
 	return view, nil
 }
@@ -108,7 +112,8 @@ func (s *Store) Apps(ctx context.Context) ([]*App, error) {
 // Release is a new state of an app, with the revisions on which it was decided.
 type Release struct {
 	App App
-	// Client is stored when it is not nil; RemoveClient removes the client with that id, its grants and consents.
+	// Client is stored when it is not nil; RemoveClient removes the client with that id, its grants and consents. With
+	// both, the one takes the place of the other.
 	Client       *Client
 	RemoveClient string
 	// Deliveries that are new or changed. The others stay as they are.
@@ -120,25 +125,32 @@ type Release struct {
 }
 
 // CommitRelease stores a release in one transaction, provided that every record in it is still at the revision that it
-// carries (0: it does not exist), and that no resource identifier that is new in the client belongs to another
-// ([TakenError]). Otherwise nothing is written, and the error is [ErrConflict].
+// carries (0: it does not exist), and that neither the id of a new client nor a resource identifier or workload that is
+// new in it belongs to another ([TakenError]). Otherwise nothing is written, and the error is [ErrConflict].
 func (s *Store) CommitRelease(ctx context.Context, r Release) error {
-	var t transaction
-	t.onlyIf(atRevision(appKey(r.App.Name), r.App.Revision))
-	t.then.do(clientv3.OpPut(appKey(r.App.Name), encode(r.App)))
-	if r.Client != nil {
-		if err := s.storeClient(ctx, &t, r.Client); err != nil {
+	if r.Client != nil && r.Client.Revision == 0 {
+		// What ended with an earlier client of this id must be gone before the id comes back.
+		if err := s.clearEnded(ctx, r.Client.ID); err != nil {
 			return fmt.Errorf("commit release of %s: %w", r.App.Name, err)
 		}
 	}
+	var t transaction
+	t.onlyIf(atRevision(appKey(r.App.Name), r.App.Revision))
+	t.then.do(clientv3.OpPut(appKey(r.App.Name), encode(r.App)))
+	var gone *Client
 	if r.RemoveClient != "" {
 		// The app's revision, which is compared, stands for that of its client.
-		gone, err := s.storedClient(ctx, r.RemoveClient)
-		if err != nil {
+		var err error
+		if gone, err = s.storedClient(ctx, r.RemoveClient); err != nil {
 			return fmt.Errorf("commit release of %s: %w", r.App.Name, err)
 		}
-		t.then.do(removeClient(r.RemoveClient, gone)...)
-		t.then.do(s.keepID(r.App.Name, r.RemoveClient))
+		t.then.do(s.removeClient(r.RemoveClient, gone, r.Client)...)
+		t.then.do(s.keepID(r.App.Name, r.RemoveClient)...)
+	}
+	if r.Client != nil {
+		if err := s.storeClient(ctx, &t, r.Client, r.RemoveClient); err != nil {
+			return fmt.Errorf("commit release of %s: %w", r.App.Name, err)
+		}
 	}
 	putDeliveries(&t, r.Deliveries)
 	if r.Rotation != nil {
@@ -147,7 +159,11 @@ func (s *Store) CommitRelease(ctx context.Context, r Release) error {
 		t.then.do(clientv3.OpPut(k, encode(r.Rotation)))
 	}
 	t.then.do(s.auditOps(ctx, r.Audit)...)
-	if err := s.change(ctx, &t); err != nil {
+	err := s.change(ctx, &t)
+	if errors.Is(err, ErrFull) && gone != nil {
+		err = s.endClient(ctx, &r.App, gone, r.Audit, "apply", err)
+	}
+	if err != nil {
 		return fmt.Errorf("commit release of %s: %w", r.App.Name, err)
 	}
 	if r.Client != nil {
@@ -157,6 +173,7 @@ func (s *Store) CommitRelease(ctx context.Context, r Release) error {
 	}
 	if r.RemoveClient != "" {
 		s.Forget(r.RemoveClient)
+		s.clear(ctx, r.RemoveClient)
 	}
 	return nil
 }
@@ -171,35 +188,51 @@ func putDeliveries(t *transaction, deliveries []Delivery) {
 }
 
 // storeClient adds to a transaction that a client and its resource identifiers are stored, provided that it is still at
-// its revision.
-func (s *Store) storeClient(ctx context.Context, t *transaction, c *Client) error {
+// its revision, and that nothing of an earlier client with its id is left. The client with the id replaced, if any,
+// goes in the same transaction.
+func (s *Store) storeClient(ctx context.Context, t *transaction, c *Client, replaced string) error {
+	if err := s.PublishKeys(ctx, &c.Client); err != nil {
+		return err
+	}
 	t.onlyIf(atRevision(clientKey(c.ID), c.Revision))
+	if c.Revision == 0 {
+		t.onlyIf(absent(endingKey(c.ID)))
+		if c.App != "" {
+			if err := s.claimID(ctx, t, c); err != nil {
+				return err
+			}
+		}
+	}
 	t.then.do(clientv3.OpPut(clientKey(c.ID), encode(c)))
-	return s.claim(ctx, t, c)
+	if err := s.claimIdentities(ctx, t, c, replaced); err != nil {
+		return err
+	}
+	return s.claim(ctx, t, c, replaced)
 }
 
-// keepID remembers the id of an app's client, in the transaction that removes it.
-func (s *Store) keepID(app, clientID string) clientv3.Op {
-	return clientv3.OpPut(formerKey(app), encode(FormerClient{ID: clientID, Ended: s.now().UTC()}))
+// keepID remembers whose the id of an app's client is, in the transaction that removes it.
+func (s *Store) keepID(app, clientID string) []clientv3.Op {
+	now := s.now().UTC()
+	return []clientv3.Op{
+		clientv3.OpPut(formerKey(app), encode(FormerClient{ID: clientID, Ended: now})),
+		clientv3.OpPut(formerOwnerKey(clientID), encode(formerOwner{App: app, Ended: now})),
+	}
 }
 
-// removeClient are the operations that remove a client, its grants and consents, and free the resource identifiers of
-// its record, if there is one.
-func removeClient(id string, record *Client) []clientv3.Op {
-	return append(append(endGrants(id), freeResources(record, nil)...),
+// removeClient are the operations that remove a client, end its grants and consents, and free the resource identifiers
+// and workloads of its record, if there is one, but those that next, which takes its place, has as well. Grants leave no
+// tombstones: codes that are still out fail on the client's revision, and after the client has returned on their time,
+// see [Client.Issued].
+func (s *Store) removeClient(id string, record, next *Client) []clientv3.Op {
+	var keep []string
+	if next != nil {
+		keep = next.Resources()
+	}
+	return append(append(freeResources(record, keep), freeIdentities(record, next)...),
+		s.endAll(id),
 		clientv3.OpDelete(clientKey(id)),
-		clientv3.OpDelete(under("consents", id), clientv3.WithPrefix()),
 		clientv3.OpDelete(under("secretuse", id), clientv3.WithPrefix()),
 		clientv3.OpDelete(rotationKey(id)))
-}
-
-// endGrants ends all grants of a client. It leaves no tombstones: codes that are still out fail on the client's
-// revision, and after the client has returned on their time, see [Client.Issued].
-func endGrants(clientID string) []clientv3.Op {
-	return []clientv3.Op{
-		clientv3.OpDelete(under("grants", clientID), clientv3.WithPrefix()),
-		clientv3.OpDelete(under("chains", clientID), clientv3.WithPrefix()),
-	}
 }
 
 // BeginDelete starts to delete an app, in one transaction: its client is disabled and all grants end at once, and its
@@ -217,44 +250,81 @@ func (s *Store) BeginDelete(ctx context.Context, view AppView, removals []Delive
 		c.Disabled, c.UpdatedAt = true, s.now().UTC()
 		t.onlyIf(atRevision(clientKey(c.ID), c.Revision))
 		t.then.do(clientv3.OpPut(clientKey(c.ID), encode(c)))
-		t.then.do(endGrants(c.ID)...)
+		t.then.do(s.endAll(c.ID))
 	}
 	putDeliveries(&t, removals)
 	t.then.do(s.auditOps(ctx, audit)...)
-	if err := s.change(ctx, &t); err != nil {
+	err := s.change(ctx, &t)
+	if errors.Is(err, ErrFull) && view.Client != nil {
+		err = s.endClient(ctx, view.App, view.Client, audit, "delete", err)
+	}
+	if err != nil {
 		return fmt.Errorf("delete app: %w", err)
 	}
+	if view.Client != nil {
+		s.clear(ctx, view.Client.ID)
+	}
 	return nil
+}
+
+// endClient removes the client of an app that is to lose it when storage is full: nothing is left of it that opens
+// anything. The rest of the app, which is to be changed, has to wait; again is what its operator does then.
+func (s *Store) endClient(ctx context.Context, app *App, c *Client, audit []AuditEntry,
+	again string, full error) error {
+	t, err := s.commitEnd(ctx, func(ctx context.Context, t *transaction) error {
+		t.onlyIf(atRevision(appKey(app.Name), app.Revision), atRevision(clientKey(c.ID), c.Revision))
+		t.then.do(s.removeClient(c.ID, c, nil)...)
+		t.then.do(s.keepID(app.Name, c.ID)...)
+		t.then.do(s.auditOps(ctx, audit)...)
+		return nil
+	})
+	if err == nil && !t.held {
+		err = ErrConflict
+	}
+	if err != nil {
+		return err
+	}
+	s.Forget(c.ID)
+	return fmt.Errorf("its client has ended with all grants; %s it again once there is room: %w", again, full)
 }
 
 // FinishDelete removes an app that is being deleted, and its client, once no delivery is left. It reports whether the
 // app is gone now; the app stays while env is still to be taken away.
 func (s *Store) FinishDelete(ctx context.Context, name string) (done bool, err error) {
-	view, err := s.App(ctx, name)
+	err = Again(attempts, func() (again bool, err error) {
+		done, again, err = s.finishDelete(ctx, name)
+		return again, err
+	})
 	if err != nil {
-		return false, err
+		return false, fmt.Errorf("delete app: %w", err)
 	}
-	if view.App == nil {
-		return true, nil
+	return done, nil
+}
+
+func (s *Store) finishDelete(ctx context.Context, name string) (done, again bool, err error) {
+	view, err := s.App(ctx, name)
+	if err != nil || view.App == nil {
+		return err == nil, false, err
 	}
 	if !view.App.Deleting || len(view.Deliveries) > 0 {
-		return false, nil
+		return false, false, nil
 	}
 	var t transaction
 	t.onlyIf(atRevision(appKey(name), view.App.Revision))
 	t.then.do(clientv3.OpDelete(appKey(name)))
 	if view.App.ClientID != "" {
-		t.then.do(removeClient(view.App.ClientID, view.Client)...)
-		t.then.do(s.keepID(name, view.App.ClientID))
+		t.then.do(s.removeClient(view.App.ClientID, view.Client, nil)...)
+		t.then.do(s.keepID(name, view.App.ClientID)...)
 	}
 	t.then.do(s.auditOps(ctx, []AuditEntry{{Action: AuditDeleted, App: name, Detail: view.App.ClientID}})...)
-	if err := s.run(ctx, &t); err != nil {
-		return false, fmt.Errorf("delete app: %w", err)
+	if err := s.run(ctx, &t); err != nil || !t.held {
+		return false, err == nil, err // the record has changed, or another replica was faster
 	}
-	if t.held && view.App.ClientID != "" {
+	if view.App.ClientID != "" {
 		s.Forget(view.App.ClientID)
+		s.clear(ctx, view.App.ClientID)
 	}
-	return t.held, nil
+	return true, false, nil
 }
 
 // Deliveries lists all deliveries, by app and target.
@@ -287,7 +357,7 @@ func (s *Store) WatchDeliveries(ctx context.Context) <-chan struct{} {
 	s.done.Go(func() {
 		for ctx.Err() == nil {
 			watchCtx, cancel := context.WithCancel(ctx)
-			for resp := range s.events(watchCtx, under("deliveries"), clientv3.WithCreatedNotify()) {
+			for resp := range s.events(ownStream(watchCtx), under("deliveries"), clientv3.WithCreatedNotify()) {
 				if resp.Err() != nil {
 					break
 				}
@@ -342,7 +412,7 @@ func (s *Store) SealEnv(d *Delivery, env map[string]string) error {
 	if err != nil {
 		return fmt.Errorf("seal env: %w", err)
 	}
-	d.Sealed = s.kek.seal(envPurpose(d), plain)
+	d.Sealed = s.kek().seal(envPurpose(d), plain)
 	return nil
 }
 
@@ -351,7 +421,7 @@ func (s *Store) OpenEnv(d *Delivery) (map[string]string, error) {
 	if len(d.Sealed) == 0 {
 		return nil, errors.New("open env: the delivery holds none")
 	}
-	plain, err := s.kek.open(envPurpose(d), d.Sealed)
+	plain, err := s.kek().open(envPurpose(d), d.Sealed)
 	if err != nil {
 		return nil, err
 	}
@@ -363,4 +433,4 @@ func (s *Store) OpenEnv(d *Delivery) (map[string]string, error) {
 }
 
 // DigestKey is the key for digests of env, see plugins.Digest. It changes when a new encryption key is put in front.
-func (s *Store) DigestKey() []byte { return s.kek.derive("env digest") }
+func (s *Store) DigestKey() []byte { return s.kek().derive("env digest") }

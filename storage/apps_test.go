@@ -62,10 +62,10 @@ func TestDeleteApp(t *testing.T) {
 	ctx, ends := t.Context(), time.Now().Add(time.Hour)
 	c, u := registered(t, s)
 	g := newGrant(c, u)
-	if err := s.CreateGrant(ctx, g, ends, on(c, u)); err != nil {
+	if _, err := s.CreateGrant(ctx, g, ends, on(c, u)); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.AddConsent(ctx, c.ID, u.ID, []string{"a"}); err != nil {
+	if err := s.AddConsent(ctx, c.ID, storage.Presence{User: u}, appAsks("a")); err != nil {
 		t.Fatal(err)
 	}
 	view, err := s.App(ctx, "app")
@@ -101,7 +101,7 @@ func TestDeleteApp(t *testing.T) {
 	}
 	// A code that is still out cannot bring the grant back.
 	var stale *storage.StaleError
-	if err := s.CreateGrant(ctx, g, ends, on(c, u)); !errors.As(err, &stale) || stale.Client != nil {
+	if _, err := s.CreateGrant(ctx, g, ends, on(c, u)); !errors.As(err, &stale) || stale.Client != nil {
 		t.Errorf("redeemed after the deletion: %v", err)
 	}
 }
@@ -149,4 +149,9 @@ func TestWatchDeliveries(t *testing.T) {
 	case <-time.After(10 * time.Second):
 		t.Fatal("no signal")
 	}
+}
+
+// appAsks is a request of an app for scopes.
+func appAsks(scopes ...string) storage.Asked {
+	return storage.Asked{Name: "App", Host: "app.test", Scopes: scopes}
 }

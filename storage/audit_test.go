@@ -1,6 +1,7 @@
 package storage_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -102,7 +103,7 @@ func TestReplaysAreInTheAuditOnce(t *testing.T) {
 	ctx, ends := t.Context(), time.Now().Add(time.Hour)
 	code, refresh := newGrant(c, u), newGrant(c, u)
 	for _, g := range []storage.Grant{code, refresh} {
-		if err := s.CreateGrant(ctx, g, ends, on(c, u)); err != nil {
+		if _, err := s.CreateGrant(ctx, g, ends, on(c, u)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -115,7 +116,7 @@ func TestReplaysAreInTheAuditOnce(t *testing.T) {
 		var racers sync.WaitGroup
 		for range 8 {
 			racers.Go(func() {
-				if err := s.CreateGrant(ctx, code, ends, on(c, u)); !errors.Is(err, storage.ErrReplayed) {
+				if _, err := s.CreateGrant(ctx, code, ends, on(c, u)); !errors.Is(err, storage.ErrReplayed) {
 					t.Errorf("code: %v", err)
 				}
 				if _, err := s.RotateGrant(ctx, ref, ends, 0, on(c, u)); !errors.Is(err, storage.ErrReplayed) && !errors.Is(err, storage.ErrNotFound) {
@@ -125,8 +126,8 @@ func TestReplaysAreInTheAuditOnce(t *testing.T) {
 		}
 		racers.Wait()
 	})
-	// One for each request, and one more for each that finds the chain moved on; the lease of tombstones is there already, or granted
-	// once more.
+	// One for each request, and one more for each that finds the chain moved on; the lease of tombstones is there already,
+	// or granted once more.
 	if n.Proposals > 26 {
 		t.Errorf("%+v", n)
 	}
@@ -142,5 +143,107 @@ func TestReplaysAreInTheAuditOnce(t *testing.T) {
 	}
 	if reasons["grant "+code.ID] != "code replayed" || reasons["grant "+refresh.ID] != "refresh token replayed" {
 		t.Errorf("%v", reasons)
+	}
+}
+
+func TestAuditOfAUserIsWhatTheyDidAndWhatWasDoneToThem(t *testing.T) {
+	s := storagetest.New(t).Store()
+	ctx := t.Context()
+	for _, id := range []string{"ann", "annette"} {
+		if _, err := s.PutUser(ctx, storage.User{ID: id, Connector: "local"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ann, err := s.User(ctx, "ann")
+	if err != nil {
+		t.Fatal(err)
+	}
+	signedIn(t, s, ann, "")
+	if err := s.Record(ctx, storage.AuditEntry{Actor: storage.UserActor("ann"), Action: storage.AuditSignIn},
+		storage.AuditEntry{Action: storage.AuditUserCleared, Detail: "user ann: of an older version"},
+		storage.AuditEntry{Action: storage.AuditConsentRevoked, Detail: "client c, user annette, of an older version"},
+		storage.AuditEntry{Action: storage.AuditSignIn, Actor: storage.UserActor("annette"), Detail: "user ann"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.EndUser(ctx, "ann", storage.AuditEntry{Reason: "why"}); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, e := range audit(t, s, storage.AuditQuery{User: "ann"}) {
+		got = append(got, e.Action)
+	}
+	slices.Sort(got) // entries of one transaction have one time
+	want := []string{storage.AuditSessionEnded, storage.AuditSignIn, storage.AuditUserCleared, storage.AuditUserCleared,
+		storage.AuditUserEnded}
+	if !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	if got := audit(t, s, storage.AuditQuery{User: "annette"}); len(got) != 2 {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestAuditKnowsTheAddressOfWhoAsked(t *testing.T) {
+	s := storagetest.New(t).Store()
+	ctx := context.WithValue(t.Context(), storage.AddressKey{}, "192.0.2.7")
+	if err := s.Record(ctx, storage.AuditEntry{Actor: storage.UserActor("ann"), Action: "one"},
+		storage.AuditEntry{Actor: storage.UserActor("ann"), Action: "two", Address: "192.0.2.8"},
+		storage.AuditEntry{Action: "three"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range audit(t, s, storage.AuditQuery{}) {
+		if want := map[string]string{"one": "192.0.2.7", "two": "192.0.2.8", "three": ""}[e.Action]; e.Address != want {
+			t.Errorf("%s: from %q, want %q", e.Action, e.Address, want)
+		}
+	}
+}
+
+// Entries are added before, while and after the log is listed, by many at once, at times that are in no order.
+func TestAuditIsFollowedWithoutGapsAndTwins(t *testing.T) {
+	s := storagetest.New(t).Store()
+	ctx, cancel := context.WithCancel(t.Context())
+	const before, racers, each = 450, 8, 30
+	add := func(from, to int) {
+		for i := from; i < to; i++ {
+			actor := []string{"uid:7", storage.UserActor("ann")}[i%2]
+			if err := s.Record(t.Context(), storage.AuditEntry{Actor: actor, Action: "x", App: []string{"a", "b"}[i%4/2],
+				Detail: fmt.Sprint(i), At: time.Now().Add(-time.Duration(i%7) * time.Second)}); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	add(0, before)
+	var adding sync.WaitGroup
+	seen := make(map[string]int)
+	done := errors.New("enough")
+	err := s.FollowAudit(ctx, storage.AuditQuery{App: "a"}, func(entries []storage.AuditEntry) error {
+		if len(seen) == 0 { // the first page
+			for r := range racers {
+				adding.Go(func() { add(before+r*each, before+(r+1)*each) })
+			}
+		}
+		for _, e := range entries {
+			seen[e.Detail]++
+			if e.App != "a" {
+				t.Errorf("%+v", e)
+			}
+		}
+		if len(seen) == (before+racers*each+2)/2 {
+			return done
+		}
+		return nil
+	})
+	adding.Wait()
+	if !errors.Is(err, done) {
+		t.Fatal(err)
+	}
+	for detail, n := range seen {
+		if n != 1 {
+			t.Errorf("%s came %d times", detail, n)
+		}
+	}
+	cancel()
+	if err := s.FollowAudit(ctx, storage.AuditQuery{}, func([]storage.AuditEntry) error { return nil }); !errors.Is(err, context.Canceled) {
+		t.Errorf("after the end: %v", err)
 	}
 }

@@ -1,12 +1,15 @@
 package storage
 
 import (
+	"cmp"
 	"context"
+	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base32"
 	"encoding/base64"
 	"fmt"
+	"slices"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
@@ -25,6 +28,33 @@ func NewClientID(app string) string { return app + "-" + randomID(8)[:12] }
 // NewGrantID has 128 random bits.
 func NewGrantID() string { return randomID(16) }
 
+// Lengths of the ids of grants, with a mark and without.
+const (
+	grantMark  = 5
+	grantIDLen = 26
+)
+
+// NewGrantIDOf begins with a mark that all ids of this user's grants to this client have in common, and few others: so
+// one note leads to all of them. It says nothing to those who do not have the key of pairwise subjects, and before there
+// is one it is [NewGrantID].
+func (s *Store) NewGrantIDOf(clientID, userID string) string {
+	p := s.pairwise()
+	if p == nil {
+		return NewGrantID()
+	}
+	mac := hmac.New(sha256.New, p.grant)
+	mac.Write([]byte(key(clientID, userID)))
+	return lowerBase32.EncodeToString(mac.Sum(nil))[:grantMark] + NewGrantID()
+}
+
+// markOf is how the ids of all grants begin that are found together with this one.
+func markOf(grantID string) string {
+	if len(grantID) == grantMark+grantIDLen {
+		return grantID[:grantMark]
+	}
+	return grantID
+}
+
 func secretPurpose(clientID, secretID string) string {
 	return "client-secret/" + clientID + "/" + secretID
 }
@@ -34,10 +64,15 @@ func (s *Store) NewClientSecret(clientID string) (ClientSecret, string) {
 	b := make([]byte, 32)
 	_, _ = rand.Read(b) // never fails: crypto/rand ends the process instead
 	value := "wfs_" + base64.RawURLEncoding.EncodeToString(b)
+	return s.ClientSecretOf(clientID, value), value
+}
+
+// ClientSecretOf is the record of a client secret that comes from elsewhere.
+func (s *Store) ClientSecretOf(clientID, value string) ClientSecret {
 	hash := sha256.Sum256([]byte(value))
 	secret := ClientSecret{ID: randomID(5), Hash: hash[:], CreatedAt: s.now().UTC()}
-	secret.Sealed = s.kek.seal(secretPurpose(clientID, secret.ID), []byte(value))
-	return secret, value
+	secret.Sealed = s.kek().seal(secretPurpose(clientID, secret.ID), []byte(value))
+	return secret
 }
 
 // ClientSecretValue opens the newest secret of a client. A public client has none: [ErrNotFound].
@@ -58,7 +93,7 @@ func (s *Store) ClientSecretValue(c *Client) (string, error) {
 func (s *Store) SecretValues(c *Client) ([]string, error) {
 	var values []string
 	for _, secret := range c.Secrets {
-		plain, err := s.kek.open(secretPurpose(c.ID, secret.ID), secret.Sealed)
+		plain, err := s.kek().open(secretPurpose(c.ID, secret.ID), secret.Sealed)
 		if err != nil {
 			return nil, err
 		}
@@ -70,6 +105,21 @@ func (s *Store) SecretValues(c *Client) ([]string, error) {
 // Verify reports whether secret is one of the client's. It takes the same time for every wrong secret; call it on nil
 // for an unknown client, so that this takes the same time as well.
 func (c *Client) Verify(secret string) bool { return c.SecretID(secret) != "" }
+
+// mostStarting bounds a list for people.
+const mostStarting = 100
+
+// StartingClients are the apps that have said where a sign-in begins with them (initiateLoginUri), of those that are
+// open to whoever asks, from memory, by name.
+func (s *Store) StartingClients(open func(*Client) bool) []*Client {
+	list := slices.DeleteFunc(s.mem.all(), func(c *Client) bool {
+		return c.App == "" || c.InitiateLoginURI == "" || !c.Active() || !open(c)
+	})
+	slices.SortFunc(list, func(a, b *Client) int {
+		return cmp.Or(cmp.Compare(a.ClientName, b.ClientName), cmp.Compare(a.ID, b.ID))
+	})
+	return list[:min(len(list), mostStarting)]
+}
 
 // Clients lists all clients, by id.
 func (s *Store) Clients(ctx context.Context) ([]*Client, error) {

@@ -104,10 +104,11 @@ type DeviceState struct {
 func (s *Store) DeviceState(ctx context.Context, userCode, clientID, grantID string) (DeviceState, error) {
 	var t transaction
 	device, chain := t.then.get(deviceKey(userCode)), t.then.get(chainKey(clientID, grantID), clientv3.WithCountOnly())
+	ended := hasEnded(&t, clientID)
 	if err := s.run(ctx, &t); err != nil {
 		return DeviceState{}, fmt.Errorf("read device authorization: %w", err)
 	}
-	state := DeviceState{Redeemed: chain.count > 0}
+	state := DeviceState{Redeemed: chain.count > 0 && ended.count == 0}
 	if kv := device.one(); kv != nil {
 		d, err := decodeDevice(kv.Value, kv.ModRevision)
 		if err != nil {
@@ -135,11 +136,12 @@ func (s *Store) DecideDevice(ctx context.Context, userCode string, d Device) err
 //
 // Errors: those of CreateGrant, and [ErrNotFound] when the device authorization has gone since d was read and left no
 // grant.
-func (s *Store) RedeemDevice(ctx context.Context, userCode string, d *Device, grant Grant, chainEnds time.Time, on Revisions) error {
-	err := s.redeem(ctx, redemption{of: "device code", grant: grant, chainEnds: chainEnds, on: on,
+func (s *Store) RedeemDevice(ctx context.Context, userCode string, d *Device, grant Grant, chainEnds time.Time,
+	on Revisions) (*User, error) {
+	user, err := s.redeem(ctx, redemption{of: "device code", grant: grant, chainEnds: chainEnds, on: on,
 		device: deviceKey(userCode), deviceRevision: d.Revision})
 	if err != nil {
-		return fmt.Errorf("redeem device code: %w", err)
+		return nil, fmt.Errorf("redeem device code: %w", err)
 	}
-	return nil
+	return user, nil
 }

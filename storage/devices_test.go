@@ -60,14 +60,14 @@ func TestDeviceLife(t *testing.T) {
 	if state, err := s.DeviceState(ctx, userCode, c.ID, "other"); err != nil || state.Device != nil {
 		t.Errorf("the state of another device: %+v, %v", state, err)
 	}
-	if err := s.RedeemDevice(ctx, userCode, d, grantOf(d), ends, on(c, u)); err != nil {
+	if _, err := s.RedeemDevice(ctx, userCode, d, grantOf(d), ends, on(c, u)); err != nil {
 		t.Fatal(err)
 	}
 	if state, err := s.DeviceState(ctx, userCode, c.ID, d.Grant); err != nil || state.Device != nil || !state.Redeemed {
 		t.Errorf("after it was redeemed: %+v, %v", state, err)
 	}
 	// Again: a replay, and the family dies.
-	if err := s.RedeemDevice(ctx, userCode, d, grantOf(d), ends, on(c, u)); !errors.Is(err, storage.ErrReplayed) {
+	if _, err := s.RedeemDevice(ctx, userCode, d, grantOf(d), ends, on(c, u)); !errors.Is(err, storage.ErrReplayed) {
 		t.Errorf("replay: %v", err)
 	}
 	if _, err := s.Grant(ctx, c.ID, d.Grant, u.ID); !errors.Is(err, storage.ErrNotFound) {
@@ -83,7 +83,7 @@ func TestDeviceRedeemedOnce(t *testing.T) {
 	c, u := registered(t, s)
 	d := approved(t, s, c, u)
 	won := race(t, 32, func() error {
-		return s.RedeemDevice(t.Context(), userCode, d, grantOf(d), time.Now().Add(time.Hour), on(c, u))
+		return failure(s.RedeemDevice(t.Context(), userCode, d, grantOf(d), time.Now().Add(time.Hour), on(c, u)))
 	}, storage.ErrReplayed)
 	if won != 1 {
 		t.Errorf("%d redeemed it", won)
@@ -115,11 +115,11 @@ func TestDeviceOfStaleRecords(t *testing.T) {
 		t.Fatal(err)
 	}
 	var stale *storage.StaleError
-	if err := s.RedeemDevice(ctx, userCode, d, grantOf(d), ends, on(c, u)); !errors.As(err, &stale) || stale.User.Active() || stale.Client == nil {
+	if _, err := s.RedeemDevice(ctx, userCode, d, grantOf(d), ends, on(c, u)); !errors.As(err, &stale) || stale.User.Active() || stale.Client == nil {
 		t.Fatalf("%+v, %v", stale, err)
 	}
 	// Nothing was written: it can still be redeemed on what is true now.
-	if err := s.RedeemDevice(ctx, userCode, d, grantOf(d), ends, storage.Revisions{Client: stale.Client.Revision, User: stale.User.Revision}); err != nil {
+	if _, err := s.RedeemDevice(ctx, userCode, d, grantOf(d), ends, storage.Revisions{Client: stale.Client.Revision, User: stale.User.Revision}); err != nil {
 		t.Error(err)
 	}
 }
@@ -131,7 +131,7 @@ func TestDeviceThatChanged(t *testing.T) {
 	d := approved(t, s, c, u)
 	before := *d
 	before.Revision--
-	if err := s.RedeemDevice(t.Context(), userCode, &before, grantOf(d), time.Now().Add(time.Hour), on(c, u)); !errors.Is(err, storage.ErrNotFound) {
+	if _, err := s.RedeemDevice(t.Context(), userCode, &before, grantOf(d), time.Now().Add(time.Hour), on(c, u)); !errors.Is(err, storage.ErrNotFound) {
 		t.Errorf("%v", err)
 	}
 	if _, err := s.Grant(t.Context(), c.ID, d.Grant, u.ID); !errors.Is(err, storage.ErrNotFound) {

@@ -5,20 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
-	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// link is the value of a chain key: when the chain reached its present generation.
-type link struct {
-	At int64 `json:"at"` // Unix milliseconds
-}
-
-// tombstoneLife is how long a dead grant is remembered. It outlives every authorization code by far, so a code can
-// never be redeemed after its grant has died.
+// tombstoneLife is how long a dead grant is remembered, and for how long at least that a grant existed. It outlives
+// every authorization code by far, so a code can never be redeemed twice, nor after its grant has died.
 const tombstoneLife = time.Hour
 
 func grantKey(client, id string) string { return key("grants", client, id) }
@@ -43,15 +36,19 @@ func (r Revisions) same(clientID, userID string) []clientv3.Cmp {
 //
 // A grant that came from a session ([Grant.Session]) is recorded with it, provided that the session still exists.
 //
+// It returns the user as of that transaction, so that what a reply says about them costs no read.
+//
 // Errors: [ErrReplayed] when the grant exists or has existed, and it is dead now; [ErrSessionEnded] when its session
-// has ended, and a [StaleError] when client or user changed: then nothing was written; [ErrSpent] when one of once was
-// used before, and nothing was written, whatever the grant is. With [ErrReplayed], too, once is used now.
-func (s *Store) CreateGrant(ctx context.Context, grant Grant, chainEnds time.Time, on Revisions, once ...Once) error {
-	err := s.redeem(ctx, redemption{of: "code", grant: grant, chainEnds: chainEnds, on: on, once: once})
+// has ended, [ErrWithdrawn] when the consent was withdrawn, and a [StaleError] when client or user changed: then
+// nothing was written; [ErrSpent] when one of once was used before, and nothing was written, whatever the grant is.
+// With [ErrReplayed], too, once is used now.
+func (s *Store) CreateGrant(ctx context.Context, grant Grant, chainEnds time.Time, on Revisions,
+	once ...Once) (*User, error) {
+	user, err := s.redeem(ctx, redemption{of: "code", grant: grant, chainEnds: chainEnds, on: on, once: once})
 	if err != nil {
-		return fmt.Errorf("create grant: %w", err)
+		return nil, fmt.Errorf("create grant: %w", err)
 	}
-	return nil
+	return user, nil
 }
 
 // redemption is what redeeming a code or a device code takes.
@@ -68,21 +65,23 @@ type redemption struct {
 
 // redeem is the transaction that begins a grant:
 //
-//	if once is unused, client and user are as they were, the grant never existed, its session stands, the device authorization is there
-//	  store the grant and its chain, note it with the session, drop the device authorization, use once
+//	if once is unused, client and user are as they were, the grant never existed, its session stands, the consent was
+//	not withdrawn, the device authorization is there
+//	  store the grant and its chain, note it with the session and with the user, drop the device authorization, use once;
+//	  read the user
 //	otherwise, if once is unused
 //	  if the grant exists or has existed: bury it, use once
 //	  otherwise: read what has changed
-func (s *Store) redeem(ctx context.Context, r redemption) error {
+func (s *Store) redeem(ctx context.Context, r redemption) (*User, error) {
 	grant := &r.grant
 	gk, ck := grantKey(grant.ClientID, grant.ID), chainKey(grant.ClientID, grant.ID)
 	now := s.now()
 	var replay transaction
 	var unused *transaction
 	var look records
-	var session, device *found
+	var session, device, user *found
 	t, err := s.commit(ctx, func(t *transaction) error {
-		body, err := s.leases.until(ctx, grant.ExpiresAt)
+		body, err := s.leases.until(ctx, remembered(grant.ExpiresAt, now))
 		if err != nil {
 			return err
 		}
@@ -91,7 +90,7 @@ func (s *Store) redeem(ctx context.Context, r redemption) error {
 			return err
 		}
 		bury, err := s.bury(ctx, grant.ClientID, grant.ID, AuditEntry{
-			Actor: ClientActor(grant.ClientID), Action: AuditGrantReplayed, Reason: r.of + " replayed"})
+			Actor: ClientActor(grant.ClientID), Action: AuditGrantReplayed, Reason: r.of + " replayed", User: grant.UserID})
 		if err != nil {
 			return err
 		}
@@ -103,14 +102,20 @@ func (s *Store) redeem(ctx context.Context, r redemption) error {
 		if err != nil {
 			return err
 		}
+		note, err := s.noteGrant(ctx, grant, body)
+		if err != nil {
+			return err
+		}
 		t.onlyIf(unspent(r.once)...)
 		t.onlyIf(r.on.same(grant.ClientID, grant.UserID)...)
 		t.onlyIf(absent(gk))
 		t.onlyIf(sessionCmp(*grant)...)
+		t.onlyIf(notWithdrawn(grant.ClientID, grant.UserID, grant.AsOf)...)
 		t.then.do(spend...)
 		t.then.do(noted...)
-		t.then.do(clientv3.OpPut(gk, encode(grant), clientv3.WithLease(body)),
-			clientv3.OpPut(ck, encode(link{At: now.UnixMilli()}), clientv3.WithLease(chain)))
+		t.then.do(clientv3.OpPut(gk, encodeGrant(grant), clientv3.WithLease(body)),
+			clientv3.OpPut(ck, encode(link{At: now.UnixMilli()}), clientv3.WithLease(chain)), note)
+		user = t.then.get(userKey(grant.UserID))
 
 		replay = transaction{ifs: []clientv3.Cmp{present(gk)}}
 		replay.then.do(bury...)
@@ -128,20 +133,51 @@ func (s *Store) redeem(ctx context.Context, r redemption) error {
 		return nil
 	})
 	switch {
+	case errors.Is(err, ErrFull):
+		return nil, s.redeemed(ctx, r, err)
 	case err != nil:
-		return err
+		return nil, err
 	case t.held:
-		return nil
+		return decodeUsers(user.kvs)
 	case !unused.held:
-		return ErrSpent
+		return nil, ErrSpent
 	case replay.held:
-		return ErrReplayed
+		return nil, ErrReplayed
 	case session != nil && session.count == 0:
-		return ErrSessionEnded
+		return nil, ErrSessionEnded
 	case device != nil && (device.one() == nil || device.one().ModRevision != r.deviceRevision):
-		return ErrNotFound
+		return nil, ErrNotFound
 	}
-	return s.stale(look)
+	stale := s.stale(look)
+	if grant.AsOf > 0 && stale.revisions() == r.on { // everything else is as it has to be
+		return nil, ErrWithdrawn
+	}
+	return nil, stale
+}
+
+// redeemed deals with a code that comes when etcd is full. It cannot be redeemed; but if it was before, it is a replay,
+// and the grant ends. An etcd that fills up may say so of what it has just written: that is no replay.
+func (s *Store) redeemed(ctx context.Context, r redemption, full error) error {
+	grant := &r.grant
+	resp, err := s.kv.Get(ctx, grantKey(grant.ClientID, grant.ID))
+	if err != nil {
+		return err
+	}
+	if len(resp.Kvs) == 0 || string(resp.Kvs[0].Value) == encodeGrant(grant) {
+		return full
+	}
+	ref := GrantRef{ClientID: grant.ClientID, GrantID: grant.ID}
+	return s.buryReplayed(ctx, ref, AuditEntry{
+		Actor: ClientActor(grant.ClientID), Action: AuditGrantReplayed, Reason: r.of + " replayed"}, r.once)
+}
+
+// remembered is until when the record of a grant stays, which may be longer than the grant: as long as it is there, its
+// code is known to be redeemed.
+func remembered(expires, now time.Time) time.Time {
+	if least := now.Add(tombstoneLife); expires.Before(least) {
+		return least
+	}
+	return expires
 }
 
 // GrantRef names a place in a refresh chain: what a refresh token holds.
@@ -150,25 +186,40 @@ type GrantRef struct {
 	GrantID    string
 	UserID     string
 	Generation int64
+	// At and Before are those of the [Rotation] that led there; only a reuse interval asks for them.
+	At     time.Time
+	Before []Step
+	// Base and Move are those of that Rotation, too; 0 of one that was not in a chain from another etcd.
+	Base, Move int64
+	// WithUser asks for [Rotation.User].
+	WithUser bool
 }
 
 // Rotation is a refresh chain's step: the generation that is valid now, since At.
 type Rotation struct {
 	Generation int64
 	At         time.Time
+	// Before are the steps before it that the chain remembers. The next refresh token holds them.
+	Before []Step
+	// Base and Move say how the generation is counted in a chain that came from another etcd; see moved.go. The next
+	// refresh token holds them, if they are not 0.
+	Base, Move int64
+	User       *User // as of the transaction, which has read it along; nil unless it was asked for
 }
 
 // RotateGrant moves a refresh chain from ref's generation to the next in one transaction, provided that client and user
 // are still at the given revisions. chainEnds is when the next refresh token expires.
 //
-// With reuse > 0, a token whose successor is not older than that and has not been used gets the same successor again:
-// the Rotation as it was made. Otherwise a token that is not the newest of its chain is a replay.
+// With reuse > 0, a token that was used, but not longer ago than that, gets the newest step of its chain again, as it
+// was made, however far the chain has moved since: so there is one chain always, whoever asks. Otherwise a token that
+// is not the newest of its chain is a replay.
 //
 // Errors: [ErrReplayed] for a replay, and the grant is dead now; [ErrNotFound] if the grant was dead already; a
 // [StaleError] if client or user changed, and nothing was written; [ErrSpent] if one of once was used before, and
-// nothing was written, whatever the state of the grant. If the grant is moved or killed, or the same successor is
-// returned again, once is used now.
-func (s *Store) RotateGrant(ctx context.Context, ref GrantRef, chainEnds time.Time, reuse time.Duration, on Revisions, once ...Once) (Rotation, error) {
+// nothing was written, whatever the state of the grant. If the grant is moved or killed, or the newest step is returned
+// again, once is used now.
+func (s *Store) RotateGrant(ctx context.Context, ref GrantRef, chainEnds time.Time, reuse time.Duration, on Revisions,
+	once ...Once) (Rotation, error) {
 	rotation, err := s.rotateGrant(ctx, ref, chainEnds, reuse, on, once)
 	if err != nil {
 		return Rotation{}, fmt.Errorf("rotate grant: %w", err)
@@ -177,14 +228,38 @@ func (s *Store) RotateGrant(ctx context.Context, ref GrantRef, chainEnds time.Ti
 }
 
 // rotateGrant is the transaction that moves a chain: if once is unused, client and user are as they were and the chain
-// is at the token's generation, move the chain and use once.
+// is at the token's generation, move the chain and use once. A token from before a move of the records does not know how
+// its chain counts now, so that may take a second transaction.
 //
 // All of a transaction goes through raft with every refresh, also a branch that is not taken. So what was wrong is
 // looked up afterwards, and a replay is dealt with in a transaction of its own, see buryReplayed: a chain that was
-// found to be beyond a token never comes back to it. With a reuse interval, beyond begins one generation later.
-func (s *Store) rotateGrant(ctx context.Context, ref GrantRef, chainEnds time.Time, reuse time.Duration, on Revisions, once []Once) (Rotation, error) {
+// found to be beyond a token never comes back to it.
+func (s *Store) rotateGrant(ctx context.Context, ref GrantRef, chainEnds time.Time, reuse time.Duration, on Revisions,
+	once []Once) (Rotation, error) {
+	for {
+		rotation, err := s.rotateFrom(ctx, ref, chainEnds, reuse, on, once)
+		var counts *countsFrom
+		if !errors.As(err, &counts) {
+			return rotation, err
+		}
+		ref.Base, ref.Move = counts.base, s.moved
+	}
+}
+
+// countsFrom is an answer for a token that is the newest of a chain which came from another etcd, and does not know it.
+type countsFrom struct{ base int64 }
+
+func (c *countsFrom) Error() string {
+	return fmt.Sprintf("the chain has %d generations before it came here", c.base)
+}
+
+// rotateFrom is one try of that.
+func (s *Store) rotateFrom(ctx context.Context, ref GrantRef, chainEnds time.Time, reuse time.Duration, on Revisions,
+	once []Once) (Rotation, error) {
 	ck := chainKey(ref.ClientID, ref.GrantID)
 	now := s.now()
+	ref.Base, ref.Move = ref.counted(s.moved)
+	next, user := ref.next(now, reuse), new(found)
 	t, err := s.commit(ctx, func(t *transaction) error {
 		lease, err := s.leases.until(ctx, chainEnds)
 		if err != nil {
@@ -196,17 +271,24 @@ func (s *Store) rotateGrant(ctx context.Context, ref GrantRef, chainEnds time.Ti
 		}
 		t.onlyIf(unspent(once)...)
 		t.onlyIf(on.same(ref.ClientID, ref.UserID)...)
-		t.onlyIf(clientv3.Compare(clientv3.Version(ck), "=", ref.Generation))
+		t.onlyIf(s.atGeneration(ck, ref)...)
 		t.then.do(spend...)
-		t.then.do(clientv3.OpPut(ck, encode(link{At: now.UnixMilli()}), clientv3.WithLease(lease)))
+		t.then.do(clientv3.OpPut(ck, encode(next), clientv3.WithLease(lease)))
+		if ref.WithUser {
+			user = t.then.get(userKey(ref.UserID))
+		}
 		return nil
 	})
-	if err != nil {
+	full := errors.Is(err, ErrFull) // a replay is still one
+	if err != nil && !full {
 		return Rotation{}, err
 	}
-	if t.held {
-		return Rotation{Generation: ref.Generation + 1, At: time.UnixMilli(now.UnixMilli())}, nil
+	if !full && t.held {
+		made := next.rotation(ref.Generation+1, ref.Move)
+		made.User, err = decodeUsers(user.kvs)
+		return made, err
 	}
+	refusal := err
 	var after transaction
 	look, chain := lookAt(&after.then, ref.ClientID, ref.UserID), after.then.get(ck)
 	var spent []*found
@@ -216,29 +298,32 @@ func (s *Store) rotateGrant(ctx context.Context, ref GrantRef, chainEnds time.Ti
 	if err := s.run(ctx, &after); err != nil {
 		return Rotation{}, err
 	}
-	beyond := ref.Generation
-	if reuse > 0 {
-		beyond++
-	}
-	replayed := AuditEntry{Actor: ClientActor(ref.ClientID), Action: AuditGrantReplayed, Reason: "refresh token replayed"}
 	switch {
 	case slices.ContainsFunc(spent, func(f *found) bool { return f.count > 0 }):
 		return Rotation{}, ErrSpent
-	case chain.one() == nil || chain.one().Version < ref.Generation:
+	case chain.one() == nil:
 		return Rotation{}, ErrNotFound
-	case chain.one().Version == ref.Generation:
-		return Rotation{}, s.stale(look)
-	case chain.one().Version > beyond:
-		return Rotation{}, s.buryReplayed(ctx, ref, replayed, once)
 	}
-	// The direct predecessor was used again, and a reuse interval is configured.
-	at, err := decode[link]("chain", chain.one().Value)
-	if err != nil {
+	newest, err := decodeChain(chain.one())
+	switch {
+	case err != nil:
 		return Rotation{}, err
+	case newest.generation < ref.Generation:
+		return Rotation{}, ErrNotFound
+	case full && (newest.generation == ref.Generation || string(chain.one().Value) == encode(next)):
+		return Rotation{}, refusal // an etcd that fills up may say so of what it has just written
+	case newest.generation == ref.Generation && newest.move(s.moved) != ref.Move:
+		return Rotation{}, &countsFrom{newest.Base}
+	case newest.generation == ref.Generation:
+		return Rotation{}, s.stale(look)
 	}
-	made := time.UnixMilli(at.At)
-	late := now.Sub(made) > reuse
-	if stale := s.stale(look); !late && stale.revisions() != on {
+	// The token was used before.
+	if !newest.usedWithin(reuse, now, ref.Generation, newest.generation) {
+		return Rotation{}, s.buryReplayed(ctx, ref, AuditEntry{
+			Actor: ClientActor(ref.ClientID), Action: AuditGrantReplayed, Reason: "refresh token replayed"}, once)
+	}
+	stale := s.stale(look)
+	if stale.revisions() != on {
 		return Rotation{}, stale
 	}
 	for _, o := range once { // a look has written nothing
@@ -246,19 +331,16 @@ func (s *Store) rotateGrant(ctx context.Context, ref GrantRef, chainEnds time.Ti
 			return Rotation{}, err
 		}
 	}
-	if late {
-		if _, err := s.KillGrant(ctx, ref.ClientID, ref.GrantID, replayed); err != nil {
-			return Rotation{}, err
-		}
-		return Rotation{}, ErrReplayed
-	}
-	return Rotation{Generation: chain.one().Version, At: made}, nil
+	again := newest.rotation(newest.generation, newest.move(s.moved))
+	again.User = stale.User
+	return again, nil
 }
 
 // buryReplayed ends a grant, one of whose tokens came again, and uses once. Its error is [ErrReplayed], or [ErrSpent]
 // when once was used meanwhile: then nothing was written.
 func (s *Store) buryReplayed(ctx context.Context, ref GrantRef, why AuditEntry, once []Once) error {
-	t, err := s.commit(ctx, func(t *transaction) error {
+	t, err := s.commitEnd(ctx, func(ctx context.Context, t *transaction) error {
+		why.User = ref.UserID
 		bury, err := s.bury(ctx, ref.ClientID, ref.GrantID, why)
 		if err != nil {
 			return err
@@ -281,14 +363,32 @@ func (s *Store) buryReplayed(ctx context.Context, ref GrantRef, why AuditEntry, 
 // KillGrant ends a grant and everything issued from it, and reports whether the grant was alive. If it was, why is
 // written to the audit log, and its reason stays with the grant.
 func (s *Store) KillGrant(ctx context.Context, clientID, grantID string, why AuditEntry) (bool, error) {
-	t, err := s.commit(ctx, func(t *transaction) error {
+	alive, err := s.killGrant(ctx, clientID, grantID, why, nil)
+	if err != nil {
+		return false, fmt.Errorf("kill grant: %w", err)
+	}
+	return alive, nil
+}
+
+// killGrant is the transaction that ends a grant, and does what also gives besides; nil for nothing.
+func (s *Store) killGrant(ctx context.Context, clientID, grantID string, why AuditEntry,
+	also func(context.Context) ([]clientv3.Op, error)) (alive bool, err error) {
+	t, err := s.commitEnd(ctx, func(ctx context.Context, t *transaction) error {
 		bury, err := s.buryLiving(ctx, clientID, grantID, why)
+		if err != nil {
+			return err
+		}
 		t.onlyIf(present(chainKey(clientID, grantID)))
 		t.then.do(bury...)
+		if also == nil {
+			return nil
+		}
+		ops, err := also(ctx)
+		t.then.do(ops...)
 		return err
 	})
 	if err != nil {
-		return false, fmt.Errorf("kill grant: %w", err)
+		return false, err
 	}
 	return t.held, nil
 }
@@ -298,6 +398,8 @@ type GrantView struct {
 	Grant      *Grant
 	User       *User // nil when the user is gone
 	Generation int64 // of the refresh chain
+	// ClientRevision is that of the record of the client to which the grant was given; 0 if it has none.
+	ClientRevision int64
 }
 
 // Grant reads a live grant and its user: one read. It returns [ErrNotFound] for a dead or unknown one.
@@ -313,7 +415,8 @@ func (s *Store) Grant(ctx context.Context, clientID, grantID, userID string) (Gr
 // GrantThrough is Grant, read together with the record of the client that uses the grant, which after a token exchange
 // is not the one that it was given to: still one read. The client is nil if it is gone or disabled. If onceID is the ID
 // of a [Once] that has been used, the error is [ErrSpent].
-func (s *Store) GrantThrough(ctx context.Context, clientID, grantID, userID, throughID, onceID string) (GrantView, *Client, error) {
+func (s *Store) GrantThrough(ctx context.Context, clientID, grantID, userID, throughID,
+	onceID string) (GrantView, *Client, error) {
 	var t transaction
 	grant := readGrant(&t, clientID, grantID, userID)
 	through, spent := t.then.get(clientKey(throughID)), getSpent(&t, onceID)
@@ -335,75 +438,42 @@ func (s *Store) GrantThrough(ctx context.Context, clientID, grantID, userID, thr
 }
 
 // grantRead is the read that leads to a [GrantView].
-type grantRead struct{ grant, chain, user *found }
+type grantRead struct{ grant, chain, user, ended, client *found }
 
 func readGrant(t *transaction, clientID, grantID, userID string) grantRead {
-	return grantRead{t.then.get(grantKey(clientID, grantID)), t.then.get(chainKey(clientID, grantID)), t.then.get(userKey(userID))}
+	return grantRead{
+		t.then.get(grantKey(clientID, grantID)), t.then.get(chainKey(clientID, grantID)),
+		t.then.get(userKey(userID)), hasEnded(t, clientID),
+		t.then.get(clientKey(clientID), clientv3.WithKeysOnly()), // whoever knows the client by heart needs no more
+	}
+}
+
+// hasEnded asks whether all grants of a client have ended, see [Store.endAll].
+func hasEnded(t *transaction, clientID string) *found {
+	return t.then.get(endingKey(clientID), clientv3.WithCountOnly())
 }
 
 func (r grantRead) view() (GrantView, error) {
-	chain := r.chain.one()
-	if chain == nil {
+	body, chain := r.grant.one(), r.chain.one()
+	if body == nil || chain == nil || r.ended.count > 0 {
 		return GrantView{}, ErrNotFound
 	}
-	grant, err := decodeGrant(r.grant.kvs)
+	grant, err := decodeGrant(body)
 	if err != nil {
 		return GrantView{}, fmt.Errorf("read grant: %w", err)
 	}
-	view := GrantView{Grant: grant, Generation: chain.Version}
+	at, err := decodeChain(chain)
+	if err != nil {
+		return GrantView{}, fmt.Errorf("read grant: %w", err)
+	}
+	view := GrantView{Grant: grant, Generation: at.generation}
+	if kv := r.client.one(); kv != nil {
+		view.ClientRevision = kv.ModRevision
+	}
 	if view.User, err = decodeUsers(r.user.kvs); err != nil {
 		return GrantView{}, fmt.Errorf("read grant: %w", err)
 	}
 	return view, nil
-}
-
-// Grants lists the live grants of a client, or of all clients when clientID is empty.
-func (s *Store) Grants(ctx context.Context, clientID string) ([]Grant, error) {
-	grants, chains := "grants/", "chains/"
-	if clientID != "" {
-		grants, chains = under("grants", clientID), under("chains", clientID)
-	}
-	var t transaction
-	bodies, links := t.then.get(grants, clientv3.WithPrefix()), t.then.get(chains, clientv3.WithPrefix())
-	if err := s.run(ctx, &t); err != nil {
-		return nil, fmt.Errorf("list grants: %w", err)
-	}
-	alive := make(map[string]*mvccpb.KeyValue)
-	for _, kv := range links.kvs {
-		alive[strings.TrimPrefix(string(kv.Key), "chains/")] = kv
-	}
-	var out []Grant
-	for _, kv := range bodies.kvs {
-		chain := alive[strings.TrimPrefix(string(kv.Key), "grants/")]
-		if chain == nil {
-			continue
-		}
-		g, err := decode[Grant]("grant", kv.Value)
-		if err != nil {
-			return nil, fmt.Errorf("list grants: %w", err)
-		}
-		at, err := decode[link]("chain", chain.Value)
-		if err != nil {
-			return nil, fmt.Errorf("list grants: %w", err)
-		}
-		g.Generation, g.RotatedAt = chain.Version, time.UnixMilli(at.At).UTC()
-		out = append(out, *g)
-	}
-	return out, nil
-}
-
-// FindGrant finds a live grant by its id alone, by scanning all of them: for operators, not for requests.
-func (s *Store) FindGrant(ctx context.Context, grantID string) (*Grant, error) {
-	grants, err := s.Grants(ctx, "")
-	if err != nil {
-		return nil, err
-	}
-	for _, g := range grants {
-		if g.ID == grantID {
-			return &g, nil
-		}
-	}
-	return nil, ErrNotFound
 }
 
 // bury are the operations that replace a grant by a tombstone, and write to the audit log if the grant was alive.
@@ -425,12 +495,15 @@ func (s *Store) buryLiving(ctx context.Context, clientID, grantID string, why Au
 	if c := s.mem.client(clientID); c != nil {
 		why.App = c.App
 	}
-	tombstone := encode(Grant{ID: grantID, ClientID: clientID, Dead: why.Reason})
-	return []clientv3.Op{
+	ops := []clientv3.Op{
 		s.auditOp(ctx, why),
-		clientv3.OpPut(grantKey(clientID, grantID), tombstone, clientv3.WithLease(lease)),
+		clientv3.OpPut(grantKey(clientID, grantID), tombstone(why.Reason), clientv3.WithLease(lease)),
 		clientv3.OpDelete(chainKey(clientID, grantID)),
-	}, nil
+	}
+	if why.User != "" && markOf(grantID) == grantID { // the note is of this grant alone
+		ops = append(ops, clientv3.OpDelete(key("usergrants", why.User, clientID, grantID)))
+	}
+	return ops, nil
 }
 
 // records are the reads of the records on which a decision was made.
@@ -457,18 +530,4 @@ func (s *Store) stale(look records) *StaleError {
 		s.log.Error("a stored user cannot be decoded", "error", err)
 	}
 	return stale
-}
-
-func decodeGrant(kvs []*mvccpb.KeyValue) (*Grant, error) {
-	if len(kvs) == 0 {
-		return nil, ErrNotFound
-	}
-	g, err := decode[Grant]("grant", kvs[0].Value)
-	if err != nil {
-		return nil, err
-	}
-	if g.Dead != "" {
-		return nil, ErrNotFound
-	}
-	return g, nil
 }

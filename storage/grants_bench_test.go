@@ -8,8 +8,8 @@ import (
 	"github.com/warifu/warifu/storage/storagetest"
 )
 
-// BenchmarkRefresh is what storage does for a refresh, in the order in which the server asks for it: it opens the token, looks the
-// client up, moves the chain, and seals the next token.
+// BenchmarkRefresh is what storage does for a refresh, in the order in which the server asks for it: it opens the
+// token, looks the client up, moves the chain, and seals the next token.
 func BenchmarkRefresh(b *testing.B) {
 	etcd := storagetest.New(b)
 	s := etcd.Store()
@@ -19,7 +19,7 @@ func BenchmarkRefresh(b *testing.B) {
 	c, u := registered(b, s)
 	ends := time.Now().Add(time.Hour)
 	g := newGrant(c, u)
-	if err := s.CreateGrant(b.Context(), g, ends, on(c, u)); err != nil {
+	if _, err := s.CreateGrant(b.Context(), g, ends, on(c, u)); err != nil {
 		b.Fatal(err)
 	}
 	plain := make([]byte, 400)

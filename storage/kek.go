@@ -6,22 +6,22 @@ import (
 	"crypto/hkdf"
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 
 	"golang.org/x/crypto/chacha20poly1305"
 )
 
-// KEK is the list of key-encryption keys that seal secrets in records, newest first. New secrets are sealed under the
-// first; the others open what has not been resealed yet, so a key is rotated by putting a new one in front of it.
+// KEK is the list of key-encryption keys that seal secrets in records, newest first. Secrets are sealed under the one
+// whose turn it is, which is the first where nothing else is said (encryption.go); the others open what is sealed under
+// them. So a key is rotated by putting a new one in front of it.
 type KEK struct {
-	ids    []string // the first 8 bytes of each key's SHA-256
-	aeads  []cipher.AEAD
-	newest []byte
+	ids     []string // the first 8 bytes of each key's SHA-256
+	aeads   []cipher.AEAD
+	newest  []byte
+	secrets [][]byte
+	active  int // the one that seals
 }
 
 const kekIDLen = 8
@@ -40,59 +40,30 @@ func NewKEK(keys ...[]byte) (*KEK, error) {
 		sum := sha256.Sum256(key)
 		k.ids = append(k.ids, string(sum[:kekIDLen]))
 		k.aeads = append(k.aeads, aead)
+		k.secrets = append(k.secrets, bytes.Clone(key))
 	}
 	return k, nil
 }
 
-// ReadKEK reads key files, newest first: each holds 32 bytes in base64, such as `openssl rand -base64 32` prints.
-func ReadKEK(files ...string) (*KEK, error) {
-	keys := make([][]byte, 0, len(files))
-	for _, file := range files {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			return nil, fmt.Errorf("read encryption key: %w", err)
+// at is the same list, in which the key with a fingerprint seals; nil if it is not in there.
+func (k *KEK) at(fingerprint string) *KEK {
+	for i, name := range k.fingerprints() {
+		if name == fingerprint {
+			next := *k
+			next.active = i
+			return &next
 		}
-		key, err := base64.StdEncoding.DecodeString(string(bytes.TrimSpace(text)))
-		if err != nil || len(key) != chacha20poly1305.KeySize {
-			return nil, fmt.Errorf("read encryption key: %s must hold 32 bytes in base64 (make one with: openssl rand -base64 32)", file)
-		}
-		keys = append(keys, key)
-	}
-	return NewKEK(keys...)
-}
-
-// CreateKEKFile writes a new random key to file, mode 0600, unless the file exists. The directory must exist.
-func CreateKEKFile(file string) error {
-	if _, err := os.Stat(file); err == nil {
-		return nil
-	}
-	key := make([]byte, chacha20poly1305.KeySize)
-	_, _ = rand.Read(key) // never fails: crypto/rand ends the process instead
-	tmp, err := os.CreateTemp(filepath.Dir(file), ".key-*")
-	if err != nil {
-		return fmt.Errorf("create encryption key: %w", err)
-	}
-	defer func() { _ = os.Remove(tmp.Name()) }()
-	_, err = tmp.WriteString(base64.StdEncoding.EncodeToString(key) + "\n")
-	err = errors.Join(err, tmp.Sync(), tmp.Close())
-	if err == nil {
-		// Link fails if the file has appeared in the meantime, so a key that is in use already is never replaced.
-		if err = os.Link(tmp.Name(), file); errors.Is(err, os.ErrExist) {
-			err = nil
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("create encryption key: %w", err)
 	}
 	return nil
 }
 
 // seal encrypts plain for one purpose; it opens for that purpose only. Layout: key id, nonce, ciphertext.
 func (k *KEK) seal(purpose string, plain []byte) []byte {
-	out := make([]byte, kekIDLen+chacha20poly1305.NonceSizeX, kekIDLen+chacha20poly1305.NonceSizeX+len(plain)+chacha20poly1305.Overhead)
-	copy(out, k.ids[0])
+	out := make([]byte, kekIDLen+chacha20poly1305.NonceSizeX,
+		kekIDLen+chacha20poly1305.NonceSizeX+len(plain)+chacha20poly1305.Overhead)
+	copy(out, k.ids[k.active])
 	_, _ = rand.Read(out[kekIDLen:])
-	return k.aeads[0].Seal(out, out[kekIDLen:], plain, []byte(purpose))
+	return k.aeads[k.active].Seal(out, out[kekIDLen:], plain, []byte(purpose))
 }
 
 func (k *KEK) open(purpose string, sealed []byte) ([]byte, error) {
@@ -109,15 +80,34 @@ func (k *KEK) open(purpose string, sealed []byte) ([]byte, error) {
 			return plain, nil
 		}
 	}
-	return nil, fmt.Errorf("open %s: it is sealed under encryption key %s, which is not in encryptionKeyFiles: add the file of that key", purpose, hex.EncodeToString([]byte(id)))
+	return nil, fmt.Errorf("open %s: it is sealed under %s", purpose, missingKey(hex.EncodeToString([]byte(id))))
 }
 
-// current reports whether sealed is under the newest key.
+// missingKey names a key that is not there, and says where to put it.
+func missingKey(fingerprint string) string {
+	return fmt.Sprintf("encryption key %s, which is not there: add its file to encryptionKeyFiles, or where the server keeps "+
+		"its key itself, put a copy of it into dataDir: as encryption.key, or for an older backup as encryption.key.%s",
+		fingerprint, fingerprint)
+}
+
+// id names the key that seals, and says nothing about it.
+func (k *KEK) id() string { return hex.EncodeToString([]byte(k.ids[k.active])) }
+
+// fingerprints name all keys, newest first.
+func (k *KEK) fingerprints() []string {
+	names := make([]string, len(k.ids))
+	for i, id := range k.ids {
+		names[i] = hex.EncodeToString([]byte(id))
+	}
+	return names
+}
+
+// current reports whether sealed is under the key that seals.
 func (k *KEK) current(sealed []byte) bool {
-	return len(sealed) >= kekIDLen && string(sealed[:kekIDLen]) == k.ids[0]
+	return len(sealed) >= kekIDLen && string(sealed[:kekIDLen]) == k.ids[k.active]
 }
 
-// reseal moves sealed to the newest key.
+// reseal moves sealed to the key that seals.
 func (k *KEK) reseal(purpose string, sealed []byte) ([]byte, error) {
 	plain, err := k.open(purpose, sealed)
 	if err != nil {
@@ -126,9 +116,15 @@ func (k *KEK) reseal(purpose string, sealed []byte) ([]byte, error) {
 	return k.seal(purpose, plain), nil
 }
 
-// derive makes a key for one purpose from the newest key.
-func (k *KEK) derive(purpose string) []byte {
-	key, err := hkdf.Key(sha256.New, k.newest, nil, "warifu "+purpose, 32)
+// derive makes a key for one purpose from the key that seals.
+func (k *KEK) derive(purpose string) []byte { return k.derived(k.active, purpose) }
+
+func (k *KEK) derived(i int, purpose string) []byte {
+	secret := k.newest
+	if i > 0 {
+		secret = k.secrets[i]
+	}
+	key, err := hkdf.Key(sha256.New, secret, nil, "warifu "+purpose, 32)
 	if err != nil {
 		panic("storage: derive key: " + err.Error()) // the length is constant
 	}

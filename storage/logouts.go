@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
@@ -48,21 +49,22 @@ func (s *Store) logoutOp(l Logout) clientv3.Op {
 	return clientv3.OpTxn([]clientv3.Cmp{atRevision(clientKey(c.ID), c.Revision)}, nil, []clientv3.Op{put})
 }
 
-// Logouts lists the outbox of logouts. An entry that cannot be decoded does not keep the others from being sent.
+// Logouts lists the outbox of logouts, read in parts. An entry that cannot be decoded does not keep the others from
+// being sent.
 func (s *Store) Logouts(ctx context.Context) ([]Logout, error) {
-	resp, err := s.kv.Get(ctx, under("logouts"), clientv3.WithPrefix())
-	if err != nil {
-		return nil, fmt.Errorf("list logouts: %w", err)
-	}
-	list := make([]Logout, 0, len(resp.Kvs))
-	for _, kv := range resp.Kvs {
+	list := []Logout{}
+	err := s.each(ctx, under("logouts"), func(kv *mvccpb.KeyValue) error {
 		l, err := decode[Logout]("logout", kv.Value)
 		if err != nil {
 			s.log.Error("a stored logout cannot be decoded", "key", string(kv.Key), "error", err)
-			continue
+			return nil
 		}
 		l.Revision = kv.ModRevision
 		list = append(list, *l)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list logouts: %w", err)
 	}
 	return list, nil
 }

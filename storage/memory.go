@@ -8,12 +8,15 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/metadata"
 )
 
 // memory is the part of the records that every request needs: clients and keys, as of some revision. Records in it are
@@ -21,19 +24,22 @@ import (
 type memory struct {
 	mu      sync.RWMutex // guards the maps
 	clients map[string]*Client
-	keys    map[string]*Key // by name, see Key.Name
+	keys    map[string]*Key // by the key of the record
+	// compromised keys by thumbprint: they count as gone, even where their record is.
+	compromised map[string]*CompromisedKey
 
-	resources resources // derived from clients
+	resources  resources // derived from clients
+	identities identities
 
-	// Derived from keys, and replaced as a whole when a key comes or goes.
+	// Derived from keys and compromised, and replaced as a whole when a key comes or goes.
 	byUse    map[string][]*Key // newest first
 	seals    *seals
 	pairwise *pairwise // nil before the key is there
 }
 
 func (m *memory) init() {
-	m.clients, m.resources = make(map[string]*Client), make(resources)
-	m.keys = make(map[string]*Key)
+	m.clients, m.resources, m.identities = make(map[string]*Client), make(resources), make(identities)
+	m.keys, m.compromised = make(map[string]*Key), make(map[string]*CompromisedKey)
 	m.derive()
 }
 
@@ -41,6 +47,9 @@ func (m *memory) init() {
 func (m *memory) derive() {
 	m.byUse = make(map[string][]*Key)
 	for _, k := range m.keys {
+		if m.compromised[k.thumbprint] != nil {
+			continue
+		}
 		m.byUse[k.Use] = append(m.byUse[k.Use], k)
 	}
 	for _, keys := range m.byUse {
@@ -70,6 +79,7 @@ func (m *memory) learn(c *Client) {
 	if held := m.clients[c.ID]; held == nil || held.Revision < c.Revision {
 		m.clients[c.ID] = c
 		m.resources.replace(held, c)
+		m.identities.replace(held, c)
 	}
 }
 
@@ -79,6 +89,7 @@ func (m *memory) forget(id string, revision int64) {
 	if held := m.clients[id]; held != nil && held.Revision < revision {
 		delete(m.clients, id)
 		m.resources.replace(held, nil)
+		m.identities.replace(held, nil)
 	}
 }
 
@@ -97,7 +108,10 @@ func (s *Store) followed() []followed {
 	return []followed{
 		{prefix: under("clients"), reset: s.resetClients, put: s.putClient,
 			del: func(key []byte, revision int64) { s.mem.forget(lastSegment(key), revision) }},
+		{prefix: under("compromised"), reset: s.resetCompromised, put: s.putCompromised, del: func([]byte, int64) {}},
 		{prefix: under("keys"), reset: s.resetKeys, put: s.putKey, del: s.dropKey},
+		s.endings.followed(),
+		s.followedTurn(),
 	}
 }
 
@@ -127,8 +141,10 @@ func (s *Store) list(ctx context.Context, f followed) (revision int64, err error
 // watch applies changes after revision. When etcd has compacted them away, it lists again.
 func (s *Store) watch(ctx context.Context, f followed, revision int64) {
 	for ctx.Err() == nil {
-		watchCtx, cancel := context.WithCancel(ctx)
+		watchCtx, cancel := context.WithCancel(ownStream(ctx))
+		w := s.measures.watching(watchCtx)
 		for resp := range s.events(watchCtx, f.prefix, clientv3.WithRev(revision+1)) {
+			w.heard()
 			if err := resp.Err(); err != nil {
 				if ctx.Err() == nil && !errors.Is(err, rpctypes.ErrCompacted) {
 					s.log.Warn("storage watch interrupted", "prefix", f.prefix, "error", err)
@@ -139,26 +155,47 @@ func (s *Store) watch(ctx context.Context, f followed, revision int64) {
 				if ev.Type == mvccpb.DELETE {
 					f.del(ev.Kv.Key[len(s.prefix):], ev.Kv.ModRevision)
 				} else if err := f.put(ev.Kv); err != nil {
-					s.log.Error("a watched record cannot be used", "key", string(ev.Kv.Key), "error", err)
+					s.log.Error("cannot decode a changed record", "key", string(ev.Kv.Key), "error", err)
 				}
 			}
 			revision = max(revision, resp.Header.Revision)
 		}
+		s.measures.over(w)
 		cancel()
 		Pause(ctx, time.Second)
 		if rev, err := s.list(ctx, f); err == nil {
 			revision = rev
 		} else if ctx.Err() == nil {
-			s.log.Warn("a storage listing failed; it is tried again", "prefix", f.prefix, "error", err)
+			s.log.Warn("a storage listing failed; trying again", "prefix", f.prefix, "error", err)
 		}
 	}
 }
 
 // events watches a prefix of this store. Keys in the events carry the store's prefix: an embedded etcd hands the same
 // events to all its watchers, so they must not be modified, which etcd's own namespace.NewWatcher does.
+//
+// ctx is one of ownStream.
 func (s *Store) events(ctx context.Context, prefix string, opts ...clientv3.OpOption) clientv3.WatchChan {
-	return s.watcher.Watch(clientv3.WithRequireLeader(ctx), s.prefix+prefix, append(opts, clientv3.WithPrefix())...)
+	opts = append(opts, clientv3.WithPrefix())
+	if s.shift == 0 {
+		return s.watcher.Watch(ctx, s.prefix+prefix, opts...)
+	}
+	if rev := clientv3.OpGet("", opts...).Rev(); rev > 0 {
+		opts = append(opts, clientv3.WithRev(max(rev-s.shift, 1)))
+	}
+	return s.shiftedEvents(ctx, s.watcher.Watch(ctx, s.prefix+prefix, opts...))
 }
+
+// ownStream gives a watch a stream of its own, as etcd's client does for contexts whose metadata differ. On a stream of
+// an embedded etcd that several share, each side may wait for the other for ever when more than one of them ends: the
+// client to send that one ends, while nobody takes what the server has to say of another.
+func ownStream(ctx context.Context) context.Context {
+	return metadata.AppendToOutgoingContext(clientv3.WithRequireLeader(ctx), "warifu-watch",
+		strconv.FormatInt(watches.Add(1), 10))
+}
+
+// watches counts the watches of this process.
+var watches atomic.Int64
 
 func decodeClient(kv *mvccpb.KeyValue) (*Client, error) {
 	c, err := decode[Client]("client", kv.Value)
@@ -170,7 +207,7 @@ func decodeClient(kv *mvccpb.KeyValue) (*Client, error) {
 }
 
 func (s *Store) resetClients(kvs []*mvccpb.KeyValue) error {
-	clients, spoken := make(map[string]*Client, len(kvs)), make(resources)
+	clients, spoken, workloads := make(map[string]*Client, len(kvs)), make(resources), make(identities)
 	for _, kv := range kvs {
 		c, err := decodeClient(kv)
 		if err != nil {
@@ -178,10 +215,11 @@ func (s *Store) resetClients(kvs []*mvccpb.KeyValue) error {
 		}
 		clients[c.ID] = c
 		spoken.replace(nil, c)
+		workloads.replace(nil, c)
 	}
 	s.mem.mu.Lock()
 	defer s.mem.mu.Unlock()
-	s.mem.clients, s.mem.resources = clients, spoken
+	s.mem.clients, s.mem.resources, s.mem.identities = clients, spoken, workloads
 	return nil
 }
 
@@ -194,8 +232,24 @@ func (s *Store) putClient(kv *mvccpb.KeyValue) error {
 	return nil
 }
 
+// AppOf is the app of a client, as far as memory knows; empty if it has none.
+func (s *Store) AppOf(clientID string) string {
+	if c := s.mem.client(clientID); c != nil {
+		return c.App
+	}
+	return ""
+}
+
 // Remembers reports whether memory has a record of a client with this id, even a disabled one.
 func (s *Store) Remembers(id string) bool { return s.mem.client(id) != nil }
+
+// Known is the client with this id, as far as memory knows; nil when it knows none, or that it is disabled.
+func (s *Store) Known(id string) *Client {
+	if c := s.mem.client(id); c.Active() {
+		return c
+	}
+	return nil
+}
 
 // Client returns the client with this id, from memory, or from etcd if memory does not know it. It returns
 // [ErrNotFound] for a disabled client. Look-ups in etcd are limited; beyond the limit the error is [ErrBusy].

@@ -36,7 +36,7 @@ func (s *Store) MirrorDeliveries(ctx context.Context) *DeliveryMirror {
 				return
 			}
 			if ctx.Err() == nil {
-				s.log.Warn("deliveries cannot be read; it is tried again", "error", err)
+				s.log.Warn("deliveries cannot be read; trying again", "error", err)
 			}
 			Pause(ctx, time.Second)
 		}

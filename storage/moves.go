@@ -47,7 +47,8 @@ func (s *Store) MoveDelivery(ctx context.Context, d Delivery, from string, audit
 	}
 	var t transaction
 	t.onlyIf(atRevision(d.key(), d.Revision), atRevision(back.key(), back.Revision))
-	t.then.do(clientv3.OpPut(d.key(), encode(d)), clientv3.OpPut(leaving.key(), encode(leaving)), clientv3.OpDelete(back.key()))
+	t.then.do(clientv3.OpPut(d.key(), encode(d)), clientv3.OpPut(leaving.key(), encode(leaving)),
+		clientv3.OpDelete(back.key()))
 	t.then.do(s.auditOps(ctx, audit)...)
 	if err := s.change(ctx, &t); err != nil {
 		return nil, fmt.Errorf("move delivery: %w", err)

@@ -23,8 +23,8 @@ func pairwise(t *testing.T, s *storage.Store, sector, user string) string {
 	return sub
 }
 
-// OpenID Connect Core 1.0 section 8.1: the same for the same sector and user, never the same otherwise, and known again by this
-// server alone.
+// OpenID Connect Core 1.0 section 8.1: the same for the same sector and user, never the same otherwise, and known again
+// by this server alone.
 func TestPairwiseSubject(t *testing.T) {
 	etcd := storagetest.New(t)
 	s := etcd.Store()
@@ -86,7 +86,8 @@ func TestPairwiseSubject(t *testing.T) {
 	}
 }
 
-// Apps keep subjects for ever, so nothing ever changes them: neither time, nor another replica, nor a new encryption key.
+// Apps keep subjects for ever, so nothing ever changes them: neither time, nor another replica, nor a new encryption
+// key.
 func TestPairwiseKeyIsForEver(t *testing.T) {
 	etcd := storagetest.New(t)
 	oldKey, newKey := bytes.Repeat([]byte{1}, 32), bytes.Repeat([]byte{2}, 32)
@@ -126,7 +127,12 @@ func TestPairwiseKeyIsForEver(t *testing.T) {
 	if keys := replicas[0].Keys(storage.UsePairwise); len(keys) != 1 {
 		t.Errorf("%d keys after twenty years", len(keys))
 	}
-	if err := etcd.Store(with(newKey, oldKey)).Reseal(t.Context()); err != nil {
+	for _, s := range replicas {
+		s.Close()
+	}
+	next := etcd.Store(with(newKey, oldKey))
+	storage.NothingInFlight(next)
+	if err := next.Reseal(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if got := pairwise(t, etcd.Store(with(newKey)), "app.test", "ann"); got != sub {

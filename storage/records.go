@@ -2,7 +2,6 @@ package storage
 
 import (
 	"encoding/json"
-	"slices"
 	"time"
 
 	"github.com/warifu/warifu/server/oauth"
@@ -18,6 +17,16 @@ type Client struct {
 	// RegistrationToken is the SHA-256 of the token with which a client that registered itself is managed (RFC 7592);
 	// an app's client has none.
 	RegistrationToken []byte
+	// Vouched: it registered itself with an initial access token, which is the operator's word for it.
+	Vouched bool
+	// Trusted: an operator has given their word that its users need not be asked for consent, for what the record says.
+	Trusted bool
+	// ApplicationType is what it called itself when it registered (OpenID Connect Dynamic Client Registration 1.0 section
+	// 2); empty is web.
+	ApplicationType string
+	// AnyScope: Scopes are no limit to what it may ask users for, but only what it asks for when it names none. It belongs
+	// to no app, and has named no scope, or registered where anybody may.
+	AnyScope bool
 	// Disabled clients are unknown to every protocol endpoint: their app is being deleted.
 	Disabled  bool
 	CreatedAt time.Time
@@ -44,6 +53,10 @@ type clientRecord struct {
 	Secrets                []ClientSecret `json:"secrets,omitempty"`
 	oauth.ClientMetadata
 	RegistrationToken []byte    `json:"registrationToken,omitempty"`
+	Vouched           bool      `json:"vouched,omitempty"`
+	Trusted           bool      `json:"trusted,omitempty"`
+	ApplicationType   string    `json:"applicationType,omitempty"`
+	AnyScope          bool      `json:"anyScope,omitempty"`
 	Disabled          bool      `json:"disabled,omitempty"`
 	CreatedAt         time.Time `json:"createdAt"`
 	Returned          time.Time `json:"returned,omitzero"`
@@ -54,9 +67,10 @@ type clientRecord struct {
 func (c Client) MarshalJSON() ([]byte, error) {
 	return json.Marshal(clientRecord{
 		ID: c.ID, App: c.App, Name: c.ClientName, Public: c.Public, RedirectURIs: c.RedirectURIs,
-		PostLogoutRedirectURIs: c.PostLogoutRedirectURIs, Scopes: c.Scopes, LogoURI: c.LogoURI, TOSURI: c.TOSURI, PolicyURI: c.PolicyURI,
-		Secrets: c.Secrets, ClientMetadata: c.ClientMetadata, RegistrationToken: c.RegistrationToken, Disabled: c.Disabled,
-		CreatedAt: c.CreatedAt, Returned: c.Returned, UpdatedAt: c.UpdatedAt,
+		PostLogoutRedirectURIs: c.PostLogoutRedirectURIs, Scopes: c.Scopes, LogoURI: c.LogoURI, TOSURI: c.TOSURI,
+		PolicyURI: c.PolicyURI, Secrets: c.Secrets, ClientMetadata: c.ClientMetadata, RegistrationToken: c.RegistrationToken,
+		Vouched: c.Vouched, Trusted: c.Trusted, ApplicationType: c.ApplicationType, AnyScope: c.AnyScope,
+		Disabled: c.Disabled, CreatedAt: c.CreatedAt, Returned: c.Returned, UpdatedAt: c.UpdatedAt,
 	})
 }
 
@@ -67,8 +81,9 @@ func (c *Client) UnmarshalJSON(data []byte) error {
 		return err
 	}
 	*c = Client{
-		ID: r.ID, App: r.App, Secrets: r.Secrets, RegistrationToken: r.RegistrationToken, Disabled: r.Disabled,
-		CreatedAt: r.CreatedAt, Returned: r.Returned, UpdatedAt: r.UpdatedAt,
+		ID: r.ID, App: r.App, Secrets: r.Secrets, RegistrationToken: r.RegistrationToken,
+		Vouched: r.Vouched, Trusted: r.Trusted, ApplicationType: r.ApplicationType, AnyScope: r.AnyScope,
+		Disabled: r.Disabled, CreatedAt: r.CreatedAt, Returned: r.Returned, UpdatedAt: r.UpdatedAt,
 		Client: oauth.Client{
 			ClientName: r.Name, Public: r.Public, RedirectURIs: r.RedirectURIs, PostLogoutRedirectURIs: r.PostLogoutRedirectURIs,
 			Scopes: r.Scopes, LogoURI: r.LogoURI, TOSURI: r.TOSURI, PolicyURI: r.PolicyURI, ClientMetadata: r.ClientMetadata,
@@ -90,18 +105,37 @@ type ClientSecret struct {
 //
 // Two records are compared with ==, so every field is a plain value.
 type User struct {
-	// ID is the subject of tokens: 1 to [MaxUserID] ASCII characters, never reassigned.
+	// ID is the subject of tokens: ASCII characters, never reassigned, see [CheckUserID].
 	ID string `json:"id"`
-	// Connector that vouches for this user.
+	// Connector that vouches for this user, and what it calls them, where that is not the id ([Store.ArriveUser]).
 	Connector     string `json:"connector"`
-	Username      string `json:"username,omitempty"` // preferred_username
+	UpstreamID    string `json:"upstreamId,omitempty"`
+	Username      string `json:"username,omitempty"` // with which they sign in; preferred_username, unless that is there
 	Name          string `json:"name,omitempty"`
 	Email         string `json:"email,omitempty"`
 	EmailVerified bool   `json:"emailVerified,omitempty"`
 	Profile
-	Address   Address   `json:"address,omitzero"`
-	Disabled  bool      `json:"disabled,omitempty"`
+	Address           Address `json:"address,omitzero"`
+	PreferredUsername string  `json:"preferredUsername,omitempty"`
+	// Groups that the user is in, as [NamesOf] has made them, and Attributes, by name, as [AttributesOf] has: what the
+	// connector knows of the user beside the standard claims.
+	Groups     JSON `json:"groups,omitempty"`
+	Attributes JSON `json:"attributes,omitempty"`
+	Disabled   bool `json:"disabled,omitempty"`
+	// Managed: an operator keeps the account in the database, by commands, and its passwords are here. Its connector is
+	// that of staticPasswords, whose users it never meets.
+	Managed bool `json:"managed,omitempty"`
+	// Left: the user is disabled only because their connector is no longer there, or because they sign in as another user
+	// now ([Store.LinkUser]). It is set beside Disabled, which older versions know, and goes when they arrive again.
+	Left bool `json:"left,omitempty"`
+	// Origin is the identity whose account this is by itself, while another connector vouches for it, see [User.identity].
+	Origin    string    `json:"origin,omitempty"`
 	UpdatedAt time.Time `json:"updatedAt"`
+	// Credential tells apart what the user signs in with, such as one password and the next: a fingerprint that opens
+	// nothing and says nothing about it. Empty: not known, as in records of older versions.
+	Credential string `json:"credential,omitempty"`
+	// Term is the user's present term, see [User.Stands]. The store sets it; a later term is a higher number.
+	Term int64 `json:"term,omitempty"`
 
 	// Revision is etcd's modification revision of the record.
 	Revision int64 `json:"-"`
@@ -137,6 +171,12 @@ type Address struct {
 // Active reports whether the user may sign in and their grants may be used. A nil user is gone.
 func (u *User) Active() bool { return u != nil && !u.Disabled }
 
+// Stands says whether what was begun for the user in a term still counts: a session, a grant with all its tokens, a
+// code, the approval of a device, a consent. Each carries the term in which it was begun. A term ends when the user is
+// disabled or removed, comes back, or gets another password, and when an operator ends it ([Store.EndUser]); nothing of
+// it ever counts again. Terms are numbers that are compared, so no clock has a say. A nil user is gone.
+func (u *User) Stands(term int64) bool { return u.Active() && u.Term == term }
+
 // Active reports whether the client may be used. A nil client is gone.
 func (c *Client) Active() bool { return c != nil && !c.Disabled }
 
@@ -155,34 +195,25 @@ type Session struct {
 	UserID    string    `json:"userId"`
 	AuthTime  time.Time `json:"authTime"`
 	AMR       []string  `json:"amr"`
+	ACR       string    `json:"acr,omitempty"` // as an identity provider told it
 	ExpiresAt time.Time `json:"expiresAt"`
+	// Since is when the browser got it, Address and Agent where from and by what, for the user to tell it from others.
+	Since   time.Time `json:"since,omitzero"`
+	Address string    `json:"address,omitempty"`
+	Agent   string    `json:"agent,omitempty"`
 	// Hash is the SHA-256 of the id that opens the session; the store sets it. So the database does not hold the id
 	// itself.
 	Hash []byte `json:"hash"`
+	// Term of the user in which it was begun, see [User.Stands].
+	Term int64 `json:"term,omitempty"`
 
 	// SID names the session to others and opens nothing (sid of OpenID Connect Back-Channel Logout 1.0).
 	SID string `json:"-"`
-}
-
-// Consent is what a user allowed a client.
-type Consent struct {
-	ClientID  string    `json:"clientId"`
-	UserID    string    `json:"userId"`
-	Scopes    []string  `json:"scopes"`
-	UpdatedAt time.Time `json:"updatedAt"`
-}
-
-// Covers reports whether all scopes were allowed. A nil consent covers nothing.
-func (c *Consent) Covers(scopes []string) bool {
-	if c == nil {
-		return false
-	}
-	for _, scope := range scopes {
-		if !slices.Contains(c.Scopes, scope) {
-			return false
-		}
-	}
-	return true
+	// Uses is what the sign-in uses up, if it has an ID: [Store.CreateSession] marks it in the same transaction.
+	Uses Once `json:"-"`
+	// Leaves are the user's factors as the sign-in leaves them, at the revision at which they were read, because a counter
+	// has moved or a code is used up; nil: as they were.
+	Leaves *Factors `json:"-"`
 }
 
 // Grant is what a user's consent gave a client: the family of all tokens that one code led to. It is written once.
@@ -199,10 +230,16 @@ type Grant struct {
 	CreatedAt time.Time `json:"createdAt"`
 	ExpiresAt time.Time `json:"expiresAt"`
 	// Session is the sid of the sign-in from which a grant with openid came; it expires at SessionEnds. If it is ended
-	// earlier, the grant ends with it, unless OutlivesSession (offline_access).
+	// earlier, the grant ends with it, unless OutlivesSession (offline_access). The session has the note of that, and
+	// only older records of grants have it as well.
 	Session         string    `json:"session,omitempty"`
 	OutlivesSession bool      `json:"outlivesSession,omitempty"`
 	SessionEnds     time.Time `json:"-"`
+	// Term of the user in which the user allowed it, see [User.Stands]. A record of an older version has none.
+	Term int64 `json:"-"`
+	// AsOf is the revision at which the user allowed it ([Presence.AsOf]); 0 is of a code from an older version. A consent
+	// that is withdrawn after that takes the code along.
+	AsOf int64 `json:"-"`
 	// Dead says why the grant died; such a record is a tombstone and holds nothing else.
 	Dead string `json:"dead,omitempty"`
 
@@ -239,6 +276,9 @@ type App struct {
 	Watched bool `json:"watched,omitempty"`
 	// GoneSince is when that manifest was first missed; zero while it is there.
 	GoneSince time.Time `json:"goneSince,omitzero"`
+	// GoneUnsure: at the last look not everything that a server follows could be read, so the time until the app ends has
+	// not begun to count.
+	GoneUnsure bool `json:"goneUnsure,omitempty"`
 	// Refused is what that manifest says now, when it was not applied because of what it would delete.
 	Refused *Refusal `json:"refused,omitempty"`
 	// Generation counts the changes of env of the app's targets; it never goes back.

@@ -36,8 +36,11 @@ func (c *Client) OwnedBy(token string) bool {
 }
 
 // RegisterClient stores a client that registered itself. It returns [ErrConflict] if its id is not new, and a
-// [TakenError] if one of its resource identifiers belongs to another.
+// [TakenError] if one of its resource identifiers belongs to another, and [ErrTooMany] if there are [MaxRegistrations].
 func (s *Store) RegisterClient(ctx context.Context, c Client, audit ...AuditEntry) (*Client, error) {
+	if len(s.registered()) >= MaxRegistrations {
+		return nil, fmt.Errorf("register client: %w", ErrTooMany)
+	}
 	return s.putRegistered(ctx, c, 0, "register client", audit)
 }
 
@@ -47,12 +50,13 @@ func (s *Store) ReplaceClient(ctx context.Context, c Client, audit ...AuditEntry
 	return s.putRegistered(ctx, c, c.Revision, "replace client", audit)
 }
 
-func (s *Store) putRegistered(ctx context.Context, c Client, revision int64, what string, audit []AuditEntry) (*Client, error) {
+func (s *Store) putRegistered(ctx context.Context, c Client, revision int64, what string,
+	audit []AuditEntry) (*Client, error) {
 	c.Revision = revision
 	var stored int64
 	err := Again(attempts, func() (again bool, err error) {
 		var t transaction
-		if err := s.storeClient(ctx, &t, &c); err != nil {
+		if err := s.storeClient(ctx, &t, &c, ""); err != nil {
 			return false, err
 		}
 		t.then.do(s.auditOps(ctx, audit)...)
@@ -63,7 +67,7 @@ func (s *Store) putRegistered(ctx context.Context, c Client, revision int64, wha
 		if t.held {
 			return false, nil
 		}
-		if len(c.ResourceIdentifiers) == 0 {
+		if len(c.Resources()) == 0 {
 			return false, ErrConflict
 		}
 		return true, nil // the record changed, or another client took an identifier first: claim finds out which
@@ -79,13 +83,19 @@ func (s *Store) putRegistered(ctx context.Context, c Client, revision int64, wha
 // UnregisterClient removes a client that registered itself, with its grants and consents. It returns [ErrConflict] if
 // the client is no longer at c.Revision.
 func (s *Store) UnregisterClient(ctx context.Context, c *Client, audit ...AuditEntry) error {
-	var t transaction
-	t.onlyIf(atRevision(clientKey(c.ID), c.Revision))
-	t.then.do(removeClient(c.ID, c)...)
-	t.then.do(s.auditOps(ctx, audit)...)
-	if err := s.change(ctx, &t); err != nil {
+	t, err := s.commitEnd(ctx, func(ctx context.Context, t *transaction) error {
+		t.onlyIf(atRevision(clientKey(c.ID), c.Revision))
+		t.then.do(s.removeClient(c.ID, c, nil)...)
+		t.then.do(s.auditOps(ctx, audit)...)
+		return nil
+	})
+	if err == nil && !t.held {
+		err = ErrConflict
+	}
+	if err != nil {
 		return fmt.Errorf("remove client: %w", err)
 	}
 	s.Forget(c.ID)
+	s.clear(ctx, c.ID)
 	return nil
 }

@@ -8,11 +8,19 @@ import (
 	"slices"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/warifu/warifu/server/oauth"
 )
 
 // A resource identifier (RFC 8707) belongs to one client: two that spoke for one would read the tokens that are meant
 // for the other. So it is a key, whose value names the client, and the transaction that stores a client compares and
 // puts the keys of the identifiers that are new in it, and removes those that the client gives up (see [Store.claim]).
+//
+// So it is with the hosts of apps behind forward auth, which are kept as identifiers that are none of a resource server
+// ([oauth.Client.Unique]): what a proxy asks about a host must be about one app.
+//
+// Identifiers that RFC 3986 takes for the same are one: its key has their canonical spelling
+// ([oauth.CanonicalResource]), and tokens have the one that the client registered.
 //
 // A client's record remains the truth about its identifiers, because versions before this key wrote only records, and
 // may still do so while replicas are updated one after the other. So a key counts only as long as its client's record
@@ -26,18 +34,22 @@ type resourceOwner struct {
 	ClientID string `json:"clientId"`
 }
 
-func resourceKey(identifier string) string { return key("resources", identifier) }
+func resourceKey(identifier string) string {
+	return key("resources", oauth.CanonicalResource(identifier))
+}
 
 func ownerValue(c *Client) string { return encode(resourceOwner{App: c.App, ClientID: c.ID}) }
 
-// TakenError says that a resource identifier belongs to another client. It is an [ErrConflict]: nothing was written.
+// TakenError says that a resource identifier, a host behind forward auth, or a client id, belongs to another. It is an
+// [ErrConflict]: nothing was written.
 type TakenError struct {
+	What       string // resource identifier, host or client id
 	Identifier string
 	Owner      string // as in [Client.Owner]
 }
 
 func (e *TakenError) Error() string {
-	return fmt.Sprintf("the resource identifier %s belongs to %s", e.Identifier, e.Owner)
+	return fmt.Sprintf("the %s %s belongs to %s", e.What, e.Identifier, e.Owner)
 }
 
 func (e *TakenError) Is(target error) bool { return target == ErrConflict }
@@ -51,22 +63,23 @@ func (c *Client) Owner() string {
 }
 
 // claim adds to the transaction that stores c, and compares its revision, the operations that take the resource
-// identifiers that are new in c, and free those that it gives up. An identifier that belongs to another is a
-// [TakenError]. What a client had before is not refused, so that its other changes do not depend on that.
+// identifiers that are new in c, and free those that it gives up. An identifier that belongs to another, which is not
+// the client that c replaces, is a [TakenError]. What a client had before is not refused, so that its other changes do
+// not depend on that.
 //
 // What it reads is compared in the transaction: of several that claim one identifier at the same time, one succeeds.
 // The others get [ErrConflict] from the transaction and, when they claim again, learn from here which client has it.
-func (s *Store) claim(ctx context.Context, t *transaction, c *Client) error {
+func (s *Store) claim(ctx context.Context, t *transaction, c *Client, replaced string) error {
 	held, err := s.held(ctx, c)
 	if err != nil {
 		return err
 	}
 	var had []string
 	if held != nil {
-		had = held.ResourceIdentifiers
-		t.then.do(freeResources(held, c.ResourceIdentifiers)...)
+		had = held.Unique()
+		t.then.do(freeResources(held, c.Unique())...)
 	}
-	wanted := slices.Compact(slices.Sorted(slices.Values(c.ResourceIdentifiers)))
+	wanted := canonical(c.Unique())
 	if len(wanted) == 0 {
 		return nil
 	}
@@ -79,14 +92,15 @@ func (s *Store) claim(ctx context.Context, t *transaction, c *Client) error {
 		return fmt.Errorf("read resource identifiers: %w", err)
 	}
 	for i, identifier := range wanted {
-		if err := s.claimOne(ctx, t, c, identifier, keys[i], slices.Contains(had, identifier)); err != nil {
+		if err := s.claimOne(ctx, t, c, identifier, keys[i], speaksFor(had, identifier), replaced); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (s *Store) claimOne(ctx context.Context, t *transaction, c *Client, identifier string, found *found, had bool) error {
+func (s *Store) claimOne(ctx context.Context, t *transaction, c *Client, identifier string, found *found,
+	had bool, replaced string) error {
 	var revision int64
 	others := s.mem.speakers(identifier)
 	if kv := found.one(); kv != nil {
@@ -99,9 +113,10 @@ func (s *Store) claimOne(ctx context.Context, t *transaction, c *Client, identif
 			t.onlyIf(atRevision(resourceKey(identifier), revision))
 			return nil
 		}
-		others[owner.ClientID] = true
+		others[owner.ClientID] = identifier
 	}
 	delete(others, c.ID)
+	delete(others, replaced) // which goes
 	for other := range others {
 		resp, err := s.kv.Get(ctx, clientKey(other))
 		if err != nil {
@@ -113,11 +128,14 @@ func (s *Store) claimOne(ctx context.Context, t *transaction, c *Client, identif
 			if err != nil {
 				return err
 			}
-			if slices.Contains(owner.ResourceIdentifiers, identifier) {
+			if speaksFor(owner.Unique(), identifier) {
 				if had {
 					return nil
 				}
-				return &TakenError{Identifier: identifier, Owner: owner.Owner()}
+				if host := oauth.ForwardHostOf(identifier); host != "" {
+					return &TakenError{What: "host", Identifier: host, Owner: owner.Owner()}
+				}
+				return &TakenError{What: "resource identifier", Identifier: identifier, Owner: owner.Owner()}
 			}
 			seen = owner.Revision
 		}
@@ -166,8 +184,8 @@ func freeResources(c *Client, keep []string) []clientv3.Op {
 		return nil
 	}
 	var ops []clientv3.Op
-	for _, identifier := range c.ResourceIdentifiers {
-		if k := resourceKey(identifier); !slices.Contains(keep, identifier) {
+	for _, identifier := range canonical(c.Unique()) {
+		if k := resourceKey(identifier); !speaksFor(keep, identifier) {
 			mine := clientv3.Compare(clientv3.Value(k), "=", ownerValue(c))
 			ops = append(ops, clientv3.OpTxn([]clientv3.Cmp{mine}, []clientv3.Op{clientv3.OpDelete(k)}, nil))
 		}
@@ -175,11 +193,27 @@ func freeResources(c *Client, keep []string) []clientv3.Op {
 	return ops
 }
 
+// canonical is each of the identifiers once, in its canonical spelling.
+func canonical(identifiers []string) []string {
+	out := make([]string, len(identifiers))
+	for i, identifier := range identifiers {
+		out[i] = oauth.CanonicalResource(identifier)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// speaksFor reports whether an identifier is among those of a client.
+func speaksFor(identifiers []string, identifier string) bool {
+	_, found := oauth.FindResource(identifiers, identifier)
+	return found
+}
+
 // adoptResources gives every resource identifier that has no key, or the key of a client that does not speak for it, to
 // the client that has had it longest: a version without these keys has written it. Any number of replicas may do so at
 // a time. What cannot be written is left to the next start: [Store.claim] does not depend on it.
 func (s *Store) adoptResources(ctx context.Context) error {
-	speaking := slices.DeleteFunc(s.mem.all(), func(c *Client) bool { return len(c.ResourceIdentifiers) == 0 })
+	speaking := slices.DeleteFunc(s.mem.all(), func(c *Client) bool { return len(c.Unique()) == 0 })
 	if len(speaking) == 0 {
 		return nil
 	}
@@ -198,12 +232,12 @@ func (s *Store) adoptResources(ctx context.Context) error {
 		}
 		identifier := lastSegment(kv.Key)
 		revisions[identifier] = kv.ModRevision
-		if c := s.mem.client(owner.ClientID); c != nil && slices.Contains(c.ResourceIdentifiers, identifier) {
+		if c := s.mem.client(owner.ClientID); c != nil && speaksFor(c.Unique(), identifier) {
 			owners[identifier] = c
 		}
 	}
 	for _, c := range speaking {
-		for _, identifier := range c.ResourceIdentifiers {
+		for _, identifier := range canonical(c.Unique()) {
 			if owner := owners[identifier]; owner == nil {
 				owners[identifier] = c
 				k := resourceKey(identifier)
@@ -211,7 +245,8 @@ func (s *Store) adoptResources(ctx context.Context) error {
 				t.onlyIf(atRevision(k, revisions[identifier]), atRevision(clientKey(c.ID), c.Revision))
 				t.then.do(clientv3.OpPut(k, ownerValue(c)))
 				if err := s.run(ctx, &t); err != nil {
-					s.log.Warn("a resource identifier could not be given its key; the next start tries again", "identifier", identifier, "owner", c.Owner(), "error", err)
+					s.log.Warn("a resource identifier could not be given its key; the next start tries again",
+						"identifier", identifier, "owner", c.Owner(), "error", err)
 				}
 			} else if owner.ID != c.ID {
 				s.log.Warn("two clients have the same resource identifier, and each can read tokens that are meant for the other: "+
@@ -222,14 +257,14 @@ func (s *Store) adoptResources(ctx context.Context) error {
 	return nil
 }
 
-// resources is what memory holds of [oauth.ClientMetadata.ResourceIdentifiers], by identifier and client. Older
-// versions let two clients have the same one.
-type resources map[string]map[string]bool
+// resources is what memory holds of [oauth.Client.Resources]: by their canonical spelling, the clients that have one
+// and how each of them spells it. Older versions let two clients have the same one.
+type resources map[string]map[string]string
 
 // replace replaces the record before of a client by now; nil means no record. A disabled client has no identifiers.
 func (r resources) replace(before, now *Client) {
 	if before != nil {
-		for _, id := range before.ResourceIdentifiers {
+		for _, id := range canonical(before.Unique()) {
 			if delete(r[id], before.ID); len(r[id]) == 0 {
 				delete(r, id)
 			}
@@ -238,28 +273,94 @@ func (r resources) replace(before, now *Client) {
 	if !now.Active() {
 		return
 	}
-	for _, id := range now.ResourceIdentifiers {
+	for _, spelled := range now.Unique() {
+		id := oauth.CanonicalResource(spelled)
 		if r[id] == nil {
-			r[id] = make(map[string]bool)
+			r[id] = make(map[string]string)
 		}
-		r[id][now.ID] = true
+		if _, first := r[id][now.ID]; !first {
+			r[id][now.ID] = spelled
+		}
 	}
 }
 
-// speakers are the clients that have an identifier, as far as memory knows.
-func (m *memory) speakers(identifier string) map[string]bool {
+// speakers are the clients that have an identifier, as far as memory knows, with their spelling of it.
+func (m *memory) speakers(identifier string) map[string]string {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	if known := m.resources[identifier]; known != nil {
+	if known := m.resources[oauth.CanonicalResource(identifier)]; known != nil {
 		return maps.Clone(known)
 	}
-	return make(map[string]bool)
+	return make(map[string]string)
 }
 
-// KnowsResource reports whether a client has that resource identifier. It asks only memory: one that was registered a
-// moment ago at another replica may not be known yet.
-func (s *Store) KnowsResource(identifier string) bool {
+// Speakers are the clients that have a resource identifier, as far as memory knows: one, or more where an older version
+// let them.
+func (s *Store) Speakers(identifier string) []*Client {
+	canonical := oauth.CanonicalResource(identifier)
 	s.mem.mu.RLock()
 	defer s.mem.mu.RUnlock()
-	return len(s.mem.resources[identifier]) > 0
+	var out []*Client
+	for id := range s.mem.resources[canonical] {
+		out = append(out, s.mem.clients[id])
+	}
+	return out
+}
+
+// KnownResource is a resource identifier as a client has registered it, of which another spelling may be given; empty
+// when no client has it. It asks only memory: one that was registered a moment ago at another replica may not be known
+// yet.
+func (s *Store) KnownResource(identifier string) string {
+	if oauth.ForwardHostOf(identifier) != "" {
+		return ""
+	}
+	canonical := oauth.CanonicalResource(identifier)
+	s.mem.mu.RLock()
+	defer s.mem.mu.RUnlock()
+	spelled := ""
+	for _, one := range s.mem.resources[canonical] {
+		if spelled == "" || one < spelled { // of two clients, the same at every replica
+			spelled = one
+		}
+	}
+	return spelled
+}
+
+// FindResource is a resource identifier as a client has registered it, by what etcd has now; empty when no client has
+// it. That takes up to two reads, which are limited as look-ups of clients are.
+func (s *Store) FindResource(ctx context.Context, identifier string) (string, error) {
+	if oauth.ForwardHostOf(identifier) != "" {
+		return "", nil
+	}
+	if !s.unknown.Allow() {
+		return "", ErrBusy
+	}
+	resp, err := s.kv.Get(ctx, resourceKey(identifier))
+	if err != nil {
+		return "", fmt.Errorf("read resource identifier: %w", err)
+	}
+	if len(resp.Kvs) == 0 {
+		return "", nil
+	}
+	owner, err := decode[resourceOwner]("owner of a resource identifier", resp.Kvs[0].Value)
+	if err != nil {
+		return "", err
+	}
+	c, err := s.storedClient(ctx, owner.ClientID)
+	if err != nil || !c.Active() {
+		return "", err
+	}
+	s.mem.learn(c)
+	spelled, _ := oauth.FindResource(c.Unique(), identifier)
+	return spelled, nil
+}
+
+// AtHost is the client of the app behind forward auth at a host, as far as memory knows; nil if there is none.
+func (s *Store) AtHost(host string) *Client {
+	for _, c := range s.Speakers(oauth.ForwardIdentifier(host)) {
+		if c.IsBehindForwardAuth(host) {
+			return c
+		}
+	}
+	return nil
 }

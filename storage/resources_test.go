@@ -112,6 +112,36 @@ func TestThreatResourceIdentifierOfTwoApps(t *testing.T) {
 	}
 }
 
+// Identifiers that RFC 3986 takes for the same are one, whoever spells it how; tokens get the owner's spelling.
+func TestResourceIdentifierInAnotherSpelling(t *testing.T) {
+	etcd := storagetest.New(t)
+	s := etcd.Store()
+	if err := speak(t, s, "one", "https://MCP.example.com/", "urn:one"); err != nil {
+		t.Fatal(err)
+	}
+	for _, spelled := range []string{"https://mcp.example.com", "HTTPS://mcp.example.com:443/", "https://mcp.example.com/a/.."} {
+		if got := takenBy(speak(t, s, "two", spelled)); got != "app one" {
+			t.Errorf("%s: %s", spelled, got)
+		}
+		found, err := s.FindResource(t.Context(), spelled)
+		if known := s.KnownResource(spelled); err != nil || found != "https://MCP.example.com/" || known != found || len(s.Speakers(spelled)) != 1 {
+			t.Errorf("%s is known as %q, and found as %q, %v", spelled, known, found, err)
+		}
+	}
+	// Its owner may spell it anew, and another may have it once it is given up.
+	for _, c := range []struct {
+		app     string
+		spelled []string
+	}{{"one", []string{"https://mcp.example.com", "urn:one"}}, {"one", []string{"urn:one"}}, {"two", []string{"https://mcp.example.com:443"}}} {
+		if err := speak(t, s, c.app, c.spelled...); err != nil {
+			t.Errorf("%s: %v", c.app, err)
+		}
+	}
+	if keys := resourceKeys(t, etcd); len(keys) != 2 || keys["https://mcp.example.com"] != "two" || keys["urn:one"] != "one" {
+		t.Errorf("%v", keys)
+	}
+}
+
 func TestResourceIdentifierIsFreedByItsOwner(t *testing.T) {
 	etcd := storagetest.New(t)
 	s := etcd.Store()
@@ -228,7 +258,7 @@ func TestResourceIdentifiersWithoutKeys(t *testing.T) {
 
 	// What an older replica writes meanwhile has no key, or leaves one behind.
 	unkeyed(t, etcd, speaking("late", "https://late.test"))
-	eventually(t, "memory knows", func() bool { return s.KnowsResource("https://late.test") })
+	eventually(t, "memory knows", func() bool { return s.KnownResource("https://late.test") != "" })
 	if got := takenBy(speak(t, s, "app", "https://late.test")); got != "app late" {
 		t.Errorf("without a key: %v", got)
 	}
@@ -255,8 +285,8 @@ func TestResourceIdentifiersWithoutKeys(t *testing.T) {
 	}
 }
 
-// Memory knows the resource servers that clients speak for, as long as one does, at every replica. Two may speak for one in a
-// database of an older version.
+// Memory knows the resource servers that clients speak for, as long as one does, at every replica. Two may speak for
+// one in a database of an older version.
 func TestResourcesFollowTheClients(t *testing.T) {
 	etcd := storagetest.New(t)
 	a := etcd.Store()
@@ -290,8 +320,44 @@ func TestResourcesFollowTheClients(t *testing.T) {
 		c.change()
 		for name, s := range map[string]*storage.Store{"here": a, "elsewhere": b} {
 			for identifier, known := range c.known {
-				eventually(t, c.rule+" "+name+" "+identifier, func() bool { return s.KnowsResource(identifier) == known })
+				eventually(t, c.rule+" "+name+" "+identifier, func() bool { return (s.KnownResource(identifier) != "") == known })
 			}
+		}
+	}
+}
+
+// Threat: one host behind forward auth to two apps by two replicas, each at a port of its own. To the keys it is one.
+func TestThreatForwardHostOfTwoApps(t *testing.T) {
+	etcd := storagetest.New(t)
+	stores := []*storage.Store{etcd.Store(), etcd.Store()}
+	stand := func(s *storage.Store, app string, hosts ...string) error {
+		c := storage.Client{ID: app, App: app}
+		c.ForwardAuthHosts = hosts
+		return s.CommitRelease(t.Context(), storage.Release{App: storage.App{Name: app, ClientID: app}, Client: &c})
+	}
+	var racer atomic.Int64
+	won := race(t, 16, func() error {
+		n := racer.Add(1)
+		return stand(stores[n%2], fmt.Sprintf("app-%d", n), "wiki.test", fmt.Sprintf("wiki.test:%d", 8000+n))
+	}, storage.ErrConflict)
+	keys := resourceKeys(t, etcd)
+	owner := keys["forward-auth://wiki.test"]
+	if won != 1 || len(keys) != 1 || owner == "" {
+		t.Fatalf("%d racers have it, and the keys are %v", won, keys)
+	}
+	for i, s := range stores {
+		if got := takenBy(stand(s, "late", "wiki.test:9000")); got != "app "+owner {
+			t.Errorf("replica %d: %v", i, got)
+		}
+		eventually(t, "the replica knows the host", func() bool {
+			c := s.AtHost("wiki.test")
+			return c != nil && c.ID == owner
+		})
+		if c := s.AtHost("wiki.test:9000"); c != nil {
+			t.Errorf("replica %d: a port that nobody lists is %s", i, c.ID)
+		}
+		if found, err := s.FindResource(t.Context(), "forward-auth://wiki.test"); found != "" || err != nil {
+			t.Errorf("replica %d: the host is a resource server: %q %v", i, found, err)
 		}
 	}
 }

@@ -126,7 +126,8 @@ func (s *Store) RetireSecrets(ctx context.Context, r SecretRotation, view AppVie
 	}
 	c.Secrets, c.UpdatedAt = slices.Clone(c.Secrets[last:]), now
 	r.RetiredAt = now
-	t.onlyIf(atRevision(rotationKey(r.ClientID), r.Revision), atRevision(appKey(view.App.Name), view.App.Revision), atRevision(clientKey(c.ID), c.Revision))
+	t.onlyIf(atRevision(rotationKey(r.ClientID), r.Revision), atRevision(appKey(view.App.Name), view.App.Revision),
+		atRevision(clientKey(c.ID), c.Revision))
 	for _, d := range view.Deliveries {
 		t.onlyIf(atRevision(d.key(), d.Revision))
 	}

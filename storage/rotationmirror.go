@@ -47,7 +47,7 @@ func (s *Store) MirrorRotations(ctx context.Context) *RotationMirror {
 					return
 				}
 				if ctx.Err() == nil {
-					s.log.Warn("rotations cannot be watched; it is tried again", "prefix", f.prefix, "error", err)
+					s.log.Warn("rotations cannot be watched; trying again", "prefix", f.prefix, "error", err)
 				}
 				Pause(ctx, time.Second)
 			}
@@ -75,6 +75,21 @@ func (m *RotationMirror) Rotation(clientID string) *SecretRotation {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.all[clientID]
+}
+
+// UnderWay is how many rotations are under way, and when the first of them began.
+func (m *RotationMirror) UnderWay() (n int, first time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, r := range m.all {
+		if !r.UnderWay() {
+			continue
+		}
+		if n++; n == 1 || r.StartedAt.Before(first) {
+			first = r.StartedAt
+		}
+	}
+	return n, first
 }
 
 func everyRotation(*SecretRotation) bool { return true }

@@ -13,7 +13,6 @@ import (
 	"hash"
 	"strings"
 	"sync"
-	"time"
 
 	"golang.org/x/crypto/chacha20poly1305"
 )
@@ -25,6 +24,7 @@ type SealType string
 // The types of sealed strings.
 const (
 	SealCode    SealType = "wfc_" // authorization codes
+	SealAccess  SealType = "wfa_" // opaque access tokens
 	SealRefresh SealType = "wfr_" // refresh tokens
 	SealRequest SealType = "wfq_" // pending authorization requests
 	SealPushed  SealType = "wfp_" // pushed authorization requests
@@ -33,6 +33,15 @@ const (
 	SealNonce   SealType = "wfn_" // nonces of DPoP proofs
 	SealDevice  SealType = "wfd_" // device codes
 	SealLogout  SealType = "wfl_" // pending logout requests
+	SealKnown   SealType = "wfb_" // cookies of browsers in which somebody has signed in
+	SealAway    SealType = "wfi_" // cookies of browsers that are away at an identity provider
+	SealHalf    SealType = "wfh_" // cookies of browsers in which somebody has proven a part of who they are
+	SealPasskey SealType = "wfw_" // challenges for passkeys
+	SealSecret  SealType = "wfo_" // what a page of an account shows and its form brings back
+	SealProbe   SealType = "wft_" // probes of operators, who ask what arrives of a request
+	SealApp     SealType = "wfg_" // cookies of hosts of apps behind forward auth
+	SealAppAway SealType = "wfv_" // state of browsers that are away from such a host to sign in
+	SealLink    SealType = "wfe_" // links in invitations, and in mails to those who cannot sign in
 )
 
 // maxSealed is longer than anything that is sealed.
@@ -47,10 +56,9 @@ type seals struct {
 }
 
 type sealKey struct {
-	sequence  uint32
-	notBefore time.Time
-	secret    []byte
-	aeads     sync.Map // SealType -> derived
+	sequence uint32
+	secret   []byte
+	aeads    sync.Map // SealType -> derived
 }
 
 // derived are the keys of one type: the AEAD, and that from which fixed nonces come, as HMACs ready to be used.
@@ -63,7 +71,7 @@ func newSeals(keys []*Key) *seals {
 	s := &seals{keys: make(map[uint32]*sealKey, len(keys))}
 	for _, k := range keys {
 		seq := uint32(k.Sequence)
-		s.keys[seq] = &sealKey{sequence: seq, notBefore: k.NotBefore, secret: k.Private.([]byte)}
+		s.keys[seq] = &sealKey{sequence: seq, secret: k.Private.([]byte)}
 	}
 	return s
 }
@@ -90,16 +98,12 @@ func (s *Store) sealingKey() (*sealKey, error) {
 	now := s.now()
 	s.mem.mu.RLock()
 	defer s.mem.mu.RUnlock()
-	var newest *sealKey
-	for _, k := range s.mem.seals.keys {
-		if !k.notBefore.After(now) && (newest == nil || k.sequence > newest.sequence) {
-			newest = k
-		}
-	}
-	if newest == nil {
+	keys := s.mem.byUse[UseSeal]
+	i := activeKey(keys, now)
+	if i < 0 {
 		return nil, errors.New("there is no sealing key yet")
 	}
-	return newest, nil
+	return s.mem.seals.keys[uint32(keys[i].Sequence)], nil
 }
 
 // Seal makes an opaque, authenticated, URL-safe string of plain. Sealing the same plain twice gives two strings.
@@ -125,8 +129,7 @@ func (s *Store) seal(t SealType, plain []byte, fixed bool) (string, error) {
 		mac := d.nonces.Get().(hash.Hash)
 		mac.Reset()
 		mac.Write(plain)
-		var sum [sha256.Size]byte
-		copy(out[4:], mac.Sum(sum[:0])[:chacha20poly1305.NonceSizeX])
+		mac.Sum(out[4:4]) // is longer than a nonce: what is too much is overwritten
 		d.nonces.Put(mac)
 	} else {
 		_, _ = rand.Read(out[4:]) // never fails: crypto/rand ends the process instead
@@ -162,7 +165,7 @@ func (s *Store) Open(t SealType, sealed string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open: %w", err)
 	}
-	plain, err := d.aead.Open(nil, raw[4:head], raw[head:], raw[:4])
+	plain, err := d.aead.Open(raw[head:head], raw[4:head], raw[head:], raw[:4])
 	if err != nil {
 		return nil, errNotSealed
 	}

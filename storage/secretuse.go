@@ -117,7 +117,7 @@ func (s *Store) WriteUses(ctx context.Context) {
 		case <-s.uses.wake:
 		}
 		if err := s.FlushUses(ctx); err != nil && ctx.Err() == nil {
-			s.log.Warn("the use of client secrets cannot be stored; it is tried again", "error", err)
+			s.log.Warn("the use of client secrets cannot be stored; trying again", "error", err)
 			Pause(ctx, 5*time.Second)
 			s.uses.signal()
 		}

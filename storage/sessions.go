@@ -20,7 +20,8 @@ var ErrSessionEnded = errors.New("the session has ended")
 // sessionUse is the record of a grant that came from a session: what ends, and which client is told, when the session
 // ends.
 type sessionUse struct {
-	UserID string `json:"userId"`
+	// UserID is the session's, and is no longer written: it is in the session.
+	UserID string `json:"userId,omitempty"`
 	// Stays means that the grant outlives the session.
 	Stays bool `json:"stays,omitempty"`
 
@@ -39,14 +40,23 @@ func SID(sessionID string) string {
 
 func sessionKey(sid string) string { return key("sessions", sid) }
 
+func sessionOfUserKey(userID, sid string) string { return key("usersessions", userID, sid) }
+
 func randomText(bytes int) string {
 	b := make([]byte, bytes)
 	_, _ = rand.Read(b) // never fails: crypto/rand ends the process instead
 	return base64.RawURLEncoding.EncodeToString(b)
 }
 
-// newSessionID has 128 random bits that name a session, and 256 that open it.
-func newSessionID() string { return renewedSessionID(randomText(16)) }
+// newSessionID has 128 random bits that name a session, and 256 that open it. No name begins with a hyphen: operators
+// type names in commands, where that begins a flag.
+func newSessionID() string {
+	sid := "-"
+	for strings.HasPrefix(sid, "-") {
+		sid = randomText(16)
+	}
+	return renewedSessionID(sid)
+}
 
 // renewedSessionID opens the session of this name under another secret.
 func renewedSessionID(sid string) string { return sid + "." + randomText(32) }
@@ -59,10 +69,11 @@ func (s *Session) opens(id string) bool {
 
 // sessionState is a session with everything that came from it, read at one revision.
 type sessionState struct {
-	session  *Session // nil if it has ended, or the id is not its own
-	modified int64    // etcd's modification revision of its record
-	uses     []sessionUse
-	revision int64 // of the read
+	session  *Session     // nil if it has ended
+	modified int64        // etcd's modification revision of its record
+	uses     []sessionUse // at most mostUses
+	more     bool         // there are more uses
+	revision int64        // of the read
 }
 
 // ending are the grants that end with the session.
@@ -81,26 +92,24 @@ func (st sessionState) clients() []string {
 	return ids
 }
 
-func (s *Store) sessionState(ctx context.Context, id string) (sessionState, error) {
-	if SID(id) == "" {
+func (s *Store) sessionState(ctx context.Context, sid string) (sessionState, error) {
+	if sid == "" {
 		return sessionState{}, nil
 	}
-	prefix := under("sessiongrants", SID(id))
+	prefix := under("sessiongrants", sid)
 	var t transaction
-	record, uses := t.then.get(sessionKey(SID(id))), t.then.get(prefix, clientv3.WithPrefix())
+	record, uses := t.then.get(sessionKey(sid)), t.then.get(prefix, clientv3.WithPrefix(), clientv3.WithLimit(mostUses))
 	if err := s.run(ctx, &t); err != nil {
 		return sessionState{}, err
 	}
-	st := sessionState{revision: t.revision}
+	st := sessionState{revision: t.revision, more: uses.count > mostUses}
 	if kv := record.one(); kv != nil {
 		session, err := decode[Session]("session", kv.Value)
 		if err != nil {
 			return sessionState{}, err
 		}
-		if session.opens(id) {
-			session.SID = SID(id)
-			st.session, st.modified = session, kv.ModRevision
-		}
+		session.SID = sid
+		st.session, st.modified = session, kv.ModRevision
 	}
 	for _, kv := range uses.kvs {
 		use, err := decode[sessionUse]("use of a session", kv.Value)
@@ -124,22 +133,41 @@ func (st sessionState) unchanged() []clientv3.Cmp {
 }
 
 // CreateSession stores a new sign-in of a browser, in the place of the one that it had before ("" for none), and gives
-// its id. An older one of the same user goes on under its name, as apps know it, with a new id that opens it; that of
-// another user ends, as by [Store.EndSession], in the same transaction.
-func (s *Store) CreateSession(ctx context.Context, session Session, replaces string) (id string, err error) {
+// its id. An older one of the same user, and of the same term, goes on under its name, as apps know it, with a new id
+// that opens it; another ends, as by [Store.EndSession], in the same transaction. Of a user with more than
+// [MaxSessions], the one signed in to least lately ends next. It returns [ErrSpent] if [Session.Uses] was used before, and
+// [ErrConflict] if the user's factors have changed since [Session.Leaves] was read.
+func (s *Store) CreateSession(ctx context.Context, session Session, replaces string,
+	audit ...AuditEntry) (id string, err error) {
+	var notes *found       // of the user's sessions, with this one
+	var noted *transaction // of the history
 	err = Again(attempts, func() (again bool, err error) {
-		was, err := s.sessionState(ctx, replaces)
+		var why AuditEntry
+		goesOn := false
+		was, err := s.endable(ctx, SID(replaces), func(was sessionState) (AuditEntry, bool) {
+			if was.session == nil || !was.session.opens(replaces) {
+				return why, false
+			}
+			goesOn = was.session.UserID == session.UserID && was.session.Term == session.Term && !was.more
+			why = AuditEntry{Actor: UserActor(was.session.UserID), Reason: "replaced by another sign-in"}
+			return why, !goesOn
+		})
 		if err != nil {
 			return false, err
 		}
-		goesOn := was.session != nil && was.session.UserID == session.UserID && len(was.uses) <= mostUses
-		if !goesOn {
-			if more, err := s.endExcess(ctx, was); err != nil || more {
-				return more, err
-			}
+		if was.session != nil && !was.session.opens(replaces) {
+			was.session = nil
+		}
+		past, err := s.history(ctx, session.UserID)
+		if err != nil {
+			return false, err
 		}
 		id = newSessionID()
+		var proof proofs
 		t, err := s.commit(ctx, func(t *transaction) error {
+			if proof, err = s.takeProof(ctx, t, session.UserID, session.Uses, session.Leaves); err != nil {
+				return err
+			}
 			lease, err := s.leases.until(ctx, session.ExpiresAt)
 			if err != nil {
 				return err
@@ -148,34 +176,87 @@ func (s *Store) CreateSession(ctx context.Context, session Session, replaces str
 			case was.session == nil:
 			case goesOn:
 				id = renewedSessionID(was.session.SID)
+				if !was.session.Since.IsZero() {
+					session.Since = was.session.Since
+				}
 				t.onlyIf(was.unchanged()...)
 				var longer []clientv3.Op
 				for _, u := range was.uses {
-					longer = append(longer, clientv3.OpPut(useOfSessionKey(was.session.SID, u.clientID, u.grantID), encode(u), clientv3.WithLease(lease)))
+					longer = append(longer, clientv3.OpPut(useOfSessionKey(was.session.SID, u.clientID, u.grantID), encode(u),
+						clientv3.WithLease(lease)))
 				}
 				t.then.do(bundled(longer)...)
 			default:
 				t.onlyIf(was.unchanged()...)
-				end, err := s.endOps(ctx, was, "replaced by another sign-in")
+				end, err := s.endOps(ctx, was, why)
 				if err != nil {
 					return err
 				}
 				t.then.do(end...)
 			}
-			hash := sha256.Sum256([]byte(id))
-			session.Hash = hash[:]
-			t.then.do(clientv3.OpPut(sessionKey(SID(id)), encode(session), clientv3.WithLease(lease)))
+			t.then.do(s.putSession(id, session, lease)...)
+			if noted, err = s.putHistory(ctx, session.UserID, past, s.signedIn(&session)); err != nil {
+				return err
+			}
+			t.then.inside(noted)
+			notes = t.then.get(under("usersessions", session.UserID), clientv3.WithPrefix(), clientv3.WithCountOnly())
+			t.then.do(s.auditOps(ctx, audit)...)
 			return nil
 		})
-		if err != nil {
+		if err != nil || t.held {
 			return false, err
 		}
-		return !t.held, nil
+		return true, proof.verdict()
 	})
 	if err != nil {
 		return "", fmt.Errorf("store session: %w", err)
 	}
+	s.boundSessions(ctx, session.UserID, notes.count)
+	if !noted.held {
+		if err := s.AddSignIns(ctx, session.UserID, s.signedIn(&session)); ignore(err, ErrNotFound) != nil {
+			s.log.WarnContext(ctx, "a sign-in is not in the user's history", "user", session.UserID, "error", err)
+		}
+	}
 	return id, nil
+}
+
+// putSession are the operations that store a session under an id.
+func (s *Store) putSession(id string, session Session, lease clientv3.LeaseID) []clientv3.Op {
+	hash := sha256.Sum256([]byte(id))
+	session.Hash = hash[:]
+	return []clientv3.Op{clientv3.OpPut(sessionKey(SID(id)), encode(session), clientv3.WithLease(lease)),
+		clientv3.OpPut(sessionOfUserKey(session.UserID, SID(id)), "", clientv3.WithLease(lease)),
+		s.arrivalOp(session.UserID)}
+}
+
+// boundSessions ends what a user has beyond [MaxSessions].
+func (s *Store) boundSessions(ctx context.Context, userID string, has int64) {
+	if has <= MaxSessions {
+		return
+	}
+	if err := s.endOldest(ctx, userID, has-MaxSessions); err != nil {
+		s.log.WarnContext(ctx, "the oldest sessions of a user could not be ended; the next sign-in tries again",
+			"user", userID, "error", err)
+	}
+}
+
+// endOldest ends the n sessions of a user that were signed in to least lately.
+func (s *Store) endOldest(ctx context.Context, userID string, n int64) error {
+	oldest, err := s.leastLately(ctx, under("usersessions", userID), n)
+	if err != nil {
+		return err
+	}
+	for _, note := range oldest {
+		_, err := s.RevokeSession(ctx, lastSegment(note.Key), AuditEntry{Actor: UserActor(userID),
+			Reason: "the user signed in many times since"})
+		if errors.Is(err, ErrNotFound) { // nothing is left but the note
+			_, err = s.kv.Delete(ctx, string(note.Key))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // EndedSession is what a session was when it ended.
@@ -186,22 +267,41 @@ type EndedSession struct {
 	Clients []string
 }
 
-// EndSession ends a session in one transaction: with it end the grants that came from it, but for those that outlive it
-// ([Grant.OutlivesSession]), and the outbox gets a [Logout] for each client that wants to be told (OpenID Connect
-// Back-Channel Logout 1.0). why goes to the audit log. A session that has ended already is [ErrNotFound].
+// EndSession ends the session that an id opens, in one transaction: with it end the grants that came from it, but for
+// those that outlive it ([Grant.OutlivesSession]), and the outbox gets a [Logout] for each client that wants to be told
+// (OpenID Connect Back-Channel Logout 1.0). why goes to the audit log. A session that has ended already is
+// [ErrNotFound].
 func (s *Store) EndSession(ctx context.Context, id, why string) (*EndedSession, error) {
+	return s.endSession(ctx, SID(id), func(session *Session) (AuditEntry, bool) {
+		return AuditEntry{Actor: UserActor(session.UserID), Reason: why}, session.opens(id)
+	})
+}
+
+// RevokeSession is [Store.EndSession] for an operator, who knows the session by its sid.
+func (s *Store) RevokeSession(ctx context.Context, sid string, why AuditEntry) (*EndedSession, error) {
+	return s.endSession(ctx, sid, func(*Session) (AuditEntry, bool) { return why, true })
+}
+
+// endSession ends a session if may agrees, and says why.
+func (s *Store) endSession(ctx context.Context, sid string,
+	may func(*Session) (why AuditEntry, yes bool)) (*EndedSession, error) {
 	var st sessionState
 	err := Again(attempts, func() (again bool, err error) {
-		if st, err = s.sessionState(ctx, id); err != nil {
+		var why AuditEntry
+		yes := false
+		st, err = s.endable(ctx, sid, func(st sessionState) (AuditEntry, bool) {
+			if yes = st.session != nil; yes {
+				why, yes = may(st.session)
+			}
+			return why, yes
+		})
+		if err != nil {
 			return false, err
 		}
-		if st.session == nil {
+		if !yes {
 			return false, ErrNotFound
 		}
-		if more, err := s.endExcess(ctx, st); err != nil || more {
-			return more, err
-		}
-		t, err := s.commit(ctx, func(t *transaction) error {
+		t, err := s.commitEnd(ctx, func(ctx context.Context, t *transaction) error {
 			end, err := s.endOps(ctx, st, why)
 			t.onlyIf(st.unchanged()...)
 			t.then.do(end...)
@@ -222,11 +322,12 @@ func (s *Store) EndSession(ctx context.Context, id, why string) (*EndedSession, 
 const attempts = 16
 
 // endOps are the operations that end a session with all that ends with it.
-func (s *Store) endOps(ctx context.Context, st sessionState, why string) ([]clientv3.Op, error) {
+func (s *Store) endOps(ctx context.Context, st sessionState, why AuditEntry) ([]clientv3.Op, error) {
 	sid, userID := st.session.SID, st.session.UserID
 	var each []clientv3.Op
 	for _, u := range st.ending() {
-		bury, err := s.bury(ctx, u.clientID, u.grantID, AuditEntry{Actor: UserActor(userID), Action: AuditGrantRevoked, Reason: why})
+		bury, err := s.bury(ctx, u.clientID, u.grantID, AuditEntry{
+			Actor: why.Actor, Action: AuditGrantRevoked, Reason: why.Reason, User: userID})
 		if err != nil {
 			return nil, err
 		}
@@ -236,8 +337,10 @@ func (s *Store) endOps(ctx context.Context, st sessionState, why string) ([]clie
 		each = append(each, s.logoutOp(Logout{ClientID: id, UserID: userID, SID: sid, At: s.now().UTC()}))
 	}
 	return append(bundled(each), append(
-		s.auditOps(ctx, []AuditEntry{{Actor: UserActor(userID), Action: AuditSessionEnded, Reason: why, Detail: "session " + sid}}),
+		s.auditOps(ctx, []AuditEntry{{Actor: why.Actor, Action: AuditSessionEnded, Reason: why.Reason, User: userID,
+			Detail: "session " + sid + " of user " + userID}}),
 		clientv3.OpDelete(sessionKey(sid)),
+		clientv3.OpDelete(sessionOfUserKey(userID, sid)),
 		clientv3.OpDelete(under("sessiongrants", sid), clientv3.WithPrefix()))...), nil
 }
 
@@ -261,29 +364,67 @@ const (
 	mostUses   = 3000
 )
 
+// endable reads a session that ends, if ends says so, and why. What is too much for the transaction that ends it has
+// ended before.
+func (s *Store) endable(ctx context.Context, sid string,
+	ends func(sessionState) (why AuditEntry, yes bool)) (sessionState, error) {
+	for {
+		st, err := s.sessionState(ctx, sid)
+		if err != nil {
+			return st, err
+		}
+		why, yes := ends(st)
+		if !yes {
+			return st, nil
+		}
+		if more, err := s.endExcess(ctx, st, why); err != nil || !more {
+			return st, err
+		}
+	}
+}
+
 // endExcess ends the grants of a session that are too many for one transaction. It reports whether there were any; then
-// the session has to be read again.
-func (s *Store) endExcess(ctx context.Context, st sessionState) (bool, error) {
-	ending := st.ending()
-	if st.session == nil || len(ending) <= mostEnding {
+// the session has to be read again. Of each client one note stays, so that the client is still told.
+func (s *Store) endExcess(ctx context.Context, st sessionState, why AuditEntry) (bool, error) {
+	if !st.more && len(st.ending()) <= mostEnding {
 		return false, nil
 	}
-	_, err := s.commit(ctx, func(t *transaction) error {
+	keep := make(map[string]string) // by client, the grant whose note stays
+	for _, u := range st.uses {
+		if keep[u.clientID] == "" || u.Stays {
+			keep[u.clientID] = u.grantID
+		}
+	}
+	excess := slices.DeleteFunc(slices.Clone(st.uses), func(u sessionUse) bool {
+		return u.Stays && keep[u.clientID] == u.grantID
+	})
+	if len(excess) == 0 {
+		return false, fmt.Errorf("session %s was used with more than %d clients", st.session.SID, mostUses)
+	}
+	_, err := s.commitEnd(ctx, func(ctx context.Context, t *transaction) error {
 		lease, err := s.leases.until(ctx, st.session.ExpiresAt)
 		if err != nil {
 			return err
 		}
 		var each []clientv3.Op
-		for _, u := range ending[:mostEnding] {
-			bury, err := s.bury(ctx, u.clientID, u.grantID, AuditEntry{
-				Actor: UserActor(u.UserID), Action: AuditGrantRevoked, Reason: "the session ended"})
-			if err != nil {
-				return err
+		for _, u := range excess[:min(mostEnding, len(excess))] {
+			if !u.Stays {
+				bury, err := s.bury(ctx, u.clientID, u.grantID, AuditEntry{
+					Actor: why.Actor, Action: AuditGrantRevoked, Reason: "the session ended", User: st.session.UserID})
+				if err != nil {
+					return err
+				}
+				each = append(each, bury...)
 			}
-			u.Stays = true // there is nothing left to end, but its client is still told
-			each = append(each, append(bury, clientv3.OpPut(useOfSessionKey(st.session.SID, u.clientID, u.grantID), encode(u), clientv3.WithLease(lease)))...)
+			note := useOfSessionKey(st.session.SID, u.clientID, u.grantID)
+			if keep[u.clientID] == u.grantID {
+				u.Stays = true // there is nothing left to end
+				each = append(each, clientv3.OpPut(note, encode(u), clientv3.WithLease(lease)))
+			} else {
+				each = append(each, clientv3.OpDelete(note))
+			}
 		}
-		t.onlyIf(st.unchanged()...)
+		t.onlyIf(atRevision(sessionKey(st.session.SID), st.modified))
 		t.then.do(bundled(each)...)
 		return nil
 	})
@@ -308,7 +449,7 @@ func (s *Store) sessionOps(ctx context.Context, grant Grant) ([]clientv3.Op, err
 		return nil, err
 	}
 	return []clientv3.Op{clientv3.OpPut(useOfSessionKey(grant.Session, grant.ClientID, grant.ID),
-		encode(sessionUse{UserID: grant.UserID, Stays: grant.OutlivesSession}), clientv3.WithLease(lease))}, nil
+		encode(sessionUse{Stays: grant.OutlivesSession}), clientv3.WithLease(lease))}, nil
 }
 
 // Presence is what the answer to a browser's authorization request depends on, read at one revision. Each may be nil.
@@ -316,35 +457,40 @@ type Presence struct {
 	Session *Session
 	User    *User
 	Consent *Consent
+	// AsOf is the revision of the read.
+	AsOf int64
 }
 
 // Presence reads the session, its user and the user's consent to the client: one read. A session that has ended, or is
-// another user's, is nil.
+// another user's, is nil; so are a session and a consent of another term of the user than the present one.
 func (s *Store) Presence(ctx context.Context, sessionID, userID, clientID string) (Presence, error) {
 	var t transaction
 	record, user, consent := t.then.get(sessionKey(SID(sessionID))), t.then.get(userKey(userID)), t.then.get(consentKey(clientID, userID))
 	if err := s.run(ctx, &t); err != nil {
 		return Presence{}, fmt.Errorf("read session: %w", err)
 	}
-	var p Presence
+	p := Presence{AsOf: t.revision}
 	var err error
+	if p.User, err = decodeUsers(user.kvs); err != nil {
+		return Presence{}, fmt.Errorf("read session: %w", err)
+	}
 	if kv := record.one(); kv != nil {
 		session, err := decode[Session]("session", kv.Value)
 		if err != nil {
 			return Presence{}, fmt.Errorf("read session: %w", err)
 		}
-		if session.opens(sessionID) && session.UserID == userID && s.now().Before(session.ExpiresAt) {
+		if session.opens(sessionID) && session.UserID == userID && p.User.Stands(session.Term) &&
+			s.now().Before(session.ExpiresAt) {
 			session.SID = SID(sessionID)
 			p.Session = session
 		}
 	}
-	if p.User, err = decodeUsers(user.kvs); err != nil {
+	given, err := decodeConsent(consent.kvs)
+	if err != nil {
 		return Presence{}, fmt.Errorf("read session: %w", err)
 	}
-	if kv := consent.one(); kv != nil {
-		if p.Consent, err = decode[Consent]("consent", kv.Value); err != nil {
-			return Presence{}, fmt.Errorf("read session: %w", err)
-		}
+	if given != nil && p.User.Stands(given.Term) {
+		p.Consent = given
 	}
 	return p, nil
 }

@@ -18,7 +18,7 @@ import (
 
 func signedIn(t *testing.T, s *storage.Store, u *storage.User, replaces string) string {
 	t.Helper()
-	id, err := s.CreateSession(t.Context(), storage.Session{UserID: u.ID, ExpiresAt: time.Now().Add(time.Hour)}, replaces)
+	id, err := s.CreateSession(t.Context(), storage.Session{UserID: u.ID, ExpiresAt: time.Now().Add(time.Hour), Term: u.Term}, replaces)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,7 +34,7 @@ func from(session string, outlives bool, c *storage.Client, u *storage.User) sto
 
 func mustGrant(t *testing.T, s *storage.Store, g storage.Grant, c *storage.Client, u *storage.User) {
 	t.Helper()
-	if err := s.CreateGrant(t.Context(), g, time.Now().Add(time.Hour), on(c, u)); err != nil {
+	if _, err := s.CreateGrant(t.Context(), g, time.Now().Add(time.Hour), on(c, u)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -126,7 +126,7 @@ func TestEndOfASession(t *testing.T) {
 	}
 	// A code that came from it is worth nothing now, and writes nothing.
 	late := from(id, true, c, u)
-	if err := s.CreateGrant(t.Context(), late, time.Now().Add(time.Hour), on(c, u)); !errors.Is(err, storage.ErrSessionEnded) {
+	if _, err := s.CreateGrant(t.Context(), late, time.Now().Add(time.Hour), on(c, u)); !errors.Is(err, storage.ErrSessionEnded) {
 		t.Errorf("a code of the session: %v", err)
 	}
 	if alive(t, s, late) {
@@ -207,7 +207,7 @@ func TestRacingLogouts(t *testing.T) {
 	race(t, 48, func() error {
 		i := next.Add(1) - 1
 		if i%3 == 0 {
-			return s.CreateGrant(t.Context(), grants[i/3], time.Now().Add(time.Hour), on(c, u))
+			return failure(s.CreateGrant(t.Context(), grants[i/3], time.Now().Add(time.Hour), on(c, u)))
 		}
 		_, err := s.EndSession(t.Context(), id, "the user signed out")
 		if err == nil {
@@ -218,7 +218,7 @@ func TestRacingLogouts(t *testing.T) {
 	if ended.Load() != 1 || len(outbox(t, s)) != 1 || len(audited(t, s, storage.AuditSessionEnded)) != 1 {
 		t.Errorf("ended %d times, %d logouts", ended.Load(), len(outbox(t, s)))
 	}
-	if list, err := s.Grants(t.Context(), ""); err != nil || len(list) != 0 {
+	if list, _, err := s.Grants(t.Context(), storage.GrantQuery{}); err != nil || len(list) != 0 {
 		t.Errorf("%d grants survived, %v", len(list), err)
 	}
 }
@@ -238,7 +238,7 @@ func TestEndOfASessionWithManyGrants(t *testing.T) {
 	if _, err := s.EndSession(t.Context(), id, ""); err != nil {
 		t.Fatal(err)
 	}
-	if list, err := s.Grants(t.Context(), ""); err != nil || len(list) != 0 || len(outbox(t, s)) != 1 {
+	if list, _, err := s.Grants(t.Context(), storage.GrantQuery{}); err != nil || len(list) != 0 || len(outbox(t, s)) != 1 {
 		t.Errorf("%d grants, %d logouts, %v", len(list), len(outbox(t, s)), err)
 	}
 	if strings.Contains(etcd.Dump(), "sessiongrants/") {
@@ -273,7 +273,7 @@ func TestSessionsOfOddClients(t *testing.T) {
 	if err != nil || len(ended.Clients) != len(clients) || len(outbox(t, s)) != len(clients) {
 		t.Errorf("%+v, %v", ended, err)
 	}
-	if list, err := s.Grants(t.Context(), ""); err != nil || len(list) != 0 {
+	if list, _, err := s.Grants(t.Context(), storage.GrantQuery{}); err != nil || len(list) != 0 {
 		t.Errorf("%d grants, %v", len(list), err)
 	}
 }
@@ -374,6 +374,7 @@ func TestFaultsWhileASessionEnds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	steps := map[string]int64{"sign-out": 2, "another user": 3} // reads, and one proposal
 	for what, end := range map[string]func(ctx context.Context, id string) error{
 		"sign-out": func(ctx context.Context, id string) error { _, err := s.EndSession(ctx, id, ""); return err },
 		"another user": func(ctx context.Context, id string) error {
@@ -381,7 +382,7 @@ func TestFaultsWhileASessionEnds(t *testing.T) {
 			return err
 		},
 	} {
-		for n := int64(1); n <= 2; n++ {
+		for n := int64(1); n <= steps[what]; n++ {
 			for _, sent := range []bool{false, true} {
 				id := signedIn(t, s, u, "")
 				g := from(id, false, c, u)
@@ -404,10 +405,28 @@ func TestFaultsWhileASessionEnds(t *testing.T) {
 					t.Fatal(err)
 				}
 				state := fmt.Sprint(p.Session != nil, alive(t, s, g), len(outbox(t, s))-before)
-				if want := map[bool]string{false: "true true 0", true: "false false 1"}[n == 2 && sent]; state != want {
+				if want := map[bool]string{false: "true true 0", true: "false false 1"}[n == steps[what] && sent]; state != want {
 					t.Errorf("%s, fault %d, sent %v: %s, want %s", what, n, sent, state, want)
 				}
 			}
 		}
+	}
+}
+
+// A sign-in that was under way when its user was deleted is in no history.
+func TestHistoryOfADeletedUser(t *testing.T) {
+	s := storagetest.New(t).Store()
+	ctx := t.Context()
+	gone := managed(t, s, "ann", "ann@app.test").User
+	if _, err := s.DeleteUser(ctx, "ann", storage.AuditEntry{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.CreateSession(ctx, storage.Session{UserID: "ann", Term: gone.Term, Address: "192.0.2.1",
+		ExpiresAt: time.Now().Add(time.Hour)}, ""); err != nil {
+		t.Fatal(err)
+	}
+	managed(t, s, "ann", "another-ann@app.test")
+	if list, err := s.SignIns(ctx, "ann", 0); err != nil || len(list) != 0 {
+		t.Errorf("%+v %v", list, err)
 	}
 }

@@ -81,7 +81,7 @@ func TestFaultsAreNotVerdicts(t *testing.T) {
 	ctx, ends := t.Context(), time.Now().Add(time.Hour)
 	g := newGrant(c, u)
 	for what, err := range map[string]error{
-		"create": s.CreateGrant(ctx, g, ends, on(c, u)),
+		"create": failure(s.CreateGrant(ctx, g, ends, on(c, u))),
 		"grant":  func() error { _, err := s.Grant(ctx, c.ID, g.ID, u.ID); return err }(),
 		"client": func() error { _, err := s.Client(ctx, "stranger"); return err }(),
 	} {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -102,9 +104,11 @@ func (t *transaction) answered(held bool, responses []*etcdserverpb.ResponseOp) 
 
 // run sends a transaction and fills in its answers.
 func (s *Store) run(ctx context.Context, t *transaction) error {
+	ctx, req := request(ctx, s.measures.writes, "etcd txn")
 	resp, err := s.kv.Txn(ctx).If(t.ifs...).Then(t.then.ops...).Else(t.otherwise.ops...).Commit()
+	req.answered(err)
 	if err != nil {
-		return err
+		return s.refused(err)
 	}
 	t.revision = resp.Header.Revision
 	t.answered(resp.Succeeded, resp.Responses)
@@ -124,7 +128,8 @@ func (s *Store) change(ctx context.Context, t *transaction) error {
 
 // replace does one operation on a record that is still at a revision, and returns its new revision. Otherwise the error
 // is [ErrConflict].
-func (s *Store) replace(ctx context.Context, key string, revision int64, by clientv3.Op, audit []AuditEntry) (int64, error) {
+func (s *Store) replace(ctx context.Context, key string, revision int64, by clientv3.Op,
+	audit []AuditEntry) (int64, error) {
 	var t transaction
 	t.onlyIf(atRevision(key, revision))
 	t.then.do(by)
@@ -139,7 +144,7 @@ func (s *Store) commit(ctx context.Context, build func(t *transaction) error) (*
 	for attempt := 0; ; attempt++ {
 		t := new(transaction)
 		if err := build(t); err != nil {
-			return nil, err
+			return nil, s.refused(err)
 		}
 		err := s.run(ctx, t)
 		if errors.Is(err, rpctypes.ErrLeaseNotFound) && attempt == 0 {
@@ -150,13 +155,101 @@ func (s *Store) commit(ctx context.Context, build func(t *transaction) error) (*
 	}
 }
 
+// refused is an error of etcd as this package returns it.
+func (s *Store) refused(err error) error {
+	if errors.Is(err, rpctypes.ErrNoSpace) {
+		s.keeper.full()
+		return fmt.Errorf("%w (%w)", ErrFull, err)
+	}
+	return err
+}
+
+// commitEnd is commit for what ends something. An etcd that is full lets nothing through that could put, not even on a
+// branch that is not taken, and no lease; but it does delete. So the transaction is built once more without leases, and
+// sent without what it puts, and still compares all that it compares: what grants access is gone then, and what would
+// have told of it (tombstones, logouts, the audit log) is not written. The entries of the audit log are logged instead.
+//
+// That suffices because nothing is alive by a record alone that cannot be deleted: a grant needs its chain, and its
+// body, which stays without a tombstone, still keeps its code from being redeemed again.
+func (s *Store) commitEnd(ctx context.Context,
+	build func(ctx context.Context, t *transaction) error) (*transaction, error) {
+	t, err := s.commit(ctx, func(t *transaction) error { return build(ctx, t) })
+	if !errors.Is(err, ErrFull) {
+		return t, err
+	}
+	t = new(transaction)
+	if err := build(context.WithValue(ctx, leaseless{}, true), t); err != nil {
+		return nil, err
+	}
+	var unsaid []AuditEntry
+	t.then.ops = withoutPuts(t.then.ops, &unsaid)
+	t.otherwise.ops = withoutPuts(t.otherwise.ops, new([]AuditEntry))
+	if err := s.run(ctx, t); err != nil {
+		return nil, err
+	}
+	if t.held {
+		for _, e := range unsaid {
+			s.log.WarnContext(ctx, "storage is full, so the audit log is without this entry", "actor", e.Actor,
+				"action", e.Action, "app", e.App, "target", e.Target, "reason", e.Reason, "detail", e.Detail)
+		}
+	}
+	return t, nil
+}
+
+// leaseless is in the context of a transaction that is built for an etcd which is full.
+type leaseless struct{}
+
+// withoutPuts are operations without those that put. Their number stays, so that the answers to the others are where
+// they were. Entries for the audit log among them are collected. A put that ends all of a client becomes the deletion
+// of its grants, which takes longer, for all others as well.
+func withoutPuts(ops []clientv3.Op, audit *[]AuditEntry) []clientv3.Op {
+	out := make([]clientv3.Op, len(ops))
+	for i, op := range ops {
+		switch {
+		case op.IsPut():
+			k, instead := string(op.KeyBytes()), []clientv3.Op(nil)
+			if slices.ContainsFunc(auditPlaces(), func(prefix string) bool { return strings.HasPrefix(k, prefix) }) {
+				if e, err := decode[AuditEntry]("audit entry", op.ValueBytes()); err == nil {
+					*audit = append(*audit, *e)
+				}
+			}
+			if client, all := strings.CutPrefix(k, under("endings")); all { // see endAll
+				for _, kind := range []string{"chains", "grants", "consents"} {
+					instead = append(instead, clientv3.OpDelete(under(kind)+client+"/", clientv3.WithPrefix()))
+				}
+			}
+			op = clientv3.OpTxn(nil, instead, nil)
+		case op.IsTxn():
+			ifs, then, otherwise := op.Txn()
+			op = clientv3.OpTxn(ifs, withoutPuts(then, audit), withoutPuts(otherwise, audit))
+		}
+		out[i] = op
+	}
+	return out
+}
+
 // atRevision compares that the record under a key is still at a revision; 0 means that there is none.
 func atRevision(key string, revision int64) clientv3.Cmp {
-	return clientv3.Compare(clientv3.ModRevision(key), "=", revision)
+	return compare(key, &etcdserverpb.Compare{Target: etcdserverpb.Compare_MOD,
+		TargetUnion: &etcdserverpb.Compare_ModRevision{ModRevision: revision}})
+}
+
+// atVersion compares that the record under a key was written that many times.
+func atVersion(key string, version int64) clientv3.Cmp {
+	return compare(key, &etcdserverpb.Compare{Target: etcdserverpb.Compare_VERSION,
+		TargetUnion: &etcdserverpb.Compare_Version{Version: version}})
+}
+
+// compare is clientv3.Compare for equality, which is in every request for a token: without a copy of what it makes.
+func compare(key string, to *etcdserverpb.Compare) clientv3.Cmp {
+	var cmp clientv3.Cmp
+	c := cmp.GetCompare()
+	c.Key, c.Result, c.Target, c.TargetUnion = []byte(key), etcdserverpb.Compare_EQUAL, to.Target, to.TargetUnion
+	return cmp
 }
 
 // absent compares that there is no record under a key.
-func absent(key string) clientv3.Cmp { return clientv3.Compare(clientv3.Version(key), "=", 0) }
+func absent(key string) clientv3.Cmp { return atVersion(key, 0) }
 
 // present compares that there is a record under a key.
 func present(key string) clientv3.Cmp { return clientv3.Compare(clientv3.Version(key), ">", 0) }

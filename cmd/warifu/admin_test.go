@@ -9,7 +9,6 @@ import (
 	"mime"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -22,13 +21,20 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/warifu/warifu/cmd/warifu/config"
+	"github.com/warifu/warifu/manifests/strictyaml"
 	"github.com/warifu/warifu/server/admin"
+	"github.com/warifu/warifu/server/connector"
 	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
 
 // testInstance is a whole server inside the test, with the built-in plugins as real processes.
 func testInstance(t *testing.T, change ...func(*config.Config)) *instance {
+	t.Helper()
+	return builtInstance(t, building{}, change...)
+}
+
+func builtInstance(t *testing.T, with building, change ...func(*config.Config)) *instance {
 	t.Helper()
 	web, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -51,7 +57,8 @@ func testInstance(t *testing.T, change ...func(*config.Config)) *instance {
 	if err != nil {
 		t.Fatal(err)
 	}
-	i, err := build(t.Context(), settings, building{web: web, log: slog.New(slog.DiscardHandler)})
+	with.web, with.log = []net.Listener{web}, slog.New(slog.DiscardHandler)
+	i, err := build(t.Context(), settings, with)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -215,7 +222,13 @@ func at(t *testing.T, body any, path ...any) any {
 }
 
 func TestAdminDocumentAndHandlerAgree(t *testing.T) {
-	i := testInstance(t)
+	i := testInstance(t, func(c *config.Config) {
+		c.OAuth2.GrantTypes = oauth.GrantTypes()
+		c.Claims = []config.Claim{{Name: "department"}}
+		c.TrustedIssuers = []config.TrustedIssuer{ // nobody asks them for keys here
+			{Issuer: "https://ci.example.com", JWKSURI: "https://ci.example.com/jwks"},
+			{Issuer: "spiffe://example.org", JWKSURI: "https://spire.example.org/keys"}}
+	})
 	example := exampleManifest(t)
 	var doc openAPI
 	if err := json.NewDecoder(i.ask(t, "GET", "/openapi.json", "").Body).Decode(&doc); err != nil {
@@ -276,7 +289,10 @@ func TestAdminDocumentAndHandlerAgree(t *testing.T) {
 
 	run(
 		step{operation: "GET /v1/info", status: 200, then: equal(i.cfg.Issuer, "issuer")},
+		step{operation: "GET /v1/replicas", status: 200, then: equal(true, 0, "self")},
 		step{operation: "GET /v1/apps", status: 200},
+		step{operation: "GET /v1/replicas", status: 200},
+		step{operation: "GET /v1/doctor", status: 200, then: equal("etcd", "findings", 0, "check")},
 		step{operation: "GET /v1/clients", status: 200},
 		step{operation: "GET /v1/deliveries", status: 200},
 		step{operation: "GET /v1/grants", status: 200},
@@ -304,7 +320,7 @@ func TestAdminDocumentAndHandlerAgree(t *testing.T) {
 		step{operation: "POST /v1/apply", body: documents(t, map[string]any{"expected": map[string]any{"my-oauth-app": revision}}, strings.ReplaceAll(example, "1.0.0", "1.0.1")), status: 409, then: equal("stale_plan", "code")},
 		step{operation: "POST /v1/apply", body: documents(t, nil, "kind: App"), status: 422},
 		step{operation: "POST /v1/apply", body: `[]`, status: 422},
-		step{operation: "POST /v1/apply", body: documents(t, nil, publicApp, bare, withKeys), status: 200},
+		step{operation: "POST /v1/apply", body: documents(t, map[string]any{"trust": true}, publicApp, bare, withKeys), status: 200},
 		step{operation: "GET /v1/apps", status: 200, then: equal("bare", 0, "name")},
 		step{operation: "GET /v1/apps/{name}", path: path("/v1/apps/{name}", "name", "with-keys"), status: 200, then: func(body any) {
 			equal("private_key_jwt", "client", "tokenEndpointAuthMethod")(body)
@@ -343,6 +359,7 @@ func TestAdminDocumentAndHandlerAgree(t *testing.T) {
 		step{operation: "POST /v1/apps/{name}/rotate", path: path("/v1/apps/{name}/rotate", "name", "public-app"), body: `{}`, status: 409, then: equal("no_secret", "code")},
 		step{operation: "POST /v1/apps/{name}/rotate", path: path("/v1/apps/{name}/rotate", "name", "nobody"), body: `{}`, status: 404, then: equal("not_found", "code")},
 		step{operation: "POST /v1/apps/{name}/rotate", path: path("/v1/apps/{name}/rotate", "name", "my-oauth-app"), body: `{"grace":-1}`, status: 422, then: equal("invalid_request", "code")},
+		step{operation: "POST /v1/apps/{name}/rotate", path: path("/v1/apps/{name}/rotate", "name", "my-oauth-app"), body: `{"secret":"secret"}`, status: 422, then: equal("client_secret", "code")},
 		step{operation: "POST /v1/apps/{name}/rotate", path: path("/v1/apps/{name}/rotate", "name", "my-oauth-app"), body: `{`, status: 400},
 		step{operation: "GET /v1/secrets", status: 200, then: func(body any) {
 			equal("current", 0, "state")(body)
@@ -364,7 +381,7 @@ func TestAdminDocumentAndHandlerAgree(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := i.store.CreateGrant(t.Context(), grant, grant.ExpiresAt, storage.Revisions{Client: client.Revision, User: user.Revision}); err != nil {
+	if _, err := i.store.CreateGrant(t.Context(), grant, grant.ExpiresAt, storage.Revisions{Client: client.Revision, User: user.Revision}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := i.store.RegisterClient(t.Context(), storage.Client{ID: "itself", Client: oauth.Client{ClientName: "Itself", Public: true}}); err != nil {
@@ -372,9 +389,18 @@ func TestAdminDocumentAndHandlerAgree(t *testing.T) {
 	}
 	described := grant
 	described.ID, described.ClientID = storage.NewGrantID(), "https://agent.example/client.json" // which has no record
-	if err := i.store.CreateGrant(t.Context(), described, described.ExpiresAt, storage.Revisions{User: user.Revision}); err != nil {
+	if _, err := i.store.CreateGrant(t.Context(), described, described.ExpiresAt, storage.Revisions{User: user.Revision}); err != nil {
 		t.Fatal(err)
 	}
+	for _, twin := range []string{"twin-1", "twin-2"} {
+		if _, err := i.store.PutUser(t.Context(), storage.User{ID: twin, Email: "twin@example.com"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := i.store.CreateSession(t.Context(), storage.Session{UserID: "ann", Term: user.Term, ExpiresAt: time.Now().Add(time.Hour)}, ""); err != nil {
+		t.Fatal(err)
+	}
+	sid := ""
 	run(
 		step{operation: "GET /v1/grants", status: 200, then: func(body any) {
 			equal("https://agent.example/client.json", 0, "clientId")(body)
@@ -383,10 +409,117 @@ func TestAdminDocumentAndHandlerAgree(t *testing.T) {
 		}},
 		step{operation: "GET /v1/grants", path: "/v1/grants?app=bare", status: 200},
 		step{operation: "GET /v1/grants", path: "/v1/grants?app=nobody", status: 404},
-		step{operation: "POST /v1/plan", body: documents(t, nil, strings.ReplaceAll(example, "      - threads:read\n", "")), status: 200, then: equal("removes `threads:read`: 0 grants narrow", "plans", 0, "consequences", 0)},
+		step{operation: "POST /v1/plan", body: documents(t, nil, strings.ReplaceAll(example, "      - threads:read\n", "")), status: 200, then: equal("removes `threads:read`: 0 grants lose it", "plans", 0, "consequences", 0)},
 		step{operation: "DELETE /v1/grants/{id}", path: path("/v1/grants/{id}", "id", grant.ID), status: 200, then: equal("my-oauth-app", "app")},
 		step{operation: "DELETE /v1/grants/{id}", path: path("/v1/grants/{id}", "id", grant.ID), status: 404},
 		step{operation: "DELETE /v1/grants/{id}", path: path("/v1/grants/{id}", "id", described.ID), status: 200, then: equal(described.ID, "grant")},
+		step{operation: "GET /v1/sessions", status: 200, then: func(body any) {
+			equal("ann@example.com", 0, "user")(body)
+			sid = at(t, body, 0, "sid").(string)
+		}},
+		step{operation: "GET /v1/sessions", path: "/v1/sessions?user=twin@example.com", status: 409, then: equal("ambiguous_user", "code")},
+		step{operation: "GET /v1/sessions", path: "/v1/sessions?user=nobody", status: 404},
+		step{operation: "GET /v1/grants", path: "/v1/grants?user=twin@example.com", status: 409, then: equal("ambiguous_user", "code")},
+	)
+	run(step{operation: "POST /v1/reload", status: 409, then: equal("no_configuration", "code")})
+	var faults strictyaml.Faults
+	i.reloader.Store(&reloading{instance: i, told: make(map[string]bool), read: func() (*config.Settings, error) {
+		if faults != nil {
+			return nil, faults
+		}
+		next := *i.cfg
+		changed := *next.Config
+		changed.Trusted, next.Config = []string{"board"}, &changed
+		return &next, nil
+	}})
+	run(step{operation: "POST /v1/reload", status: 200, then: equal("trusted", "changed", 0)})
+	faults = strictyaml.Faults{{File: "config.yaml", Line: 3, Path: "web", Message: "is wrong", Severity: strictyaml.SeverityError}}
+	run(step{operation: "POST /v1/reload", status: 422, then: equal(3.0, "faults", 0, "line")})
+	provider := i.provider
+	provider.Connectors = []connector.Connector{{ID: "ldap", Name: "LDAP"}}
+	reloaded, err := i.public().With(provider)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reloaded.TakeOver()
+	consent := "/v1/clients/my-oauth-app/consents/"
+	if err := i.store.AddConsent(t.Context(), grant.ClientID, storage.Presence{User: user}, storage.Asked{Scopes: []string{"threads:read"}}); err != nil {
+		t.Fatal(err)
+	}
+	run(
+		step{operation: "DELETE /v1/sessions/{sid}", path: path("/v1/sessions/{sid}", "sid", sid), status: 200, then: equal(1.0, "sessions")},
+		step{operation: "DELETE /v1/sessions/{sid}", path: path("/v1/sessions/{sid}", "sid", sid), status: 404},
+		step{operation: "DELETE /v1/users/{user}/sessions", path: "/v1/users/ann/sessions", status: 200, then: equal(0.0, "sessions")},
+		step{operation: "DELETE /v1/users/{user}/sessions", path: "/v1/users/nobody/sessions", status: 404},
+		step{operation: "DELETE /v1/users/{user}/sessions", path: "/v1/users/twin@example.com/sessions", status: 409},
+		step{operation: "DELETE /v1/clients/{id}/consents/{user}", path: consent + "ann", status: 200, then: equal(grant.ClientID, "clientId")},
+		step{operation: "DELETE /v1/clients/{id}/consents/{user}", path: "/v1/clients/nobody/consents/ann", status: 404},
+		step{operation: "DELETE /v1/clients/{id}/consents/{user}", path: consent + "twin@example.com", status: 409},
+		step{operation: "POST /v1/users/{user}/revoke", path: "/v1/users/ann@example.com/revoke", status: 200, then: equal("ann", "userId")},
+		step{operation: "POST /v1/users/{user}/revoke", path: "/v1/users/nobody/revoke", status: 404},
+		step{operation: "POST /v1/users/{user}/revoke", path: "/v1/users/twin@example.com/revoke", status: 409},
+		step{operation: "GET /v1/users", status: 200, then: func(body any) {
+			equal("ann", 0, "id")(body)
+			equal("active", 0, "state")(body)
+			equal("twin@example.com", 1, "email")(body)
+		}},
+		step{operation: "GET /v1/users/{user}", path: "/v1/users/ann@example.com", status: 200, then: equal("ann", "id")},
+		step{operation: "GET /v1/users/{user}", path: "/v1/users/nobody", status: 404},
+		step{operation: "GET /v1/users/{user}", path: "/v1/users/twin@example.com", status: 409, then: equal("ambiguous_user", "code")},
+		step{operation: "POST /v1/users/{user}/links", path: "/v1/users/ann/links", body: `{"connector":"ldap","upstreamId":"uid=bob/x"}`, status: 200, then: equal("ann", "user", "id")},
+		step{operation: "POST /v1/users/{user}/links", path: "/v1/users/twin-1/links", body: `{"connector":"ldap","upstreamId":"uid=bob/x"}`, status: 409, then: equal("linked_elsewhere", "code")},
+		step{operation: "DELETE /v1/users/{user}/links/{connector}/{upstreamId}", path: "/v1/users/twin@example.com/links/ldap/x", status: 409},
+		step{operation: "DELETE /v1/users/{user}/links/{connector}/{upstreamId}", path: "/v1/users/ann/links/ldap/uid=bob%2Fx", status: 200, then: equal("ann", "user", "id")},
+		step{operation: "POST /v1/users/{user}/links", path: "/v1/users/ann/links", body: `{"connector":"local","upstreamId":"bob"}`, status: 404, then: equal("no_connector", "code")},
+		step{operation: "POST /v1/users/{user}/links", path: "/v1/users/ann/links", body: `{"connector":"local"}`, status: 422},
+		step{operation: "POST /v1/users/{user}/links", path: "/v1/users/ann/links", body: `{`, status: 400},
+		step{operation: "POST /v1/users/{user}/links", path: "/v1/users/nobody/links", body: `{"connector":"local","upstreamId":"bob"}`, status: 404},
+		step{operation: "DELETE /v1/users/{user}/links/{connector}/{upstreamId}", path: "/v1/users/ann/links/ldap/uid=bob%2Fx", status: 404, then: equal("not_found", "code")},
+	)
+	run(
+		step{operation: "POST /v1/users", body: documents(t, nil, "email: eve@example.com\nuserID: eve"), status: 200, then: equal("created", "users", 0, "change")},
+		step{operation: "POST /v1/users", body: documents(t, nil, "emial: eve@example.com"), status: 422, then: equal("invalid_people", "code")},
+		step{operation: "POST /v1/users", body: `{"documents":`, status: 400},
+		step{operation: "PUT /v1/users/{user}/password", path: "/v1/users/eve/password", body: `{"password":"quartz tangerine lighthouse"}`, status: 200, then: equal(true, "ended")},
+		step{operation: "PUT /v1/users/{user}/password", path: "/v1/users/eve/password", body: `{"password":"password"}`, status: 422, then: equal("weak_password", "code")},
+		step{operation: "PUT /v1/users/{user}/password", path: "/v1/users/eve/password", body: `{`, status: 400},
+		step{operation: "PUT /v1/users/{user}/password", path: "/v1/users/nobody/password", body: `{"password":"x"}`, status: 404},
+		step{operation: "PUT /v1/users/{user}/password", path: "/v1/users/ann/password", body: `{"password":"x"}`, status: 409, then: equal("not_managed", "code")},
+		step{operation: "POST /v1/users/{user}/link", path: "/v1/users/eve/link", body: `{"for":"reset"}`, status: 200, then: equal(false, "mailed")},
+		step{operation: "POST /v1/users/{user}/link", path: "/v1/users/eve/link", body: `{`, status: 400},
+		step{operation: "POST /v1/users/{user}/link", path: "/v1/users/nobody/link", body: `{"for":"reset"}`, status: 404},
+		step{operation: "POST /v1/users/{user}/link", path: "/v1/users/ann/link", body: `{"for":"reset"}`, status: 409},
+	)
+	eve, err := i.store.Account(t.Context(), "eve")
+	if err != nil {
+		t.Fatal(err)
+	}
+	proofs := eve.Factors.Clone()
+	proofs.TOTP.Secret = []byte("a secret of twenty b")
+	if _, _, err := i.store.ChangeFactors(t.Context(), eve, storage.FactorChange{Next: proofs}); err != nil {
+		t.Fatal(err)
+	}
+	run(
+		step{operation: "DELETE /v1/users/{user}/factors/{factor}", path: "/v1/users/eve/factors/totp", status: 200, then: equal("totp", "removed", 0)},
+		step{operation: "DELETE /v1/users/{user}/factors/{factor}", path: "/v1/users/eve/factors/totp", status: 404},
+		step{operation: "DELETE /v1/users/{user}/factors/{factor}", path: "/v1/users/twin@example.com/factors/totp", status: 409},
+		step{operation: "DELETE /v1/users/{user}/factors", path: "/v1/users/eve/factors", status: 200},
+		step{operation: "DELETE /v1/users/{user}/factors", path: "/v1/users/nobody/factors", status: 404},
+		step{operation: "DELETE /v1/users/{user}/factors", path: "/v1/users/twin@example.com/factors", status: 409},
+		step{operation: "POST /v1/users/{user}/disable", path: "/v1/users/eve/disable", status: 200, then: equal("eve", "userId")},
+		step{operation: "POST /v1/users/{user}/disable", path: "/v1/users/nobody/disable", status: 404},
+		step{operation: "POST /v1/users/{user}/disable", path: "/v1/users/twin@example.com/disable", status: 409},
+		step{operation: "POST /v1/users/{user}/enable", path: "/v1/users/eve/enable", status: 200, then: equal("active", "state")},
+		step{operation: "POST /v1/users/{user}/enable", path: "/v1/users/nobody/enable", status: 404},
+		step{operation: "POST /v1/users/{user}/enable", path: "/v1/users/twin@example.com/enable", status: 409},
+		step{operation: "DELETE /v1/users/{user}", path: "/v1/users/eve", status: 200, then: equal("eve", "userId")},
+		step{operation: "DELETE /v1/users/{user}", path: "/v1/users/eve", status: 404},
+		step{operation: "DELETE /v1/users/{user}", path: "/v1/users/twin@example.com", status: 409},
+		step{operation: "GET /v1/audit", path: "/v1/audit?user=twin@example.com", status: 409},
+		step{operation: "GET /v1/audit", path: "/v1/audit?user=eve", status: 200, then: equal("user-applied", "entries", 0, "action")},
+		step{operation: "GET /v1/audit/follow", path: "/v1/audit/follow?user=twin@example.com", status: 409},
+	)
+	run(
 		step{operation: "DELETE /v1/clients/{id}", path: path("/v1/clients/{id}", "id", grant.ClientID), status: 409, then: equal("client_of_an_app", "code")},
 		step{operation: "DELETE /v1/clients/{id}", path: path("/v1/clients/{id}", "id", "itself"), status: 200, then: equal("Itself", "name")},
 		step{operation: "DELETE /v1/clients/{id}", path: path("/v1/clients/{id}", "id", "itself"), status: 404},
@@ -403,8 +536,35 @@ func TestAdminDocumentAndHandlerAgree(t *testing.T) {
 		}},
 		step{operation: "GET /v1/audit", path: "/v1/audit?since=yesterday", status: 422},
 		step{operation: "GET /v1/audit", path: "/v1/audit?limit=201", status: 422},
+		step{operation: "GET /v1/encryption", status: 200, then: equal(true, "keys", 0, "seals")},
+		step{operation: "POST /v1/encryption/rotate", body: `{"now":`, status: 400},
+		step{operation: "POST /v1/encryption/rotate", body: `{"now":1}`, status: 422},
+		step{operation: "POST /v1/encryption/rotate", body: "{}", status: 200, then: func(body any) {
+			if kid, _ := at(t, body, "keys", 0, "fingerprint").(string); len(kid) != 16 {
+				t.Errorf("fingerprint %q", kid)
+			}
+		}},
+		step{operation: "GET /v1/keys", status: 200, then: func(body any) {
+			for _, key := range body.([]any) {
+				if kid, _ := at(t, key, "kid").(string); len(kid) != 43 {
+					t.Errorf("kid %q", kid)
+				}
+			}
+		}},
+		step{operation: "POST /v1/keys/{use}/rotate", path: "/v1/keys/ES256/rotate", body: "{}", status: 200, then: func(body any) {
+			equal("ES256", "keys", 0, "use")(body)
+			equal(false, "keys", 0, "compromised")(body)
+		}},
+		step{operation: "POST /v1/keys/{use}/rotate", path: "/v1/keys/all/rotate", body: `{"compromised":true}`, status: 200, then: func(body any) {
+			equal("seal", "keys", 0, "use")(body)
+			equal(true, "keys", 3, "compromised")(body)
+		}},
+		step{operation: "POST /v1/keys/{use}/rotate", path: "/v1/keys/pairwise/rotate", body: "{}", status: 409, then: equal("permanent_key", "code")},
+		step{operation: "POST /v1/keys/{use}/rotate", path: "/v1/keys/ES256/rotate", body: `{"now":`, status: 400},
+		step{operation: "POST /v1/keys/{use}/rotate", path: "/v1/keys/HS256/rotate", body: "{}", status: 422},
+		step{operation: "POST /v1/keys/{use}/rotate", path: "/v1/keys/seal/rotate", body: `{"now":true,"compromised":true}`, status: 422, then: equal("invalid_request", "code")},
 		step{operation: "POST /v1/drift", body: "{}", status: 200, then: func(body any) {
-			equal(7.0, "apps")(body)
+			equal(11.0, "apps")(body)
 			if found := at(t, body, "findings").([]any); len(found) > 0 {
 				t.Errorf("drift: %v", found)
 			}
@@ -459,10 +619,28 @@ func TestAdminDocumentAndHandlerAgree(t *testing.T) {
 		}},
 	)
 
+	// What is not JSON.
+	backup := i.ask(t, "POST", "/v1/backup", "")
+	if kind := backup.Header.Get("Content-Type"); backup.StatusCode != http.StatusOK || kind != "application/octet-stream" {
+		t.Errorf("a backup: %s, %s", backup.Status, kind)
+	}
+	seen["POST /v1/backup"] = append(seen["POST /v1/backup"], backup.StatusCode)
+
+	follow := i.ask(t, "GET", "/v1/audit/follow", "")
+	var first admin.AuditEntry
+	if err := json.NewDecoder(follow.Body).Decode(&first); err != nil || follow.StatusCode != http.StatusOK || first.Action == "" {
+		t.Errorf("the audit log: %s, %+v, %v", follow.Status, first, err)
+	}
+	_ = follow.Body.Close()
+	seen["GET /v1/audit/follow"] = append(seen["GET /v1/audit/follow"], follow.StatusCode)
+
 	// Nothing in the document was left out, neither an operation nor a status that this client can cause.
 	elsewhere := map[string]bool{
+		"POST /v1/users 413": true, "POST /v1/users 409": true, // and that after many conflicts in a row
 		"POST /v1/apply 400": true, "POST /v1/apply 413": true, "POST /v1/drift 413": true, // as with plan, which was seen
 		"DELETE /v1/apps/{name} 409": true, // after fifty conflicts in a row
+		// With encryptionKeyFiles: this server keeps its key itself.
+		"POST /v1/encryption/rotate 409": true,
 	}
 	for at, methods := range doc.Paths {
 		for method, operation := range methods {
@@ -480,77 +658,4 @@ func atoi(s string) int {
 	var n int
 	_, _ = fmt.Sscan(s, &n)
 	return n
-}
-
-func TestAdminSocketIsTheOwnersAlone(t *testing.T) {
-	dir := t.TempDir()
-	socket := filepath.Join(dir, "deep", "admin.sock")
-	listener, err := listenSocket(t.Context(), socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for path, mode := range map[string]os.FileMode{socket: 0o600, filepath.Dir(socket): 0o700} {
-		info, err := os.Stat(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if info.Mode().Perm() != mode {
-			t.Errorf("%s has mode %o, want %o", path, info.Mode().Perm(), mode)
-		}
-	}
-	if _, err := listenSocket(t.Context(), socket); err == nil || !strings.Contains(err.Error(), "another server answers") {
-		t.Errorf("a living socket was taken: %v", err)
-	}
-	// A server that was killed leaves its socket; the next one takes it.
-	listener.(*net.UnixListener).SetUnlinkOnClose(false)
-	if err := listener.Close(); err != nil {
-		t.Fatal(err)
-	}
-	again, err := listenSocket(t.Context(), socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = again.Close()
-	file := filepath.Join(dir, "file")
-	if err := os.WriteFile(file, []byte("precious"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := listenSocket(t.Context(), file); err == nil {
-		t.Error("a file was replaced by a socket")
-	}
-}
-
-func TestAdminSocketPathThatIsTooLong(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), strings.Repeat("long/", 25))
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	socket := filepath.Join(dir, "admin.sock")
-	if _, err := listenSocket(t.Context(), socket); err == nil || !strings.Contains(err.Error(), "a Unix socket takes at most 107") {
-		t.Errorf("from elsewhere: %v", err)
-	}
-	t.Chdir(dir) // a relative path is short enough
-	listener, err := listenSocket(t.Context(), socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = listener.Close() }()
-	conn, err := net.Dial("unix", "admin.sock")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = conn.Close()
-}
-
-func TestClientThatIsNotAWarifuServer(t *testing.T) {
-	other := httptest.NewServer(http.NotFoundHandler())
-	defer other.Close()
-	token := filepath.Join(t.TempDir(), "token")
-	if err := os.WriteFile(token, []byte("x"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	c := &cli{admin: other.URL, tokenFile: token}
-	if _, err := fetch[admin.Info](t.Context(), c, "/v1/info"); err == nil || !strings.Contains(err.Error(), "is this the admin API of warifu?") {
-		t.Error(err)
-	}
 }

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/warifu/warifu/manifests"
+	"github.com/warifu/warifu/plugins"
 	"github.com/warifu/warifu/server/admin"
 )
 
@@ -56,15 +58,16 @@ func edge(err error) error {
 	var rotating *manifests.RotatingError
 	var partial *manifests.PartialError
 	var deletion *manifests.DeletionError
+	var untrusted *manifests.TrustError
 	switch {
 	case errors.As(err, &partial):
-		return admin.PartlyApplied(partial.Applied, partial.App)
+		return admin.PartlyApplied(partial.Applied, partial.App, edge(partial.Err))
 	case errors.As(err, &faults):
 		return admin.InvalidManifest(faultsOf(faults))
 	case errors.As(err, &denied):
 		var reasons []admin.Fault
 		for _, d := range denied.Denials {
-			message := fmt.Sprintf("%s refuses %s: %s", d.Hook, strings.TrimSpace(d.App+" "+d.Path), d.Message)
+			message := fmt.Sprintf("app %s: %s refuses %s: %s", d.App, d.Hook, cmp.Or(d.Path, "the manifest"), d.Message)
 			if d.Remedy != "" {
 				message += " (" + d.Remedy + ")"
 			}
@@ -76,16 +79,42 @@ func edge(err error) error {
 		return admin.Denied(reasons)
 	case errors.As(err, &deletion):
 		return admin.WouldDelete(endingsOf(deletion.Ends))
+	case errors.As(err, &untrusted):
+		return admin.NeedsTrust(untrusted.Error())
 	case errors.As(err, &rotating):
 		return admin.Rotating(rotating.Waiting)
 	case errors.Is(err, manifests.ErrNoSecret):
 		return admin.NoSecret(err.Error())
+	case errors.Is(err, manifests.ErrSecret):
+		return admin.UnusableSecret(err.Error())
 	case errors.Is(err, manifests.ErrSealed):
 		return admin.SealedEnv(err.Error())
 	case errors.Is(err, manifests.ErrDeleting):
 		return admin.Deleting()
+	case plugins.Culprit(err) != "":
+		return pluginFailed(err)
 	}
 	return err
+}
+
+// pluginFailed names the plugin, what went wrong with it, and what to do.
+func pluginFailed(err error) *admin.Problem {
+	name, remedy := plugins.Culprit(err), ""
+	why := err.Error()
+	if _, said, found := strings.Cut(why, fmt.Sprintf("plugin %q: ", name)); found {
+		why = said
+	}
+	var start *plugins.StartError
+	switch {
+	case errors.As(err, &start):
+		why = start.Problem
+		if start.Remedy != "" {
+			remedy = strings.ToUpper(start.Remedy[:1]) + start.Remedy[1:] + "."
+		}
+	case errors.Is(err, context.DeadlineExceeded):
+		why = plugins.ErrDeadline.Error()
+	}
+	return admin.PluginFailed(name, why, remedy, err)
 }
 
 func endingsOf(ends []manifests.Ending) []admin.Ending {
@@ -113,7 +142,7 @@ func plansOf(plans []*manifests.Plan) []admin.AppPlan {
 		plan := admin.AppPlan{
 			App: p.App, Version: p.Version, Source: p.Source, Changed: p.Changed, Revision: p.Revisions.String(),
 			Changes: []admin.Change{}, Consequences: append([]string{}, p.Consequences...),
-			Ends: endingsOf(p.Ends), Warnings: []admin.Notice{},
+			Ends: endingsOf(p.Ends), Trust: string(p.Trust), Warnings: []admin.Notice{},
 		}
 		for _, c := range p.Changes {
 			change := admin.Change{Kind: string(c.Kind), Text: c.Text, Field: c.Field, Old: c.Old, New: c.New, Names: c.Names}

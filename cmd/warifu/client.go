@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
@@ -24,6 +25,8 @@ const (
 	adminVariable = "WARIFU_ADMIN"
 	tokenVariable = "WARIFU_ADMIN_TOKEN_FILE"
 	defaultSocket = ".warifu/admin.sock"
+	// systemSocket is that of a server which the system runs (manifests/deploy/systemd).
+	systemSocket = "/run/warifu/admin.sock"
 )
 
 // unreachableError means that no server answers. It leads to exit code 4.
@@ -48,7 +51,8 @@ type client struct {
 }
 
 func (c *cli) client() (*client, error) {
-	where := cmp.Or(c.admin, c.env(adminVariable), defaultSocket)
+	named := cmp.Or(c.admin, c.env(adminVariable))
+	where := cmp.Or(named, usualSocket())
 	dialer := &net.Dialer{Timeout: 5 * time.Second}
 	transport := &http.Transport{DialContext: dialer.DialContext, TLSHandshakeTimeout: 5 * time.Second}
 	found := &client{http: &http.Client{Transport: transport, Timeout: 3 * time.Minute}, base: where, where: where}
@@ -82,24 +86,80 @@ func (c *cli) client() (*client, error) {
 	}
 	found.base = "http://warifu"
 	transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return dialer.DialContext(ctx, "unix", path)
+		conn, err := dialer.DialContext(ctx, "unix", path)
+		if err == nil && named == "" && where == defaultSocket {
+			err = ours(conn)
+			if err != nil {
+				_ = conn.Close() // nothing was said
+			}
+		}
+		return conn, err
 	}
 	return found, nil
 }
 
+// ours refuses a server of another user that was found in the current directory: anybody can put a socket into a
+// directory like /tmp, and would be told what the command says.
+func ours(conn net.Conn) error {
+	local, is := conn.(*net.UnixConn)
+	if !is {
+		return nil
+	}
+	switch peer := peerOf(local); peer {
+	case unknownPeer, "uid:0", fmt.Sprintf("uid:%d", os.Geteuid()):
+		return nil
+	default:
+		return usagef("the server at %s in this directory is run by another user (%s): if it is the one that you mean, "+
+			"name it with --admin %s", defaultSocket, peer, defaultSocket)
+	}
+}
+
+// usualSocket is that of a server in this directory, or else the system's.
+func usualSocket() string {
+	_, here := os.Lstat(defaultSocket)
+	_, system := os.Lstat(systemSocket)
+	if here != nil && system == nil {
+		return systemSocket
+	}
+	return defaultSocket
+}
+
 // do makes a request and decodes the reply into out. An error reply is returned as an *admin.Problem.
 func (a *client) do(ctx context.Context, method, path string, in, out any) error {
+	_, err := a.ask(ctx, method, path, in, out)
+	return err
+}
+
+// ask is do, and returns the header of the reply.
+func (a *client) ask(ctx context.Context, method, path string, in, out any) (http.Header, error) {
+	resp, err := a.send(ctx, method, path, in)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
+	if err != nil {
+		return nil, fmt.Errorf("read the reply of %s: %w", a.where, err)
+	}
+	if err := json.Unmarshal(text, out); err != nil {
+		return nil, fmt.Errorf("read the reply of %s: %w", a.where, err)
+	}
+	return resp.Header, nil
+}
+
+// send makes a request whose reply is not an error.
+func (a *client) send(ctx context.Context, method, path string, in any) (*http.Response, error) {
 	var body io.Reader
 	if in != nil {
 		text, err := json.Marshal(in)
 		if err != nil {
-			return fmt.Errorf("encode request: %w", err)
+			return nil, fmt.Errorf("encode request: %w", err)
 		}
 		body = bytes.NewReader(text)
 	}
 	req, err := http.NewRequestWithContext(ctx, method, a.base+path, body)
 	if err != nil {
-		return fmt.Errorf("make request: %w", err)
+		return nil, fmt.Errorf("make request: %w", err)
 	}
 	if in != nil {
 		req.Header.Set("Content-Type", "application/json")
@@ -111,30 +171,70 @@ func (a *client) do(ctx context.Context, method, path string, in, out any) error
 	if err != nil {
 		var op *net.OpError
 		if errors.As(err, &op) && op.Op == "dial" {
-			return &unreachableError{a.where, op.Err}
+			return nil, &unreachableError{a.where, op.Err}
 		}
 		var wrapped *url.Error
 		if errors.As(err, &wrapped) {
 			err = wrapped.Err // its text has the made-up host of a socket
 		}
-		return fmt.Errorf("ask the server at %s: %w", a.where, err)
+		return nil, fmt.Errorf("ask the server at %s: %w", a.where, ended(err))
+	}
+	if resp.StatusCode < http.StatusMultipleChoices {
+		return resp, nil
 	}
 	defer func() { _ = resp.Body.Close() }()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
 	if err != nil {
-		return fmt.Errorf("read the reply of %s: %w", a.where, err)
+		return nil, fmt.Errorf("read the reply of %s: %w", a.where, err)
 	}
-	if resp.StatusCode >= 300 {
-		problem := &admin.Problem{}
-		if err := json.Unmarshal(text, problem); err != nil || problem.Code == "" {
-			return fmt.Errorf("%s answers %s: is this the admin API of warifu?", a.where, resp.Status)
-		}
-		return problem
+	problem := &admin.Problem{}
+	if err := json.Unmarshal(text, problem); err != nil || problem.Code == "" {
+		return nil, fmt.Errorf("%s answers %s: is this the admin API of warifu?", a.where, resp.Status)
 	}
-	if err := json.Unmarshal(text, out); err != nil {
-		return fmt.Errorf("read the reply of %s: %w", a.where, err)
+	return nil, problem
+}
+
+// ended says what the end of a connection means.
+func ended(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("it ended the connection before the reply was complete, and its log says why (%w)", err)
 	}
-	return nil
+	return err
+}
+
+// download is a request whose reply goes to w, however long that takes. It returns how many bytes it was.
+func (a *client) download(ctx context.Context, method, path string, w io.Writer) (int64, error) {
+	resp, err := a.patient().send(ctx, method, path, nil)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	size, err := io.Copy(w, resp.Body)
+	var unwritten *fs.PathError
+	if errors.As(err, &unwritten) {
+		return 0, err
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read the reply of %s: %w", a.where, ended(err))
+	}
+	return size, nil
+}
+
+// stream is a request whose reply has no end but that of ctx. The caller closes it.
+func (a *client) stream(ctx context.Context, path string) (io.ReadCloser, error) {
+	resp, err := a.patient().send(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return nil, err
+	}
+	return resp.Body, nil
+}
+
+// patient is the client, for replies that may take any time.
+func (a *client) patient() *client {
+	patient, transfer := *a, *a.http
+	transfer.Timeout = 0
+	patient.http = &transfer
+	return &patient
 }
 
 // fetch gets one thing from the server that the command line points to.
@@ -145,6 +245,31 @@ func fetch[T any](ctx context.Context, c *cli, path string) (T, error) {
 		return out, err
 	}
 	return out, api.do(ctx, http.MethodGet, path, nil, &out)
+}
+
+// eachPart gets a list from the server, part by part, and gives each to do.
+func eachPart[T any](ctx context.Context, api *client, path string, do func(part []T) error) error {
+	for path != "" {
+		var list []T
+		header, err := api.ask(ctx, http.MethodGet, path, nil, &list)
+		if err != nil {
+			return err
+		}
+		if err := do(list); err != nil {
+			return err
+		}
+		path = admin.Next(header)
+	}
+	return nil
+}
+
+// fetchAll gets all parts of a list, for what needs it as a whole.
+func fetchAll[T any](ctx context.Context, api *client, path string) (list []T, err error) {
+	err = eachPart(ctx, api, path, func(part []T) error {
+		list = append(list, part...)
+		return nil
+	})
+	return list, err
 }
 
 // appPath is the path of an app in the admin API.

@@ -26,16 +26,17 @@ It changes nothing. The exit code is 2 when there are changes.`,
 		Example: `  warifu plan -f .takos/app.yml
   warifu plan -f apps/ -o json
   cat app.yml | warifu plan -f -`,
-		Args: cobra.NoArgs,
+		Args: operands(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			docs, err := c.documents(files)
 			if err != nil {
 				return err
 			}
-			planned, err := c.planned(cmd.Context(), docs)
+			plans, err := c.planned(cmd.Context(), docs)
 			if err != nil {
 				return err
 			}
+			planned := together(plans)
 			if err := c.showPlans(planned, format); err != nil {
 				return err
 			}
@@ -59,29 +60,33 @@ func fileFlag(command *cobra.Command, files *[]string) {
 func (c *cli) apply() *cobra.Command {
 	var files []string
 	var format string
-	var dryRun, yes, allowDelete bool
+	var dryRun, yes bool
+	var words applyRequest // what the caller says with flags, and never with --yes
 	var wait waiting
 	command := &cobra.Command{
 		Use: "apply -f FILE|DIR|-", Short: "Apply manifests",
 		Long: `apply registers the apps that manifests describe, or updates them, and delivers their env. It shows the
 plan first and asks for confirmation; --yes skips the question. An app that is registered already keeps
-its client id and secret. When nothing has changed, apply still restores env that was lost.
+its client id and secret. When nothing has changed, apply still restores env that was lost. Any number of
+manifests can be named; a file holds at most 1 MiB and 100 apps.
 
 A manifest that leaves out the client of its app (spec.oauth) is refused, because the client's grants
-would end: --allow-delete applies it.`,
+would end: --allow-delete applies it. A manifest whose users are not to be asked for consent (consent: skip)
+is refused unless the server's configuration trusts the app: --trust is your word for it.`,
 		Example: `  warifu apply -f .takos/app.yml
   warifu apply -f apps/ --yes --wait
   warifu apply -f app.yml --dry-run`,
-		Args: cobra.NoArgs,
+		Args: operands(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			docs, err := c.documents(files)
 			if err != nil {
 				return err
 			}
-			planned, err := c.planned(cmd.Context(), docs)
+			plans, err := c.planned(cmd.Context(), docs)
 			if err != nil {
 				return err
 			}
+			planned := together(plans)
 			if dryRun {
 				return c.showPlans(planned, format)
 			}
@@ -90,8 +95,12 @@ would end: --allow-delete applies it.`,
 					return err
 				}
 			}
-			if ends := ending(planned); len(ends) > 0 && !allowDelete {
-				return admin.WouldDelete(ends)
+			if ends := ending(planned); len(ends) > 0 && !words.AllowDelete {
+				return c.refused(cmd.Context(), docs, plans, words, admin.WouldDelete(ends),
+					func(p admin.AppPlan) bool { return len(p.Ends) > 0 })
+			}
+			if why := untrusted(planned); why != "" && !words.Trust {
+				return c.refused(cmd.Context(), docs, plans, words, admin.NeedsTrust(why), needsTrust)
 			}
 			if changed(planned) && !yes {
 				if format != "table" {
@@ -101,23 +110,23 @@ would end: --allow-delete applies it.`,
 					return err
 				}
 			}
-			request := applyRequest{Documents: docs, Expected: make(map[string]string), AllowDelete: allowDelete}
-			for _, p := range planned.Plans {
-				request.Expected[p.App] = p.Revision
+			applied, err := c.applied(cmd.Context(), docs, plans, words)
+			if err != nil && len(applied.Plans) > 0 {
+				c.say("%d of %d apps were applied; apply all again when what follows is mended", len(applied.Plans),
+					len(planned.Plans))
 			}
-			applied, err := c.applied(cmd.Context(), request)
-			if err != nil {
-				return err
-			}
-			if format != "table" {
-				err = c.showPlans(applied, format)
-			} else {
+			if format == "table" {
 				for _, p := range applied.Plans {
 					c.say("%s %s", p.App, c.paint(c.stderr, green, "applied"))
 				}
 			}
 			if err != nil {
 				return err
+			}
+			if format != "table" {
+				if err := c.showPlans(applied, format); err != nil {
+					return err
+				}
 			}
 			var names []string
 			for _, p := range applied.Plans {
@@ -128,11 +137,14 @@ would end: --allow-delete applies it.`,
 	}
 	fileFlag(command, &files)
 	command.Flags().BoolVar(&dryRun, "dry-run", false, "show the plan and change nothing")
-	command.Flags().BoolVar(&allowDelete, "allow-delete", false,
+	command.Flags().BoolVar(&words.AllowDelete, "allow-delete", false,
 		"let a client go that a manifest leaves out, with its grants")
+	command.Flags().BoolVar(&words.Trust, "trust", false,
+		"do not ask the users of apps for consent whose manifests say consent: skip")
 	command.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask for confirmation")
 	wait.flags(command)
 	outputFlag(command, &format, "table", "json", "yaml", "name")
+	command.AddCommand(c.applyUser())
 	return command
 }
 
@@ -140,8 +152,9 @@ would end: --allow-delete applies it.`,
 type applyRequest struct {
 	Documents []admin.Document  `json:"documents"`
 	Expected  map[string]string `json:"expected,omitempty"`
-	// AllowDelete is said by a flag, and never by --yes.
+	// AllowDelete and Trust are said by flags, and never by --yes.
 	AllowDelete bool `json:"allowDelete,omitempty"`
+	Trust       bool `json:"trust,omitempty"`
 }
 
 // documents reads manifests without checking them: only the server knows the scopes.
@@ -158,14 +171,6 @@ func (c *cli) documents(paths []string) ([]admin.Document, error) {
 		docs[i] = admin.Document{Name: f.Name, Content: string(f.Data)}
 	}
 	return docs, nil
-}
-
-func (c *cli) planned(ctx context.Context, docs []admin.Document) (admin.Planned, error) {
-	return c.sent(ctx, "/v1/plan", applyRequest{Documents: docs})
-}
-
-func (c *cli) applied(ctx context.Context, request applyRequest) (admin.Planned, error) {
-	return c.sent(ctx, "/v1/apply", request)
 }
 
 func (c *cli) sent(ctx context.Context, path string, request applyRequest) (admin.Planned, error) {
@@ -201,6 +206,23 @@ func ending(planned admin.Planned) []admin.Ending {
 		ends = append(ends, p.Ends...)
 	}
 	return ends
+}
+
+// needsTrust reports whether a plan takes the operator's word.
+func needsTrust(p admin.AppPlan) bool { return p.Trust == string(manifests.TrustNeeded) }
+
+// untrusted says that apps need the operator's word; "" if none does.
+func untrusted(planned admin.Planned) string {
+	var apps []string
+	for _, p := range planned.Plans {
+		if needsTrust(p) {
+			apps = append(apps, p.App)
+		}
+	}
+	if len(apps) == 0 {
+		return ""
+	}
+	return "needs the operator's word for " + strings.Join(apps, ", ") + ", whose users are not to be asked for consent"
 }
 
 // showPlans writes plans on stdout.
@@ -279,14 +301,22 @@ func deliveryLine(d admin.Delivery) string {
 	return harmless(line)
 }
 
+// endsWith is what ends with an app.
+func endsWith(app admin.AppDetail) string {
+	if app.ClientID == "" {
+		return "no client"
+	}
+	return fmt.Sprintf("client %s, grants: %d", app.ClientID, app.Grants)
+}
+
 func (c *cli) delete() *cobra.Command {
 	var yes bool
-	command := &cobra.Command{Use: "delete", Short: "Delete an app, or a client that registered itself",
-		Args: cobra.NoArgs, RunE: needsSubcommand}
+	command := &cobra.Command{Use: "delete", Short: "Delete an app, a client that registered itself, or a user",
+		Args: subcommands, RunE: needsSubcommand}
 	app := &cobra.Command{
 		Use: "app NAME", Short: "Delete an app: end its grants, take its env away, remove its client",
 		Example: `  warifu delete app my-oauth-app --yes`,
-		Args:    cobra.ExactArgs(1), ValidArgsFunction: c.completeApps,
+		Args:    operands(1), ValidArgsFunction: c.completeApps,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name := args[0]
 			detail, err := fetch[admin.AppDetail](cmd.Context(), c, appPath(name))
@@ -294,8 +324,8 @@ func (c *cli) delete() *cobra.Command {
 				return err
 			}
 			if !yes {
-				if err := c.confirm(fmt.Sprintf("Delete %s? %d grants end at once, %d targets lose their env.", name, detail.Grants,
-					len(detail.Deliveries))); err != nil {
+				if err := c.confirm(fmt.Sprintf("Delete %s? Ends at once: %s. Targets that lose their env: %d.", name,
+					endsWith(detail), len(detail.Deliveries))); err != nil {
 					return err
 				}
 			}
@@ -310,7 +340,7 @@ func (c *cli) delete() *cobra.Command {
 			if !out.Gone {
 				return fmt.Errorf("%s is being deleted: its grants have ended, but its env has not been taken away everywhere yet (see warifu get deliveries)", name)
 			}
-			c.say("%s deleted", name)
+			c.say("%s deleted (ended: %s)", name, endsWith(detail))
 			return nil
 		},
 	}
@@ -318,7 +348,7 @@ func (c *cli) delete() *cobra.Command {
 		Use: "client ID", Short: "Remove a client that registered itself, and end its grants",
 		Example: `  warifu get clients
   warifu delete client client-4s6a2kq7m5wd --yes`,
-		Args: cobra.ExactArgs(1),
+		Args: operands(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			api, err := c.client()
 			if err != nil {
@@ -337,33 +367,10 @@ func (c *cli) delete() *cobra.Command {
 			return nil
 		},
 	}
-	for _, sub := range []*cobra.Command{app, registered} {
+	for _, sub := range []*cobra.Command{app, registered, c.deleteUser()} {
 		sub.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask for confirmation")
 		command.AddCommand(sub)
 	}
-	return command
-}
-
-func (c *cli) revoke() *cobra.Command {
-	command := &cobra.Command{Use: "revoke", Short: "Revoke a grant", Args: cobra.NoArgs, RunE: needsSubcommand}
-	command.AddCommand(&cobra.Command{
-		Use: "grant ID", Short: "Revoke a grant and every token issued from it",
-		Example: `  warifu get grants
-  warifu revoke grant 5dq3v2zkzq7m4t2l6s3b5r7yqe`,
-		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			api, err := c.client()
-			if err != nil {
-				return err
-			}
-			var out admin.Revoked
-			if err := api.do(cmd.Context(), http.MethodDelete, "/v1/grants/"+url.PathEscape(args[0]), nil, &out); err != nil {
-				return err
-			}
-			c.say("grant %s revoked", out.Grant)
-			return nil
-		},
-	})
 	return command
 }
 
@@ -371,12 +378,13 @@ func (c *cli) credentials() *cobra.Command {
 	var format string
 	command := &cobra.Command{
 		Use: "credentials APP", Short: "Print an app's client id and secret",
-		Long: `credentials prints what an app needs to act as an OAuth client: client id, secret and issuer. With
-autoEnv: true the app has them in its environment already; with autoEnv: false this is how to get them.
+		Long: `credentials prints what an app needs to act as an OAuth client: client id, secret and issuer; of a resource
+server also which one it is, and where its metadata is; of a workload, which has no secret, where its token is.
+With autoEnv: true the app has them in its environment already; with autoEnv: false this is how to get them.
 Reading a secret is written to the audit log.`,
 		Example: `  warifu credentials my-oauth-app
   warifu credentials my-oauth-app -o env > .env`,
-		Args: cobra.ExactArgs(1), ValidArgsFunction: c.completeApps,
+		Args: operands(1), ValidArgsFunction: c.completeApps,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			out, err := fetch[admin.Credentials](cmd.Context(), c, appPath(args[0])+"/credentials")
 			if err != nil {
@@ -390,11 +398,22 @@ Reading a secret is written to the audit log.`,
 				lines = append(lines, "OAUTH_CLIENT_SECRET="+out.ClientSecret)
 			}
 			lines = append(lines, "OAUTH_ISSUER="+out.Issuer)
+			if out.AssertionFile != "" {
+				lines = append(lines, "OAUTH_CLIENT_ASSERTION_FILE="+out.AssertionFile)
+				c.say("%s has no secret: it is whoever shows a token of", args[0])
+			}
+			for _, id := range out.Identities {
+				c.say("  %s", harmless(id.String()))
+			}
+			if out.Resource != "" {
+				lines = append(lines, "OAUTH_RESOURCE="+out.Resource, "OAUTH_RESOURCE_METADATA="+out.ResourceMetadata)
+			}
 			_, err = fmt.Fprintln(c.stdout, strings.Join(lines, "\n"))
 			return err
 		},
 	}
 	outputFlag(command, &format, "json", "env")
+	command.AddCommand(c.setCredentials())
 	return command
 }
 
@@ -412,7 +431,11 @@ func (c *cli) completeApps(cmd *cobra.Command, args []string, _ string) ([]strin
 	if len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	list, err := fetch[[]admin.App](cmd.Context(), c, "/v1/apps")
+	api, err := c.client()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	list, err := fetchAll[admin.App](cmd.Context(), api, "/v1/apps")
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/warifu/warifu/manifests"
 	"github.com/warifu/warifu/plugins"
 	"github.com/warifu/warifu/plugins/runtimeworkers"
+	"github.com/warifu/warifu/server/oauth"
 )
 
 // workerdVariable names workerd's executable to `warifu dev`.
@@ -23,8 +24,9 @@ const workerdVariable = "WARIFU_WORKERD"
 type devWorker struct {
 	app, name string
 	script    string // absolute
-	// redirect is where the first of the app's redirect URIs on this machine leads; nil for none. The Worker listens
-	// there, and people are told this name of the machine, so that the redirect URI fits.
+	// redirect is where the first of the app's redirect URIs on this machine leads, or else where it says that it is a
+	// resource server; nil for none. The Worker listens there, and people are told this name of the machine, so that
+	// the redirect URI fits.
 	redirect *url.URL
 }
 
@@ -104,13 +106,19 @@ func workersOf(app *manifests.App, dir string) ([]devWorker, error) {
 	return found, nil
 }
 
-// loopbackRedirect is the host of the first of an app's redirect URIs that leads to this machine; its port is empty
-// when any will do. The manifest was checked, so what looks like this machine is it.
+// loopbackRedirect is the host of the first of an app's redirect URIs that leads to this machine, or else of the
+// resource server that it is; its port is empty when any will do. The manifest was checked, so a redirect URI that
+// looks like this machine is it.
 func loopbackRedirect(app *manifests.App) *url.URL {
-	if app.Spec.OAuth == nil {
+	o := app.Spec.OAuth
+	if o == nil {
 		return nil
 	}
-	for _, uri := range app.Spec.OAuth.RedirectURIs {
+	if u, err := url.Parse(o.Resource); err == nil && len(o.RedirectURIs) == 0 && u.Scheme == "http" &&
+		oauth.IsLoopback(u.Hostname()) {
+		return &url.URL{Scheme: u.Scheme, Host: u.Host}
+	}
+	for _, uri := range o.RedirectURIs {
 		if rest, insecure := strings.CutPrefix(uri, "http://"); insecure {
 			host := rest
 			if end := strings.IndexAny(rest, "/?"); end >= 0 {

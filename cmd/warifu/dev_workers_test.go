@@ -28,7 +28,8 @@ spec:
     web: {build: {fromWorkflow: {artifactPath: dist/worker}}}
 `
 
-// board writes the manifest at path below a new directory, with the script of the Worker web, and looks for Workers as dev does.
+// board writes the manifest at path below a new directory, with the script of the Worker web, and looks for Workers as
+// dev does.
 func board(t *testing.T, path, redirect, workerd string) (string, devWorkers) {
 	t.Helper()
 	dir := t.TempDir()

@@ -25,27 +25,36 @@ is false.`,
 		Example: `  warifu drift
   warifu drift --app my-oauth-app -o json
   warifu drift -f .takos/app.yml`,
-		Args: cobra.NoArgs,
+		Args: operands(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			request := driftRequest{App: app}
+			requests := []driftRequest{{App: app}}
 			if len(files) > 0 {
 				if app != "" {
 					return usagef("--app and -f exclude each other: manifests name their apps")
 				}
-				var err error
-				if request.Documents, err = c.documents(files); err != nil {
+				docs, err := c.documents(files)
+				if err != nil {
 					return err
+				}
+				requests = nil
+				for _, portion := range portions(docs) {
+					requests = append(requests, driftRequest{Documents: portion})
 				}
 			}
 			api, err := c.client()
 			if err != nil {
 				return err
 			}
-			var found admin.Drift
-			if err := api.do(cmd.Context(), http.MethodPost, "/v1/drift", request, &found); err != nil {
-				return err
+			all := admin.Drift{Findings: []admin.DriftFinding{}}
+			for _, request := range requests {
+				var found admin.Drift
+				if err := api.do(cmd.Context(), http.MethodPost, "/v1/drift", request, &found); err != nil {
+					return err
+				}
+				all.Apps, all.Targets = all.Apps+found.Apps, all.Targets+found.Targets
+				all.Findings = append(all.Findings, found.Findings...)
 			}
-			return c.showDrift(found, format)
+			return c.showDrift(all, format)
 		},
 	}
 	fileFlag(command, &files)
@@ -97,7 +106,7 @@ func (a *apps) Drift(ctx context.Context, docs []admin.Document, app string) (ad
 	var parsed []*manifests.Document
 	if len(docs) > 0 {
 		var faults manifests.Faults
-		if parsed, faults = a.deployer.Parse(filesOf(docs)); faults.Err() != nil {
+		if parsed, faults = a.deployer.Parse(ctx, filesOf(docs)); faults.Err() != nil {
 			return admin.Drift{}, edge(faults.Err())
 		}
 	}

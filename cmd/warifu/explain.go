@@ -23,11 +23,15 @@ X-Request-Id of every reply, on error pages, and in the server's log. Requests t
 one as well.
 
 Refusals are kept in the memory of the replica that refused, the last 4096 of them, and never with a secret.
+What one address is refused in great numbers is forgotten sooner.
 Where several replicas serve, ask each (--admin).`,
 		Example: `  warifu explain 3f9c2a7d51e08b64
   warifu explain 3f9c2a7d51e08b64 -o json`,
-		Args: cobra.ExactArgs(1),
+		Args: operands(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if args[0] == "" {
+				return usagef("the id of the request is empty: it is in the header X-Request-Id of the reply, and on the error page")
+			}
 			found, err := fetch[admin.Explanation](cmd.Context(), c, "/v1/refusals/"+url.PathEscape(args[0]))
 			if err != nil {
 				return err
@@ -51,7 +55,7 @@ func explained(e admin.Explanation) string {
 			fmt.Fprintf(&out, "  %-8s  %s\n", title, harmless(text))
 		}
 	}
-	fmt.Fprintf(&out, "%s: %s\n", harmless(e.Endpoint), harmless(e.Error))
+	fmt.Fprintf(&out, "%s: %s\n", harmless(e.Endpoint), harmless(cmp.Or(e.Error, "refused without an error code")))
 	line("at", when(e.At))
 	line("client", e.ClientID)
 	line("app", e.App)
@@ -62,7 +66,7 @@ func explained(e admin.Explanation) string {
 		fmt.Fprintf(&out, "\n%s: %s\n", harmless(why.Rule), why.Meaning)
 		line("said", why.Said)
 		line("value", why.Asked)
-		line("nearest", why.Nearest)
+		line("try", why.Nearest)
 		where := why.Key
 		if why.Place != "" && why.Key != "" {
 			where = why.Place + " (" + why.Key + ")"

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -17,77 +18,107 @@ import (
 // listing is a kind of record that `warifu get` lists.
 type listing struct {
 	name, singular, short string
-	filtered              bool // takes --app
-	ofApp                 bool // takes the app as an argument as well
-	list                  func(ctx context.Context, c *cli, query string) (rows, error)
+	filters               []string // the flags that it takes, of those in getFilters
+	ofApp                 bool     // takes the app as an argument as well
+	list                  func(ctx context.Context, c *cli, query string, show func(rows) error) error
 }
 
-// rows are a list in the shapes that people and programs read.
+// getFilters are the flags that narrow a list, with what they mean.
+var getFilters = map[string]string{
+	"app": "show only this app", "client": "show only the client with this id",
+	"user":      "show only this user: an id, an e-mail address or a user name",
+	"connector": "show only those of this connector; local are those of the configuration and of the database",
+	"state":     "show only those in this state: active, disabled or left",
+	"group":     "show only those who are in this group",
+	"match":     "show only those whose id, user name, name or e-mail address has this in it",
+	"address":   "show only those from this IP address or network, such as 192.0.2.7 or 192.0.2.0/24",
+}
+
+// rows are a part of a list in the shapes that people and programs read.
 type rows struct {
-	data   any
+	data   []any
 	header []string
 	cells  [][]string
 	names  []string
 }
 
-// rowsOf gets a list from the server and shapes it.
-func rowsOf[T any](ctx context.Context, c *cli, path string, header []string,
-	row func(T) (name string, cells []string)) (rows, error) {
-	list, err := fetch[[]T](ctx, c, path)
-	if err != nil {
-		return rows{}, err
+// listOf gets a list from the server, part by part, and shapes it.
+func listOf[T any](path string, header []string, row func(T) (name string, cells []string)) func(
+	ctx context.Context, c *cli, query string, show func(rows) error) error {
+	return func(ctx context.Context, c *cli, query string, show func(rows) error) error {
+		api, err := c.client()
+		if err != nil {
+			return err
+		}
+		return eachPart(ctx, api, path+query, func(part []T) error {
+			out := rows{header: header}
+			for _, item := range part {
+				name, cells := row(item)
+				out.data, out.names, out.cells = append(out.data, item), append(out.names, name), append(out.cells, cells)
+			}
+			return show(out)
+		})
 	}
-	out := rows{data: list, header: header}
-	for _, item := range list {
-		name, cells := row(item)
-		out.names, out.cells = append(out.names, name), append(out.cells, cells)
-	}
-	return out, nil
 }
 
 var listings = []listing{
-	{name: "apps", singular: "app", short: "List apps", list: func(ctx context.Context, c *cli, _ string) (rows, error) {
-		return rowsOf(ctx, c, "/v1/apps", []string{"NAME", "VERSION", "CLIENT ID", "AUTO ENV", "TARGETS", "STATE", "APPLIED"},
+	{name: "apps", singular: "app", short: "List apps",
+		list: listOf("/v1/apps", []string{"NAME", "VERSION", "CLIENT ID", "AUTO ENV", "TARGETS", "STATE", "APPLIED"},
 			func(a admin.App) (string, []string) {
 				return "app/" + a.Name, []string{a.Name, a.Version, a.ClientID, strconv.FormatBool(a.AutoEnv),
 					strconv.Itoa(a.Targets), appState(a), when(a.Applied)}
-			})
-	}},
-	{name: "clients", singular: "client", short: "List OAuth clients", filtered: true,
-		list: func(ctx context.Context, c *cli, query string) (rows, error) {
-			return rowsOf(ctx, c, "/v1/clients"+query, []string{"CLIENT ID", "APP", "NAME", "TYPE", "SCOPES"},
-				func(a admin.Client) (string, []string) {
-					return "client/" + a.ID, []string{a.ID, a.App, a.Name, clientType(a), strings.Join(a.Scopes, " ")}
-				})
-		}},
+			})},
+	{name: "clients", singular: "client", short: "List OAuth clients", filters: []string{"app"},
+		list: listOf("/v1/clients", []string{"CLIENT ID", "APP", "NAME", "TYPE", "SCOPES"},
+			func(a admin.Client) (string, []string) {
+				scopes := strings.Join(a.Scopes, " ")
+				if a.AnyScope {
+					scopes += " (or others)"
+				}
+				return "client/" + a.ID, []string{a.ID, a.App, a.Name, clientType(a), scopes}
+			})},
 	{name: "deliveries", singular: "delivery", short: "List the env deliveries of each target and their progress",
-		filtered: true, list: func(ctx context.Context, c *cli, query string) (rows, error) {
-			return rowsOf(ctx, c, "/v1/deliveries"+query,
-				[]string{"APP", "TARGET", "RUNTIME", "STATE", "GENERATION", "LOCATION", "ERROR", "NEXT ATTEMPT"},
-				func(d admin.Delivery) (string, []string) {
-					target := d.Kind + "/" + d.Name
-					next := ""
-					if d.State != "ready" {
-						next = when(d.NextAttempt)
-					}
-					return "delivery/" + d.App + "/" + target, []string{d.App, target, d.Runtime, deliveryState(d),
-						fmt.Sprintf("%d/%d", d.Serving, d.Generation), d.Location, d.Error, next}
-				})
-		}},
-	{name: "grants", singular: "grant", short: "List live grants: what users have allowed apps to do", filtered: true,
-		list: func(ctx context.Context, c *cli, query string) (rows, error) {
-			return rowsOf(ctx, c, "/v1/grants"+query,
-				[]string{"ID", "APP OR CLIENT", "USER", "SCOPES", "CREATED", "LAST USED", "EXPIRES"},
-				func(g admin.Grant) (string, []string) { return "grant/" + g.ID, grantCells(g) })
-		}},
+		filters: []string{"app"},
+		list: listOf("/v1/deliveries",
+			[]string{"APP", "TARGET", "RUNTIME", "STATE", "GENERATION", "LOCATION", "ERROR", "NEXT ATTEMPT"},
+			func(d admin.Delivery) (string, []string) {
+				target := d.Kind + "/" + d.Name
+				next := ""
+				if d.State != "ready" {
+					next = when(d.NextAttempt)
+				}
+				return "delivery/" + d.App + "/" + target, []string{d.App, target, d.Runtime, deliveryState(d),
+					fmt.Sprintf("%d/%d", d.Serving, d.Generation), d.Location, d.Error, next}
+			})},
+	{name: "grants", singular: "grant", short: "List live grants: what users have allowed apps to do",
+		filters: []string{"app", "client", "user"},
+		list: listOf("/v1/grants", []string{"ID", "APP OR CLIENT", "USER", "SCOPES", "CREATED", "LAST USED", "EXPIRES"},
+			func(g admin.Grant) (string, []string) { return "grant/" + g.ID, grantCells(g) })},
+	{name: "replicas", singular: "replica",
+		short: "List the server's processes: version, start, digest of the configuration, encryption keys",
+		list: listOf("/v1/replicas", []string{"REPLICA", "VERSION", "STARTED", "HEARD", "CONFIG", "ENCRYPTION KEYS", "REFUSED"},
+			func(r admin.Replica) (string, []string) { return "replica/" + r.Name, replicaCells(r) })},
 	{name: "secrets", singular: "secret",
-		short: "List client secrets with their age, state and last use, never their values", filtered: true, ofApp: true,
-		list: func(ctx context.Context, c *cli, query string) (rows, error) {
-			return rowsOf(ctx, c, "/v1/secrets"+query, append([]string{"APP"}, secretHeader...),
-				func(s admin.Secret) (string, []string) {
-					return "secret/" + s.App + "/" + s.ID, append([]string{s.App}, secretCells(s)...)
-				})
-		}},
+		short:   "List client secrets with their age, state and last use, never their values",
+		filters: []string{"app"}, ofApp: true,
+		list: listOf("/v1/secrets", append([]string{"APP"}, secretHeader...),
+			func(s admin.Secret) (string, []string) {
+				return "secret/" + s.App + "/" + s.ID, append([]string{s.App}, secretCells(s)...)
+			})},
+	{name: "sessions", singular: "session",
+		short:   "List browsers in which users are signed in, and the clients that they used",
+		filters: []string{"user", "address"},
+		list: listOf("/v1/sessions", []string{"SESSION", "USER", "SINCE", "EXPIRES", "BY", "ADDRESS", "DEVICE", "CLIENTS"},
+			func(s admin.Session) (string, []string) {
+				return "session/" + s.SID, []string{s.SID, cmp.Or(s.User, s.UserID), when(s.Since), when(s.ExpiresAt),
+					strings.Join(s.Methods, " "), s.Address, shortened(s.Agent, mostAgentShown), strings.Join(s.Clients, " ")}
+			})},
+	{name: "users", singular: "user",
+		short:   "List users: of the configuration, of the database, and who came by a connector",
+		filters: []string{"connector", "state", "group", "match"},
+		list: listOf("/v1/users",
+			[]string{"ID", "CONNECTOR", "USER NAME", "NAME", "E-MAIL", "GROUPS", "FACTORS", "STATE", "SIGNED IN"},
+			func(u admin.User) (string, []string) { return "user/" + u.ID, userCells(u) })},
 }
 
 // grantCells names the client where there is no app, because the client registered itself or is described by a
@@ -95,6 +126,22 @@ var listings = []listing{
 func grantCells(g admin.Grant) []string {
 	return []string{g.ID, cmp.Or(g.App, g.ClientID), cmp.Or(g.User, g.UserID), strings.Join(g.Scopes, " "),
 		when(g.CreatedAt), when(g.UsedAt), when(g.ExpiresAt)}
+}
+
+// replicaCells mark the replica that answers, and the encryption key under which each seals; last is why it has refused a
+// newer configuration.
+func replicaCells(r admin.Replica) []string {
+	name, keys := r.Name, slices.Clone(r.Keys)
+	if r.Self {
+		name += " (answers)"
+	}
+	for i, k := range keys {
+		if k == r.Seals && len(keys) > 1 {
+			keys[i] += " (seals)"
+		}
+	}
+	return []string{name, r.Version, when(r.Started), when(r.At), shortened(r.Config, 12), strings.Join(keys, " "),
+		r.Refused}
 }
 
 // appState is the state of an app for a table.
@@ -110,10 +157,17 @@ func appState(a admin.App) string {
 
 func clientType(c admin.Client) string {
 	kind := "confidential"
+	if c.Described {
+		return fmt.Sprintf("document, grants: %d, consents: %d", c.Grants, c.Consents)
+	}
 	if c.Public {
 		kind = "public"
-	} else if c.TokenEndpointAuthMethod == plugins.AuthMethodPrivateKeyJWT {
+	}
+	switch c.TokenEndpointAuthMethod {
+	case plugins.AuthMethodPrivateKeyJWT:
 		kind += ", own key"
+	case plugins.AuthMethodWorkload:
+		kind += ", workload"
 	}
 	if c.Disabled {
 		kind += ", disabled"
@@ -130,40 +184,51 @@ func deliveryState(d admin.Delivery) string {
 
 func (c *cli) get() *cobra.Command {
 	command := &cobra.Command{
-		Use: "get", Short: "List apps, clients, deliveries, grants or secrets", Args: cobra.NoArgs, RunE: needsSubcommand,
+		Use: "get", Short: "List apps, clients, deliveries, grants, replicas, sessions, secrets or users", Args: subcommands, RunE: needsSubcommand,
 		Example: `  warifu get apps
   warifu get grants --app my-oauth-app -o json
+  warifu get grants --user ann@example.com
+  warifu get users
   warifu get deliveries -o name`,
 	}
 	for _, l := range listings {
-		var format, app string
+		var format string
+		filters := make(map[string]*string)
 		sub := &cobra.Command{
-			Use: l.name, Short: l.short, Args: cobra.NoArgs, Example: "  warifu get " + l.name + " -o json",
+			Use: l.name, Short: l.short, Args: operands(0), Example: "  warifu get " + l.name + " -o json",
 			Aliases: []string{l.singular},
 			RunE: func(cmd *cobra.Command, args []string) error {
-				query := ""
 				if len(args) > 0 {
-					if app != "" && app != args[0] {
-						return usagef("%s and --app %s name two different apps", args[0], app)
+					if app := filters["app"]; *app != "" && *app != args[0] {
+						return usagef("%s and --app %s name two different apps", args[0], *app)
 					}
-					app = args[0]
+					*filters["app"] = args[0]
 				}
-				if app != "" {
-					query = "?app=" + url.QueryEscape(app)
+				query := url.Values{}
+				for name, value := range filters {
+					if *value != "" {
+						query.Set(name, *value)
+					}
 				}
-				found, err := l.list(cmd.Context(), c, query)
-				if err != nil {
+				asked := ""
+				if len(query) > 0 {
+					asked = "?" + query.Encode()
+				}
+				shown := &listed{c: c, format: format, what: l.name}
+				if err := l.list(cmd.Context(), c, asked, shown.add); err != nil {
 					return err
 				}
-				return c.show(found, format, l.name)
+				return shown.end()
 			},
 		}
 		if l.ofApp {
-			sub.Use, sub.Args, sub.ValidArgsFunction = l.name+" [APP]", cobra.MaximumNArgs(1), c.completeApps
+			sub.Use, sub.Args, sub.ValidArgsFunction = l.name+" [APP]", operands(0), c.completeApps
 		}
-		if l.filtered {
-			sub.Flags().StringVar(&app, "app", "", "show only this app")
-			must(sub.RegisterFlagCompletionFunc("app", c.completeApps))
+		for _, name := range l.filters {
+			filters[name] = sub.Flags().String(name, "", getFilters[name])
+			if name == "app" {
+				must(sub.RegisterFlagCompletionFunc("app", c.completeApps))
+			}
 		}
 		outputFlag(sub, &format, "table", "json", "yaml", "name")
 		command.AddCommand(sub)
@@ -171,33 +236,14 @@ func (c *cli) get() *cobra.Command {
 	return command
 }
 
-func (c *cli) show(list rows, format, what string) error {
-	switch format {
-	case "json", "yaml":
-		return encode(c.stdout, format, list.data)
-	case "name":
-		for _, name := range list.names {
-			if _, err := fmt.Fprintln(c.stdout, name); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	if len(list.cells) == 0 {
-		c.say("There are no %s.", what)
-		return nil
-	}
-	return table(c.stdout, list.header, list.cells)
-}
-
 func (c *cli) describe() *cobra.Command {
-	command := &cobra.Command{Use: "describe", Short: "Show an app and what belongs to it", Args: cobra.NoArgs,
+	command := &cobra.Command{Use: "describe", Short: "Show an app and what belongs to it, or a user", Args: subcommands,
 		RunE: needsSubcommand}
 	var format string
 	app := &cobra.Command{
 		Use: "app NAME", Short: "Show an app, its client, its deliveries and how many grants it has",
 		Example: `  warifu describe app my-oauth-app`,
-		Args:    cobra.ExactArgs(1), ValidArgsFunction: c.completeApps,
+		Args:    operands(1), ValidArgsFunction: c.completeApps,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			detail, err := fetch[admin.AppDetail](cmd.Context(), c, appPath(args[0]))
 			if err != nil {
@@ -214,7 +260,7 @@ func (c *cli) describe() *cobra.Command {
 		},
 	}
 	outputFlag(app, &format, "table", "json", "yaml", "name")
-	command.AddCommand(app)
+	command.AddCommand(app, c.describeUser())
 	return command
 }
 
@@ -234,15 +280,18 @@ func (c *cli) showApp(a admin.AppDetail) error {
 			title  string
 			values []string
 		}{
-			{"  Redirect URIs", client.RedirectURIs}, {"  After sign-out", client.PostLogoutRedirectURIs},
+			{"  Redirect URIs", client.RedirectURIs}, {"  Forward auth", behindForwardAuth(*client)},
+			{"  After sign-out", client.PostLogoutRedirectURIs},
 			{"  Scopes", client.Scopes},
 			{"  Logo", single(client.LogoURI)}, {"  Terms", single(client.TosURI)}, {"  Privacy", single(client.PolicyURI)},
 			{"  Grant types", client.GrantTypes}, {"  Authenticates", single(authentication(*client))},
-			{"  Keys", client.KeyIDs},
+			{"  Workloads", workloads(*client)}, {"  Keys", client.KeyIDs},
 			{"  Keys from", single(client.JWKSURI)}, {"  Signatures", signatures(*client)},
 			{"  Requires", requirements(*client)},
 			{"  Subjects", single(subjects(*client))}, {"  Starts at", single(client.InitiateLoginURI)},
-			{"  Logout", logoutAddresses(*client)}, {"  Speaks for", client.ResourceIdentifiers}, {"  Further", unworded(*client)},
+			{"  Logout", logoutAddresses(*client)}, {"  Speaks for", speaksFor(*client)},
+			{"  Exchanges for", client.TokenExchangeAudiences}, {"  May be used by", admitted(*client)},
+			{"  Consent", single(consent(a))}, {"  Further", unworded(*client)},
 		} {
 			for i, value := range entry.values {
 				title := entry.title

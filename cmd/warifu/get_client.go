@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
 
+	"github.com/warifu/warifu/manifests"
 	"github.com/warifu/warifu/server/admin"
 	"github.com/warifu/warifu/server/oauth"
 )
@@ -16,6 +18,15 @@ func authentication(c admin.Client) string {
 		return c.TokenEndpointAuthMethod
 	}
 	return c.TokenEndpointAuthMethod + ", " + c.TokenEndpointAuthSigningAlg
+}
+
+// workloads are those that are the client.
+func workloads(c admin.Client) []string {
+	var out []string
+	for _, id := range c.Identities {
+		out = append(out, id.String())
+	}
+	return out
 }
 
 func signatures(c admin.Client) []string {
@@ -37,7 +48,8 @@ func requirements(c admin.Client) []string {
 		what string
 		on   bool
 	}{
-		{"pushed requests", c.RequirePushedAuthorizationRequests}, {"DPoP", c.DPoPBoundAccessTokens},
+		{"signed requests", c.RequireSignedRequestObject}, {"pushed requests", c.RequirePushedAuthorizationRequests},
+		{"DPoP", c.DPoPBoundAccessTokens},
 		{"auth_time", c.RequireAuthTime},
 	} {
 		if r.on {
@@ -78,15 +90,68 @@ func logoutAddresses(c admin.Client) []string {
 	return out
 }
 
-// worded are the keys of metadata that have words of their own above, or are told in another way.
-var worded = []string{
-	"grantTypes", "tokenEndpointAuthMethod", "tokenEndpointAuthSigningAlg", "jwks", "jwksUri", "idTokenSignedResponseAlg", "userinfoSignedResponseAlg",
-	"introspectionSignedResponseAlg", "requestObjectSigningAlg", "requirePushedAuthorizationRequests", "dpopBoundAccessTokens", "subjectType",
-	"sectorIdentifierUri", "defaultMaxAge", "requireAuthTime", "initiateLoginUri", "backchannelLogoutUri", "backchannelLogoutSessionRequired",
-	"frontchannelLogoutUri", "frontchannelLogoutSessionRequired", "resourceIdentifiers",
+// speaksFor are the resource servers that a client is.
+func speaksFor(c admin.Client) []string {
+	registered := oauth.Client{ClientMetadata: c.ClientMetadata}
+	return registered.Resources()
 }
 
-// unworded shows the rest of the table of client fields by the keys of the manifest, so that a new one is not kept back.
+// admitted is who may use the app; nothing when everybody may.
+func admitted(c admin.Client) []string {
+	var out []string
+	for _, list := range [...]struct {
+		what  string
+		names []string
+	}{{"groups", c.AccessGroups}, {"e-mail", c.AccessEmails}} {
+		if len(list.names) > 0 {
+			out = append(out, list.what+": "+strings.Join(list.names, ", "))
+		}
+	}
+	if len(c.AccessConnectors) > 0 {
+		out = append(out, "only by connector: "+strings.Join(c.AccessConnectors, ", "))
+	}
+	switch c.AccessMFA {
+	case oauth.MFARequired:
+		out = append(out, "only with a second factor")
+	case oauth.MFAPhishingResistant:
+		out = append(out, "only with a passkey")
+	}
+	return out
+}
+
+// behindForwardAuth is where the app is, and what it calls its users.
+func behindForwardAuth(c admin.Client) []string {
+	if len(c.ForwardAuthHosts) == 0 {
+		return nil
+	}
+	return append(slices.Clone(c.ForwardAuthHosts), "Remote-User: "+cmp.Or(c.ForwardAuthUser, oauth.ForwardUserSub))
+}
+
+// consent is whether users are asked, where the manifest says that they are not.
+func consent(a admin.AppDetail) string {
+	switch manifests.Trust(a.Trust) {
+	case manifests.TrustConfigured:
+		return "not asked for: the configuration trusts the app"
+	case manifests.TrustGiven:
+		return "not asked for: an operator has said so (apply --trust)"
+	case manifests.TrustNeeded:
+		return "asked for: nobody has given the word that consent: skip takes (trusted, or apply --trust)"
+	}
+	return ""
+}
+
+// worded are the keys of metadata that have words of their own above, or are told in another way.
+var worded = []string{
+	"grantTypes", "identities", "tokenEndpointAuthMethod", "tokenEndpointAuthSigningAlg", "jwks", "jwksUri", "idTokenSignedResponseAlg", "userinfoSignedResponseAlg",
+	"introspectionSignedResponseAlg", "requestObjectSigningAlg", "requireSignedRequestObject", "requirePushedAuthorizationRequests", "dpopBoundAccessTokens", "subjectType",
+	"sectorIdentifierUri", "defaultMaxAge", "requireAuthTime", "initiateLoginUri", "backchannelLogoutUri", "backchannelLogoutSessionRequired",
+	"frontchannelLogoutUri", "frontchannelLogoutSessionRequired", "resource", "resourceIdentifiers",
+	"tokenExchangeAudiences", "access.groups", "access.connectors", "access.emails", "access.mfa", "forwardAuth.hosts",
+	"forwardAuth.user", "consent",
+}
+
+// unworded shows the rest of the table of client fields by the keys of the manifest, so that a new one is not kept
+// back.
 func unworded(c admin.Client) []string {
 	registered := oauth.Client{ClientMetadata: c.ClientMetadata}
 	var out []string

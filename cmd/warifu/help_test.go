@@ -26,6 +26,13 @@ func TestEveryCommandHasHelpWithAnExample(t *testing.T) {
 		if len(command.Commands()) == 0 && !strings.Contains(command.Example, path) {
 			t.Errorf("%s: no example", path)
 		}
+		if command.Args != nil { // cobra's own say how many, and not which
+			for _, given := range [][]string{nil, strings.Fields("a b c d e f")} {
+				if err := command.Args(command, given); err != nil && strings.Contains(err.Error(), "arg(s)") {
+					t.Errorf("%s: which argument? %v", path, err)
+				}
+			}
+		}
 		for _, sub := range command.Commands() {
 			walk(sub)
 		}

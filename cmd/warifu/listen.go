@@ -72,13 +72,13 @@ func ownerOnly(_, _ string, raw syscall.RawConn) error {
 // certificate is a pair of files that is read again when one of them changes, so that a renewed certificate needs no
 // restart.
 type certificate struct {
-	cert, key string
-	log       *slog.Logger
+	log *slog.Logger
 
-	mu     sync.Mutex // guards what follows
-	loaded *tls.Certificate
-	stamp  [2]time.Time
-	looked time.Time
+	mu        sync.Mutex // guards what follows
+	cert, key string
+	loaded    *tls.Certificate
+	stamp     [2]time.Time
+	looked    time.Time
 }
 
 func loadCertificate(cert, key string, log *slog.Logger) (*certificate, error) {
@@ -87,6 +87,24 @@ func loadCertificate(cert, key string, log *slog.Logger) (*certificate, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// use takes the certificate of other files, or of the same ones at once, as they were read.
+func (c *certificate) use(cert, key string, pair *tls.Certificate) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cert, c.key, c.loaded, c.looked = cert, key, pair, time.Now()
+	c.stamp = stampOf(cert, key)
+}
+
+// stampOf is when a pair of files was changed.
+func stampOf(cert, key string) (stamp [2]time.Time) {
+	for i, file := range []string{cert, key} {
+		if info, err := os.Stat(file); err == nil {
+			stamp[i] = info.ModTime()
+		}
+	}
+	return stamp
 }
 
 // get is for tls.Config.GetCertificate. It looks at the files at most once in ten seconds, and keeps the certificate
@@ -98,12 +116,7 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 		return c.loaded, nil
 	}
 	c.looked = time.Now()
-	var stamp [2]time.Time
-	for i, file := range []string{c.cert, c.key} {
-		if info, err := os.Stat(file); err == nil {
-			stamp[i] = info.ModTime()
-		}
-	}
+	stamp := stampOf(c.cert, c.key)
 	if c.loaded != nil && stamp == c.stamp {
 		return c.loaded, nil
 	}
@@ -134,6 +147,9 @@ const unknownPeer = "socket"
 
 // withPeer makes who is at the other end of a Unix socket the actor of its requests.
 func withPeer(ctx context.Context, conn net.Conn) context.Context {
+	if k, bounded := conn.(*connection); bounded {
+		conn = k.Conn
+	}
 	if local, ok := conn.(*net.UnixConn); ok {
 		return storage.WithActor(ctx, peerOf(local))
 	}
@@ -148,13 +164,17 @@ type endpoint struct {
 	handler  http.Handler
 	// patience is how long a reply may take from the end of the request's headers.
 	patience time.Duration
+	// connections bounds those of the listener; nil: no bound.
+	connections *connections
 	// slowest is how long the headers of a request, and a TLS handshake, may take. 0: headerTime.
 	slowest time.Duration
+	// grace is how long requests may still be under way after the end. 0: two seconds.
+	grace time.Duration
 }
 
 const headerTime = 10 * time.Second
 
-// serve answers on the endpoint until ctx ends; then requests under way have two seconds.
+// serve answers on the endpoint until ctx ends; then requests under way have its grace.
 func (e endpoint) serve(ctx context.Context, log *slog.Logger) error {
 	s := &http.Server{
 		Handler: e.handler, TLSConfig: e.tls, ConnContext: withPeer,
@@ -166,13 +186,17 @@ func (e endpoint) serve(ctx context.Context, log *slog.Logger) error {
 		MaxHeaderBytes:    32 << 10,
 		ErrorLog:          slog.NewLogLogger(log.With("listener", e.name).Handler(), slog.LevelDebug),
 	}
+	listener := e.listener
+	if e.connections != nil {
+		listener, s.ConnState = bounded{listener, e.connections}, e.connections.state
+	}
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		var err error
 		if e.tls != nil {
-			err = s.ServeTLS(e.listener, "", "")
+			err = s.ServeTLS(listener, "", "")
 		} else {
-			err = s.Serve(e.listener)
+			err = s.Serve(listener)
 		}
 		if errors.Is(err, http.ErrServerClosed) {
 			return nil
@@ -181,7 +205,7 @@ func (e endpoint) serve(ctx context.Context, log *slog.Logger) error {
 	})
 	group.Go(func() error {
 		<-groupCtx.Done()
-		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), cmp.Or(e.grace, 2*time.Second))
 		defer cancel()
 		if err := s.Shutdown(end); err != nil {
 			_ = s.Close() // requests that are still running are cut off

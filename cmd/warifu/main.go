@@ -9,13 +9,14 @@
 //
 // # Invariants
 //
-//   - Data goes to stdout, messages to stderr. Exit codes: 0 done, 1 failed, 2 plan or drift found something, 3
+//   - Data goes to stdout, messages to stderr. Exit codes: 0 done, 1 failed, 2 plan, drift or doctor found something, 3
 //     invalid input, 4 server unreachable.
 //   - No secret is in argv, in the environment of another process, or in a log.
 //   - Every goroutine belongs to an instance's group and ends with its context.
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,11 +31,26 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
-	stop()
-	os.Exit(code)
+	os.Exit(run(untilSignal(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// errTerminated is why the context of the program has ended: by SIGTERM, as supervisors send it, and not by Ctrl-C.
+var errTerminated = errors.New("terminated")
+
+// untilSignal is the context of the program. A second signal ends the process at once.
+func untilSignal() context.Context {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() { // ends with the first signal, or with the process
+		why := context.Canceled
+		if <-signals == syscall.SIGTERM {
+			why = errTerminated
+		}
+		signal.Reset(os.Interrupt, syscall.SIGTERM)
+		cancel(why)
+	}()
+	return ctx
 }
 
 // Exit codes.
@@ -62,13 +78,14 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	c := &cli{stdin: stdin, stdout: stdout, stderr: stderr, environ: os.Environ()}
 	root := c.root()
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	command, err := root.ExecuteContextC(ctx)
 	if err == nil || errors.Is(err, errChanges) {
 		return exitCode(err)
 	}
 	if !c.started { // cobra did not reach one of our commands
 		err = usageError{err}
 	}
+	c.path = command.CommandPath()
 	c.report(err)
 	return exitCode(err)
 }
@@ -119,7 +136,7 @@ func (c *cli) report(err error) {
 	default:
 		c.say("%s %s", c.paint(c.stderr, red, "error:"), err)
 		if errors.As(err, &usage) {
-			c.say("See warifu --help.")
+			c.say("See %s --help.", cmp.Or(c.path, "warifu"))
 		}
 		if errors.As(err, &refused) {
 			c.hint(refused.requestID)

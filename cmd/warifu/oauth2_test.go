@@ -14,12 +14,7 @@ import (
 func TestDevReachesLoopback(t *testing.T) {
 	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("{}")) }))
 	defer app.Close()
-	c := &cli{}
-	cfg, err := c.devConfig(devOptions{data: t.TempDir()}, "127.0.0.1", app.Listener, devUser{Email: "dev@example.com", Password: "x"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	settings, err := config.Load(cfg)
+	settings, err := config.ReadDev(devConfig(t.TempDir(), "http://"+app.Listener.Addr().String(), app.Listener), "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

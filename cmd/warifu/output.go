@@ -6,7 +6,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 	"unicode"
 
@@ -62,22 +61,15 @@ func encode(w io.Writer, format string, data any) error {
 	return enc.Close()
 }
 
+// jsonOf is data as one line of JSON.
+func jsonOf(data any) (string, error) {
+	text, err := json.Marshal(data)
+	return string(text), err
+}
+
 // table writes rows in columns, with control characters removed.
 func table(w io.Writer, header []string, rows [][]string) error {
-	tw := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
-	for _, row := range append([][]string{header}, rows...) {
-		cells := make([]string, len(row))
-		for i, cell := range row {
-			if cell = harmless(cell); cell == "" {
-				cell = "-"
-			}
-			cells[i] = cell
-		}
-		if _, err := fmt.Fprintln(tw, strings.Join(cells, "\t")); err != nil {
-			return err
-		}
-	}
-	return tw.Flush()
+	return new(columns).write(w, append([][]string{header}, rows...))
 }
 
 // harmless replaces control characters: a name must not move the cursor of the terminal that shows it.

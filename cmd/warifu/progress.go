@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -46,11 +45,20 @@ func (c *cli) delivered(ctx context.Context, w waiting, what string, apps ...str
 	for shown := make(map[string]string); ; {
 		moving := false
 		late = nil
+		path := "/v1/deliveries"
+		if len(apps) == 1 {
+			path += "?app=" + url.QueryEscape(apps[0])
+		}
+		listed, err := fetchAll[admin.Delivery](ctx, api, path)
+		if err != nil {
+			return err
+		}
+		of := make(map[string][]admin.Delivery)
+		for _, d := range listed {
+			of[d.App] = append(of[d.App], d)
+		}
 		for _, app := range apps {
-			var deliveries []admin.Delivery
-			if err := api.do(ctx, http.MethodGet, "/v1/deliveries?app="+url.QueryEscape(app), nil, &deliveries); err != nil {
-				return err
-			}
+			deliveries := of[app]
 			for _, d := range deliveries {
 				if d.Leaving && held(d, deliveries) {
 					continue

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime/debug"
 	"slices"
 	"strings"
 
@@ -17,29 +16,17 @@ type cli struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	environ        []string
-	started        bool // a command of ours has begun
+	started        bool   // a command of ours has begun
+	path           string // of the command that was called, as in warifu keys rotate
 
 	admin     string // --admin
 	tokenFile string // --admin-token-file
 }
 
-// version is set by the Makefile; without it, the version is what the Go tool recorded.
-var version string
-
-func programVersion() string {
-	if version != "" {
-		return version
-	}
-	info, ok := debug.ReadBuildInfo()
-	if !ok || info.Main.Version == "" {
-		return "devel"
-	}
-	return strings.Trim(info.Main.Version, "()")
-}
-
 const (
 	groupServer = "server"
 	groupApps   = "apps"
+	groupPeople = "people"
 )
 
 func (c *cli) root() *cobra.Command {
@@ -50,21 +37,24 @@ func (c *cli) root() *cobra.Command {
 app.yml, puts the credentials into the environment of their Workers and Containers, and serves
 the sign-in and consent pages.
 
-Data goes to stdout, messages to stderr. Exit codes: 0 done, 1 failed, 2 plan or drift found something,
-3 invalid input, 4 no server answers.`,
+Data goes to stdout, messages to stderr. Exit codes: 0 done, 1 failed, 2 plan, drift or doctor found
+something, 3 invalid input, 4 no server answers.`,
 		Example: `  warifu dev -f app.yml              try it: no account and no other service needed
   warifu token my-oauth-app          get a first token
   warifu serve config.yaml           run it for real`,
+		Version:       programVersion(),
 		SilenceErrors: true, SilenceUsage: true,
 		PersistentPreRun: func(*cobra.Command, []string) { c.started = true },
 	}
+	root.SetVersionTemplate("warifu {{.Version}}\n")
 	root.SetIn(c.stdin)
 	root.SetOut(c.stdout)
 	root.SetErr(c.stderr)
 	root.AddGroup(&cobra.Group{ID: groupServer, Title: "Run a server:"},
-		&cobra.Group{ID: groupApps, Title: "Work with the apps of a server:"})
+		&cobra.Group{ID: groupApps, Title: "Work with the apps of a server:"},
+		&cobra.Group{ID: groupPeople, Title: "Work with its people:"})
 	root.PersistentFlags().StringVar(&c.admin, "admin", "",
-		"admin API of the server: path of a socket, unix://PATH or http(s)://HOST:PORT (default $"+adminVariable+", then "+defaultSocket+")")
+		"admin API of the server: path of a socket, unix://PATH or http(s)://HOST:PORT (default $"+adminVariable+", then "+defaultSocket+", then "+systemSocket+")")
 	root.PersistentFlags().StringVar(&c.tokenFile, "admin-token-file", "",
 		"file with the bearer token for an admin API over TCP (default $"+tokenVariable+")")
 	add := func(group string, commands ...*cobra.Command) {
@@ -73,21 +63,13 @@ Data goes to stdout, messages to stderr. Exit codes: 0 done, 1 failed, 2 plan or
 			root.AddCommand(command)
 		}
 	}
-	add(groupServer, c.dev(), c.serve(), c.config())
-	add(groupApps, c.plan(), c.apply(), c.get(), c.describe(), c.delete(), c.rotate(), c.retry(), c.revoke(), c.drift(),
-		c.explain(), c.audit(), c.credentials(), c.token())
-	add("", c.version(), c.plugin())
+	add(groupServer, c.dev(), c.serve(), c.reload(), c.status(), c.doctor(), c.config(), c.hash(), c.migrate(), c.backup(),
+		c.restore(), c.verifyRecords(), c.export(), c.importing())
+	add(groupApps, c.plan(), c.apply(), c.get(), c.describe(), c.delete(), c.rotate(), c.retry(), c.revoke(),
+		c.drift(), c.explain(), c.audit(), c.keys(), c.credentials(), c.token())
+	add(groupPeople, c.invite(), c.setPassword(), c.disable(), c.enable(), c.link(), c.unlink())
+	add("", append(c.manual(), c.version(), c.healthcheck(), c.plugin())...)
 	return root
-}
-
-func (c *cli) version() *cobra.Command {
-	return &cobra.Command{
-		Use: "version", Short: "Print the version", Example: "  warifu version", Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			_, err := fmt.Fprintln(c.stdout, "warifu", programVersion())
-			return err
-		},
-	}
 }
 
 // say writes a line to stderr. A failure to write there cannot be reported anywhere.

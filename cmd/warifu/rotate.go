@@ -2,7 +2,11 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"io"
 	"net/http"
+	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,8 +18,8 @@ import (
 var _ admin.Rotations = (*apps)(nil)
 
 // Rotate is for admin.Apps.
-func (a *apps) Rotate(ctx context.Context, app string, grace time.Duration, compromised bool) (admin.Rotated, error) {
-	begun, err := a.deployer.Rotate(ctx, app, manifests.RotateOptions{Grace: grace, Compromised: compromised})
+func (a *apps) Rotate(ctx context.Context, app string, how admin.RotateOptions) (admin.Rotated, error) {
+	begun, err := a.deployer.Rotate(ctx, app, manifests.RotateOptions(how))
 	if err != nil {
 		return admin.Rotated{}, edge(err)
 	}
@@ -56,10 +60,12 @@ func (a *apps) Secrets(ctx context.Context, app string) ([]admin.Secret, error) 
 type rotateRequest struct {
 	Grace       *int64 `json:"grace,omitempty"`
 	Compromised bool   `json:"compromised,omitempty"`
+	Secret      string `json:"secret,omitempty"`
+	Imported    bool   `json:"imported,omitempty"`
 }
 
 func (c *cli) rotate() *cobra.Command {
-	var grace time.Duration
+	var grace gracePeriod
 	var compromised bool
 	var wait waiting
 	command := &cobra.Command{
@@ -73,39 +79,123 @@ stay: no user has to sign in again.
 		Example: `  warifu rotate my-oauth-app
   warifu rotate my-oauth-app --grace 1h --wait
   warifu rotate my-oauth-app --compromised --wait`,
-		Args: cobra.ExactArgs(1), ValidArgsFunction: c.completeApps,
+		Args: operands(1), ValidArgsFunction: c.completeApps,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			request := rotateRequest{Compromised: compromised}
-			if cmd.Flags().Changed("grace") {
-				if compromised {
-					return usagef("--grace and --compromised exclude each other: a secret that others may have gets no grace period")
-				}
-				if grace < 0 || grace%time.Second != 0 {
-					return usagef("--grace %s must be a whole number of seconds, 0s or more", grace)
-				}
-				seconds := int64(grace / time.Second)
-				request.Grace = &seconds
-			}
-			api, err := c.client()
+			seconds, err := grace.seconds(cmd)
 			if err != nil {
 				return err
 			}
-			var out admin.Rotated
-			if err := api.do(cmd.Context(), http.MethodPost, appPath(args[0])+"/rotate", request, &out); err != nil {
-				return err
+			if seconds != nil && compromised {
+				return usagef("--grace and --compromised exclude each other: a secret that others may have gets no grace period")
 			}
-			c.say("%s %s: secret %s replaces %s", out.App, c.paint(c.stderr, green, "rotated"), out.Secret, out.Previous)
-			for _, consequence := range out.Consequences {
-				c.say("  %s %s", c.paint(c.stderr, yellow, "!"), harmless(consequence))
-			}
-			return c.delivered(cmd.Context(), wait, "rotated", out.App)
+			return c.replaceSecret(cmd.Context(), args[0], rotateRequest{Grace: seconds, Compromised: compromised}, wait)
 		},
 	}
-	command.Flags().DurationVar(&grace, "grace", admin.DefaultGrace,
-		"how long the old secret stays valid after the new one is served everywhere and has been used")
+	grace.flags(command)
 	command.Flags().BoolVar(&compromised, "compromised", false, "end the old secret at once")
 	wait.flags(command)
 	return command
+}
+
+// gracePeriod is the flag --grace.
+type gracePeriod time.Duration
+
+func (g *gracePeriod) flags(command *cobra.Command) {
+	command.Flags().DurationVar((*time.Duration)(g), "grace", admin.DefaultGrace,
+		"how long the old secret stays valid after the new one is served everywhere and has been used")
+}
+
+// seconds are those that were asked for; nil leaves it to the server.
+func (g gracePeriod) seconds(command *cobra.Command) (*int64, error) {
+	if !command.Flags().Changed("grace") {
+		return nil, nil
+	}
+	grace := time.Duration(g)
+	if grace < 0 || grace%time.Second != 0 {
+		return nil, usagef("--grace %s must be a whole number of seconds, 0s or more", grace)
+	}
+	return new(int64(grace / time.Second)), nil
+}
+
+// replaceSecret has a secret replaced, and says what follows.
+func (c *cli) replaceSecret(ctx context.Context, app string, request rotateRequest, wait waiting) error {
+	api, err := c.client()
+	if err != nil {
+		return err
+	}
+	var out admin.Rotated
+	if err := api.do(ctx, http.MethodPost, appPath(app)+"/rotate", request, &out); err != nil {
+		return err
+	}
+	c.say("%s %s: secret %s replaces %s", out.App, c.paint(c.stderr, green, "rotated"), out.Secret, out.Previous)
+	for _, consequence := range out.Consequences {
+		c.say("  %s %s", c.paint(c.stderr, yellow, "!"), harmless(consequence))
+	}
+	return c.delivered(ctx, wait, "rotated", out.App)
+}
+
+// setCredentials is `warifu credentials set`.
+func (c *cli) setCredentials() *cobra.Command {
+	var file string
+	var imported bool
+	var grace gracePeriod
+	var wait waiting
+	command := &cobra.Command{
+		Use: "set APP --secret-file FILE", Short: "Give an app's client a secret that exists already",
+		Long: `set gives an app's client the secret in a file, or with - on stdin: where the app has one already, or a secret
+store makes them. It replaces the secret that the client has as warifu rotate does: it is delivered to every
+target, and both are valid until the grace period has passed after that.
+
+A secret needs 256 bits, as openssl rand -hex 32 makes. With --import it is one that the app has already:
+16 characters are enough then, with a warning.`,
+		Example: `  warifu credentials set my-oauth-app --secret-file secret.txt
+  vault read -field=secret apps/shop | warifu credentials set shop --secret-file - --import`,
+		Args: operands(1), ValidArgsFunction: c.completeApps,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if file == "" {
+				return usagef("name the file with the secret: --secret-file FILE, or - for stdin")
+			}
+			secret, err := c.secretIn(file)
+			if err != nil {
+				return err
+			}
+			seconds, err := grace.seconds(cmd)
+			if err != nil {
+				return err
+			}
+			request := rotateRequest{Secret: secret, Imported: imported, Grace: seconds}
+			return c.replaceSecret(cmd.Context(), args[0], request, wait)
+		},
+	}
+	flags := command.Flags()
+	flags.StringVar(&file, "secret-file", "", "file that holds the secret; - is stdin")
+	flags.BoolVar(&imported, "import", false, "the app has this secret already, so it may be weaker")
+	grace.flags(command)
+	must(command.MarkFlagFilename("secret-file"))
+	wait.flags(command)
+	return command
+}
+
+// secretIn reads a secret from a file or stdin, without the line end that editors add.
+func (c *cli) secretIn(file string) (string, error) {
+	in := c.stdin
+	if file != "-" {
+		f, err := os.Open(file)
+		if err != nil {
+			return "", fmt.Errorf("read the secret: %w", err)
+		}
+		defer func() { _ = f.Close() }() // opened for reading
+		in = f
+	}
+	text, err := io.ReadAll(io.LimitReader(in, 64<<10))
+	if err != nil {
+		return "", fmt.Errorf("read the secret: %w", err)
+	}
+	secret := strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r")
+	if secret == "" {
+		return "", usagef("%s holds no secret", file)
+	}
+	return secret, nil
 }
 
 func (c *cli) retry() *cobra.Command {
@@ -115,7 +205,7 @@ func (c *cli) retry() *cobra.Command {
 		Long: `retry makes the server try every delivery of an app again now, including those that it has given up.
 Targets that are ready are observed, and repaired if necessary.`,
 		Example: `  warifu retry my-oauth-app --wait`,
-		Args:    cobra.ExactArgs(1), ValidArgsFunction: c.completeApps,
+		Args:    operands(1), ValidArgsFunction: c.completeApps,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			api, err := c.client()
 			if err != nil {

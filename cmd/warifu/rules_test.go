@@ -99,7 +99,7 @@ func TestRulesOfManifestsAreThoseInTheTable(t *testing.T) {
 // Every rule of requests is one by which the server refuses.
 func TestRulesOfRequestsAreUsed(t *testing.T) {
 	used := make(map[string]bool)
-	dirs, err := filepath.Glob("../../server/clients")
+	dirs, err := filepath.Glob("../../server/[cw]*[sd]")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -63,7 +64,7 @@ func TestScripts(t *testing.T) {
 			return os.WriteFile(filepath.Join(env.WorkDir, "app.yml"), example, 0o600)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "start": start, "end": end, "says": says, "freeport": freePort, "field": fieldOf, "copysub": copySub, "sha256": sha256Of,
+			"exits": exits, "start": start, "end": end, "says": says, "writes": writes, "freeport": freePort, "field": fieldOf, "copysub": copySub, "sha256": sha256Of, "manyapps": manyApps,
 			"hinted": hinted,
 		},
 	})
@@ -171,8 +172,8 @@ func (l *lines) await(ctx context.Context, ended <-chan struct{}, want *regexp.R
 // patience bounds every wait of a script; nothing that works comes near it.
 const patience = time.Minute
 
-// start NAME OUT|ERR REGEXP PROGRAM ARG...: the program runs on, once its stdout or stderr matches. A line of JSON that `dev`
-// prints becomes variables: $ISSUER, $ADMIN, $EMAIL, $PASSWORD, $CLIENT and $ENVFILE.
+// start NAME OUT|ERR REGEXP PROGRAM ARG...: the program runs on, once its stdout or stderr matches. A line of JSON that
+// `dev` prints becomes variables: $ISSUER, $ADMIN, $EMAIL, $PASSWORD, $CLIENT and $ENVFILE.
 func start(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 4 {
 		ts.Fatalf("usage: start NAME OUT|ERR REGEXP PROGRAM ARG...")
@@ -180,6 +181,9 @@ func start(ts *testscript.TestScript, neg bool, args []string) {
 	cmd := exec.Command(ts.Getenv("BIN")+"/"+args[3], args[4:]...)
 	cmd.Dir = ts.MkAbs(".")
 	cmd.Env = append(os.Environ(), "NO_COLOR=1")
+	if slices.Contains(args, "serve") {
+		cmd.Env = append(cmd.Env, "WARIFU_WEB_DRAIN_DELAY=0s")
+	}
 	for _, name := range []string{"WARIFU_LOGGER_LEVEL", "HOLD"} {
 		if value := ts.Getenv(name); value != "" {
 			cmd.Env = append(cmd.Env, name+"="+value)
@@ -252,7 +256,8 @@ func end(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// says NAME REGEXP: what the process has written on stderr matches, now or soon. With !, nothing that was written so far does.
+// says NAME REGEXP: what the process has written on stderr matches, now or soon. With !, nothing that was written so
+// far does.
 func says(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) != 2 {
 		ts.Fatalf("usage: [!] says NAME REGEXP")
@@ -268,6 +273,26 @@ func says(ts *testscript.TestScript, neg bool, args []string) {
 	defer cancel()
 	if _, err := p.said.await(ctx, p.ended, want); err != nil {
 		ts.Fatalf("%s does not say %q: %v\nstderr: %s", args[0], args[1], err, p.said)
+	}
+}
+
+// writes NAME REGEXP: what the process has written on stdout matches, now or soon. With !, nothing that was written so
+// far does.
+func writes(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: [!] writes NAME REGEXP")
+	}
+	p := processNamed(ts, args[0])
+	if neg {
+		if found := regexp.MustCompile(args[1]).FindString(p.out.String()); found != "" {
+			ts.Fatalf("%s writes %q", args[0], found)
+		}
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if _, err := p.out.await(ctx, p.ended, regexp.MustCompile(args[1])); err != nil {
+		ts.Fatalf("%s does not write %q: %v\nstdout: %s\nstderr: %s", args[0], args[1], err, p.out, p.said)
 	}
 }
 
@@ -396,7 +421,8 @@ func (denial) Evaluate(_ context.Context, req plugins.EvaluateRequest) (plugins.
 	}}}, nil
 }
 
-// serveEtcd is the program warifu-etcd PORT: an etcd on the directory ./etcd that speaks TLS with ./cert.pem and ./key.pem.
+// serveEtcd is the program warifu-etcd PORT: an etcd on the directory ./etcd that speaks TLS with ./cert.pem and
+// ./key.pem.
 func serveEtcd() {
 	fail := func(err error) {
 		fmt.Fprintln(os.Stderr, err)
@@ -422,4 +448,22 @@ func serveEtcd() {
 	signal.Notify(ended, syscall.SIGTERM)
 	<-ended
 	etcd.Close()
+}
+
+// manyapps DIR N: a directory of N manifests, app-0001.yml and so on.
+func manyApps(ts *testscript.TestScript, neg bool, args []string) {
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	dir := ts.MkAbs(args[0])
+	ts.Check(os.MkdirAll(dir, 0o700))
+	for i := range n {
+		name := fmt.Sprintf("app-%04d", i+1)
+		ts.Check(os.WriteFile(filepath.Join(dir, name+".yml"), []byte(`apiVersion: takos.dev/v1alpha1
+kind: App
+metadata: {name: `+name+`}
+spec:
+  version: 1.0.0
+  oauth: {clientName: Many, redirectUris: [https://app.example.com/cb], scopes: [threads:read]}
+`), 0o600))
+	}
 }

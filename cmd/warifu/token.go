@@ -33,6 +33,7 @@ type tokenOptions struct {
 	passwordStdin bool
 	noBrowser     bool
 	device        bool
+	timeout       time.Duration
 }
 
 func (c *cli) token() *cobra.Command {
@@ -47,7 +48,7 @@ With --login it goes through the pages itself and allows what the app asks for; 
   warifu token my-oauth-app --scope threads:read --scope openid
   warifu token my-tv-app --device
   echo "$PASSWORD" | warifu token my-oauth-app --login dev@example.com --password-stdin`,
-		Args: cobra.ExactArgs(1), ValidArgsFunction: c.completeApps,
+		Args: operands(1), ValidArgsFunction: c.completeApps,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if (opts.login != "") != opts.passwordStdin {
 				return usagef("--login and --password-stdin must be used together")
@@ -62,6 +63,7 @@ With --login it goes through the pages itself and allows what the app asks for; 
 	flags.BoolVar(&opts.passwordStdin, "password-stdin", false, "read the user's password from stdin")
 	flags.BoolVar(&opts.device, "device", false, "use the device grant: show a code and wait until a user has entered it")
 	flags.BoolVar(&opts.noBrowser, "no-browser", false, "print the address, and do not open it")
+	flags.DurationVar(&opts.timeout, "timeout", 10*time.Minute, "how long to wait until somebody has signed in")
 	return command
 }
 
@@ -156,6 +158,8 @@ func (c *cli) readPassword() (string, error) {
 // canStandIn returns an error that says why this command cannot act as the app, if it cannot.
 func canStandIn(app string, client *admin.Client, device bool) error {
 	switch {
+	case client.TokenEndpointAuthMethod == plugins.AuthMethodWorkload:
+		return fmt.Errorf("%s authenticates with the token of a workload (spec.oauth.identities), which only that workload has", app)
 	case client.TokenEndpointAuthMethod == plugins.AuthMethodPrivateKeyJWT:
 		return fmt.Errorf("%s signs its token requests with a private key (private_key_jwt) that only the app has", app)
 	case device && !slices.Contains(client.GrantTypes, oauth.GrantDeviceCode):
@@ -319,9 +323,14 @@ func (c *cli) waitForAnswer(ctx context.Context, a *authorization, redirects []o
 			c.say("(No browser could be opened: open the address yourself.)")
 		}
 	}
+	late := time.NewTimer(opts.timeout)
+	defer late.Stop()
 	select {
 	case answer := <-answers:
 		return answer, nil
+	case <-late.C:
+		return nil, fmt.Errorf("nobody has signed in for %s: run it again, or have it wait longer with --timeout",
+			opts.timeout)
 	case err := <-served:
 		return nil, fmt.Errorf("wait for the response: %w", err)
 	case <-ctx.Done():

@@ -21,7 +21,8 @@ import (
 const deviceGrants = `grantTypes: [authorization_code, refresh_token, "urn:ietf:params:oauth:grant-type:device_code"]
     autoEnv`
 
-// deviceOf is what `warifu token --device` makes of an app of the instance; wait stands for the pauses between its polls.
+// deviceOf is what `warifu token --device` makes of an app of the instance; wait stands for the pauses between its
+// polls.
 func (i *instance) deviceOf(t *testing.T, app string, wait func(ctx context.Context, d time.Duration) error) device {
 	t.Helper()
 	c := &cli{admin: i.cfg.Socket}

@@ -163,6 +163,15 @@ func TestTokenWhosePortIsTakenSaysSo(t *testing.T) {
 	}
 }
 
+func TestTokenGivesUpWhenNobodySignsIn(t *testing.T) {
+	i := testInstance(t)
+	i.applied(t, "app", "http://127.0.0.1:*", "autoEnv")
+	r := startToken(t, i, "app", "--no-browser", "--timeout", "1ms")
+	if code := <-r.code; code != exitFailed || !strings.Contains(r.said.String(), "nobody has signed in for 1ms") {
+		t.Errorf("exit code %d: %s", code, r.said)
+	}
+}
+
 func TestInterruptedTokenEnds(t *testing.T) {
 	i := testInstance(t)
 	i.applied(t, "app", "http://127.0.0.1:*", "autoEnv")

@@ -49,7 +49,7 @@ with a dash come after --.`,
 		Example: `  warifu plugin verify ./my-runtime --config my-config.yaml
   warifu plugin verify ./my-runtime --config my-config.yaml --harness ./my-harness.sh
   warifu plugin verify ./my-hook --denied refused.yml`,
-		Args: cobra.MinimumNArgs(1),
+		Args: operands(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return c.runVerify(cmd.Context(), args[0], args[1:], o) },
 	}
 	flags := command.Flags()

@@ -8,10 +8,13 @@ import (
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
+	"slices"
 	"strings"
 
 	"golang.org/x/net/html"
 	"golang.org/x/net/html/atom"
+
+	"github.com/warifu/warifu/server/oauth"
 )
 
 // maxPages is how many pages a walk visits at most: sign-in and consent are two, and the redirects between them a few
@@ -51,11 +54,17 @@ func (a *authorization) walk(ctx context.Context, address, login, password strin
 		if err2 != nil {
 			return nil, fmt.Errorf("sign in: %w", err2)
 		}
+		page, err2 := readPage(req.URL, body)
+		if err2 != nil {
+			return nil, fmt.Errorf("sign in: %w", err2)
+		}
+		next := page.onward
 		if resp.StatusCode >= 300 && resp.StatusCode < 400 {
-			next, err := resp.Location()
-			if err != nil {
-				return nil, fmt.Errorf("sign in: %w", err)
+			if next, err2 = resp.Location(); err2 != nil {
+				return nil, fmt.Errorf("sign in: %w", err2)
 			}
+		}
+		if next != nil {
 			if a.redirectURI != "" && next.Scheme == back.Scheme && next.Host == back.Host && next.Path == back.Path {
 				return next.Query(), nil
 			}
@@ -65,16 +74,15 @@ func (a *authorization) walk(ctx context.Context, address, login, password strin
 			req, _ = http.NewRequestWithContext(ctx, http.MethodGet, next.String(), nil) // a URL that was parsed already
 			continue
 		}
-		page, err2 := readPage(req.URL, body)
-		if err2 != nil {
-			return nil, fmt.Errorf("sign in: %w", err2)
-		}
 		form := page.form
 		switch {
 		case form == nil && allowed && a.redirectURI == "" && resp.StatusCode == http.StatusOK:
 			return nil, nil
 		case form == nil, form.values.Has("user_code") && resp.StatusCode != http.StatusOK:
 			return nil, fmt.Errorf("sign in: the server answers %s: %s", resp.Status, page.words())
+		case resp.StatusCode == http.StatusForbidden: // the user may not use the app
+			return nil, fmt.Errorf("sign in as %s: %s: %w", login, page.words(),
+				a.refused(refusal{Code: oauth.CodeAccessDenied}))
 		case form.password != "" && signedIn:
 			return nil, fmt.Errorf("sign in as %s: %s", login, page.words())
 		case form.password != "":
@@ -104,7 +112,8 @@ type button struct{ name, value string }
 // page is what a walk understands of an HTML page.
 type page struct {
 	url     *url.URL
-	form    *form // nil if there is none that can be submitted
+	form    *form    // nil if there is none that can be submitted
+	onward  *url.URL // where the page goes by itself; nil when it stays
 	heading string
 	alert   string
 }
@@ -138,6 +147,12 @@ func readPage(at *url.URL, body []byte) (*page, error) {
 	for n := range root.Descendants() {
 		switch {
 		case n.Type != html.ElementNode:
+		case n.DataAtom == atom.Meta && attribute(n, "http-equiv") == "refresh":
+			if address, goes := strings.CutPrefix(attribute(n, "content"), "0;url="); goes {
+				if p.onward, err = at.Parse(address); err != nil {
+					return nil, fmt.Errorf("read page: %w", err)
+				}
+			}
 		case n.DataAtom == atom.H1 && p.heading == "":
 			p.heading = textOf(n)
 		case attribute(n, "role") == "alert" && p.alert == "":
@@ -148,9 +163,13 @@ func readPage(at *url.URL, body []byte) (*page, error) {
 				}
 			}
 			p.alert = strings.Join(said, ": ")
-		case n.DataAtom == atom.Form && p.form == nil && strings.EqualFold(attribute(n, "method"), "post"):
-			if p.form, err = readForm(at, n); err != nil {
+		case n.DataAtom == atom.Form && strings.EqualFold(attribute(n, "method"), "post"):
+			f, err := readForm(at, n)
+			if err != nil {
 				return nil, err
+			}
+			if p.form == nil || !p.form.answerable() && f.answerable() { // not that of a passkey, before the one of a password
+				p.form = f
 			}
 		}
 	}
@@ -176,13 +195,18 @@ func readForm(at *url.URL, node *html.Node) (*form, error) {
 			f.password = name
 		case attribute(n, "type") == "hidden":
 			f.values.Set(name, value)
-		case attribute(n, "autocomplete") == "username":
+		case slices.Contains(strings.Fields(attribute(n, "autocomplete")), "username"):
 			f.login = name
 		case value != "":
 			f.values.Set(name, value)
 		}
 	}
 	return f, nil
+}
+
+// answerable reports whether a program can fill the form in.
+func (f *form) answerable() bool {
+	return f.password != "" || f.allow != (button{}) || f.values.Has("user_code")
 }
 
 func attribute(n *html.Node, key string) string {

@@ -3,11 +3,14 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/warifu/warifu/cmd/warifu/config"
@@ -18,87 +21,253 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// newLogger makes the logger that the configuration asks for, writing to w.
-func newLogger(l config.Logger, w io.Writer) *slog.Logger {
-	var level slog.Level
-	must(level.UnmarshalText([]byte(l.Level))) // one of choices
-	opts := &slog.HandlerOptions{Level: level}
-	if l.Format == "json" {
-		return slog.New(server.LogHandler(slog.NewJSONHandler(w, opts)))
+// newLogger makes the logger that the configuration asks for, writing to w. relog puts another one in its place, for
+// everybody who has it.
+func newLogger(l config.Logger, w io.Writer) (log *slog.Logger, relog func(config.Logger)) {
+	live := liveHandler{now: &atomic.Pointer[slog.Handler]{}}
+	relog = func(l config.Logger) {
+		var level slog.Level
+		must(level.UnmarshalText([]byte(l.Level))) // one of choices
+		opts := &slog.HandlerOptions{Level: level}
+		var next slog.Handler = slog.NewTextHandler(w, opts)
+		if l.Format == "json" {
+			next = slog.NewJSONHandler(w, opts)
+		}
+		live.now.Store(&next)
 	}
-	return slog.New(server.LogHandler(slog.NewTextHandler(w, opts)))
+	relog(l)
+	return slog.New(server.LogHandler(live)), relog
 }
 
-// people makes the password connector and brings the records of its users up to date. Without enablePasswordDB there
-// is no connector, and its users are disabled.
-func (i *instance) people(ctx context.Context) (connector.Password, error) {
+// liveHandler hands records to the handler that there is now, with what loggers have added.
+type liveHandler struct {
+	now  *atomic.Pointer[slog.Handler]
+	with []func(slog.Handler) slog.Handler
+}
+
+// Enabled is [slog.Handler.Enabled].
+func (h liveHandler) Enabled(ctx context.Context, level slog.Level) bool {
+	return (*h.now.Load()).Enabled(ctx, level)
+}
+
+// Handle is [slog.Handler.Handle].
+func (h liveHandler) Handle(ctx context.Context, record slog.Record) error {
+	to := *h.now.Load()
+	for _, with := range h.with {
+		to = with(to)
+	}
+	return to.Handle(ctx, record)
+}
+
+func (h liveHandler) and(with func(slog.Handler) slog.Handler) slog.Handler {
+	return liveHandler{h.now, append(slices.Clone(h.with), with)}
+}
+
+// WithAttrs is [slog.Handler.WithAttrs].
+func (h liveHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return h.and(func(to slog.Handler) slog.Handler { return to.WithAttrs(attrs) })
+}
+
+// WithGroup is [slog.Handler.WithGroup].
+func (h liveHandler) WithGroup(name string) slog.Handler {
+	return h.and(func(to slog.Handler) slog.Handler { return to.WithGroup(name) })
+}
+
+// connectors makes the ways to sign in: with passwords, of the configuration and of managed accounts, if there are any,
+// and by its connectors; those of kept are taken as they are.
+func (i *instance) connectors(cfg *config.Settings, kept map[string]connector.Connector) ([]connector.Connector, error) {
+	var all []connector.Connector
+	if cfg.EnablePasswordDB {
+		static, err := connector.NewStatic(cfg.Users)
+		if err != nil {
+			return nil, fmt.Errorf("staticPasswords: %w", err)
+		}
+		all = append(all, connector.Connector{ID: connector.StaticName,
+			Password: connector.NewLocal(static, server.ManagedAccounts(i.store))})
+	}
+	upstreams, err := cfg.Upstreams(i.log, kept)
+	return append(all, upstreams...), err
+}
+
+// people brings the records of users up to date: those of staticPasswords are as it says, and whoever came by a
+// connector that is no longer there is disabled. A server whose storage is full goes on all the same, see
+// [instance.laterPeople].
+func (i *instance) people(ctx context.Context) error {
+	err := i.syncPeople(ctx)
+	if errors.Is(err, storage.ErrFull) {
+		i.log.ErrorContext(ctx, "storage is full, so changes of staticPasswords are not stored yet: what they end has "+
+			"ended, and whoever is new or has another password can sign in once there is room", "error", err)
+		i.later()
+		return nil
+	}
+	return err
+}
+
+func (i *instance) syncPeople(ctx context.Context) error {
+	i.syncing.Lock()
+	defer i.syncing.Unlock()
+	cfg := i.inUse.Load()
 	var records []storage.User
-	for _, u := range i.cfg.Users {
-		records = append(records, server.UserRecord(u.Identity))
+	for _, u := range cfg.Users {
+		records = append(records, server.UserRecord(u.Known()))
 	}
-	if err := i.store.SyncUsers(ctx, connector.StaticName, records); err != nil {
-		return nil, fmt.Errorf("staticPasswords: %w", err)
+	err := i.store.SyncUsers(ctx, connector.StaticName, records)
+	if err != nil && !errors.Is(err, storage.ErrFull) {
+		return fmt.Errorf("staticPasswords: %w", err)
 	}
-	if !i.cfg.EnablePasswordDB {
-		return nil, nil
+	if err := i.warnOfShadowed(ctx, records); err != nil {
+		return fmt.Errorf("staticPasswords: %w", err)
 	}
-	static, err := connector.NewStatic(i.cfg.Users)
-	if err != nil {
-		return nil, fmt.Errorf("staticPasswords: %w", err)
+	there := make(map[string]bool)
+	for _, id := range cfg.ConnectorIDs() {
+		there[id] = true
 	}
-	return static, nil
+	left, leaving := i.store.LeaveUsers(ctx, there)
+	if left > 0 {
+		i.log.InfoContext(ctx, "users of connectors that are no longer in the configuration are signed out; when their connector "+
+			"is back, so are they", "users", left)
+	}
+	if leaving != nil {
+		return fmt.Errorf("connectors: %w", leaving)
+	}
+	return err
+}
+
+// mostCompared are the users of the configuration who are compared with accounts: each takes reads.
+const mostCompared = 1000
+
+// warnOfShadowed tells the operator of accounts whose users cannot get in: somebody of the configuration signs in with
+// the same name or address, and comes first.
+func (i *instance) warnOfShadowed(ctx context.Context, configured []storage.User) error {
+	if some, err := i.store.HasAccounts(ctx); err != nil || !some {
+		return err
+	}
+	for _, u := range configured[:min(len(configured), mostCompared)] {
+		for _, login := range []string{u.Email, u.Username} {
+			if login == "" {
+				continue
+			}
+			a, err := i.store.AccountByLogin(ctx, login)
+			if errors.Is(err, storage.ErrNotFound) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			i.log.WarnContext(ctx, "somebody of staticPasswords signs in with what an account does, which nobody gets into by a "+
+				"password: change one of them", "configured", u.ID, "account", a.User.ID)
+		}
+	}
+	return nil
+}
+
+// roomAgain is how often records that storage could not take are tried again.
+const roomAgain = 10 * time.Second
+
+// later says that there is something for laterPeople.
+func (i *instance) later() {
+	i.peopleLeft.Store(true)
+	select {
+	case i.leftover <- struct{}{}:
+	default:
+	}
+}
+
+// laterPeople stores what storage could not take when people changed, once it can.
+func (i *instance) laterPeople(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-i.leftover:
+		}
+		for ctx.Err() == nil {
+			if !i.store.Condition().Full && i.syncPeople(ctx) == nil {
+				i.peopleLeft.Store(false)
+				i.log.InfoContext(ctx, "the changes of staticPasswords are stored now")
+				break
+			}
+			storage.Pause(ctx, roomAgain)
+		}
+	}
 }
 
 // buildApps starts the plugin host and makes the deployer.
-func (i *instance) buildApps(scopes []string, dev bool) error {
-	host, err := plugins.NewHost(plugins.HostOptions{Logger: i.log, Dir: filepath.Join(i.cfg.Dir, "run")})
+func (i *instance) buildApps() error {
+	host, err := plugins.NewHost(plugins.HostOptions{Logger: i.log, Metrics: i.metrics,
+		Dir: filepath.Join(i.cfg.Dir, "run")})
 	if err != nil {
 		return fmt.Errorf("start the plugin host: %w", err)
 	}
+	i.host = host
 	i.onClose(func() {
 		if err := host.Close(); err != nil {
 			i.log.Warn("closing the plugin host", "error", err)
 		}
 	})
-	var hooks []manifests.Hook
-	for _, p := range i.cfg.Plugins.Hooks() {
-		spec, err := i.spec("hooks", p, builtinHooks)
-		if err != nil {
-			return err
-		}
+	hooks, runtimes, err := i.specs(i.cfg)
+	if err != nil {
+		return err
+	}
+	deploying := i.deploying(i.cfg, i.first)
+	for _, spec := range hooks {
 		hook, err := host.Hook(spec)
 		if err != nil {
 			return fmt.Errorf("plugins.deployHooks: %w", err)
 		}
-		hooks = append(hooks, hook)
+		deploying.Hooks = append(deploying.Hooks, hook)
 	}
-	var runtimes []manifests.Runtime
-	for _, p := range i.cfg.Plugins.AllRuntimes() {
-		spec, err := i.spec("runtimes", p, builtinRuntimes)
-		if err != nil {
-			return err
-		}
+	for _, spec := range runtimes {
 		runtime, err := host.Runtime(spec)
 		if err != nil {
 			return fmt.Errorf("plugins.runtimes: %w", err)
 		}
-		runtimes = append(runtimes, runtime)
+		deploying.Runtimes = append(deploying.Runtimes, runtime)
 	}
+	i.apps = &apps{manifests.New(deploying)}
+	return nil
+}
+
+// specs are the plugins of a configuration.
+func (i *instance) specs(cfg *config.Settings) (hooks, runtimes []plugins.Spec, err error) {
+	for _, p := range cfg.Plugins.Hooks() {
+		spec, err := i.spec("hooks", p, builtinHooks)
+		if err != nil {
+			return nil, nil, err
+		}
+		hooks = append(hooks, spec)
+	}
+	for _, p := range cfg.Plugins.AllRuntimes() {
+		spec, err := i.spec("runtimes", p, builtinRuntimes)
+		if err != nil {
+			return nil, nil, err
+		}
+		runtimes = append(runtimes, spec)
+	}
+	return hooks, runtimes, nil
+}
+
+// deploying is how manifests are applied and env is delivered, without the plugins.
+func (i *instance) deploying(cfg *config.Settings, public *server.Server) manifests.DeployerOptions {
 	replica := "" // a random name: replicas share the cluster
 	if i.cfg.Storage.Type == config.StorageEmbedded {
 		replica = "embedded" // one process at a time has the data directory, and takes over where the one before stopped
 	}
-	localhost := i.cfg.Manifests.LocalhostRedirects
-	i.apps = &apps{manifests.New(manifests.DeployerOptions{
-		Store: i.store, Hooks: hooks, Runtimes: runtimes, Assignments: assignments(i.cfg.Plugins), LeaveDrift: !i.cfg.Manifests.Repair,
-		Issuer: i.cfg.Issuer, Dev: dev || localhost == config.LocalhostAllow,
+	localhost := cfg.Manifests.LocalhostRedirects
+	return manifests.DeployerOptions{
+		Store: i.store, Assignments: assignments(cfg.Plugins), LeaveDrift: !cfg.Manifests.Repair,
+		PruneAfter: cfg.Manifests.PruneDelay(),
+		Issuer:     cfg.Issuer, Dev: i.dev || localhost == config.LocalhostAllow,
 		Parsing: manifests.Options{
-			Dev: dev, DenyLoopback: localhost == config.LocalhostDeny, Scopes: scopes, GrantTypes: i.cfg.GrantTypes(),
+			Dev: i.dev, DenyLoopback: localhost == config.LocalhostDeny, Scopes: server.ScopeNames(cfg.Provider.Scopes),
+			GrantTypes: cfg.GrantTypes(), Claims: public.ClaimScopes(), Connectors: cfg.ConnectorIDs(), Groups: cfg.Groups(),
+			Issuers: cfg.TrustedNames(),
 		},
-		ResourceServers: i.cfg.OAuth2.Identifiers(), CheckSector: i.public.CheckSectorIdentifier,
-		SecretMaxAge: time.Duration(i.cfg.Expiry.SecretMaxAge), Replica: replica, Logger: i.log,
-	})}
-	return nil
+		ResourceServers: cfg.OAuth2.Identifiers(), ReservedIDs: cfg.OAuth2.IDs(),
+		CheckSector: public.CheckSectorIdentifier, Trusted: cfg.Trusted,
+		SecretMaxAge: time.Duration(cfg.Expiry.SecretMaxAge), Replica: replica, Logger: i.log, Metrics: i.metrics,
+		Traces: i.traces,
+	}
 }
 
 func assignments(p config.Plugins) []manifests.Assignment {
@@ -134,6 +303,9 @@ func (i *instance) spec(kind string, p config.Plugin, builtin map[string]func())
 				with[key] = value
 			}
 			with["dir"] = absolute
+			if with["sealKey"], err = i.store.RuntimeKey(p.Name); err != nil { // []byte is base64 in JSON
+				return spec, fmt.Errorf("plugin %s: %w", p.Name, err)
+			}
 			settings = with
 		}
 	}

@@ -1,6 +1,8 @@
 package broken
 
 import (
+	"bytes"
+	"html"
 	"net/http"
 	"net/url"
 	"strings"
@@ -121,7 +123,8 @@ func requestFaults() []Fault {
 		refuses("claims-locales-refused", func(v url.Values) bool { return v.Has("claims_locales") }, "invalid_request"),
 		refuses("acr-values-refused", func(v url.Values) bool { return v.Has("acr_values") }, "invalid_request"),
 		refuses("hint-refused", func(v url.Values) bool { return v.Has("id_token_hint") }, "login_required"),
-		refuses("scope-order-matters", func(v url.Values) bool { return !strings.HasPrefix(v.Get("scope"), "openid") }, "invalid_scope"),
+		refuses("scope-order-matters", func(v url.Values) bool { return !strings.HasPrefix(v.Get("scope"), "openid") },
+			"invalid_scope"),
 		{Name: "authorize-by-get-only", alone: func(p *Provider, w http.ResponseWriter, r *http.Request) bool {
 			if !p.at(r, "authorization_endpoint") || r.Method == http.MethodGet {
 				return false
@@ -132,19 +135,30 @@ func requestFaults() []Fault {
 	}
 }
 
-// response changes the parameters of authorization responses by redirect.
+// response changes the parameters of authorization responses: those of a redirect, and those of a page that goes on by
+// itself.
 func response(name string, change func(p *Provider, v url.Values)) Fault {
 	return Fault{Name: name, tell: func(p *Provider, r *http.Request, resp *http.Response, body []byte) []byte {
-		to, err := url.Parse(resp.Header.Get("Location"))
+		_, content, onward := bytes.Cut(body, []byte(`<meta http-equiv="refresh" content="0;url=`))
+		escaped, _, _ := bytes.Cut(content, []byte(`"`))
+		location := resp.Header.Get("Location")
+		if onward {
+			location = html.UnescapeString(string(escaped))
+		}
+		to, err := url.Parse(location)
 		if err != nil || to.Host == "" || strings.HasPrefix(to.String(), p.issuer) {
 			return body
 		}
 		query := to.Query()
-		if query.Has("code") || query.Has("error") {
-			change(p, query)
-			to.RawQuery = query.Encode()
-			resp.Header.Set("Location", to.String())
+		if !query.Has("code") && !query.Has("error") {
+			return body
 		}
+		change(p, query)
+		to.RawQuery = query.Encode()
+		if onward {
+			return bytes.ReplaceAll(body, escaped, []byte(html.EscapeString(to.String())))
+		}
+		resp.Header.Set("Location", to.String())
 		return body
 	}}
 }
@@ -152,7 +166,9 @@ func response(name string, change func(p *Provider, v url.Values)) Fault {
 func responseFaults() []Fault {
 	return []Fault{
 		response("state-dropped", func(_ *Provider, v url.Values) { v.Del("state") }),
-		response("state-cut", func(_ *Provider, v url.Values) { v.Set("state", v.Get("state")[:min(64, len(v.Get("state")))]) }),
+		response("state-cut", func(_ *Provider, v url.Values) {
+			v.Set("state", v.Get("state")[:min(64, len(v.Get("state")))])
+		}),
 		response("iss-missing", func(_ *Provider, v url.Values) { v.Del("iss") }),
 		response("iss-mixed-up", func(_ *Provider, v url.Values) { v.Set("iss", "https://another.example.com") }),
 		response("error-unknown", func(_ *Provider, v url.Values) {

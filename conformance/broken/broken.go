@@ -1,9 +1,9 @@
 // Package broken is an OpenID provider with one thing wrong, so that a test suite can show that it would notice.
 //
-// It is a reverse proxy in front of a good provider, whose issuer it keeps: the suite is told to connect to it in place of the
-// good one. A [Fault] changes requests on their way in, answers on their way out, or answers by itself; with none, nothing is
-// changed. Claims are changed with care: the ID token is signed again, with a key that the proxy adds to the provider's JWK Set,
-// so that nothing but the claim is wrong.
+// It is a reverse proxy in front of a good provider, whose issuer it keeps: the suite is told to connect to it in place
+// of the good one. A [Fault] changes requests on their way in, answers on their way out, or answers by itself; with
+// none, nothing is changed. Claims are changed with care: the ID token is signed again, with a key that the proxy adds
+// to the provider's JWK Set, so that nothing but the claim is wrong.
 package broken
 
 import (
@@ -48,7 +48,8 @@ type Provider struct {
 // Fault is one thing that is wrong.
 type Fault struct {
 	Name string
-	// ask changes a request; tell changes an answer, whose body is what it returns; alone answers itself, or returns false.
+	// ask changes a request; tell changes an answer, whose body is what it returns; alone answers itself, or returns
+	// false.
 	ask   func(*Provider, *http.Request)
 	tell  func(*Provider, *http.Request, *http.Response, []byte) []byte
 	alone func(*Provider, http.ResponseWriter, *http.Request) bool
@@ -57,7 +58,9 @@ type Fault struct {
 // key and curve sign what the proxy changes. One each is enough for all, and making it takes long.
 var key = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 2048) })
 
-var curve = sync.OnceValues(func() (*ecdsa.PrivateKey, error) { return ecdsa.GenerateKey(elliptic.P256(), rand.Reader) })
+var curve = sync.OnceValues(func() (*ecdsa.PrivateKey, error) {
+	return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+})
 
 // New makes a provider. transport reaches the good one under its issuer.
 func New(issuer string, transport http.RoundTripper, fault Fault) (*Provider, error) {

@@ -14,7 +14,8 @@ import (
 // Faults are all that is known to go wrong, by name.
 func Faults() map[string]Fault {
 	all := map[string]Fault{}
-	for _, group := range [][]Fault{idTokenFaults(), tokenFaults(), requestFaults(), responseFaults(), userinfoFaults(), metadataFaults(), logoutFaults(), registrationFaults()} {
+	for _, group := range [][]Fault{idTokenFaults(), tokenFaults(), requestFaults(), responseFaults(), userinfoFaults(),
+		metadataFaults(), logoutFaults(), registrationFaults()} {
 		for _, f := range group {
 			all[f.Name] = f
 		}
@@ -33,6 +34,15 @@ func token(name string, change func(p *Provider, r *http.Request, answer map[str
 		}
 		return body
 	}}
+}
+
+// refreshed is the ID token of the sign-in, where an answer is that to a refresh: an ID token without a nonce, or none.
+func (p *Provider) refreshed(answer map[string]any) (first string, ok bool) {
+	if raw, is := answer["id_token"].(string); is && claimsOf(raw)["nonce"] != nil {
+		p.keep("id", raw)
+		return "", false
+	}
+	return p.recall("id")
 }
 
 func (p *Provider) publish(body []byte, key jose.JSONWebKey) []byte {
@@ -68,7 +78,11 @@ func idTokenFaults() []Fault {
 		claim("nonce-missing", drop("nonce")),
 		claim("nonce-unasked", put("nonce", "unasked")),
 		claim("aud-other", put("aud", []string{"another-client"})),
-		claim("aud-more-without-azp", func(c map[string]any) { c["aud"] = []any{c["aud"], "another-client"}; flatten(c); delete(c, "azp") }),
+		claim("aud-more-without-azp", func(c map[string]any) {
+			c["aud"] = []any{c["aud"], "another-client"}
+			flatten(c)
+			delete(c, "azp")
+		}),
 		claim("iss-other", put("iss", "https://another.example.com")),
 		claim("sub-missing", drop("sub")),
 		claim("exp-past", put("exp", time.Now().Add(-time.Hour).Unix())),
@@ -162,7 +176,8 @@ func tokenFaults() []Fault {
 			}
 			return body
 		}},
-		{Name: "code-twice", ask: keepForm, tell: func(p *Provider, r *http.Request, resp *http.Response, body []byte) []byte {
+		{Name: "code-twice", ask: keepForm, tell: func(p *Provider, r *http.Request, resp *http.Response,
+			body []byte) []byte {
 			code := r.Header.Get(codeHeader)
 			if !p.at(r, "token_endpoint") || code == "" {
 				return body
@@ -193,26 +208,24 @@ func tokenFaults() []Fault {
 			return body
 		}},
 		token("refresh-same-id-token", func(p *Provider, _ *http.Request, answer map[string]any) {
-			if raw, ok := answer["id_token"].(string); ok {
-				p.keep("id", raw)
-			} else if raw, ok := p.recall("id"); ok {
-				answer["id_token"] = raw
+			if first, refreshed := p.refreshed(answer); refreshed {
+				answer["id_token"] = first
 			}
 		}),
 		token("refresh-other-sub", func(p *Provider, _ *http.Request, answer map[string]any) {
-			if raw, ok := answer["id_token"].(string); ok {
-				p.keep("id", raw)
-			} else if raw, ok := p.recall("id"); ok {
-				claims := claimsOf(raw)
+			if first, refreshed := p.refreshed(answer); refreshed {
+				claims := claimsOf(first)
 				claims["sub"], claims["iat"] = "somebody-else", time.Now().Unix()
 				answer["id_token"] = p.signed(p.own(), claims)
 			}
 		}),
 		{Name: "secret-post-refused", alone: func(p *Provider, w http.ResponseWriter, r *http.Request) bool {
-			return p.at(r, "token_endpoint") && form(r).Has("client_secret") && fails(w, http.StatusUnauthorized, "invalid_client")
+			return p.at(r, "token_endpoint") && form(r).Has("client_secret") &&
+				fails(w, http.StatusUnauthorized, "invalid_client")
 		}},
 		{Name: "pkce-refused", alone: func(p *Provider, w http.ResponseWriter, r *http.Request) bool {
-			return p.at(r, "token_endpoint") && form(r).Has("code_verifier") && fails(w, http.StatusBadRequest, "invalid_request")
+			return p.at(r, "token_endpoint") && form(r).Has("code_verifier") &&
+				fails(w, http.StatusBadRequest, "invalid_request")
 		}},
 	}
 }

@@ -53,7 +53,9 @@ func logoutFaults() []Fault {
 		}},
 		{Name: "frame-missing", tell: frames(func(string) string { return "" })},
 		{Name: "frame-sid-other", tell: frames(func(src string) string { return change(src, "sid", "another") })},
-		{Name: "frame-iss-other", tell: frames(func(src string) string { return change(src, "iss", "https://another.example.com") })},
+		{Name: "frame-iss-other", tell: frames(func(src string) string {
+			return change(src, "iss", "https://another.example.com")
+		})},
 	})
 }
 

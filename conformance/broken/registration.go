@@ -70,17 +70,24 @@ func registrationFaults() []Fault {
 			}
 		}},
 		registered("registered-with-200", func(resp *http.Response, _ map[string]any) { resp.StatusCode = http.StatusOK }),
-		registered("registered-untyped", func(resp *http.Response, _ map[string]any) { resp.Header.Set("Content-Type", "text/plain") }),
+		registered("registered-untyped", func(resp *http.Response, _ map[string]any) {
+			resp.Header.Set("Content-Type", "text/plain")
+		}),
 		registered("registered-without-id", func(_ *http.Response, m map[string]any) { delete(m, "client_id") }),
 		registered("registered-without-secret", func(_ *http.Response, m map[string]any) { delete(m, "client_secret") }),
-		registered("registered-secret-without-end", func(_ *http.Response, m map[string]any) { delete(m, "client_secret_expires_at") }),
-		registered("registered-without-management-token", func(_ *http.Response, m map[string]any) { delete(m, "registration_access_token") }),
+		registered("registered-secret-without-end", func(_ *http.Response, m map[string]any) {
+			delete(m, "client_secret_expires_at")
+		}),
+		registered("registered-without-management-token", func(_ *http.Response, m map[string]any) {
+			delete(m, "registration_access_token")
+		}),
 		registered("registered-without-login", func(_ *http.Response, m map[string]any) { delete(m, "initiate_login_uri") }),
 		registered("registered-without-logo", func(_ *http.Response, m map[string]any) { delete(m, "logo_uri") }),
 		{Name: "redirect-query-ignored", alone: func(p *Provider, w http.ResponseWriter, r *http.Request) bool {
 			q := r.URL.Query()
 			first, _ := p.recall("redirect")
-			if !p.at(r, "authorization_endpoint") || q.Get("redirect_uri") == first || !strings.Contains(q.Get("redirect_uri"), "?") {
+			if !p.at(r, "authorization_endpoint") || q.Get("redirect_uri") == first ||
+				!strings.Contains(q.Get("redirect_uri"), "?") {
 				return false
 			}
 			return p.sendBack(w, q, url.Values{"code": {"a-code-for-anybody"}})
@@ -95,13 +102,16 @@ func registrationFaults() []Fault {
 			return p.sendBack(w, q, url.Values{"code": {"a-code-for-anybody"}})
 		}, tell: keepRedirect},
 		{Name: "client-keys-kept", alone: func(p *Provider, w http.ResponseWriter, r *http.Request) bool {
-			return p.at(r, "token_endpoint") && strings.HasSuffix(keyOf(form(r).Get("client_assertion")), "-next") && fails(w, http.StatusUnauthorized, "invalid_client")
+			return p.at(r, "token_endpoint") && strings.HasSuffix(keyOf(form(r).Get("client_assertion")), "-next") &&
+				fails(w, http.StatusUnauthorized, "invalid_client")
 		}},
 		{Name: "client-keys-unfetched", alone: func(p *Provider, w http.ResponseWriter, r *http.Request) bool {
-			return p.at(r, "token_endpoint") && keyOf(form(r).Get("client_assertion")) != "" && fails(w, http.StatusUnauthorized, "invalid_client")
+			return p.at(r, "token_endpoint") && keyOf(form(r).Get("client_assertion")) != "" &&
+				fails(w, http.StatusUnauthorized, "invalid_client")
 		}},
 		{Name: "assertion-for-issuer-refused", alone: func(p *Provider, w http.ResponseWriter, r *http.Request) bool {
-			return p.at(r, "token_endpoint") && claimsOf(form(r).Get("client_assertion"))["aud"] == p.issuer && fails(w, http.StatusUnauthorized, "invalid_client")
+			return p.at(r, "token_endpoint") && claimsOf(form(r).Get("client_assertion"))["aud"] == p.issuer &&
+				fails(w, http.StatusUnauthorized, "invalid_client")
 		}},
 	}
 }

@@ -59,7 +59,8 @@ func userinfoFaults() []Fault {
 			return body
 		}},
 		{Name: "userinfo-by-get-only", alone: func(p *Provider, w http.ResponseWriter, r *http.Request) bool {
-			return p.at(r, "userinfo_endpoint") && r.Method != http.MethodGet && fails(w, http.StatusMethodNotAllowed, "invalid_request")
+			return p.at(r, "userinfo_endpoint") && r.Method != http.MethodGet &&
+				fails(w, http.StatusMethodNotAllowed, "invalid_request")
 		}},
 		{Name: "token-outlives-code", tell: func(p *Provider, r *http.Request, resp *http.Response, body []byte) []byte {
 			if !p.at(r, "userinfo_endpoint") {

@@ -71,6 +71,17 @@ func checkPage(t testing.TB, w walk, body string) {
 	}
 }
 
+// Auth.js has a page of its own, where the user chooses the provider.
+func TestLibraryOfAuthJS(t *testing.T) {
+	address := start(t, []string{"node", "authjs.js"}, register(t, "authjs"))
+	b := newBrowser(t)
+	page, err := b.Press(address+"/auth/signin", b.visit(address+"/"), "/auth/signin/warifu")
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkPage(t, walk{"/", map[string]any{"email": local.Login, "name": local.Name}}, page)
+}
+
 // start runs an app until the test ends and gives its address.
 func start(t testing.TB, program []string, c local.Credentials) string {
 	t.Helper()
@@ -80,13 +91,22 @@ func start(t testing.TB, program []string, c local.Credentials) string {
 	} else {
 		modules(t)
 	}
-	app := exec.CommandContext(t.Context(), runner, program[1])
-	app.Dir = program[0]
-	app.Env = append(os.Environ(), "OAUTH_ISSUER="+c.Issuer, "OAUTH_CLIENT_ID="+c.ClientID, "OAUTH_CLIENT_SECRET="+c.ClientSecret,
+	return announced(t, c, runner, filepath.Join(program...))
+}
+
+// announced runs a program, in its directory and with the credentials of an app in its env and what else is given, until
+// the test ends, and gives the line that it says first.
+func announced(t testing.TB, c local.Credentials, runner, file string, env ...string) string {
+	t.Helper()
+	app := exec.CommandContext(t.Context(), runner, filepath.Base(file))
+	app.Dir = filepath.Dir(file)
+	app.Env = append(os.Environ(), "OAUTH_ISSUER="+server.Issuer, "OAUTH_CLIENT_ID="+c.ClientID,
+		"OAUTH_CLIENT_SECRET="+c.ClientSecret,
 		// How each of them is told to trust a certificate, …
 		"NODE_EXTRA_CA_CERTS="+server.CAFile, "SSL_CERT_FILE="+server.CAFile, "REQUESTS_CA_BUNDLE="+server.CAFile,
 		// … and that the app itself, on loopback, is reached without TLS, which oauthlib otherwise refuses.
 		"OAUTHLIB_INSECURE_TRANSPORT=1")
+	app.Env = append(app.Env, env...)
 	var said bytes.Buffer
 	app.Stderr = &said
 	stdout, err := app.StdoutPipe()
@@ -100,38 +120,41 @@ func start(t testing.TB, program []string, c local.Credentials) string {
 		_ = app.Process.Kill() // it may have ended by itself
 		_ = app.Wait()
 		if t.Failed() {
-			t.Logf("%s said:\n%s", program[1], &said)
+			t.Logf("%v said:\n%s", app.Args, &said)
 		}
 	})
 	lines := bufio.NewReader(stdout)
 	line, err := lines.ReadString('\n')
 	if err != nil {
-		t.Fatalf("%s did not start: %v", program[1], err)
+		t.Fatalf("%v did not start: %v", app.Args, err)
 	}
 	go func() { _, _ = io.Copy(io.Discard, lines) }() // ends with the process
 	return strings.TrimSpace(line)
 }
 
 // modules installs the pinned packages of Node, unless they are there.
-func modules(t testing.TB) {
+func modules(t testing.TB) { modulesIn(t, "node") }
+
+func modulesIn(t testing.TB, dir string) {
 	t.Helper()
 	if _, err := exec.LookPath("npm"); err != nil {
 		t.Fatal("npm is missing; install it with: apt-get install nodejs npm")
 	}
-	if _, err := os.Stat("node/node_modules/.package-lock.json"); err == nil {
+	if _, err := os.Stat(filepath.Join(dir, "node_modules/.package-lock.json")); err == nil {
 		return
 	}
 	install := exec.CommandContext(t.Context(), "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund")
-	install.Dir = "node"
+	install.Dir = dir
 	if out, err := install.CombinedOutput(); err != nil {
 		t.Fatalf("npm ci: %v\n%s", err, out)
 	}
 }
 
 // python gives a Python with the pinned packages, made once and kept for the next test.
-func python(t testing.TB) string {
+func python(t testing.TB) string { return pythonWith(t, "python/requirements.txt") }
+
+func pythonWith(t testing.TB, requirements string) string {
 	t.Helper()
-	const requirements = "python/requirements.txt"
 	text, err := os.ReadFile(requirements)
 	if err != nil {
 		t.Fatal(err)

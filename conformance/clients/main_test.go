@@ -25,7 +25,8 @@ func TestMain(m *testing.M) {
 }
 
 func runSuite(m *testing.M) (_ int, err error) {
-	if server, err = local.Start(context.Background(), local.Options{Binary: os.Getenv("WARIFU_E2E_BINARY")}); err != nil {
+	if server, err = local.Start(context.Background(), local.Options{Binary: os.Getenv("WARIFU_E2E_BINARY"),
+		Config: "oauth2: {registration: {enabled: true}, clientIDMetadataDocuments: true}\n"}); err != nil {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, server.Stop()) }()
@@ -35,21 +36,14 @@ func runSuite(m *testing.M) (_ int, err error) {
 // register deploys an app for a library and gives its credentials.
 func register(t testing.TB, name string) local.Credentials {
 	t.Helper()
-	if err := server.Apply(fmt.Appendf(nil, `apiVersion: takos.dev/v1alpha1
-kind: App
-metadata: {name: %[1]s}
-spec:
-  version: 1.0.0
-  oauth:
-    clientName: %[1]s
-    grantTypes: [authorization_code, refresh_token, client_credentials]
-    redirectUris: ["http://127.0.0.1:*"]
-    postLogoutRedirectUris: ["http://127.0.0.1:*"]
-    scopes: [openid, profile, email, offline_access, "threads:read"]
-`, name)); err != nil {
-		t.Fatal(err)
-	}
-	c, err := server.Credentials(name)
+	return deploy(t, name, "clientName: "+name, "grantTypes: [authorization_code, refresh_token, client_credentials]",
+		`redirectUris: ["http://127.0.0.1:*"]`, `postLogoutRedirectUris: ["http://127.0.0.1:*"]`,
+		`scopes: [openid, profile, email, offline_access, "threads:read"]`)
+}
+
+func deploy(t testing.TB, name string, oauth ...string) local.Credentials {
+	t.Helper()
+	c, err := server.Deploy(name, oauth...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,5 +1,5 @@
-// Package local runs the warifu binary for tests from outside: on loopback, by https with a certificate of its own making, on an
-// embedded database that is thrown away, with one user of whom every standard claim is known.
+// Package local runs the warifu binary for tests from outside: on loopback, by https with a certificate of its own
+// making, on an embedded database that is thrown away, with one user of whom every standard claim is known.
 package local
 
 import (
@@ -22,7 +22,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 )
 
@@ -31,6 +30,7 @@ const (
 	Login    = "ann@example.com"
 	Password = "password"
 	UserID   = "08a8684b-db88-4b73-90a9-3cd1661f5466"
+	Name     = "Ann Mary Example"
 )
 
 // Options of [Start].
@@ -52,7 +52,7 @@ type Server struct {
 	Binary string
 	Dir    string // of everything that it keeps; removed by Stop
 	Issuer string
-	// Certificate of the server and of who listens beside it on loopback, and the file that holds it.
+	// Certificate of the server and of who listens beside it on loopback, and the file of the authority that signed it.
 	Certificate tls.Certificate
 	CAFile      string
 	Roots       *x509.CertPool
@@ -88,12 +88,12 @@ func Start(ctx context.Context, opts Options) (_ *Server, err error) {
 	if err := s.certify(); err != nil {
 		return nil, err
 	}
-	port, err := freePort()
+	address, err := FreeAddress()
 	if err != nil {
 		return nil, err
 	}
-	s.Issuer = fmt.Sprintf("https://localhost:%d", port)
-	if err := s.write(opts, port); err != nil {
+	s.Issuer = "https://" + strings.Replace(address, "127.0.0.1", "localhost", 1)
+	if err := s.write(opts); err != nil {
 		return nil, err
 	}
 	var said bytes.Buffer
@@ -126,7 +126,8 @@ func Start(ctx context.Context, opts Options) (_ *Server, err error) {
 	}
 }
 
-// sources reads the directories that the binary is built of: go test keeps results as long as what a test has read is the same.
+// sources reads the directories that the binary is built of: go test keeps results as long as what a test has read is
+// the same.
 func sources(ctx context.Context) error {
 	root, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
 	if err != nil {
@@ -141,16 +142,16 @@ func sources(ctx context.Context) error {
 	return nil
 }
 
-// config takes issuer, directory, port and further keys. The hash is of Password.
+// config takes issuer, directory, address and further keys. The hash is of Password.
 const config = `issuer: %[1]s
 storage: {type: embedded, config: {dataDir: "%[2]s/data"}}
-web: {https: "localhost:%[3]d", tlsCert: "%[2]s/tls.pem", tlsKey: "%[2]s/tls.key"}
+web: {https: "%[3]s", tlsCert: "%[2]s/tls.pem", tlsKey: "%[2]s/tls.key"}
 enablePasswordDB: true
 staticPasswords:
   - email: ` + Login + `
     emailVerified: true
     username: ann
-    name: Ann Mary Example
+    name: ` + Name + `
     givenName: Ann
     familyName: Example
     middleName: Mary
@@ -165,6 +166,7 @@ staticPasswords:
     phoneNumber: "+81312345678"
     phoneNumberVerified: true
     address: {streetAddress: 1 Example Street, locality: Chiyoda, region: Tokyo, postalCode: 100-0001, country: JP}
+    groups: [admins, staff]
     userID: ` + UserID + `
     hash: $2a$10$2b2cU8CPhOTaGrs1HRQuAueS7JTT5ZHsHSzYiFPm1leZck7Mc8T4W
 outbound: {allow: [127.0.0.0/8, "::1/128"], caFile: "%[2]s/ca.pem"}
@@ -172,14 +174,15 @@ manifests: {localhostRedirects: allow}
 logger: {level: info}
 %[4]s`
 
-func (s *Server) write(opts Options, port int) error {
+func (s *Server) write(opts Options) error {
 	own, err := os.ReadFile(s.CAFile)
 	if err != nil {
 		return err
 	}
 	files := map[string][]byte{
-		"ca.pem":      append(bytes.Clone(opts.Authorities), own...),
-		"config.yaml": fmt.Appendf(nil, config, s.Issuer, s.Dir, port, strings.ReplaceAll(opts.Config, "$ISSUER", s.Issuer)),
+		"ca.pem": append(bytes.Clone(opts.Authorities), own...),
+		"config.yaml": fmt.Appendf(nil, config, s.Issuer, s.Dir, strings.TrimPrefix(s.Issuer, "https://"),
+			strings.ReplaceAll(opts.Config, "$ISSUER", s.Issuer)),
 	}
 	for name, content := range opts.Files {
 		files[name] = content
@@ -228,36 +231,62 @@ func (s *Server) Credentials(app string) (Credentials, error) {
 	return c, json.Unmarshal(out, &c)
 }
 
+// Deploy applies the manifest of an app, of which only the lines below spec.oauth are given, and gives its credentials.
+func (s *Server) Deploy(app string, oauth ...string) (Credentials, error) {
+	manifest := fmt.Appendf(nil, "apiVersion: takos.dev/v1alpha1\nkind: App\nmetadata: {name: %s}\n"+
+		"spec:\n  version: 1.0.0\n  oauth:\n", app)
+	for _, line := range oauth {
+		manifest = fmt.Appendf(manifest, "    %s\n", line)
+	}
+	if err := s.Apply(manifest); err != nil {
+		return Credentials{}, err
+	}
+	return s.Credentials(app)
+}
+
 // Stop ends the server and removes what it kept.
 func (s *Server) Stop() error {
 	if s.ended != nil {
-		_ = s.cmd.Process.Signal(syscall.SIGTERM) // it may have ended by itself
+		_ = s.cmd.Process.Signal(os.Interrupt) // it may have ended by itself
 		<-s.ended
 	}
 	return os.RemoveAll(s.Dir)
 }
 
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "localhost:0")
+// FreeAddress is one on loopback that nobody listens on, for a program that has to be told one.
+func FreeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return 0, err
+		return "", err
 	}
-	return l.Addr().(*net.TCPAddr).Port, l.Close()
+	return l.Addr().String(), l.Close()
 }
 
-// certify makes a certificate for loopback, signed by itself.
+// certify makes a certificate for loopback, signed by an authority of its own, which nobody has the key of.
 func (s *Server) certify() error {
+	valid := x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), NotBefore: time.Now().Add(-time.Hour),
+		NotAfter: time.Now().Add(24 * time.Hour), BasicConstraintsValid: true}
+	authority := valid
+	authority.Subject = pkix.Name{CommonName: "warifu test authority"}
+	authority.IsCA, authority.KeyUsage = true, x509.KeyUsageCertSign
+	signing, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	authorityDER, err := x509.CreateCertificate(rand.Reader, &authority, &authority, signing.Public(), signing)
+	if err != nil {
+		return err
+	}
+	leaf := valid
+	leaf.Subject, leaf.KeyUsage = pkix.Name{CommonName: "localhost"}, x509.KeyUsageDigitalSignature
+	leaf.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+	leaf.DNSNames, leaf.IPAddresses = []string{"localhost"}, []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}
+	leaf.SerialNumber = new(big.Int).Add(leaf.SerialNumber, big.NewInt(1))
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return err
 	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "localhost"},
-		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	der, err := x509.CreateCertificate(rand.Reader, &leaf, &authority, private.Public(), signing)
 	if err != nil {
 		return err
 	}
@@ -265,12 +294,15 @@ func (s *Server) certify() error {
 	if err != nil {
 		return err
 	}
+	trusted := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: authorityDER})
 	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 	key := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})
-	s.CAFile, s.Roots = filepath.Join(s.Dir, "tls.pem"), x509.NewCertPool()
-	s.Roots.AppendCertsFromPEM(certificate)
+	s.CAFile, s.Roots = filepath.Join(s.Dir, "authority.pem"), x509.NewCertPool()
+	s.Roots.AppendCertsFromPEM(trusted)
 	if s.Certificate, err = tls.X509KeyPair(certificate, key); err != nil {
 		return err
 	}
-	return errors.Join(os.WriteFile(s.CAFile, certificate, 0o600), os.WriteFile(filepath.Join(s.Dir, "tls.key"), key, 0o600))
+	return errors.Join(os.WriteFile(s.CAFile, trusted, 0o600),
+		os.WriteFile(filepath.Join(s.Dir, "tls.pem"), certificate, 0o600),
+		os.WriteFile(filepath.Join(s.Dir, "tls.key"), key, 0o600))
 }

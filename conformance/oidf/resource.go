@@ -22,8 +22,8 @@ import (
 	"github.com/warifu/warifu/conformance/local"
 )
 
-// resource is an API that takes the access tokens of the server under test, bound to a key or not (RFC 6750, RFC 9449 section 7):
-// the plans of FAPI call one. It asks introspection about each token.
+// resource is an API that takes the access tokens of the server under test, bound to a key or not (RFC 6750, RFC 9449
+// section 7): the plans of FAPI call one. It asks introspection about each token.
 type resource struct {
 	issuer string
 	secret string // with which it introspects
@@ -42,8 +42,10 @@ func listen(server *local.Server, secret string) (*resource, error) {
 		return nil, err
 	}
 	a := &resource{
-		issuer: server.Issuer, secret: secret, url: fmt.Sprintf("https://localhost:%d%s", l.Addr().(*net.TCPAddr).Port, resourcePath),
-		client: &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: server.Roots}}},
+		issuer: server.Issuer, secret: secret,
+		url: fmt.Sprintf("https://localhost:%d%s", l.Addr().(*net.TCPAddr).Port, resourcePath),
+		client: &http.Client{Timeout: 10 * time.Second,
+			Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: server.Roots}}},
 	}
 	a.server = &http.Server{Handler: http.HandlerFunc(a.serve), ReadHeaderTimeout: 5 * time.Second, TLSConfig: &tls.Config{
 		Certificates: []tls.Certificate{server.Certificate}, MinVersion: tls.VersionTLS13,
@@ -93,7 +95,8 @@ func (a *resource) judge(r *http.Request, scheme, token string) (string, error) 
 // at says whether an address is this API's, however it is spelled, whatever its query and fragment.
 func (a *resource) at(address string) bool {
 	u, err := url.Parse(address)
-	return err == nil && strings.EqualFold(u.Scheme+"://"+u.Host, strings.TrimSuffix(a.url, resourcePath)) && u.Path == resourcePath
+	return err == nil && strings.EqualFold(u.Scheme+"://"+u.Host, strings.TrimSuffix(a.url, resourcePath)) &&
+		u.Path == resourcePath
 }
 
 type introspected struct {
@@ -130,7 +133,8 @@ func (a *resource) proof(r *http.Request, token, thumbprint string) error {
 		return errors.New("one DPoP proof is needed")
 	}
 	parsed, err := jwt.ParseSigned(proofs[0], []jose.SignatureAlgorithm{jose.ES256, jose.PS256, jose.EdDSA})
-	if err != nil || len(parsed.Headers) != 1 || parsed.Headers[0].JSONWebKey == nil || parsed.Headers[0].ExtraHeaders[jose.HeaderType] != "dpop+jwt" {
+	if err != nil || len(parsed.Headers) != 1 || parsed.Headers[0].JSONWebKey == nil ||
+		parsed.Headers[0].ExtraHeaders[jose.HeaderType] != "dpop+jwt" {
 		return errors.New("the DPoP proof is not one")
 	}
 	key := parsed.Headers[0].JSONWebKey

@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
@@ -26,24 +28,25 @@ type world struct {
 	Resource string // URL of an API that takes our access tokens
 	Login    string // of the one user
 	Password string
+	Token    string // with which clients register, and have the operator's word
 
 	server *local.Server
 	api    *resource
 	log    *os.File
-	keys   map[string]*ecdsa.PrivateKey
+	keys   map[string]crypto.Signer
 }
 
-// settings are the server's beside those of package local. The API is the audience of tokens that were asked for without one.
-// FAPI 2.0 wants refresh tokens that survive a lost reply.
+// settings are the server's beside those of package local. The API is the audience of tokens that were asked for
+// without one. Clients register with a token: those that nobody vouches for get no errors by redirect.
 const settings = `oauth2:
   resourceServers: [{id: api, identifier: $ISSUER, secretFile: api.secret}]
-  registration: {enabled: true}
-expiry: {refreshTokens: {reuseInterval: 1m}}
+  registration: {enabled: true, initialAccessTokenFiles: [registration.token]}
 `
 
 // newWorld starts the server with the clients of apps.yml, and the API.
 func newWorld(ctx context.Context, opts options, suiteCertificates []*x509.Certificate) (_ *world, err error) {
-	w := &world{Suite: opts.suite, Login: local.Login, Password: local.Password, keys: make(map[string]*ecdsa.PrivateKey)}
+	w := &world{Suite: opts.suite, Login: local.Login, Password: local.Password, Token: rand.Text() + rand.Text(),
+		keys: make(map[string]crypto.Signer)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, w.close())
@@ -58,7 +61,8 @@ func newWorld(ctx context.Context, opts options, suiteCertificates []*x509.Certi
 	}
 	secret := rand.Text() + rand.Text()
 	if w.server, err = local.Start(ctx, local.Options{
-		Binary: opts.warifu, Config: settings, Authorities: authorities, Files: map[string][]byte{"api.secret": []byte(secret)}, Log: w.log,
+		Binary: opts.warifu, Config: settings, Authorities: authorities, Log: w.log,
+		Files: map[string][]byte{"api.secret": []byte(secret), "registration.token": []byte(w.Token)},
 	}); err != nil {
 		return nil, err
 	}
@@ -88,6 +92,15 @@ func (w *world) close() error {
 	return errors.Join(errs...)
 }
 
+// prepare does what a module asks the operator for, before it goes on.
+func (w *world) prepare(module string) error {
+	if module != "oidcc-server-rotate-keys" {
+		return nil
+	}
+	_, err := w.server.Run("keys", "rotate", "RS256", "--now", "--yes")
+	return err
+}
+
 // Credentials are a client's, as JSON members: "client_id": …, "client_secret": ….
 func (w *world) Credentials(app string) (string, error) {
 	c, err := w.server.Credentials(app)
@@ -101,6 +114,22 @@ func (w *world) Credentials(app string) (string, error) {
 	return strings.Trim(string(text), "{}"), err
 }
 
+// Alg is the algorithm of a client of FAPI, which allows several. The first one's is of RSA: with it alone the suite
+// can sign with RS256 as well, which has to be refused.
+func (w *world) Alg(name string) string {
+	if name == "first" {
+		return string(jose.PS256)
+	}
+	return string(jose.ES256)
+}
+
+func newKey(alg string) (crypto.Signer, error) {
+	if alg == string(jose.PS256) {
+		return rsa.GenerateKey(rand.Reader, 2048)
+	}
+	return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+}
+
 // Keys is a JWK Set with the private key of a client. Each name has one key.
 func (w *world) Keys(name string) (string, error) { return w.jwks(name, false) }
 
@@ -109,13 +138,13 @@ func (w *world) PublicKeys(name string) (string, error) { return w.jwks(name, tr
 
 func (w *world) jwks(name string, public bool) (string, error) {
 	if w.keys[name] == nil {
-		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		key, err := newKey(w.Alg(name))
 		if err != nil {
 			return "", err
 		}
 		w.keys[name] = key
 	}
-	jwk := jose.JSONWebKey{Key: w.keys[name], KeyID: name, Algorithm: string(jose.ES256), Use: "sig"}
+	jwk := jose.JSONWebKey{Key: w.keys[name], KeyID: name, Algorithm: w.Alg(name), Use: "sig"}
 	if public {
 		jwk = jwk.Public()
 	}

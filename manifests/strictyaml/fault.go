@@ -5,8 +5,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
-	"github.com/agnivade/levenshtein"
+	"github.com/warifu/warifu/server/oauth"
 )
 
 // Severity says whether a fault stops a document.
@@ -34,7 +35,8 @@ type Fault struct {
 	Severity   Severity `json:"severity"`
 }
 
-// String is file:line:column: message (did you mean "x"?), the form that editors and terminals make clickable.
+// String is file:line:column: message (did you mean "x"?), the form that editors and terminals make clickable. A
+// message that says what the value must be says it once.
 func (f Fault) String() string {
 	var b strings.Builder
 	b.WriteString(f.File)
@@ -46,7 +48,7 @@ func (f Fault) String() string {
 		b.WriteString("warning: ")
 	}
 	b.WriteString(f.Message)
-	if f.Suggestion != "" {
+	if f.Suggestion != "" && !strings.HasSuffix(f.Message, "must be "+f.Suggestion) {
 		fmt.Fprintf(&b, " (did you mean %q?)", f.Suggestion)
 	}
 	return b.String()
@@ -171,7 +173,7 @@ func Nearest(word string, candidates []string) string {
 			continue
 		}
 		other := PlainSpelling(candidate)
-		distance := levenshtein.ComputeDistance(plain, other)
+		distance := oauth.Edits(plain, other)
 		if len(plain) >= 3 && (strings.HasPrefix(other, plain) || strings.HasPrefix(plain, other)) {
 			distance = min(distance, 1)
 		}
@@ -187,45 +189,24 @@ func Nearest(word string, candidates []string) string {
 // letters, three at most. That is narrower than [Nearest], whose answers are for people to judge: cron is no
 // misspelling of icon.
 func Misspelled(word string, candidates []string) (meant string, distance int) {
-	plain := []rune(PlainSpelling(word))
-	distance = max(1, min(len(plain)/3, 3)) + 1
+	plain := PlainSpelling(word)
+	long := utf8.RuneCountInString(plain)
+	distance = max(1, min(long/3, 3)) + 1
 	for _, candidate := range candidates {
-		other := []rune(PlainSpelling(candidate))
-		if max(len(plain)-len(other), len(other)-len(plain)) >= distance {
+		other := PlainSpelling(candidate)
+		if more := long - utf8.RuneCountInString(other); max(more, -more) >= distance {
 			continue // also what keeps a word of any length cheap
 		}
-		if d := edits(plain, other); d < distance {
+		if d := oauth.Edits(plain, other); d < distance {
 			meant, distance = candidate, d
 		}
 	}
 	return meant, distance
 }
 
-// edits counts how many edits make one word of the other, where two neighbours that change places are one edit
-// (optimal string alignment).
-func edits(a, b []rune) int {
-	before, above, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		before, above, row = above, row, before
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			replaced := above[j-1]
-			if a[i-1] != b[j-1] {
-				replaced++
-			}
-			row[j] = min(above[j]+1, row[j-1]+1, replaced)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				row[j] = min(row[j], before[j-2]+1)
-			}
-		}
-	}
-	return row[len(b)]
-}
+var joined = strings.NewReplacer("_", "", "-", "")
 
 // PlainSpelling makes client_name, Client-Name and clientName the same word.
 func PlainSpelling(s string) string {
-	return strings.NewReplacer("_", "", "-", "").Replace(strings.ToLower(s))
+	return joined.Replace(strings.ToLower(s))
 }

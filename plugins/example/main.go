@@ -60,7 +60,8 @@ func (r *runtime) PushEnv(ctx context.Context, req plugins.PushRequest) (plugins
 	case req.Generation == was.Generation && req.Fence == was.Fence && now.State == plugins.StateReady:
 		return now, nil // it is there already
 	case strings.Contains(fmt.Sprint(req.Env), "\x00"):
-		now.State, now.Diagnostic = plugins.StateFailed, &plugins.Diagnostic{Message: "a value holds a zero byte", Remedy: "change it"}
+		now.State, now.Diagnostic = plugins.StateFailed, &plugins.Diagnostic{Message: "a value holds a zero byte",
+			Remedy: "change it"}
 		return now, nil // what is there goes on serving
 	}
 	f.set(req)
@@ -136,7 +137,8 @@ func load(path string) (string, file, error) {
 	if err == nil && json.Unmarshal(content, &f) == nil && f.Env != nil || errors.Is(err, os.ErrNotExist) {
 		return path, f, nil
 	}
-	return path, f, fmt.Errorf("%w: %s is no JSON file of ours: correct or remove it", plugins.ErrUnavailable, path)
+	return path, f, fmt.Errorf("%w: %s is not a JSON file written by this plugin: correct or remove it",
+		plugins.ErrUnavailable, path)
 }
 
 // write replaces the file in one step: a reader or a crash finds old or new.

@@ -7,8 +7,10 @@
 //
 //   - no spec.oauth: no client of this hook's, and nothing injected;
 //   - autoEnv: true: OAUTH_CLIENT_ID, OAUTH_ISSUER and, unless the client has
-//     none (public, or private_key_jwt), OAUTH_CLIENT_SECRET at every worker,
-//     container and service;
+//     none (public, private_key_jwt, or workload), OAUTH_CLIENT_SECRET at every
+//     worker, container and service; for a resource server also OAUTH_RESOURCE
+//     and OAUTH_RESOURCE_METADATA; for a workload OAUTH_CLIENT_ASSERTION_FILE,
+//     the path at which the platform puts its token;
 //   - autoEnv: false: the same targets with no variables, which takes away what
 //     an earlier version injected;
 //   - a loopback redirect URI outside a development server: a warning.
@@ -23,6 +25,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/warifu/warifu/plugins"
 	"github.com/warifu/warifu/server/oauth"
@@ -34,6 +37,12 @@ const (
 	EnvClientID     = "OAUTH_CLIENT_ID"
 	EnvClientSecret = "OAUTH_CLIENT_SECRET"
 	EnvIssuer       = "OAUTH_ISSUER"
+	// EnvResource is the resource server that the app is, and EnvResourceMetadata where its metadata is (RFC 9728).
+	EnvResource         = "OAUTH_RESOURCE"
+	EnvResourceMetadata = "OAUTH_RESOURCE_METADATA"
+	// EnvAssertionFile is where a workload finds the token by which it is the client. A runtime that can have such tokens
+	// issued sees it, and puts one there.
+	EnvAssertionFile = "OAUTH_CLIENT_ASSERTION_FILE"
 )
 
 // CodeLoopbackRedirect is the code of the warning about loopback redirect URIs.
@@ -77,17 +86,49 @@ type manifest struct {
 	} `json:"spec"`
 }
 
-// spec is spec.oauth: a registration, but for what is written differently in a manifest.
+// spec is spec.oauth: a registration, and what is about the app.
 type spec struct {
 	plugins.Registration
-	AutoEnv  bool `json:"autoEnv"`
-	Metadata struct {
-		LogoURI   string `json:"logoUri"`
-		TOSURI    string `json:"tosUri"`
-		PolicyURI string `json:"policyUri"`
-	} `json:"metadata"`
-	// JWKS is a mapping in the manifest, and text in a registration.
-	JWKS json.RawMessage `json:"jwks"`
+	AutoEnv bool
+}
+
+// UnmarshalJSON reads each field of the registration from where its key says, such as logoUri below metadata.
+func (o *spec) UnmarshalJSON(data []byte) error {
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(data, &members); err != nil {
+		return err
+	}
+	for _, f := range oauth.Fields() {
+		raw, err := member(members, f.Key)
+		switch to := f.Of(&o.Registration); {
+		case err != nil:
+			return err
+		case raw == nil || string(raw) == "null":
+		case f.Kind == oauth.KindKeys: // a mapping in the manifest, and text in a registration
+			*to.(*string) = string(raw)
+		default:
+			if err := json.Unmarshal(raw, to); err != nil {
+				return err
+			}
+		}
+	}
+	if raw := members["autoEnv"]; raw != nil {
+		return json.Unmarshal(raw, &o.AutoEnv)
+	}
+	return nil
+}
+
+// member is what is at a key, in which a dot is a mapping; nil if there is nothing.
+func member(of map[string]json.RawMessage, key string) (json.RawMessage, error) {
+	name, rest, below := strings.Cut(key, ".")
+	if !below || of[name] == nil {
+		return of[name], nil
+	}
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(of[name], &members); err != nil {
+		return nil, err
+	}
+	return member(members, rest)
 }
 
 // Evaluate is the hook. The only error is a manifest that is not JSON of the
@@ -107,26 +148,17 @@ func Evaluate(req plugins.EvaluateRequest) (plugins.Answer, error) {
 		return plugins.Answer{Client: previous.Client, Targets: withEnv(m.targets(), nil, previous.Targets)}, nil
 	}
 	answer := plugins.Answer{
-		Client:  o.registration(),
-		Targets: withEnv(m.targets(), o.env(), previous.Targets),
+		Client:  &o.Registration,
+		Targets: withEnv(m.targets(), o.env(req.Issuer), previous.Targets),
 	}
-	if !req.Dev {
-		answer.Warnings = loopbackWarnings("spec.oauth.redirectUris", o.RedirectURIs)
-		answer.Warnings = append(answer.Warnings, loopbackWarnings("spec.oauth.postLogoutRedirectUris", o.PostLogoutRedirectURIs)...)
+	if !req.Dev && !answer.Client.IsNative() {
+		answer.Warnings = append(loopbackWarnings("spec.oauth.redirectUris", o.RedirectURIs),
+			loopbackWarnings("spec.oauth.postLogoutRedirectUris", o.PostLogoutRedirectURIs)...)
 	}
 	return answer, nil
 }
 
-func (o *spec) registration() *plugins.Registration {
-	r := o.Registration
-	r.LogoURI, r.TOSURI, r.PolicyURI = o.Metadata.LogoURI, o.Metadata.TOSURI, o.Metadata.PolicyURI
-	if len(o.JWKS) > 0 && string(o.JWKS) != "null" {
-		r.JWKS = string(o.JWKS)
-	}
-	return &r
-}
-
-func (o *spec) env() map[string]plugins.EnvValue {
+func (o *spec) env(issuer string) map[string]plugins.EnvValue {
 	if !o.AutoEnv {
 		return nil
 	}
@@ -134,8 +166,15 @@ func (o *spec) env() map[string]plugins.EnvValue {
 		EnvClientID: {Source: plugins.SourceClientID},
 		EnvIssuer:   {Source: plugins.SourceIssuer},
 	}
-	if o.registration().HasSecret() {
+	if o.HasSecret() {
 		env[EnvClientSecret] = plugins.EnvValue{Source: plugins.SourceClientSecret}
+	}
+	if o.TokenEndpointAuthMethod == oauth.AuthWorkload {
+		env[EnvAssertionFile] = plugins.EnvValue{Literal: oauth.AssertionFile}
+	}
+	if o.Resource != "" {
+		env[EnvResource] = plugins.EnvValue{Literal: o.Resource}
+		env[EnvResourceMetadata] = plugins.EnvValue{Literal: oauth.ResourceMetadataURL(issuer, o.Resource)}
 	}
 	return env
 }
@@ -161,7 +200,8 @@ func (m *manifest) targets() []plugins.Target {
 
 // withEnv gives every target of the manifest env, on top of what previous gave
 // it. Targets that only previous knows keep what they have.
-func withEnv(targets []plugins.Target, env map[string]plugins.EnvValue, previous []plugins.TargetEnv) []plugins.TargetEnv {
+func withEnv(targets []plugins.Target, env map[string]plugins.EnvValue,
+	previous []plugins.TargetEnv) []plugins.TargetEnv {
 	before := map[plugins.Target]map[string]plugins.EnvValue{}
 	for _, t := range previous {
 		before[t.Target] = t.Env
@@ -189,7 +229,7 @@ func loopbackWarnings(path string, uris []string) []plugins.Notice {
 		}
 		out = append(out, plugins.Notice{
 			Code: CodeLoopbackRedirect, Path: fmt.Sprintf("%s[%d]", path, i),
-			Message: fmt.Sprintf("%s lets every program on the user's machine receive the user", uri),
+			Message: fmt.Sprintf("is %s, where any program on the user's machine can receive the authorization code", uri),
 			Remedy:  "remove it before production; development servers allow it without this warning",
 		})
 	}

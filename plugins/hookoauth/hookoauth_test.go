@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/warifu/warifu/plugins"
+	"github.com/warifu/warifu/server/oauth"
 )
 
 // The test binary is the plugin as well.
@@ -44,9 +45,12 @@ func names(answer plugins.Answer) []string {
 	var out []string
 	for _, target := range answer.Targets {
 		line := target.Target.String() + ":"
-		for _, name := range []string{EnvClientID, EnvClientSecret, EnvIssuer, "OTHER"} {
+		for _, name := range []string{EnvClientID, EnvClientSecret, EnvIssuer, EnvAssertionFile, EnvResource, EnvResourceMetadata, "OTHER"} {
 			if v, ok := target.Env[name]; ok {
 				line += " " + name + "=" + string(v.Source)
+				if name == EnvResource || name == EnvResourceMetadata || name == EnvAssertionFile {
+					line += v.Literal
+				}
 			}
 		}
 		out = append(out, line)
@@ -66,32 +70,57 @@ func TestManifestBecomesRegistration(t *testing.T) {
 	}
 }
 
-// Every field of the metadata is set: a new one that is forgotten on the way, in the hook or on the wire, fails here.
-const metadata = `{"spec":{"oauth":{"clientName":"x","redirectUris":["https://my.app/cb"],"scopes":["openid"],
-"grantTypes":["authorization_code","client_credentials"],"tokenEndpointAuthMethod":"private_key_jwt","tokenEndpointAuthSigningAlg":"ES256",
-"jwks":{"keys":[{"kty":"EC","kid":"1"}]},"jwksUri":"https://my.app/jwks","idTokenSignedResponseAlg":"ES256","userinfoSignedResponseAlg":"RS256",
-"introspectionSignedResponseAlg":"EdDSA","requestObjectSigningAlg":"PS256","requirePushedAuthorizationRequests":true,"dpopBoundAccessTokens":true,
-"subjectType":"pairwise","sectorIdentifierUri":"https://my.app/sector","defaultMaxAge":0,"requireAuthTime":true,"initiateLoginUri":"https://my.app/login",
-"backchannelLogoutUri":"https://my.app/back","backchannelLogoutSessionRequired":true,"frontchannelLogoutUri":"https://my.app/front",
-"frontchannelLogoutSessionRequired":true,"resourceIdentifiers":["https://api.my.app"]}}}`
-
-func TestEveryFieldOfTheMetadataReachesTheRegistration(t *testing.T) {
-	got := evaluate(t, metadata, nil).Client
-	if got.JWKS != `{"keys":[{"kty":"EC","kid":"1"}]}` {
-		t.Errorf("jwks: %s", got.JWKS)
-	}
-	fields := reflect.ValueOf(got.ClientMetadata)
-	for i := range fields.NumField() {
-		if fields.Field(i).IsZero() {
-			t.Errorf("%s is lost", fields.Type().Field(i).Name)
+// everything is a manifest in which each field of the table is set, and the registration that it means.
+func everything(t *testing.T) (manifest string, want *plugins.Registration) {
+	t.Helper()
+	const keySet = `{"keys":[{"kid":"1","kty":"EC"}]}`
+	zero := int64(0)
+	written, want := make(map[string]any), new(plugins.Registration)
+	for _, f := range oauth.Fields() {
+		var value any
+		switch to := f.Of(want).(type) {
+		case *string:
+			*to, value = f.Key, f.Key
+			if f.Kind == oauth.KindKeys {
+				*to, value = keySet, json.RawMessage(keySet)
+			}
+		case *bool:
+			*to, value = true, true
+		case *[]string:
+			*to = []string{f.Key, "and more"}
+			value = *to
+		case *[]oauth.WorkloadIdentity:
+			*to = []oauth.WorkloadIdentity{{Issuer: "https://ci.example.com", Subject: "job", Audience: "here"}, {Issuer: "i", Subject: "s"}}
+			value = *to
+		case **int64:
+			*to, value = &zero, zero
 		}
+		at, name := written, f.Key
+		if common, rest, below := strings.Cut(f.Key, "."); below {
+			if at[common] == nil {
+				at[common] = make(map[string]any)
+			}
+			at, name = at[common].(map[string]any), rest
+		}
+		at[name] = value
 	}
-	if got.DefaultMaxAge == nil || *got.DefaultMaxAge != 0 {
-		t.Errorf("defaultMaxAge 0 is %v", got.DefaultMaxAge)
+	raw, err := json.Marshal(map[string]any{"spec": map[string]any{"oauth": written}})
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, none := range []string{`{"spec":{"oauth":{"jwks":null}}}`, `{"spec":{"oauth":{}}}`} {
-		if got := evaluate(t, none, nil).Client; !reflect.DeepEqual(got.ClientMetadata, plugins.ClientMetadata{}) {
-			t.Errorf("%s: %+v", none, got.ClientMetadata)
+	return string(raw), want
+}
+
+func TestEveryFieldReachesTheRegistration(t *testing.T) {
+	manifest, want := everything(t)
+	if got := evaluate(t, manifest, nil).Client; !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+	for _, none := range []string{
+		`{"spec":{"oauth":{"jwks":null,"metadata":null,"defaultMaxAge":null,"autoEnv":null}}}`, `{"spec":{"oauth":{}}}`,
+	} {
+		if got := evaluate(t, none, nil).Client; !reflect.DeepEqual(got, new(plugins.Registration)) {
+			t.Errorf("%s: %+v", none, got)
 		}
 	}
 }
@@ -102,11 +131,16 @@ func TestAutoEnvReachesEveryWorkerContainerAndService(t *testing.T) {
 		manifest string
 		want     string
 	}{
-		"autoEnv true":                       {full, all},
-		"autoEnv false takes it away":        {strings.Replace(full, `"autoEnv":true`, `"autoEnv":false`, 1), ""},
-		"autoEnv not written":                {strings.Replace(full, `"autoEnv":true,`, ``, 1), ""},
-		"public client has no secret":        {strings.Replace(full, `"autoEnv":true`, `"autoEnv":true,"public":true`, 1), " OAUTH_CLIENT_ID=clientId OAUTH_ISSUER=issuer"},
-		"private_key_jwt has no secret":      {strings.Replace(full, `"autoEnv":true`, `"autoEnv":true,"tokenEndpointAuthMethod":"private_key_jwt"`, 1), " OAUTH_CLIENT_ID=clientId OAUTH_ISSUER=issuer"},
+		"autoEnv true":                  {full, all},
+		"autoEnv false takes it away":   {strings.Replace(full, `"autoEnv":true`, `"autoEnv":false`, 1), ""},
+		"autoEnv not written":           {strings.Replace(full, `"autoEnv":true,`, ``, 1), ""},
+		"public client has no secret":   {strings.Replace(full, `"autoEnv":true`, `"autoEnv":true,"public":true`, 1), " OAUTH_CLIENT_ID=clientId OAUTH_ISSUER=issuer"},
+		"private_key_jwt has no secret": {strings.Replace(full, `"autoEnv":true`, `"autoEnv":true,"tokenEndpointAuthMethod":"private_key_jwt"`, 1), " OAUTH_CLIENT_ID=clientId OAUTH_ISSUER=issuer"},
+		"a workload has its token instead": {strings.Replace(full, `"autoEnv":true`,
+			`"autoEnv":true,"tokenEndpointAuthMethod":"workload","identities":[{"issuer":"https://ci.example.com","subject":"job"}]`, 1),
+			" OAUTH_CLIENT_ID=clientId OAUTH_ISSUER=issuer OAUTH_CLIENT_ASSERTION_FILE=/var/run/secrets/warifu/token"},
+		"a resource server has its metadata": {strings.Replace(full, `"autoEnv":true`, `"autoEnv":true,"resource":"https://mcp.my.app/mcp"`, 1),
+			all + " OAUTH_RESOURCE=https://mcp.my.app/mcp OAUTH_RESOURCE_METADATA=https://issuer.test/oauth/resource?resource=https%3A%2F%2Fmcp.my.app%2Fmcp"},
 		"no spec.oauth, nothing is injected": {strings.Replace(full, `"oauth":`, `"other":`, 1), ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -200,6 +234,7 @@ func TestServedAsAPluginItAnswersTheSame(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	metadata, _ := everything(t)
 	for _, manifest := range []string{full, metadata} {
 		got, err := hook.Evaluate(t.Context(), plugins.EvaluateRequest{Manifest: json.RawMessage(manifest)})
 		if err != nil {

@@ -70,7 +70,7 @@ func (x EnvValue_Source) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use EnvValue_Source.Descriptor instead.
 func (EnvValue_Source) EnumDescriptor() ([]byte, []int) {
-	return file_warifu_plugin_v1_hook_proto_rawDescGZIP(), []int{7, 0}
+	return file_warifu_plugin_v1_hook_proto_rawDescGZIP(), []int{8, 0}
 }
 
 type HookConfigureRequest struct {
@@ -354,8 +354,7 @@ func (x *Answer) GetDenials() []*Notice {
 }
 
 // Registration is what a hook decides about a client (RFC 7591 names). Ids,
-// secrets and dates are the server's business. Numbers 30 and 31 are kept for
-// more client metadata of RFC 7591.
+// secrets and dates are the server's business.
 type Registration struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	ClientName   string                 `protobuf:"bytes,1,opt,name=client_name,json=clientName,proto3" json:"client_name,omitempty"`
@@ -371,7 +370,7 @@ type Registration struct {
 	//
 	// authorization_code and refresh_token by default.
 	GrantTypes []string `protobuf:"bytes,9,rep,name=grant_types,json=grantTypes,proto3" json:"grant_types,omitempty"`
-	// A client with private_key_jwt has no secret.
+	// A client with private_key_jwt or workload has no secret.
 	TokenEndpointAuthMethod     string `protobuf:"bytes,10,opt,name=token_endpoint_auth_method,json=tokenEndpointAuthMethod,proto3" json:"token_endpoint_auth_method,omitempty"`
 	TokenEndpointAuthSigningAlg string `protobuf:"bytes,11,opt,name=token_endpoint_auth_signing_alg,json=tokenEndpointAuthSigningAlg,proto3" json:"token_endpoint_auth_signing_alg,omitempty"`
 	// The JWK Set of the client as JSON text, public keys only; or jwks_uri,
@@ -401,8 +400,51 @@ type Registration struct {
 	// Resource servers (RFC 8707) that the client speaks for: it may introspect
 	// their tokens.
 	ResourceIdentifiers []string `protobuf:"bytes,29,rep,name=resource_identifiers,json=resourceIdentifiers,proto3" json:"resource_identifiers,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// RFC 9101 section 10.5.
+	RequireSignedRequestObject bool `protobuf:"varint,30,opt,name=require_signed_request_object,json=requireSignedRequestObject,proto3" json:"require_signed_request_object,omitempty"`
+	// Resource servers for which the client may exchange the tokens of users who
+	// called it (RFC 8693).
+	TokenExchangeAudiences []string `protobuf:"bytes,31,rep,name=token_exchange_audiences,json=tokenExchangeAudiences,proto3" json:"token_exchange_audiences,omitempty"`
+	// How long a refresh token that was used gets the newest one of its chain
+	// again, as in "30s", from 0s to 1m. Absent: as the server says for all.
+	ReuseInterval string `protobuf:"bytes,32,opt,name=reuse_interval,json=reuseInterval,proto3" json:"reuse_interval,omitempty"`
+	// scopes or standard; as the server's configuration says when empty.
+	IdTokenClaims string `protobuf:"bytes,40,opt,name=id_token_claims,json=idTokenClaims,proto3" json:"id_token_claims,omitempty"`
+	// always (the default) or never.
+	IdTokenOnRefresh string `protobuf:"bytes,41,opt,name=id_token_on_refresh,json=idTokenOnRefresh,proto3" json:"id_token_on_refresh,omitempty"`
+	// at+jwt (the default), JWT or opaque; and how such tokens are signed, ES256
+	// by default.
+	AccessTokenType string `protobuf:"bytes,42,opt,name=access_token_type,json=accessTokenType,proto3" json:"access_token_type,omitempty"`
+	AccessTokenAlg  string `protobuf:"bytes,43,opt,name=access_token_alg,json=accessTokenAlg,proto3" json:"access_token_alg,omitempty"`
+	// The resource server (RFC 8707) that the client is. One that has this, and
+	// neither redirect_uris nor grant_types, is nothing else: it gets no tokens.
+	Resource string `protobuf:"bytes,60,opt,name=resource,proto3" json:"resource,omitempty"`
+	// Origins of pages of the client beside its redirect URIs (CORS).
+	AllowedOrigins []string `protobuf:"bytes,70,rep,name=allowed_origins,json=allowedOrigins,proto3" json:"allowed_origins,omitempty"`
+	// skip: users are not asked for consent. Needs the operator's word.
+	Consent string `protobuf:"bytes,50,opt,name=consent,proto3" json:"consent,omitempty"`
+	// Who may use the app. A hook that leaves out what the manifest says of this
+	// is refused: the app would be open to everybody.
+	AccessGroups     []string `protobuf:"bytes,51,rep,name=access_groups,json=accessGroups,proto3" json:"access_groups,omitempty"`
+	AccessConnectors []string `protobuf:"bytes,52,rep,name=access_connectors,json=accessConnectors,proto3" json:"access_connectors,omitempty"`
+	AccessEmails     []string `protobuf:"bytes,53,rep,name=access_emails,json=accessEmails,proto3" json:"access_emails,omitempty"`
+	// How surely users have to prove who they are: required, phishing-resistant.
+	AccessMfa string `protobuf:"bytes,58,opt,name=access_mfa,json=accessMfa,proto3" json:"access_mfa,omitempty"`
+	// Hosts at which the app is behind a proxy that asks about each request, and
+	// what it is told a user is called: sub, username, email.
+	ForwardAuthHosts []string `protobuf:"bytes,61,rep,name=forward_auth_hosts,json=forwardAuthHosts,proto3" json:"forward_auth_hosts,omitempty"`
+	ForwardAuthUser  string   `protobuf:"bytes,62,opt,name=forward_auth_user,json=forwardAuthUser,proto3" json:"forward_auth_user,omitempty"`
+	// Patterns of the groups that the app is told; all when empty.
+	GroupFilter []string `protobuf:"bytes,54,rep,name=group_filter,json=groupFilter,proto3" json:"group_filter,omitempty"`
+	// Claims about users beside those of the scopes, and those of access tokens.
+	Claims            []string `protobuf:"bytes,55,rep,name=claims,proto3" json:"claims,omitempty"`
+	AccessTokenClaims []string `protobuf:"bytes,56,rep,name=access_token_claims,json=accessTokenClaims,proto3" json:"access_token_claims,omitempty"`
+	// Names of apps that may get ID tokens which this app takes as well.
+	TrustedPeers []string `protobuf:"bytes,57,rep,name=trusted_peers,json=trustedPeers,proto3" json:"trusted_peers,omitempty"`
+	// The workloads that are the client, with the method workload.
+	Identities    []*Identity `protobuf:"bytes,80,rep,name=identities,proto3" json:"identities,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Registration) Reset() {
@@ -638,6 +680,215 @@ func (x *Registration) GetResourceIdentifiers() []string {
 	return nil
 }
 
+func (x *Registration) GetRequireSignedRequestObject() bool {
+	if x != nil {
+		return x.RequireSignedRequestObject
+	}
+	return false
+}
+
+func (x *Registration) GetTokenExchangeAudiences() []string {
+	if x != nil {
+		return x.TokenExchangeAudiences
+	}
+	return nil
+}
+
+func (x *Registration) GetReuseInterval() string {
+	if x != nil {
+		return x.ReuseInterval
+	}
+	return ""
+}
+
+func (x *Registration) GetIdTokenClaims() string {
+	if x != nil {
+		return x.IdTokenClaims
+	}
+	return ""
+}
+
+func (x *Registration) GetIdTokenOnRefresh() string {
+	if x != nil {
+		return x.IdTokenOnRefresh
+	}
+	return ""
+}
+
+func (x *Registration) GetAccessTokenType() string {
+	if x != nil {
+		return x.AccessTokenType
+	}
+	return ""
+}
+
+func (x *Registration) GetAccessTokenAlg() string {
+	if x != nil {
+		return x.AccessTokenAlg
+	}
+	return ""
+}
+
+func (x *Registration) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *Registration) GetAllowedOrigins() []string {
+	if x != nil {
+		return x.AllowedOrigins
+	}
+	return nil
+}
+
+func (x *Registration) GetConsent() string {
+	if x != nil {
+		return x.Consent
+	}
+	return ""
+}
+
+func (x *Registration) GetAccessGroups() []string {
+	if x != nil {
+		return x.AccessGroups
+	}
+	return nil
+}
+
+func (x *Registration) GetAccessConnectors() []string {
+	if x != nil {
+		return x.AccessConnectors
+	}
+	return nil
+}
+
+func (x *Registration) GetAccessEmails() []string {
+	if x != nil {
+		return x.AccessEmails
+	}
+	return nil
+}
+
+func (x *Registration) GetAccessMfa() string {
+	if x != nil {
+		return x.AccessMfa
+	}
+	return ""
+}
+
+func (x *Registration) GetForwardAuthHosts() []string {
+	if x != nil {
+		return x.ForwardAuthHosts
+	}
+	return nil
+}
+
+func (x *Registration) GetForwardAuthUser() string {
+	if x != nil {
+		return x.ForwardAuthUser
+	}
+	return ""
+}
+
+func (x *Registration) GetGroupFilter() []string {
+	if x != nil {
+		return x.GroupFilter
+	}
+	return nil
+}
+
+func (x *Registration) GetClaims() []string {
+	if x != nil {
+		return x.Claims
+	}
+	return nil
+}
+
+func (x *Registration) GetAccessTokenClaims() []string {
+	if x != nil {
+		return x.AccessTokenClaims
+	}
+	return nil
+}
+
+func (x *Registration) GetTrustedPeers() []string {
+	if x != nil {
+		return x.TrustedPeers
+	}
+	return nil
+}
+
+func (x *Registration) GetIdentities() []*Identity {
+	if x != nil {
+		return x.Identities
+	}
+	return nil
+}
+
+// Identity is a workload, by the issuer and the subject of its tokens.
+type Identity struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Issuer  string                 `protobuf:"bytes,1,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	Subject string                 `protobuf:"bytes,2,opt,name=subject,proto3" json:"subject,omitempty"`
+	// For whom its tokens are; as the server's configuration says when empty.
+	Audience      string `protobuf:"bytes,3,opt,name=audience,proto3" json:"audience,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Identity) Reset() {
+	*x = Identity{}
+	mi := &file_warifu_plugin_v1_hook_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Identity) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Identity) ProtoMessage() {}
+
+func (x *Identity) ProtoReflect() protoreflect.Message {
+	mi := &file_warifu_plugin_v1_hook_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Identity.ProtoReflect.Descriptor instead.
+func (*Identity) Descriptor() ([]byte, []int) {
+	return file_warifu_plugin_v1_hook_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Identity) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *Identity) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *Identity) GetAudience() string {
+	if x != nil {
+		return x.Audience
+	}
+	return ""
+}
+
 // TargetEnv is every variable that warifu owns at a target.
 type TargetEnv struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
@@ -650,7 +901,7 @@ type TargetEnv struct {
 
 func (x *TargetEnv) Reset() {
 	*x = TargetEnv{}
-	mi := &file_warifu_plugin_v1_hook_proto_msgTypes[6]
+	mi := &file_warifu_plugin_v1_hook_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -662,7 +913,7 @@ func (x *TargetEnv) String() string {
 func (*TargetEnv) ProtoMessage() {}
 
 func (x *TargetEnv) ProtoReflect() protoreflect.Message {
-	mi := &file_warifu_plugin_v1_hook_proto_msgTypes[6]
+	mi := &file_warifu_plugin_v1_hook_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -675,7 +926,7 @@ func (x *TargetEnv) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetEnv.ProtoReflect.Descriptor instead.
 func (*TargetEnv) Descriptor() ([]byte, []int) {
-	return file_warifu_plugin_v1_hook_proto_rawDescGZIP(), []int{6}
+	return file_warifu_plugin_v1_hook_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *TargetEnv) GetTarget() *Target {
@@ -707,7 +958,7 @@ type EnvValue struct {
 
 func (x *EnvValue) Reset() {
 	*x = EnvValue{}
-	mi := &file_warifu_plugin_v1_hook_proto_msgTypes[7]
+	mi := &file_warifu_plugin_v1_hook_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -719,7 +970,7 @@ func (x *EnvValue) String() string {
 func (*EnvValue) ProtoMessage() {}
 
 func (x *EnvValue) ProtoReflect() protoreflect.Message {
-	mi := &file_warifu_plugin_v1_hook_proto_msgTypes[7]
+	mi := &file_warifu_plugin_v1_hook_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -732,7 +983,7 @@ func (x *EnvValue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnvValue.ProtoReflect.Descriptor instead.
 func (*EnvValue) Descriptor() ([]byte, []int) {
-	return file_warifu_plugin_v1_hook_proto_rawDescGZIP(), []int{7}
+	return file_warifu_plugin_v1_hook_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *EnvValue) GetValue() isEnvValue_Value {
@@ -799,7 +1050,7 @@ const file_warifu_plugin_v1_hook_proto_rawDesc = "" +
 	"\x06client\x18\x01 \x01(\v2\x1e.warifu.plugin.v1.RegistrationR\x06client\x125\n" +
 	"\atargets\x18\x02 \x03(\v2\x1b.warifu.plugin.v1.TargetEnvR\atargets\x124\n" +
 	"\bwarnings\x18\x03 \x03(\v2\x18.warifu.plugin.v1.NoticeR\bwarnings\x122\n" +
-	"\adenials\x18\x04 \x03(\v2\x18.warifu.plugin.v1.NoticeR\adenials\"\xad\v\n" +
+	"\adenials\x18\x04 \x03(\v2\x18.warifu.plugin.v1.NoticeR\adenials\"\x99\x12\n" +
 	"\fRegistration\x12\x1f\n" +
 	"\vclient_name\x18\x01 \x01(\tR\n" +
 	"clientName\x12#\n" +
@@ -833,8 +1084,36 @@ const file_warifu_plugin_v1_hook_proto_rawDesc = "" +
 	"#backchannel_logout_session_required\x18\x1a \x01(\bR backchannelLogoutSessionRequired\x126\n" +
 	"\x17frontchannel_logout_uri\x18\x1b \x01(\tR\x15frontchannelLogoutUri\x12O\n" +
 	"$frontchannel_logout_session_required\x18\x1c \x01(\bR!frontchannelLogoutSessionRequired\x121\n" +
-	"\x14resource_identifiers\x18\x1d \x03(\tR\x13resourceIdentifiersB\x12\n" +
-	"\x10_default_max_age\"\xc9\x01\n" +
+	"\x14resource_identifiers\x18\x1d \x03(\tR\x13resourceIdentifiers\x12A\n" +
+	"\x1drequire_signed_request_object\x18\x1e \x01(\bR\x1arequireSignedRequestObject\x128\n" +
+	"\x18token_exchange_audiences\x18\x1f \x03(\tR\x16tokenExchangeAudiences\x12%\n" +
+	"\x0ereuse_interval\x18  \x01(\tR\rreuseInterval\x12&\n" +
+	"\x0fid_token_claims\x18( \x01(\tR\ridTokenClaims\x12-\n" +
+	"\x13id_token_on_refresh\x18) \x01(\tR\x10idTokenOnRefresh\x12*\n" +
+	"\x11access_token_type\x18* \x01(\tR\x0faccessTokenType\x12(\n" +
+	"\x10access_token_alg\x18+ \x01(\tR\x0eaccessTokenAlg\x12\x1a\n" +
+	"\bresource\x18< \x01(\tR\bresource\x12'\n" +
+	"\x0fallowed_origins\x18F \x03(\tR\x0eallowedOrigins\x12\x18\n" +
+	"\aconsent\x182 \x01(\tR\aconsent\x12#\n" +
+	"\raccess_groups\x183 \x03(\tR\faccessGroups\x12+\n" +
+	"\x11access_connectors\x184 \x03(\tR\x10accessConnectors\x12#\n" +
+	"\raccess_emails\x185 \x03(\tR\faccessEmails\x12\x1d\n" +
+	"\n" +
+	"access_mfa\x18: \x01(\tR\taccessMfa\x12,\n" +
+	"\x12forward_auth_hosts\x18= \x03(\tR\x10forwardAuthHosts\x12*\n" +
+	"\x11forward_auth_user\x18> \x01(\tR\x0fforwardAuthUser\x12!\n" +
+	"\fgroup_filter\x186 \x03(\tR\vgroupFilter\x12\x16\n" +
+	"\x06claims\x187 \x03(\tR\x06claims\x12.\n" +
+	"\x13access_token_claims\x188 \x03(\tR\x11accessTokenClaims\x12#\n" +
+	"\rtrusted_peers\x189 \x03(\tR\ftrustedPeers\x12:\n" +
+	"\n" +
+	"identities\x18P \x03(\v2\x1a.warifu.plugin.v1.IdentityR\n" +
+	"identitiesB\x12\n" +
+	"\x10_default_max_age\"X\n" +
+	"\bIdentity\x12\x16\n" +
+	"\x06issuer\x18\x01 \x01(\tR\x06issuer\x12\x18\n" +
+	"\asubject\x18\x02 \x01(\tR\asubject\x12\x1a\n" +
+	"\baudience\x18\x03 \x01(\tR\baudience\"\xc9\x01\n" +
 	"\tTargetEnv\x120\n" +
 	"\x06target\x18\x01 \x01(\v2\x18.warifu.plugin.v1.TargetR\x06target\x126\n" +
 	"\x03env\x18\x02 \x03(\v2$.warifu.plugin.v1.TargetEnv.EnvEntryR\x03env\x1aR\n" +
@@ -870,7 +1149,7 @@ func file_warifu_plugin_v1_hook_proto_rawDescGZIP() []byte {
 }
 
 var file_warifu_plugin_v1_hook_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_warifu_plugin_v1_hook_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_warifu_plugin_v1_hook_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_warifu_plugin_v1_hook_proto_goTypes = []any{
 	(EnvValue_Source)(0),          // 0: warifu.plugin.v1.EnvValue.Source
 	(*HookConfigureRequest)(nil),  // 1: warifu.plugin.v1.HookConfigureRequest
@@ -879,37 +1158,39 @@ var file_warifu_plugin_v1_hook_proto_goTypes = []any{
 	(*EvaluateResponse)(nil),      // 4: warifu.plugin.v1.EvaluateResponse
 	(*Answer)(nil),                // 5: warifu.plugin.v1.Answer
 	(*Registration)(nil),          // 6: warifu.plugin.v1.Registration
-	(*TargetEnv)(nil),             // 7: warifu.plugin.v1.TargetEnv
-	(*EnvValue)(nil),              // 8: warifu.plugin.v1.EnvValue
-	nil,                           // 9: warifu.plugin.v1.TargetEnv.EnvEntry
-	(*Notice)(nil),                // 10: warifu.plugin.v1.Notice
-	(*Target)(nil),                // 11: warifu.plugin.v1.Target
-	(*DescribeRequest)(nil),       // 12: warifu.plugin.v1.DescribeRequest
-	(*DescribeResponse)(nil),      // 13: warifu.plugin.v1.DescribeResponse
+	(*Identity)(nil),              // 7: warifu.plugin.v1.Identity
+	(*TargetEnv)(nil),             // 8: warifu.plugin.v1.TargetEnv
+	(*EnvValue)(nil),              // 9: warifu.plugin.v1.EnvValue
+	nil,                           // 10: warifu.plugin.v1.TargetEnv.EnvEntry
+	(*Notice)(nil),                // 11: warifu.plugin.v1.Notice
+	(*Target)(nil),                // 12: warifu.plugin.v1.Target
+	(*DescribeRequest)(nil),       // 13: warifu.plugin.v1.DescribeRequest
+	(*DescribeResponse)(nil),      // 14: warifu.plugin.v1.DescribeResponse
 }
 var file_warifu_plugin_v1_hook_proto_depIdxs = []int32{
 	6,  // 0: warifu.plugin.v1.EvaluateRequest.registered:type_name -> warifu.plugin.v1.Registration
 	5,  // 1: warifu.plugin.v1.EvaluateRequest.previous:type_name -> warifu.plugin.v1.Answer
 	5,  // 2: warifu.plugin.v1.EvaluateResponse.answer:type_name -> warifu.plugin.v1.Answer
 	6,  // 3: warifu.plugin.v1.Answer.client:type_name -> warifu.plugin.v1.Registration
-	7,  // 4: warifu.plugin.v1.Answer.targets:type_name -> warifu.plugin.v1.TargetEnv
-	10, // 5: warifu.plugin.v1.Answer.warnings:type_name -> warifu.plugin.v1.Notice
-	10, // 6: warifu.plugin.v1.Answer.denials:type_name -> warifu.plugin.v1.Notice
-	11, // 7: warifu.plugin.v1.TargetEnv.target:type_name -> warifu.plugin.v1.Target
-	9,  // 8: warifu.plugin.v1.TargetEnv.env:type_name -> warifu.plugin.v1.TargetEnv.EnvEntry
-	0,  // 9: warifu.plugin.v1.EnvValue.source:type_name -> warifu.plugin.v1.EnvValue.Source
-	8,  // 10: warifu.plugin.v1.TargetEnv.EnvEntry.value:type_name -> warifu.plugin.v1.EnvValue
-	12, // 11: warifu.plugin.v1.DeployHook.Describe:input_type -> warifu.plugin.v1.DescribeRequest
-	1,  // 12: warifu.plugin.v1.DeployHook.Configure:input_type -> warifu.plugin.v1.HookConfigureRequest
-	3,  // 13: warifu.plugin.v1.DeployHook.Evaluate:input_type -> warifu.plugin.v1.EvaluateRequest
-	13, // 14: warifu.plugin.v1.DeployHook.Describe:output_type -> warifu.plugin.v1.DescribeResponse
-	2,  // 15: warifu.plugin.v1.DeployHook.Configure:output_type -> warifu.plugin.v1.HookConfigureResponse
-	4,  // 16: warifu.plugin.v1.DeployHook.Evaluate:output_type -> warifu.plugin.v1.EvaluateResponse
-	14, // [14:17] is the sub-list for method output_type
-	11, // [11:14] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	8,  // 4: warifu.plugin.v1.Answer.targets:type_name -> warifu.plugin.v1.TargetEnv
+	11, // 5: warifu.plugin.v1.Answer.warnings:type_name -> warifu.plugin.v1.Notice
+	11, // 6: warifu.plugin.v1.Answer.denials:type_name -> warifu.plugin.v1.Notice
+	7,  // 7: warifu.plugin.v1.Registration.identities:type_name -> warifu.plugin.v1.Identity
+	12, // 8: warifu.plugin.v1.TargetEnv.target:type_name -> warifu.plugin.v1.Target
+	10, // 9: warifu.plugin.v1.TargetEnv.env:type_name -> warifu.plugin.v1.TargetEnv.EnvEntry
+	0,  // 10: warifu.plugin.v1.EnvValue.source:type_name -> warifu.plugin.v1.EnvValue.Source
+	9,  // 11: warifu.plugin.v1.TargetEnv.EnvEntry.value:type_name -> warifu.plugin.v1.EnvValue
+	13, // 12: warifu.plugin.v1.DeployHook.Describe:input_type -> warifu.plugin.v1.DescribeRequest
+	1,  // 13: warifu.plugin.v1.DeployHook.Configure:input_type -> warifu.plugin.v1.HookConfigureRequest
+	3,  // 14: warifu.plugin.v1.DeployHook.Evaluate:input_type -> warifu.plugin.v1.EvaluateRequest
+	14, // 15: warifu.plugin.v1.DeployHook.Describe:output_type -> warifu.plugin.v1.DescribeResponse
+	2,  // 16: warifu.plugin.v1.DeployHook.Configure:output_type -> warifu.plugin.v1.HookConfigureResponse
+	4,  // 17: warifu.plugin.v1.DeployHook.Evaluate:output_type -> warifu.plugin.v1.EvaluateResponse
+	15, // [15:18] is the sub-list for method output_type
+	12, // [12:15] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_warifu_plugin_v1_hook_proto_init() }
@@ -919,7 +1200,7 @@ func file_warifu_plugin_v1_hook_proto_init() {
 	}
 	file_warifu_plugin_v1_common_proto_init()
 	file_warifu_plugin_v1_hook_proto_msgTypes[5].OneofWrappers = []any{}
-	file_warifu_plugin_v1_hook_proto_msgTypes[7].OneofWrappers = []any{
+	file_warifu_plugin_v1_hook_proto_msgTypes[8].OneofWrappers = []any{
 		(*EnvValue_Literal)(nil),
 		(*EnvValue_Source_)(nil),
 	}
@@ -929,7 +1210,7 @@ func file_warifu_plugin_v1_hook_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_warifu_plugin_v1_hook_proto_rawDesc), len(file_warifu_plugin_v1_hook_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   9,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

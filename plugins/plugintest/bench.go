@@ -130,13 +130,15 @@ func (b *bench) request(t plugins.Target, generation, fence int64, env map[strin
 }
 
 func removal(app string, t plugins.Target, generation, fence int64) *pluginpb.RemoveEnvRequest {
-	return &pluginpb.RemoveEnvRequest{App: app, Target: &pluginpb.Target{Kind: t.Kind, Name: t.Name}, Generation: generation, Fence: fence}
+	return &pluginpb.RemoveEnvRequest{App: app, Target: &pluginpb.Target{Kind: t.Kind, Name: t.Name},
+		Generation: generation, Fence: fence}
 }
 
 // push pushes once and holds the answer against the contract. The error is a
 // gRPC status or a fault.
 func (b *bench) push(ctx context.Context, s *session, req *pluginpb.PushEnvRequest) (*pluginpb.Status, error) {
-	b.uses(plugins.Target{Kind: req.GetTarget().GetKind(), Name: req.GetTarget().GetName()}, req.GetGeneration(), req.GetFence())
+	b.uses(plugins.Target{Kind: req.GetTarget().GetKind(), Name: req.GetTarget().GetName()}, req.GetGeneration(),
+		req.GetFence())
 	ctx, cancel := context.WithTimeout(ctx, b.limit(pushLimit))
 	defer cancel()
 	answer, err := s.runtime.PushEnv(ctx, req)
@@ -153,11 +155,13 @@ func (b *bench) push(ctx context.Context, s *session, req *pluginpb.PushEnvReque
 	}
 	switch {
 	case st.GetAcceptedGeneration() != req.GetGeneration():
-		return nil, faultf("generation %d was pushed and the answer says that %d is accepted", req.GetGeneration(), st.GetAcceptedGeneration())
+		return nil, faultf("generation %d was pushed and the answer says that %d is accepted", req.GetGeneration(),
+			st.GetAcceptedGeneration())
 	case st.GetDigest() != req.GetDigest():
 		return nil, faultf("the answer to a push has another digest than the push")
 	case st.GetState() == pluginpb.Status_READY && st.GetServingGeneration() != req.GetGeneration():
-		return nil, faultf("the answer says READY, but that generation %d serves, not %d", st.GetServingGeneration(), req.GetGeneration())
+		return nil, faultf("the answer says READY, but that generation %d serves, not %d", st.GetServingGeneration(),
+			req.GetGeneration())
 	}
 	return st, nil
 }
@@ -166,7 +170,8 @@ func (b *bench) push(ctx context.Context, s *session, req *pluginpb.PushEnvReque
 func (b *bench) observe(ctx context.Context, s *session, t plugins.Target) (*pluginpb.Status, error) {
 	ctx, cancel := context.WithTimeout(ctx, b.limit(observeLimit))
 	defer cancel()
-	answer, err := s.runtime.ObserveEnv(ctx, &pluginpb.ObserveEnvRequest{App: b.kit.harness.App, Target: &pluginpb.Target{Kind: t.Kind, Name: t.Name}})
+	answer, err := s.runtime.ObserveEnv(ctx, &pluginpb.ObserveEnvRequest{App: b.kit.harness.App,
+		Target: &pluginpb.Target{Kind: t.Kind, Name: t.Name}})
 	s.note(err)
 	if err != nil {
 		return nil, faultf("ObserveEnv failed: %s", b.words(err))
@@ -177,7 +182,8 @@ func (b *bench) observe(ctx context.Context, s *session, t plugins.Target) (*plu
 // noteStatus searches a status for values and checks its form.
 func (s *session) noteStatus(st *pluginpb.Status) error {
 	d := st.GetDiagnostic()
-	s.out.add("a status", []byte(strings.Join([]string{st.GetLocation(), st.GetDigest(), d.GetMessage(), d.GetRemedy()}, "\n")))
+	s.out.add("a status", []byte(strings.Join([]string{st.GetLocation(), st.GetDigest(), d.GetMessage(), d.GetRemedy()},
+		"\n")))
 	switch {
 	case st.GetState() < pluginpb.Status_ROLLING || st.GetState() > pluginpb.Status_FAILED:
 		return faultf("a status has no state (%d)", st.GetState())
@@ -208,7 +214,8 @@ func (b *bench) settled(ctx context.Context, s *session, t plugins.Target) (*plu
 }
 
 // ready pushes, waits, and expects that exactly this is served.
-func (b *bench) ready(ctx context.Context, s *session, t plugins.Target, generation, fence int64, env map[string]string) error {
+func (b *bench) ready(ctx context.Context, s *session, t plugins.Target, generation, fence int64,
+	env map[string]string) error {
 	req := b.request(t, generation, fence, env)
 	st, err := b.push(ctx, s, req)
 	if err != nil {
@@ -227,9 +234,11 @@ func (b *bench) serves(ctx context.Context, s *session, t plugins.Target, req *p
 	case err != nil:
 		return err
 	case st.GetState() == pluginpb.Status_FAILED:
-		return faultf("after a push of generation %d ObserveEnv says FAILED: %s", req.GetGeneration(), b.kit.out.safe(st.GetDiagnostic().GetMessage()))
+		return faultf("after a push of generation %d ObserveEnv says FAILED: %s", req.GetGeneration(),
+			b.kit.out.safe(st.GetDiagnostic().GetMessage()))
 	case st.GetAcceptedGeneration() != req.GetGeneration() || st.GetServingGeneration() != req.GetGeneration():
-		return faultf("ObserveEnv says accepted %d and serving %d, expected %d", st.GetAcceptedGeneration(), st.GetServingGeneration(), req.GetGeneration())
+		return faultf("ObserveEnv says accepted %d and serving %d, expected %d", st.GetAcceptedGeneration(),
+			st.GetServingGeneration(), req.GetGeneration())
 	case st.GetDigest() != req.GetDigest():
 		return faultf("ObserveEnv says another digest than that of generation %d", req.GetGeneration())
 	case !st.GetPresent():

@@ -174,10 +174,12 @@ func (b *bench) badPushes(ctx context.Context, s *session) error {
 			return err
 		}
 	}
-	for _, name := range []string{"../../../../tmp/x", "a/b", ".", "..", "a\nb", "a\x00b", strings.Repeat("n", 5000), "日本", "-rf", "$(id)", "%s%n"} {
+	for _, name := range []string{"../../../../tmp/x", "a/b", ".", "..", "a\nb", "a\x00b", strings.Repeat("n", 5000),
+		"日本", "-rf", "$(id)", "%s%n"} {
 		t := plugins.Target{Kind: b.kit.targetKind, Name: name}
 		callCtx, cancel := context.WithTimeout(ctx, b.limit(observeLimit))
-		_, err := s.runtime.ObserveEnv(callCtx, &pluginpb.ObserveEnvRequest{App: name, Target: &pluginpb.Target{Kind: t.Kind, Name: t.Name}})
+		_, err := s.runtime.ObserveEnv(callCtx, &pluginpb.ObserveEnvRequest{App: name,
+			Target: &pluginpb.Target{Kind: t.Kind, Name: t.Name}})
 		cancel()
 		s.note(err)
 		if err := b.orderly(s, err, fmt.Sprintf("observing a target named %.20q", name)); err != nil {
@@ -215,7 +217,8 @@ func (b *bench) orderly(s *session, err error, what string) error {
 }
 
 // hosted runs the plugin under the server's own plugin host.
-func (b *bench) hosted(ctx context.Context, dir string, use func(ctx context.Context, host *plugins.Host, spec plugins.Spec) error) (err error) {
+func (b *bench) hosted(ctx context.Context, dir string,
+	use func(ctx context.Context, host *plugins.Host, spec plugins.Spec) error) (err error) {
 	host, err := plugins.NewHost(plugins.HostOptions{
 		Logger: slog.New(slog.DiscardHandler), Dir: dir,
 		Deadlines: plugins.Deadlines{Observe: 2 * time.Second, Evaluate: time.Second, Probe: 500 * time.Millisecond},
@@ -287,7 +290,8 @@ func stoppedProcess(ctx context.Context, b *bench) error {
 
 // hostedCall prepares the call that stoppedProcess repeats: for a runtime the
 // observation of a target that was pushed to before.
-func (b *bench) hostedCall(ctx context.Context) (func(*plugins.Host, plugins.Spec) (func(context.Context) error, error), error) {
+func (b *bench) hostedCall(ctx context.Context) (func(*plugins.Host, plugins.Spec) (func(context.Context) error, error),
+	error) {
 	if b.kit.kind == plugins.HookKind {
 		return func(host *plugins.Host, spec plugins.Spec) (func(context.Context) error, error) {
 			hook, err := host.Hook(spec)
@@ -302,7 +306,8 @@ func (b *bench) hostedCall(ctx context.Context) (func(*plugins.Host, plugins.Spe
 		return nil, err
 	}
 	env := b.env("stopped")
-	req := plugins.PushRequest{App: b.kit.harness.App, Target: t, Generation: 1, Fence: 1, Digest: plugins.Digest(b.kit.key, env), Env: env}
+	req := plugins.PushRequest{App: b.kit.harness.App, Target: t, Generation: 1, Fence: 1,
+		Digest: plugins.Digest(b.kit.key, env), Env: env}
 	return func(host *plugins.Host, spec plugins.Spec) (func(context.Context) error, error) {
 		runtime, err := host.Runtime(spec)
 		if err != nil {

@@ -32,6 +32,9 @@
 //   - Beside your own service, answer grpc.health.v1.Health for the name
 //     "plugin", and plugin.GRPCController/Shutdown by ending the process.
 //   - Print nothing else on stdout; stderr is the log.
+//   - You run as the server's user, and nothing keeps you from what that user
+//     may read: its encryption key, the admin socket, files of other plugins.
+//     Whoever installs you trusts you with that; touch only what Configure names.
 //
 // What a runtime owes is in pluginpb, service Runtime. In short: a push says
 // what is wanted and may come again, late, in another order, or after you were

@@ -155,7 +155,8 @@ func (b *bench) provoke(ctx context.Context) error {
 	for _, req := range []*pluginpb.PushEnvRequest{
 		b.request(t, 1, 2, bare), b.request(t, 2, 1, bare), b.request(t, 2, 2, spoilt), b.request(t, 3, 2, spoilt),
 		{Env: bare}, {App: b.kit.harness.App, Env: bare},
-		{App: b.kit.harness.App, Generation: -1, Env: bare, Target: &pluginpb.Target{Kind: t.Kind, Name: t.Name}, Digest: "x"},
+		{App: b.kit.harness.App, Generation: -1, Env: bare, Target: &pluginpb.Target{Kind: t.Kind, Name: t.Name},
+			Digest: "x"},
 		b.request(plugins.Target{Kind: t.Kind, Name: strings.Repeat("n", 257)}, 1, 1, bare),
 	} {
 		callCtx, cancel := context.WithTimeout(ctx, b.limit(pushLimit))
@@ -163,7 +164,8 @@ func (b *bench) provoke(ctx context.Context) error {
 		cancel()
 		s.note(err)
 		if err == nil {
-			b.uses(plugins.Target{Kind: req.GetTarget().GetKind(), Name: req.GetTarget().GetName()}, req.GetGeneration(), req.GetFence())
+			b.uses(plugins.Target{Kind: req.GetTarget().GetKind(), Name: req.GetTarget().GetName()}, req.GetGeneration(),
+				req.GetFence())
 			_ = s.noteStatus(answer.GetStatus()) // its form was checked elsewhere
 		}
 	}

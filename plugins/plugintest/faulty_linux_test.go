@@ -96,7 +96,7 @@ var hookFaults = []struct{ fault, check, words string }{
 	{"looks at the clock", "same question, same answer", "when it was asked again"},
 	{"has the order of a map", "same question, same answer", "when it was asked again"},
 	{"says which process it is", "same question, same answer", "from a new process"},
-	{"names a target twice", "answers by the contract", "is there twice"},
+	{"names a target twice", "answers by the contract", "is listed twice"},
 	{"wants a secret of nobody", "answers by the contract", "clientSecret"},
 	{"codes are prose", "answers by the contract", "not lower_snake_case"},
 	{"keeps a cache", "no side effects", "wrote"},

@@ -42,7 +42,8 @@ var sampleManifests = []json.RawMessage{
 // questions are all manifests, each as a new app, as one that is registered, and
 // as the second hook in a chain.
 func (b *bench) questions() []*pluginpb.EvaluateRequest {
-	registered := &pluginpb.Registration{ClientName: "Before", RedirectUris: []string{"https://old.example.com/callback"}, Scopes: []string{"openid"}}
+	registered := &pluginpb.Registration{ClientName: "Before", RedirectUris: []string{"https://old.example.com/callback"},
+		Scopes: []string{"openid"}}
 	previous := &pluginpb.Answer{Client: registered, Targets: []*pluginpb.TargetEnv{{
 		Target: &pluginpb.Target{Kind: plugins.TargetWorker, Name: "web"},
 		Env:    map[string]*pluginpb.EnvValue{"KIT_BEFORE": {Value: &pluginpb.EnvValue_Literal{Literal: "kept or not"}}},
@@ -144,7 +145,8 @@ func hookAnswers(ctx context.Context, b *bench) error {
 		for _, q := range b.questions() {
 			req := plugins.EvaluateRequest{Manifest: q.GetManifestJson(), Issuer: q.GetIssuer(), Dev: q.GetDev()}
 			if q.GetRegistered() != nil {
-				req.Registered = &plugins.Registration{ClientName: "Before", RedirectURIs: []string{"https://old.example.com/callback"}, Scopes: []string{"openid"}}
+				req.Registered = &plugins.Registration{ClientName: "Before",
+					RedirectURIs: []string{"https://old.example.com/callback"}, Scopes: []string{"openid"}}
 			}
 			answer, err := hook.Evaluate(ctx, req)
 			if err != nil {
@@ -162,7 +164,8 @@ func hookAnswers(ctx context.Context, b *bench) error {
 
 // readable holds a notice to what people and scripts can read.
 func readable(n plugins.Notice) error {
-	if n.Code == "" || strings.ContainsFunc(n.Code, func(r rune) bool { return r != '_' && (r < 'a' || r > 'z') && (r < '0' || r > '9') }) {
+	odd := func(r rune) bool { return r != '_' && (r < 'a' || r > 'z') && (r < '0' || r > '9') }
+	if n.Code == "" || strings.ContainsFunc(n.Code, odd) {
 		return faultf("the code %.60q of a notice is not lower_snake_case", n.Code)
 	}
 	if strings.TrimSpace(n.Message) == "" || strings.ContainsFunc(n.Message+n.Path+n.Remedy, unicode.IsControl) {
@@ -178,7 +181,8 @@ func noSideEffects(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	s, err := b.kit.configured(ctx, "HOME="+home, "TMPDIR="+home, "XDG_CACHE_HOME="+home, "XDG_CONFIG_HOME="+home, "XDG_STATE_HOME="+home)
+	s, err := b.kit.configured(ctx, "HOME="+home, "TMPDIR="+home, "XDG_CACHE_HOME="+home, "XDG_CONFIG_HOME="+home,
+		"XDG_STATE_HOME="+home)
 	if err != nil {
 		return err
 	}

@@ -56,7 +56,8 @@ type Harness struct {
 	Break func(ctx context.Context, app string, target plugins.Target) error
 	// Fail makes the next rollout at the target fail, until mend is called. It
 	// may change env, which is about to be pushed, instead of the world.
-	Fail func(ctx context.Context, app string, target plugins.Target, env map[string]string) (mend func(context.Context) error, err error)
+	Fail func(ctx context.Context, app string, target plugins.Target,
+		env map[string]string) (mend func(context.Context) error, err error)
 
 	// Manifests that a hook is asked about, besides the kit's own, as JSON.
 	Manifests []json.RawMessage

@@ -33,7 +33,8 @@ func pushObserveRemove(ctx context.Context, b *bench) error {
 	if st, err := b.observe(ctx, s, t); err != nil {
 		return err
 	} else if st.GetPresent() || st.GetAcceptedGeneration() != 0 || st.GetServingGeneration() != 0 {
-		return faultf("before the first push ObserveEnv says generation %d, present %v", st.GetAcceptedGeneration(), st.GetPresent())
+		return faultf("before the first push ObserveEnv says generation %d, present %v", st.GetAcceptedGeneration(),
+			st.GetPresent())
 	}
 	if err := b.ready(ctx, s, t, 3, 7, b.env("one")); err != nil {
 		return err
@@ -48,7 +49,8 @@ func pushObserveRemove(ctx context.Context, b *bench) error {
 	if err := b.ready(ctx, s, t, 4, 7, b.env("two")); err != nil {
 		return err
 	}
-	if err := b.refused("a removal of an older generation", b.remove(ctx, s, t, 3, 7), codes.FailedPrecondition); err != nil {
+	if err := b.refused("a removal of an older generation", b.remove(ctx, s, t, 3, 7),
+		codes.FailedPrecondition); err != nil {
 		return err
 	}
 	if err := b.refused("a removal with an older fence", b.remove(ctx, s, t, 4, 6), codes.FailedPrecondition); err != nil {
@@ -236,15 +238,18 @@ func memoryAtTarget(ctx context.Context, b *bench) error {
 		return faultf("after a restart of the plugin, %v", err)
 	}
 	_, err = b.push(ctx, s, b.request(t, 3, 2, b.env("older")))
-	if err := b.refused("after a restart of the plugin, a push of an older generation", err, codes.FailedPrecondition); err != nil {
+	if err := b.refused("after a restart of the plugin, a push of an older generation", err,
+		codes.FailedPrecondition); err != nil {
 		return err
 	}
 	_, err = b.push(ctx, s, b.request(t, 5, 1, b.env("older")))
-	if err := b.refused("after a restart of the plugin, a push with an older fence", err, codes.FailedPrecondition); err != nil {
+	if err := b.refused("after a restart of the plugin, a push with an older fence", err,
+		codes.FailedPrecondition); err != nil {
 		return err
 	}
 	_, err = b.push(ctx, s, b.request(t, 4, 2, b.env("other")))
-	if err := b.refused("after a restart of the plugin, the same generation with another digest", err, codes.InvalidArgument); err != nil {
+	if err := b.refused("after a restart of the plugin, the same generation with another digest", err,
+		codes.InvalidArgument); err != nil {
 		return err
 	}
 	listed, err := b.list(ctx, s)

@@ -70,12 +70,14 @@ type session struct {
 
 // startSession starts the process and shakes hands. dir is for its sockets and
 // must be empty. extra goes into the environment.
-func startSession(ctx context.Context, binary string, args []string, dir string, out *transcript, extra ...string) (*session, error) {
+func startSession(ctx context.Context, binary string, args []string, dir string, out *transcript,
+	extra ...string) (*session, error) {
 	config, certificate, err := clientTLS()
 	if err != nil {
 		return nil, err
 	}
-	s := &session{out: out, dir: dir, tls: config, exited: make(chan struct{}), readers: make(chan struct{}), first: make(chan string, 1)}
+	s := &session{out: out, dir: dir, tls: config, exited: make(chan struct{}), readers: make(chan struct{}),
+		first: make(chan string, 1)}
 	s.cmd = exec.Command(binary, args...)
 	s.cmd.Env = append([]string{
 		cookie, envSockets + "=" + dir, "PLUGIN_CLIENT_CERT=" + certificate,
@@ -212,7 +214,8 @@ func dial(socket string, config *tls.Config) (*grpc.ClientConn, error) {
 // os.Stderr: a stream of its own. Others need not have it. It ends with the
 // connection.
 func (s *session) readStdio() {
-	stream, err := s.conn.NewStream(context.Background(), &grpc.StreamDesc{ServerStreams: true}, "/plugin.GRPCStdio/StreamStdio")
+	stream, err := s.conn.NewStream(context.Background(), &grpc.StreamDesc{ServerStreams: true},
+		"/plugin.GRPCStdio/StreamStdio")
 	if err != nil {
 		return
 	}

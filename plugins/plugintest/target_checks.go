@@ -228,7 +228,8 @@ func failedRollout(ctx context.Context, b *bench) error {
 }
 
 // failing pushes what must fail, twice, and expects that old still serves.
-func (b *bench) failing(ctx context.Context, s *session, t plugins.Target, old *pluginpb.PushEnvRequest, env map[string]string) error {
+func (b *bench) failing(ctx context.Context, s *session, t plugins.Target, old *pluginpb.PushEnvRequest,
+	env map[string]string) error {
 	for range 2 {
 		st, err := b.push(ctx, s, b.request(t, 2, 1, env))
 		if err != nil {
@@ -243,7 +244,8 @@ func (b *bench) failing(ctx context.Context, s *session, t plugins.Target, old *
 			return faultf("a rollout that must fail ends with %s", st.GetState())
 		}
 		if st.GetServingGeneration() != old.GetGeneration() {
-			return faultf("after a failed rollout the status says that generation %d serves, expected %d", st.GetServingGeneration(), old.GetGeneration())
+			return faultf("after a failed rollout the status says that generation %d serves, expected %d",
+				st.GetServingGeneration(), old.GetGeneration())
 		}
 		if err := b.sees(ctx, t, old.GetEnv()); err != nil {
 			return faultf("after a failed rollout %v", err)

@@ -154,7 +154,8 @@ func (t *transcript) searchFiles(dir string, targets []string) error {
 		if form == "" {
 			return nil
 		}
-		if !slices.ContainsFunc(targets, func(target string) bool { return name == target || strings.HasPrefix(name, target+"/") }) {
+		below := func(target string) bool { return name == target || strings.HasPrefix(name, target+"/") }
+		if !slices.ContainsFunc(targets, below) {
 			return faultf("%s in the state directory holds %s", name, form)
 		}
 		if info, err := entry.Info(); err == nil && info.Mode().Perm()&0o077 != 0 {

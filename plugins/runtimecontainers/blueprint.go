@@ -95,7 +95,8 @@ func keepVolumes(host *container.HostConfig, mounts []container.MountPoint) {
 	host.Mounts = slices.Clone(host.Mounts)
 	for _, m := range mounts {
 		if m.Type == mount.TypeVolume && m.Name != "" && !known[m.Destination] {
-			host.Mounts = append(host.Mounts, mount.Mount{Type: mount.TypeVolume, Source: m.Name, Target: m.Destination, ReadOnly: !m.RW})
+			host.Mounts = append(host.Mounts, mount.Mount{Type: mount.TypeVolume, Source: m.Name, Target: m.Destination,
+				ReadOnly: !m.RW})
 		}
 	}
 }
@@ -137,7 +138,8 @@ func unresolve(links []string) []string {
 
 // endpoints gives the networks of the next container: what was asked for, without
 // what the engine gave. The one that it is created in is the host config's mode.
-func endpoints(old *container.InspectResponse, base string) (mode container.NetworkMode, first *network.NetworkingConfig, others map[string]*network.EndpointSettings) {
+func endpoints(old *container.InspectResponse, base string) (mode container.NetworkMode,
+	first *network.NetworkingConfig, others map[string]*network.EndpointSettings) {
 	mode = old.HostConfig.NetworkMode
 	if old.NetworkSettings == nil || mode.IsHost() || mode.IsNone() || mode.IsContainer() {
 		return mode, nil, nil
@@ -147,7 +149,8 @@ func endpoints(old *container.InspectResponse, base string) (mode container.Netw
 		if has == nil {
 			continue
 		}
-		ask := &network.EndpointSettings{Links: unresolve(has.Links), DriverOpts: maps.Clone(has.DriverOpts), GwPriority: has.GwPriority}
+		ask := &network.EndpointSettings{Links: unresolve(has.Links), DriverOpts: maps.Clone(has.DriverOpts),
+			GwPriority: has.GwPriority}
 		if has.IPAMConfig != nil {
 			ask.IPAMConfig = has.IPAMConfig.Copy()
 		}

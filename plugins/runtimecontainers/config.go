@@ -60,7 +60,8 @@ func parseSettings(config json.RawMessage) (settings, error) {
 	decoder := json.NewDecoder(bytes.NewReader(config))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&s); err != nil {
-		return s, fmt.Errorf("%w: the config of the runtime containers is {\"host\": \"unix:///run/podman/podman.sock\"}: %w", plugins.ErrInvalid, err)
+		return s, fmt.Errorf("%w: the config of the runtime containers is {\"host\": \"unix:///run/podman/podman.sock\"}: %w",
+			plugins.ErrInvalid, err)
 	}
 	if err := s.checkHost(); err != nil {
 		return s, fmt.Errorf("%w: %w", plugins.ErrInvalid, err)
@@ -87,7 +88,7 @@ func (s settings) checkHost() error {
 	case u.Scheme != "tcp" || u.Port() == "":
 		return fmt.Errorf("host %q is neither unix:///path/to.sock nor tcp://host:port", s.Host)
 	case s.TLS == nil && !loopback(u.Hostname()):
-		return fmt.Errorf("host %q is another machine and there is no tls with ca, cert and key", s.Host)
+		return fmt.Errorf("host %q is another machine: it needs tls with ca, cert and key", s.Host)
 	case s.TLS != nil && (s.TLS.CA == "" || s.TLS.Cert == "" || s.TLS.Key == ""):
 		return fmt.Errorf("tls needs the files ca, cert and key")
 	}

@@ -25,6 +25,11 @@
 //	                     without a host it is the container's own address
 //	dev.takos.replace    "overlap" or "stop-first"
 //
+// Labels count when the container was given them, by --label or the labels of a compose service. What it has from its
+// image alone does not count, neither these nor those of warifu's own: otherwise whoever builds an image could choose
+// the app whose secrets its containers get, and the address that this plugin connects to. A label that the container
+// was given with the very value that its image has looks like the image's, and does not count either.
+//
 // # Config
 //
 //	{

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	cerrdefs "github.com/containerd/errdefs"
@@ -36,6 +37,8 @@ const (
 type engine struct {
 	api  *client.Client
 	busy chan struct{} // holds atOnce
+
+	images sync.Map // id to map[string]string, the labels
 }
 
 // dial makes a client; nothing is connected yet. The version of the API is agreed
@@ -74,9 +77,10 @@ func unanswered(op string, err error) error {
 	if errors.Is(err, context.Canceled) {
 		return fmt.Errorf("%s: %w", op, err)
 	}
-	f := &fault{message: op, err: err, retryable: true, remedy: "see whether the engine works; it is tried again by itself"}
+	f := &fault{message: op, err: err, retryable: true,
+		remedy: "check that the engine works; this is retried automatically"}
 	if cerrdefs.IsInvalidArgument(err) {
-		f.retryable, f.remedy = false, "the engine refuses what it said about the container itself; make the container anew by hand, then apply again"
+		f.retryable, f.remedy = false, "the engine refuses what it said about the container itself; recreate the container by hand, then apply again"
 	}
 	return f
 }
@@ -117,7 +121,7 @@ func hasLabels(has map[string]string, wanted []string) bool {
 	return true
 }
 
-// inspect gives nil for a container that is gone.
+// inspect gives nil for a container that is gone. Its labels are those that it was given itself: see ownLabels.
 func (e *engine) inspect(caller context.Context, id string) (*container.InspectResponse, error) {
 	ctx, cancel := context.WithTimeout(caller, callTimeout)
 	defer cancel()
@@ -132,9 +136,43 @@ func (e *engine) inspect(caller context.Context, id string) (*container.InspectR
 	}
 	c := result.Container
 	if c.Config == nil || c.HostConfig == nil || c.State == nil {
-		return nil, fmt.Errorf("%w: inspect container %s: the engine's answer is not whole", plugins.ErrUnavailable, short(id))
+		return nil, fmt.Errorf("%w: inspect container %s: the engine's answer is not whole", plugins.ErrUnavailable,
+			short(id))
 	}
+	inherited, err := e.imageLabels(ctx, &c)
+	if err != nil {
+		return nil, unasked(caller, "inspect image of container "+short(id), err)
+	}
+	c.Config.Labels = ownLabels(c.Config.Labels, inherited)
 	return &c, nil
+}
+
+// imageLabels gives the labels of the image that a container was made of, and remembers them: an image never changes.
+// An image that is gone tells nothing, so every label might be its own: then the container's are given.
+func (e *engine) imageLabels(ctx context.Context, c *container.InspectResponse) (map[string]string, error) {
+	if !mayMatter(c.Config.Labels) {
+		return nil, nil
+	}
+	if labels, known := e.images.Load(c.Image); known {
+		return labels.(map[string]string), nil
+	}
+	// By its name as well: some engines know an image that has lost its id's place by that alone.
+	for _, name := range []string{c.Image, c.Config.Image} {
+		result, err := e.api.ImageInspect(ctx, name)
+		if cerrdefs.IsNotFound(err) || err == nil && result.ID != c.Image {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		var labels map[string]string
+		if result.Config != nil {
+			labels = result.Config.Labels
+		}
+		e.images.Store(c.Image, labels)
+		return labels, nil
+	}
+	return c.Config.Labels, nil
 }
 
 // again repeats a question that the engine has failed at: podman does that while a
@@ -192,12 +230,14 @@ func (e *engine) create(ctx context.Context, b blueprint) (id, name string, err 
 	}
 	if err != nil {
 		if cerrdefs.IsNotFound(err) {
-			return "", name, &fault{message: "create " + name, err: err, remedy: "pull or build the image " + b.config.Image + " again, then apply again"}
+			return "", name, &fault{message: "create " + name, err: err,
+				remedy: "pull or build the image " + b.config.Image + " again, then apply again"}
 		}
 		return "", name, unanswered("create "+name, err)
 	}
 	for network, endpoint := range b.others {
-		if _, err := e.api.NetworkConnect(ctx, network, client.NetworkConnectOptions{Container: id, EndpointConfig: endpoint}); err != nil {
+		as := client.NetworkConnectOptions{Container: id, EndpointConfig: endpoint}
+		if _, err := e.api.NetworkConnect(ctx, network, as); err != nil {
 			return id, name, unanswered("join "+name+" to network "+network, err)
 		}
 	}

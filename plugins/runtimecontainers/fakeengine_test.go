@@ -29,6 +29,7 @@ type fakeEngine struct {
 	mu     sync.Mutex // guards the rest
 	all    map[string]*container.InspectResponse
 	images map[string]string // name to id
+	labels map[string]string // of every image
 	made   int
 	did    []string // "create web-g1", "stop web": the calls that change something
 	faults map[string]faultFunc
@@ -40,6 +41,9 @@ type fakeEngine struct {
 type faultFunc func(w http.ResponseWriter, r *http.Request) bool
 
 const fakeImage = "registry.example/app:1"
+
+// goneImage is the id of an image that the engine no longer has.
+const goneImage = "sha256:9999"
 
 func newEngine(t *testing.T) *fakeEngine {
 	t.Helper()
@@ -225,6 +229,12 @@ func (e *fakeEngine) create(w http.ResponseWriter, r *http.Request) {
 			e.t.Errorf("label %s holds a secret", label)
 		}
 	}
+	merged := maps.Clone(e.labels)
+	if merged == nil {
+		merged = map[string]string{}
+	}
+	maps.Copy(merged, req.Labels)
+	req.Labels = merged
 	e.did = append(e.did, "create "+name)
 	c := e.make(name, req.Config, req.HostConfig, req.NetworkingConfig)
 	answer(w, http.StatusCreated, container.CreateResponse{ID: c.ID})
@@ -273,8 +283,12 @@ func (e *fakeEngine) remove(w http.ResponseWriter, r *http.Request) {
 
 func (e *fakeEngine) image(w http.ResponseWriter, r *http.Request) {
 	name := strings.TrimSuffix(r.PathValue("name"), "/json")
-	if id := e.images[name]; id != "" {
-		answer(w, http.StatusOK, map[string]any{"Id": id, "Config": map[string]any{"Entrypoint": []string{"/entry point"}}})
+	id := e.images[name]
+	if strings.HasPrefix(name, "sha256:") && name != goneImage {
+		id = name
+	}
+	if id != "" {
+		answer(w, http.StatusOK, map[string]any{"Id": id, "Config": map[string]any{"Entrypoint": []string{"/entry point"}, "Labels": e.labels}})
 		return
 	}
 	refuse(w, http.StatusNotFound, "No such image: "+name)

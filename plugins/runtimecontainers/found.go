@@ -15,6 +15,7 @@ import (
 type found struct {
 	instances []*container.InspectResponse // by name; without those that are on their way to replace one
 	pairs     []pair
+	inherited []string // names of containers that have the target's labels from their image alone, or from one that is gone
 }
 
 // pair is a replacement that is not finished: both exist.
@@ -27,21 +28,28 @@ func (r *containerRuntime) find(ctx context.Context, app string, t plugins.Targe
 	if !ok || app == "" || t.Name == "" {
 		return found{}, fmt.Errorf("%w: target %s of app %q is not a container or service", plugins.ErrInvalid, t, app)
 	}
-	items, err := r.engine.list(ctx, labelApp+"="+app, label+"="+t.Name)
+	wanted := []string{labelApp + "=" + app, label + "=" + t.Name}
+	items, err := r.engine.list(ctx, wanted...)
 	if err != nil {
 		return found{}, err
 	}
+	var f found
 	byID := map[string]*container.InspectResponse{}
 	for _, item := range items {
 		c, err := r.engine.inspect(ctx, item.ID)
 		if err != nil {
 			return found{}, err
 		}
-		if c != nil {
-			byID[c.ID] = c
+		if c == nil {
+			continue
 		}
+		if !hasLabels(c.Config.Labels, wanted) {
+			f.inherited = append(f.inherited, nameOf(c))
+			continue
+		}
+		byID[c.ID] = c
 	}
-	var f found
+	slices.Sort(f.inherited)
 	for _, c := range byID {
 		if old := byID[c.Config.Labels[labelReplaces]]; old != nil && old != c {
 			f.pairs = append(f.pairs, pair{old: old, next: c})

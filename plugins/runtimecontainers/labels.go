@@ -39,6 +39,33 @@ const (
 	replaceStopFirst = "stop-first"
 )
 
+// ownPrefix begins all labels that are read here, but for that of Swarm.
+const ownPrefix = "dev.takos."
+
+// mayMatter reports whether any label is read here.
+func mayMatter(labels map[string]string) bool {
+	for key := range labels {
+		if read(key) {
+			return true
+		}
+	}
+	return false
+}
+
+func read(key string) bool { return strings.HasPrefix(key, ownPrefix) || key == labelSwarmTask }
+
+// ownLabels are the labels of a container without those that are read here and that its image has with the same value.
+// Engines mix the two, but whoever builds an image must not say which app's secrets its containers get, or where they
+// are probed: that is for whoever runs them.
+func ownLabels(has, inherited map[string]string) map[string]string {
+	own := maps.Clone(has)
+	maps.DeleteFunc(own, func(key, value string) bool {
+		of, there := inherited[key]
+		return there && of == value && read(key)
+	})
+	return own
+}
+
 // targetLabel gives the label that says which target a container belongs to.
 // Workers are not containers.
 func targetLabel(kind string) (string, bool) {

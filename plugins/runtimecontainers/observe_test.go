@@ -272,7 +272,7 @@ func TestConfigNamesItsFaults(t *testing.T) {
 		`{"hots": "unix:///x"}`:            `unknown field "hots"`,
 		`{"host": "unix://x.sock"}`:        `is neither`,
 		`{"host": "ssh://you@there"}`:      `is neither`,
-		`{"host": "tcp://192.0.2.1:2375"}`: `there is no tls`,
+		`{"host": "tcp://192.0.2.1:2375"}`: `it needs tls`,
 		`{"host": "tcp://192.0.2.1:2376", "tls": {"ca": "/ca.pem"}}`:                          `needs the files ca, cert and key`,
 		`{"host": "unix:///x.sock", "tls": {"ca": "/a", "cert": "/b", "key": "/c"}}`:          `tls is for tcp:// hosts`,
 		`{"host": "tcp://192.0.2.1:2376", "tls": {"ca": "/none", "cert": "/b", "key": "/c"}}`: `/none`,

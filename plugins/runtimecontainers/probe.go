@@ -21,7 +21,8 @@ const (
 // prober sends the requests of probes: no proxy, no connection kept, no redirect
 // followed.
 var prober = &http.Client{
-	Transport:     &http.Transport{DisableKeepAlives: true, Proxy: nil, DialContext: (&net.Dialer{Timeout: probeTry}).DialContext},
+	Transport: &http.Transport{DisableKeepAlives: true, Proxy: nil,
+		DialContext: (&net.Dialer{Timeout: probeTry}).DialContext},
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	Timeout:       probeTry,
 }
@@ -43,7 +44,8 @@ func (r *containerRuntime) probe(ctx context.Context, id string) error {
 		case err != nil:
 			last = err // an engine that is away for a moment says nothing about the container
 		case c == nil:
-			return &fault{message: "the new container was removed by somebody else", remedy: "it is tried again by itself", retryable: true}
+			return &fault{message: "the new container was removed by somebody else", remedy: "it is retried automatically",
+				retryable: true}
 		case !running(c) || c.RestartCount > 0:
 			return &fault{message: fmt.Sprintf("the new container %s", condition(c)), retryable: true,
 				remedy: "the old one keeps serving; see what the app wants of the variables of this generation"}
@@ -62,8 +64,11 @@ func (r *containerRuntime) probe(ctx context.Context, id string) error {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			return &fault{message: fmt.Sprintf("the new container was not ready within %s", time.Duration(r.settings.ProbeTimeout)), err: last, retryable: true,
-				remedy: "the old one keeps serving; see the container's label " + labelProbe + " or its health check, or give it more time with probeTimeout"}
+			return &fault{err: last, retryable: true,
+				message: fmt.Sprintf("the new container was not ready within %s", time.Duration(r.settings.ProbeTimeout)),
+				remedy: "the old one keeps serving; see the container's label " + labelProbe +
+					" (that of an image does not count) or its health check, " +
+					"or give it more time with probeTimeout"}
 		}
 	}
 }
@@ -80,7 +85,8 @@ func (r *containerRuntime) passes(ctx context.Context, c *container.InspectRespo
 	}
 	p, err := parseProbe(wants)
 	if err != nil {
-		return &fault{message: "label " + labelProbe, err: err, remedy: "make the container anew with a label that can be read, then apply again"}
+		return &fault{message: "label " + labelProbe, err: err,
+			remedy: "recreate the container with a label that can be read, then apply again"}
 	}
 	switch p.scheme {
 	case probeSteady:
@@ -100,7 +106,8 @@ func healthy(status container.HealthStatus) error {
 	case container.Healthy:
 		return nil
 	case container.Unhealthy:
-		return &fault{message: "the new container is unhealthy by its own check", retryable: true, remedy: "the old one keeps serving; see what its health check says"}
+		return &fault{message: "the new container is unhealthy by its own check", retryable: true,
+			remedy: "the old one keeps serving; see what its health check says"}
 	}
 	return errStarting
 }

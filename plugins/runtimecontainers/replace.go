@@ -18,7 +18,8 @@ const labelSwarmTask = "com.docker.swarm.task.id"
 // A container that takes variables over is started and has to pass. One that only
 // loses them runs if the old one did, and stays also when it does not pass: it may
 // not work without them, and they are not to come back.
-func (r *containerRuntime) replace(ctx context.Context, old *container.InspectResponse, w *wish, accepted func()) error {
+func (r *containerRuntime) replace(ctx context.Context, old *container.InspectResponse, w *wish,
+	accepted func()) error {
 	side := overlaps(old) || !alive(old)
 	if err := r.refuse(ctx, old, side); err != nil {
 		return err
@@ -57,12 +58,13 @@ func (r *containerRuntime) refuse(ctx context.Context, old *container.InspectRes
 	byHand := "give it the variables by hand (autoEnv: false shows them), or run it otherwise; then apply again"
 	switch {
 	case old.Config.Labels[labelSwarmTask] != "":
-		return &fault{message: fmt.Sprintf("container %s belongs to a Swarm service, which would undo the change", nameOf(old)), remedy: byHand}
+		return &fault{remedy: byHand,
+			message: fmt.Sprintf("container %s belongs to a Swarm service, which would undo the change", nameOf(old))}
 	case old.State.Paused:
 		return &fault{message: fmt.Sprintf("container %s is paused", nameOf(old)), remedy: "unpause it", retryable: true}
 	case !side && old.HostConfig.AutoRemove:
 		return &fault{message: fmt.Sprintf("container %s was made with --rm and has a fixed port or address: it cannot be kept while the next one is tried", nameOf(old)),
-			remedy: "make it anew without --rm, then apply again"}
+			remedy: "recreate it without --rm, then apply again"}
 	}
 	all, err := r.engine.list(ctx)
 	if err != nil {
@@ -70,7 +72,8 @@ func (r *containerRuntime) refuse(ctx context.Context, old *container.InspectRes
 	}
 	for _, c := range all {
 		if c.ID != old.ID && c.HostConfig.NetworkMode == "container:"+old.ID {
-			return &fault{message: fmt.Sprintf("container %s uses the network of %s and would lose it", short(c.ID), nameOf(old)),
+			return &fault{message: fmt.Sprintf("container %s uses the network of %s and would lose it",
+				short(c.ID), nameOf(old)),
 				remedy: "let " + nameOf(old) + " use the other's network instead, then apply again"}
 		}
 	}
@@ -80,7 +83,8 @@ func (r *containerRuntime) refuse(ctx context.Context, old *container.InspectRes
 // back undoes a replacement, also when nobody waits for it any more: the next one
 // goes, and the old one runs again if it was stopped for it. It gives the cause,
 // with what else went wrong.
-func (r *containerRuntime) back(ctx context.Context, old, next *container.InspectResponse, stopped bool, cause error) error {
+func (r *containerRuntime) back(ctx context.Context, old, next *container.InspectResponse, stopped bool,
+	cause error) error {
 	ctx = context.WithoutCancel(ctx)
 	if next.ID != "" {
 		if err := r.discard(ctx, next); err != nil {

@@ -167,7 +167,7 @@ func (r *containerRuntime) roll(ctx context.Context, app string, t plugins.Targe
 
 // diagnostic says what is told about a rollout that failed.
 func (w *wish) diagnostic(err error) *plugins.Diagnostic {
-	d := &plugins.Diagnostic{Message: w.hide(err.Error()), Remedy: "it is tried again by itself", Retryable: true}
+	d := &plugins.Diagnostic{Message: w.hide(err.Error()), Remedy: "it is retried automatically", Retryable: true}
 	var f *fault
 	if errors.As(err, &f) {
 		d.Remedy, d.Retryable = f.remedy, f.retryable

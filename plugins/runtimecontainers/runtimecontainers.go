@@ -32,7 +32,8 @@ type containerRuntime struct {
 }
 
 func (r *containerRuntime) Describe() plugins.Description {
-	return plugins.Description{Name: "containers", Version: "1.0.0", Kinds: []string{plugins.TargetContainer, plugins.TargetService}}
+	return plugins.Description{Name: "containers", Version: "1.0.0",
+		Kinds: []string{plugins.TargetContainer, plugins.TargetService}}
 }
 
 // Configure checks the settings and takes the seal's key from the state directory
@@ -261,8 +262,15 @@ func (r *containerRuntime) ListTargets(ctx context.Context, app string) ([]plugi
 	}
 	var out []plugins.AppTarget
 	for _, item := range items {
-		for _, t := range targetsOf(item.Labels) {
-			if at := (plugins.AppTarget{App: item.Labels[labelApp], Target: t}); !slices.Contains(out, at) {
+		c, err := r.engine.inspect(ctx, item.ID)
+		if err != nil {
+			return nil, err
+		}
+		if c == nil || !hasLabels(c.Config.Labels, labels) {
+			continue
+		}
+		for _, t := range targetsOf(c.Config.Labels) {
+			if at := (plugins.AppTarget{App: c.Config.Labels[labelApp], Target: t}); !slices.Contains(out, at) {
 				out = append(out, at)
 			}
 		}

@@ -23,7 +23,8 @@ func (r *containerRuntime) status(app string, t plugins.Target, f found, now *ro
 		st.Instances = r.counted(f, now.wish.generation)
 		return st
 	}
-	if last != nil && last.generation >= st.AcceptedGeneration && (st.ServingGeneration != last.generation || len(f.pairs) > 0) && len(f.instances) > 0 {
+	if last != nil && last.generation >= st.AcceptedGeneration &&
+		(st.ServingGeneration != last.generation || len(f.pairs) > 0) && len(f.instances) > 0 {
 		st.AcceptedGeneration, st.Digest, st.Diagnostic = last.generation, last.digest, last.diagnostic
 		st.Instances = r.counted(f, st.ServingGeneration)
 		return st
@@ -69,11 +70,21 @@ func (r *containerRuntime) counted(f found, generation int64) int {
 // diagnose says in which way the containers are not what they should be; nil when
 // they are.
 func (r *containerRuntime) diagnose(app string, t plugins.Target, f found, st plugins.Status) *plugins.Diagnostic {
+	if len(f.instances) == 0 && len(f.inherited) > 0 {
+		label, _ := targetLabel(t.Kind)
+		return &plugins.Diagnostic{
+			Message: fmt.Sprintf("container %s has the labels %s=%s and %s=%s from its image (or its image is gone), and labels of images do not count: "+
+				"whoever builds an image must not choose whose variables it gets", f.inherited[0], labelApp, app, label, t.Name),
+			Remedy:    "build the image without these labels and give them to the container, with --label or the service's labels of a compose file",
+			Retryable: true,
+		}
+	}
 	if len(f.instances) == 0 {
 		label, _ := targetLabel(t.Kind)
 		return &plugins.Diagnostic{
-			Message:   fmt.Sprintf("the engine has no container with the labels %s=%s and %s=%s", labelApp, app, label, t.Name),
-			Remedy:    fmt.Sprintf("start it with --label %s=%s --label %s=%s; its variables then follow by themselves", labelApp, app, label, t.Name),
+			Message: fmt.Sprintf("the engine has no container with the labels %s=%s and %s=%s", labelApp, app, label, t.Name),
+			Remedy: fmt.Sprintf("start it with --label %s=%s --label %s=%s; its variables then follow by themselves",
+				labelApp, app, label, t.Name),
 			Retryable: true,
 		}
 	}
@@ -94,7 +105,8 @@ func (r *containerRuntime) diagnose(app string, t plugins.Target, f found, st pl
 				Message: fmt.Sprintf("the variables of container %s were changed by somebody else", nameOf(c))}
 		case m.generation != st.AcceptedGeneration:
 			return &plugins.Diagnostic{Retryable: true, Remedy: again,
-				Message: fmt.Sprintf("container %s has generation %d, others have %d", nameOf(c), m.generation, st.AcceptedGeneration)}
+				Message: fmt.Sprintf("container %s has generation %d, others have %d", nameOf(c), m.generation,
+					st.AcceptedGeneration)}
 		case !running(c):
 			return &plugins.Diagnostic{Retryable: true, Remedy: "see its log, mend it and start it",
 				Message: fmt.Sprintf("container %s has its variables, but %s", nameOf(c), condition(c))}

@@ -14,7 +14,9 @@ import (
 
 // An env file is a block of ours at the top and other people's lines below it,
 // byte for byte as they were. At the top, because an unclosed quote or a
-// trailing backslash of theirs cannot swallow it there.
+// trailing backslash of theirs cannot swallow it there. A byte order mark before
+// their lines is left out: below our block readers take it for part of a name,
+// and at the top systemd does.
 //
 //	# >>> warifu: kept by warifu; changes between these marks are overwritten
 //	# warifu-generation: 3
@@ -49,6 +51,7 @@ type envFile struct {
 	header  *header // nil: there is no block of ours, or nobody can read it any more
 	marked  bool    // there is a block, readable or not
 	torn    bool    // the block's end mark is gone: its assignments are among foreign
+	bom     bool    // a byte order mark was before foreign
 	body    string  // the block's assignments as written
 	foreign string  // everything else
 }
@@ -58,7 +61,9 @@ func parseEnvFile(content string) envFile {
 	lines := strings.SplitAfter(content, "\n")
 	begin := slices.IndexFunc(lines, func(l string) bool { return strings.HasPrefix(l, beginHead) })
 	if begin < 0 {
-		return envFile{foreign: content}
+		var f envFile
+		f.foreign, f.bom = withoutBOM(content)
+		return f
 	}
 	end := begin + 1
 	for end < len(lines) && !strings.HasPrefix(lines[end], endMark) {
@@ -73,11 +78,14 @@ func parseEnvFile(content string) envFile {
 		rest = end
 	}
 	f := envFile{marked: true, torn: rest == end}
-	f.foreign = strings.Join(lines[:begin], "") + strings.Join(lines[rest:], "")
+	f.foreign, f.bom = withoutBOM(strings.Join(lines[:begin], "") + strings.Join(lines[rest:], ""))
 	block := strings.Join(lines[begin+1:end], "")
 	f.header, f.body = parseBlock(block)
 	return f
 }
+
+// withoutBOM is text without a byte order mark, and whether it had one.
+func withoutBOM(text string) (string, bool) { return strings.CutPrefix(text, "\ufeff") }
 
 func parseBlock(block string) (*header, string) {
 	var h header
@@ -112,14 +120,16 @@ func parseBlock(block string) (*header, string) {
 	return &h, rest
 }
 
-// intact reports whether the block is as it was written with this key, and
-// nobody sets one of our names outside it.
-func (f envFile) intact(key []byte) bool {
-	if f.header == nil || f.torn {
+// intact reports whether the block is as it was written with one of these keys,
+// and nobody sets one of our names outside it.
+func (f envFile) intact(keys [][]byte) bool {
+	if f.header == nil || f.torn || f.bom {
 		return false
 	}
-	return hmac.Equal([]byte(f.header.seal), []byte(sealBlock(key, *f.header, f.body))) &&
-		!assigns(f.foreign, f.header.names)
+	sealed := slices.ContainsFunc(keys, func(key []byte) bool {
+		return hmac.Equal([]byte(f.header.seal), []byte(sealBlock(key, *f.header, f.body)))
+	})
+	return sealed && !assigns(f.foreign, f.header.names)
 }
 
 func sealBlock(key []byte, h header, body string) string {

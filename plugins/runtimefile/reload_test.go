@@ -3,15 +3,18 @@ package runtimefile
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/warifu/warifu/plugins"
 )
 
-// reloading is a fixture whose reload command notes its arguments in a file, and fails while a file named broken exists.
+// reloading is a fixture whose reload command notes its arguments in a file, and fails while a file named broken
+// exists.
 func reloading(t *testing.T) (f *fixture, runs func() []string, broken string) {
 	t.Helper()
 	f = newFixture(t)
@@ -22,10 +25,12 @@ func reloading(t *testing.T) (f *fixture, runs func() []string, broken string) {
 	if err := os.WriteFile(program, []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	settings, err := json.Marshal(map[string]any{"dir": f.dir, "reload": []string{program, "{app}-{name}", "{kind}; $HOME", "{file}"}})
+	settings, err := json.Marshal(map[string]any{"dir": f.dir, "sealKey": []byte("0123456789abcdef0123456789abcdef"),
+		"reload": []string{program, "{app}-{name}", "{kind}; $HOME", "{file}"}})
 	if err != nil {
 		t.Fatal(err)
 	}
+	f.settings = settings
 	if err := f.Configure(t.Context(), settings, t.TempDir()); err != nil {
 		t.Fatal(err)
 	}
@@ -111,5 +116,108 @@ func TestReloadIsAProgramWithAnAbsolutePath(t *testing.T) {
 		if err := (&fileRuntime{}).Configure(t.Context(), settings, t.TempDir()); !errors.Is(err, plugins.ErrInvalid) {
 			t.Errorf("%q: %v", argv, err)
 		}
+	}
+}
+
+// The replica that has written the file dies before it could reload; the one that takes over sees that it is due.
+func TestAnotherReplicaReloads(t *testing.T) {
+	f, runs, broken := reloading(t)
+	if err := os.WriteFile(broken, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f.push(want(1, map[string]string{"A": "1"}))
+	other := &fixture{fileRuntime: &fileRuntime{}, t: t, dir: f.dir}
+	if err := other.Configure(t.Context(), f.settings, t.TempDir()); err != nil {
+		t.Fatal(err)
+	}
+	if st := other.observe(); st.State != plugins.StateFailed || st.AcceptedGeneration != 1 || st.ServingGeneration != 0 {
+		t.Errorf("before: %+v", st)
+	}
+	if err := os.Remove(broken); err != nil {
+		t.Fatal(err)
+	}
+	if st := other.push(want(1, map[string]string{"A": "1"})); st.State != plugins.StateReady {
+		t.Errorf("after: %+v", st)
+	}
+	if st := f.observe(); st.State != plugins.StateReady {
+		t.Errorf("at the first one: %+v", st)
+	}
+	if got := runs(); len(got) != 1 {
+		t.Errorf("reloads: %q", got)
+	}
+}
+
+// The command of one push still runs, with the file as it was, while the next one replaces the file: the command runs
+// again for that, and the first push learns that it was overtaken.
+func TestFileThatChangesDuringAReloadIsReloadedAgain(t *testing.T) {
+	f := newFixture(t)
+	dir := t.TempDir()
+	program, log, gate := filepath.Join(dir, "reload"), filepath.Join(dir, "log"), filepath.Join(dir, "gate")
+	script := "#!/bin/sh\ngrep ^A= \"$1\" >>" + log + "\nwhile [ ! -e " + gate + " ]; do sleep 0.02; done\n"
+	if err := os.WriteFile(program, []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	settings, err := json.Marshal(map[string]any{"dir": f.dir, "reload": []string{program, "{file}"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Configure(t.Context(), settings, t.TempDir()); err != nil {
+		t.Fatal(err)
+	}
+	push := func(req plugins.PushRequest) chan error {
+		done := make(chan error, 1)
+		go func() {
+			st, err := f.PushEnv(t.Context(), req)
+			if err == nil && (st.State != plugins.StateReady || st.AcceptedGeneration != req.Generation) {
+				err = fmt.Errorf("generation %d: %+v", req.Generation, st)
+			}
+			done <- err
+		}()
+		return done
+	}
+	awaitContent := func(path, want string) {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+			if content, err := os.ReadFile(path); err == nil && strings.Contains(string(content), want) {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%s never had %q", path, want)
+			}
+		}
+	}
+	first := push(want(1, map[string]string{"A": "one"}))
+	awaitContent(log, "one")
+	second := push(want(2, map[string]string{"A": "two"}))
+	awaitContent(f.file(), "two")
+	if err := os.WriteFile(gate, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-first; !errors.Is(err, plugins.ErrStale) {
+		t.Errorf("the push that was overtaken: %v", err)
+	}
+	if err := <-second; err != nil {
+		t.Error(err)
+	}
+	awaitContent(log, "two")
+}
+
+// What an older version has noted in the state directory is not forgotten.
+func TestReloadThatAnOlderVersionHasNotedIsDue(t *testing.T) {
+	f, runs, _ := reloading(t)
+	f.push(want(1, map[string]string{"A": "1"}))
+	if err := os.MkdirAll(f.reload.old, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	note := f.reload.notes(f.file())[1]
+	if err := os.WriteFile(note, []byte("0"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if st := f.observe(); st.State != plugins.StateFailed {
+		t.Errorf("%+v", st)
+	}
+	f.push(want(1, map[string]string{"A": "1"}))
+	if _, err := os.Stat(note); !errors.Is(err, os.ErrNotExist) || len(runs()) != 2 {
+		t.Errorf("%v, reloads: %q", err, runs())
 	}
 }

@@ -2,10 +2,9 @@
 // each target, for systemd's EnvironmentFile=, compose's env_file, wrangler's
 // .dev.vars, or whatever reads KEY=value.
 //
-// Config is {"dir": "/absolute/directory", "reload": ["/bin/systemctl", "reload", "{app}-{name}"]}. The file of a target is
-// dir/app/kind-name.env, mode 0600 in directories of mode 0700. It is replaced in
-// one step and synced to disk: a reader sees the old file or the new one, a crash
-// leaves one of them.
+// Config is {"dir": "/absolute/directory", "reload": ["/bin/systemctl", "reload", "{app}-{name}"]}. The file of a
+// target is dir/app/kind-name.env, mode 0600 in directories of mode 0700. It is replaced in one step and synced to
+// disk: a reader sees the old file or the new one, a crash leaves one of them.
 //
 // A file belongs to several people. Ours is a marked block at its top, with the
 // generation, fence and digest that it came with; the rest is left as it is, also
@@ -13,15 +12,18 @@
 // in the block: they go, because two values of one name mean something else to
 // each reader.
 //
-// The block carries a seal made with a key that the runtime keeps in its state
-// directory. A block that was edited, or files that another installation wrote,
-// are reported as drift and put right by the next push, also one of the same
-// generation.
+// The block carries a seal. A block that was edited, or files that another
+// installation wrote, are reported as drift and put right by the next push, also
+// one of the same generation. The seal's key is sealKey in the config, which the
+// server gives to all its replicas alike: they may share a directory. Without one
+// the runtime makes a key of its own in its state directory. What was sealed with
+// that before there was a sealKey is still its own.
 //
 // reload, which may be left out, is a program with its arguments, run without a
 // shell after a file has changed; {app}, {kind}, {name} and {file} in it are filled
 // in. The target is READY when it has succeeded. A failure is reported and tried
-// again, also after a restart; that of a removal is only logged, because what
+// again, also after a restart, or by another replica on the same directory, which
+// finds in dir/.reload what is due; that of a removal is only logged, because what
 // would be reloaded may be gone.
 //
 // The generation lives in the file. When the file is gone so is its history, and
@@ -54,7 +56,7 @@ func Serve() { plugins.ServeRuntime(&fileRuntime{}) }
 // all files is enough: a write takes a millisecond.
 type fileRuntime struct {
 	dir    string
-	key    []byte
+	keys   [][]byte // the first one seals
 	reload *reloader
 
 	mu sync.Mutex // held from reading a file to replacing it
@@ -64,12 +66,12 @@ func (r *fileRuntime) Describe() plugins.Description {
 	return plugins.Description{Name: "file", Version: "1.0.0"}
 }
 
-// Configure checks the settings, makes the directory, and takes the seal's key
-// from the state directory or puts one there.
+// Configure checks the settings, makes the directory, and finds the seal's key.
 func (r *fileRuntime) Configure(_ context.Context, config json.RawMessage, stateDir string) error {
 	var settings struct {
-		Dir    string   `json:"dir"`
-		Reload []string `json:"reload"`
+		Dir     string   `json:"dir"`
+		Reload  []string `json:"reload"`
+		SealKey []byte   `json:"sealKey"` // secret
 	}
 	decoder := json.NewDecoder(strings.NewReader(string(config)))
 	decoder.DisallowUnknownFields()
@@ -87,32 +89,47 @@ func (r *fileRuntime) Configure(_ context.Context, config json.RawMessage, state
 			return fmt.Errorf("make directory: %w", err)
 		}
 	}
-	key, err := loadKey(filepath.Join(stateDir, "seal.key"))
+	keys, err := sealKeys(settings.SealKey, filepath.Join(stateDir, "seal.key"))
 	if err != nil {
 		return err
 	}
-	r.dir, r.key = settings.Dir, key
-	r.reload, err = newReloader(settings.Reload, stateDir)
+	r.dir, r.keys = settings.Dir, keys
+	r.reload, err = newReloader(settings.Reload, settings.Dir, stateDir, &r.mu)
 	return err
 }
 
-func loadKey(path string) ([]byte, error) {
-	key, err := os.ReadFile(path)
-	if err == nil && len(key) == 32 {
-		return key, nil
+const sealKeySize = 32
+
+// sealKeys are the configured key and, if there is none, one of the runtime's own in a file, which is made where it
+// must be.
+func sealKeys(configured []byte, path string) ([][]byte, error) {
+	if len(configured) != 0 && len(configured) != sealKeySize {
+		return nil, fmt.Errorf("%w: sealKey has %d bytes, not %d", plugins.ErrInvalid, len(configured), sealKeySize)
 	}
+	own, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("read the seal's key: %w", err)
 	}
-	key = make([]byte, 32)
+	var keys [][]byte
+	if len(configured) > 0 {
+		keys = append(keys, configured)
+	}
+	if len(own) == sealKeySize {
+		return append(keys, own), nil
+	}
+	if len(keys) > 0 {
+		return keys, nil
+	}
+	key := make([]byte, sealKeySize)
 	_, _ = rand.Read(key) // never fails
 	if err := replace(path, key); err != nil {
 		return nil, fmt.Errorf("keep the seal's key: %w", err)
 	}
-	return key, nil
+	return [][]byte{key}, nil
 }
 
-// PushEnv follows the rules of the contract by what the file's block says.
+// PushEnv follows the rules of the contract by what the file's block says. A push that another one overtakes while the
+// command runs is [plugins.ErrStale]: what is in the file by then is not what it asked for.
 func (r *fileRuntime) PushEnv(ctx context.Context, req plugins.PushRequest) (plugins.Status, error) {
 	path, err := r.path(req.App, req.Target)
 	if err != nil {
@@ -128,6 +145,9 @@ func (r *fileRuntime) PushEnv(ctx context.Context, req plugins.PushRequest) (plu
 	}
 	file, err := read(path)
 	if err != nil {
+		return plugins.Status{}, err
+	}
+	if err := plugins.Admit(file.held(), req); err != nil {
 		return plugins.Status{}, err
 	}
 	return r.status(path, file), nil
@@ -151,8 +171,9 @@ func (r *fileRuntime) write(ctx context.Context, path string, req plugins.PushRe
 	if err != nil {
 		return r.refused(path, file, err), nil
 	}
-	want := header{generation: req.Generation, fence: req.Fence, digest: req.Digest, names: slices.Sorted(maps.Keys(req.Env))}
-	content := render(r.key, want, body, file.others())
+	want := header{generation: req.Generation, fence: req.Fence, digest: req.Digest,
+		names: slices.Sorted(maps.Keys(req.Env))}
+	content := render(r.keys[0], want, body, file.others())
 	if now, err := os.ReadFile(path); err != nil || string(now) != content {
 		if err := r.reload.soon(path, r.serving(path, file)); err != nil {
 			return plugins.Status{}, err
@@ -266,7 +287,7 @@ func (r *fileRuntime) status(path string, file envFile) plugins.Status {
 	st := plugins.Status{State: plugins.StateFailed, Location: path, Present: file.marked}
 	if h := file.header; h != nil {
 		st.AcceptedGeneration, st.Digest = h.generation, h.digest
-		if file.intact(r.key) {
+		if file.intact(r.keys) {
 			st.State, st.ServingGeneration, st.Instances = plugins.StateReady, h.generation, 1
 			if serving, due := r.reload.due(path); due {
 				return unreloaded(st, serving, "the env file is there, and the reload command has not succeeded since")

@@ -31,6 +31,8 @@ type fixture struct {
 	*fileRuntime
 	t   *testing.T
 	dir string // env files
+
+	settings json.RawMessage // of one that reloads
 }
 
 func newFixture(t *testing.T) *fixture {
@@ -218,6 +220,35 @@ func TestOtherPeoplesLinesStayByteForByte(t *testing.T) {
 	}
 }
 
+// Editors on Windows begin a file with a byte order mark, which must not stand before a name in the middle of it. A file
+// that has it there from an older version is put right.
+func TestByteOrderMarkDoesNotStandInTheWay(t *testing.T) {
+	f := newFixture(t)
+	f.write("\ufeffOAUTH_CLIENT_ID=theirs\nPORT=8080\n")
+	f.push(want(1, credentials))
+	readable := func() {
+		t.Helper()
+		for reader, env := range map[string]map[string]string{
+			"systemd": readSystemd(f.read()), "compose": readCompose(t, f.read()), "dotenv": readDotenv(f.read()),
+		} {
+			if len(env) != len(credentials)+1 || env["PORT"] != "8080" || env["OAUTH_CLIENT_ID"] != credentials["OAUTH_CLIENT_ID"] {
+				t.Errorf("%s reads %d variables of\n%s", reader, len(env), f.read())
+			}
+		}
+	}
+	readable()
+	f.edit(endMark+"\n", endMark+"\n\ufeff")
+	if st := f.observe(); st.State != plugins.StateFailed {
+		t.Errorf("a byte order mark in the middle is no drift: %+v", st)
+	}
+	f.push(want(1, credentials))
+	readable()
+	remove(t, f, 2)
+	if f.read() != "PORT=8080\n" {
+		t.Errorf("after the removal:\n%q", f.read())
+	}
+}
+
 func remove(t *testing.T, f *fixture, generation int64) {
 	t.Helper()
 	if err := f.RemoveEnv(t.Context(), plugins.RemoveRequest{App: "app", Target: web, Generation: generation, Fence: 1}); err != nil {
@@ -255,7 +286,7 @@ func TestDriftIsSeenAndPutRightByTheSamePush(t *testing.T) {
 		"begin mark gone":    func(f *fixture) { f.edit(beginMark, "") },
 		"line ends changed":  func(f *fixture) { f.write(strings.ReplaceAll(f.read(), "\n", "\r\n")) },
 		"another state's":    func(f *fixture) { f.configure(f.t.TempDir()) },
-		"state's key broken": func(f *fixture) { f.key = make([]byte, 32) },
+		"state's key broken": func(f *fixture) { f.keys = [][]byte{make([]byte, 32)} },
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
@@ -409,5 +440,80 @@ func TestConfigurationThatCannotWorkIsRefused(t *testing.T) {
 		if err := (&fileRuntime{}).Configure(t.Context(), json.RawMessage(c.config), c.state); err == nil || !strings.Contains(err.Error(), c.word) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// replica is a runtime of another replica on the same directory: with a state directory of its own, and the key that
+// all have.
+func (f *fixture) replica(sealKey []byte) *fixture {
+	f.t.Helper()
+	raw, err := json.Marshal(map[string]any{"dir": f.dir, "sealKey": sealKey})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	r := &fixture{fileRuntime: &fileRuntime{}, t: f.t, dir: f.dir}
+	if err := r.Configure(f.t.Context(), raw, f.t.TempDir()); err != nil {
+		f.t.Fatal(err)
+	}
+	return r
+}
+
+func TestReplicasOnOneDirectoryKnowEachOthersFiles(t *testing.T) {
+	key := []byte("0123456789abcdef0123456789abcdef")
+	f := newFixture(t)
+	one, two := f.replica(key), f.replica(key)
+	one.push(want(3, credentials))
+	if st := two.observe(); st.State != plugins.StateReady || st.ServingGeneration != 3 {
+		t.Errorf("written by another replica: %+v", st)
+	}
+	before := f.read()
+	two.push(want(3, credentials))
+	if f.read() != before {
+		t.Error("the other replica rewrites it")
+	}
+	two.push(want(4, map[string]string{"A": "b"}))
+	if st := one.observe(); st.State != plugins.StateReady || st.ServingGeneration != 4 {
+		t.Errorf("pushed by the other one: %+v", st)
+	}
+	if st := f.replica([]byte("another key of exactly 32 bytes.")).observe(); st.State != plugins.StateFailed {
+		t.Errorf("of another installation: %+v", st)
+	}
+	f.write(strings.Replace(f.read(), "A=b", "A=c", 1))
+	if st := two.observe(); st.State != plugins.StateFailed {
+		t.Errorf("edited: %+v", st)
+	}
+}
+
+// What a version without a common key has written is its own still, and nothing is rewritten because of the new version
+// alone.
+func TestFilesOfARuntimeThatGetsACommonKeyStayItsOwn(t *testing.T) {
+	root := t.TempDir()
+	f := &fixture{fileRuntime: &fileRuntime{}, t: t, dir: filepath.Join(root, "env")}
+	f.configure(filepath.Join(root, "state"))
+	f.push(want(1, credentials))
+	raw, err := json.Marshal(map[string]any{"dir": f.dir, "sealKey": []byte("0123456789abcdef0123456789abcdef")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Configure(t.Context(), raw, filepath.Join(root, "state")); err != nil {
+		t.Fatal(err)
+	}
+	if st := f.observe(); st.State != plugins.StateReady {
+		t.Errorf("%+v", st)
+	}
+	f.push(want(2, credentials))
+	if st := f.replica([]byte("0123456789abcdef0123456789abcdef")).observe(); st.State != plugins.StateReady {
+		t.Errorf("what is written now is not under the common key: %+v", st)
+	}
+}
+
+func TestSealKeyOfAnotherSizeIsRefused(t *testing.T) {
+	raw, err := json.Marshal(map[string]any{"dir": t.TempDir(), "sealKey": []byte("canary")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = (&fileRuntime{}).Configure(t.Context(), raw, t.TempDir())
+	if !errors.Is(err, plugins.ErrInvalid) || !strings.Contains(err.Error(), "sealKey has 6 bytes, not 32") || strings.Contains(err.Error(), "canary") {
+		t.Errorf("%v", err)
 	}
 }

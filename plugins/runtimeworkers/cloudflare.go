@@ -188,7 +188,8 @@ func (d *cloudflare) write(ctx context.Context, rec *record, req plugins.PushReq
 	if err != nil {
 		return plugins.Status{}, explain(script, err)
 	}
-	next := record{App: req.App, Worker: req.Target.Name, Script: script, Generation: req.Generation, Fence: req.Fence, Digest: req.Digest}
+	next := record{App: req.App, Worker: req.Target.Name, Script: script, Generation: req.Generation, Fence: req.Fence,
+		Digest: req.Digest}
 	var gone []string
 	if rec != nil {
 		next.Serving = rec.Serving
@@ -196,7 +197,10 @@ func (d *cloudflare) write(ctx context.Context, rec *record, req plugins.PushReq
 			next.Serving = rec.Generation
 		}
 		if rec.Script == script {
-			gone = slices.DeleteFunc(slices.Clone(rec.Names), func(name string) bool { _, wanted := req.Env[name]; return wanted || !names[name] })
+			gone = slices.DeleteFunc(slices.Clone(rec.Names), func(name string) bool {
+				_, wanted := req.Env[name]
+				return wanted || !names[name]
+			})
 		}
 	}
 	if operations := len(req.Env) + len(gone); operations > maxOperations {
@@ -245,7 +249,8 @@ func (d *cloudflare) patch(ctx context.Context, rec *record, next record, env ma
 }
 
 // patchPatiently waits a while for somebody's pending version to be deployed.
-func (d *cloudflare) patchPatiently(ctx context.Context, script string, env map[string]string, gone []string, tags map[string]string) error {
+func (d *cloudflare) patchPatiently(ctx context.Context, script string, env map[string]string, gone []string,
+	tags map[string]string) error {
 	pause := d.pause
 	for try := 1; ; try++ {
 		err := d.api.patchSecrets(ctx, script, env, gone, tags)
@@ -295,7 +300,9 @@ func (d *cloudflare) ObserveEnv(ctx context.Context, app string, t plugins.Targe
 	}
 	if rec == nil {
 		st := plugins.Status{State: plugins.StateFailed, Present: err != nil,
-			Diagnostic: &plugins.Diagnostic{Message: "the Worker has no environment of warifu's", Remedy: "apply the app again", Retryable: true}}
+			Diagnostic: &plugins.Diagnostic{
+				Message: "the Worker has no environment of warifu's", Remedy: "apply the app again", Retryable: true,
+			}}
 		if err != nil {
 			st.Diagnostic.Message = err.Error()
 		}
@@ -310,7 +317,8 @@ func (d *cloudflare) ObserveEnv(ctx context.Context, app string, t plugins.Targe
 }
 
 func (d *cloudflare) status(rec *record) plugins.Status {
-	return plugins.Status{State: plugins.StateFailed, AcceptedGeneration: rec.Generation, Digest: rec.Digest, Present: true,
+	return plugins.Status{State: plugins.StateFailed, AcceptedGeneration: rec.Generation,
+		Digest: rec.Digest, Present: true,
 		Location: "cloudflare script " + rec.Script}
 }
 
@@ -318,7 +326,8 @@ func (d *cloudflare) status(rec *record) plugins.Status {
 func (d *cloudflare) look(ctx context.Context, rec *record) (plugins.Status, error) {
 	st := d.status(rec)
 	drift := func(message string) (plugins.Status, error) {
-		return refused(st, &problem{message: message, remedy: "apply the app again; the secrets are then written again", retryable: true})
+		return refused(st, &problem{message: message, remedy: "apply the app again; the secrets are then written again",
+			retryable: true})
 	}
 	names, err := d.api.secretNames(ctx, rec.Script)
 	if err != nil {
@@ -331,7 +340,7 @@ func (d *cloudflare) look(ctx context.Context, rec *record) (plugins.Status, err
 	}
 	if rec.Version == "" {
 		st.ServingGeneration = rec.Serving
-		return drift("nobody knows whether the last write reached Cloudflare")
+		return drift("it is unknown whether the last write reached Cloudflare")
 	}
 	versions, err := d.api.deployed(ctx, rec.Script)
 	if err != nil {
@@ -394,7 +403,8 @@ func (d *cloudflare) ListTargets(_ context.Context, app string) ([]plugins.AppTa
 	var out []plugins.AppTarget
 	for _, rec := range records {
 		if app == "" || app == rec.App {
-			out = append(out, plugins.AppTarget{App: rec.App, Target: plugins.Target{Kind: plugins.TargetWorker, Name: rec.Worker}})
+			target := plugins.Target{Kind: plugins.TargetWorker, Name: rec.Worker}
+			out = append(out, plugins.AppTarget{App: rec.App, Target: target})
 		}
 	}
 	return out, nil

@@ -99,7 +99,8 @@ type secretText struct {
 // patchSecrets writes the secrets in set and deletes those in unset, in one new
 // version that is deployed at once. Others stay. The error of an attempt that may
 // have happened wraps ErrUnavailable.
-func (a *api) patchSecrets(ctx context.Context, script string, set map[string]string, unset []string, tags map[string]string) error {
+func (a *api) patchSecrets(ctx context.Context, script string, set map[string]string, unset []string,
+	tags map[string]string) error {
 	secrets := map[string]*secretText{}
 	values := make([]string, 0, len(set))
 	for name, value := range set {
@@ -228,7 +229,8 @@ func (a *api) read(resp *http.Response, text []byte, scrub scrubber) (envelope, 
 	case resp.StatusCode >= 500:
 		return envelope{}, fmt.Errorf("%w: cloudflare answered %d", plugins.ErrUnavailable, resp.StatusCode)
 	case err != nil:
-		return envelope{}, fmt.Errorf("%w: cloudflare answered %d without its envelope", plugins.ErrUnavailable, resp.StatusCode)
+		return envelope{}, fmt.Errorf("%w: cloudflare answered %d without its envelope", plugins.ErrUnavailable,
+			resp.StatusCode)
 	case resp.StatusCode/100 == 2 && answer.Success:
 		return answer, nil
 	}

@@ -82,7 +82,8 @@ func listenOnce(ctx context.Context, address string) (*front, error) {
 			remedy: "free the address, or give the Worker another to listen on in the runtime's config"}, err)
 	}
 	f := &front{address: l.Addr().String(), changed: make(chan struct{})}
-	f.server = &http.Server{Handler: f, ReadHeaderTimeout: headerLimit, IdleTimeout: idleLimit, ErrorLog: log.New(io.Discard, "", 0)}
+	f.server = &http.Server{Handler: f, ReadHeaderTimeout: headerLimit, IdleTimeout: idleLimit,
+		ErrorLog: log.New(io.Discard, "", 0)}
 	go func() { _ = f.server.Serve(l) }() // ends with close
 	return f, nil
 }
@@ -166,7 +167,8 @@ func (b *body) end(client *http.ResponseController) {
 func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	client := http.NewResponseController(w)
 	_ = client.EnableFullDuplex() // HTTP/1 can; a Worker may answer while it reads
-	safe := r.ContentLength == 0 && (r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == http.MethodOptions)
+	safe := r.ContentLength == 0 && (r.Method == http.MethodGet || r.Method == http.MethodHead ||
+		r.Method == http.MethodOptions)
 	content := &body{from: r.Body}
 	defer content.end(client)
 	r.Body = content

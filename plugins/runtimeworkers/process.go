@@ -144,7 +144,8 @@ func (l launch) begin(from *child.Spawner, socket *os.File, path string) (*proce
 	if err != nil {
 		return nil, fmt.Errorf("make the control pipe: %w", err)
 	}
-	cmd := exec.Command(l.binary, "serve", configPath, "--socket-fd", fmt.Sprintf("http=%d", socketFD), "--control-fd", fmt.Sprint(controlFD))
+	cmd := exec.Command(l.binary, "serve", configPath, "--socket-fd", fmt.Sprintf("http=%d", socketFD), "--control-fd",
+		fmt.Sprint(controlFD))
 	cmd.Env = []string{} // nothing of ours
 	cmd.ExtraFiles = []*os.File{socket, childs, config}
 	cmd.Stdout, cmd.Stderr = l.output, l.output
@@ -215,7 +216,8 @@ func (p *process) await(ctx context.Context, limit time.Duration) error {
 	case <-p.ready:
 		return nil
 	case <-p.exited:
-		return &problem{message: "the Worker does not start: " + p.why(), remedy: "correct the script or its settings; the old Worker serves on", retryable: true}
+		return &problem{message: "the Worker does not start: " + p.why(),
+			remedy: "correct the script or its settings; the old Worker serves on", retryable: true}
 	case <-timer.C:
 		p.kill()
 		return &problem{message: fmt.Sprintf("the Worker did not listen within %s", limit), retryable: true,

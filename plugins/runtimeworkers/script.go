@@ -21,7 +21,8 @@ type module struct {
 	content []byte
 }
 
-var moduleKinds = map[string]string{".js": "esModule", ".mjs": "esModule", ".wasm": "wasm", ".json": "json", ".txt": "text", ".html": "text"}
+var moduleKinds = map[string]string{".js": "esModule", ".mjs": "esModule", ".wasm": "wasm", ".json": "json",
+	".txt": "text", ".html": "text"}
 
 var entries = []string{"index.js", "index.mjs", "worker.js", "worker.mjs"}
 
@@ -72,14 +73,16 @@ func loadScript(path string) ([]module, error) {
 			return modules, nil
 		}
 	}
-	return nil, &problem{message: fmt.Sprintf("the script's directory %s has none of %s", path, strings.Join(entries, ", ")),
+	return nil, &problem{message: fmt.Sprintf("the script's directory %s has none of %s", path,
+		strings.Join(entries, ", ")),
 		remedy: "name the module that has the Worker's handlers", retryable: true}
 }
 
 func readModule(path string, already int) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err == nil && int64(already)+info.Size() > maxScript {
-		return nil, &problem{message: fmt.Sprintf("the script has more than %d MiB", maxScript>>20), remedy: "make it smaller"}
+		return nil, &problem{message: fmt.Sprintf("the script has more than %d MiB", maxScript>>20),
+			remedy: "make it smaller"}
 	}
 	content, err := os.ReadFile(path)
 	if err != nil {

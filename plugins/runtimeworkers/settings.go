@@ -133,8 +133,9 @@ func (s *workerdSettings) worker(app, name string) (workerSettings, error) {
 	}
 	if !filepath.IsAbs(w.Script) {
 		if s.Root == "" {
-			return w, &problem{message: fmt.Sprintf("the script of the Worker %s of %s is not known: the runtime has no root", name, app),
-				remedy: "give the runtime a root, or the Worker an absolute script"}
+			return w, &problem{
+				message: fmt.Sprintf("the script of the Worker %s of %s is not known: the runtime has no root", name, app),
+				remedy:  "give the runtime a root, or the Worker an absolute script"}
 		}
 		w.Script = filepath.Join(s.Root, w.Script)
 	}

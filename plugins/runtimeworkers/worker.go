@@ -77,7 +77,7 @@ func (w *worker) ended(p *process) bool {
 	}
 	w.crashes++
 	w.problem = &problem{message: "the Worker's process ended: " + p.why(), retryable: true,
-		remedy: "it is started again by itself; see the server's log for what it printed"}
+		remedy: "it restarts automatically; see the server's log for what it printed"}
 	return true
 }
 
@@ -132,7 +132,8 @@ func (w *worker) status(damaged error) plugins.Status {
 	st.Present, st.AcceptedGeneration, st.Digest = true, w.rec.Generation, w.rec.Digest
 	switch {
 	case damaged != nil:
-		return diagnose(problem{message: damaged.Error(), remedy: "apply the app again; the record is then put right", retryable: true})
+		return diagnose(problem{message: damaged.Error(), remedy: "apply the app again; the record is then put right",
+			retryable: true})
 	case w.current != nil:
 		st.State, st.ServingGeneration, st.Instances = plugins.StateReady, w.rec.Generation, 1
 		return st

@@ -66,8 +66,9 @@ func newWorkerd(s workerdSettings, records *store) (*workerd, error) {
 	if sockets == "" {
 		return nil, fmt.Errorf("%w: PLUGIN_UNIX_SOCKET_DIR is not set", plugins.ErrUnavailable)
 	}
-	d := &workerd{settings: s, store: records, sockets: sockets, spawner: child.NewSpawner(), starts: make(chan struct{}, maxStarts),
-		log: func() io.Writer { return os.Stderr }, workers: map[string]*worker{}, processes: map[*process]bool{}}
+	d := &workerd{settings: s, store: records, sockets: sockets, spawner: child.NewSpawner(),
+		starts: make(chan struct{}, maxStarts),
+		log:    func() io.Writer { return os.Stderr }, workers: map[string]*worker{}, processes: map[*process]bool{}}
 	d.ctx, d.end = context.WithCancel(context.Background())
 	for _, rec := range known {
 		w := d.worker(rec.App, rec.Worker)
@@ -140,7 +141,7 @@ func (d *workerd) hand(w *worker, rec record, f *front, p *process) {
 	d.spawn(func() {
 		<-p.exited
 		if w.ended(p) {
-			_, _ = fmt.Fprintf(d.log(), "%s/%s: the Worker's process ended by itself and is started again\n", w.app, w.name) // nobody hears it
+			_, _ = fmt.Fprintf(d.log(), "%s/%s: the Worker's process exited and is being restarted\n", w.app, w.name) // nobody hears it
 			d.restart(w)
 		}
 	})

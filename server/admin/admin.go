@@ -13,6 +13,11 @@
 // is asked of [Apps] and [Rotations], which the program wires to package manifests: this package knows nothing of
 // manifests but their text.
 //
+// # Lists
+//
+// A list is an array, of which a reply holds a part; the header Link (RFC 8288) leads to the next one, see [Part]. The
+// audit log has pages of its own form.
+//
 // # Errors
 //
 // Every error is a [Problem] (RFC 9457) with a stable code, what happened and what to do; it holds all faults of a
@@ -44,14 +49,18 @@ import (
 	"encoding/hex"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
+	"github.com/warifu/warifu/server/doctor"
+	"github.com/warifu/warifu/server/traces"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -82,22 +91,54 @@ type ApplyOptions struct {
 	Expected map[string]string
 	// AllowDelete lets clients go. Without it, a plan with Ends changes nothing and is the [*Problem] of [WouldDelete].
 	AllowDelete bool
+	// Trust is the caller's word for apps whose users are not to be asked for consent. Without it, a plan that needs it
+	// changes nothing and is the [*Problem] of [NeedsTrust].
+	Trust bool
 }
 
 // Config is what the admin API is built from.
 type Config struct {
 	Store *storage.Store
 	Apps  Apps
+	// People of documents and of the configuration, and Links for them.
+	People People
+	Links  Links
 	// Rotations of client secrets, and what else is asked of deliveries.
 	Rotations Rotations
-	Issuer    string
-	Version   string // of this program
-	// Token is the bearer token that every request must carry; empty on a Unix socket, whose file mode says who may
+	// KeySchedules say how the keys of each use follow each other. Nil: there are none.
+	KeySchedules func() []storage.KeySchedule
+	Issuer       string
+	Version      string // of this program
+	// Connectors are the ids of those whose users have accounts since they arrived, and AccountOf is the id of the account
+	// that an identity of one of them has by itself. Nil: there are none.
+	Connectors func() []string
+	AccountOf  func(connector, upstreamID string) string
+	// Trusted are the apps of which the configuration says that their users need not be asked for consent.
+	Trusted func() []string
+	// Token is the bearer token that every request must carry; nil on a Unix socket, whose file mode says who may
 	// connect.
-	Token string
+	Token func() string
+	// Reload reads the configuration again and takes it over; nil where there is none to be read. A [*Problem] is shown to
+	// the caller as it is.
+	Reload func(ctx context.Context) (Reloaded, error)
+	// Doctor are the checks of what only this server knows, and Probe makes a probe of it. Nil: there are none.
+	Doctor func() []doctor.Check
+	Probe  func() (string, error)
 	// Refusals is what this replica remembers of the requests that it has refused: all handlers of one program share
 	// it. Without it, the handler remembers its own.
 	Refusals *Refusals
+	// Patience is how long a request may take, not counting the time that its caller wants to wait for deliveries; then
+	// the answer is that it did not succeed in time. 0: 15 s.
+	Patience time.Duration
+	// SessionsEnded is called when sessions have ended by this API, so that their clients are told. It may be nil, and
+	// must not block.
+	SessionsEnded func()
+	// Leaving is closed when the program begins to end, so that requests end that would go on for ever. It may be nil.
+	Leaving <-chan struct{}
+	// Traces are of requests; nil: there are none.
+	Traces *traces.Tracer
+	// Metrics are served at /metrics; nil: they are not.
+	Metrics http.Handler
 	// Schemas are served at /schemas/NAME.json, by name.
 	Schemas map[string][]byte
 	Logger  *slog.Logger
@@ -115,6 +156,21 @@ func New(cfg Config) http.Handler {
 	if cfg.Refusals == nil {
 		cfg.Refusals = NewRefusals(DefaultRefusals)
 	}
+	if cfg.Patience == 0 {
+		cfg.Patience = 15 * time.Second
+	}
+	if cfg.SessionsEnded == nil {
+		cfg.SessionsEnded = func() {}
+	}
+	if cfg.KeySchedules == nil {
+		cfg.KeySchedules = func() []storage.KeySchedule { return nil }
+	}
+	if cfg.Trusted == nil {
+		cfg.Trusted = func() []string { return nil }
+	}
+	if cfg.Connectors == nil {
+		cfg.Connectors = func() []string { return nil }
+	}
 	a := &operations{cfg}
 	mux := http.NewServeMux()
 	config := huma.DefaultConfig("warifu admin API", cfg.Version)
@@ -124,18 +180,30 @@ func New(cfg Config) http.Handler {
 	config.Transformers = []huma.Transformer{a.mark}
 	config.CreateHooks = nil // no $schema in every reply
 	config.RejectUnknownQueryParameters = true
-	if cfg.Token != "" {
+	if cfg.Token != nil {
 		config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"token": {Type: "http", Scheme: "bearer"}}
 		config.Security = []map[string][]string{{"token": {}}}
 	}
 	api := humago.New(mux, config)
 	a.registerApps(api)
 	a.registerRecords(api)
+	a.registerEnds(api)
+	a.registerUsers(api)
+	a.registerPeople(api)
 	a.registerRotations(api)
+	a.registerKeys(api)
+	a.registerEncryption(api)
 	a.registerDrift(api)
 	a.registerAudit(api)
+	a.registerBackup(api)
 	a.registerAbout(api)
+	a.registerReplicas(api)
+	a.registerReload(api)
+	a.registerDoctor(api)
 	a.registerRefusals(api)
+	if cfg.Metrics != nil {
+		mux.Handle("GET /metrics", cfg.Metrics)
+	}
 	mux.HandleFunc("/", noSuchOperation(api.OpenAPI()))
 	return a.guard(mux)
 }
@@ -155,7 +223,6 @@ func useProblems() {
 
 // guard gives the request its id, asks for the token, keeps replies out of caches and turns a panic into a problem.
 func (a *operations) guard(next http.Handler) http.Handler {
-	want := sha256.Sum256([]byte(a.Token))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var raw [8]byte
 		_, _ = rand.Read(raw[:]) // never fails: crypto/rand ends the process instead
@@ -164,17 +231,20 @@ func (a *operations) guard(next http.Handler) http.Handler {
 		w.Header().Set("X-Request-Id", id)
 		w.Header().Set("Cache-Control", "no-store")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
-		if a.Token != "" {
+		if a.Token != nil {
 			scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-			got := sha256.Sum256([]byte(token))
+			got, want := sha256.Sum256([]byte(token)), sha256.Sum256([]byte(a.Token()))
 			if !strings.EqualFold(scheme, "Bearer") || subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
 				w.Header().Set("WWW-Authenticate", `Bearer realm="warifu admin"`)
 				writeProblem(w, problem(http.StatusUnauthorized, "unauthorized", "The admin API over TCP needs its bearer token.",
 					"Send the content of the server's admin.tokenFile as Authorization: Bearer."))
 				return
 			}
-			r = r.WithContext(storage.WithActor(r.Context(), "token"))
+			from, _, _ := net.SplitHostPort(r.RemoteAddr)
+			r = r.WithContext(context.WithValue(storage.WithActor(r.Context(), "token"), storage.AddressKey{}, from))
 		}
+		traced, span := a.Traces.Request(r.Context(), r.Header, true, "admin")
+		r = r.WithContext(traced)
 		defer func() {
 			if p := recover(); p != nil {
 				if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
@@ -186,8 +256,34 @@ func (a *operations) guard(next http.Handler) http.Handler {
 				a.keep(r.Method, r.URL.Path, "", failed)
 			}
 		}()
+		ctx, cancel := context.WithTimeout(context.WithValue(r.Context(), callers{}, r.Context()), a.Patience)
+		defer cancel()
+		defer span.End(false)
+		r = r.WithContext(ctx)
 		next.ServeHTTP(w, r)
+		if span != nil && r.Pattern != "" { // which the router has said
+			span.Named("admin " + r.Pattern)
+			span.Set(traces.Route, r.Pattern)
+			span.Set(traces.Request, id)
+		}
 	})
+}
+
+// callers is the key of the context that ends when the caller goes, and not when patience does.
+type callers struct{}
+
+// within is the context of a part of a request that has a time of its own, such as a wait that the caller has asked
+// for.
+func within(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(callerOf(ctx), d)
+}
+
+// callerOf is the context that ends when the caller of a request goes.
+func callerOf(ctx context.Context) context.Context {
+	if whole, ok := ctx.Value(callers{}).(context.Context); ok {
+		return whole
+	}
+	return ctx
 }
 
 // noSuchOperation answers what no operation matches: 405 where the path has others, 404 elsewhere.

@@ -11,8 +11,10 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/warifu/warifu/server/admin"
+	"github.com/warifu/warifu/storage"
 	"github.com/warifu/warifu/storage/storagetest"
 )
 
@@ -24,6 +26,7 @@ func newAPI(t *testing.T, change ...func(*admin.Config)) (http.Handler, *storage
 	etcd, log := storagetest.New(t), &bytes.Buffer{}
 	cfg := admin.Config{
 		Store: etcd.Store(), Issuer: "https://id.test", Version: "v0", Logger: slog.New(slog.NewTextHandler(log, nil)),
+		KeySchedules: func() []storage.KeySchedule { return nil },
 	}
 	for _, c := range change {
 		c(&cfg)
@@ -57,7 +60,7 @@ func ask(t *testing.T, h http.Handler, method, path string, header ...string) (*
 
 func TestOverTCPNeedsItsToken(t *testing.T) {
 	const token = "0123456789abcdef0123456789abcdef"
-	h, _, _ := newAPI(t, func(c *admin.Config) { c.Token = token })
+	h, _, _ := newAPI(t, func(c *admin.Config) { c.Token = func() string { return token } })
 	for name, header := range map[string]string{
 		"none": "", "wrong": "Bearer " + strings.Repeat("x", 32), "empty": "Bearer ", "other scheme": "Basic " + token,
 		"part": "Bearer " + token[:31], "more": "Bearer " + token + "0",
@@ -92,7 +95,7 @@ func TestStorageFaultIs503AndItsTextStaysInside(t *testing.T) {
 	etcd.Inject(func(bool, bool) error { return errors.New("etcdserver: canary text") })
 	for _, request := range []string{
 		"GET /v1/apps", "GET /v1/apps/a", "GET /v1/apps/a/credentials", "DELETE /v1/apps/a", "GET /v1/clients",
-		"GET /v1/deliveries", "GET /v1/grants", "GET /v1/grants?app=a", "DELETE /v1/grants/g", "GET /v1/audit",
+		"GET /v1/deliveries", "GET /v1/grants", "GET /v1/grants?app=a", "DELETE /v1/grants/g", "GET /v1/audit", "GET /v1/keys",
 	} {
 		method, path, _ := strings.Cut(request, " ")
 		resp, p := ask(t, h, method, path)
@@ -128,18 +131,122 @@ func (f failing) Drift(context.Context, []admin.Document, string) (admin.Drift, 
 	return admin.Drift{}, f.err
 }
 
+// An error that is no verdict is a fault; a 500 is a mistake in this program.
 func TestUnknownErrorAndPanicStayInside(t *testing.T) {
-	for name, apps := range map[string]failing{"error": {errors.New("canary error")}, "panic": {}} {
-		h, _, log := newAPI(t, func(c *admin.Config) { c.Apps = apps })
+	for name, c := range map[string]struct {
+		apps   failing
+		status int
+		code   string
+	}{"error": {failing{errors.New("canary error")}, 503, "storage_unavailable"}, "panic": {failing{}, 500, "internal"}} {
+		h, _, log := newAPI(t, func(cfg *admin.Config) { cfg.Apps = c.apps })
 		req := httptest.NewRequestWithContext(t.Context(), "POST", "/v1/plan", strings.NewReader(`{"documents":[{"name":"a","content":"b"}]}`))
 		req.Header.Set("Content-Type", "application/json")
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, req)
-		if w.Code != 500 || strings.Contains(w.Body.String(), "canary") || !strings.Contains(w.Body.String(), `"code":"internal"`) {
+		if w.Code != c.status || strings.Contains(w.Body.String(), "canary") || !strings.Contains(w.Body.String(), `"code":"`+c.code+`"`) {
 			t.Errorf("%s: %d %s", name, w.Code, w.Body)
 		}
 		if !strings.Contains(log.String(), "canary "+name) {
 			t.Errorf("%s: the log does not say what happened", name)
 		}
+	}
+}
+
+func post(t *testing.T, h http.Handler, path, body string) (int, admin.Problem) {
+	t.Helper()
+	req := httptest.NewRequestWithContext(t.Context(), "POST", path, strings.NewReader(body))
+	req.Header.Set("Content-Type", "application/json")
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, req)
+	var p admin.Problem
+	if err := json.NewDecoder(w.Body).Decode(&p); err != nil {
+		t.Fatal(err)
+	}
+	return w.Code, p
+}
+
+func TestFaultOfAPluginIs503AndNamesIt(t *testing.T) {
+	why := errors.New("canary text")
+	h, _, log := newAPI(t, func(c *admin.Config) {
+		c.Apps = failing{admin.PluginFailed("oauth", "no answer in time", "", why)}
+	})
+	for _, path := range []string{"/v1/plan", "/v1/apply", "/v1/drift"} {
+		status, p := post(t, h, path, `{"documents":[{"name":"a","content":"b"}]}`)
+		if status != 503 || p.Code != "plugin_failed" || p.Detail != `The plugin "oauth" failed: no answer in time.` || p.Remedy == "" {
+			t.Errorf("%s: %d %+v", path, status, p)
+		}
+	}
+	if strings.Count(log.String(), "canary text") != 3 {
+		t.Error("the log does not say what happened")
+	}
+}
+
+// What stopped the second of two apps decides whether it is a conflict or a fault.
+func TestPartlyAppliedSaysWhatStoppedIt(t *testing.T) {
+	for name, c := range map[string]struct {
+		why    error
+		status int
+		words  string
+	}{
+		"verdict of storage": {storage.ErrConflict, 409, "Not applied: two"},
+		"verdict":            {admin.Deleting(), 409, "The app is being deleted."},
+		"fault of storage":   {errors.New("canary"), 503, "Not applied: two"},
+		"fault of a plugin":  {admin.PluginFailed("oauth", "no answer in time", "", errors.New("canary")), 503, `The plugin "oauth" failed`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h, _, _ := newAPI(t, func(cfg *admin.Config) { cfg.Apps = failing{admin.PartlyApplied([]string{"one"}, "two", c.why)} })
+			status, p := post(t, h, "/v1/apply", `{"documents":[{"name":"a","content":"b"}]}`)
+			if status != c.status || p.Code != "partly_applied" || !strings.Contains(p.Detail, c.words) || !strings.Contains(p.Detail, "Applied: one.") ||
+				strings.Contains(p.Detail, "canary") {
+				t.Errorf("%d %+v", status, p)
+			}
+		})
+	}
+}
+
+// hanging does nothing until its caller gives up.
+type hanging struct{ failing }
+
+func (hanging) Apply(ctx context.Context, _ []admin.Document, _ admin.ApplyOptions) ([]admin.AppPlan, []admin.Fault, error) {
+	<-ctx.Done()
+	return nil, nil, ctx.Err()
+}
+func (hanging) Delete(ctx context.Context, _ string) error { <-ctx.Done(); return ctx.Err() }
+
+func TestRequestThatHangsIsAnswered(t *testing.T) {
+	h, _, log := newAPI(t, func(c *admin.Config) { c.Apps, c.Patience = hanging{}, 10*time.Millisecond })
+	for _, wait := range []string{"", `,"wait":120`} {
+		status, p := post(t, h, "/v1/apply", `{"documents":[{"name":"a","content":"b"}]`+wait+`}`)
+		if status != 503 || p.Code != "timeout" || !strings.Contains(p.Detail, "within 10ms") {
+			t.Errorf("%d %+v", status, p)
+		}
+	}
+	if !strings.Contains(log.String(), "deadline exceeded") {
+		t.Error("the log does not say what happened")
+	}
+}
+
+// settling applies at once, and its env takes longer than a request may.
+type settling struct {
+	failing
+	waited chan time.Duration
+}
+
+func (s settling) Apply(context.Context, []admin.Document, admin.ApplyOptions) ([]admin.AppPlan, []admin.Fault, error) {
+	return []admin.AppPlan{{App: "a"}}, nil, nil
+}
+
+func (s settling) Settle(ctx context.Context, _ string) error {
+	end, _ := ctx.Deadline()
+	s.waited <- time.Until(end)
+	return nil
+}
+
+func TestWaitForDeliveriesHasATimeOfItsOwn(t *testing.T) {
+	apps := settling{waited: make(chan time.Duration, 1)}
+	h, _, _ := newAPI(t, func(c *admin.Config) { c.Apps = apps })
+	status, _ := post(t, h, "/v1/apply", `{"documents":[{"name":"a","content":"b"}],"wait":100}`)
+	if left := <-apps.waited; status != 200 || left < 90*time.Second {
+		t.Errorf("%d: %s left", status, left)
 	}
 }

@@ -3,10 +3,12 @@ package admin
 import (
 	"context"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -29,6 +31,7 @@ type AppPlan struct {
 	Consequences []string `json:"consequences" nullable:"false" doc:"What the changes mean for the users of the app."`
 	// Ends is what cannot be taken back.
 	Ends     []Ending `json:"ends,omitempty" doc:"Clients that applying removes. Such a plan is applied with allowDelete only."`
+	Trust    string   `json:"trust,omitempty" enum:"configured,given,needed" doc:"By whose word users are not asked for consent: that of the configuration, or of an operator who gave it with an apply. Where it is needed, the plan is applied with trust only. Left out when users are asked."`
 	Warnings []Notice `json:"warnings" nullable:"false"`
 }
 
@@ -86,30 +89,41 @@ type AppDetail struct {
 	Deliveries []Delivery `json:"deliveries" nullable:"false"`
 	Secrets    []Secret   `json:"secrets" nullable:"false"`
 	Grants     int        `json:"grants" doc:"How many grants are alive."`
+	Trust      string     `json:"trust,omitempty" enum:"configured,given,needed" doc:"By whose word users are not asked for consent: that of the configuration, or of an operator who gave it with an apply. Where it is needed, they are asked, though the manifest says consent: skip."`
 }
 
 // Credentials are what an app needs to be an OAuth client.
 type Credentials struct {
 	ClientID     string `json:"clientId"`
-	ClientSecret string `json:"clientSecret,omitempty" doc:"Left out for a public client, and for one that signs with its own key (private_key_jwt)."`
+	ClientSecret string `json:"clientSecret,omitempty" doc:"Left out for a public client, for one that signs with its own key (private_key_jwt), and for a workload."`
 	Issuer       string `json:"issuer"`
+
+	AssertionFile string                   `json:"assertionFile,omitempty" doc:"Where a workload finds the token by which it is the client, if the platform has put it there."`
+	Identities    []oauth.WorkloadIdentity `json:"identities,omitempty" doc:"The workloads that are the client: it has no secret."`
+
+	Resource         string `json:"resource,omitempty" doc:"The resource server that the app is: the audience of its tokens."`
+	ResourceMetadata string `json:"resourceMetadata,omitempty" doc:"Where the metadata of that resource server is (RFC 9728), for its answers 401."`
 }
 
-// maxDocuments bounds what plan and apply take, in bytes of JSON.
-const maxDocuments = 16 << 20
+// Bounds of what plan, apply and drift take: MaxDocuments, and bytes of JSON.
+const (
+	MaxDocuments = 100
+	maxBody      = 16 << 20
+)
 
 type planInput struct {
 	Body struct {
-		Documents []Document `json:"documents" minItems:"1" maxItems:"100" nullable:"false"`
+		Documents []Document `json:"documents" minItems:"1" maxItems:"100" nullable:"false" doc:"At most 100, and 16 MiB in all; more are sent in several requests."`
 	}
 }
 
 type applyInput struct {
 	Body struct {
-		Documents []Document        `json:"documents" minItems:"1" maxItems:"100" nullable:"false"`
+		Documents []Document        `json:"documents" minItems:"1" maxItems:"100" nullable:"false" doc:"At most 100, and 16 MiB in all; more are sent in several requests."`
 		Expected  map[string]string `json:"expected,omitempty" doc:"Revisions of plans, by app. If one has changed, the request is refused with stale_plan."`
 		// AllowDelete is the caller's word that they have seen what ends.
 		AllowDelete bool `json:"allowDelete,omitempty" doc:"Let clients go that the documents leave out. Without it, such documents are refused with would_delete."`
+		Trust       bool `json:"trust,omitempty" doc:"The operator's word that users of the apps whose manifests say consent: skip need not be asked. Without it, and unless the configuration trusts them, such documents are refused with needs_trust."`
 		DryRun      bool `json:"dryRun,omitempty" doc:"Plan only."`
 		Wait        int  `json:"wait,omitempty" minimum:"0" maximum:"120" doc:"Seconds to wait until every target serves the env or has failed."`
 	}
@@ -131,13 +145,13 @@ func (a *operations) registerApps(api huma.API) {
 	huma.Register(api, huma.Operation{
 		OperationID: "plan", Method: http.MethodPost, Path: "/v1/plan",
 		Summary: "Show what applying manifests would change",
-		Tags:    []string{"apps"}, Errors: []int{400, 413, 422, 503}, MaxBodyBytes: maxDocuments,
+		Tags:    []string{"apps"}, Errors: []int{400, 413, 422, 503}, MaxBodyBytes: maxBody,
 	}, func(ctx context.Context, in *planInput) (*reply[Planned], error) {
 		return a.plan(ctx, in.Body.Documents)
 	})
 	huma.Register(api, huma.Operation{
 		OperationID: "apply", Method: http.MethodPost, Path: "/v1/apply", Summary: "Apply manifests",
-		Tags: []string{"apps"}, Errors: []int{400, 409, 413, 422, 503}, MaxBodyBytes: maxDocuments,
+		Tags: []string{"apps"}, Errors: []int{400, 409, 413, 422, 503}, MaxBodyBytes: maxBody,
 	}, a.apply)
 	huma.Register(api, huma.Operation{
 		OperationID: "list-apps", Method: http.MethodGet, Path: "/v1/apps", Summary: "List apps",
@@ -173,12 +187,13 @@ func (a *operations) apply(ctx context.Context, in *applyInput) (*reply[Planned]
 	if in.Body.DryRun {
 		return a.plan(ctx, in.Body.Documents)
 	}
-	plans, warnings, err := a.Apps.Apply(ctx, in.Body.Documents, ApplyOptions{Expected: in.Body.Expected, AllowDelete: in.Body.AllowDelete})
+	plans, warnings, err := a.Apps.Apply(ctx, in.Body.Documents, ApplyOptions{
+		Expected: in.Body.Expected, AllowDelete: in.Body.AllowDelete, Trust: in.Body.Trust})
 	if err != nil {
 		return nil, a.failed(ctx, "such manifest", err)
 	}
 	if in.Body.Wait > 0 {
-		ctx, cancel := context.WithTimeout(ctx, time.Duration(in.Body.Wait)*time.Second)
+		ctx, cancel := within(ctx, time.Duration(in.Body.Wait)*time.Second)
 		defer cancel()
 		for _, p := range plans {
 			if err := a.Apps.Settle(ctx, p.App); err != nil && ctx.Err() == nil {
@@ -208,8 +223,8 @@ func appOf(app *storage.App) App {
 	}
 }
 
-func (a *operations) listApps(ctx context.Context, _ *struct{}) (*reply[[]App], error) {
-	stored, err := a.Store.Apps(ctx)
+func (a *operations) listApps(ctx context.Context, in *Part) (*items[App], error) {
+	stored, next, err := a.Store.AppsPart(ctx, in.stored())
 	if err != nil {
 		return nil, a.stored(ctx, "apps", err)
 	}
@@ -217,7 +232,7 @@ func (a *operations) listApps(ctx context.Context, _ *struct{}) (*reply[[]App], 
 	for _, app := range stored {
 		apps = append(apps, appOf(app))
 	}
-	return &reply[[]App]{apps}, nil
+	return &items[App]{in.link(next), apps}, nil
 }
 
 // view reads an app that must exist.
@@ -243,12 +258,10 @@ func (a *operations) describeApp(ctx context.Context, in *appInput) (*reply[AppD
 	}
 	if view.Client != nil {
 		c := clientOf(view.Client)
-		detail.Client = &c
-		grants, err := a.Store.Grants(ctx, view.Client.ID)
-		if err != nil {
+		detail.Client, detail.Trust = &c, a.trust(view.Client)
+		if detail.Grants, err = a.Store.CountGrants(ctx, view.Client.ID); err != nil {
 			return nil, a.stored(ctx, "grants", err)
 		}
-		detail.Grants = len(grants)
 		secrets, err := a.Rotations.Secrets(ctx, in.Name)
 		if err != nil {
 			return nil, a.stored(ctx, "secrets", err)
@@ -256,6 +269,19 @@ func (a *operations) describeApp(ctx context.Context, in *appInput) (*reply[AppD
 		detail.Secrets = append(detail.Secrets, secrets...)
 	}
 	return &reply[AppDetail]{detail}, nil
+}
+
+// trust is by whose word the users of a client are not asked for consent.
+func (a *operations) trust(c *storage.Client) string {
+	switch {
+	case c.Consent != oauth.ConsentSkip:
+		return ""
+	case slices.Contains(a.Trusted(), c.App):
+		return "configured"
+	case c.Trusted:
+		return "given"
+	}
+	return "needed"
 }
 
 // Deleted is the reply of deleting an app.
@@ -272,7 +298,7 @@ func (a *operations) deleteApp(ctx context.Context, in *deleteInput) (*reply[Del
 		return nil, a.failed(ctx, "app "+in.Name, err)
 	}
 	if in.Wait > 0 {
-		waiting, cancel := context.WithTimeout(ctx, time.Duration(in.Wait)*time.Second)
+		waiting, cancel := within(ctx, time.Duration(in.Wait)*time.Second)
 		err := a.Apps.Settle(waiting, in.Name)
 		ended := waiting.Err() != nil
 		cancel()
@@ -280,6 +306,8 @@ func (a *operations) deleteApp(ctx context.Context, in *deleteInput) (*reply[Del
 			return nil, a.failed(ctx, "app "+in.Name, err)
 		}
 	}
+	ctx, cancel := within(ctx, a.Patience)
+	defer cancel()
 	view, err := a.Store.App(ctx, in.Name)
 	if err != nil {
 		return nil, a.stored(ctx, "app "+in.Name, err)
@@ -297,6 +325,12 @@ func (a *operations) credentials(ctx context.Context, in *appInput) (*reply[Cred
 			"The app "+in.Name+" has no client.", "Its manifest needs spec.oauth.")
 	}
 	out := Credentials{ClientID: view.Client.ID, Issuer: a.Issuer}
+	if out.Resource = view.Client.Resource; out.Resource != "" {
+		out.ResourceMetadata = oauth.ResourceMetadataURL(a.Issuer, out.Resource)
+	}
+	if view.Client.TokenEndpointAuthMethod == oauth.AuthWorkload {
+		out.AssertionFile, out.Identities = oauth.AssertionFile, view.Client.Identities
+	}
 	if len(view.Client.Secrets) > 0 {
 		if out.ClientSecret, err = a.Store.ClientSecretValue(view.Client); err != nil {
 			return nil, a.stored(ctx, "secret of app "+in.Name, err)

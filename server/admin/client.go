@@ -33,12 +33,25 @@ type Client struct {
 
 	CreatedAt time.Time `json:"createdAt"`
 	UpdatedAt time.Time `json:"updatedAt"`
+
+	AnyScope bool `json:"anyScope,omitempty" doc:"It registered itself, and its scopes are what it asks for when it names none: users may allow it others, up to oauth2.registration.scopes."`
+	// Described clients have no registration: what a client says of itself is in its document, and not here.
+	Described bool  `json:"described,omitempty" doc:"It is not registered, but described by the document at its id. Of what it is, only the name is known that users saw last; the rest is left out."`
+	Grants    int64 `json:"grants,omitempty" doc:"Live grants of a described client."`
+	Consents  int64 `json:"consents,omitempty" doc:"Users who have allowed something to a described client."`
+}
+
+func describedClient(c storage.DescribedClient) Client {
+	return Client{
+		ID: c.ID, Name: c.Name, RedirectURIs: []string{}, Scopes: []string{}, GrantTypes: []string{},
+		Described: true, Grants: c.Grants, Consents: c.Consents,
+	}
 }
 
 // TransformSchema describes the metadata by the words of the table of client fields.
 func (Client) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
 	for _, f := range oauth.Fields() {
-		if p := s.Properties[f.Last()]; p != nil && p.Description == "" {
+		if p := s.Properties[f.Member()]; p != nil && p.Description == "" {
 			p.Description = f.About
 		}
 	}
@@ -50,8 +63,8 @@ func clientOf(c *storage.Client) Client {
 		ID: c.ID, App: c.App, Name: c.ClientName, Public: c.Public, Disabled: c.Disabled,
 		RedirectURIs: listed(c.RedirectURIs), PostLogoutRedirectURIs: c.PostLogoutRedirectURIs, Scopes: listed(c.Scopes),
 		LogoURI: c.LogoURI, TosURI: c.TOSURI, PolicyURI: c.PolicyURI,
-		GrantTypes: c.RegisteredGrants(), KeyIDs: keyIDs(c.JWKS), ClientMetadata: c.ClientMetadata,
-		CreatedAt: c.CreatedAt, UpdatedAt: c.UpdatedAt,
+		GrantTypes: listed(c.RegisteredGrants()), KeyIDs: keyIDs(c.JWKS), ClientMetadata: c.ClientMetadata,
+		CreatedAt: c.CreatedAt, UpdatedAt: c.UpdatedAt, AnyScope: c.AnyScope,
 	}
 }
 

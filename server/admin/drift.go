@@ -37,7 +37,7 @@ func (a *operations) registerDrift(api huma.API) {
 		Summary: "Compare what was applied with what is in place",
 		Description: "Compares the registered client, the env that was delivered and the env that runtimes have with what " +
 			"the manifests lead to. It changes nothing.",
-		Tags: []string{"apps"}, Errors: []int{400, 404, 409, 413, 422, 503}, MaxBodyBytes: maxDocuments,
+		Tags: []string{"apps"}, Errors: []int{400, 404, 409, 413, 422, 503}, MaxBodyBytes: maxBody,
 	}, a.drift)
 }
 

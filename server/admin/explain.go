@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,7 +21,7 @@ type Explanation struct {
 	Endpoint  string            `json:"endpoint" doc:"What was asked: the path of an endpoint, or method and path of the admin API."`
 	ClientID  string            `json:"clientId,omitempty" doc:"As it was sent, whether there is such a client or not."`
 	App       string            `json:"app,omitempty"`
-	Error     string            `json:"error" doc:"The error code of the reply."`
+	Error     string            `json:"error" doc:"The error code of the reply; empty when it had none."`
 	Params    map[string]string `json:"params,omitempty" doc:"Parameters of the request that explain it; never a secret."`
 	Reasons   []Reason          `json:"reasons" nullable:"false"`
 	More      int               `json:"more,omitempty" doc:"How many more reasons there were, which are not kept."`
@@ -108,23 +109,23 @@ func (a *operations) explain(ctx context.Context, in *explainInput) (*reply[Expl
 	found, known := a.Refusals.find(in.ID)
 	if !known {
 		return nil, problem(http.StatusNotFound, "unknown_request",
-			"This replica does not remember that it refused a request "+in.ID+".",
-			fmt.Sprintf("A refusal is kept in the memory of the replica that refused, until it ends or has refused at most %d "+
-				"more. "+
-				"Ask the other replicas (--admin), or make the request again and explain that one.", a.Refusals.most))
+			fmt.Sprintf("This replica has no record of refusing %s; it keeps the last %d until it restarts.", in.ID, a.Refusals.most),
+			"A refusal is kept in the memory of the replica that refused; what one address is refused in great numbers is "+
+				"forgotten sooner. Ask the other replicas (--admin), or make the request again and explain that one.")
 	}
 	out := Explanation{
 		RequestID: found.RequestID, At: found.At, Endpoint: found.Endpoint, ClientID: found.ClientID, App: found.App,
 		Error: found.Error.Code, Params: found.Params, Reasons: make([]Reason, 0, len(found.reasons)), More: found.more,
 	}
-	app := a.release(ctx, found.App)
+	app, client := a.release(ctx, found.App)
 	for _, why := range found.reasons {
-		out.Reasons = append(out.Reasons, a.reason(ctx, found, why, app))
+		out.Reasons = append(out.Reasons, a.reason(ctx, found, why, app, client))
 	}
 	return &reply[Explanation]{out}, nil
 }
 
-func (a *operations) reason(ctx context.Context, of *refused, why reason, app *storage.App) Reason {
+func (a *operations) reason(ctx context.Context, of *refused, why reason, app *storage.App,
+	client *storage.Client) Reason {
 	out := Reason{
 		Rule: why.Rule, Said: why.Description, Asked: why.Asked, Nearest: why.Nearest, Key: why.Where, Place: why.place,
 	}
@@ -132,38 +133,52 @@ func (a *operations) reason(ctx context.Context, of *refused, why reason, app *s
 	if !known { // a code of a deploy hook
 		rule, _ = oauth.FindRule("denied")
 	}
-	out.Meaning, out.Remedy = rule.Meaning, rule.Remedy
+	out.Meaning, out.Remedy = rule.Meaning, rule.RemedyFor(of.App != "")
 	if out.Key == "" {
 		out.Key = rule.Key()
 	}
-	if strings.HasPrefix(rule.Key(), "spec.") && of.App == "" {
-		out.Remedy += " This client belongs to no app: its own registration, or its document, takes the place of app.yml."
-	}
+	candidates := a.candidates(ctx, of.ClientID, client, why.Rule)
 	if strings.HasPrefix(out.Key, "spec.") && out.Place == "" {
 		if app == nil { // no manifest decides
 			out.Key = ""
 		} else {
 			out.Place = placeIn(app, out.Key)
+			if app.Applied.After(of.At) {
+				out.Remedy = since(app, out, candidates)
+			}
 		}
 	}
-	if out.Nearest == "" {
-		out.Nearest = oauth.Nearest(out.Asked, a.candidates(ctx, of.ClientID, why.Rule))
+	switch {
+	case slices.Contains(candidates, out.Asked): // it is registered now
+	case out.Nearest == "":
+		out.Nearest = oauth.Nearest(out.Asked, candidates)
+	case why.Rule == oauth.RuleResourceUnknown: // one of the configuration, or rather one of these
+		out.Nearest = oauth.Nearest(out.Asked, append(candidates, out.Nearest))
 	}
 	return out
 }
 
-// release is the release record of an app; nil when there is none, or it cannot be read now: the rest can be said all
-// the same.
-func (a *operations) release(ctx context.Context, name string) *storage.App {
+// since is the remedy of a refusal after which the manifest was applied again: the place is that of today.
+func since(app *storage.App, why Reason, candidates []string) string {
+	changed := "The manifest was applied again after this refusal, at " + app.Applied.UTC().Format(time.RFC3339) + ". "
+	if why.Asked != "" && slices.Contains(candidates, why.Asked) {
+		return changed + "What was asked for is in it now: make the request again."
+	}
+	return changed + "Make the request again; if it is still refused: " + why.Remedy
+}
+
+// release is the release record of an app with its client; nil when there is none, or it cannot be read now: the rest
+// can be said all the same.
+func (a *operations) release(ctx context.Context, name string) (*storage.App, *storage.Client) {
 	if name == "" {
-		return nil
+		return nil, nil
 	}
 	view, err := a.Store.App(ctx, name)
 	if err != nil {
 		a.logFault(ctx, "admin API: storage failed", "app "+name, err)
-		return nil
+		return nil, nil
 	}
-	return view.App
+	return view.App, view.Client
 }
 
 // placeIn finds a key in the manifest that an app was applied from: its own place, or that of the mapping where it
@@ -181,8 +196,9 @@ func placeIn(app *storage.App, key string) string {
 	}
 }
 
-// candidates are the values that would have been right, by what is registered now.
-func (a *operations) candidates(ctx context.Context, clientID, rule string) []string {
+// candidates are the values that would have been right, by what is registered now; of the app's client, if the request
+// is its.
+func (a *operations) candidates(ctx context.Context, clientID string, c *storage.Client, rule string) []string {
 	switch rule {
 	case oauth.RuleClientUnknown:
 		clients, err := a.Store.Clients(ctx)
@@ -194,17 +210,29 @@ func (a *operations) candidates(ctx context.Context, clientID, rule string) []st
 			ids = append(ids, c.ID)
 		}
 		return ids
+	case oauth.RuleResourceUnknown:
+		clients, err := a.Store.Clients(ctx)
+		if err != nil {
+			a.logFault(ctx, "admin API: storage failed", "clients", err)
+		}
+		var identifiers []string
+		for _, c := range clients {
+			identifiers = append(identifiers, c.Resources()...)
+		}
+		return identifiers
 	case oauth.RuleRedirectURIUnregistered, oauth.RuleRedirectURIWithdrawn, oauth.RuleScopeNotInManifest,
-		oauth.RuleGrantTypeUnregistered, oauth.RuleLogoutURIUnregistered:
+		oauth.RuleScopeUnregistered, oauth.RuleGrantTypeUnregistered, oauth.RuleLogoutURIUnregistered:
 	default:
 		return nil
 	}
-	c, err := a.Store.Client(ctx, clientID)
-	if err != nil {
-		return nil // gone since, or described by a document
+	if c == nil || c.ID != clientID {
+		var err error
+		if c, err = a.Store.Client(ctx, clientID); err != nil {
+			return nil // gone since, or described by a document
+		}
 	}
 	switch rule {
-	case oauth.RuleScopeNotInManifest:
+	case oauth.RuleScopeNotInManifest, oauth.RuleScopeUnregistered:
 		return c.Scopes
 	case oauth.RuleGrantTypeUnregistered:
 		return c.RegisteredGrants()

@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/warifu/warifu/server/admin"
 	"github.com/warifu/warifu/server/oauth"
@@ -65,12 +66,31 @@ func TestExplainAddsLineAndNearestOfWhatIsRegistered(t *testing.T) {
 		if why.Rule != c.rule || why.Nearest != c.nearest || why.Key != c.key || why.Place != c.place || why.Asked != c.asked || why.Said != "what was said" {
 			t.Errorf("%s: %+v", id, why)
 		}
-		if registered := strings.Contains(why.Remedy, "belongs to no app"); registered != (id == "of-no-app") {
-			t.Errorf("%s: %s", id, why.Remedy)
+		if c.app == "" && (strings.Contains(why.Remedy, "app.yml") || strings.Contains(why.Remedy, "spec.oauth")) {
+			t.Errorf("%s: there is no manifest: %s", id, why.Remedy)
 		}
 		if why.Meaning == "" || why.Remedy == "" || e.Error != "a_code" || e.Endpoint != "/oauth/token" {
 			t.Errorf("%s: no words: %+v", id, e)
 		}
+	}
+
+	// After the manifest was applied again, the line of today is no answer to the request of then.
+	m.Add(oauth.Refusal{RequestID: "before", At: time.Now(), Endpoint: "/oauth/authorize", App: "app", ClientID: "app-client",
+		Error: *oauth.Refuse("a_code", oauth.RuleRedirectURIUnregistered, "").About("https://app.test/cb2", "", "")})
+	if why := explained(t, h, "before").Reasons[0]; strings.Contains(why.Remedy, "applied again") {
+		t.Errorf("before: %s", why.Remedy)
+	}
+	view, err := etcd.Store().App(t.Context(), "app")
+	if err != nil {
+		t.Fatal(err)
+	}
+	view.App.Applied = time.Now().Add(time.Minute)
+	view.Client.RedirectURIs = append(view.Client.RedirectURIs, "https://app.test/cb2")
+	if err := etcd.Store().CommitRelease(t.Context(), storage.Release{App: *view.App, Client: view.Client}); err != nil {
+		t.Fatal(err)
+	}
+	if why := explained(t, h, "before").Reasons[0]; !strings.Contains(why.Remedy, "is in it now: make the request again") || why.Nearest != "" {
+		t.Errorf("since: %+v", why)
 	}
 
 	// What is known without storage is said without it.
@@ -92,13 +112,14 @@ func TestExplainOfProblems(t *testing.T) {
 		"denied":         {admin.Denied([]admin.Fault{denial}), "no_friday"},
 		"would delete":   {admin.WouldDelete([]admin.Ending{{App: "app", ClientID: "app-x", Grants: 2}}), "would-delete"},
 		"deleting":       {admin.Deleting(), "deleting"},
-		"partly applied": {admin.PartlyApplied([]string{"a"}, "b"), "partly-applied"},
+		"partly applied": {admin.PartlyApplied([]string{"a"}, "b", storage.ErrConflict), "partly-applied"},
 		"rotating":       {admin.Rotating("waiting"), "rotating"},
 		"no secret":      {admin.NoSecret("it is public"), "no-secret"},
 		"sealed env":     {admin.SealedEnv("key k"), "sealed-env"},
 		"stale":          {storage.ErrConflict, "stale-plan"},
 		"not found":      {storage.ErrNotFound, "not-found"},
-		"fault of ours":  {errors.New("canary"), "internal"},
+		"fault of ours":  {errors.New("canary"), "storage-unavailable"},
+		"plugin":         {admin.PluginFailed("oauth", "no answer in time", "", errors.New("canary")), "plugin-failed"},
 	} {
 		h, _, _ := newAPI(t, func(cfg *admin.Config) { cfg.Apps = failing{c.err} })
 		req := httptest.NewRequestWithContext(t.Context(), "POST", "/v1/plan", strings.NewReader(`{"documents":[{"name":"a","content":"b"}]}`))
@@ -144,7 +165,7 @@ func TestExplainOfAPanic(t *testing.T) {
 func TestExplainOfAnUnknownRequestSaysWhereToAsk(t *testing.T) {
 	h, _, _ := newAPI(t, func(c *admin.Config) { c.Refusals = admin.NewRefusals(7) })
 	resp, p := ask(t, h, "GET", "/v1/refusals/0123456789abcdef")
-	if resp.StatusCode != 404 || p.Code != "unknown_request" || !strings.Contains(p.Remedy, "7 more") || !strings.Contains(p.Remedy, "other replicas") {
+	if resp.StatusCode != 404 || p.Code != "unknown_request" || !strings.Contains(p.Detail, "the last 7") || !strings.Contains(p.Remedy, "other replicas") {
 		t.Errorf("%d %+v", resp.StatusCode, p)
 	}
 	if resp, _ := ask(t, h, "GET", "/v1/refusals/"+p.RequestID); resp.StatusCode != 404 {

@@ -25,6 +25,8 @@ type Problem struct {
 	RequestID string `json:"requestId,omitempty" doc:"The id of the request, also in the header X-Request-Id."`
 	// Faults is everything that is wrong in what was sent.
 	Faults []Fault `json:"faults,omitempty" doc:"Everything that is wrong with what was sent."`
+
+	cause error // the fault that the log is to tell of; nil for a verdict
 }
 
 // Fault is one thing that is wrong in a document.
@@ -70,25 +72,61 @@ func Denied(faults []Fault) *Problem {
 	return p
 }
 
-// PartlyApplied is the problem of several apps of which only the first ones could be applied.
-func PartlyApplied(applied []string, failed string) *Problem {
-	return problem(http.StatusConflict, "partly_applied",
+// PartlyApplied is the problem of several apps of which only the first ones could be applied, and why that is: a
+// [*Problem], or a fault.
+func PartlyApplied(applied []string, failed string, why error) *Problem {
+	p := problem(http.StatusServiceUnavailable, "partly_applied",
 		"Applied: "+strings.Join(applied, ", ")+". Not applied: "+failed+" and what comes after it.",
 		"Apply again; the server's log says what stopped it.")
+	p.cause = why
+	var known *Problem
+	if errors.As(why, &known) {
+		p.cause = known.cause
+		p.Detail += " " + known.Detail
+		p.Remedy = strings.TrimSpace(known.Remedy + " Then apply again.")
+	}
+	if p.cause == nil || verdict(why) {
+		p.Status, p.Title, p.cause = http.StatusConflict, http.StatusText(http.StatusConflict), nil
+	}
+	return p
+}
+
+// PluginFailed is the problem of a plugin that did not do what it was asked: why in words, and what to do, which may be
+// empty. The error itself is for the log.
+func PluginFailed(name, why, remedy string, err error) *Problem {
+	if remedy == "" {
+		remedy = "Try again; the plugin's messages are in the server's log."
+	}
+	p := problem(http.StatusServiceUnavailable, "plugin_failed", fmt.Sprintf("The plugin %q failed: %s.", name, why),
+		remedy)
+	p.cause = err
+	return p
 }
 
 // WouldDelete is the problem of documents that remove clients, without the word of the caller that they may.
 func WouldDelete(ends []Ending) *Problem {
 	var clients []string
 	for _, e := range ends {
-		grants := fmt.Sprintf("%d grants end", e.Grants)
-		if e.Grants == 1 {
-			grants = "1 grant ends"
-		}
-		clients = append(clients, fmt.Sprintf("client %s of the app %s (%s)", e.ClientID, e.App, grants))
+		clients = append(clients, fmt.Sprintf("client %s of the app %s (%s)", e.ClientID, e.App, grantsEnd(e.Grants)))
 	}
-	return problem(http.StatusConflict, "would_delete", "Applying this removes "+strings.Join(clients, ", ")+"; nothing was changed.",
+	return problem(http.StatusConflict, "would_delete",
+		"Applying this removes "+strings.Join(clients, ", ")+"; nothing was changed.",
 		"Correct the manifest if that is not what you want; otherwise apply it with --allow-delete (allowDelete in the API).")
+}
+
+// NeedsTrust is the problem of documents that need the operator's word, without it; why completes "applying this ...".
+func NeedsTrust(why string) *Problem {
+	return problem(http.StatusConflict, "needs_trust", "Applying this "+why+"; nothing was changed.",
+		"If the app is the operator's own, apply it with --trust (trust in the API), or add it to trusted in the server's "+
+			"configuration; otherwise take consent out of spec.oauth.")
+}
+
+// grantsEnd is how many grants end, in words.
+func grantsEnd(n int) string {
+	if n == 1 {
+		return "1 grant ends"
+	}
+	return fmt.Sprintf("%d grants end", n)
 }
 
 // Deleting is the problem of an app that cannot be applied because it is on its way out.
@@ -135,38 +173,60 @@ func newProblem(status int, msg string, errs []error) *Problem {
 	return p
 }
 
-// failed makes the reply of an error. what names the record that was asked for.
+// failed makes the reply of an error. what names the record that was asked for. What is not a verdict about a record or
+// about what was sent is a fault, and so a 503: of a plugin, or else of storage.
 func (a *operations) failed(ctx context.Context, what string, err error) error {
 	var known *Problem
 	var taken *storage.TakenError
 	switch {
 	case errors.As(err, &known):
+		if known.cause != nil {
+			a.logFault(ctx, "admin API", what, known.cause)
+		}
 		return known
 	case errors.Is(err, storage.ErrNotFound):
 		return problem(http.StatusNotFound, "not_found", "There is no "+what+".", "")
 	case errors.As(err, &taken):
-		return problem(http.StatusConflict, "resource_taken",
-			"The resource identifier "+taken.Identifier+" has gone to "+taken.Owner+
-				" since this was planned; nothing was changed now.",
-			"Choose another identifier, or remove it from its present owner first.")
+		code, remedy := "resource_taken", "Choose another identifier, or remove it from its present owner first."
+		if taken.What == "client id" {
+			code, remedy = "client_id_taken", "Choose another one: a client id is never given to a second app."
+		}
+		if taken.What == "host" {
+			code, remedy = "host_taken", "Choose another host, or remove it from its present owner first."
+		}
+		return problem(http.StatusConflict, code,
+			"The "+taken.What+" "+taken.Identifier+" has gone to "+taken.Owner+
+				" since this was planned; nothing was changed now.", remedy)
 	case errors.Is(err, storage.ErrConflict):
 		return problem(http.StatusConflict, "stale_plan",
 			"Something has changed since this was planned; nothing was changed now.", "Plan again.")
-	case ctx.Err() != nil:
+	case errors.Is(ctx.Err(), context.Canceled):
 		return problem(http.StatusServiceUnavailable, "cancelled", "The request ended before this was done.", "Try again.")
 	}
 	a.logFault(ctx, "admin API", what, err)
-	return internalProblem()
+	if ctx.Err() != nil {
+		return problem(http.StatusServiceUnavailable, "timeout", fmt.Sprintf(
+			"This was not done within %s: the server's storage is slow or does not answer.", a.Patience),
+			"Try again; if it was to change something, see first whether it has.")
+	}
+	if errors.Is(err, storage.ErrFull) {
+		return problem(http.StatusServiceUnavailable, "storage_full",
+			"The server's storage is full: nothing can be written, but what is revoked or removed ends.",
+			"/readyz says what to do about it. An app that was to be deleted, or to lose its client, has lost it with all "+
+				"grants: do it again when there is room.")
+	}
+	return problem(http.StatusServiceUnavailable, "storage_unavailable",
+		"The server's storage does not answer, or not as it should.", "Try again; the server's log says more.")
 }
 
-// stored makes the reply of an error of storage: unless it is a verdict about a record, storage is at fault.
+// verdict says whether an error is about a record, and not a fault.
+func verdict(err error) bool {
+	return errors.Is(err, storage.ErrNotFound) || errors.Is(err, storage.ErrConflict)
+}
+
+// stored is failed, for what storage was asked directly.
 func (a *operations) stored(ctx context.Context, what string, err error) error {
-	if errors.Is(err, storage.ErrNotFound) || errors.Is(err, storage.ErrConflict) || ctx.Err() != nil {
-		return a.failed(ctx, what, err)
-	}
-	a.logFault(ctx, "admin API: storage failed", what, err)
-	return problem(http.StatusServiceUnavailable, "storage_unavailable",
-		"The server cannot reach its storage.", "Try again; the server's log says more.")
+	return a.failed(ctx, what, err)
 }
 
 // logFault tells the operator of a fault, by the id that the caller was told.

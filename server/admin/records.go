@@ -3,8 +3,9 @@ package admin
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"net/http"
-	"slices"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -46,8 +47,21 @@ type Grant struct {
 	ExpiresAt time.Time `json:"expiresAt"`
 }
 
-type appFilter struct {
+// AppFilter narrows a list to an app.
+type AppFilter struct {
 	App string `query:"app" maxLength:"63" doc:"Only those of this app."`
+}
+
+// AppPart is a part of a list that can be narrowed to an app.
+type AppPart struct {
+	AppFilter
+	Part
+}
+
+type grantsInput struct {
+	AppPart
+	Client string `query:"client" maxLength:"256" doc:"Only those of the client with this id."`
+	User   string `query:"user" maxLength:"256" doc:"Only those of this user: an id, an e-mail address or a user name."`
 }
 
 type clientInput struct {
@@ -67,7 +81,8 @@ type Revoked struct {
 func (a *operations) registerRecords(api huma.API) {
 	huma.Register(api, huma.Operation{
 		OperationID: "list-clients", Method: http.MethodGet, Path: "/v1/clients", Summary: "List OAuth clients",
-		Tags: []string{"records"}, Errors: []int{503},
+		Description: "First those that are registered, then those that are described by documents and hold grants or consents.",
+		Tags:        []string{"records"}, Errors: []int{503},
 	}, a.listClients)
 	huma.Register(api, huma.Operation{
 		OperationID: "delete-client", Method: http.MethodDelete, Path: "/v1/clients/{id}",
@@ -80,13 +95,14 @@ func (a *operations) registerRecords(api huma.API) {
 		Tags:    []string{"records"}, Errors: []int{503},
 	}, a.listDeliveries)
 	huma.Register(api, huma.Operation{
-		OperationID: "list-grants", Method: http.MethodGet, Path: "/v1/grants", Summary: "List live grants",
-		Tags: []string{"records"}, Errors: []int{404, 503},
+		OperationID: "list-grants", Method: http.MethodGet, Path: "/v1/grants", Summary: "List live grants, by client and id",
+		Tags: []string{"records"}, Errors: []int{404, 409, 503},
 	}, a.listGrants)
 	huma.Register(api, huma.Operation{
 		OperationID: "revoke-grant", Method: http.MethodDelete, Path: "/v1/grants/{id}",
-		Summary: "Revoke a grant and everything issued from it",
-		Tags:    []string{"records"}, Errors: []int{404, 503}, DefaultStatus: http.StatusOK,
+		Summary:     "Revoke a grant and everything issued from it",
+		Description: "The consent on which it rests is withdrawn: the user is asked before the client gets another.",
+		Tags:        []string{"records"}, Errors: []int{404, 503}, DefaultStatus: http.StatusOK,
 	}, a.revokeGrant)
 }
 
@@ -107,18 +123,58 @@ func listed(list []string) []string {
 	return list
 }
 
-func (a *operations) listClients(ctx context.Context, in *appFilter) (*reply[[]Client], error) {
-	stored, err := a.Store.Clients(ctx)
+func (a *operations) listClients(ctx context.Context, in *AppPart) (*items[Client], error) {
+	var stored []*storage.Client
+	var next string
+	var err error
+	switch {
+	case strings.HasPrefix(in.After, behindRegistered):
+	case in.App == "":
+		stored, next, err = a.Store.ClientsPart(ctx, in.stored())
+	default:
+		var view storage.AppView
+		if view, err = a.Store.App(ctx, in.App); view.Client != nil {
+			stored = []*storage.Client{view.Client}
+		}
+	}
 	if err != nil {
 		return nil, a.stored(ctx, "clients", err)
 	}
 	clients := make([]Client, 0, len(stored))
 	for _, c := range stored {
-		if in.App == "" || in.App == c.App {
-			clients = append(clients, clientOf(c))
-		}
+		clients = append(clients, clientOf(c))
 	}
-	return &reply[[]Client]{clients}, nil
+	if in.App == "" && next == "" {
+		_, after, _ := strings.Cut(in.After, behindRegistered)
+		described, more, err := a.describedClients(ctx, storage.Part{After: after, Limit: in.Limit - len(clients)})
+		if err != nil {
+			return nil, err
+		}
+		clients, next = append(clients, described...), more
+	}
+	return &items[Client]{in.link(next), clients}, nil
+}
+
+// behindRegistered begins the cursors of clients that are described by documents, which a list has behind all others.
+// The cursor of a registered one has no slash.
+const behindRegistered = "described/"
+
+// describedClients is a part of those.
+func (a *operations) describedClients(ctx context.Context, p storage.Part) (clients []Client, next string, err error) {
+	if p.Limit == 0 {
+		return nil, behindRegistered, nil // with the next part
+	}
+	stored, next, err := a.Store.DescribedClients(ctx, p)
+	if err != nil {
+		return nil, "", a.stored(ctx, "clients", err)
+	}
+	for _, c := range stored {
+		clients = append(clients, describedClient(c))
+	}
+	if next != "" {
+		next = behindRegistered + next
+	}
+	return clients, next, nil
 }
 
 // deleteClient removes a client that registered itself (RFC 7591). One of an app goes with the app.
@@ -128,73 +184,77 @@ func (a *operations) deleteClient(ctx context.Context, in *clientInput) (*reply[
 		return nil, problem(http.StatusConflict, "client_of_an_app", "The client "+c.ID+" belongs to the app "+c.App+".",
 			"Delete the app, or take spec.oauth out of its manifest and apply that.")
 	}
+	grants := 0
+	if err == nil {
+		grants, err = a.Store.CountGrants(ctx, c.ID)
+	}
 	if err == nil {
 		err = a.Store.UnregisterClient(ctx, c, storage.AuditEntry{
-			Action: storage.AuditUnregistered, Detail: c.ID, Reason: "by an operator"})
+			Action: storage.AuditUnregistered, Detail: fmt.Sprintf("%s: grants that end: %d", c.ID, grants),
+			Reason: "by an operator"})
 	}
 	if err != nil {
 		return nil, a.stored(ctx, "client "+in.ID, err)
 	}
-	a.Logger.Info("client unregistered", "client", c.ID)
+	a.Logger.Info("client unregistered", "client", c.ID, "grants", grants)
 	return &reply[Client]{clientOf(c)}, nil
 }
 
-func (a *operations) listDeliveries(ctx context.Context, in *appFilter) (*reply[[]Delivery], error) {
-	stored, err := a.Store.Deliveries(ctx)
+func (a *operations) listDeliveries(ctx context.Context, in *AppPart) (*items[Delivery], error) {
+	stored, next, err := a.Store.DeliveriesPart(ctx, in.App, in.stored())
 	if err != nil {
 		return nil, a.stored(ctx, "deliveries", err)
 	}
 	deliveries := make([]Delivery, 0, len(stored))
 	for _, d := range stored {
-		if in.App == "" || in.App == d.App {
-			deliveries = append(deliveries, deliveryOf(d))
-		}
+		deliveries = append(deliveries, deliveryOf(d))
 	}
-	return &reply[[]Delivery]{deliveries}, nil
+	return &items[Delivery]{in.link(next), deliveries}, nil
 }
 
-func (a *operations) listGrants(ctx context.Context, in *appFilter) (*reply[[]Grant], error) {
-	clientID := ""
+func (a *operations) listGrants(ctx context.Context, in *grantsInput) (*items[Grant], error) {
+	query := storage.GrantQuery{ClientID: in.Client, After: in.After, Limit: in.Limit}
 	if in.App != "" {
 		view, err := a.view(ctx, in.App)
 		if err != nil {
 			return nil, err
 		}
-		if view.Client == nil {
-			return &reply[[]Grant]{[]Grant{}}, nil
+		if view.Client == nil || in.Client != "" && in.Client != view.Client.ID {
+			return &items[Grant]{Body: []Grant{}}, nil
 		}
-		clientID = view.Client.ID
+		query.ClientID = view.Client.ID
 	}
-	stored, err := a.Store.Grants(ctx, clientID)
+	if in.User != "" {
+		user, err := a.user(ctx, in.User)
+		if err != nil {
+			return nil, err
+		}
+		query.UserID = user.ID
+	}
+	stored, next, err := a.Store.Grants(ctx, query)
 	if err != nil {
 		return nil, a.stored(ctx, "grants", err)
 	}
-	users, err := a.Store.Users(ctx)
+	var ids []string
+	for _, g := range stored {
+		ids = append(ids, g.UserID)
+	}
+	users, err := a.Store.UsersOf(ctx, ids)
 	if err != nil {
 		return nil, a.stored(ctx, "users", err)
 	}
-	clients, err := a.Store.Clients(ctx)
-	if err != nil {
-		return nil, a.stored(ctx, "clients", err)
-	}
-	apps, names := make(map[string]string), make(map[string]string)
-	for _, c := range clients {
-		apps[c.ID] = c.App
-	}
-	for _, u := range users {
-		names[u.ID] = cmp.Or(u.Email, u.Username, u.Name)
-	}
 	grants := make([]Grant, 0, len(stored))
 	for _, g := range stored {
+		name := ""
+		if u := users[g.UserID]; u != nil {
+			name = cmp.Or(u.Email, u.Username, u.Name)
+		}
 		grants = append(grants, Grant{
-			ID: g.ID, App: apps[g.ClientID], ClientID: g.ClientID, UserID: g.UserID, User: names[g.UserID],
+			ID: g.ID, App: a.Store.AppOf(g.ClientID), ClientID: g.ClientID, UserID: g.UserID, User: name,
 			Scopes: listed(g.Scopes), CreatedAt: g.CreatedAt, UsedAt: g.RotatedAt, ExpiresAt: g.ExpiresAt,
 		})
 	}
-	slices.SortFunc(grants, func(x, y Grant) int {
-		return cmp.Or(cmp.Compare(x.App, y.App), x.CreatedAt.Compare(y.CreatedAt), cmp.Compare(x.ID, y.ID))
-	})
-	return &reply[[]Grant]{grants}, nil
+	return &items[Grant]{in.link(next), grants}, nil
 }
 
 func (a *operations) revokeGrant(ctx context.Context, in *grantInput) (*reply[Revoked], error) {
@@ -202,8 +262,8 @@ func (a *operations) revokeGrant(ctx context.Context, in *grantInput) (*reply[Re
 	if err != nil {
 		return nil, a.stored(ctx, "live grant "+in.ID, err)
 	}
-	alive, err := a.Store.KillGrant(ctx, grant.ClientID, grant.ID,
-		storage.AuditEntry{Action: storage.AuditGrantRevoked, Reason: "revoked by an operator"})
+	alive, err := a.Store.RevokeGrant(ctx, *grant,
+		storage.AuditEntry{Action: storage.AuditGrantRevoked, Reason: byOperator})
 	if err == nil && !alive {
 		err = storage.ErrNotFound // another operator was faster
 	}
@@ -211,9 +271,5 @@ func (a *operations) revokeGrant(ctx context.Context, in *grantInput) (*reply[Re
 		return nil, a.stored(ctx, "live grant "+in.ID, err)
 	}
 	a.Logger.Info("grant revoked", "grant", grant.ID, "client", grant.ClientID, "user", grant.UserID)
-	out := Revoked{Grant: grant.ID}
-	if c, err := a.Store.Client(ctx, grant.ClientID); err == nil {
-		out.App = c.App
-	}
-	return &reply[Revoked]{out}, nil
+	return &reply[Revoked]{Revoked{Grant: grant.ID, App: a.Store.AppOf(grant.ClientID)}}, nil
 }

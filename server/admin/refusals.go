@@ -12,18 +12,36 @@ import (
 // memory, up to a number of requests and of bytes. Nothing of it is stored, so no client can fill the database by being
 // refused. Adding takes constant time, whoever reads meanwhile.
 //
+// Nor can anybody drive out what others were refused: what an address is refused beyond its share, and addresses that
+// there are not, which any host is probed for, have a smaller ring of their own. Two answers are not kept at all,
+// because they are no refusals: a device is told to go on polling, and a proof to use a nonce.
+//
 // It holds no secret. What comes in names its parameters one by one ([oauth.TellingParams]), and whatever looks like
 // a credential is blanked all the same, because people do put a secret where an id belongs.
 type Refusals struct {
-	most, mostBytes int
+	most int
 
-	mu    sync.Mutex // owns what follows
-	ring  []*refused // of length most; the oldest at first
-	first int
-	count int
-	bytes int
-	byID  map[string]*refused
+	mu      sync.Mutex // owns what follows
+	kept    ring
+	passing ring // what comes in floods
+	byID    map[string]*refused
 }
+
+// ring is the last refusals of a kind.
+type ring struct {
+	mostBytes int
+	all       []*refused // the oldest at first
+	first     int
+	count     int
+	bytes     int
+}
+
+func newRing(n int) ring {
+	return ring{mostBytes: max(n*averageSize, leastBytes), all: make([]*refused, n)}
+}
+
+// passingShare: the ring for floods is so many times smaller than the other.
+const passingShare = 8
 
 // DefaultRefusals is how many requests a replica should remember: some megabytes, if all of them are long.
 const DefaultRefusals = 4096
@@ -56,17 +74,13 @@ type reason struct {
 // NewRefusals remembers the last n refusals.
 func NewRefusals(n int) *Refusals {
 	n = max(n, 1)
-	return &Refusals{
-		most: n, mostBytes: max(n*averageSize, leastBytes), ring: make([]*refused, n), byID: make(map[string]*refused),
-	}
+	return &Refusals{most: n, kept: newRing(n), passing: newRing(max(n/passingShare, 1)), byID: make(map[string]*refused)}
 }
 
-// Add remembers a refusal, unless it would only drive out others: a device is told to go on polling and a proof to
-// use a nonce as a matter of course, and any host is probed for addresses that it does not have.
+// Add remembers a refusal, unless it is none: a device is told to go on polling and a proof to use a nonce as a matter
+// of course.
 func (m *Refusals) Add(r oauth.Refusal) {
-	switch {
-	case r.Error.Code == oauth.CodeAuthorizationPending, r.Error.Code == oauth.CodeUseDPoPNonce,
-		r.Error.Rule == oauth.RulePathUnknown:
+	if r.Error.Code == oauth.CodeAuthorizationPending || r.Error.Code == oauth.CodeUseDPoPNonce {
 		return
 	}
 	m.add(r, []reason{{Error: r.Error}})
@@ -79,25 +93,29 @@ func (m *Refusals) add(r oauth.Refusal, reasons []reason) {
 	kept := keep(r, reasons)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for m.count == m.most || m.count > 0 && m.bytes+kept.size > m.mostBytes {
-		m.forget()
+	to := &m.kept
+	if r.Beyond || r.Error.Rule == oauth.RulePathUnknown {
+		to = &m.passing
 	}
-	m.ring[(m.first+m.count)%m.most] = kept
-	m.count++
-	m.bytes += kept.size
+	for to.count == len(to.all) || to.count > 0 && to.bytes+kept.size > to.mostBytes {
+		if oldest := to.forget(); m.byID[oldest.RequestID] == oldest {
+			delete(m.byID, oldest.RequestID)
+		}
+	}
+	to.all[(to.first+to.count)%len(to.all)] = kept
+	to.count++
+	to.bytes += kept.size
 	m.byID[kept.RequestID] = kept
 }
 
 // forget drops the oldest.
-func (m *Refusals) forget() {
-	oldest := m.ring[m.first]
-	if m.byID[oldest.RequestID] == oldest {
-		delete(m.byID, oldest.RequestID)
-	}
-	m.ring[m.first] = nil
-	m.first = (m.first + 1) % m.most
-	m.count--
-	m.bytes -= oldest.size
+func (g *ring) forget() *refused {
+	oldest := g.all[g.first]
+	g.all[g.first] = nil
+	g.first = (g.first + 1) % len(g.all)
+	g.count--
+	g.bytes -= oldest.size
+	return oldest
 }
 
 // Find looks up the refusal of a request.

@@ -83,8 +83,22 @@ func TestRefusalsLeaveOutWhatIsNoRefusal(t *testing.T) {
 	probe := refusal("probe")
 	probe.Error = oauth.Error{Rule: oauth.RulePathUnknown}
 	m.Add(probe)
-	if _, known := m.Find("probe"); known {
-		t.Error("a probe is kept")
+	if _, known := m.Find("probe"); !known {
+		t.Error("an address that there is not is not explained")
+	}
+	m.Add(refusal("kept"))
+	for n := range 20 {
+		probe.RequestID = fmt.Sprint("probe-", n)
+		m.Add(probe)
+		beyond := refusal(fmt.Sprint("beyond-", n))
+		beyond.Beyond = true
+		m.Add(beyond)
+	}
+	if _, known := m.Find("kept"); !known {
+		t.Error("a flood drives out what others were refused")
+	}
+	if _, known := m.Find("beyond-19"); !known {
+		t.Error("the last of a flood is not explained")
 	}
 	m.Add(refusal(""))
 	if _, known := m.Find(""); known {

@@ -2,21 +2,33 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/warifu/warifu/storage"
 )
 
 // Rotations is what the admin API asks about client secrets and deliveries. Errors are as with [Apps].
 type Rotations interface {
 	// Rotate gives the app's client a new secret. The one before stays valid until the new one is served by every
 	// target and was used, and for as long as grace after that; or it ends at once, when it is compromised.
-	Rotate(ctx context.Context, app string, grace time.Duration, compromised bool) (Rotated, error)
+	Rotate(ctx context.Context, app string, how RotateOptions) (Rotated, error)
 	// Secrets lists the valid secrets of an app, or of all when app is empty, oldest first.
 	Secrets(ctx context.Context, app string) ([]Secret, error)
 	// Retry has every delivery of the app tried again now.
 	Retry(ctx context.Context, app string) error
+}
+
+// RotateOptions say how a secret is replaced.
+type RotateOptions struct {
+	Grace       time.Duration
+	Compromised bool
+	Secret      string // the new one, from elsewhere; empty: one is made
+	Imported    bool   // the app has it already
 }
 
 // Secret is a client secret without its value.
@@ -59,6 +71,8 @@ type rotateInput struct {
 	Body struct {
 		Grace       *int64 `json:"grace,omitempty" minimum:"0" maximum:"31536000" doc:"Seconds that the old secret stays valid after every target serves the new one and it has been used. By default a day."`
 		Compromised bool   `json:"compromised,omitempty" doc:"End the old secret now, whoever still holds it."`
+		Secret      string `json:"secret,omitempty" doc:"The new secret, where it is not to be made: visible ASCII, of 256 bits or more."`
+		Imported    bool   `json:"imported,omitempty" doc:"The app has that secret already, so it may be weaker, from 16 characters."`
 	}
 }
 
@@ -90,7 +104,16 @@ func (a *operations) rotate(ctx context.Context, in *rotateInput) (*reply[Rotate
 	if in.Body.Grace != nil {
 		grace = time.Duration(*in.Body.Grace) * time.Second
 	}
-	rotated, err := a.Rotations.Rotate(ctx, in.Name, grace, in.Body.Compromised)
+	rotated, err := a.Rotations.Rotate(ctx, in.Name, RotateOptions{
+		Grace: grace, Compromised: in.Body.Compromised, Secret: in.Body.Secret, Imported: in.Body.Imported})
+	if errors.Is(err, storage.ErrFull) {
+		a.logFault(ctx, "admin API", "app "+in.Name, err)
+		return nil, problem(http.StatusServiceUnavailable, "storage_full",
+			"The server's storage is full: the secrets of "+in.Name+" are as they were.",
+			"Make room (/readyz says how), and try again. To end a secret before that, end the client with all its grants: "+
+				"warifu delete app "+in.Name+". Applied again when there is room, the app gets the same client id and "+
+				"another secret.")
+	}
 	if err != nil {
 		return nil, a.failed(ctx, "app "+in.Name, err)
 	}
@@ -115,7 +138,7 @@ func (a *operations) retry(ctx context.Context, in *appInput) (*reply[Retried], 
 	return &reply[Retried]{out}, nil
 }
 
-func (a *operations) listSecrets(ctx context.Context, in *appFilter) (*reply[[]Secret], error) {
+func (a *operations) listSecrets(ctx context.Context, in *AppFilter) (*reply[[]Secret], error) {
 	if in.App != "" {
 		if _, err := a.view(ctx, in.App); err != nil {
 			return nil, err
@@ -141,6 +164,12 @@ func Rotating(waiting string) *Problem {
 // NoSecret is the problem of an app whose client has no secret, or that has no client; detail says which.
 func NoSecret(detail string) *Problem {
 	return problem(http.StatusConflict, "no_secret", detail+".", "")
+}
+
+// UnusableSecret is the problem of a client secret from elsewhere; detail says what is wrong with it, and not what it
+// is.
+func UnusableSecret(detail string) *Problem {
+	return problem(http.StatusUnprocessableEntity, "client_secret", strings.ToUpper(detail[:1])+detail[1:]+".", "")
 }
 
 // SealedEnv is the problem of env that cannot be opened.

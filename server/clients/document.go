@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"mime"
 	"net/http"
 	"net/url"
@@ -32,12 +33,14 @@ import (
 //   - it is a public client, or has keys of its own: a document can hold no secret;
 //   - it gets nothing but what a user allows: codes, refresh tokens, devices. Client credentials and token exchange are
 //     for clients that are known here;
-//   - a program on the user's own computer can say that it is any public client, so it is never answered without asking
-//     the user (RFC 8252 section 8.6);
-//   - its pairwise subjects are those of the host that it is at, see checkOwnSector;
+//   - its pairwise subjects are those of the host that it is at, see checkDocumentSector;
 //   - pages name the host that the document is from, which is a fact, beside the name in it, which is a claim;
-//   - a browser is sent to it only with the answer of a user, or for prompt=none, and not with a request that is wrong
-//     (RFC 9700 section 4.11.2): else this server would redirect anybody anywhere.
+//   - a browser is sent to it only with a code, which a user has allowed, and not with an error (RFC 9700 section
+//     4.11.2): else this server would redirect anybody anywhere.
+//
+// An operator says from which hosts documents are taken ([Options.Hosts]). What a client of a host that is denied by
+// name holds ends, see [Clients.EndDenied]; a host that is merely not allowed is refused, and what was allowed to its
+// clients comes back with it: a slip in a list must not end what users allowed.
 //
 // A document is written for many servers. So grant types and scopes that this one does not have for it are left out,
 // and do not make it a bad one, as they would a registration.
@@ -66,30 +69,37 @@ const (
 type document struct {
 	client *storage.Client
 	wrong  string
+	rules  string // by which it was read, see [Clients]
 }
 
 // newDocuments keeps the documents that were fetched, by URL.
-func (s *Clients) newDocuments() *fetches[document] {
-	return newFetches(s.fetchDocument, documentPause, maxClientDocuments, rate.NewLimiter(20, 100), newHostLimits(5, 20))
+func newDocuments() *fetches[document] {
+	return newFetches[document](documentPause, maxClientDocuments, rate.NewLimiter(20, 100), newHostLimits(5, 20))
 }
 
 // documentError means that a client's document cannot be used: for everyone but its developer, the client is not found.
-type documentError struct{ reason string }
+type documentError struct {
+	reason string
+	host   bool // no document of that host is taken
+}
 
 func (e *documentError) Error() string { return "client ID metadata document: " + e.reason }
 func (e *documentError) Unwrap() error { return storage.ErrNotFound }
 
-// Client is the client with this id, from storage or from its document. An error that is [storage.ErrNotFound] says that there is
-// none; any other is a fault.
+// Client is the client with this id, from storage or from its document. An error that is [storage.ErrNotFound] says
+// that there is none; any other is a fault.
 func (s *Clients) Client(ctx context.Context, id string) (*storage.Client, error) {
 	if !s.Documents || !IsDocumentURL(id) || s.Store.Remembers(id) {
 		return s.Store.Client(ctx, id)
 	}
+	if !s.Hosts.Admits(hostOf(id)) {
+		return nil, &documentError{reason: "this server takes no clients from its host", host: true}
+	}
 	now := s.Now()
 	d, current := s.documents.held(id, now)
-	if !current {
+	if !current || d.rules != s.rules {
 		var err error
-		if d, err = s.documents.again(ctx, id, now); err != nil && d.client == nil {
+		if d, err = s.documents.again(ctx, id, now, s.fetchDocument); err != nil && d.client == nil {
 			return nil, err
 		}
 	}
@@ -97,16 +107,16 @@ func (s *Clients) Client(ctx context.Context, id string) (*storage.Client, error
 	case d.client != nil:
 		return d.client, nil
 	case d.wrong != "":
-		return nil, &documentError{d.wrong}
+		return nil, &documentError{reason: d.wrong}
 	}
-	return nil, &documentError{"there is none at the client_id, or it could not be fetched"}
+	return nil, &documentError{reason: "there is none at the client_id URL, or it could not be fetched"}
 }
 
 // Described reports whether a client is known by its document alone.
 func Described(c *storage.Client) bool { return c.Revision == 0 && IsDocumentURL(c.ID) }
 
-// IsDocumentURL reports whether a client_id is the URL of a document (section 3): https, with a host and a path, without user info,
-// fragment and dot segments, in the one spelling in which it is fetched.
+// IsDocumentURL reports whether a client_id is the URL of a document (section 3): https, with a host and a path,
+// without user info, fragment and dot segments, in the one spelling in which it is fetched.
 func IsDocumentURL(id string) bool {
 	if len(id) > maxDocumentURL || !strings.HasPrefix(id, "https://") || oauth.CheckRedirectURI(id) != nil {
 		return false
@@ -117,7 +127,8 @@ func IsDocumentURL(id string) bool {
 
 func isDots(segment string) bool { return segment == "." || segment == ".." }
 
-// fetchDocument fetches what is at the URL. An error leaves what was there before in use; an answer of its server does not.
+// fetchDocument fetches what is at the URL. An error leaves what was there before in use; an answer of its server does
+// not.
 func (s *Clients) fetchDocument(ctx context.Context, id string) (document, lifetime, error) {
 	reply, err := s.Outbound.Get(ctx, id, "application/json", maxDocument)
 	var c *storage.Client
@@ -125,22 +136,25 @@ func (s *Clients) fetchDocument(ctx context.Context, id string) (document, lifet
 	case err == nil:
 		c, err = s.readDocument(ctx, id, reply)
 	case answered(reply.Status):
-		err = &documentError{err.Error()}
+		err = &documentError{reason: err.Error()}
 	}
 	var bad *documentError
 	var wrong *oauth.Error
 	switch {
 	case err == nil:
 		fresh := FreshFor(reply.Header.Get("Cache-Control"))
-		return document{client: c}, lifetime{fresh: fresh, usable: fresh + documentStale}, nil
+		return document{client: c, rules: s.rules}, lifetime{fresh: fresh, usable: fresh + documentStale}, nil
 	case errors.As(err, &wrong):
-		s.Logger.InfoContext(ctx, "a client ID metadata document cannot be used", "client", id, "error", err)
-		return document{wrong: wrong.Description}, lifetime{fresh: documentPause, usable: documentPause}, nil
+		s.tell(ctx, slog.LevelInfo, "a client ID metadata document cannot be used",
+			"client", oauth.ShownURI(id), "error", err)
+		return document{wrong: wrong.Description, rules: s.rules}, lifetime{fresh: documentPause, usable: documentPause}, nil
 	case errors.As(err, &bad):
-		s.Logger.InfoContext(ctx, "there is no client ID metadata document at the client_id", "client", id, "error", err)
+		s.tell(ctx, slog.LevelInfo, "there is no client ID metadata document at the client_id",
+			"client", oauth.ShownURI(id), "error", err)
 		return document{}, lifetime{}, nil
 	}
-	s.Logger.WarnContext(ctx, "a client ID metadata document cannot be fetched", "client", id, "error", err)
+	s.tell(ctx, slog.LevelWarn, "a client ID metadata document cannot be fetched",
+		"client", oauth.ShownURI(id), "error", err)
 	return document{}, lifetime{}, err
 }
 
@@ -150,20 +164,22 @@ func answered(status int) bool {
 	return status != 0 && status < 500 && status != http.StatusRequestTimeout && status != http.StatusTooManyRequests
 }
 
-// readDocument makes a client of a document (section 4). An oauth.Error says what is wrong with a document that is about this
-// client; a documentError, that it is not about it: of what else may be at a URL, nobody learns anything. Any other is a fault.
+// readDocument makes a client of a document (section 4). An oauth.Error says what is wrong with a document that is
+// about this client; a documentError, that it is not about it: of what else may be at a URL, nobody learns anything.
+// Any other is a fault.
 func (s *Clients) readDocument(ctx context.Context, id string, reply outbound.Reply) (*storage.Client, error) {
 	kind, _, err := mime.ParseMediaType(reply.Header.Get("Content-Type"))
-	if err != nil || kind != "application/json" && !(strings.HasPrefix(kind, "application/") && strings.HasSuffix(kind, "+json")) {
-		return nil, &documentError{"its Content-Type is not application/json"}
+	if err != nil || kind != "application/json" &&
+		!(strings.HasPrefix(kind, "application/") && strings.HasSuffix(kind, "+json")) {
+		return nil, &documentError{reason: "its Content-Type is not application/json"}
 	}
-	var members map[string]json.RawMessage
-	if err := json.Unmarshal(reply.Body, &members); err != nil {
-		return nil, &documentError{"it is not a JSON object"} // the error would quote what is there
+	members, err := Members(reply.Body)
+	if err != nil {
+		return nil, &documentError{reason: "it is " + err.Error()}
 	}
 	var named string
 	if json.Unmarshal(members["client_id"], &named) != nil || named != id {
-		return nil, &documentError{"its client_id is not the URL that it is at"}
+		return nil, &documentError{reason: "its client_id is not the URL that it is at"}
 	}
 	m, err := readMetadata(members)
 	if err != nil {
@@ -181,14 +197,15 @@ func (s *Clients) readDocument(ctx context.Context, id string, reply outbound.Re
 	if err := s.fill(ctx, c, m); err != nil {
 		return nil, err
 	}
-	return c, nil
+	return c, s.Store.PublishKeys(ctx, &c.Client)
 }
 
-// adapt leaves out of a document what this server does not have for it, puts in its defaults, and refuses what a document must not
-// hold.
+// adapt leaves out of a document what this server does not have for it, puts in its defaults, and refuses what a
+// document must not hold.
 func (s *Clients) adapt(m *clientMetadata, id string) error {
 	if len(m.GrantTypes) > 0 {
-		usable := oauth.Within(m.GrantTypes, []string{oauth.GrantAuthorizationCode, oauth.GrantRefreshToken, oauth.GrantDeviceCode})
+		usable := oauth.Within(m.GrantTypes,
+			[]string{oauth.GrantAuthorizationCode, oauth.GrantRefreshToken, oauth.GrantDeviceCode})
 		if m.GrantTypes = oauth.Within(usable, s.GrantTypes); len(m.GrantTypes) == 0 {
 			return wrongMetadata("grant_types has none that this server has for clients that are not registered")
 		}
@@ -199,11 +216,6 @@ func (s *Clients) adapt(m *clientMetadata, id string) error {
 	case len(m.GrantTypes) > 0 && !slices.Contains(m.GrantTypes, oauth.GrantAuthorizationCode):
 		m.ResponseTypes = nil
 	}
-	if len(m.Scopes) > 0 {
-		if m.Scopes = oauth.Within(m.Scopes, s.Scopes); len(m.Scopes) == 0 {
-			return wrongMetadata("scope has none that this server knows")
-		}
-	}
 	if m.TokenEndpointAuthMethod == "" {
 		m.TokenEndpointAuthMethod = oauth.AuthNone
 		if m.JWKS != "" || m.JWKSURI != "" {
@@ -211,7 +223,8 @@ func (s *Clients) adapt(m *clientMetadata, id string) error {
 		}
 	}
 	if m.TokenEndpointAuthMethod != oauth.AuthNone && m.TokenEndpointAuthMethod != oauth.AuthPrivateKeyJWT {
-		return wrongMetadata("token_endpoint_auth_method must be %s or %s in a document", oauth.AuthNone, oauth.AuthPrivateKeyJWT)
+		return wrongMetadata("token_endpoint_auth_method must be %s or %s in a document", oauth.AuthNone,
+			oauth.AuthPrivateKeyJWT)
 	}
 	if strings.TrimSpace(m.ClientName) == "" {
 		m.ClientName, _, _ = strings.Cut(strings.TrimPrefix(id, "https://"), "/")
@@ -225,7 +238,7 @@ func (s *Clients) mayFetchFor(c *storage.Client, address string) bool {
 	if Described(c) {
 		return s.documents.hosts.allow(address, s.Now()) // the fetch of the document has counted already
 	}
-	return s.registrations.Allow()
+	return s.sectors.Allow()
 }
 
 // FreshFor is how long a reply with this Cache-Control is good (RFC 9111 section 5.2.2), within our bounds.
@@ -249,9 +262,14 @@ func FreshFor(cacheControl string) time.Duration {
 func Unknown(id string, err error) *oauth.Error {
 	var wrong *documentError
 	if errors.As(err, &wrong) {
-		return oauth.Refuse(oauth.CodeInvalidClient, oauth.RuleClientDocument, "the client ID metadata document of %q cannot be used: %s",
-			oauth.Cut(id, maxDocumentURL), wrong.reason)
+		rule := oauth.RuleClientDocument
+		if wrong.host {
+			rule = oauth.RuleClientDocumentHost
+		}
+		return oauth.Refuse(oauth.CodeInvalidClient, rule, "the client ID metadata document of %q cannot be used: %s",
+			oauth.Cut(oauth.ShownURI(id), maxDocumentURL), wrong.reason)
 	}
-	return oauth.Refuse(oauth.CodeInvalidClient, oauth.RuleClientUnknown, "no client has the client_id %q; check OAUTH_CLIENT_ID, or apply app.yml again",
-		oauth.Cut(id, 80))
+	return oauth.Refuse(oauth.CodeInvalidClient, oauth.RuleClientUnknown,
+		"no client has the client_id %q: it must be one that this server gave, and a registration that is never used ends",
+		oauth.Cut(oauth.ShownURI(id), 80)).About(oauth.Cut(oauth.ShownURI(id), 256), "", "")
 }

@@ -2,7 +2,6 @@ package clients
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"hash/maphash"
 	"net/url"
@@ -10,16 +9,14 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"github.com/warifu/warifu/storage"
 )
 
 // fetches keeps what was fetched from addresses that clients name: key sets, documents. Strangers can make this server
 // fetch, so each address is asked rarely and by one request at a time, all of them together not often, and what is kept
 // is bounded.
 type fetches[T any] struct {
-	// fetch gets what is at an address, and says for how long that is good. Its error leaves what was fetched before in
-	// use. It is not called for two requests at once, nor ended with the request that called it: it has a time limit of
-	// its own.
-	fetch func(ctx context.Context, address string) (T, lifetime, error)
 	pause time.Duration // the least time between two fetches from one address, whatever they brought
 	most  int           // addresses that are remembered
 
@@ -28,9 +25,14 @@ type fetches[T any] struct {
 	all   *rate.Limiter
 	hosts *hostLimits // the same for each host; nil: none
 
-	mu      sync.Mutex // guards entries and the fields of each
+	mu      sync.Mutex // guards entries and the fields of each, and waiting
 	entries map[string]*fetched[T]
+	waiting int // requests that wait for a fetch
 }
+
+// mostWaiting are the requests that wait for fetches at once: each has a place among those at work, and whoever makes
+// an address answer slowly must not have all of them.
+const mostWaiting = 32
 
 // lifetime of something that was fetched: how long it is taken for current, and how long it is used while its address
 // gives nothing better.
@@ -44,12 +46,16 @@ type fetched[T any] struct {
 	fetching chan struct{}
 }
 
-func newFetches[T any](fetch func(context.Context, string) (T, lifetime, error), pause time.Duration, most int,
-	all *rate.Limiter, hosts *hostLimits) *fetches[T] {
-	return &fetches[T]{fetch: fetch, pause: pause, most: most, all: all, hosts: hosts, entries: make(map[string]*fetched[T])}
+// fetch gets what is at an address, and says for how long that is good. Its error leaves what was fetched before in use.
+// It is not called for two requests at once, nor ended with the request that called it: it has a time limit of its own.
+type fetch[T any] func(ctx context.Context, address string) (T, lifetime, error)
+
+func newFetches[T any](pause time.Duration, most int, all *rate.Limiter, hosts *hostLimits) *fetches[T] {
+	return &fetches[T]{pause: pause, most: most, all: all, hosts: hosts,
+		entries: make(map[string]*fetched[T])}
 }
 
-var errManyFetches = errors.New("too many fetches of what clients name")
+var errManyFetches = fmt.Errorf("%w: of what clients name", storage.ErrBusy)
 
 // held is what was fetched from an address, and whether it is current.
 func (f *fetches[T]) held(address string, now time.Time) (value T, current bool) {
@@ -64,10 +70,26 @@ func (f *fetches[T]) held(address string, now time.Time) (value T, current bool)
 
 // again fetches from an address, unless that was done a moment ago, or is being done: then it waits for that. The zero
 // value is that there is nothing to use. Its error is a fault of this server; something to use may come with it.
-func (f *fetches[T]) again(ctx context.Context, address string, now time.Time) (T, error) {
+func (f *fetches[T]) again(ctx context.Context, address string, now time.Time, get fetch[T]) (T, error) {
 	f.mu.Lock()
 	e := f.entry(address, now)
-	if other := e.fetching; other != nil {
+	other := e.fetching
+	switch {
+	case other == nil && now.Sub(e.tried) < f.pause:
+		defer f.mu.Unlock()
+		return e.use(now), nil
+	case f.waiting >= mostWaiting,
+		other == nil && !now.Before(e.usable) && (!f.hosts.allow(address, now) || !f.all.AllowN(now, 1)):
+		defer f.mu.Unlock()
+		return e.use(now), errManyFetches
+	}
+	f.waiting++
+	defer func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.waiting--
+	}()
+	if other != nil {
 		f.mu.Unlock()
 		select {
 		case <-other:
@@ -79,19 +101,11 @@ func (f *fetches[T]) again(ctx context.Context, address string, now time.Time) (
 		defer f.mu.Unlock()
 		return e.use(now), nil
 	}
-	if now.Sub(e.tried) < f.pause {
-		defer f.mu.Unlock()
-		return e.use(now), nil
-	}
-	if !now.Before(e.usable) && (!f.hosts.allow(address, now) || !f.all.AllowN(now, 1)) {
-		defer f.mu.Unlock()
-		return e.use(now), errManyFetches
-	}
 	e.fetching, e.tried = make(chan struct{}), now
 	f.mu.Unlock()
 
 	defer f.ended(e)
-	value, good, err := f.fetch(context.WithoutCancel(ctx), address)
+	value, good, err := get(context.WithoutCancel(ctx), address)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err == nil {

@@ -2,6 +2,7 @@ package clients
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -28,18 +29,18 @@ const (
 )
 
 // newKeySets keeps the sets that were fetched, by address.
-func (s *Clients) newKeySets() *fetches[[]jose.JSONWebKey] {
-	return newFetches(s.fetchKeySet, keySetPause, maxKeySets, rate.NewLimiter(20, 100), nil)
+func newKeySets() *fetches[[]jose.JSONWebKey] {
+	return newFetches[[]jose.JSONWebKey](keySetPause, maxKeySets, rate.NewLimiter(20, 100), nil)
 }
 
 // Keys are the public keys of c that may have signed what names kid in its header: those of that name, or those without
-// a name when the set has none of that name; all of them when kid is empty. No key at all is a verdict: nothing that c is said
-// to have signed is good. That includes an address that cannot be reached, or holds no key set, which the log tells: what is
-// wrong there is for the client to put right, and a reply that tells the difference would tell strangers what this
-// server can reach. An error is a fault of this server, a 503.
+// a name when the set has none of that name; all of them when kid is empty. No key at all is a verdict: nothing that c
+// is said to have signed is good. That includes an address that cannot be reached, or holds no key set, which the log
+// tells: what is wrong there is for the client to put right, and a reply that tells the difference would tell strangers
+// what this server can reach. An error is a fault of this server, a 503.
 //
-// A key that the set does not have is looked for at the address once more, at most once per [keySetPause]: the client may have
-// rotated its keys.
+// A key that the set does not have is looked for at the address once more, at most once per [keySetPause]: the client
+// may have rotated its keys.
 func (s *Clients) Keys(ctx context.Context, c *storage.Client, kid string) ([]jose.JSONWebKey, error) {
 	if c.JWKSURI == "" {
 		if c.JWKS == "" {
@@ -47,7 +48,7 @@ func (s *Clients) Keys(ctx context.Context, c *storage.Client, kid string) ([]jo
 		}
 		keys, err := oauth.ParseKeys([]byte(c.JWKS))
 		if err != nil {
-			s.Logger.WarnContext(ctx, "a client's jwks cannot be read", "client", c.ID, "error", err)
+			s.tell(ctx, slog.LevelWarn, "a client's jwks cannot be read", "client", c.ID, "error", err)
 		}
 		return oauth.KeysNamed(keys, kid), nil
 	}
@@ -55,7 +56,7 @@ func (s *Clients) Keys(ctx context.Context, c *storage.Client, kid string) ([]jo
 	if found := oauth.KeysNamed(keys, kid); current && len(found) > 0 {
 		return found, nil
 	}
-	keys, err := s.keySets.again(ctx, c.JWKSURI, s.Now())
+	keys, err := s.keySets.again(ctx, c.JWKSURI, s.Now(), s.fetchKeySet)
 	if found := oauth.KeysNamed(keys, kid); len(found) > 0 {
 		return found, nil
 	}
@@ -69,7 +70,8 @@ func (s *Clients) fetchKeySet(ctx context.Context, address string) ([]jose.JSONW
 		keys, err = oauth.ParseKeys(reply.Body)
 	}
 	if err != nil {
-		s.Logger.WarnContext(ctx, "a client's keys cannot be fetched from its jwks_uri", "address", address, "error", err)
+		s.tell(ctx, slog.LevelWarn, "a client's keys cannot be fetched from its jwks_uri",
+			"address", oauth.ShownURI(address), "error", err)
 	}
 	return keys, lifetime{fresh: keySetFresh, usable: keySetStale}, err
 }

@@ -15,8 +15,8 @@ import (
 const maxSectorDocument = 64 << 10
 
 // CheckSector fetches the document at sector_identifier_uri: a JSON array that lists all redirect URIs of the client
-// (OpenID Connect Core 1.0 section 8.1, Dynamic Client Registration 1.0 section 5). Otherwise anybody could take part in somebody
-// else's sector. The error says what is wrong, for whoever registers.
+// (OpenID Connect Core 1.0 section 8.1, Dynamic Client Registration 1.0 section 5). Otherwise anybody could take part
+// in somebody else's sector. The error says what is wrong, for whoever registers.
 func (s *Clients) CheckSector(ctx context.Context, uri string, redirectURIs []string) error {
 	if u, err := url.Parse(uri); err != nil || u.Scheme != "https" || u.Hostname() == "" {
 		return errors.New("sector_identifier_uri must be an https URL")
@@ -31,7 +31,8 @@ func (s *Clients) CheckSector(ctx context.Context, uri string, redirectURIs []st
 	}
 	for _, redirect := range redirectURIs {
 		if !slices.Contains(listed, redirect) {
-			return fmt.Errorf("the document at sector_identifier_uri does not list the redirect URI %s", oauth.Printable(redirect))
+			return fmt.Errorf("the document at sector_identifier_uri does not list the redirect URI %s",
+				oauth.Printable(redirect))
 		}
 	}
 	return nil

@@ -2,15 +2,20 @@ package connector
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"fmt"
-	"runtime"
 	"strings"
+	"time"
 
 	"golang.org/x/crypto/bcrypt"
+
+	"github.com/warifu/warifu/server/factor"
+	"github.com/warifu/warifu/storage"
 )
 
-// StaticName is the connector of users that come from a [Static].
+// StaticName is the connector of people whose passwords are at this server, see [Local].
 const StaticName = "local"
 
 // StaticUser is a user of the configuration.
@@ -20,12 +25,20 @@ type StaticUser struct {
 	Hash []byte
 }
 
+// Known is the identity, with the fingerprint of the hash. The salt in the hash has 128 random bits, so the fingerprint
+// gives nobody a password to guess at.
+func (u StaticUser) Known() Identity {
+	who := u.Identity
+	sum := sha256.Sum256(append([]byte("warifu static password\n"), u.Hash...))
+	who.Credential = base64.RawURLEncoding.EncodeToString(sum[:])
+	return who
+}
+
 // Static knows the users of the configuration. They sign in with their e-mail address or their user name.
 type Static struct {
 	users   []StaticUser
 	byLogin map[string]int
-	dummy   []byte        // a hash of no password, for unknown logins
-	slots   chan struct{} // bcrypt is made to cost: as many at once as there are cores
+	costs   factor.Costs
 }
 
 // UserError is what is wrong with a [StaticUser].
@@ -84,37 +97,28 @@ func NewStatic(users []StaticUser) (*Static, error) {
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
-	s := &Static{users: users, byLogin: make(map[string]int), slots: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)))}
-	highest := 0
+	s := &Static{users: users, byLogin: make(map[string]int)}
 	for i, u := range users {
-		cost, err := bcrypt.Cost(u.Hash)
-		if err != nil {
-			return nil, fmt.Errorf("hash of user %d: %w", i+1, err)
-		}
-		highest = max(highest, cost)
+		s.costs.Know(string(u.Hash))
 		for _, login := range []string{normalize(u.Email), normalize(u.Username)} {
 			if login != "" {
 				s.byLogin[login] = i
 			}
 		}
 	}
-	if highest == 0 {
-		highest = bcrypt.DefaultCost
-	}
-	var err error
-	if s.dummy, err = bcrypt.GenerateFromPassword([]byte("nobody has this"), highest); err != nil {
-		return nil, fmt.Errorf("hash: %w", err)
-	}
 	return s, nil
 }
 
-func normalize(login string) string { return strings.ToLower(strings.TrimSpace(login)) }
+// Takes is how long a wrong password takes; next to nothing if there are no users.
+func (s *Static) Takes() time.Duration { return s.costs.Takes() }
+
+func normalize(login string) string { return storage.NormalLogin(login) }
 
 // Identities are all users.
 func (s *Static) Identities() []Identity {
 	out := make([]Identity, len(s.users))
 	for i, u := range s.users {
-		out[i] = u.Identity
+		out[i] = u.Known()
 	}
 	return out
 }
@@ -127,24 +131,27 @@ func (s *Static) Account(login string) string {
 	return "login:" + normalize(login)
 }
 
-// Login is [Password.Login].
+// User is [Password.User].
+func (s *Static) User(login string) (string, bool) {
+	i, known := s.byLogin[normalize(login)]
+	if !known {
+		return "", false
+	}
+	return s.users[i].UserID, true
+}
+
+// Login is [Password.Login]. It is made to cost: callers should not check more at once than there are cores.
 func (s *Static) Login(ctx context.Context, login, password string) (Identity, bool, error) {
-	select {
-	case s.slots <- struct{}{}:
-		defer func() { <-s.slots }()
-	case <-ctx.Done():
-		return Identity{}, false, fmt.Errorf("check password: %w", ctx.Err())
+	if err := ctx.Err(); err != nil {
+		return Identity{}, false, fmt.Errorf("check password: %w", err)
 	}
 	i, known := s.byLogin[normalize(login)]
-	hash := s.dummy
+	hash := ""
 	if known {
-		hash = s.users[i].Hash
+		hash = string(s.users[i].Hash)
 	}
-	// A password that bcrypt cannot take (over 72 bytes) is always wrong; comparing only its beginning would accept
-	// strangers.
-	err := bcrypt.CompareHashAndPassword(hash, []byte(password))
-	if err != nil || !known || len(password) > 72 {
-		return Identity{}, false, nil
+	if right, _ := s.costs.Check(hash, password); right {
+		return s.users[i].Known(), true, nil
 	}
-	return s.users[i].Identity, true, nil
+	return Identity{}, false, nil
 }

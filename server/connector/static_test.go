@@ -3,7 +3,9 @@ package connector_test
 import (
 	"context"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/bcrypt"
 
@@ -72,5 +74,52 @@ func TestStaticRefuses(t *testing.T) {
 		if _, err := connector.NewStatic(users); err == nil || strings.Contains(err.Error(), "plain") {
 			t.Errorf("%s: %v", rule, err)
 		}
+	}
+}
+
+// spent is the processor's time that this process has used: what else runs on the machine does not count.
+func spent(t *testing.T) time.Duration {
+	t.Helper()
+	var used syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &used); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
+}
+
+// Users' hashes may have different costs; how long a wrong password takes tells nobody which names there are.
+func TestWrongPasswordsTakeTheSameTimeWhateverTheHashCosts(t *testing.T) {
+	expensive, err := bcrypt.GenerateFromPassword([]byte("x"), bcrypt.MinCost+5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := connector.NewStatic([]connector.StaticUser{
+		user(t, "1", "cheap@app.test", "", "correct"),
+		{Identity: connector.Identity{UserID: "2", Email: "expensive@app.test"}, Hash: expensive},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fastest := func(login string) time.Duration {
+		best := time.Hour
+		for range 8 {
+			begun := spent(t)
+			if _, ok, err := s.Login(t.Context(), login, "wrong"); ok || err != nil {
+				t.Fatal(ok, err)
+			}
+			best = min(best, spent(t)-begun)
+		}
+		return best
+	}
+	// The hashes differ by a factor of 32.
+	cheap, expensiveTook, nobody := fastest("cheap@app.test"), fastest("expensive@app.test"), fastest("nobody@app.test")
+	if shortest, longest := min(cheap, expensiveTook, nobody), max(cheap, expensiveTook, nobody); longest > 4*shortest {
+		t.Errorf("%s at a cheap hash, %s at an expensive one, %s at a name that nobody has", cheap, expensiveTook, nobody)
+	}
+	if id, known := s.User(" CHEAP@app.test "); id != "1" || !known {
+		t.Errorf("%q, %v", id, known)
+	}
+	if id, known := s.User("nobody@app.test"); id != "" || known {
+		t.Errorf("%q, %v", id, known)
 	}
 }

@@ -32,8 +32,8 @@ func Deceptive(r rune) bool {
 	return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == '\u2028' || r == '\u2029'
 }
 
-// checkAddress allows what may be a redirect URI, and has a port of its own: this server, or the user's browser, is going to ask for
-// exactly this address.
+// checkAddress allows what may be a redirect URI, and has a port of its own: this server, or the user's browser, is
+// going to ask for exactly this address.
 func (k *checker) checkAddress(f *Field, address string) {
 	if rest, plain := strings.CutPrefix(address, "http://"); plain && CheckRedirectURI(address) == nil &&
 		(!k.Loopback || f.Kind == KindSector) { // OpenID Connect Core 1.0 section 8.1 knows no exception for loopback
@@ -73,6 +73,15 @@ func (k *checker) checkPage(f *Field, address string) {
 	}
 }
 
+// checkOrigin allows origins as browsers send them.
+func (k *checker) checkOrigin(f *Field, at, origin string) {
+	if origin == "" {
+		k.violates(f, at, "required", "is empty")
+	} else if reason, mended := CheckOrigin(origin); reason != "" {
+		k.violates(f, at, "origin", "%s", reason).mended(mended)
+	}
+}
+
 // checkResource is RFC 8707 section 2.
 func (k *checker) checkResource(f *Field, at, identifier string) {
 	const wanted = "must be an absolute URI without a fragment, as in https://api.example.com"
@@ -81,7 +90,7 @@ func (k *checker) checkResource(f *Field, at, identifier string) {
 	case identifier == "":
 		k.violates(f, at, "required", "is empty")
 	case err != nil || len(identifier) > MaxAddress || !plainASCII(identifier),
-		u.Scheme == "", u.Opaque == "" && u.Host == "", (u.Scheme == "https" || u.Scheme == "http") && u.Hostname() == "":
+		u.Scheme == "", u.Scheme+"://" == forwardIdentifier, u.Opaque == "" && u.Host == "", (u.Scheme == "https" || u.Scheme == "http") && u.Hostname() == "":
 		k.violates(f, at, "resource-identifier", wanted)
 	case strings.Contains(identifier, "#"):
 		before, _, _ := strings.Cut(identifier, "#")
@@ -93,11 +102,13 @@ func (k *checker) checkResource(f *Field, at, identifier string) {
 
 // plainASCII leaves out what browsers strip or turn into something else.
 func plainASCII(s string) bool {
-	return !strings.ContainsFunc(s, func(r rune) bool { return r <= 0x20 || r >= 0x7F || strings.ContainsRune("\\\"<>^`{|}", r) })
+	return !strings.ContainsFunc(s, func(r rune) bool {
+		return r <= 0x20 || r >= 0x7F || strings.ContainsRune("\\\"<>^`{|}", r)
+	})
 }
 
-// MendRedirectURI guesses what was meant by a redirect URI that breaks a rule of [RedirectURIError]. It only returns what may be
-// registered, and nothing of a URI that held a password.
+// MendRedirectURI guesses what was meant by a redirect URI that breaks a rule of [RedirectURIError]. It only returns
+// what may be registered, and nothing of a URI that held a password.
 func MendRedirectURI(uri, rule string) string {
 	var mended string
 	switch rule {
@@ -129,28 +140,4 @@ func MendRedirectURI(uri, rule string) string {
 		return ""
 	}
 	return mended
-}
-
-// SameOrigin compares scheme, host and port (RFC 6454 section 5) of a redirect URI and an address; the port of the redirect URI may
-// be left open.
-func SameOrigin(redirect, address string) bool {
-	scheme, host, port, ok := origin(redirect)
-	otherScheme, otherHost, otherPort, otherOK := origin(address)
-	return ok && otherOK && scheme == otherScheme && host == otherHost && (port == otherPort || port == "*")
-}
-
-// origin takes a URI apart that may be a redirect URI: net/url does not read a port that is left open.
-func origin(uri string) (scheme, host, port string, ok bool) {
-	if CheckRedirectURI(uri) != nil {
-		return "", "", "", false
-	}
-	scheme, rest, _ := strings.Cut(uri, "://")
-	if i := strings.IndexAny(rest, "/?"); i >= 0 {
-		rest = rest[:i]
-	}
-	host, port = rest, map[string]string{"http": "80", "https": "443"}[scheme]
-	if i := strings.LastIndexByte(rest, ':'); i > strings.LastIndexByte(rest, ']') {
-		host, port = rest[:i], rest[i+1:]
-	}
-	return scheme, strings.ToLower(host), port, true
 }

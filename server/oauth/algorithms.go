@@ -9,13 +9,18 @@ const (
 	AlgNone  = "none" // of what is not signed
 )
 
-// ServerAlgs returns the algorithms with which this server signs ID tokens, userinfo and the like, by the client's registration. The
-// first is the default, because every client library knows it (OpenID Connect Core 1.0 section 15.1); it costs many times what the
-// others do.
-func ServerAlgs() []string { return []string{AlgRS256, AlgES256, AlgEdDSA} }
+// ServerAlgs returns the algorithms with which this server signs ID tokens, userinfo and the like, by the client's
+// registration. The first is the default, because every client library knows it (OpenID Connect Core 1.0 section 15.1);
+// it costs many times what the others do.
+func ServerAlgs() []string { return []string{AlgRS256, AlgES256, AlgEdDSA, AlgPS256} }
 
-// ClientAlgs returns the algorithms with which clients may sign assertions and request objects, in the order of discovery.
+// ClientAlgs returns the algorithms with which clients may sign assertions and request objects, in the order of
+// discovery.
 func ClientAlgs() []string { return []string{AlgRS256, AlgPS256, AlgES256, AlgEdDSA} }
+
+// IssuerAlgs returns the algorithms with which issuers of workloads' tokens may sign. None of them is symmetric: a key
+// that is published verifies, and never signs.
+func IssuerAlgs() []string { return append(ClientAlgs(), "ES384", "ES512") }
 
 // RequestObjectAlgs returns the algorithms of request objects: those of clients, and none.
 func RequestObjectAlgs() []string { return append(ClientAlgs(), AlgNone) }

@@ -3,33 +3,58 @@ package oauth
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
-// Policy says for whom a client is checked: in what the ways to become a client differ on purpose. The zero value is
-// the strictest.
+// Policy says for whom a client is checked: in what the ways to become a client differ on purpose. The zero value makes
+// no exception for anybody, but bounds nothing either: without GrantTypes, Scopes and limits, a client may ask for all
+// that there is.
+//
+// Two differences are not here, since a [Client] does not show them. What is written with nothing in it (an empty
+// grantTypes or logoUri) is a slip in a manifest, which is refused; in a registration or a document it is left out.
+// And a registration or a document is refused when its sector identifier does not list the redirect URIs, whatever its
+// subjects are (OpenID Connect Dynamic Client Registration 1.0 section 5), whereas a manifest is warned of one that
+// nothing follows from.
 type Policy struct {
 	// GrantTypes are those that the server has on. When empty, all that there are may be asked for.
 	GrantTypes []string
 	// Scopes is the server's scope catalogue. When empty, scopes are only checked for their syntax, as a command
 	// without a server at hand must.
 	Scopes []string
+	// Claims are the claims about users that there are, by name, with the scope that covers each. Connectors and Groups
+	// are the connectors of the server and the groups in which somebody is. Of those that are nil, nothing is known.
+	Claims             map[string]string
+	Connectors, Groups []string
+	// Issuers are those whose workloads may be clients, and Workloads says that an operator speaks, who alone may say that
+	// one is. Nil: nothing is known of issuers.
+	Issuers   []string
+	Workloads bool
 	// MaxRedirectURIs bounds each list of redirect URIs, MaxScopes the scopes; 0 is no limit.
 	MaxRedirectURIs, MaxScopes int
 	// Repeats lets a list say something twice, which does no harm: elsewhere it is a slip of whoever writes the list.
 	Repeats bool
-	// WildcardPort lets the port of a redirect URI on loopback be left open (http://localhost:*).
+	// WildcardPort lets the port of a redirect URI on loopback be a wildcard (http://localhost:*), and with it the path.
 	WildcardPort bool
+	// Native lets redirect URIs have the scheme of an installed app, with a dot in it (com.example.app:/callback).
+	// AnyScheme warns of one without a dot, which is anybody's, and does not refuse it.
+	Native, AnyScheme bool
 	// Loopback lets the client's own addresses be plain http on loopback: there its operator decides where this server
 	// sends requests.
 	Loopback bool
 	// Development lets what the consent page shows be plain http on loopback.
 	Development bool
 	// ForeignKeys passes over the keys of a set that this server cannot use, as long as it can use one (RFC 7517
-	// section 5): the set was written for other servers as well.
+	// section 5): the set was written for other servers as well. For the same reason, several keys of a set may have one
+	// kid, and each of them is tried (section 4.5); to the author of a manifest that is a slip.
 	ForeignKeys bool
+	// OwnSector keeps a client that nobody here knows from having the pairwise subjects of somebody else's sector. A
+	// sector is whose the redirect URIs are, and anybody may name those of another app; so tokens must come by way of
+	// them, and by no other. An operator who writes a manifest knows whose the hosts are.
+	OwnSector bool
 	// Strangers refuses the grant types with which a client gets tokens of its own: anybody may become such a client,
 	// and a registration must not be enough for a token.
 	Strangers bool
@@ -50,7 +75,7 @@ type Violation struct {
 	Choices []string
 	// Surplus: the very presence of what is at At is wrong, whatever its value.
 	Surplus bool
-	// Warning: nothing follows from the field. It is wrong to say so, but no reason to refuse.
+	// Warning: it is no reason to refuse, such as a field from which nothing follows.
 	Warning bool
 }
 
@@ -74,6 +99,8 @@ type checker struct {
 	c     *Client
 	found []Violation
 	keys  []clientKey // of jwks
+
+	foreign []Violation // of keys that are passed over
 }
 
 // violates adds a violation. It can be added to until the next one is.
@@ -92,7 +119,7 @@ func (v *Violation) among(asked string, choices []string) { v.Asked, v.Choices =
 // check holds one field against its kind.
 func (k *checker) check(f *Field) {
 	if !f.IsSet(k.c) {
-		if f.Required {
+		if f.Required && !k.c.OnlyResource() {
 			k.violates(f, "", "required", "is required")
 		}
 		return
@@ -102,6 +129,8 @@ func (k *checker) check(f *Field) {
 		k.checkText(f, *v)
 	case *[]string:
 		k.checkList(f, *v)
+	case *[]WorkloadIdentity:
+		k.checkIdentities(f, *v)
 	case **int64:
 		if **v < 0 || **v > MaxSeconds {
 			k.violates(f, "", "wrong-value", "must be from 0 to %d", MaxSeconds)
@@ -117,9 +146,17 @@ func (k *checker) checkText(f *Field, text string) {
 	case KindName:
 		k.checkName(f, text)
 	case KindChoice:
-		if !slices.Contains(f.Choices, text) {
-			k.violates(f, "", "wrong-value", "must be one of %s", strings.Join(f.Choices, ", ")).among(text, f.Choices)
+		choices := f.Choices
+		if !k.Workloads {
+			choices = Without(choices, []string{AuthWorkload})
 		}
+		if !slices.Contains(choices, text) {
+			k.violates(f, "", "wrong-value", "must be one of %s", strings.Join(choices, ", ")).among(text, choices)
+		}
+	case KindInterval:
+		k.checkInterval(f, text)
+	case KindResource:
+		k.checkResource(f, "", text)
 	case KindKeys:
 		k.checkKeySet(f, text)
 	case KindAddress, KindSector:
@@ -129,6 +166,21 @@ func (k *checker) checkText(f *Field, text string) {
 	}
 }
 
+// MaxReuseInterval bounds how long a refresh token that was stolen is not noticed.
+const MaxReuseInterval = time.Minute
+
+func (k *checker) checkInterval(f *Field, text string) {
+	switch d, err := time.ParseDuration(text); {
+	case err != nil:
+		k.violates(f, "", "wrong-value", "must be a duration from 0s to 1m, as in 30s")
+	case d < 0 || d > MaxReuseInterval:
+		k.violates(f, "", "wrong-value", "must be from 0s to 1m, but is %s", d)
+	}
+}
+
+// maxNames bounds each list of people, groups, claims and the like.
+const maxNames = 100
+
 func (k *checker) checkList(f *Field, list []string) {
 	most, items := 0, ""
 	switch f.Kind {
@@ -136,6 +188,8 @@ func (k *checker) checkList(f *Field, list []string) {
 		most, items = k.MaxRedirectURIs, "URIs"
 	case KindScopes:
 		most, items = k.MaxScopes, "scopes"
+	case KindGroups, KindGroupPatterns, KindConnectors, KindEmails, KindClaims, KindApps, KindHosts:
+		most, items = maxNames, "entries"
 	}
 	if most > 0 && len(list) > most {
 		k.violates(f, "", "too-many", "has more than %d %s", most, items)
@@ -158,8 +212,26 @@ func (k *checker) checkList(f *Field, list []string) {
 			k.checkScope(f, at, item)
 		case KindGrants:
 			k.checkGrant(f, at, item)
+		case KindOrigins:
+			k.checkOrigin(f, at, item)
 		case KindResources:
 			k.checkResource(f, at, item)
+		case KindGroups, KindGroupPatterns:
+			k.checkGroup(f, at, item)
+		case KindConnectors:
+			k.checkConnector(f, at, item)
+		case KindEmails:
+			k.checkEmail(f, at, item)
+		case KindClaims:
+			k.checkClaim(f, at, item)
+		case KindHosts:
+			if reason, mended := CheckForwardHost(item); reason != "" {
+				k.violates(f, at, "forward-host", "%s", reason).mended(mended)
+			}
+		case KindApps:
+			if !ValidAppName(item) {
+				k.violates(f, at, "app-name", "must be the name of an app, as in its metadata.name")
+			}
 		}
 	}
 }
@@ -167,17 +239,43 @@ func (k *checker) checkList(f *Field, list []string) {
 // checkRedirect holds a redirect URI against what will be matched later. Each broken rule has a code of its own,
 // redirect-uri-<rule>, with the rules of [RedirectURIError].
 func (k *checker) checkRedirect(f *Field, at, uri string) {
+	if scheme, ok := PrivateScheme(uri); ok {
+		k.checkPrivate(f, at, uri, scheme)
+		return
+	}
 	var refused *RedirectURIError
 	switch {
 	case errors.As(CheckRedirectURI(uri), &refused):
 		k.violates(f, at, "redirect-uri-"+refused.Rule, "%s", refused.Reason).mended(MendRedirectURI(uri, refused.Rule))
 	case !k.WildcardPort && strings.Contains(uri, "*"):
-		k.violates(f, at, "redirect-uri-wildcard", "must name a port: leaving it open is for an operator to allow")
+		k.violates(f, at, "redirect-uri-wildcard",
+			"must not have a wildcard: to leave the port open, name none (http://127.0.0.1/callback)").
+			mended(strings.Replace(uri, ":*", "", 1))
 	}
 }
 
-// MaxScope is in bytes.
-const MaxScope = 128
+// checkPrivate holds a redirect URI of an installed app against RFC 8252 sections 7.1 and 8.4.
+func (k *checker) checkPrivate(f *Field, at, uri, scheme string) {
+	var refused *RedirectURIError
+	switch dotted := strings.Contains(scheme, "."); {
+	case errors.As(CheckPrivateURI(uri), &refused):
+		k.violates(f, at, "redirect-uri-"+refused.Rule, "%s", refused.Reason)
+	case !k.Native:
+		k.violates(f, at, "redirect-uri-scheme", "has the scheme of an installed app: application_type must be native")
+	case !k.c.Public:
+		k.violates(f, at, "redirect-uri-private", "has the scheme of an installed app, which is for public clients: "+
+			"such an app cannot keep a secret")
+	case !dotted && !k.AnyScheme:
+		k.violates(f, at, "redirect-uri-scheme", "must have a dot in its scheme: a domain of yours, turned around, as in "+
+			"com.example.app:/callback")
+	case !dotted:
+		k.violates(f, at, "redirect-uri-one-word", "has a scheme that any app may claim as well: use a domain of yours, "+
+			"turned around, as in com.example.app:/callback").Warning = true
+	}
+}
+
+// MaxScope bounds a scope, in bytes: tokens and consent pages hold many of them.
+const MaxScope = 100
 
 // checkScope holds a scope against the catalogue, or without one against RFC 6749 section 3.3.
 func (k *checker) checkScope(f *Field, at, scope string) {
@@ -188,6 +286,22 @@ func (k *checker) checkScope(f *Field, at, scope string) {
 		k.violates(f, at, "scope-syntax", "is not a scope: printable ASCII without spaces, quotes and backslashes, and one scope per item")
 	case len(k.Scopes) > 0 && !slices.Contains(k.Scopes, scope):
 		k.violates(f, at, "unknown-scope", "is %q, which is not a scope of this server", short(scope)).among(scope, k.Scopes)
+	}
+}
+
+// checkClaim holds an item of claims or accessTokenClaims against the claims of the server.
+func (k *checker) checkClaim(f *Field, at, name string) {
+	scope, known := k.Claims[name]
+	switch {
+	case name == "":
+		k.violates(f, at, "required", "is empty")
+	case k.Claims == nil:
+	case !known:
+		k.violates(f, at, "unknown-claim", "is %q, which is not a claim about users that this server knows", short(name)).
+			among(name, slices.Sorted(maps.Keys(k.Claims)))
+	case !slices.Contains(k.c.Scopes, scope):
+		k.violates(f, at, "unused", "is of no use: %s comes with the scope %s, which scopes does not have", short(name),
+			scope).Warning = true
 	}
 }
 

@@ -52,6 +52,34 @@ func TestCheck(t *testing.T) {
 	}{
 		{"nothing", operator, nil, ""},
 		{"all that is required", operator, func(c *Client) { *c = Client{} }, "clientName required\nscopes required\nredirectUris required"},
+		{"behind forward auth", operator, func(c *Client) {
+			c.RedirectURIs, c.ForwardAuthHosts = nil, []string{"wiki.test", "wiki.test:8443", "localhost:8080", "[::1]:8080"}
+		}, ""},
+		{"hosts that no browser sends", operator, func(c *Client) {
+			c.ForwardAuthHosts = []string{"https://a.test", "B.test", "c.test/", "*.d.test", "e.test:443", "f.test.", "u@g.test", "h.test:0", "", "127.0.0.2 ", "i.test#",
+				"1.2.3", "0x7f000001", "-a.test", "j_1.test", "münchen.test"}
+		}, "forwardAuth.hosts[0] forward-host\nforwardAuth.hosts[1] forward-host\nforwardAuth.hosts[2] forward-host\n" +
+			"forwardAuth.hosts[3] forward-host\nforwardAuth.hosts[4] forward-host\nforwardAuth.hosts[5] forward-host\n" +
+			"forwardAuth.hosts[6] forward-host\nforwardAuth.hosts[7] forward-host\nforwardAuth.hosts[8] forward-host\n" +
+			"forwardAuth.hosts[9] forward-host\nforwardAuth.hosts[10] forward-host\nforwardAuth.hosts[11] forward-host\n" +
+			"forwardAuth.hosts[12] forward-host\nforwardAuth.hosts[13] forward-host\nforwardAuth.hosts[14] forward-host\n" +
+			"forwardAuth.hosts[15] forward-host"},
+		{"hosts that browsers send", operator, func(c *Client) {
+			c.ForwardAuthHosts = []string{"a.test", "a-1.test:8443", "192.0.2.1", "[2001:db8::1]:8443", "xn--mnchen-3ya.test", "1.a"}
+		}, ""},
+		{"behind forward auth without the scopes for it", operator, func(c *Client) {
+			c.Scopes, c.ForwardAuthHosts, c.ForwardAuthUser = []string{"files:read"}, []string{"a.test"}, ForwardUserEmail
+		}, "scopes forward-scope\nscopes forward-scope"},
+		{"behind forward auth, and pushing its requests", operator, func(c *Client) {
+			c.ForwardAuthHosts, c.RequirePushedAuthorizationRequests = []string{"a.test"}, true
+		}, "requirePushedAuthorizationRequests pair"},
+		{"a resource server that would be a host behind forward auth", operator, func(c *Client) {
+			c.ResourceIdentifiers = []string{ForwardIdentifier("wiki.test")}
+		}, "resourceIdentifiers[0] resource-identifier"},
+		{"a name for the user, and no host", operator, func(c *Client) { c.ForwardAuthUser = ForwardUserSub }, "forwardAuth.hosts required"},
+		{"behind forward auth, and no sign-in", operator, func(c *Client) {
+			c.RedirectURIs, c.ForwardAuthHosts, c.GrantTypes = nil, []string{"a.test"}, []string{GrantClientCredentials}
+		}, "forwardAuth.hosts pair"},
 		{"any port, by an operator", operator, func(c *Client) { c.RedirectURIs = []string{"http://localhost:*"} }, ""},
 		{"any port, by a stranger", stranger, func(c *Client) { c.RedirectURIs = []string{"http://localhost:*"} }, "redirectUris[0] redirect-uri-wildcard"},
 		{"too many redirect URIs", stranger, func(c *Client) { c.RedirectURIs = []string{"https://a.test/", "https://b.test/", "https://c.test/"} }, "redirectUris too-many"},
@@ -66,6 +94,15 @@ func TestCheck(t *testing.T) {
 		{"tokens of its own, by a stranger", stranger, func(c *Client) { c.GrantTypes = []string{GrantAuthorizationCode, GrantTokenExchange} }, "grantTypes grant-type"},
 		{"tokens of its own, public", operator, func(c *Client) { c.Public, c.GrantTypes = true, []string{GrantAuthorizationCode, GrantTokenExchange} }, "grantTypes public-client"},
 		{"redirect URIs for nothing", operator, func(c *Client) { c.GrantTypes = []string{GrantDeviceCode} }, "redirectUris unused (warning)"},
+		{"pairwise subjects with devices, by an operator", operator, func(c *Client) {
+			c.SubjectType, c.GrantTypes = SubjectPairwise, []string{GrantAuthorizationCode, GrantDeviceCode}
+		}, ""},
+		{"pairwise subjects with devices, in a sector of its own", Policy{OwnSector: true}, func(c *Client) {
+			c.SubjectType, c.GrantTypes = SubjectPairwise, []string{GrantAuthorizationCode, GrantDeviceCode}
+		}, "subjectType sector"},
+		{"pairwise subjects on the web and on loopback", Policy{OwnSector: true, Loopback: true}, func(c *Client) {
+			c.SubjectType, c.RedirectURIs = SubjectPairwise, append(c.RedirectURIs, "http://127.0.0.1/cb")
+		}, "subjectType sector"},
 		{"none, and not public", operator, func(c *Client) { c.TokenEndpointAuthMethod = AuthNone }, "tokenEndpointAuthMethod auth-method"},
 		{"public, and not none", operator, func(c *Client) { c.Public, c.TokenEndpointAuthMethod = true, AuthBasic }, "tokenEndpointAuthMethod auth-method"},
 		{"an unknown method is said once", operator, func(c *Client) { c.TokenEndpointAuthMethod, c.TokenEndpointAuthSigningAlg = "tls", AlgES256 }, "tokenEndpointAuthMethod wrong-value"},
@@ -81,7 +118,7 @@ func TestCheck(t *testing.T) {
 		{"too many keys", operator, keyed(testSet(slices.Repeat([]string{testPost}, MaxKeys+1)...)), "jwks.keys key"},
 		{"a foreign key, by an operator", operator, keyed(testSet(testEC, testPost)), "jwks.keys[1].kty key-type"},
 		{"a foreign key, by a stranger", stranger, keyed(testSet(testEC, testPost)), ""},
-		{"nothing but foreign keys", stranger, keyed(testSet(testPost)), "jwks keys"},
+		{"nothing but foreign keys", stranger, keyed(testSet(testPost)), "jwks.keys[0].kty key-type"},
 		{"a private key, by a stranger", stranger, keyed(testSet(testEC, `{"kty":"AKP","d":"x"}`)), "jwks.keys[1].d private-key"},
 		{"an algorithm of no key", operator, func(c *Client) {
 			keyed(testSet(testEC))(c)
@@ -104,6 +141,11 @@ func TestCheck(t *testing.T) {
 		{"a flag without its address", operator, func(c *Client) { c.FrontchannelLogoutSessionRequired = true }, "frontchannelLogoutSessionRequired pair"},
 		{"another origin", operator, func(c *Client) { c.FrontchannelLogoutURI = "https://app.test:444/out" }, "frontchannelLogoutUri front-channel"},
 		{"the same origin", operator, func(c *Client) { c.FrontchannelLogoutURI = "https://APP.test:443/out" }, ""},
+		{"a reuse interval", operator, func(c *Client) { c.ReuseInterval = "1m" }, ""},
+		{"no reuse interval", operator, func(c *Client) { c.ReuseInterval = "0s" }, ""},
+		{"a long reuse interval", operator, func(c *Client) { c.ReuseInterval = "61s" }, "refreshTokens.reuseInterval wrong-value"},
+		{"a reuse interval before now", operator, func(c *Client) { c.ReuseInterval = "-1s" }, "refreshTokens.reuseInterval wrong-value"},
+		{"a reuse interval without a unit", operator, func(c *Client) { c.ReuseInterval = "30" }, "refreshTokens.reuseInterval wrong-value"},
 		{"a resource of a public client", operator, func(c *Client) { c.Public, c.ResourceIdentifiers = true, []string{"urn:a"} }, "resourceIdentifiers public-client"},
 	} {
 		got := strings.Join(told(Check(web(tt.change), tt.policy)), "\n")
@@ -129,7 +171,7 @@ func TestRefusalOfAViolation(t *testing.T) {
 		t.Fatalf("%q", told(violations))
 	}
 	for _, v := range violations {
-		refused := v.Refusal()
+		refused := RefuseMetadata([]Violation{v})
 		if strings.ContainsFunc(refused.Description, func(r rune) bool { return r < 0x20 || r > 0x7e || r == '"' || r == '\\' }) || strings.Contains(refused.Description, "hunter2") {
 			t.Errorf("%q", refused.Description)
 		}
@@ -140,11 +182,11 @@ func TestRefusalOfAViolation(t *testing.T) {
 			t.Errorf("%s is no rule", v.Code)
 		}
 	}
-	got := Check(web(func(c *Client) { c.RequestObjectSigningAlg = AlgES256 }), Policy{})[0].Refusal().Error()
+	got := RefuseMetadata(Check(web(func(c *Client) { c.RequestObjectSigningAlg = AlgES256 }), Policy{})[:1]).Error()
 	if got != "invalid_client_metadata: request_object_signing_alg needs jwks or jwks_uri: the public keys of the client" {
 		t.Error(got)
 	}
-	got = Check(web(func(c *Client) { c.PostLogoutRedirectURIs = []string{"x:y"} }), Policy{})[0].Refusal().Code
+	got = RefuseMetadata(Check(web(func(c *Client) { c.PostLogoutRedirectURIs = []string{"x:y"} }), Policy{})[:1]).Code
 	if got != CodeInvalidRedirectURI {
 		t.Error(got)
 	}

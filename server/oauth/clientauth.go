@@ -2,20 +2,31 @@ package oauth
 
 import "slices"
 
-// Methods of client authentication at the token endpoint and its kin (RFC 7591 section 2, OpenID Connect Core 1.0 section 9).
+// Methods of client authentication at the token endpoint and its kin (RFC 7591 section 2, OpenID Connect Core 1.0
+// section 9).
 const (
 	AuthBasic         = "client_secret_basic"
 	AuthPost          = "client_secret_post"
 	AuthPrivateKeyJWT = "private_key_jwt"
 	AuthNone          = "none" // of public clients
+
+	// AuthWorkload is this server's own word for an assertion that somebody else has issued about the workload that is the
+	// client (RFC 7523 section 2.2). Only an operator can say it of a client: it is in no list of methods that the RFCs
+	// keep, and clients know it as private_key_jwt, which looks the same on the wire.
+	AuthWorkload = "workload"
 )
 
-// AuthMethods returns all of them, in the order of discovery.
+// AuthMethods returns those that clients can register, in the order of discovery.
 func AuthMethods() []string { return []string{AuthBasic, AuthPost, AuthPrivateKeyJWT, AuthNone} }
+
+// manifestAuthMethods are those of manifests.
+func manifestAuthMethods() []string { return append(AuthMethods(), AuthWorkload) }
 
 // UsableAuthMethods are those that the client may use: the one that it registered, and no other.
 func (c *Client) UsableAuthMethods() []string {
 	switch registered := c.TokenEndpointAuthMethod; {
+	case c.OnlyForwardAuth():
+		return nil // nobody but this server asks for its tokens
 	case c.Public && (registered == "" || registered == AuthNone):
 		return []string{AuthNone}
 	case c.Public, registered == AuthNone:

@@ -1,22 +1,30 @@
-// Package oauth is the ground floor: the values and rules of the RFCs that every other package stands on, each written once.
+// Package oauth is the ground floor: the values and rules of the RFCs that every other package stands on, each written
+// once.
 //
-// It holds values and pure functions. It has no store, no network, no clock and no HTTP, and imports the standard library and
-// go-jose alone, so storage, plugins, manifests, the server and the configuration may all import it. A rule that two packages
-// need belongs here. A rule that depends on what is stored, on the time or on another server does not.
+// It holds values and pure functions. It has no store, no network, no clock and no HTTP, and imports the standard
+// library and go-jose alone, so storage, plugins, manifests, the server and the configuration may all import it. A rule
+// that two packages need belongs here. A rule that depends on what is stored, on the time or on another server does
+// not.
 //
 // # Where each rule is
 //
 //   - host.go: which hosts are this machine. There is one meaning of "loopback".
 //   - issuer.go: what an issuer may be.
-//   - redirect.go: redirect URIs, registered and asked for.
-//   - scope.go, pkce.go: the syntax of scopes and of proof keys.
-//   - client.go, fields.go: [Client], all that can be said of a client, and the table of its fields, over which everything loops
-//     that reads, writes or shows one. granttypes.go, clientauth.go, algorithms.go, sector.go: what follows from the fields.
-//   - check.go, checktogether.go: [Check], the rules that a client must keep, however it came to be one; a [Policy] says in what the
-//     ways to become one differ on purpose. address.go, keys.go: addresses and JWK Sets.
+//   - redirect.go, privateuse.go: redirect URIs, on the web and of installed apps, registered and asked for. origin.go:
+//     origins of pages, and those that are a client's own.
+//   - scope.go, pkce.go: the syntax of scopes and of proof keys. clientid.go, secret.go: ids and secrets that an
+//     operator brings.
+//   - client.go, fields.go: [Client], all that can be said of a client, and the table of its fields, over which
+//     everything loops that reads, writes or shows one. granttypes.go, clientauth.go, algorithms.go, accesstoken.go,
+//     idtoken.go, sector.go: what follows from the fields.
+//   - resource.go: the resource servers that a client is, and when two identifiers are one. access.go, groups.go: who
+//     may use a client, and the groups that it is told.
+//   - check.go, checktogether.go: [Check], the rules that a client must keep, however it came to be one; a [Policy]
+//     says in what the ways to become one differ on purpose. address.go, keys.go: addresses and JWK Sets.
 //   - registration.go: a client in the words of RFC 7591.
 //   - error.go: error codes, and [Error], the one form in which a request is refused.
 //   - refusal.go: [Refusal], an Error with the request that it answered, as operators are shown it.
 //   - rules.go: the names of the rules that refuse requests; rules_request.go and rules_manifest.go say what each rule
-//     means and what to do. nearest.go: what was probably meant. redact.go: what looks like a credential.
+//     means and what to do, rules_own.go what those do who have no manifest. nearest.go: what was probably
+//     meant. redact.go: what looks like a credential.
 package oauth

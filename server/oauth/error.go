@@ -1,6 +1,9 @@
 package oauth
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // Error codes, by the documents that register them.
 const (
@@ -44,34 +47,58 @@ const (
 	CodeUnmetAuthentication = "unmet_authentication_requirements"
 )
 
-// Error is a refusal: the one form in which every endpoint says no. It holds nothing secret, and nothing that the one who asks
-// may not know.
+// Error is a refusal: the one form in which every endpoint says no. It holds nothing secret. Whoever asks is told Code
+// and Description alone.
 type Error struct {
-	// Code and Description are what the client is told (RFC 6749 section 5.2). Description is ASCII without quotes and backslashes.
+	// Code and Description are what the client is told (RFC 6749 section 5.2). Description is ASCII without double quotes
+	// and backslashes: [Refuse] sees to it.
 	Code        string
 	Description string
-	// Rule is the stable name of the rule that refused, in kebab case, such as redirect-uri-unregistered. Operators find it by the
-	// id of the request; clients do not see it.
+	// Rule is the stable name of the rule that refused, in kebab case, such as redirect-uri-unregistered. Operators find
+	// it by the id of the request; clients do not see it.
 	Rule string
 	// Asked is the value that the rule looked at, cut short; empty when it is secret or there is none.
 	Asked string
 	// Nearest is what was probably meant: the registered value that is most like Asked. Empty when nothing is like it.
 	Nearest string
-	// Where names what caused the refusal: a key of app.yml (spec.oauth.redirectUris), or of the configuration (oauth2.grantTypes).
-	// Empty when no line of either did.
+	// Where names what caused the refusal: a key of app.yml (spec.oauth.redirectUris), or of the configuration
+	// (oauth2.grantTypes). Empty when no line of either did.
 	Where string
+}
+
+// Step reports whether the refusal is a step of a protocol, after which the client goes on: it takes the nonce that it
+// was given, polls again, or shows its user the pages that it tried to do without. Nobody has done anything wrong.
+func (e *Error) Step() bool {
+	switch e.Code {
+	case CodeUseDPoPNonce, CodeAuthorizationPending, CodeSlowDown,
+		CodeLoginRequired, CodeConsentRequired, CodeInteractionRequired, CodeAccountSelectionRequired:
+		return true
+	}
+	return false
 }
 
 // Error tells the code and the description.
 func (e *Error) Error() string { return e.Code + ": " + e.Description }
 
-// Refuse makes an [Error] of a code, a rule and a description with its arguments.
+// Refuse makes an [Error] of a code, a rule and a description with its arguments. Credentials in it are blanked, and
+// it gets the characters that an error_description may have.
 func Refuse(code, rule, format string, args ...any) *Error {
-	return &Error{Code: code, Rule: rule, Description: fmt.Sprintf(format, args...)}
+	return &Error{Code: code, Rule: rule, Description: strings.Map(descriptive, Redact(fmt.Sprintf(format, args...)))}
 }
 
-// About adds the value that the rule looked at and where the rule is written down.
+// descriptive is what an error_description may hold (RFC 6749 section 5.2).
+func descriptive(r rune) rune {
+	switch {
+	case r == '"':
+		return '\''
+	case r < 0x20, r > 0x7e, r == '\\':
+		return '?'
+	}
+	return r
+}
+
+// About adds the value that the rule looked at, with credentials blanked, and where the rule is written down.
 func (e *Error) About(asked, nearest, where string) *Error {
-	e.Asked, e.Nearest, e.Where = asked, nearest, where
+	e.Asked, e.Nearest, e.Where = Redact(asked), nearest, where
 	return e
 }

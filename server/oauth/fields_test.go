@@ -25,12 +25,12 @@ func TestEveryFieldOfAClientIsInTheTable(t *testing.T) {
 	inStruct := jsonFields(reflect.ValueOf(&c).Elem(), make(map[string]reflect.Value))
 	seen := make(map[string]bool)
 	for _, f := range Fields() {
-		field, there := inStruct[f.Last()]
-		if !there || seen[f.Last()] {
+		field, there := inStruct[f.Member()]
+		if !there || seen[f.Member()] {
 			t.Errorf("%s is no field of a client, or is in the table twice", f.Key)
 			continue
 		}
-		seen[f.Last()] = true
+		seen[f.Member()] = true
 		if f.Of(&c) != field.Addr().Interface() {
 			t.Errorf("the row of %s leads to another field", f.Key)
 		}

@@ -13,7 +13,8 @@ const (
 	grantURN = "urn:ietf:params:oauth:grant-type:"
 )
 
-// GrantTypes returns those that this server can serve, in the order of discovery. A grant type joins them together with what serves it.
+// GrantTypes returns those that this server can serve, in the order of discovery. A grant type joins them together with
+// what serves it.
 func GrantTypes() []string {
 	return []string{GrantAuthorizationCode, GrantRefreshToken, GrantClientCredentials, GrantDeviceCode, GrantTokenExchange}
 }
@@ -24,16 +25,17 @@ var usualGrants = []string{GrantAuthorizationCode, GrantRefreshToken}
 // UsualGrantTypes returns those that are always on, and those of a client whose registration names none.
 func UsualGrantTypes() []string { return slices.Clone(usualGrants) }
 
-// ownGrants are those with which a client gets a token because it is who it is, without a user who allows it. A public client, which
-// anybody could say to be, may use none of them (RFC 6749 section 4.4).
+// ownGrants are those with which a client gets a token because it is who it is, without a user who allows it. A public
+// client, which anybody could say to be, may use none of them (RFC 6749 section 4.4).
 var ownGrants = []string{GrantClientCredentials, GrantTokenExchange}
 
 // OwnGrantTypes returns those with which a client gets a token because it is who it is, without a user who allows it.
 func OwnGrantTypes() []string { return slices.Clone(ownGrants) }
 
-// RegisteredGrants are the grant types that the client registered, or else the usual ones. They are not to be modified.
+// RegisteredGrants are the grant types that the client registered, or else the usual ones; none of a client that is
+// only a resource server. They are not to be modified.
 func (c *Client) RegisteredGrants() []string {
-	if len(c.GrantTypes) == 0 {
+	if len(c.GrantTypes) == 0 && !c.OnlyResource() {
 		return usualGrants
 	}
 	return c.GrantTypes

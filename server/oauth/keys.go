@@ -72,6 +72,19 @@ func Verifies(key any) bool {
 // keys, keys for something else and keys that are too weak or of an unknown kind are left out; they do not spoil the
 // others.
 func ParseKeys(text []byte) ([]jose.JSONWebKey, error) {
+	return parseKeys(text, Verifies, "", "sig")
+}
+
+// ParseIssuerKeys reads those of an issuer of workloads' tokens, who may sign with the larger curves as well, and in a
+// SPIFFE bundle says of its keys that they are for JWT-SVIDs (SPIFFE Trust Domain and Bundle section 4.2.2).
+func ParseIssuerKeys(text []byte) ([]jose.JSONWebKey, error) {
+	return parseKeys(text, func(key any) bool {
+		ec, is := key.(*ecdsa.PublicKey)
+		return Verifies(key) || is && (ec.Curve == elliptic.P384() || ec.Curve == elliptic.P521())
+	}, "", "sig", "jwt-svid")
+}
+
+func parseKeys(text []byte, verifies func(any) bool, uses ...string) ([]jose.JSONWebKey, error) {
 	if len(text) > MaxKeySet {
 		return nil, fmt.Errorf("a key set of more than %d bytes", MaxKeySet)
 	}
@@ -94,7 +107,7 @@ func ParseKeys(text []byte) ([]jose.JSONWebKey, error) {
 		if json.Unmarshal(raw, &secret) != nil || secret.D != nil || secret.K != nil || json.Unmarshal(raw, &key) != nil {
 			continue
 		}
-		if (key.Use == "" || key.Use == "sig") && Verifies(key.Key) {
+		if slices.Contains(uses, key.Use) && verifies(key.Key) {
 			keys = append(keys, key)
 		}
 	}
@@ -186,11 +199,17 @@ func (k *checker) checkKeySet(f *Field, text string) {
 		k.keys = append(k.keys, key)
 		kid := key.text("kid")
 		if kid != "" && names[kid] && !k.ForeignKeys {
-			k.violates(f, at+".kid", "duplicate", "is also the kid of another key, so a signature could not be assigned to one of them")
+			k.violates(f, at+".kid", "duplicate",
+				"is also the kid of another key, so a signature could not be assigned to one of them")
 		}
 		names[kid] = true
 	}
-	if k.ForeignKeys && len(k.found) == before && !slices.ContainsFunc(k.keys, func(key clientKey) bool { return key.usable }) {
+	switch {
+	case !k.ForeignKeys || len(k.found) > before ||
+		slices.ContainsFunc(k.keys, func(key clientKey) bool { return key.usable }):
+	case len(k.foreign) > 0: // no key is usable: what is wrong with each
+		k.found = append(k.found, k.foreign...)
+	default:
 		k.violates(f, "", "keys", "has no key with which this server can verify a signature")
 	}
 }
@@ -205,8 +224,9 @@ func (k *checker) checkKey(f *Field, at string, raw json.RawMessage) clientKey {
 	}
 	for _, name := range privateMembers {
 		if _, there := key.members[name]; there {
-			k.violates(f, at+"."+name, "private-key", "is part of a private key, which must not leave the app: register only a public key, "+
-				"and replace this one, because it has been exposed").Surplus = true
+			k.violates(f, at+"."+name, "private-key",
+				"is part of a private key, which must not leave the app: register only a public key, "+
+					"and replace this one, because it has been exposed").Surplus = true
 			return key
 		}
 	}
@@ -219,6 +239,9 @@ func (k *checker) checkKey(f *Field, at string, raw json.RawMessage) clientKey {
 		silent = k
 	}
 	key.usable = silent.checkPublicKey(f, at, key)
+	if k.ForeignKeys {
+		k.foreign = append(k.foreign, silent.found...)
+	}
 	return key
 }
 
@@ -297,7 +320,8 @@ func (k *checker) checkKeyUse(f *Field, at string, key clientKey, kty string) bo
 	alg := k.keyText(f, at, key, "alg", false)
 	algs := slices.DeleteFunc(ClientAlgs(), func(alg string) bool { return keyType(alg) != kty })
 	if alg != "" && !slices.Contains(algs, alg) {
-		k.violates(f, at+".alg", "wrong-value", "must be an algorithm of a key of the type %s that this server verifies: %s", kty, strings.Join(algs, ", "))
+		k.violates(f, at+".alg", "wrong-value",
+			"must be an algorithm of a key of the type %s that this server verifies: %s", kty, strings.Join(algs, ", "))
 	}
 	return true
 }

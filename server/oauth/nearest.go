@@ -17,29 +17,33 @@ func Nearest(asked string, candidates []string) string {
 		if candidate == asked || len(candidate) > maxNearest {
 			continue
 		}
-		if d := distance(plain, strings.ToLower(candidate)); d < bestDistance {
+		if d := Edits(plain, strings.ToLower(candidate)); d < bestDistance {
 			best, bestDistance = candidate, d
 		}
 	}
 	return best
 }
 
-// distance is Levenshtein's: how many bytes are to be inserted, removed or replaced to make one text of the other.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
+// Edits is how many edits make one text of the other: letters that are inserted, removed or replaced, or neighbours
+// that change places (the optimal string alignment distance). It costs the product of the lengths.
+func Edits(one, other string) int {
+	a, b := []rune(one), []rune(other)
+	before, above, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range row {
 		row[j] = j
 	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			replaced := diagonal
-			if a[i] != b[j] {
+	for i := 1; i <= len(a); i++ {
+		before, above, row = above, row, before
+		row[0] = i
+		for j := 1; j <= len(b); j++ {
+			replaced := above[j-1]
+			if a[i-1] != b[j-1] {
 				replaced++
 			}
-			diagonal = row[j+1]
-			row[j+1] = min(replaced, row[j]+1, diagonal+1)
+			row[j] = min(above[j]+1, row[j-1]+1, replaced)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				row[j] = min(row[j], before[j-2]+1)
+			}
 		}
 	}
 	return row[len(b)]

@@ -28,3 +28,17 @@ func TestNearest(t *testing.T) {
 		}
 	}
 }
+
+func TestEdits(t *testing.T) {
+	for _, c := range []struct {
+		one, other string
+		want       int
+	}{
+		{"", "", 0}, {"", "abc", 3}, {"abc", "", 3}, {"oauth", "ouath", 1}, {"oauth", "oauht", 1}, {"kitten", "sitting", 3},
+		{"割符", "割府", 1}, {"abcd", "badc", 2}, {"ca", "abc", 3},
+	} {
+		if got := oauth.Edits(c.one, c.other); got != c.want {
+			t.Errorf("from %q to %q: %d edits, want %d", c.one, c.other, got, c.want)
+		}
+	}
+}

@@ -9,7 +9,7 @@ import (
 func TestIssuer(t *testing.T) {
 	for _, good := range []string{
 		"https://id.example.com", "https://id.example.com:8443", "https://id.example.com/a/b-c.d_e~f", "https://192.0.2.7", "https://[2001:db8::1]:8443",
-		"https://ID.example.com", "http://localhost:5556", "http://127.0.0.1", "http://[::1]:5556/id",
+		"http://localhost:5556", "http://127.0.0.1", "http://[::1]:5556/id",
 	} {
 		if _, err := ParseIssuer(good); err != nil {
 			t.Errorf("%s: %v", good, err)
@@ -37,6 +37,17 @@ func TestIssuer(t *testing.T) {
 		{"dot segment", "https://id.example.com/a/../b", "https://id.example.com/b"},
 		{"umlaut", "https://id.example.com/ü", ""},
 		{"percent", "https://id.example.com/%61", ""},
+		{"upper case", "HTTPS://ID.Example.com:443", "https://id.example.com"},
+		{"upper case host", "https://ID.example.com/A", "https://id.example.com/A"},
+		{"default port", "https://id.example.com:443/a", "https://id.example.com/a"},
+		{"default port of http", "http://localhost:80", "http://localhost"},
+		{"dot after the host", "https://id.example.com./a", "https://id.example.com/a"},
+		{"dot after localhost", "http://localhost.:5556", "http://localhost:5556"},
+		{"international name", "https://bücher.example", ""},
+		{"long address", "http://[0:0:0:0:0:0:0:1]:5556", "http://[::1]:5556"},
+		{"discovery document", "https://id.example.com/.well-known/openid-configuration", ""},
+		{"server metadata", "https://id.example.com/.well-known/oauth-authorization-server", ""},
+		{"well-known below", "https://id.example.com/a/.well-known", ""},
 		{"plain http", "http://id.example.com", "https://id.example.com"},
 		{"plain http and a slash at the end", "http://id.example.com/", "https://id.example.com"},
 		{"plain http on another loopback address", "http://127.0.0.2:5599", "https://127.0.0.2:5599"},
@@ -70,6 +81,23 @@ func TestLoopbackHasOneMeaning(t *testing.T) {
 	for _, host := range []string{"", "LOCALHOST", "localhost.", "localhost:80", "127.0.0.2", "127.9.9.9", "0.0.0.0", "[0:0:0:0:0:0:0:1]", "::", "[::1", "localhost.evil.test"} {
 		if IsLoopback(host) {
 			t.Errorf("%s is loopback", host)
+		}
+	}
+}
+
+func TestOrigin(t *testing.T) {
+	for _, good := range []string{"https://app.example.com", "http://localhost:3000", "https://[::1]:8443", "https://app.example.com:8443", "app://localhost"} {
+		if reason, mended := CheckOrigin(good); reason != "" {
+			t.Errorf("%s: %s %s", good, reason, mended)
+		}
+	}
+	for origin, nearest := range map[string]string{
+		"https://A.example": "https://a.example", "https://a.example:443": "https://a.example", "http://a.example:80": "http://a.example",
+		"https://*.example": "", "https://a.example.": "https://a.example", "https://bücher.example": "",
+		"https://a.example/": "https://a.example", "https://u:pw@a.example": "", "a.example": "", "": "", "HTTPS://a.example": "https://a.example",
+	} {
+		if reason, mended := CheckOrigin(origin); reason == "" || mended != nearest {
+			t.Errorf("%s: %q, nearest %q, want %q", origin, reason, mended, nearest)
 		}
 	}
 }

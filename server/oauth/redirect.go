@@ -3,6 +3,7 @@ package oauth
 import (
 	"net"
 	"net/netip"
+	"net/url"
 	"strconv"
 	"strings"
 )
@@ -25,46 +26,44 @@ func (e *RedirectURIError) Error() string { return "redirect URI " + e.Reason }
 // MatchRedirectURI reports whether got, the redirect_uri of a request, is one of those registered.
 //
 // An ordinary entry matches the same bytes and nothing else (RFC 9700 section 4.1.3): no case folding, no decoding, no
-// normal form. An entry whose port is the wildcard (http://localhost:*, also on 127.0.0.1 and [::1]) matches a URI that
-// parses as http on the same host with any port or none, without userinfo, query or fragment; with a path in the entry
-// exactly that path, without one any path. Nothing is ever globbed, and an entry with a wildcard never matches itself.
+// normal form. The port of a loopback URI may be left open, as native apps take the one that is free (RFC 8252 section
+// 7.3). An entry that names none (http://127.0.0.1/cb, also on localhost and [::1]) matches a URI that parses as http
+// on the same host with any port or none, and otherwise has the same bytes. So does an entry whose port is the wildcard
+// (http://localhost:*), but without a path it matches any path, and no query. Nothing is ever globbed, and an entry
+// with a wildcard never matches itself.
 func MatchRedirectURI(registered []string, got string) bool {
 	if got == "" || len(got) > MaxRedirectURI {
 		return false
 	}
 	asked, isLoopback := parseLoopback(got)
-	isLoopback = isLoopback && asked.port != "*" && !strings.Contains(asked.rest, "?")
+	isLoopback = isLoopback && asked.port != "*"
 	for _, entry := range registered {
-		if !strings.Contains(entry, "*") {
-			if entry == got {
-				return true
-			}
-			continue
+		if entry == got && !strings.Contains(entry, "*") {
+			return true
 		}
 		if !isLoopback {
 			continue
 		}
-		template, ok := parseLoopback(entry)
-		if ok && template.isTemplate() && template.host == asked.host &&
-			(template.rest == "" || template.rest == asked.rest) {
+		if open, ok := parseLoopback(entry); ok && open.anyPort() && open.host == asked.host && open.leadsTo(asked.rest) {
 			return true
 		}
 	}
 	return false
 }
 
-// CheckRedirectURI reports whether a redirect URI may be registered: https anywhere, or http on a loopback host, absolute,
-// with no userinfo, no fragment (RFC 6749 section 3.1.2) and no wildcard but the port of a loopback URI. A refusal is a
-// [*RedirectURIError]. It also refuses what browsers and clients would rewrite on the way, because such an entry could never
-// match byte for byte: dot segments, characters outside RFC 3986, odd spellings of the port.
+// CheckRedirectURI reports whether a redirect URI on the web may be registered: https anywhere, or http on a loopback
+// host, absolute, with no userinfo, no fragment (RFC 6749 section 3.1.2) and no wildcard but the port of a loopback
+// URI. A refusal is a [*RedirectURIError]. It also refuses what browsers and clients would rewrite on the way, because
+// such an entry could never match byte for byte: dot segments, characters outside RFC 3986, odd spellings of the port.
+// Of the schemes of installed apps, [CheckPrivateURI] knows.
 func CheckRedirectURI(s string) error {
 	switch {
 	case s == "":
 		return refuseURI("empty", "is empty")
 	case len(s) > MaxRedirectURI:
-		return refuseURI("length", "is longer than "+strconv.Itoa(MaxRedirectURI)+" bytes")
+		return tooLong()
 	case !validURIBytes(s):
-		return refuseURI("syntax", "has a character that a URI cannot hold (percent-encode it; write host names in punycode)")
+		return badBytes()
 	}
 	scheme, rest, ok := strings.Cut(s, "://")
 	switch {
@@ -98,13 +97,15 @@ func CheckRedirectURI(s string) error {
 	return nil
 }
 
-// LoopbackRedirect is a registered redirect URI that a listener on the user's own machine can serve (RFC 8252 section 7.3).
+// LoopbackRedirect is a registered redirect URI that a listener on the user's own machine can serve (RFC 8252 section
+// 7.3).
 type LoopbackRedirect struct {
 	Host string // localhost, 127.0.0.1 or [::1], as registered
 	Port int    // 0 when any port will do
 	Path string // the path the redirect comes to, "/" when the registration leaves it open
 
 	registered string
+	rest       string // what follows the port where any will do
 }
 
 // LoopbackRedirects returns those registered redirect URIs that a loopback listener can serve, the ones that allow any
@@ -119,19 +120,18 @@ func LoopbackRedirects(registered []string) []LoopbackRedirect {
 		if !ok {
 			continue
 		}
-		path, _, _ := strings.Cut(u.rest, "?")
-		found := LoopbackRedirect{Host: u.host, Path: path, registered: entry}
-		if path == "" {
+		found := LoopbackRedirect{Host: u.host, registered: entry, rest: u.rest}
+		if found.Path, _, _ = strings.Cut(u.rest, "?"); found.Path == "" {
 			found.Path = "/"
 		}
-		if u.isTemplate() {
+		if u.anyPort() {
+			if u.port == "*" && u.rest == "" {
+				found.rest = found.Path
+			}
 			anyPort = append(anyPort, found)
 			continue
 		}
-		found.Port = 80
-		if u.port != "" {
-			found.Port, _ = strconv.Atoi(u.port) // parseLoopback has seen that it is a number
-		}
+		found.Port, _ = strconv.Atoi(u.port) // parseLoopback has seen that it is a number
 		fixed = append(fixed, found)
 	}
 	return append(anyPort, fixed...)
@@ -142,25 +142,57 @@ func (l LoopbackRedirect) Address() string {
 	return net.JoinHostPort(strings.Trim(l.Host, "[]"), strconv.Itoa(l.Port))
 }
 
-// URI is the redirect_uri to send once a listener has the given port. With a fixed port it is the registered URI itself.
+// URI is the redirect_uri to send once a listener has the given port. With a fixed port it is the registered URI
+// itself.
 func (l LoopbackRedirect) URI(port int) string {
 	if l.Port != 0 {
 		return l.registered
 	}
-	return "http://" + l.Host + ":" + strconv.Itoa(port) + l.Path
+	return "http://" + l.Host + ":" + strconv.Itoa(port) + l.rest
 }
 
-// IsLoopbackRedirect reports whether a registered redirect URI leads to the user's own machine: fine for development, a
-// thing to take out before production.
+// IsNativeRedirect reports whether a registered redirect URI leads to a program on the user's own device (RFC 8252
+// section 7), by loopback or by a scheme of its own. Any program there may be the one that answers.
+func IsNativeRedirect(s string) bool {
+	_, private := PrivateScheme(s)
+	return private || IsLoopbackRedirect(s)
+}
+
+// IsLoopbackRedirect reports whether a registered redirect URI leads to the user's own machine by http.
 func IsLoopbackRedirect(s string) bool {
 	_, ok := parseLoopback(s)
 	return ok
 }
 
+// RedirectHost is where a redirect URI leads, as users tell one app from another: the host and its port. The user's own
+// machine is localhost, by whatever name and at whatever port. An installed app is its scheme, with the colon, which no
+// host has.
+func RedirectHost(s string) string {
+	if IsLoopbackRedirect(s) {
+		return "localhost"
+	}
+	if scheme, ok := PrivateScheme(s); ok {
+		return scheme + ":"
+	}
+	u, err := url.Parse(s)
+	if err != nil {
+		return ""
+	}
+	return strings.ToLower(u.Host)
+}
+
 // loopbackURI is http://host[:port][rest] taken apart; rest is path and query.
 type loopbackURI struct{ host, port, rest string }
 
-func (u loopbackURI) isTemplate() bool { return u.port == "*" && !strings.ContainsAny(u.rest, "?*") }
+// anyPort reports whether a registered URI leaves its port open.
+func (u loopbackURI) anyPort() bool {
+	return u.port == "*" && !strings.ContainsAny(u.rest, "?*") || u.port == "" && !strings.Contains(u.rest, "*")
+}
+
+// leadsTo reports whether a registered URI allows what follows the port in another.
+func (u loopbackURI) leadsTo(rest string) bool {
+	return u.rest == rest || u.port == "*" && u.rest == "" && !strings.Contains(rest, "?")
+}
 
 // parseLoopback takes s apart when it is plain http on a loopback host with a numeric port, the port "*" or none, and
 // has neither userinfo nor fragment.
@@ -295,6 +327,14 @@ func isAlphanumeric(c byte) bool {
 
 func isHex(c byte) bool {
 	return c >= '0' && c <= '9' || c >= 'a' && c <= 'f' || c >= 'A' && c <= 'F'
+}
+
+func tooLong() error {
+	return refuseURI("length", "is longer than "+strconv.Itoa(MaxRedirectURI)+" bytes")
+}
+
+func badBytes() error {
+	return refuseURI("syntax", "has a character that a URI cannot hold (percent-encode it; write host names in punycode)")
 }
 
 func refuseURI(rule, reason string) error { return &RedirectURIError{Rule: rule, Reason: reason} }

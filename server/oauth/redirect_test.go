@@ -52,6 +52,23 @@ func TestMatchRedirectURI(t *testing.T) {
 		{"[::1]", "http://[::1]:*/cb", "http://[::1]:9/cb", true},
 		{"[::1] without a port", "http://[::1]:*/cb", "http://[::1]/cb", true},
 
+		{"any port where none is named", "http://127.0.0.1/cb", "http://127.0.0.1:49152/cb", true},
+		{"none where none is named", "http://127.0.0.1/cb", "http://127.0.0.1/cb", true},
+		{"any port of [::1] where none is named", "http://[::1]/cb", "http://[::1]:49152/cb", true},
+		{"any port with the registered query", "http://localhost/cb?x=1", "http://localhost:3000/cb?x=1", true},
+		{"any port without a path", "http://localhost", "http://localhost:3000", true},
+		{"another path where no port is named", "http://localhost", "http://localhost:3000/", false},
+		{"another query where no port is named", "http://localhost/cb?x=1", "http://localhost:3000/cb?x=2", false},
+		{"a query added where no port is named", "http://localhost/cb", "http://localhost:3000/cb?x=1", false},
+		{"a wildcard path where no port is named", "http://localhost/*", "http://localhost:3000/*", false},
+		{"userinfo where no port is named", "http://localhost/cb", "http://localhost:80@evil.test/cb", false},
+		{"hosts are not crossed where no port is named", "http://127.0.0.1/cb", "http://localhost:3000/cb", false},
+		{"https where no port is named", "http://127.0.0.1/cb", "https://127.0.0.1:3000/cb", false},
+		{"port 0 where none is named", "http://127.0.0.1/cb", "http://127.0.0.1:0/cb", false},
+		{"a wildcard is no port", "http://127.0.0.1/cb", "http://127.0.0.1:*/cb", false},
+		{"an installed app", "com.example.app:/cb", "com.example.app:/cb", true},
+		{"another app", "com.example.app:/cb", "com.example.app2:/cb", false},
+
 		{"another path", "http://localhost:*/cb", "http://localhost:3000/other", false},
 		{"no path", "http://localhost:*/cb", "http://localhost:3000", false},
 		{"path case under a wildcard", "http://localhost:*/cb", "http://localhost:3000/CB", false},
@@ -237,10 +254,10 @@ func TestLoopbackRedirects(t *testing.T) {
 		have = append(have, served{uri, l.Address(), l.Path})
 	}
 	want := []served{
+		{"http://localhost:4711/plain?x=1", "localhost:0", "/plain"},
 		{"http://[::1]:4711/six", "[::1]:0", "/six"},
 		{"http://127.0.0.1:4711/", "127.0.0.1:0", "/"},
 		{"http://localhost:3000/cb", "localhost:3000", "/cb"},
-		{"http://localhost/plain?x=1", "localhost:80", "/plain"},
 	}
 	if !slices.Equal(have, want) {
 		t.Errorf("got  %q\nwant %q", have, want)
@@ -258,6 +275,8 @@ func FuzzMatchRedirectURI(f *testing.F) {
 	f.Add("http://[::1]:*", "http://[::1]:80/%2e%2e")
 	f.Add("https://a.example/cb", "https://a.example/%63b")
 	f.Add("http://localhost:*/*", "http://localhost:*/*")
+	f.Add("http://127.0.0.1/cb?x", "http://127.0.0.1:80/cb?x")
+	f.Add("com.example.app:/cb", "com.example.app://cb")
 	f.Fuzz(func(t *testing.T, registered, got string) {
 		if !MatchRedirectURI([]string{registered}, got) || registered == got {
 			return
@@ -269,7 +288,8 @@ func FuzzMatchRedirectURI(f *testing.F) {
 		if err != nil {
 			t.Fatalf("%q matched %q and does not parse: %v", got, registered, err)
 		}
-		if u.Scheme != "http" || u.User != nil || u.Fragment != "" || u.RawQuery != "" || u.ForceQuery {
+		_, query, _ := strings.Cut(registered, "?")
+		if u.Scheme != "http" || u.User != nil || u.Fragment != "" || u.RawQuery != query {
 			t.Fatalf("%q matched %q", got, registered)
 		}
 		if name := u.Hostname(); name != "localhost" && name != "127.0.0.1" && name != "::1" {
@@ -303,4 +323,63 @@ func FuzzCheckRedirectURI(f *testing.F) {
 			t.Fatalf("registrable, but does not match itself: %q", s)
 		}
 	})
+}
+
+func TestRedirectHost(t *testing.T) {
+	for uri, want := range map[string]string{
+		"https://app.example.com/cb?x=y": "app.example.com", "https://APP.example.com/": "app.example.com", "https://app.example.com:8443/": "app.example.com:8443",
+		"http://localhost:3000/": "localhost", "http://127.0.0.1:1/cb": "localhost", "http://[::1]/": "localhost", "http://localhost:*": "localhost",
+		"com.example.app:/cb": "com.example.app:", "com.example.app://cb/": "com.example.app:", "javascript://x/": "x",
+		"https://localhost/cb": "localhost", "https://[2001:db8::1]:8443/": "[2001:db8::1]:8443", "": "", "https://%zz/": "",
+	} {
+		if got := RedirectHost(uri); got != want {
+			t.Errorf("%q: %q, want %q", uri, got, want)
+		}
+	}
+}
+
+func TestHostRules(t *testing.T) {
+	for _, c := range []struct {
+		rules HostRules
+		host  string
+		want  bool
+	}{
+		{HostRules{}, "a.test", true},
+		{HostRules{Allow: []string{"a.test"}}, "a.test", true},
+		{HostRules{Allow: []string{"a.test"}}, "A.TEST", true},
+		{HostRules{Allow: []string{"a.test"}}, "b.a.test", false},
+		{HostRules{Allow: []string{"*.a.test"}}, "b.a.test", true},
+		{HostRules{Allow: []string{"*.a.test"}}, "c.b.a.test", true},
+		{HostRules{Allow: []string{"*.a.test"}}, "a.test", false},
+		{HostRules{Allow: []string{"*.a.test"}}, ".a.test", false},
+		{HostRules{Allow: []string{"*.a.test"}}, "eva.test", false},
+		{HostRules{Deny: []string{"a.test"}}, "a.test", false},
+		{HostRules{Deny: []string{"a.test"}}, "b.test", true},
+		{HostRules{Allow: []string{"*.test"}, Deny: []string{"*.a.test"}}, "b.a.test", false},
+		{HostRules{Allow: []string{"*.test"}, Deny: []string{"*.a.test"}}, "a.test", true},
+		{HostRules{Deny: []string{"::1"}}, "::1", false},
+	} {
+		if got := c.rules.Admits(c.host); got != c.want {
+			t.Errorf("%+v admits %s: %v", c.rules, c.host, got)
+		}
+	}
+}
+
+func TestCheckHostPattern(t *testing.T) {
+	for pattern, mended := range map[string]string{
+		"example.com": "", "*.example.com": "", "localhost": "", "10.0.0.1": "", "::1": "", "xn--r8jz45g.jp": "", "*.com": "",
+	} {
+		if got, ok := CheckHostPattern(pattern); !ok || got != mended {
+			t.Errorf("%q is refused, %q", pattern, got)
+		}
+	}
+	for pattern, mended := range map[string]string{
+		"": "", "*": "", "*.": "", "*.*.example.com": "", "a*.example.com": "", "例え.jp": "", "a b": "", "*.10.0.0.1": "",
+		"Example.com": "example.com", "*.Example.com": "*.example.com", "https://example.com": "example.com", "https://example.com:8443/x?y": "example.com",
+		"example.com:8443": "example.com", "example.com.": "example.com", ".example.com": "*.example.com", "[::1]": "::1", "example.com/": "example.com",
+	} {
+		if got, ok := CheckHostPattern(pattern); ok || got != mended {
+			t.Errorf("%q: %v, meant %q, want %q", pattern, ok, got, mended)
+		}
+	}
 }

@@ -1,13 +1,15 @@
 package oauth
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"strings"
 )
 
-// ReadMetadata reads what a client says of itself (RFC 7591 section 2) into c. Members that are not in the table are ignored, as section
-// 2 says, and so are those in another language (#), those that are null, and those that only an operator may set.
+// ReadMetadata reads what a client says of itself (RFC 7591 section 2) into c. Members that are not in the table are
+// ignored, as section 2 says, and so are those in another language (#), those that are null, and those that only an
+// operator may set.
 func (c *Client) ReadMetadata(members map[string]json.RawMessage) *Error {
 	for _, f := range fields {
 		raw := members[f.Name]
@@ -72,15 +74,47 @@ func (c *Client) Metadata() map[string]any {
 	return members
 }
 
-// Refusal is the violation as a registration is told of it (RFC 7591 section 3.2.2): fields have their names of that document.
-func (v Violation) Refusal() *Error {
+// maxRefusal bounds what a registration is told of all its violations, in bytes.
+const maxRefusal = 1000
+
+// RefuseMetadata tells a registration what is wrong with it, all at once (RFC 7591 section 3.2.2); nil if nothing is.
+// The first violation gives the code and the rule, which has the name that it has for manifests.
+func RefuseMetadata(violations []Violation) *Error {
+	var first *Error
+	var said strings.Builder
+	more := 0
+	for _, v := range violations {
+		switch {
+		case v.Warning:
+		case first == nil:
+			first = v.refusal()
+			said.WriteString(first.Description)
+		case more > 0 || said.Len() > maxRefusal:
+			more++
+		default:
+			said.WriteString("; " + v.refusal().Description)
+		}
+	}
+	if first == nil {
+		return nil
+	}
+	if more > 0 {
+		fmt.Fprintf(&said, "; and %d more", more)
+	}
+	first.Description = said.String()
+	return first
+}
+
+// refusal is the violation as a registration is told of it: fields have their names of RFC 7591.
+func (v Violation) refusal() *Error {
 	f := fieldsByKey[v.Key]
 	code := CodeInvalidClientMetadata
 	if f.Kind == KindRedirects {
 		code = CodeInvalidRedirectURI
 	}
 	said := fmt.Sprintf("%s%s %s", f.Name, v.At, memberNames.Replace(v.Message))
-	return Refuse(code, RuleRegistrationMetadata, "%s", strings.Map(descriptive, said)).About("", v.Nearest, "")
+	nearest := cmp.Or(v.Nearest, Nearest(v.Asked, v.Choices))
+	return Refuse(code, v.Code, "%s", said).About(Printable(v.Asked), nearest, f.Name+v.At)
 }
 
 // memberNames turns the keys of a message into members of RFC 7591.
@@ -93,14 +127,3 @@ var memberNames = func() *strings.Replacer {
 	}
 	return strings.NewReplacer(pairs...)
 }()
-
-// descriptive is what an error_description may hold (RFC 6749 section 5.2).
-func descriptive(r rune) rune {
-	switch {
-	case r == '"':
-		return '\''
-	case r < 0x20, r > 0x7e, r == '\\':
-		return '?'
-	}
-	return r
-}

@@ -29,6 +29,9 @@ func FindRule(name string) (Rule, bool) {
 // Rules are all of them, in the order of the table.
 func Rules() []Rule { return slices.Clone(rules) }
 
+// RequestRules are those of what programs and browsers send, in the order of the table.
+func RequestRules() []Rule { return slices.Clone(requestRules) }
+
 // rules is the one table of rules.
 var rules = slices.Concat(requestRules, manifestRules, adminRules)
 
@@ -48,15 +51,24 @@ const (
 	RuleClientRemoved         = "client-removed"
 	RuleClientReturned        = "client-returned"
 	RuleClientDocument        = "client-document"
+	RuleClientDocumentHost    = "client-document-host"
 	RuleClientSecretWrong     = "client-secret-wrong"
+	RuleResourceServerSecret  = "resource-server-secret-wrong"
 	RuleClientAuthMethod      = "client-auth-method"
+	RuleIntrospectionPublic   = "introspection-public"
 	RuleClientAuthMalformed   = "client-auth-malformed"
 	RuleClientAuthTwice       = "client-auth-twice"
 	RuleClientOther           = "client-other"
 	RuleAssertionSignature    = "assertion-signature"
 	RuleAssertionClaims       = "assertion-claims"
 	RuleAssertionUsed         = "assertion-used"
+	RuleWorkloadIssuer        = "workload-issuer"
+	RuleWorkloadIdentity      = "workload-identity"
+	RuleWorkloadSignature     = "workload-signature"
+	RuleWorkloadClaims        = "workload-claims"
+	RuleWorkloadKeys          = "workload-keys"
 	RuleGrantTypeMissing      = "grant-type-missing"
+	RuleGrantTypeUnknown      = "grant-type-unknown"
 	RuleGrantTypeOff          = "grant-type-off"
 	RuleGrantTypeUnregistered = "grant-type-unregistered"
 	RuleGrantTypePublic       = "grant-type-public"
@@ -81,6 +93,7 @@ const (
 	RuleObjectMalformed     = "request-object-malformed"
 	RuleObjectSignature     = "request-object-signature"
 	RuleObjectClaims        = "request-object-claims"
+	RuleObjectMissing       = "request-object-missing"
 	RuleIDTokenHint         = "id-token-hint"
 	RuleACRUnmet            = "acr-unmet"
 )
@@ -105,8 +118,22 @@ const (
 	RuleOtherUser               = "other-user"
 	RuleUserDenied              = "user-denied"
 	RuleSignInCancelled         = "sign-in-cancelled"
+	RuleSignInWrong             = "sign-in-wrong"
+	RuleSignInLocked            = "sign-in-locked"
+	RuleSignInBusy              = "sign-in-busy"
+	RuleFactorWrong             = "factor-wrong"
+	RuleLinkGone                = "link-gone"
+	RulePasskeyWrong            = "passkey-wrong"
+	RuleConnectorUnavailable    = "connector-unavailable"
+	RuleConnectorRefused        = "connector-refused"
+	RuleUserCode                = "user-code-wrong"
+	RuleUserNotAdmitted         = "user-not-admitted"
+	RulePeerNotAdmitted         = "peer-not-admitted"
+	RuleFactorNeeded            = "factor-needed"
 	RuleUserInactive            = "user-inactive"
 	RuleSessionEnded            = "session-ended"
+	RuleUserEnded               = "user-ended"
+	RuleConsentWithdrawn        = "consent-withdrawn"
 	RuleRequestExpired          = "request-expired"
 	RuleRequestAltered          = "request-altered"
 	RuleOtherBrowser            = "other-browser"
@@ -119,14 +146,20 @@ const (
 	RuleScopeTooMany        = "scope-too-many"
 	RuleScopeNotInManifest  = "scope-not-in-manifest"
 	RuleScopeNotInCatalogue = "scope-not-in-catalogue"
+	RuleScopeCeiling        = "scope-ceiling"
+	RuleScopeUnregistered   = "scope-unregistered"
 	RuleScopeBeyondGrant    = "scope-beyond-grant"
 	RuleScopeAboutUser      = "scope-about-user"
 	RuleScopeWithdrawn      = "scope-withdrawn"
 	RuleScopeOpenID         = "scope-openid"
+	RuleScopePeer           = "scope-peer"
 	RuleResourceMissing     = "resource-missing"
 	RuleResourceUnknown     = "resource-unknown"
 	RuleResourceTooMany     = "resource-too-many"
 	RuleResourceNotGranted  = "resource-not-granted"
+	RuleResourceWithdrawn   = "resource-withdrawn"
+	RuleResourceForms       = "resource-forms"
+	RuleExchangeAudience    = "exchange-audience-unlisted"
 )
 
 // Rules about codes and tokens.
@@ -175,11 +208,26 @@ const (
 	RuleStartUnregistered     = "start-unregistered"
 	RuleStartTarget           = "start-target"
 	RuleRegistrationToken     = "registration-token"
-	RuleRegistrationMetadata  = "registration-metadata"
-	RuleRegistrationConflict  = "registration-conflict"
-	RuleRateLimit             = "rate-limit"
-	RuleStorageUnavailable    = "storage-unavailable"
-	RuleServerFault           = "server-fault"
+
+	RuleRegistrationAccessToken = "registration-access-token"
+
+	// Of forward auth.
+	RuleForwardProxy   = "forward-auth-proxy"
+	RuleForwardHeaders = "forward-auth-headers"
+	RuleForwardHost    = "forward-auth-host"
+	RuleForwardRequest = "forward-auth-request"
+	RuleForwardSignIn  = "forward-auth-sign-in"
+	RuleForwardUser    = "forward-auth-user"
+	RuleForwardCookies = "forward-auth-cookie"
+	RuleForwardReturn  = "forward-auth-return"
+	RuleForwardAnswer  = "forward-auth-answer"
+
+	RuleRegistrationMetadata = "registration-metadata"
+	RuleRegistrationConflict = "registration-conflict"
+	RuleRegistrationsFull    = "registrations-full"
+	RuleRateLimit            = "rate-limit"
+	RuleStorageUnavailable   = "storage-unavailable"
+	RuleServerFault          = "server-fault"
 )
 
 // ruleKeys are the keys of app.yml and of the configuration that decide, by the name of the rule.
@@ -187,8 +235,12 @@ var ruleKeys = map[string]string{
 	RuleClientAuthMethod:        "spec.oauth.tokenEndpointAuthMethod",
 	RuleAssertionSignature:      "spec.oauth.jwks",
 	RuleObjectSignature:         "spec.oauth.jwks",
+	RuleWorkloadIdentity:        "spec.oauth.identities",
+	RuleWorkloadClaims:          "spec.oauth.identities",
+	RuleObjectMissing:           "spec.oauth.requireSignedRequestObject",
 	RuleGrantTypeUnregistered:   "spec.oauth.grantTypes",
 	RuleGrantTypePublic:         "spec.oauth.public",
+	RuleIntrospectionPublic:     "spec.oauth.public",
 	RulePKCERequired:            "spec.oauth.public",
 	RulePushRequired:            "spec.oauth.requirePushedAuthorizationRequests",
 	RuleRedirectURIUnregistered: "spec.oauth.redirectUris",
@@ -197,18 +249,30 @@ var ruleKeys = map[string]string{
 	RuleScopeNotInManifest:      "spec.oauth.scopes",
 	RuleScopeWithdrawn:          "spec.oauth.scopes",
 	RuleScopeOpenID:             "spec.oauth.scopes",
-	RuleSubjectTokenAudience:    "spec.oauth.resourceIdentifiers",
+	RuleSubjectTokenAudience:    "spec.oauth.resource",
+	RuleExchangeAudience:        "spec.oauth.tokenExchangeAudiences",
 	RuleLogoutURIUnregistered:   "spec.oauth.postLogoutRedirectUris",
+	RuleUserNotAdmitted:         "spec.oauth.access",
+	RuleFactorNeeded:            "spec.oauth.access.mfa",
 	RuleStartUnregistered:       "spec.oauth.initiateLoginUri",
 	RuleStartTarget:             "spec.oauth.initiateLoginUri",
 
-	RuleClientDocument:      "oauth2.clientIDMetadataDocuments",
-	RuleGrantTypeOff:        "oauth2.grantTypes",
-	RuleResourceUnknown:     "oauth2.resourceServers",
-	RuleRegistrationToken:   "oauth2.registration.initialAccessTokenFiles",
-	RuleScopeNotInCatalogue: "scopes",
-	RuleCodeExpired:         "expiry.codes",
-	RuleRefreshTokenExpired: "expiry.refreshTokens",
-	RuleDeviceCodeExpired:   "expiry.deviceRequests",
-	RuleRequestExpired:      "expiry.authRequests",
+	RuleWorkloadIssuer:       "trustedIssuers",
+	RuleWorkloadSignature:    "trustedIssuers",
+	RuleWorkloadKeys:         "trustedIssuers",
+	RuleForwardHost:          "spec.oauth.forwardAuth.hosts",
+	RuleForwardUser:          "spec.oauth.forwardAuth.user",
+	RuleForwardProxy:         "web.trustedProxies",
+	RuleClientDocument:       "oauth2.clientIDMetadataDocuments",
+	RuleClientDocumentHost:   "oauth2.clientIDMetadataDocuments",
+	RuleResourceServerSecret: "oauth2.resourceServers",
+	RuleGrantTypeOff:         "oauth2.grantTypes",
+	RuleResourceUnknown:      "oauth2.resourceServers",
+	RuleRegistrationToken:    "oauth2.registration.initialAccessTokenFiles",
+	RuleScopeCeiling:         "oauth2.registration.scopes",
+	RuleScopeNotInCatalogue:  "scopes",
+	RuleCodeExpired:          "expiry.codes",
+	RuleRefreshTokenExpired:  "expiry.refreshTokens",
+	RuleDeviceCodeExpired:    "expiry.deviceRequests",
+	RuleRequestExpired:       "expiry.authRequests",
 }

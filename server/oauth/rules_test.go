@@ -65,3 +65,22 @@ func TestEveryRuleIsInTheTableOnceWithItsWords(t *testing.T) {
 		t.Error("a rule that does not exist was found")
 	}
 }
+
+// A client that belongs to no app has no manifest, and is not sent to one. Nor is anybody who knows no more of a client
+// than that it is unknown.
+func TestRemediesForClientsWithoutAManifest(t *testing.T) {
+	manifest := regexp.MustCompile(`app\.yml|spec\.oauth|manifest|app's environment|apply again`)
+	for _, rule := range oauth.RequestRules() {
+		if told := rule.RemedyFor(false); manifest.MatchString(told) || manifest.MatchString(rule.Meaning) && told == rule.Remedy {
+			t.Errorf("%s: %s %s", rule.Name, rule.Meaning, told)
+		}
+		if rule.RemedyFor(true) != rule.Remedy {
+			t.Errorf("%s: an app is told something else", rule.Name)
+		}
+	}
+	for name := range oauth.OwnRemedies() {
+		if rule, known := oauth.FindRule(name); !known || rule.RemedyFor(false) == rule.Remedy {
+			t.Errorf("%s: no rule, or no difference", name)
+		}
+	}
+}

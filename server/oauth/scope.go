@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// Scopes of OpenID Connect Core 1.0 sections 3.1.2.1, 5.4 and 11.
+// Scopes of OpenID Connect Core 1.0 sections 3.1.2.1, 5.4 and 11, and groups, which is not in it and understood widely.
 const (
 	ScopeOpenID        = "openid"
 	ScopeProfile       = "profile"
@@ -13,7 +13,12 @@ const (
 	ScopeAddress       = "address"
 	ScopePhone         = "phone"
 	ScopeOfflineAccess = "offline_access"
+	ScopeGroups        = "groups"
 )
+
+// PeerScope begins the scope with which a client asks for an ID token that another client takes as well; the id of that
+// one follows. The name is Dex's.
+const PeerScope = "audience:server:client_id:"
 
 // ValidScope is the syntax of a scope-token (RFC 6749 section 3.3): printable ASCII but space, quote and backslash.
 func ValidScope(name string) bool {
@@ -22,7 +27,8 @@ func ValidScope(name string) bool {
 	})
 }
 
-// ParseScopes splits a scope parameter (RFC 6749 section 3.3), or any list that is separated by spaces; each item comes once.
+// ParseScopes splits a scope parameter (RFC 6749 section 3.3), or any list that is separated by spaces; each item comes
+// once.
 func ParseScopes(param string) []string {
 	var out []string
 	for scope := range strings.SplitSeq(param, " ") {
@@ -36,8 +42,11 @@ func ParseScopes(param string) []string {
 // JoinScopes is the scope parameter of scopes.
 func JoinScopes(scopes []string) string { return strings.Join(scopes, " ") }
 
-// Within is those of list that are in all, in the order of list.
+// Within is those of list that are in all, in the order of list: list itself, if all of them are.
 func Within(list, all []string) []string {
+	if !slices.ContainsFunc(list, func(item string) bool { return !slices.Contains(all, item) }) {
+		return slices.Clip(list)
+	}
 	var out []string
 	for _, item := range list {
 		if slices.Contains(all, item) {

@@ -21,10 +21,11 @@ var ErrSectors = errors.New("redirect URIs on several hosts need a sector identi
 // OwnSector is the sector of a client that shares its pairwise subjects with no other. No host has a space in it.
 func OwnSector(clientID string) string { return "client " + clientID }
 
-// Sector is where the pairwise subjects of the client with this id are the same: the host of its sector identifier, or else of its
-// redirect URIs (OpenID Connect Core 1.0 section 8.1). Redirect URIs on loopback do not count, because they come and go during
-// development; a client that has no other, or only those of native apps, is a sector of its own. [ErrSectors]: there is more than
-// one host.
+// Sector is where the pairwise subjects of the client with this id are the same: the host of its sector identifier, or
+// else of its redirect URIs and of its hosts behind forward auth (OpenID Connect Core 1.0 section 8.1). Redirect URIs on
+// loopback do not count, because they come and go during development; a client that has no other, or only those of
+// native apps, is a sector of its own.
+// [ErrSectors]: there is more than one host.
 func (c *Client) Sector(clientID string) (string, error) {
 	if c.SectorIdentifierURI != "" {
 		u, err := url.Parse(c.SectorIdentifierURI)
@@ -34,7 +35,7 @@ func (c *Client) Sector(clientID string) (string, error) {
 		return strings.ToLower(u.Hostname()), nil
 	}
 	sector := ""
-	for _, uri := range c.RedirectURIs {
+	for _, uri := range c.Returns() {
 		host := redirectHost(uri)
 		switch {
 		case host == "" || host == sector:

@@ -13,12 +13,13 @@ func Cut(text string, n int) string {
 	return text[:n]
 }
 
-// Printable is what an error_description may hold of foreign text (RFC 6749 section 4.1.2.1), shortened.
+// Printable is what an error_description may hold of foreign text (RFC 6749 section 4.1.2.1), shortened, and without
+// credentials.
 func Printable(text string) string {
 	return strings.Map(func(r rune) rune {
 		if r < 0x20 || r > 0x7e || r == '"' || r == '\\' {
 			return '?'
 		}
 		return r
-	}, Cut(text, 64))
+	}, Cut(Redact(text), 64))
 }

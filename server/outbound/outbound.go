@@ -1,7 +1,9 @@
 // Package outbound sends the requests that this server makes because a registration names an address: a client's keys
-// (jwks_uri), logout tokens, sector identifiers, client metadata documents.
+// (jwks_uri), logout tokens, sector identifiers, client metadata documents. The keys of issuers whose workloads are
+// clients come by it as well.
 //
-// Whoever registers a client chooses such an address, so it must not become a way into the network of the server (SSRF):
+// Whoever registers a client chooses such an address, so it must not become a way into the network of the server
+// (SSRF):
 //
 //   - https, or also http where [Options.Allow] covers the address;
 //   - the address is checked when it is dialled, after the name has been resolved, and each time: a name that resolves to
@@ -29,9 +31,11 @@ import (
 
 // Options of a [Client].
 type Options struct {
-	// Allow are networks that may be reached although they are not public, and by plain http as well: for tests, development,
-	// and apps in the same private network.
+	// Allow are networks that may be reached although they are not public, and by plain http as well: for tests,
+	// development, and apps in the same private network.
 	Allow []netip.Prefix
+	// Own says that the operator has named the address, as that of a cluster: it may be anywhere, at https.
+	Own bool
 	// RootCAs vouch for https servers; nil means those of the system.
 	RootCAs *x509.CertPool
 	// Timeout of a whole request; 0 means 5 s.
@@ -41,6 +45,7 @@ type Options struct {
 // Client sends requests. It is safe for concurrent use.
 type Client struct {
 	allow []netip.Prefix
+	own   bool
 	http  *http.Client
 }
 
@@ -49,7 +54,7 @@ var ErrRefused = errors.New("address refused")
 
 // New makes a client.
 func New(opts Options) *Client {
-	c := &Client{allow: opts.Allow}
+	c := &Client{allow: opts.Allow, own: opts.Own}
 	timeout := opts.Timeout
 	if timeout == 0 {
 		timeout = 5 * time.Second
@@ -77,8 +82,8 @@ var special = []netip.Prefix{
 	netip.MustParsePrefix("3fff::/20"),
 }
 
-// unicast6 is all of IPv6 that is given to hosts of the Internet (RFC 4291 section 2.4). What is beside it may lead anywhere, as the
-// forms that hold an IPv4 address do.
+// unicast6 is all of IPv6 that is given to hosts of the Internet (RFC 4291 section 2.4). What is beside it may lead
+// anywhere, as the forms that hold an IPv4 address do.
 var unicast6 = netip.MustParsePrefix("2000::/3")
 
 // public reports whether an address is that of a host on the Internet.
@@ -98,7 +103,7 @@ func (c *Client) control(_ context.Context, _, address string, _ syscall.RawConn
 		return fmt.Errorf("%w: %s", ErrRefused, address)
 	}
 	ip := at.Addr().Unmap().WithZone("")
-	if !public(ip) && !c.allowed(ip) {
+	if !c.own && !public(ip) && !c.allowed(ip) {
 		return fmt.Errorf("%w: %s is not public", ErrRefused, ip)
 	}
 	return nil
@@ -133,7 +138,12 @@ type Reply struct {
 
 // Get fetches a document of at most most bytes. A status other than 200 is an error, and so is a longer body.
 func (c *Client) Get(ctx context.Context, address, accept string, most int64) (Reply, error) {
-	reply, err := c.do(ctx, http.MethodGet, address, "", accept, nil, most)
+	return c.GetAs(ctx, "", address, accept, most)
+}
+
+// GetAs is Get with a bearer token; without one where that is empty.
+func (c *Client) GetAs(ctx context.Context, bearer, address, accept string, most int64) (Reply, error) {
+	reply, err := c.do(ctx, http.MethodGet, address, bearer, "", accept, nil, most)
 	if err == nil && reply.Status != http.StatusOK {
 		return reply, fmt.Errorf("get: status %d", reply.Status)
 	}
@@ -142,10 +152,14 @@ func (c *Client) Get(ctx context.Context, address, accept string, most int64) (R
 
 // Post sends a body and gives whatever comes back, of which at most 4 KiB.
 func (c *Client) Post(ctx context.Context, address, contentType string, body []byte) (Reply, error) {
-	return c.do(ctx, http.MethodPost, address, contentType, "", body, 4<<10)
+	return c.do(ctx, http.MethodPost, address, "", contentType, "", body, 4<<10)
 }
 
-func (c *Client) do(ctx context.Context, method, address, contentType, accept string, body []byte, most int64) (Reply, error) {
+// Close closes the connections that nobody uses.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+func (c *Client) do(ctx context.Context, method, address, bearer, contentType, accept string, body []byte,
+	most int64) (Reply, error) {
 	u, err := c.check(address)
 	if err != nil {
 		return Reply{}, err
@@ -153,6 +167,9 @@ func (c *Client) do(ctx context.Context, method, address, contentType, accept st
 	req, err := http.NewRequestWithContext(ctx, method, u.String(), bytes.NewReader(body))
 	if err != nil {
 		return Reply{}, fmt.Errorf("make request: %w", err)
+	}
+	if bearer != "" {
+		req.Header.Set("Authorization", "Bearer "+bearer)
 	}
 	if contentType != "" {
 		req.Header.Set("Content-Type", contentType)
@@ -179,7 +196,8 @@ func (c *Client) do(ctx context.Context, method, address, contentType, accept st
 		if method == http.MethodPost {
 			read = read[:most]
 		} else {
-			return Reply{Status: resp.StatusCode, Header: resp.Header}, fmt.Errorf("%s %s: the reply is longer than %d bytes", method, u.Host, most)
+			return Reply{Status: resp.StatusCode, Header: resp.Header}, fmt.Errorf("%s %s: the reply is longer than %d bytes",
+				method, u.Host, most)
 		}
 	}
 	return Reply{Status: resp.StatusCode, Header: resp.Header, Body: read}, nil

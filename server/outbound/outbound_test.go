@@ -90,3 +90,36 @@ func TestRepliesAreBounded(t *testing.T) {
 		t.Errorf("cancelled: %v", err)
 	}
 }
+
+// The operator's own word for an address reaches it where it is, by https alone, and a token goes nowhere else.
+func TestOwnAddressMayBeAnywhere(t *testing.T) {
+	var elsewhere []string
+	other := httptest.NewTLSServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		elsewhere = append(elsewhere, r.Header.Get("Authorization"))
+	}))
+	t.Cleanup(other.Close)
+	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/away" {
+			http.Redirect(w, r, other.URL, http.StatusFound)
+			return
+		}
+		_, _ = io.WriteString(w, r.Header.Get("Authorization"))
+	}))
+	t.Cleanup(s.Close)
+	roots := x509.NewCertPool()
+	roots.AddCert(s.Certificate())
+	c := outbound.New(outbound.Options{Own: true, RootCAs: roots})
+	defer c.Close()
+	if got, err := c.GetAs(t.Context(), "x", s.URL, "", 100); err != nil || string(got.Body) != "Bearer x" {
+		t.Errorf("%q, %v", got.Body, err)
+	}
+	if _, err := c.GetAs(t.Context(), "x", s.URL+"/away", "", 100); err == nil || len(elsewhere) > 0 {
+		t.Errorf("a redirect was followed: %v, %q", err, elsewhere)
+	}
+	if _, err := c.GetAs(t.Context(), "x", strings.Replace(s.URL, "https", "http", 1), "", 100); !errors.Is(err, outbound.ErrRefused) {
+		t.Errorf("plain http: %v", err)
+	}
+	if _, err := outbound.New(outbound.Options{Own: true}).Get(t.Context(), s.URL, "", 100); err == nil {
+		t.Error("a certificate that nobody vouches for")
+	}
+}

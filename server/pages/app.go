@@ -2,11 +2,11 @@ package pages
 
 import (
 	"cmp"
+	"html/template"
 	"net/netip"
 	"net/url"
 	"strings"
 	"unicode"
-	"unicode/utf8"
 
 	"golang.org/x/net/idna"
 
@@ -27,16 +27,19 @@ type app struct {
 	Logo    string // "" when there is none that may be shown
 	Tos     string
 	Policy  string
-	Host    string // host of the redirect URI, in ASCII
-	Local   bool   // the host is this very machine
-	Return  string // the redirect URI when it may be linked
-	Asks    string // host of the document that the app is known by, in ASCII; "" for a registered app
+	Host    string       // host of the redirect URI, in ASCII; of an installed app the scheme, with its colon
+	Local   bool         // the app is on this very machine
+	Return  template.URL // the redirect URI when it may be linked
+	Asks    string       // host of the document that the app is known by, in ASCII; "" for a registered app
 }
 
 func (a App) view() app {
-	v := app{Name: plain(a.ClientName, maxName), Logo: linkable(a.LogoURI), Tos: linkable(a.TosURI), Policy: linkable(a.PolicyURI)}
+	v := app{Name: plain(a.ClientName, maxName), Logo: linkable(a.LogoURI), Tos: linkable(a.TosURI),
+		Policy: linkable(a.PolicyURI)}
 	if u, ok := webURL(a.RedirectURI); ok {
-		v.Host, v.Local, v.Return = u.Host, oauth.IsLoopback(u.Hostname()), u.String()
+		v.Host, v.Local, v.Return = u.Host, oauth.IsLoopback(u.Hostname()), template.URL(u.String())
+	} else if scheme, ok := oauth.PrivateScheme(a.RedirectURI); ok {
+		v.Host, v.Local, v.Return = scheme+":", true, template.URL(a.RedirectURI)
 	}
 	if u, ok := webURL(a.DescribedAt); ok {
 		v.Asks = u.Host
@@ -92,33 +95,8 @@ func webURL(raw string) (*url.URL, bool) {
 	return u, true
 }
 
-// plain makes a foreign text fit to be shown in one line: control characters
-// and the invisible ones that reorder, join or hide text are taken out, white
-// space is folded, and what is longer than max characters is cut.
-func plain(s string, max int) string {
-	var b strings.Builder
-	n, space := 0, false
-	for _, r := range s {
-		switch {
-		case unicode.IsSpace(r):
-			space = n > 0
-			continue
-		case r == utf8.RuneError, unicode.IsControl(r), unicode.In(r, unicode.Cf, unicode.Co, unicode.Cs):
-			continue
-		}
-		if n >= max {
-			b.WriteRune('…')
-			return b.String()
-		}
-		if space {
-			b.WriteByte(' ')
-			n, space = n+1, false
-		}
-		b.WriteRune(r)
-		n++
-	}
-	return b.String()
-}
+// plain makes a foreign text fit to be shown in one line of at most max characters.
+func plain(s string, max int) string { return oauth.Plain(s, max) }
 
 // initial is the first letter or digit of name, in upper case.
 func initial(name string) string {

@@ -27,26 +27,35 @@ func (s *Set) addAsset(base, name, contentType string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("read asset: %w", err)
 	}
-	sum := sha256.Sum256(body)
+	return s.serveAsset(base, name, asset{contentType, body}), nil
+}
+
+// serveAsset registers an asset below base and returns its path.
+func (s *Set) serveAsset(base, name string, a asset) string {
+	sum := sha256.Sum256(a.body)
 	ext := path.Ext(name)
 	p := base + "/assets/" + strings.TrimSuffix(name, ext) + "-" + hex.EncodeToString(sum[:6]) + ext
-	s.assets[p] = asset{contentType, body}
-	return p, nil
+	s.assets.Store(p, a)
+	return p
 }
 
 // AssetsPath is the path, ending in a slash, below which Assets serves: the
 // issuer's path and "assets/".
 func (s *Set) AssetsPath() string { return s.site.Home + "assets/" }
 
-// Assets serves the stylesheet and the icon. It expects the whole path, not a
+// Assets serves the stylesheet, the icon and logos. It expects the whole path, not a
 // stripped one. Browsers may keep the answers for ever.
 func (s *Set) Assets() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		a, ok := s.assets[r.URL.EscapedPath()]
+		held, ok := s.assets.Load(r.URL.EscapedPath())
+		if !ok {
+			held, ok = s.before.Load(r.URL.EscapedPath())
+		}
 		if !ok {
 			http.NotFound(w, r)
 			return
 		}
+		a := held.(asset)
 		h := w.Header()
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			h.Set("Allow", "GET, HEAD")
@@ -58,7 +67,8 @@ func (s *Set) Assets() http.Handler {
 		h.Set("Cache-Control", "public, max-age=31536000, immutable")
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
-		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+		// An SVG that is opened by itself is a document: it may look as it does in an image, and do nothing.
+		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox")
 		_, _ = w.Write(a.body) // net/http drops the body of a HEAD
 	})
 }

@@ -18,7 +18,7 @@ const (
 	DeviceUnknown   DeviceProblem = "unknown"   // mistyped, or gone
 	DeviceUsed      DeviceProblem = "used"      // somebody has decided already
 	DeviceExpired   DeviceProblem = "expired"
-	DeviceTooMany   DeviceProblem = "too_many" // guesses are limited for now; set RetryAfter
+	DeviceTooMany   DeviceProblem = "too_many" // no guess is taken before RetryAfter, which is set
 )
 
 // DeviceProblems is all of them.
@@ -37,7 +37,7 @@ type Device struct {
 
 func (Device) template() string            { return "device" }
 func (p Device) retryAfter() time.Duration { return p.RetryAfter }
-func (Device) formTarget() (string, bool)  { return "", true }
+func (Device) forms() formPolicy           { return formsToHere }
 
 // Status is the HTTP status that fits the problem.
 func (p Device) Status() int {
@@ -50,28 +50,30 @@ func (p Device) Status() int {
 	return http.StatusUnprocessableEntity
 }
 
-// ConfirmDevice asks a person whether a device that shows this code is theirs, and may have what it wants. There is no host
-// to name here: whoever holds the device gets the access, so the page warns of those who send codes to others.
+// ConfirmDevice asks a person whether a device that shows this code is theirs, and may have what it wants. There is no
+// host to name here: whoever holds the device gets the access, so the page warns of those who send codes to others.
 type ConfirmDevice struct {
 	Frame
 	App
+	Person    // who is signed in
 	UserCode  string
-	UserName  string // shown name of who is signed in
-	UserEmail string
+	Resources []Resource // as in [Consent]
 	Scopes    []Scope
 	Action    string
 	Hidden    []Field
+	Late      bool   // as in [Consent]
+	Account   string // likewise
 
 	// UnusedFor and AtMost are as in [Consent].
 	UnusedFor, AtMost time.Duration
 }
 
-func (ConfirmDevice) template() string           { return "confirmdevice" }
-func (p ConfirmDevice) app() app                 { return p.view() }
-func (ConfirmDevice) formTarget() (string, bool) { return "", true }
+func (ConfirmDevice) template() string  { return "confirmdevice" }
+func (p ConfirmDevice) app() app        { return p.view() }
+func (ConfirmDevice) forms() formPolicy { return formsToHere }
 
-// Who is the name to show for the person: the name, else the e-mail address.
-func (p ConfirmDevice) Who() string { return who(p.UserName, p.UserEmail) }
+// TellsAbout reports whether the app learns something about the person.
+func (p ConfirmDevice) TellsAbout() bool { return tellAbout(p.Scopes...) }
 
 // DeviceDone sends the person back to their device.
 type DeviceDone struct {

@@ -9,30 +9,19 @@ import (
 func TestConfirmDeviceWarnsOfRemotePhishing(t *testing.T) {
 	s := newSet(t, "https://id.example.com")
 	doc := parse(t, get(s, ConfirmDevice{
-		App: exampleApp, UserCode: "WDJB-MJHT", UserName: "Hanako", UserEmail: "h@example.com",
-		Scopes: []Scope{{"runs:write", "Start runs", RiskWrite}}, Hidden: []Field{{"csrf", "c1"}},
+		App: exampleApp, UserCode: "WDJB-MJHT", Person: Person{"Hanako", "h@example.com"},
+		Scopes: []Scope{{Name: "runs:write", Description: "Start runs", Risk: RiskWrite}}, Hidden: []Field{{"csrf", "c1"}},
 	}).Body.Bytes())
 	text := words(doc)
 	for _, want := range []string{
 		"My OAuth App", "WDJB-MJHT", "exactly this code", "Hanako", "h@example.com", "Start runs", "Makes changes",
-		"Did you start this yourself?", "somebody sent you this code", "chosen by the app’s developer", "If you deny",
+		"Did you start this yourself?", "somebody sent you this code", "Its developer chose its name and logo", "If you deny",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the page does not say %q", want)
 		}
 	}
-	decisions := map[string]string{}
-	for _, b := range elements(elements(doc, "form")[0], "button") {
-		if has(b, "name", FieldDecision) {
-			v, _ := attr(b, "value")
-			decisions[v] = words(b)
-		}
-	}
-	for _, d := range []string{DecisionAllow, DecisionDeny, DecisionSwitch} {
-		if decisions[d] == "" {
-			t.Errorf("no button for %q", d)
-		}
-	}
+	checkDecisions(t, doc)
 }
 
 func TestDeviceFormKeepsWhatWasTyped(t *testing.T) {

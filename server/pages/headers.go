@@ -2,20 +2,17 @@ package pages
 
 import (
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strings"
-
-	"golang.org/x/net/publicsuffix"
-
-	"github.com/warifu/warifu/server/oauth"
 )
 
 // setHeaders sets everything that a browser is told about a page beside its body.
 func (s *Set) setHeaders(h http.Header, page Page) {
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Content-Security-Policy", s.policy(page))
-	h.Set("X-Frame-Options", "DENY")
+	if !page.framed() {
+		h.Set("X-Frame-Options", "DENY")
+	}
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("Cache-Control", "no-store")
@@ -25,13 +22,13 @@ func (s *Set) setHeaders(h http.Header, page Page) {
 	h.Set("X-Robots-Tag", "noindex")
 }
 
-// openerPolicy cuts pages off from whoever opened their window. Sign-in and
-// consent are the exception: many client libraries run them in a popup and wait
-// for it to come back to the app, and a page in between that asks for
-// isolation cuts that tie for good. They have no script and no state that an
-// opener could read.
+// openerPolicy cuts pages off from whoever opened their window. Those on the
+// way to an app are the exception: many client libraries run sign-in, consent
+// and sign-out in a popup and wait for it to come back to the app, and a page
+// in between that asks for isolation cuts that tie for good. They have no
+// state that an opener could read.
 func openerPolicy(page Page) string {
-	if _, form := page.formTarget(); form {
+	if page.forms() != noForms || page.app().Return != "" {
 		return "unsafe-none"
 	}
 	return "same-origin"
@@ -39,16 +36,12 @@ func openerPolicy(page Page) string {
 
 // policy is the Content-Security-Policy of a page: the stylesheet and icon from
 // here, the logo's one origin, no frame but those of apps that sign out in one,
-// forms that end where this request is known to go, and no script but the one
-// that a page is made for.
+// forms that stay here unless the page is made to post one to an app, and no
+// script but the one that a page is made for.
 func (s *Set) policy(page Page) string {
 	img := "'self'"
 	if u, ok := webURL(page.app().Logo); ok {
 		img += " " + originSource(u)
-	}
-	form := "'none'"
-	if redirectURI, ok := page.formTarget(); ok {
-		form = strings.Join(append([]string{"'self'"}, s.formSources(redirectURI)...), " ")
 	}
 	frames := ""
 	for _, address := range page.frames() {
@@ -56,43 +49,25 @@ func (s *Set) policy(page Page) string {
 			frames += " " + originSource(u)
 		}
 	}
+	policy := "default-src 'none'; style-src 'self'; img-src " + img
 	if frames != "" {
-		frames = "; frame-src" + frames
+		policy += "; frame-src" + frames
 	}
-	policy := "default-src 'none'; style-src 'self'; img-src " + img + frames +
-		"; form-action " + form + "; frame-ancestors 'none'; base-uri 'none'"
+	switch page.forms() {
+	case noForms:
+		policy += "; form-action 'none'"
+	case formsToHere:
+		policy += "; form-action 'self'"
+	case formsAway: // any, as without the directive
+	}
+	if !page.framed() {
+		policy += "; frame-ancestors 'none'"
+	}
+	policy += "; base-uri 'none'"
 	if script := page.script(); script != "" {
 		policy += "; script-src " + scriptSource(script)
 	}
 	return policy
-}
-
-// formSources are the places beside ourselves that a form's answer may redirect
-// to. Chromium and Safari apply form-action to each redirect after a form
-// (https://github.com/w3c/webappsec-csp/issues/8), hence also to those that the
-// app's callback makes: from api.example.com to www.example.com, or from one
-// loopback port to another. So the redirect URI stands for its site.
-func (s *Set) formSources(redirectURI string) []string {
-	u, ok := webURL(redirectURI)
-	if !ok {
-		return nil
-	}
-	var out []string
-	if oauth.IsLoopback(u.Hostname()) {
-		out = []string{"http://localhost:*", "http://127.0.0.1:*"}
-		if u.Hostname() == "::1" {
-			out = []string{"http:"} // a CSP host source cannot be an IPv6 address
-		}
-	} else {
-		out = []string{originSource(u)}
-		if site := siteOf(u); site != "" {
-			if site != u.Host {
-				out = append(out, "https://"+site)
-			}
-			out = append(out, "https://*."+site)
-		}
-	}
-	return out
 }
 
 // originSource is u's origin as a CSP source, and its scheme where the host
@@ -102,17 +77,4 @@ func originSource(u *url.URL) string {
 		return u.Scheme + ":"
 	}
 	return u.Scheme + "://" + u.Host
-}
-
-// siteOf is the registrable domain of u, or "" when its host is an address, a
-// single label, or itself a public suffix.
-func siteOf(u *url.URL) string {
-	if _, err := netip.ParseAddr(u.Hostname()); err == nil {
-		return ""
-	}
-	site, err := publicsuffix.EffectiveTLDPlusOne(u.Hostname())
-	if err != nil {
-		return ""
-	}
-	return site
 }

@@ -3,6 +3,7 @@ package pages
 import (
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -26,7 +27,6 @@ func TestEveryPageHasItsHeaders(t *testing.T) {
 		}
 		for key, want := range map[string]string{
 			"Content-Type":                 "text/html; charset=utf-8",
-			"X-Frame-Options":              "DENY",
 			"X-Content-Type-Options":       "nosniff",
 			"Referrer-Policy":              "no-referrer",
 			"Cache-Control":                "no-store",
@@ -39,8 +39,11 @@ func TestEveryPageHasItsHeaders(t *testing.T) {
 		if w.Header().Get("Permissions-Policy") == "" {
 			t.Errorf("%s: no Permissions-Policy", name)
 		}
-		_, form := page.formTarget()
-		if got := w.Header().Get("Cross-Origin-Opener-Policy"); (got == "unsafe-none") != form {
+		if frame := w.Header().Get("X-Frame-Options"); (frame == "DENY") == page.framed() {
+			t.Errorf("%s: X-Frame-Options %q", name, frame)
+		}
+		leads := page.forms() != noForms || page.app().Return != ""
+		if got := w.Header().Get("Cross-Origin-Opener-Policy"); (got == "unsafe-none") != leads {
 			t.Errorf("%s: Cross-Origin-Opener-Policy %q", name, got)
 		}
 		csp := directives(w.Header().Get("Content-Security-Policy"))
@@ -49,24 +52,25 @@ func TestEveryPageHasItsHeaders(t *testing.T) {
 		}
 		delete(csp, "frame-src")
 		for key, want := range map[string]string{
-			"default-src": "'none'", "style-src": "'self'", "frame-ancestors": "'none'", "base-uri": "'none'",
+			"default-src": "'none'", "style-src": "'self'", "base-uri": "'none'",
+			"frame-ancestors": map[bool]string{false: "'none'"}[page.framed()],
+			"form-action":     map[formPolicy]string{noForms: "'none'", formsToHere: "'self'"}[page.forms()],
 		} {
 			if csp[key] != want {
 				t.Errorf("%s: %s is %q", name, key, csp[key])
 			}
 		}
-		if (csp["form-action"] == "'none'") == form {
-			t.Errorf("%s: form-action %q", name, csp["form-action"])
-		}
-		want := 6
-		if page.script() != "" {
-			want = 7
-			if script := csp["script-src"]; script != "'sha256-ePniVEkSivX/c7XWBGafqh8tSpiRrKiqYeqbG7N1TOE='" {
-				t.Errorf("%s: script-src %q", name, script)
+		for key := range csp {
+			if !slices.Contains([]string{"default-src", "style-src", "img-src", "base-uri", "frame-ancestors", "form-action", "script-src"}, key) {
+				t.Errorf("%s: policy %v", name, csp)
 			}
 		}
-		if len(csp) != want {
-			t.Errorf("%s: policy %v", name, csp)
+		script := ""
+		if page.script() != "" {
+			script = scriptSource(page.script())
+		}
+		if csp["script-src"] != script {
+			t.Errorf("%s: script-src %q", name, csp["script-src"])
 		}
 	}
 }
@@ -92,28 +96,21 @@ func TestFrameSources(t *testing.T) {
 }
 
 func TestPolicyFollowsTheApp(t *testing.T) {
-	for name, c := range map[string]struct{ logo, redirect, img, form string }{
-		"logo of one origin":         {"https://cdn.example.net:8443/a/b.png?c", "", "'self' https://cdn.example.net:8443", "'self'"},
-		"plain http logo":            {"http://cdn.example.net/l.png", "", "'self'", "'self'"},
-		"data logo":                  {"data:image/svg+xml,<svg/>", "", "'self'", "'self'"},
-		"logo that breaks out":       {"https://a;script-src%20*/l.png", "", "'self'", "'self'"},
-		"logo with a wildcard":       {"https://*.example.com/l.png", "", "'self'", "'self'"},
-		"site of the redirect URI":   {"", "https://api.example.co.uk/cb", "'self'", "'self' https://api.example.co.uk https://example.co.uk https://*.example.co.uk"},
-		"public suffix of a host":    {"", "https://my-app.github.io/cb", "'self'", "'self' https://my-app.github.io https://*.my-app.github.io"},
-		"a suffix is not a site":     {"", "https://github.io/cb", "'self'", "'self' https://github.io"},
-		"an address is not a site":   {"", "https://192.0.2.7:8443/cb", "'self'", "'self' https://192.0.2.7:8443"},
-		"a single label":             {"", "https://intranet/cb", "'self'", "'self' https://intranet"},
-		"any loopback port":          {"", "http://localhost:3000/cb", "'self'", "'self' http://localhost:* http://127.0.0.1:*"},
-		"IPv6 loopback":              {"", "http://[::1]:3000/cb", "'self'", "'self' http:"},
-		"redirect URI not shown":     {"", "javascript:alert(1)", "'self'", "'self'"},
-		"internationalised redirect": {"", "https://例え.jp/cb", "'self'", "'self' https://xn--r8jz45g.jp https://*.xn--r8jz45g.jp"},
+	for name, c := range map[string]struct{ logo, redirect, img string }{
+		"logo of one origin":   {"https://cdn.example.net:8443/a/b.png?c", "", "'self' https://cdn.example.net:8443"},
+		"plain http logo":      {"http://cdn.example.net/l.png", "", "'self'"},
+		"data logo":            {"data:image/svg+xml,<svg/>", "", "'self'"},
+		"logo that breaks out": {"https://a;script-src%20*/l.png", "", "'self'"},
+		"logo with a wildcard": {"https://*.example.com/l.png", "", "'self'"},
+		"a redirect URI":       {"", "https://api.example.co.uk/cb", "'self'"},
+		"one of a scheme":      {"", "com.example.app:/cb", "'self'"},
 	} {
 		s := newSet(t, "https://id.example.com")
 		csp := directives(s.policy(Consent{App: App{LogoURI: c.logo, RedirectURI: c.redirect}}))
 		if csp["img-src"] != c.img {
 			t.Errorf("%s: img-src %q", name, csp["img-src"])
 		}
-		if csp["form-action"] != c.form {
+		if csp["form-action"] != "'self'" { // where the answer leads is not for the policy of this page to say
 			t.Errorf("%s: form-action %q", name, csp["form-action"])
 		}
 	}

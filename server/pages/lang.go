@@ -4,7 +4,9 @@ import (
 	"embed"
 	"fmt"
 	"html/template"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nicksnyder/go-i18n/v2/i18n"
@@ -80,18 +82,52 @@ func loadBundle() (*i18n.Bundle, error) {
 // texts turns message ids into sentences of one language.
 type texts struct {
 	localizer *i18n.Localizer
+	// rules are sentences for the rules that refuse, by name. There are none in English, in which the refusal itself says
+	// what was wrong.
+	rules map[string]string
 }
 
-func newTexts(b *i18n.Bundle, tag language.Tag) texts {
-	return texts{i18n.NewLocalizer(b, tag.String())}
+func newTexts(b *i18n.Bundle, tag language.Tag) (texts, error) {
+	tx := texts{localizer: i18n.NewLocalizer(b, tag.String())}
+	if tag == language.English {
+		return tx, nil
+	}
+	data, err := localeFiles.ReadFile("locales/rules." + tag.String() + ".yaml")
+	if err == nil {
+		err = yaml.Unmarshal(data, &tx.rules)
+	}
+	if err != nil {
+		return tx, fmt.Errorf("load the texts of rules: %w", err)
+	}
+	return tx, nil
 }
+
+// allTexts reads those of each language once.
+var allTexts = sync.OnceValues(func() (map[language.Tag]texts, error) {
+	bundle, err := loadBundle()
+	if err != nil {
+		return nil, err
+	}
+	all := map[language.Tag]texts{}
+	for _, tag := range Languages {
+		if all[tag], err = newTexts(bundle, tag); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+})
 
 // funcs are what templates call. All of them return text, which html/template
 // escapes.
 func (tx texts) funcs() template.FuncMap {
 	return template.FuncMap{
 		"t":      tx.text,
+		"about":  tx.about,
+		"rule":   func(name string) string { return tx.rules[name] },
 		"period": tx.period,
+		"moment": tx.moment,
+		"device": tx.device,
+		"count":  tx.count,
 		"plain":  func(s string) string { return plain(s, maxName) },
 		"detail": func(s string) string { return plain(s, maxDetail) },
 	}
@@ -112,6 +148,33 @@ func (tx texts) text(id string, pairs ...string) (string, error) {
 	return s, nil
 }
 
+// about names kinds of things, as in "name, picture and e-mail address". One that has no word here is named as it is.
+func (tx texts) about(kinds []About) (string, error) {
+	var b strings.Builder
+	for i, kind := range kinds {
+		if i > 0 {
+			between := "list.next"
+			if i == len(kinds)-1 {
+				between = "list.last"
+			}
+			s, err := tx.text(between)
+			if err != nil {
+				return "", err
+			}
+			b.WriteString(s)
+		}
+		s := plain(string(kind), maxName)
+		if slices.Contains(Abouts, kind) {
+			var err error
+			if s, err = tx.text("about." + string(kind)); err != nil {
+				return "", err
+			}
+		}
+		b.WriteString(s)
+	}
+	return b.String(), nil
+}
+
 // isolated is s between FSI and PDI when any of it is written from right to left.
 func isolated(s string) string {
 	for _, r := range s {
@@ -122,6 +185,15 @@ func isolated(s string) string {
 		}
 	}
 	return s
+}
+
+// count is a number of things in words.
+func (tx texts) count(id string, n int) (string, error) {
+	s, err := tx.localizer.Localize(&i18n.LocalizeConfig{MessageID: id, PluralCount: n})
+	if err != nil {
+		return "", fmt.Errorf("text %s: %w", id, err)
+	}
+	return s, nil
 }
 
 // period is a duration in words, rounded up to the largest unit that tells it well.
@@ -135,10 +207,5 @@ func (tx texts) period(d time.Duration) (string, error) {
 	case d >= 2*time.Hour:
 		id, unit = "period.hours", time.Hour
 	}
-	n := int((d + unit - 1) / unit)
-	s, err := tx.localizer.Localize(&i18n.LocalizeConfig{MessageID: id, PluralCount: n})
-	if err != nil {
-		return "", fmt.Errorf("text %s: %w", id, err)
-	}
-	return s, nil
+	return tx.count(id, int((d+unit-1)/unit))
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/text/language"
+
+	"github.com/warifu/warifu/server/oauth"
 	"gopkg.in/yaml.v3"
 )
 
@@ -96,8 +98,9 @@ func TestLocalesSayTheSame(t *testing.T) {
 // used collects the message ids of the templates; "%s" stands for one part.
 func used(t *testing.T) map[string]bool {
 	t.Helper()
-	ids := map[string]bool{"period.seconds": true, "period.minutes": true, "period.hours": true, "period.days": true}
-	call := regexp.MustCompile(`\bt \(?(?:printf )?"([a-z_.%]+)"`)
+	ids := map[string]bool{"period.seconds": true, "period.minutes": true, "period.hours": true, "period.days": true,
+		"about.%s": true, "list.next": true, "list.last": true, "moment.layout": true, "device.browser": true, "codes.file": true}
+	call := regexp.MustCompile(`\b(?:t|count) \(?(?:printf )?"([a-z_.%]+)"`)
 	err := fs.WalkDir(templateFiles, "templates", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
@@ -144,10 +147,36 @@ func TestEveryUsedTextExists(t *testing.T) {
 				fill(id, string(r))
 			}
 		case strings.HasPrefix(id, "signin."):
-			fill(id, string(ProblemCredentials), string(ProblemTooMany))
+			for _, p := range Problems {
+				fill(id, string(p))
+			}
 		case strings.HasPrefix(id, "device."):
 			for _, p := range DeviceProblems {
 				fill(id, string(p))
+			}
+		case strings.HasPrefix(id, "factor."):
+			for _, p := range FactorProblems {
+				fill(id, string(p))
+			}
+		case strings.HasPrefix(id, "password."):
+			for _, p := range PasswordProblems {
+				fill(id, string(p))
+			}
+		case strings.HasPrefix(id, "forgot."):
+			for _, p := range ForgotProblems {
+				fill(id, string(p))
+			}
+		case strings.HasPrefix(id, "about."):
+			for _, kind := range Abouts {
+				fill(id, string(kind))
+			}
+		case strings.HasPrefix(id, "account.notice."):
+			for _, n := range Notices {
+				fill(id, string(n))
+			}
+		case strings.HasPrefix(id, "account.slip."):
+			for _, slip := range Slips {
+				fill(id, string(slip))
 			}
 		case strings.HasPrefix(id, "consent.risk."):
 			fill(id, string(RiskWrite), string(RiskBroad))
@@ -179,10 +208,45 @@ func TestPeriod(t *testing.T) {
 		165 * 24 * time.Hour:    {"165 days", "165 日"},
 	} {
 		for i, tag := range Languages {
-			got, err := newTexts(b, tag).period(d)
+			tx, err := newTexts(b, tag)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := tx.period(d)
 			if err != nil || got != want[i] {
 				t.Errorf("%v in %s: %q %v", d, tag, got, err)
 			}
+		}
+	}
+}
+
+// A person whose language is not English reads which rule refused in theirs; what exactly was wrong is said as programs
+// are told, and marked as English.
+func TestEveryRuleOfRequestsIsSaidInEachLanguage(t *testing.T) {
+	b, err := loadBundle()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tag := range Languages[1:] {
+		tx, err := newTexts(b, tag)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, rule := range oauth.RequestRules() {
+			if tx.rules[rule.Name] == "" {
+				t.Errorf("%s has no sentence in locales/rules.%s.yaml", rule.Name, tag)
+			}
+		}
+	}
+	s := newSet(t, "https://id.example.com")
+	page := Error{Frame: Frame{Lang: language.Japanese}, Reason: ReasonInvalidRequest, Rule: oauth.RuleResponseType, Developer: "use code"}
+	folded := elements(parse(t, get(s, page).Body.Bytes()), "details")[0]
+	if text := words(folded); !strings.Contains(text, "response_type が code ではありません。") || !strings.Contains(text, "use code") {
+		t.Error(text)
+	}
+	for _, dd := range elements(folded, "dd") {
+		if words(dd) == "use code" && !has(dd, "lang", "en") {
+			t.Error("English is read out as if it were Japanese")
 		}
 	}
 }

@@ -1,7 +1,11 @@
 package pages
 
 import (
+	"cmp"
+	"html/template"
 	"net/http"
+	"slices"
+	"strconv"
 	"time"
 
 	"golang.org/x/text/language"
@@ -18,6 +22,7 @@ const (
 	DecisionAllow  = "allow"
 	DecisionDeny   = "deny"
 	DecisionSwitch = "switch" // "not you?": sign in as somebody else
+	DecisionBack   = "back"   // go back to the app, which the person may not use
 
 	DecisionSignOut = "signout"
 	DecisionStay    = "stay" // stay signed in
@@ -29,14 +34,26 @@ type Page interface {
 	frame() Frame
 	app() app
 	retryAfter() time.Duration
-	// formTarget tells whether the page has a form, and the redirect URI that
-	// its answers may lead to ("" for none).
-	formTarget() (redirectURI string, hasForm bool)
+	// forms tells where the page's forms go.
+	forms() formPolicy
+	// framed: other sites may show the page in a frame.
+	framed() bool
 	// frames are addresses that the page shows in frames.
 	frames() []string
 	// script is the one script that the page runs, "" for none.
 	script() string
 }
+
+// formPolicy says where the forms of a page go.
+type formPolicy int
+
+const (
+	noForms     formPolicy = iota
+	formsToHere            // to this server; what follows is a page of ours, never a redirect to an app
+	// formsAway is for an answer that is posted to an app, or a question to an identity provider. The page holds no other
+	// form, and where the browser is sent from there, no policy of ours can know.
+	formsAway
+)
 
 // Frame is what surrounds each page: its language, and the same page in the
 // others.
@@ -48,12 +65,13 @@ type Frame struct {
 	English, Japanese string
 }
 
-func (f Frame) frame() Frame             { return f }
-func (Frame) app() app                   { return app{} }
-func (Frame) retryAfter() time.Duration  { return 0 }
-func (Frame) formTarget() (string, bool) { return "", false }
-func (Frame) frames() []string           { return nil }
-func (Frame) script() string             { return "" }
+func (f Frame) frame() Frame            { return f }
+func (Frame) app() app                  { return app{} }
+func (Frame) retryAfter() time.Duration { return 0 }
+func (Frame) forms() formPolicy         { return noForms }
+func (Frame) framed() bool              { return false }
+func (Frame) frames() []string          { return nil }
+func (Frame) script() string            { return "" }
 func (f Frame) links(now language.Tag) []languageLink {
 	if f.English == "" || f.Japanese == "" {
 		return nil
@@ -79,17 +97,29 @@ type Field struct{ Name, Value string }
 type App struct {
 	ClientName string // clientName of app.yml
 	LogoURI    string // shown when https or loopback http, else left out
-	TosURI     string // likewise; consent page only
-	PolicyURI  string // likewise; consent page only
+	TosURI     string // likewise; on the pages that ask for consent
+	PolicyURI  string // likewise
 
 	// RedirectURI is the checked redirect URI of this request. Its host is shown
-	// as the one that gets the data, and its site may be reached from the form.
+	// as the one that gets the data.
 	RedirectURI string
 
-	// DescribedAt is the https URL of the document with which an app describes itself that nobody has registered. Its host is shown
-	// as the one that asks. Empty for a registered app.
+	// Unvouched: no operator answers for the app, so the person is not sent back to it unless they say yes.
+	Unvouched bool
+
+	// DescribedAt is the https URL of the document with which an app describes itself that nobody has registered. Its host
+	// is shown as the one that asks. Empty for a registered app.
 	DescribedAt string
 }
+
+// Person is somebody who is signed in.
+type Person struct {
+	UserName  string // the name to show; "" when none is known
+	UserEmail string
+}
+
+// Who is the name to show for the person: the name, else the e-mail address.
+func (p Person) Who() string { return cmp.Or(p.UserName, p.UserEmail) }
 
 // Problem says why a sign-in did not work.
 type Problem string
@@ -98,26 +128,76 @@ type Problem string
 const (
 	ProblemNone        Problem = ""
 	ProblemCredentials Problem = "credentials" // wrong name or password; never says which
-	ProblemTooMany     Problem = "too_many"    // guesses are limited for now; set RetryAfter
+	ProblemTooMany     Problem = "too_many"    // no guess is taken before RetryAfter, which is set
+	ProblemBusy        Problem = "busy"        // too many people sign in at this moment; set RetryAfter
+	ProblemNoWay       Problem = "no_way"      // there is no way to sign in
+
+	// Problems with a connector, which By names.
+	ProblemUnavailable Problem = "unavailable" // it does not answer
+	ProblemRefused     Problem = "refused"     // it says no, or what it says is not believed
+	ProblemGroups      Problem = "groups"      // it tells of more groups than there is room for
+	ProblemNotAgain    Problem = "not_again"   // it was to ask who the person is, and did not
+
+	// Problems with a passkey.
+	ProblemPasskey       Problem = "passkey"        // it is nobody's here, or proves nothing
+	ProblemPasskeyLate   Problem = "passkey_late"   // the page was open for too long, or its answer was sent twice
+	ProblemPasskeyCopied Problem = "passkey_copied" // there are two of it
 )
 
-// SignIn asks for a name and a password.
+// Problems are all of them.
+var Problems = []Problem{ProblemCredentials, ProblemTooMany, ProblemBusy, ProblemNoWay, ProblemUnavailable,
+	ProblemRefused, ProblemGroups, ProblemNotAgain, ProblemPasskey, ProblemPasskeyLate, ProblemPasskeyCopied}
+
+// Status is the HTTP status that fits the problem.
+func (p Problem) Status() int {
+	switch p {
+	case ProblemCredentials, ProblemPasskey, ProblemPasskeyLate, ProblemPasskeyCopied:
+		return http.StatusUnprocessableEntity
+	case ProblemTooMany:
+		return http.StatusTooManyRequests
+	case ProblemBusy, ProblemUnavailable, ProblemNoWay:
+		return http.StatusServiceUnavailable
+	case ProblemRefused, ProblemGroups, ProblemNotAgain:
+		return http.StatusForbidden
+	}
+	return http.StatusOK
+}
+
+// SignIn asks for a name and a password, or offers other ways to sign in, or both.
 type SignIn struct {
 	Frame
 	App             // left empty when nobody asked for the sign-in
 	Action  string  // where the form goes
 	Hidden  []Field // sent along
 	Login   string  // what stands in the first field: login_hint, or what was typed before
+	Prompt  string  // what the first field is called; "" for the usual words
+	With    string  // whose name and password these are; "" for those of this service itself
 	Problem Problem // of the attempt before this one
+	By      string  // the connector of that attempt
+	Ways    []Way   // other ways
+	NoForm  bool    // there is no name and password to ask for
+	Forgot  string  // where somebody gets a new password; "" when they have to ask
 
-	RetryAfter time.Duration // with ProblemTooMany: when another attempt is taken
+	Passkey PasskeyForm // zero where there are no passkeys
+
+	RetryAfter time.Duration // with ProblemTooMany and ProblemBusy: when another attempt is taken
 	CanCancel  bool          // there is an app to go back to
 }
 
-func (SignIn) template() string             { return "signin" }
-func (p SignIn) app() app                   { return p.view() }
-func (p SignIn) retryAfter() time.Duration  { return p.RetryAfter }
-func (p SignIn) formTarget() (string, bool) { return p.RedirectURI, true }
+// Way is a way to sign in, as a link.
+type Way struct {
+	Name    string // "" for the users of this service itself
+	Logo    string // path of its image, from [Set.ServeLogo]; "" for none
+	Address string
+}
+
+// Initial stands in for the logo.
+func (w Way) Initial() string { return initial(w.Name) }
+
+func (SignIn) template() string            { return "signin" }
+func (p SignIn) app() app                  { return p.view() }
+func (p SignIn) retryAfter() time.Duration { return p.RetryAfter }
+func (SignIn) forms() formPolicy           { return formsToHere }
 
 // Risk says how much harm a scope can do.
 type Risk string
@@ -134,6 +214,44 @@ type Scope struct {
 	Name        string // as the app asks for it, such as "threads:read"
 	Description string // from the catalogue, in the page's language
 	Risk        Risk
+
+	// Peer, in the place of a description: the name of another app that the app may sign in to as this person.
+	Peer string
+
+	// Known, in the place of a description: what the app learns about this person, by kind. One line stands for all
+	// scopes that tell of the person, and has their names with spaces between them. Confirms says that openid is among
+	// them, which tells the app who comes back.
+	Known    []About
+	Confirms bool
+}
+
+// About is a kind of things that are known about a person. Its text is about.<kind> in the locales; what is not among
+// [Abouts] is its own.
+type About string
+
+// Kinds of things that are known about people, in the order in which they are named.
+const (
+	AboutName      About = "name"
+	AboutUserName  About = "username"
+	AboutPicture   About = "picture"
+	AboutWebsite   About = "website"
+	AboutGender    About = "gender"
+	AboutBirthdate About = "birthdate"
+	AboutTimeZone  About = "timezone"
+	AboutLanguage  About = "language"
+	AboutEmail     About = "email"
+	AboutAddress   About = "address"
+	AboutPhone     About = "phone"
+	AboutGroups    About = "groups"
+)
+
+// Abouts is all of them.
+var Abouts = []About{AboutName, AboutUserName, AboutPicture, AboutWebsite, AboutGender, AboutBirthdate, AboutTimeZone,
+	AboutLanguage, AboutEmail, AboutAddress, AboutPhone, AboutGroups}
+
+// tellAbout reports whether any of the scopes tells of the person.
+func tellAbout(scopes ...Scope) bool {
+	return slices.ContainsFunc(scopes, func(s Scope) bool { return len(s.Known) > 0 })
 }
 
 // Level is Risk, made one of the three.
@@ -145,28 +263,37 @@ func (s Scope) Level() Risk {
 	return RiskBroad
 }
 
+// Resource is a place where the access that an app asks for can be used (RFC 8707).
+type Resource struct {
+	Name       string // of the app that runs it, in its developer's word; "" when it is not known
+	Identifier string
+	Here       bool // this server itself
+}
+
 // Consent asks a person whether an app may have what it wants.
 type Consent struct {
 	Frame
 	App
-	UserName  string // shown name of who is signed in
-	UserEmail string
-	New       []Scope // asked for now
-	Granted   []Scope // allowed before, listed so that nobody has to remember
+	Person               // who is signed in
+	Resources []Resource // where it is going to be used, when the app says so
+	New       []Scope    // asked for now
+	Granted   []Scope    // allowed before, listed so that nobody has to remember
 	Action    string
 	Hidden    []Field
+	Late      bool   // the answer came after its time, so the person is asked again
+	Account   string // where the person can take it back
 
 	// UnusedFor and AtMost are how long the access lasts when the app does not
 	// use it, and in all. Zero leaves the sentence out.
 	UnusedFor, AtMost time.Duration
 }
 
-func (Consent) template() string             { return "consent" }
-func (p Consent) app() app                   { return p.view() }
-func (p Consent) formTarget() (string, bool) { return p.RedirectURI, true }
+func (Consent) template() string  { return "consent" }
+func (p Consent) app() app        { return p.view() }
+func (Consent) forms() formPolicy { return formsToHere }
 
-// Who is the name to show for the person: the name, else the e-mail address.
-func (p Consent) Who() string { return who(p.UserName, p.UserEmail) }
+// TellsAbout reports whether the app learns something about the person.
+func (p Consent) TellsAbout() bool { return tellAbout(p.New...) || tellAbout(p.Granted...) }
 
 // Reason says what an error page is about. Its texts are
 // error.<reason>.{title,message,developer} in the locales.
@@ -179,8 +306,15 @@ const (
 	ReasonInvalidRequest     Reason = "invalid_request"     // missing, repeated or malformed parameters
 	ReasonOtherBrowser       Reason = "other_browser"       // started in another browser, or its cookie is gone
 	ReasonExpired            Reason = "expired"             // the request waited too long
+	ReasonUsed               Reason = "used"                // the request was answered before
+	ReasonDenied             Reason = "denied"              // the person said no
+	ReasonAppCookies         Reason = "app_cookies"         // a sign-in behind forward auth came back without cookie
+	ReasonAppReturn          Reason = "app_return"          // ... or late, a second time, or is none that began there
+	ReasonAppDenied          Reason = "app_denied"          // ... or the person said no, or may not use the app
+	ReasonSilent             Reason = "silent"              // the app wanted an answer without asking the person, or asked for another
 	ReasonLogout             Reason = "logout"              // a logout request that is not followed: the session stands
 	ReasonForbidden          Reason = "forbidden"           // form from another site, CSRF token wrong
+	ReasonTooMany            Reason = "too_many"            // of the same person in a short time
 	ReasonUnavailable        Reason = "unavailable"         // storage or a connector is down
 	ReasonNotFound           Reason = "not_found"
 	ReasonMethodNotAllowed   Reason = "method_not_allowed"
@@ -189,15 +323,19 @@ const (
 
 // Reasons is all of them.
 var Reasons = []Reason{
-	ReasonInvalidClient, ReasonUnauthorizedClient, ReasonInvalidRequest, ReasonOtherBrowser, ReasonExpired,
-	ReasonLogout, ReasonForbidden, ReasonUnavailable, ReasonNotFound, ReasonMethodNotAllowed, ReasonServerError,
+	ReasonInvalidClient, ReasonUnauthorizedClient, ReasonInvalidRequest, ReasonOtherBrowser, ReasonExpired, ReasonUsed,
+	ReasonDenied, ReasonAppCookies, ReasonAppReturn, ReasonAppDenied, ReasonSilent, ReasonLogout, ReasonForbidden, ReasonTooMany, ReasonUnavailable, ReasonNotFound, ReasonMethodNotAllowed, ReasonServerError,
 }
 
 // Status is the HTTP status that fits the reason.
 func (r Reason) Status() int {
 	switch r {
+	case ReasonDenied, ReasonAppDenied:
+		return http.StatusOK
 	case ReasonForbidden:
 		return http.StatusForbidden
+	case ReasonTooMany:
+		return http.StatusTooManyRequests
 	case ReasonUnavailable:
 		return http.StatusServiceUnavailable
 	case ReasonNotFound:
@@ -211,19 +349,34 @@ func (r Reason) Status() int {
 }
 
 // Error tells a person that it does not go on here, and what to pass on to
-// whoever can mend it. It is for faults that must not be sent to the redirect
-// URI, since that is not known to be good.
+// whoever can mend it. It is for what must not be sent to the redirect URI,
+// since that is not known to be good, and for what the person may bring there
+// or not: then it has a way back.
 type Error struct {
 	Frame
+	App             // that the person came from, as far as it is known to be that one
+	Back       Back // zero when there is none
 	Reason     Reason
 	Code       string        // OAuth error code; Reason itself when empty
-	Developer  string        // what exactly was wrong, for the app's developer; may hold request values, never secrets
+	Rule       string        // that refused, for a sentence in the page's language
+	Developer  string        // what exactly was wrong, in English; may hold request values, never secrets
 	RequestID  string        // finds the log line
 	RetryAfter time.Duration // with ReasonUnavailable
 }
 
-func (Error) template() string            { return "error" }
+func (Error) template() string { return "error" }
+func (p Error) app() app {
+	a := p.App
+	a.RedirectURI = p.Back.RedirectURI // which is checked
+	return a.view()
+}
 func (p Error) retryAfter() time.Duration { return p.RetryAfter }
+func (p Error) forms() formPolicy {
+	if len(p.Back.Fields) > 0 {
+		return formsAway
+	}
+	return noForms
+}
 
 // ShownCode is Code, or the reason in its place.
 func (p Error) ShownCode() string {
@@ -236,50 +389,46 @@ func (p Error) ShownCode() string {
 // Landing is the front page of the issuer, for people who wonder what this is, and who they are here.
 type Landing struct {
 	Frame
-	UserName  string // of who is signed in
-	UserEmail string
-	SignOut   string // where signing out begins; "" when nobody is signed in
+	Person         // who is signed in
+	Account string // where the page of their account is
+	SignIn  string // where signing in begins; "" when nobody can sign in
+	SignOut string // where signing out begins; "" when nobody is signed in
+	Apps    []Start
+}
+
+// Start is an app that a person can begin with at the front page.
+type Start struct {
+	ClientName string
+	Address    string // where it begins
 }
 
 func (Landing) template() string { return "landing" }
 
-// Who is the name to show for the person: the name, else the e-mail address.
-func (p Landing) Who() string { return who(p.UserName, p.UserEmail) }
-
 // SignOut asks whether to sign out.
 type SignOut struct {
 	Frame
-	App       // left empty when no app asked; RedirectURI is where the answer may lead to
-	UserName  string
-	UserEmail string
-	Action    string
-	Hidden    []Field
+	App    // left empty when no app asked; RedirectURI is where the answer may lead to
+	Person // who is signed in
+	Action string
+	Hidden []Field
 }
 
-func (SignOut) template() string             { return "signout" }
-func (p SignOut) app() app                   { return p.view() }
-func (p SignOut) formTarget() (string, bool) { return p.RedirectURI, true }
-
-// Who is the name to show for the person: the name, else the e-mail address.
-func (p SignOut) Who() string { return who(p.UserName, p.UserEmail) }
-
-func who(name, email string) string {
-	if name != "" {
-		return name
-	}
-	return email
-}
+func (SignOut) template() string  { return "signout" }
+func (p SignOut) app() app        { return p.view() }
+func (SignOut) forms() formPolicy { return formsToHere }
 
 // SignedOut confirms that the session here has ended.
 type SignedOut struct {
 	Frame
 	ClientName string // app to go back to, when known
-	ReturnURI  string // its checked post-logout redirect URI; linked when https or loopback http
+	ReturnURI  string // its checked post-logout redirect URI; linked when [mayLeadTo] allows it
 	// Stays: the person has chosen to stay signed in instead.
 	Stays bool
-	// Frames are addresses of apps that sign the person out when they are shown in a frame (OpenID Connect Front-Channel Logout
-	// 1.0 section 2); those that are neither https nor loopback http are left out. The page then goes back to ReturnURI by
-	// itself, after the frames had a chance.
+	// There is where the person can sign out of the identity provider that they signed in by; zero for none.
+	There Way
+	// Frames are addresses of apps that sign the person out when they are shown in a frame (OpenID Connect Front-Channel
+	// Logout 1.0 section 2); those that are neither https nor loopback http are left out. The page then goes back to
+	// ReturnURI by itself, after the frames had a chance.
 	Frames []string
 }
 
@@ -306,6 +455,11 @@ func (p SignedOut) Shown() []string {
 
 // FrameSeconds is how long a page with frames waits before it goes back to the app by itself.
 const FrameSeconds = 3
+
+// Refresh is the attribute of the element by which the page goes on, when it does.
+func (p SignedOut) Refresh() template.HTMLAttr {
+	return attributeOf("content", strconv.Itoa(p.Wait())+";url="+string(p.app().Return))
+}
 
 // Wait is FrameSeconds when the page goes on by itself, else 0.
 func (p SignedOut) Wait() int {

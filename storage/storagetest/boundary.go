@@ -15,7 +15,58 @@ type Counts struct {
 	Reads int64
 }
 
-type counts struct{ proposals, reads atomic.Int64 }
+type counts struct {
+	proposals, reads atomic.Int64
+	bytes, deleted   atomic.Int64 // see Weight
+}
+
+// Weight is how much requests carried.
+type Weight struct {
+	// Bytes of the keys and values that etcd sent.
+	Bytes int64
+	// Deleted is the most keys that one request deleted.
+	Deleted int64
+}
+
+// Weigh runs do and returns how much its requests carried. Nothing else may use this etcd in the meantime.
+func (e *Etcd) Weigh(do func()) Weight {
+	e.counts.bytes.Store(0)
+	e.counts.deleted.Store(0)
+	do()
+	return Weight{e.counts.bytes.Load(), e.counts.deleted.Load()}
+}
+
+// weigh notes a reply.
+func (e *Etcd) weigh(reply clientv3.OpResponse) {
+	var deleted int64
+	var in func(reply clientv3.OpResponse)
+	in = func(reply clientv3.OpResponse) {
+		if got := reply.Get(); got != nil {
+			for _, kv := range got.Kvs {
+				e.counts.bytes.Add(int64(len(kv.Key) + len(kv.Value)))
+			}
+		}
+		if del := reply.Del(); del != nil {
+			deleted += del.Deleted
+		}
+		if txn := reply.Txn(); txn != nil {
+			for _, r := range txn.Responses {
+				switch {
+				case r.GetResponseRange() != nil:
+					in((*clientv3.GetResponse)(r.GetResponseRange()).OpResponse())
+				case r.GetResponseDeleteRange() != nil:
+					in((*clientv3.DeleteResponse)(r.GetResponseDeleteRange()).OpResponse())
+				case r.GetResponseTxn() != nil:
+					in((*clientv3.TxnResponse)(r.GetResponseTxn()).OpResponse())
+				}
+			}
+		}
+	}
+	in(reply)
+	for most := e.counts.deleted.Load(); deleted > most && !e.counts.deleted.CompareAndSwap(most, deleted); {
+		most = e.counts.deleted.Load()
+	}
+}
 
 // Count runs do and returns how many requests it made. Nothing else may use this etcd in the meantime.
 func (e *Etcd) Count(do func()) Counts {
@@ -60,6 +111,12 @@ func around[R any](e *Etcd, write bool, request func() (R, error)) (R, error) {
 	r, err := request()
 	if err != nil {
 		return r, err
+	}
+	switch reply := any(r).(type) {
+	case interface{ OpResponse() clientv3.OpResponse }:
+		e.weigh(reply.OpResponse())
+	case clientv3.OpResponse:
+		e.weigh(reply)
 	}
 	if err := e.meet(write, true); err != nil {
 		return none, err
@@ -124,20 +181,9 @@ func (t *txn) Commit() (*clientv3.TxnResponse, error) {
 	return around(t.etcd, t.write, t.Txn.Commit)
 }
 
-func writes(op clientv3.Op) bool {
-	if !op.IsTxn() {
-		return op.IsPut() || op.IsDelete()
-	}
-	_, then, otherwise := op.Txn()
-	for _, ops := range [][]clientv3.Op{then, otherwise} {
-		for _, inner := range ops {
-			if writes(inner) {
-				return true
-			}
-		}
-	}
-	return false
-}
+// writes says whether an operation goes through raft, as etcd decides that: a transaction inside another does in any
+// case.
+func writes(op clientv3.Op) bool { return op.IsPut() || op.IsDelete() || op.IsTxn() }
 
 type lease struct {
 	clientv3.Lease

@@ -9,16 +9,20 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/big"
 	"net"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -34,18 +38,54 @@ const (
 	remoteEnv = "WARIFU_TEST_ETCD_REMOTE"
 )
 
-// Everywhere runs all tests of the package once more, in a second process, on an etcd in a third one that speaks only
-// TLS. Call it in a test of its own. For the tests that it runs, only [New] differs.
+// Everywhere runs the tests of the package that call [New] once more, in a second process, on an etcd in a third one
+// that speaks only TLS. Call it in a test of its own, in a package whose other tests are not parallel: it waits for
+// them, because they tell by what they call whether the second process would see anything else.
 func Everywhere(t *testing.T) {
 	t.Helper()
 	if os.Getenv(remoteEnv) != "" {
 		return // this is that second process
 	}
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.count=1")
+	t.Parallel()
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.count=1", "-test.run="+users.pattern())
 	cmd.Env = append(os.Environ(), remoteEnv+"=1")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("on a remote etcd: %v\n%s", err, out)
 	}
+}
+
+// callers are the tests of this process that have called [New].
+type callers struct {
+	mu    sync.Mutex
+	names map[string]bool
+	read  bool // nobody may come any more
+}
+
+var users = callers{names: map[string]bool{}}
+
+func (c *callers) note(tb testing.TB) {
+	tb.Helper()
+	if _, fuzzing := tb.(*testing.F); fuzzing {
+		return // these come after all tests
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.read {
+		tb.Fatal("a test that runs beside storagetest.Everywhere is not run on a remote etcd: it must not be parallel")
+	}
+	name, _, _ := strings.Cut(tb.Name(), "/")
+	c.names[name] = true
+}
+
+// pattern is what -test.run has to be for them: everything, where the test of [Everywhere] was run alone.
+func (c *callers) pattern() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.read = true
+	if len(c.names) == 0 {
+		return "."
+	}
+	return "^(" + strings.Join(slices.Sorted(maps.Keys(c.names)), "|") + ")$"
 }
 
 // Remote is an etcd in a process of its own that speaks only TLS, whatever [New] returns. It ends with the test.
@@ -164,8 +204,8 @@ func certificate(dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(dir, "cert.pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}), 0o600); err != nil {
-		return err
+	write := func(name, kind string, der []byte) error {
+		return os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600)
 	}
-	return os.WriteFile(filepath.Join(dir, "key.pem"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}), 0o600)
+	return errors.Join(write("cert.pem", "CERTIFICATE", cert), write("key.pem", "PRIVATE KEY", key))
 }

@@ -9,9 +9,11 @@ package storagetest
 import (
 	"context"
 	"crypto/rand"
+	"crypto/rsa"
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -79,12 +81,14 @@ type Etcd struct {
 	alone  bool // see storage.Options.OneMember
 	raw    *clientv3.Client
 	counts counts
+	keys   atomic.Int64 // RSA keys that this test's stores have made
 	fault  atomic.Pointer[Fault]
 }
 
 // New returns an etcd view that this test has to itself.
 func New(tb testing.TB) *Etcd {
 	tb.Helper()
+	users.note(tb)
 	shared.once.Do(start)
 	if shared.err != nil {
 		tb.Fatalf("start etcd: %v", shared.err)
@@ -127,18 +131,45 @@ func On(tb testing.TB, client *clientv3.Client) *Etcd {
 // Store opens a store on this test's keys; change alters its options. It is closed when the test ends.
 func (e *Etcd) Store(change ...func(*storage.Options)) *storage.Store {
 	e.tb.Helper()
-	opts := storage.Options{Prefix: e.Prefix, KEK: e.KEK, OneMember: e.alone, Logger: slog.New(slog.DiscardHandler)}
+	opts := storage.Options{Prefix: e.Prefix, KEK: e.KEK, OneMember: e.alone, Logger: slog.New(slog.DiscardHandler),
+		NewRSA: e.NewRSA}
 	for _, c := range change {
 		c(&opts)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
+	if os.Getenv(remoteEnv) != "" {
+		if err := storage.PretendMoved(ctx, e.raw, opts.Prefix); err != nil {
+			e.tb.Fatalf("open store: %v", err)
+		}
+	}
 	store, err := storage.New(ctx, e.Client, opts)
 	if err != nil {
 		e.tb.Fatalf("open store: %v", err)
 	}
 	e.tb.Cleanup(store.Close)
 	return store
+}
+
+// rsaKeys are those of this process, in the order in which they were made.
+var rsaKeys struct {
+	sync.Mutex
+	made []*rsa.PrivateKey
+}
+
+// NewRSA is what [storage.Options] asks for: the stores of one test never get the same key twice, other tests do.
+func (e *Etcd) NewRSA() (*rsa.PrivateKey, error) {
+	n := int(e.keys.Add(1))
+	rsaKeys.Lock()
+	defer rsaKeys.Unlock()
+	for len(rsaKeys.made) < n {
+		key, err := rsa.GenerateKey(rand.Reader, 2048)
+		if err != nil {
+			return nil, err
+		}
+		rsaKeys.made = append(rsaKeys.made, key)
+	}
+	return rsaKeys.made[n-1], nil
 }
 
 // Dump returns all keys and values under this test's prefix, as the raw database has them.
@@ -148,9 +179,17 @@ func (e *Etcd) Dump() string {
 	if err != nil {
 		e.tb.Fatal(err)
 	}
-	out := ""
+	var out strings.Builder
 	for _, kv := range resp.Kvs {
-		out += string(kv.Key) + "\n" + string(kv.Value) + "\n"
+		_, _ = fmt.Fprintf(&out, "%s\n%s\n", kv.Key, kv.Value)
 	}
-	return out
+	return out.String()
+}
+
+// Put writes a key under this test's prefix, past everything that counts and breaks requests.
+func (e *Etcd) Put(key, value string) {
+	e.tb.Helper()
+	if _, err := e.raw.Put(context.Background(), e.Prefix+key, value); err != nil {
+		e.tb.Fatal(err)
+	}
 }

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"cmp"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -15,6 +17,7 @@ import (
 	"time"
 
 	"golang.org/x/crypto/bcrypt"
+	"golang.org/x/net/idna"
 
 	"github.com/warifu/warifu/manifests/strictyaml"
 	"github.com/warifu/warifu/plugins"
@@ -30,24 +33,72 @@ func (r *reader) check(cfg *Config) {
 	r.checkIssuer(cfg.Issuer)
 	r.checkStorage(cfg)
 	r.checkWeb(cfg)
+	r.checkBranding(cfg.Branding)
 	r.checkAdmin(cfg)
 	r.checkPasswords(cfg)
+	r.checkMail(cfg.Mail)
 	r.checkExpiry(cfg)
 	r.checkScopes(cfg)
+	r.checkClaims(cfg)
+	r.checkTrusted(cfg.Trusted)
+	r.checkMFA(cfg)
 	r.checkPlugins("plugins.deployHooks", cfg.Plugins.DeployHooks, builtinHooks)
 	r.checkPlugins("plugins.runtimes", cfg.Plugins.Runtimes, builtinRuntimes)
 	r.checkTargets(cfg.Plugins)
 	r.checkOAuth2(cfg)
+	r.checkTrustedIssuers(cfg)
 	r.checkOutbound(cfg.Outbound)
-	if len(cfg.Connectors) > 0 {
-		r.fault("connectors", "unsupported", "",
-			"must stay empty: this version has no connectors yet, people sign in with staticPasswords")
+	r.checkConnectors(cfg)
+	r.checkManifests(cfg.Manifests)
+	r.checkNoEmpty("encryptionKeyFiles", cfg.EncryptionKeyFiles)
+	r.checkTelemetry(cfg.Telemetry)
+}
+
+func (r *reader) checkTelemetry(t Telemetry) {
+	if t.HTTP != "" {
+		r.checkListener("telemetry.http", t.HTTP)
 	}
-	if cfg.Manifests.Watch && len(cfg.Manifests.Directories) == 0 {
+	const at = "telemetry.traces"
+	if t.Traces.Endpoint == "" {
+		if t.Traces.HeadersFile != "" {
+			r.fault(at+".endpoint", "required", "", "is required: the address of the collector, as in http://127.0.0.1:4318")
+		}
+		return
+	}
+	u, err := url.Parse(t.Traces.Endpoint)
+	switch {
+	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
+		r.fault(at+".endpoint", "value", "", "must be an address such as http://127.0.0.1:4318 or https://traces.example.com")
+	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
+		r.fault(at+".endpoint", "value", "", "must be an address without a user, a query and a fragment: what lets this server in "+
+			"is in headersFile")
+	case u.Scheme == "http" && !oauth.IsLoopback(u.Hostname()):
+		if t.Traces.HeadersFile != "" {
+			r.fault(at+".endpoint", "cleartext", "", "must be https: what is in headersFile would go in clear to %s", u.Hostname())
+			return
+		}
+		r.warn(at+".endpoint", "cleartext", "sends traces in clear to %s: which apps are in use, and when", u.Hostname())
+	}
+}
+
+func (r *reader) checkManifests(m Manifests) {
+	r.checkNoEmpty("manifests.directories", m.Directories)
+	if m.Watch && len(m.Directories) == 0 {
 		r.fault("manifests.watch", "required", "", "needs manifests.directories")
 	}
-	r.checkNoEmpty("manifests.directories", cfg.Manifests.Directories)
-	r.checkNoEmpty("encryptionKeyFiles", cfg.EncryptionKeyFiles)
+	if m.Prune && !m.Watch {
+		r.fault("manifests.prune", "required", "",
+			"needs manifests.watch: a manifest that comes back has to be noticed before its app ends")
+	}
+	const after = "manifests.pruneAfter"
+	_, written := r.places[after]
+	switch delay := time.Duration(m.PruneAfter); {
+	case delay == 0 && !written:
+	case !m.Prune:
+		r.fault(after, "misplaced", "", "is of no use without manifests.prune: true")
+	case delay < time.Minute:
+		r.fault(after, "value", "", "must be 1m or more, but is %s", delay)
+	}
 }
 
 func (r *reader) required(path, value, what string) bool {
@@ -72,9 +123,37 @@ func (r *reader) checkIssuer(issuer string) {
 	}
 	var wrong *oauth.IssuerError
 	if _, err := oauth.ParseIssuer(issuer); errors.As(err, &wrong) {
-		r.fault("issuer", "issuer", wrong.Nearest, "%s", wrong.Reason)
+		nearest := wrong.Nearest
+		if name := inPunycode(issuer); name != "" {
+			if _, err := oauth.ParseIssuer(name); err == nil {
+				nearest = name
+			}
+		}
+		r.fault("issuer", "issuer", nearest, "%s", wrong.Reason)
 	}
 }
+
+// inPunycode is a URL with an international host name as browsers send it; "" where there is none.
+func inPunycode(address string) string {
+	u, err := url.Parse(address)
+	if err != nil || u.User != nil {
+		return ""
+	}
+	name, err := idna.Lookup.ToASCII(u.Hostname())
+	if err != nil || name == u.Hostname() {
+		return ""
+	}
+	return strings.Replace(address, u.Hostname(), name, 1)
+}
+
+// smallestQuota leaves room for an empty database and some records.
+const smallestQuota Size = 16 << 20
+
+// largestQuota fits into the address space of a process.
+const largestQuota Size = 16 << 40
+
+// longestDrain is more than any proxy needs.
+const longestDrain = 5 * time.Minute
 
 func (r *reader) checkStorage(cfg *Config) {
 	const at = "storage.config"
@@ -84,27 +163,27 @@ func (r *reader) checkStorage(cfg *Config) {
 	if (ssl.CertFile == "") != (ssl.KeyFile == "") {
 		r.fault(at+".ssl", "pair", "", "needs both certFile and keyFile, or neither")
 	}
+	if detail.Quota != 0 && detail.Quota < smallestQuota {
+		r.fault(at+".quota", "value", "", "must be 16MiB or more")
+	}
+	if detail.Quota > largestQuota {
+		r.fault(at+".quota", "value", "", "must be 16TiB or less: so much address space is set aside for the database")
+	}
 	if cfg.Storage.Type == StorageEtcd {
+		if detail.Quota != 0 {
+			r.fault(at+".quota", "misplaced", "",
+				"belongs to storage.type embedded: a cluster has its own (--quota-backend-bytes)")
+		}
 		if len(detail.Endpoints) == 0 {
 			r.fault(at+".endpoints", "required", "", "is required with storage.type etcd, as in [https://etcd-1:2379]")
 		}
-		for i, endpoint := range detail.Endpoints {
-			path := fmt.Sprintf("%s.endpoints[%d]", at, i)
-			u, err := url.Parse(endpoint)
-			switch {
-			case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
-				r.fault(path, "url", "", "must be a URL, as in https://etcd-1:2379, but is %q", endpoint)
-			case u.Scheme == "http" && detail.PasswordFile != "":
-				r.fault(path, "cleartext", "https"+strings.TrimPrefix(endpoint, "http"),
-					"must be https: over plain http the password of passwordFile would go in clear")
-			}
-		}
+		r.checkEndpoints(at, detail)
 		if (detail.Username == "") != (detail.PasswordFile == "") {
 			r.fault(at, "pair", "", "needs both username and passwordFile, or neither")
 		}
 		if len(cfg.EncryptionKeyFiles) == 0 {
 			r.fault("encryptionKeyFiles", "required", "",
-				"is required with storage.type etcd, the same on all replicas: make a key with openssl rand -base64 32")
+				"is required with storage.type etcd, the same on all replicas: make a key with (umask 077; openssl rand -base64 32 > FILE)")
 		}
 		return
 	}
@@ -115,6 +194,53 @@ func (r *reader) checkStorage(cfg *Config) {
 		if value {
 			r.fault(at+"."+key, "misplaced", "", "belongs to storage.type etcd, but the type is %s", cfg.Storage.Type)
 		}
+	}
+}
+
+// checkEndpoints holds the addresses of an etcd cluster to what its client understands. One that may hold a password is
+// not repeated.
+func (r *reader) checkEndpoints(at string, detail StorageDetail) {
+	seen := make(map[string]int)
+	first := ""
+	for i, endpoint := range detail.Endpoints {
+		path := fmt.Sprintf("%s.endpoints[%d]", at, i)
+		u, err := url.Parse(endpoint)
+		if strings.Contains(endpoint, "@") {
+			r.fault(path, "userinfo", "", "must be a URL without user name and password, as in https://etcd-1:2379: "+
+				"they belong in username and passwordFile")
+			continue
+		}
+		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+			r.fault(path, "url", "", "must be a URL, as in https://etcd-1:2379, but is %q", endpoint)
+			continue
+		}
+		if first == "" {
+			first = u.Scheme
+		}
+		port, portErr := strconv.ParseUint(u.Port(), 10, 16)
+		twin, twice := seen[strings.ToLower(u.Host)]
+		switch {
+		case u.Port() == "":
+			r.fault(path, "url", u.Scheme+"://"+strings.TrimSuffix(u.Host, ":")+":2379",
+				"must have a port, as in https://etcd-1:2379")
+		case portErr != nil || port == 0 || u.Hostname() == "":
+			r.fault(path, "url", "", "must have a host and a port from 1 to 65535, but is %q", endpoint)
+		case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":
+			r.fault(path, "url", u.Scheme+"://"+u.Host, "must have neither path, query nor fragment")
+		case u.Scheme == "http" && detail.PasswordFile != "":
+			r.fault(path, "cleartext", "https"+strings.TrimPrefix(endpoint, "http"),
+				"must be https: over plain http the password of passwordFile would go in clear")
+		case twice:
+			r.fault(path, "duplicate", "", "is the same as %s.endpoints[%d]", at, twin)
+		case u.Scheme != first:
+			r.fault(path, "mixed", "", "is %s, but the first one is %s: all members are reached in the same way",
+				u.Scheme, first)
+		default:
+			seen[strings.ToLower(u.Host)] = i
+		}
+	}
+	if first == "http" && detail.SSL != (SSL{}) {
+		r.fault(at+".ssl", "misplaced", "", "is of no use with endpoints that are plain http: make them https, or leave it out")
 	}
 }
 
@@ -153,8 +279,14 @@ func (l listener) meets(other listener) bool {
 		address, err := netip.ParseAddr(host)
 		return host == "" || err == nil && address.IsUnspecified()
 	}
+	address := func(host string) string {
+		if host = strings.ToLower(strings.TrimSuffix(host, ".")); host == "localhost" {
+			return "127.0.0.1" // the one of its addresses that is opened
+		}
+		return host
+	}
 	return l.port == other.port && l.port != 0 &&
-		(strings.EqualFold(l.host, other.host) || everywhere(l.host) || everywhere(other.host))
+		(address(l.host) == address(other.host) || everywhere(l.host) || everywhere(other.host))
 }
 
 func (r *reader) checkWeb(cfg *Config) {
@@ -172,15 +304,36 @@ func (r *reader) checkWeb(cfg *Config) {
 	} else if web.TLSCert != "" || web.TLSKey != "" {
 		r.fault("web", "pair", "", "has a certificate, but no https listener")
 	}
+	if time.Duration(web.DrainDelay) > longestDrain {
+		r.fault("web.drainDelay", "value", "", "must be at most 5m, but is %s", time.Duration(web.DrainDelay))
+	}
+	for i, text := range web.TrustedProxies {
+		r.checkNetwork(fmt.Sprintf("web.trustedProxies[%d]", i), text, true)
+	}
+	if web.MaxConnections != 0 && (web.MaxConnections < 16 || web.MaxConnections > 1_000_000) {
+		r.fault("web.maxConnections", "value", "",
+			"must be from 16 to 1000000, or 0 for as many as the process may have, but is %d",
+			web.MaxConnections)
+	}
 	for i, origin := range web.AllowedOrigins {
 		path := fmt.Sprintf("web.allowedOrigins[%d]", i)
-		u, err := url.Parse(origin)
 		if origin == "*" {
 			continue // any origin: none of these endpoints heeds a cookie
 		}
-		if err != nil || u.Host == "" || origin != u.Scheme+"://"+u.Host {
-			r.fault(path, "origin", "", "must be an origin, as in https://app.example.com, but is %q", origin)
+		if reason, mended := oauth.CheckOrigin(origin); strings.Contains(origin, "@") && reason != "" {
+			r.fault(path, "origin", "", "%s", reason) // it may hold a password
+		} else if reason != "" {
+			r.fault(path, "origin", cmp.Or(mended, inPunycode(origin)), "%s, but is %q", reason, origin)
 		}
+	}
+}
+
+// brandingKeys are the keys of a branding's fields.
+var brandingKeys = map[string]string{"Name": "name", "Support": "supportURL", "Privacy": "privacyURL"}
+
+func (r *reader) checkBranding(b Branding) {
+	for _, wrong := range b.pages().Check() {
+		r.fault("branding."+brandingKeys[wrong.Field], "value", wrong.Nearest, "%s", wrong.Reason)
 	}
 }
 
@@ -223,17 +376,15 @@ func (r *reader) checkPasswords(cfg *Config) {
 			}
 		}
 		if r.required(at+".userID", p.UserID, "it becomes the subject of tokens and must never change") {
-			if len(p.UserID) > storage.MaxUserID ||
-				strings.ContainsFunc(p.UserID, func(c rune) bool { return c <= ' ' || c > '~' }) {
-				r.fault(at+".userID", "value", "",
-					"must be 1 to %d ASCII characters without spaces (OpenID Connect Core section 2)", storage.MaxUserID)
+			if err := storage.CheckUserID(cfg.SubjectOf(p.UserID)); err != nil {
+				r.fault(at+".userID", "value", "", "is %s", err)
 			}
 		}
 		switch {
 		case p.Hash != "" && p.HashFile != "":
 			r.fault(at+".hashFile", "pair", "", "and hash exclude each other")
 		case p.Hash == "" && p.HashFile == "":
-			r.fault(at+".hash", "required", "", "is required (or hashFile): make one with htpasswd -nBC 10 user | cut -d: -f2")
+			r.fault(at+".hash", "required", "", "is required (or hashFile): make one with warifu hash")
 		case p.Hash != "":
 			if err := checkHash(p.Hash); err != nil {
 				r.fault(at+".hash", "hash", "", "%s", err)
@@ -243,9 +394,13 @@ func (r *reader) checkPasswords(cfg *Config) {
 	}
 }
 
-// checkHash holds a bcrypt hash to costs that neither give the password away nor keep the server busy for a minute per guess.
+// checkHash holds a bcrypt hash to costs that neither give the password away nor keep the server busy for a minute per
+// guess.
 func checkHash(hash string) error {
 	cost, err := bcrypt.Cost([]byte(hash))
+	if plain, bad := base64.StdEncoding.DecodeString(hash); bad == nil && len(plain) == 60 && checkHash(string(plain)) == nil {
+		return errors.New("must be the bcrypt hash itself, and not base64 of it, which Dex takes as well: base64 -d")
+	}
 	switch {
 	case err != nil || len(hash) != 60:
 		return fmt.Errorf("must be a bcrypt hash, 60 characters that begin with $2a$, $2b$ or $2y$")
@@ -266,11 +421,28 @@ var lifeKeys = map[string]string{
 	"RefreshReuse":    "refreshTokens.reuseInterval",
 }
 
+// longestAccess is for how long an access token is usually valid at most.
+const longestAccess = 24 * time.Hour
+
 func (r *reader) checkExpiry(cfg *Config) {
 	for _, wrong := range cfg.Lifetimes().Check() {
 		r.fault("expiry."+lifeKeys[wrong.Field], "value", "", "%s", wrong.Reason)
 	}
+	for _, key := range lifeKeys {
+		if at := "expiry." + key; key != lifeKeys["RefreshReuse"] && slices.Contains(r.zeros, at) {
+			r.fault(at, "value", "", "must be more than 0s: leave it out for the default")
+		}
+	}
+	if life := cfg.Lifetimes().AccessToken; life > longestAccess {
+		r.warn("expiry.accessTokens", "value",
+			"is %s: an API that checks access tokens by their signature alone takes one for as long, "+
+				"also when it was revoked", life)
+	}
 	unused, most := cfg.Expiry.RefreshTokens.ValidIfNotUsedFor, cfg.Expiry.RefreshTokens.AbsoluteLifetime
+	if lives := cfg.Lifetimes(); most == 0 && time.Duration(unused) > lives.RefreshAbsolute {
+		r.warn("expiry.refreshTokens.validIfNotUsedFor", "value", "is %s, but everything ends after absoluteLifetime, %s",
+			time.Duration(unused), lives.RefreshAbsolute)
+	}
 	if most > 0 && unused > most {
 		r.fault("expiry.refreshTokens.validIfNotUsedFor", "value", "",
 			"must not be longer than absoluteLifetime, %s", time.Duration(most))
@@ -314,12 +486,13 @@ func (r *reader) checkPlugins(at string, list []Plugin, builtin []string) {
 		case !plugins.ValidName(p.Name):
 			r.fault(path+".name", "value", "", "must be 1 to 63 of a-z, 0-9 and hyphens, but is %q", p.Name)
 		case seen[p.Name]:
-			r.fault(path+".name", "duplicate", "", "is there twice")
+			r.fault(path+".name", "duplicate", "", "is listed twice")
 		case p.Path == "" && !slices.Contains(builtin, p.Name):
 			r.fault(path+".path", "required", strictyaml.Nearest(p.Name, builtin),
 				"is required: only %s can go without", strings.Join(builtin, ", "))
 		}
 		seen[p.Name] = true
+		r.checkSettings(path, p)
 		if sum, err := hex.DecodeString(p.SHA256); p.SHA256 != "" && (err != nil || len(sum) != 32) {
 			r.fault(path+".sha256", "value", "", "must be 64 hex digits, as printed by sha256sum")
 		}

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/warifu/warifu/manifests/strictyaml"
+	"github.com/warifu/warifu/server"
 	"github.com/warifu/warifu/server/oauth"
 )
 
@@ -22,6 +23,31 @@ func (r *reader) checkOAuth2(cfg *Config) {
 		r.fault(at, "pair", "", "has initial access tokens, but enabled is not true")
 	}
 	r.checkNoEmpty(at+".initialAccessTokenFiles", registration.InitialAccessTokenFiles)
+	catalogue := server.ScopeNames(cfg.Catalogue())
+	if _, written := r.places[at+".scopes"]; written && len(registration.Scopes) == 0 {
+		r.fault(at+".scopes", "required", "", "is empty: list what such clients may ask for, or leave it out for all of the catalogue")
+	}
+	for i, scope := range registration.Scopes {
+		path := fmt.Sprintf("%s.scopes[%d]", at, i)
+		switch {
+		case slices.Contains(registration.Scopes[:i], scope):
+			r.fault(path, "duplicate", "", "is listed twice")
+		case !slices.Contains(catalogue, scope) && catalogue != nil: // a catalogue that has faults is told of elsewhere
+			r.fault(path, "value", strictyaml.Nearest(scope, catalogue), "is %q, which is not a scope of the catalogue (scopes)", scope)
+		}
+	}
+	r.checkHosts("oauth2.clientIDMetadataDocuments.allow", cfg.OAuth2.ClientIDMetadataDocuments.Allow)
+	r.checkHosts("oauth2.clientIDMetadataDocuments.deny", cfg.OAuth2.ClientIDMetadataDocuments.Deny)
+}
+
+// checkHosts holds a list against what can be a pattern of hosts.
+func (r *reader) checkHosts(path string, patterns []string) {
+	for i, pattern := range patterns {
+		if mended, ok := oauth.CheckHostPattern(pattern); !ok {
+			r.fault(fmt.Sprintf("%s[%d]", path, i), "value", mended,
+				"must be a host in lower case, without port and path, or *. and a domain, as in *.example.com, but is %q", pattern)
+		}
+	}
 }
 
 // checkOffer holds a list against what is offered, and against what cannot be left out. An empty list is the default.
@@ -32,10 +58,10 @@ func (r *reader) checkOffer(path string, got, offered, required []string) {
 	for i, value := range got {
 		at := fmt.Sprintf("%s[%d]", path, i)
 		if !slices.Contains(offered, value) {
-			r.fault(at, "unsupported", nearestURN(value, offered),
-				"is not offered by this version, which has %s", strings.Join(offered, ", "))
+			r.fault(at, "unsupported", nearestURN(value, offered), "is not offered by this version%s, which has %s",
+				withdrawn[value], strings.Join(offered, ", "))
 		} else if slices.Contains(got[:i], value) {
-			r.fault(at, "duplicate", "", "is there twice")
+			r.fault(at, "duplicate", "", "is listed twice")
 		}
 	}
 	for _, value := range required {
@@ -43,6 +69,14 @@ func (r *reader) checkOffer(path string, got, offered, required []string) {
 			r.fault(path, "unsupported", "", "must hold %s: it cannot be switched off", value)
 		}
 	}
+}
+
+// withdrawn is why something is not offered that was once usual.
+var withdrawn = map[string]string{
+	"token":    " (it puts tokens into addresses: RFC 9700 section 2.1.2)",
+	"id_token": " (for a browser there is code with PKCE: RFC 9700 section 2.1.2)",
+	"password": " (it takes the password of a person out of their hands: RFC 9700 section 2.4)",
+	"implicit": " (it puts tokens into addresses: RFC 9700 section 2.1.2)",
 }
 
 // nearestURN is nearest, which also finds a URN by its last part: device_code for
@@ -69,7 +103,8 @@ func (r *reader) checkResourceServers(cfg *Config) {
 	ids, identifiers := make(map[string]int), make(map[string]int)
 	for i, s := range cfg.OAuth2.ResourceServers {
 		at := fmt.Sprintf("oauth2.resourceServers[%d]", i)
-		if r.required(at+".id", s.ID, "it authenticates with it") {
+		introspects := s.ID != "" || s.SecretFile != "" // others verify tokens by the published keys
+		if introspects && r.required(at+".id", s.ID, "it authenticates with it") {
 			if !resourceServerID.MatchString(s.ID) {
 				r.fault(at+".id", "value", "", "must be 1 to 100 letters, digits and -._~, but is %q", s.ID)
 			}
@@ -86,31 +121,49 @@ func (r *reader) checkResourceServers(cfg *Config) {
 					"must be an absolute URI without a fragment (RFC 8707 section 2), as in https://api.example.com, but is %q",
 					s.Identifier)
 			}
-			if first, ok := identifiers[s.Identifier]; ok {
+			canonical := oauth.CanonicalResource(s.Identifier)
+			if first, ok := identifiers[canonical]; ok {
 				r.fault(at+".identifier", "duplicate", "", "is the same as oauth2.resourceServers[%d].identifier", first)
 			}
-			identifiers[s.Identifier] = i
+			identifiers[canonical] = i
 		}
-		r.required(at+".secretFile", s.SecretFile,
-			"a file that holds the secret of the resource server (openssl rand -hex 32)")
+		if introspects {
+			r.required(at+".secretFile", s.SecretFile,
+				"a file that holds the secret of the resource server (openssl rand -hex 32)")
+		}
+		if s.AccessTokenType == oauth.AccessTokenOpaque && s.AccessTokenAlg != "" {
+			r.warn(at+".accessTokenAlg", "unused", "is of no use: opaque access tokens are not signed")
+		}
 	}
 }
 
 func (r *reader) checkOutbound(cfg Outbound) {
 	for i, text := range cfg.Allow {
-		at := fmt.Sprintf("outbound.allow[%d]", i)
-		prefix, err := netip.ParsePrefix(text)
-		if err == nil && prefix == prefix.Masked() {
-			continue
-		}
-		if err == nil {
-			r.fault(at, "value", prefix.Masked().String(), "must be a network, but %s is an address in it", text)
-			continue
-		}
-		suggestion := ""
-		if address, err := netip.ParseAddr(text); err == nil && address.Zone() == "" {
-			suggestion = netip.PrefixFrom(address, address.BitLen()).String()
-		}
-		r.fault(at, "value", suggestion, "must be a network, as in 10.0.0.0/8, but is %q", text)
+		r.checkNetwork(fmt.Sprintf("outbound.allow[%d]", i), text, false)
 	}
+}
+
+// checkNetwork is for a network, as in 10.0.0.0/8, or where addresses are taken, a single address.
+func (r *reader) checkNetwork(at, text string, addresses bool) {
+	prefix, err := netip.ParsePrefix(text)
+	if err == nil && prefix == prefix.Masked() {
+		return
+	}
+	if err == nil {
+		r.fault(at, "value", prefix.Masked().String(), "must be a network, but %s is an address in it", text)
+		return
+	}
+	address, err := netip.ParseAddr(text)
+	single := err == nil && address.Zone() == ""
+	if single && addresses {
+		return
+	}
+	suggestion, or := "", ""
+	if single {
+		suggestion = netip.PrefixFrom(address, address.BitLen()).String()
+	}
+	if addresses {
+		or = ", or an address"
+	}
+	r.fault(at, "value", suggestion, "must be a network, as in 10.0.0.0/8%s, but is %q", or, text)
 }

@@ -1,14 +1,24 @@
 package config
 
 import (
+	"cmp"
+	"fmt"
+	"maps"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 	_ "time/tzdata" // so that time zones are known on every machine
 	"unicode"
 
 	"golang.org/x/text/language"
+
+	"github.com/warifu/warifu/manifests/strictyaml"
+	"github.com/warifu/warifu/server"
+	"github.com/warifu/warifu/server/connector"
+	"github.com/warifu/warifu/server/factor"
+	"github.com/warifu/warifu/server/oauth"
 )
 
 // Longest claims about a person, in bytes. An authorization code may have to carry all of them.
@@ -20,12 +30,14 @@ const (
 // checkPerson holds what is said of a person to OpenID Connect Core section 5.1, because apps rely on it.
 func (r *reader) checkPerson(at string, p StaticPassword) {
 	for key, text := range map[string]string{
-		"username": p.Username, "name": p.Name, "givenName": p.GivenName, "familyName": p.FamilyName, "middleName": p.MiddleName,
-		"nickname": p.Nickname, "gender": p.Gender, "address.locality": p.Address.Locality, "address.region": p.Address.Region,
+		"username": p.Username, "preferredUsername": p.PreferredUsername, "name": p.Name, "givenName": p.GivenName,
+		"familyName": p.FamilyName, "middleName": p.MiddleName, "nickname": p.Nickname, "gender": p.Gender, "address.locality": p.Address.Locality, "address.region": p.Address.Region,
 		"address.postalCode": p.Address.PostalCode, "address.country": p.Address.Country,
 	} {
 		r.checkClaimText(at+"."+key, text, false)
 	}
+	r.checkLogin(at+".email", p.Email)
+	r.checkLogin(at+".username", p.Username)
 	r.checkClaimText(at+".address.formatted", p.Address.Formatted, true)
 	r.checkClaimText(at+".address.streetAddress", p.Address.StreetAddress, true)
 	for key, address := range map[string]string{"profile": p.Profile, "picture": p.Picture, "website": p.Website} {
@@ -35,8 +47,92 @@ func (r *reader) checkPerson(at string, p StaticPassword) {
 	r.checkZoneinfo(at+".zoneinfo", p.Zoneinfo)
 	r.checkLocale(at+".locale", p.Locale)
 	r.checkPhone(at+".phoneNumber", p.PhoneNumber)
+	r.checkGroups(at+".groups", p.Groups)
+	if name, wrong := connector.CheckAttributes(p.Attributes); wrong != "" {
+		r.fault(strings.TrimSuffix(at+".attributes."+name, "."), "value", "", "%s", wrong)
+	}
 	if p.PhoneNumberVerified && p.PhoneNumber == "" {
 		r.fault(at+".phoneNumberVerified", "pair", "", "is of no use without phoneNumber")
+	}
+}
+
+// checkGroups holds the groups of a person to what tokens can hold.
+func (r *reader) checkGroups(path string, groups []string) {
+	i, wrong := oauth.CheckGroups(groups)
+	if i >= 0 {
+		path = fmt.Sprintf("%s[%d]", path, i)
+	}
+	if wrong != "" {
+		r.fault(path, "value", "", "%s", wrong)
+	}
+}
+
+// checkClaims holds the claims that are made of attributes to what a server takes.
+func (r *reader) checkClaims(cfg *Config) {
+	for _, wrong := range server.CheckClaims(cfg.claims(), server.ScopeNames(cfg.Catalogue())) {
+		at := fmt.Sprintf("claims[%d].%s", wrong.Index, wrong.Key)
+		switch {
+		case wrong.Key == "name" && cfg.Claims[wrong.Index].Name == "":
+			r.required(at, "", "the claim, as apps get it")
+		case wrong.Twin >= 0:
+			r.fault(at, "duplicate", "", "is the same as claims[%d].name", wrong.Twin)
+		default:
+			r.fault(at, "value", wrong.Nearest, "%s", wrong.Reason)
+		}
+	}
+	var known []string
+	for _, p := range cfg.StaticPasswords {
+		known = slices.AppendSeq(known, maps.Keys(p.Attributes))
+	}
+	for i, c := range cfg.Claims {
+		if from := cmp.Or(c.Attribute, c.Name); from != "" && !slices.Contains(known, from) {
+			key := "name"
+			if c.Attribute != "" {
+				key = "attribute"
+			}
+			r.warn(fmt.Sprintf("claims[%d].%s", i, key), "unused",
+				"is %q, an attribute that nobody in staticPasswords has", from)
+		}
+	}
+}
+
+// checkTrusted holds a list against what apps can be called.
+func (r *reader) checkTrusted(apps []string) {
+	for i, app := range apps {
+		at := fmt.Sprintf("trusted[%d]", i)
+		switch {
+		case !oauth.ValidAppName(app):
+			r.fault(at, "value", "", "must be the name of an app (metadata.name of its manifest), but is %q", app)
+		case slices.Contains(apps[:i], app):
+			r.fault(at, "duplicate", "", "is listed twice")
+		}
+	}
+}
+
+// checkMFA holds what is demanded of people against what can be a group, and what they can have.
+func (r *reader) checkMFA(cfg *Config) {
+	issuer, err := oauth.ParseIssuer(cfg.Issuer)
+	noPasskeys := err == nil && factor.NewPasskeys(issuer, issuer.Host) == nil
+	possible := func(at string, demand MFADemand) {
+		if demand == oauth.MFAPhishingResistant && noPasskeys {
+			r.fault(at, "value", oauth.MFARequired, "is %s, and there can be no passkeys at the address of this issuer: "+
+				"they need a host name", demand)
+		}
+	}
+	possible("mfa.demand", cfg.MFA.Demand)
+	for group, demand := range cfg.MFA.Groups {
+		at := strictyaml.Join("mfa.groups", group)
+		possible(at, demand)
+		if _, wrong := oauth.CheckGroups([]string{group}); wrong != "" {
+			r.fault(at, "value", "", "%s", wrong)
+		}
+		most := oauth.AssuranceOfDemand(string(demand))
+		switch {
+		case demand == "":
+			r.required(at, "", "required or phishing-resistant")
+		case most <= oauth.AssuranceOfDemand(string(cfg.MFA.Demand)):
+			r.warn(at, "unused", "is of no use: mfa.demand is %s already, of everybody", cfg.MFA.Demand)
+		}
 	}
 }
 
@@ -55,6 +151,17 @@ func (r *reader) checkClaimText(path, text string, lines bool) {
 		r.fault(path, "value", "", "must be one line, without control characters")
 	case text != "" && strings.TrimSpace(text) == "":
 		r.fault(path, "value", "", "is blank: leave the key out")
+	}
+}
+
+// checkLogin holds what somebody signs in with to what can be seen and typed: what is pasted may have more, and looks
+// like another's name then, or is a name with which nobody gets in.
+func (r *reader) checkLogin(path, login string) {
+	for _, c := range login {
+		if !unicode.IsGraphic(c) && !unicode.IsControl(c) {
+			r.fault(path, "value", "", "must be what people see and type, and has the character %U", c)
+			return
+		}
 	}
 }
 

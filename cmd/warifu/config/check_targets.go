@@ -21,7 +21,7 @@ func (r *reader) checkTargets(cfg Plugins) {
 		at := fmt.Sprintf("plugins.targets[%d]", i)
 		for _, f := range []struct{ key, pattern string }{{".kind", t.Kind}, {".app", t.App}, {".name", t.Name}} {
 			if _, err := path.Match(f.pattern, ""); err != nil {
-				r.fault(at+f.key, "pattern", "", "is no pattern: %q has an open [ or ends with a backslash", f.pattern)
+				r.fault(at+f.key, "pattern", "", "is not a pattern: %q has an open [ or ends with a backslash", f.pattern)
 			} else if f.key == ".kind" && f.pattern != "" && !slices.ContainsFunc(kinds, func(kind string) bool {
 				fits, _ := path.Match(f.pattern, kind)
 				return fits

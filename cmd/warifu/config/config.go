@@ -1,10 +1,14 @@
 package config
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
 	"github.com/warifu/warifu/server/connector"
+	"github.com/warifu/warifu/server/connector/dex"
+	"github.com/warifu/warifu/server/mail"
+	"github.com/warifu/warifu/server/oauth"
 )
 
 // Config is the configuration file of `warifu serve`. Keys are named as in Dex's where they mean the same. The
@@ -15,21 +19,29 @@ import (
 // path in capitals after WARIFU_, such as WARIFU_WEB_HTTP for web.http and WARIFU_WEB_TLS_CERT for web.tlsCert (see
 // env.go).
 type Config struct {
-	Issuer             string           `json:"issuer,omitempty" jsonschema:"Address of this server as apps and browsers see it. It is in every token, so it stays for ever. https, or http on loopback; a path is allowed."`
+	Issuer             string           `json:"issuer,omitempty" jsonschema:"Address of this server as apps and browsers see it. It is in every token, so it stays for ever. https, or http on loopback; a path is allowed. Passkeys belong to its host: under another one nobody's work, and an IP address has none."`
 	Storage            Storage          `json:"storage,omitzero" jsonschema:"Where records are kept."`
 	Web                Web              `json:"web,omitzero" jsonschema:"Listeners for browsers and apps."`
+	Branding           Branding         `json:"branding,omitzero" jsonschema:"What the pages say about whoever runs this server."`
 	Admin              Admin            `json:"admin,omitzero" jsonschema:"Listeners for the admin API, which the other commands of warifu use."`
 	EncryptionKeyFiles []string         `json:"encryptionKeyFiles,omitempty" jsonschema:"Files with the keys that seal secrets in storage, newest first; each holds 32 bytes in base64 (openssl rand -base64 32). Required with etcd. With embedded storage one is made in dataDir by default."`
-	EnablePasswordDB   bool             `json:"enablePasswordDB,omitempty" jsonschema:"Whether people sign in with the passwords of staticPasswords."`
+	EnablePasswordDB   bool             `json:"enablePasswordDB,omitempty" jsonschema:"Whether people sign in with passwords: those of staticPasswords, and those of managed accounts (warifu apply user)."`
 	StaticPasswords    []StaticPassword `json:"staticPasswords,omitempty" jsonschema:"People who can sign in with a password."`
-	Connectors         []Connector      `json:"connectors,omitempty" jsonschema:"Other identity providers. This version has none yet, so the list stays empty."`
+	MFA                MFA              `json:"mfa,omitzero" jsonschema:"How surely people have to prove who they are, whatever app they use. An app may demand more for itself (spec.oauth.access.mfa)."`
+	Claims             []Claim          `json:"claims,omitempty" jsonschema:"Claims about people that are made of their attributes, beside the standard ones."`
+	Trusted            []string         `json:"trusted,omitempty" jsonschema:"Apps of the operator's own, by name: their users are not asked for consent where the manifest says consent: skip."`
+	Connectors         []Connector      `json:"connectors,omitempty" jsonschema:"Other ways to sign in: directories and identity providers, as Dex has them."`
+	Mail               Mail             `json:"mail,omitzero" jsonschema:"The mail server through which people get invitations, links to set a new password, and word of what happens to their account. Without one, operators pass links on themselves."`
+	Subject            Subject          `json:"subject,omitempty" jsonschema:"How tokens call people (sub): hashed (the default; those of staticPasswords by their userID), or dex for the subjects that Dex makes, so that apps see the same people. It stays for ever: another choice makes strangers of all."`
 	Expiry             Expiry           `json:"expiry,omitzero" jsonschema:"How long things last, as in 90s, 15m, 24h."`
 	OAuth2             OAuth2           `json:"oauth2,omitzero" jsonschema:"What of OAuth 2 is offered."`
+	TrustedIssuers     []TrustedIssuer  `json:"trustedIssuers,omitempty" jsonschema:"Who issues tokens to workloads that may be clients without a secret (spec.oauth.identities): clusters of Kubernetes, SPIFFE, GitHub Actions, GitLab CI. None by default."`
 	Outbound           Outbound         `json:"outbound,omitzero" jsonschema:"Requests that this server makes because a registration names an address: keys of clients, logout tokens, sector identifiers."`
 	Scopes             []Scope          `json:"scopes,omitempty" jsonschema:"The catalogue of scopes that apps may ask for. When given, it replaces the built-in one."`
 	Manifests          Manifests        `json:"manifests,omitzero" jsonschema:"Manifests (app.yml) that the server applies by itself."`
 	Plugins            Plugins          `json:"plugins,omitzero" jsonschema:"Deploy hooks and runtimes, each an executable of its own."`
 	Logger             Logger           `json:"logger,omitzero" jsonschema:"What is logged on stderr, and how."`
+	Telemetry          Telemetry        `json:"telemetry,omitzero" jsonschema:"What operators see of the running server from elsewhere."`
 }
 
 // StorageType names a kind of storage.
@@ -50,6 +62,7 @@ type Storage struct {
 // StorageDetail holds the settings of both kinds of storage; check says which of them belong to the type.
 type StorageDetail struct {
 	DataDir      string   `json:"dataDir,omitempty" jsonschema:"Directory for what this process keeps: the embedded database and its encryption key, the admin socket, env files and plugin state. Made with mode 0700."`
+	Quota        Size     `json:"quota,omitzero" jsonschema:"embedded: size up to which the database grows, as in 8GiB (the default). When it is reached, nothing can be written until there is room."`
 	Endpoints    []string `json:"endpoints,omitempty" jsonschema:"etcd: addresses of the cluster's members, as in https://etcd-1:2379; https where there is a password."`
 	Namespace    string   `json:"namespace,omitempty" jsonschema:"etcd: prefix of all keys, as in warifu/."`
 	Username     string   `json:"username,omitempty" jsonschema:"etcd: user name."`
@@ -71,7 +84,10 @@ type Web struct {
 	HTTPS          string   `json:"https,omitempty" jsonschema:"host:port for https; needs tlsCert and tlsKey."`
 	TLSCert        string   `json:"tlsCert,omitempty" jsonschema:"Certificate chain (PEM). It is read again when the file changes."`
 	TLSKey         string   `json:"tlsKey,omitempty" jsonschema:"Key of the certificate (PEM)."`
-	AllowedOrigins []string `json:"allowedOrigins,omitempty" jsonschema:"Origins whose scripts may call the token, userinfo, revocation and discovery endpoints (CORS). None by default."`
+	DrainDelay     Duration `json:"drainDelay,omitzero" jsonschema:"How long the server goes on serving after SIGTERM, while /readyz says that it is shutting down, so that proxies send requests elsewhere. Default 5s; at most 5m; 0s: not at all."`
+	TrustedProxies []string `json:"trustedProxies,omitempty" jsonschema:"Networks or addresses of the proxies before this server, as in 10.0.0.0/8: from them alone X-Forwarded-For is taken for the address of the user, by which sign-ins are limited and logged. None by default."`
+	MaxConnections int      `json:"maxConnections,omitempty" jsonschema:"The most connections that are open at once on http and https together. 0, the default: as many as the process may have, less what storage and plugins need."`
+	AllowedOrigins []string `json:"allowedOrigins,omitempty" jsonschema:"Origins of pages that may call the endpoints for programs with scripts for every app (CORS); \"*\" is any, and on loopback the port may be * (http://localhost:*). None by default: each app may do so from the origins of its own redirect URIs and of its allowedOrigins."`
 }
 
 // Admin are the listeners of the admin API.
@@ -86,13 +102,14 @@ type Admin struct {
 // StaticPassword is a person who signs in with a password, and what apps may learn of them: the standard claims of
 // OpenID Connect Core section 5.1, by scope and with the person's consent.
 type StaticPassword struct {
-	Email         string `json:"email,omitempty" jsonschema:"E-mail address, with which the person signs in."`
-	Hash          string `json:"hash,omitempty" jsonschema:"bcrypt hash of the password, as printed by: htpasswd -nBC 10 user."`
-	HashFile      string `json:"hashFile,omitempty" jsonschema:"File that holds the bcrypt hash, in place of hash."`
-	Username      string `json:"username,omitempty" jsonschema:"User name, with which the person can sign in as well."`
-	Name          string `json:"name,omitempty" jsonschema:"Full name."`
-	UserID        string `json:"userID,omitempty" jsonschema:"The subject of tokens: never change it, never give it to somebody else."`
-	EmailVerified bool   `json:"emailVerified,omitempty" jsonschema:"Whether the address is known to be the person's."`
+	Email             string `json:"email,omitempty" jsonschema:"E-mail address, with which the person signs in."`
+	Hash              string `json:"hash,omitempty" jsonschema:"bcrypt hash of the password, as printed by: warifu hash."`
+	HashFile          string `json:"hashFile,omitempty" jsonschema:"File that holds the bcrypt hash, in place of hash."`
+	Username          string `json:"username,omitempty" jsonschema:"User name, with which the person can sign in as well."`
+	PreferredUsername string `json:"preferredUsername,omitempty" jsonschema:"What apps call the person (preferred_username), where that is not username."`
+	Name              string `json:"name,omitempty" jsonschema:"Full name."`
+	UserID            string `json:"userID,omitempty" jsonschema:"The subject of tokens: never change it, never give it to somebody else."`
+	EmailVerified     bool   `json:"emailVerified,omitempty" jsonschema:"Whether the address is known to be the person's."`
 
 	GivenName           string  `json:"givenName,omitempty" jsonschema:"Given name or names."`
 	FamilyName          string  `json:"familyName,omitempty" jsonschema:"Family name or names."`
@@ -108,6 +125,35 @@ type StaticPassword struct {
 	PhoneNumber         string  `json:"phoneNumber,omitempty" jsonschema:"Phone number with its country (E.164), as in +81 3 1234 5678."`
 	PhoneNumberVerified bool    `json:"phoneNumberVerified,omitempty" jsonschema:"Whether the number is known to be the person's."`
 	Address             Address `json:"address,omitzero" jsonschema:"Postal address."`
+
+	Groups     []string       `json:"groups,omitempty" jsonschema:"Groups that the person is in. Manifests say by them who may use an app, and apps learn them by the scope groups."`
+	Attributes map[string]any `json:"attributes,omitempty" jsonschema:"What else is known, by name: a text, a number, true or false, or a list of texts each. Apps learn of it by claims."`
+}
+
+// Mail is the mail server.
+type Mail struct {
+	Server       string  `json:"server,omitempty" jsonschema:"host:port of the mail server (SMTP), as in smtp.example.com:587."`
+	TLS          MailTLS `json:"tls,omitempty" jsonschema:"starttls (the default: the connection is protected before anything is sent, usually on port 587), tls (from the first byte on, usually on port 465), or none for a mail server on this machine."`
+	CAFile       string  `json:"caFile,omitempty" jsonschema:"Certificates of the authorities that vouch for the mail server (PEM). Empty: those of the system."`
+	Username     string  `json:"username,omitempty" jsonschema:"User name at the mail server, where it asks for one."`
+	PasswordFile string  `json:"passwordFile,omitempty" jsonschema:"File that holds the password. It is read again for each mail."`
+	From         string  `json:"from,omitempty" jsonschema:"Sender of the mails, as in Example <no-reply@example.com>."`
+}
+
+// MFA says how surely people have to prove who they are.
+type MFA struct {
+	Demand MFADemand            `json:"demand,omitempty" jsonschema:"Of everybody: required (a second factor beside password or connector, or a passkey) or phishing-resistant (a passkey). Whoever has none is led to set one up. By default nobody is asked for more than a password, unless they have an authenticator app."`
+	Groups map[string]MFADemand `json:"groups,omitempty" jsonschema:"Of those who are in a group, by its name, where that is more."`
+}
+
+// MFADemand is how surely somebody has to prove who they are.
+type MFADemand string
+
+// Claim is a claim about people that is made of an attribute.
+type Claim struct {
+	Name      string `json:"name,omitempty" jsonschema:"The claim, as apps get it."`
+	Attribute string `json:"attribute,omitempty" jsonschema:"The attribute that it tells. By default that of the same name."`
+	Scope     string `json:"scope,omitempty" jsonschema:"The scope with which each app gets it. By default profile, and only apps get it whose manifests list it in spec.oauth.claims."`
 }
 
 // Address is a postal address (OpenID Connect Core section 5.1.1).
@@ -129,15 +175,42 @@ func (p StaticPassword) Identity() connector.Identity {
 			ProfileURL: p.Profile, PictureURL: p.Picture, WebsiteURL: p.Website, Gender: p.Gender, Birthdate: p.Birthdate,
 			Zoneinfo: p.Zoneinfo, Locale: p.Locale, PhoneNumber: p.PhoneNumber, PhoneNumberVerified: p.PhoneNumberVerified,
 		},
-		Address: connector.Address(p.Address),
+		Address: connector.Address(p.Address), PreferredUsername: p.PreferredUsername,
+		Groups: p.Groups, Attributes: p.Attributes,
 	}
 }
 
-// Connector is another identity provider; there are none yet.
+// Connector is another way to sign in: a directory or an identity provider.
 type Connector struct {
-	Type string `json:"type,omitempty" jsonschema:"Kind of connector."`
-	ID   string `json:"id,omitempty" jsonschema:"Its id."`
-	Name string `json:"name,omitempty" jsonschema:"Its name on the sign-in page."`
+	Type            ConnectorType  `json:"type,omitempty" jsonschema:"Kind of connector."`
+	ID              string         `json:"id,omitempty" jsonschema:"Its id, in addresses, in the records of users and in manifests (spec.oauth.access.connectors): 1 to 64 letters, digits and -._~, and never changed."`
+	Name            string         `json:"name,omitempty" jsonschema:"What the sign-in page calls it."`
+	Config          map[string]any `json:"config,omitempty" jsonschema:"Settings of that kind, with Dex's keys. $NAME and ${NAME} are variables of the environment; clientSecretFile, bindPWFile and keystonePasswordFile name files with these secrets."`
+	LogoFile        string         `json:"logoFile,omitempty" jsonschema:"Image for its button: SVG, PNG, JPEG or WebP, 256 KiB at most."`
+	Groups          []string       `json:"groups,omitempty" jsonschema:"Which groups are kept of those that it tells: patterns in which each * stands for any text. By default all."`
+	RefreshUpstream Duration       `json:"refreshUpstream,omitzero" jsonschema:"How often the upstream is asked again about people who signed in, in the background: from 1m to 24h. Whoever may not sign in there any longer is signed out here. Default 0s: never."`
+	SkipGroups      bool           `json:"skipGroups,omitempty" jsonschema:"Whether it is not asked for groups, nor for the permission to read them, which an administrator there may have to grant: directory.read.all with microsoft, openid with gitlab, read:org with github. By default it is asked."`
+	TrustUpstream   bool           `json:"trustUpstream,omitempty" jsonschema:"Whether apps are told how and when the upstream says that somebody proved who they are (amr, acr, auth_time). By default they are told of the sign-in here alone."`
+}
+
+// ConnectorType names a kind of connector.
+type ConnectorType string
+
+// Subject says how tokens call people.
+type Subject string
+
+// How tokens call people.
+const (
+	SubjectHashed Subject = "hashed"
+	SubjectDex    Subject = "dex"
+)
+
+// Branding is what the pages say about whoever runs this server.
+type Branding struct {
+	Name       string `json:"name,omitempty" jsonschema:"Name at the top of each page, over the host: 40 characters at most."`
+	LogoFile   string `json:"logoFile,omitempty" jsonschema:"Logo beside the name, which this server serves by itself: SVG, PNG, JPEG or WebP, 256 KiB at most."`
+	SupportURL string `json:"supportURL,omitempty" jsonschema:"Where people find help: https, or mailto: and an e-mail address."`
+	PrivacyURL string `json:"privacyURL,omitempty" jsonschema:"Privacy policy: https."`
 }
 
 // Duration is a time.Duration that is written as in 90s, 15m, 24h.
@@ -151,18 +224,18 @@ type Expiry struct {
 	AccessTokens   Duration      `json:"accessTokens,omitzero" jsonschema:"Access tokens. Default 1h."`
 	IDTokens       Duration      `json:"idTokens,omitzero" jsonschema:"ID tokens. Default 1h."`
 	Codes          Duration      `json:"codes,omitzero" jsonschema:"Authorization codes. Default 60s, at most 10m and absoluteLifetime."`
-	AuthRequests   Duration      `json:"authRequests,omitzero" jsonschema:"How long somebody may take to sign in and consent. Default 1h."`
+	AuthRequests   Duration      `json:"authRequests,omitzero" jsonschema:"How long somebody may take to sign in and consent; whoever takes longer is asked anew. Default 1h."`
 	DeviceRequests Duration      `json:"deviceRequests,omitzero" jsonschema:"How long a device waits for somebody to type in its code and decide. Default 10m, at most 30m and absoluteLifetime."`
 	Sessions       Duration      `json:"sessions,omitzero" jsonschema:"How long a browser stays signed in. Default 24h."`
-	SigningKeys    Duration      `json:"signingKeys,omitzero" jsonschema:"How long a key signs before the next one does."`
-	SealingKeys    Duration      `json:"sealingKeys,omitzero" jsonschema:"How long a key seals codes and refresh tokens before the next one does."`
+	SigningKeys    Duration      `json:"signingKeys,omitzero" jsonschema:"How long a key signs before the next one does. A change counts at once. Default 720h."`
+	SealingKeys    Duration      `json:"sealingKeys,omitzero" jsonschema:"How long a key seals codes and refresh tokens before the next one does. A change counts at once. Default 720h."`
 	SecretMaxAge   Duration      `json:"secretMaxAge,omitzero" jsonschema:"A client secret that is older is replaced by itself, as warifu rotate does. 0s, the default: never. At least 1h."`
 	RefreshTokens  RefreshTokens `json:"refreshTokens,omitzero" jsonschema:"Refresh tokens; each can be used once."`
 }
 
 // RefreshTokens says how long refresh tokens last.
 type RefreshTokens struct {
-	ReuseInterval     Duration `json:"reuseInterval,omitzero" jsonschema:"How long a used refresh token gets the same successor again, for clients that lose replies. Default 0s: never."`
+	ReuseInterval     Duration `json:"reuseInterval,omitzero" jsonschema:"How long a refresh token that was used gets the newest one of its chain again, for clients that send one twice at once or lose replies; a manifest may say it for one app. For that long a stolen one is not noticed. Default 0s: never. At most 1m."`
 	ValidIfNotUsedFor Duration `json:"validIfNotUsedFor,omitzero" jsonschema:"A refresh token that is not used for so long ends. Default 2160h (90 days)."`
 	AbsoluteLifetime  Duration `json:"absoluteLifetime,omitzero" jsonschema:"So long after the sign-in, everything issued from it ends. Default 3960h (165 days)."`
 }
@@ -171,23 +244,72 @@ type RefreshTokens struct {
 type OAuth2 struct {
 	GrantTypes                []string         `json:"grantTypes,omitempty" jsonschema:"Grant types that apps may ask for. authorization_code and refresh_token are always among them. By default these, client_credentials and the device grant (urn:ietf:params:oauth:grant-type:device_code); token exchange (urn:ietf:params:oauth:grant-type:token-exchange) has to be named."`
 	ResponseTypes             []string         `json:"responseTypes,omitempty" jsonschema:"code; this version offers exactly this."`
+	AlwaysShowLoginScreen     bool             `json:"alwaysShowLoginScreen,omitempty" jsonschema:"Whether people see the sign-in page although there is one connector alone. By default they go straight there."`
+	IDTokenClaims             IDTokenClaims    `json:"idTokenClaims,omitempty" jsonschema:"What ID tokens say about users, for apps that do not say it themselves (spec.oauth.idTokenClaims). scopes (the default): the claims of the scopes that were granted; standard: those are at userinfo alone (OpenID Connect Core section 5.4)."`
 	ResourceServers           []ResourceServer `json:"resourceServers,omitempty" jsonschema:"APIs that take this server's access tokens and are no apps of their own."`
 	Registration              Registration     `json:"registration,omitzero" jsonschema:"Dynamic client registration (RFC 7591), off by default."`
-	ClientIDMetadataDocuments bool             `json:"clientIDMetadataDocuments,omitempty" jsonschema:"Whether a client may be the https URL of a document that describes it, without being registered. Off by default."`
+	ClientIDMetadataDocuments ClientDocuments  `json:"clientIDMetadataDocuments,omitzero" jsonschema:"Whether a client may be the https URL of a document that describes it, without being registered: true or false (the default), or from which hosts."`
 }
 
-// ResourceServer is an API that introspects this server's access tokens.
+// IDTokenClaims says what ID tokens say about users.
+type IDTokenClaims string
+
+// ClientDocuments says from which hosts client ID metadata documents are taken. True and false are short for a section
+// with enabled alone.
+type ClientDocuments struct {
+	Enabled bool     `json:"enabled,omitempty" jsonschema:"Whether such documents are taken; true where the section is written."`
+	Allow   []string `json:"allow,omitempty" jsonschema:"The only hosts from which they are taken: names, or *.example.com for all below a domain. Without any, all that deny leaves."`
+	Deny    []string `json:"deny,omitempty" jsonschema:"Hosts from which they are not taken, whatever allow says. What clients from there hold ends."`
+}
+
+func (d *ClientDocuments) flag() *bool { return &d.Enabled }
+
+// ResourceServer is an API that takes this server's access tokens and is no app of its own.
 type ResourceServer struct {
-	ID         string `json:"id,omitempty" jsonschema:"Name with which it authenticates to introspect tokens."`
+	ID         string `json:"id,omitempty" jsonschema:"Name with which it authenticates to introspect tokens. One that only verifies them by the published keys needs neither id nor secretFile."`
 	Identifier string `json:"identifier,omitempty" jsonschema:"Its resource indicator (RFC 8707): an absolute URI without a fragment, the audience of its tokens."`
 	SecretFile string `json:"secretFile,omitempty" jsonschema:"File that holds its secret: at least 32 characters."`
+
+	AccessTokenType AccessTokenType `json:"accessTokenType,omitempty" jsonschema:"The type of its access tokens: at+jwt (RFC 9068, the default), JWT for verifiers that refuse that type, or opaque, which it has to introspect."`
+	AccessTokenAlg  AccessTokenAlg  `json:"accessTokenAlg,omitempty" jsonschema:"How its access tokens are signed: ES256 (the default), or RS256 for verifiers that know nothing else, which costs more."`
 }
+
+// AccessTokenType and AccessTokenAlg are the form of access tokens.
+type (
+	AccessTokenType string
+	AccessTokenAlg  string
+)
 
 // Registration says who may register clients by themselves.
 type Registration struct {
 	Enabled                 bool     `json:"enabled,omitempty" jsonschema:"Whether clients can register themselves."`
+	Scopes                  []string `json:"scopes,omitempty" jsonschema:"The most that clients without a manifest, those that registered themselves and those that a document describes, may ask users for. Without it: all of the catalogue."`
 	InitialAccessTokenFiles []string `json:"initialAccessTokenFiles,omitempty" jsonschema:"Files that hold a token of at least 32 characters each; a registration must show one of them. Without any, anybody may register."`
 }
+
+// TrustedIssuer issues tokens to workloads. Its keys are where one of jwksURI, jwksFile and kubernetes says, or else where
+// its own metadata says (OpenID Connect Discovery).
+type TrustedIssuer struct {
+	Issuer     string      `json:"issuer,omitempty" jsonschema:"The iss of its tokens, to the letter, as in https://token.actions.githubusercontent.com; or a SPIFFE trust domain, as in spiffe://example.org, whose tokens have none."`
+	JWKSURI    string      `json:"jwksURI,omitempty" jsonschema:"Where its public keys are. Left out: where its metadata says (OpenID Connect Discovery)."`
+	JWKSFile   string      `json:"jwksFile,omitempty" jsonschema:"File with its public keys (JWK Set, or SPIFFE bundle), which is read again as they change."`
+	Kubernetes Cluster     `json:"kubernetes,omitzero" jsonschema:"The cluster whose service accounts these are: true, for the one in which this server runs, or where its API is."`
+	Algorithms []IssuerAlg `json:"algorithms,omitempty" jsonschema:"With which it signs. By default RS256, PS256, ES256, EdDSA, ES384 and ES512, as its keys are."`
+	Audience   string      `json:"audience,omitempty" jsonschema:"For whom its tokens are, where a manifest does not say (spec.oauth.identities). Default: this server, by its issuer."`
+}
+
+// Cluster is the API of a cluster of Kubernetes.
+type Cluster struct {
+	Enabled   bool   `json:"enabled,omitempty" jsonschema:"Whether its service accounts are meant; true where the section is written."`
+	Server    string `json:"server,omitempty" jsonschema:"Address of its API, which need not be public. Default: https://kubernetes.default.svc, that of the cluster in which this server runs."`
+	CAFile    string `json:"caFile,omitempty" jsonschema:"Certificates of the authorities that vouch for it (PEM). Default without server: those that the cluster gives its pods; with server, those of the system."`
+	TokenFile string `json:"tokenFile,omitempty" jsonschema:"File with the bearer token to ask it with, which is read each time. Default without server: the one that the cluster gives its pods; with server, none."`
+}
+
+func (c *Cluster) flag() *bool { return &c.Enabled }
+
+// IssuerAlg is an algorithm of signatures.
+type IssuerAlg string
 
 // Outbound is about requests that this server makes because a registration names an address.
 type Outbound struct {
@@ -223,10 +345,20 @@ const (
 
 // Manifests names the manifests that the server applies by itself.
 type Manifests struct {
-	Directories        []string           `json:"directories,omitempty" jsonschema:"Directories whose *.yml and *.yaml files are applied when the server starts; they must be there."`
+	Directories        []string           `json:"directories,omitempty" jsonschema:"Directories whose *.yml and *.yaml files are applied; they must be there."`
 	Watch              bool               `json:"watch,omitempty" jsonschema:"Whether they are applied again when a file changes."`
+	Prune              bool               `json:"prune,omitempty" jsonschema:"Whether an app ends, as warifu delete app would end it, once its manifest has been gone from a watched directory for pruneAfter. By default it is only shown as gone."`
+	PruneAfter         Duration           `json:"pruneAfter,omitzero" jsonschema:"How long a manifest must have been gone before its app ends. Default 24h, at least 1m; only with prune."`
 	LocalhostRedirects LocalhostRedirects `json:"localhostRedirects,omitempty" jsonschema:"Redirect URIs on localhost are for development: warn (the default), allow, or deny them."`
 	Repair             bool               `json:"repair,omitempty" jsonschema:"Whether env that was lost or changed at a target is delivered again by itself (the default). With false it is only shown."`
+}
+
+// PruneDelay is how long a manifest must have been gone before its app ends; 0 means that it never does.
+func (m Manifests) PruneDelay() time.Duration {
+	if !m.Prune {
+		return 0
+	}
+	return cmp.Or(time.Duration(m.PruneAfter), 24*time.Hour)
 }
 
 // Plugins lists the plugins.
@@ -265,13 +397,36 @@ func (l LogLevel) Valid() bool { return slices.Contains(choices["LogLevel"], str
 type Logger struct {
 	Level  LogLevel  `json:"level,omitempty" jsonschema:"debug, info, warn or error."`
 	Format LogFormat `json:"format,omitempty" jsonschema:"text or json."`
+	Access bool      `json:"access,omitempty" jsonschema:"Whether there is a line for each request of browsers and apps, whatever level says. Off by default."`
+}
+
+// Telemetry is what operators see from elsewhere.
+type Telemetry struct {
+	HTTP   string `json:"http,omitempty" jsonschema:"host:port at which /metrics is, for Prometheus, and /healthz and /readyz as well: an address that only your own machines reach. None by default; the admin API has /metrics as well."`
+	Apps   bool   `json:"apps,omitempty" jsonschema:"Whether metrics of grants name the apps, those with a manifest. Off by default: some numbers for each app."`
+	Traces Traces `json:"traces,omitzero" jsonschema:"Traces of single requests, by OTLP over HTTP. Off by default."`
+}
+
+// Traces are of single requests.
+type Traces struct {
+	Endpoint    string `json:"endpoint,omitempty" jsonschema:"Address of the collector, as in http://127.0.0.1:4318; its path is /v1/traces unless it has one. https unless it is on this machine. None by default: there are no traces."`
+	Sample      Share  `json:"sample,omitempty" jsonschema:"Share of the requests that are traced, as in 5%. Default: 1%. Proxies of web.trustedProxies decide it for what they send with a traceparent."`
+	HeadersFile string `json:"headersFile,omitempty" jsonschema:"File with headers for the collector, such as its token: a line NAME: VALUE for each."`
 }
 
 // choices are the values of the string types that have a fixed set; the first is the default. Reader and schema use it.
 var choices = map[string][]string{
 	"StorageType":        {string(StorageEmbedded), string(StorageEtcd)},
+	"ConnectorType":      dex.Types(),
+	"Subject":            {string(SubjectHashed), string(SubjectDex)},
+	"MFADemand":          oauth.MFADemands(),
 	"ScopeRisk":          {"low", "write", "broad"},
 	"LocalhostRedirects": {string(LocalhostWarn), string(LocalhostAllow), string(LocalhostDeny)},
+	"IDTokenClaims":      oauth.IDTokenContents(),
+	"AccessTokenType":    oauth.AccessTokenTypes(),
+	"AccessTokenAlg":     oauth.AccessTokenAlgs(),
+	"IssuerAlg":          oauth.IssuerAlgs(),
+	"MailTLS":            {string(mail.TLSStart), string(mail.TLSImplicit), string(mail.TLSNone)},
 	"LogLevel":           {"info", "debug", "warn", "error"},
 	"LogFormat":          {"text", "json"},
 }
@@ -280,6 +435,7 @@ var choices = map[string][]string{
 func Default() *Config {
 	return &Config{
 		Storage:   Storage{Type: StorageEmbedded, Config: StorageDetail{DataDir: ".warifu"}},
+		Web:       Web{DrainDelay: Duration(5 * time.Second)},
 		Manifests: Manifests{LocalhostRedirects: LocalhostWarn, Repair: true},
 		Logger:    Logger{Level: "info", Format: "text"},
 	}

@@ -3,6 +3,8 @@ package config
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -16,6 +18,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/warifu/warifu/manifests/strictyaml"
+	"github.com/warifu/warifu/server/connector/dex"
 
 	"encoding/json"
 )
@@ -80,6 +83,11 @@ func TestExampleLoadsAndShowsEveryKey(t *testing.T) {
 	for _, key := range keysOf(reflect.TypeFor[Config](), "") {
 		if !found[key] {
 			t.Errorf("the example does not show %s", key)
+		}
+	}
+	for _, kind := range dex.Types() {
+		if !regexp.MustCompile(`\b`+kind+`[,.]`).Match(text) && kind != "samlExperimental" {
+			t.Errorf("the example does not name the connector %s", kind)
 		}
 	}
 	uncommented := regexp.MustCompile(`(?m)^#?[a-z]\S*:`).FindAllStringIndex(string(text), -1)
@@ -182,8 +190,14 @@ func TestEveryOverrideHasItsOwnName(t *testing.T) {
 }
 
 func TestMisspelledVariableIsNoticed(t *testing.T) {
-	got := Misspelled([]string{"WARIFU_ISUER=x", "WARIFU_ISSUER=x", "WARIFU_ADMIN=x", "WARIFU_ADMIN_TOKEN_FILE=x", "WARIFU_PORT_5556_TCP=x", "HOME=/"}, "WARIFU_ADMIN")
-	if len(got) != 1 || got["WARIFU_ISUER"] != "WARIFU_ISSUER" {
+	got := Misspelled([]string{"WARIFU_ISUER=x", "WARIFU_ISSUER=x", "WARIFU_ADMIN=x", "WARIFU_ADMIN_TOKEN_FILE=x", "WARIFU_PORT_5556_TCP=x", "HOME=/",
+		"WARIFU_SERVICE_HOST=x", "WARIFU_SERVICE_PORT_HTTP=1", "WARIFU_PORT=x", "WARIFU_PORT_5556_TCP_ADDR=x", "WARIFU_WEB_SERVICE_PORT=1",
+		"WARIFU_STATIC_PASSWORDS=x", "WARIFU_STORAGE=x", "WARIFU_FOO=x",
+		"WARIFU_REUSE_INTERVAL=x", "WARIFU_LOG_LEVEL=x", "WARIFU_STORAGE_DATA_DIR=x", "WARIFU_CA_FILE=x"}, "WARIFU_ADMIN")
+	want := map[string]string{"WARIFU_ISUER": "WARIFU_ISSUER", "WARIFU_STATIC_PASSWORDS": "", "WARIFU_STORAGE": "", "WARIFU_FOO": "",
+		"WARIFU_REUSE_INTERVAL": "WARIFU_EXPIRY_REFRESH_TOKENS_REUSE_INTERVAL", "WARIFU_LOG_LEVEL": "WARIFU_LOGGER_LEVEL",
+		"WARIFU_STORAGE_DATA_DIR": "WARIFU_STORAGE_CONFIG_DATA_DIR", "WARIFU_CA_FILE": "WARIFU_MAIL_CA_FILE"}
+	if !maps.Equal(got, want) {
 		t.Error(got)
 	}
 }
@@ -260,4 +274,69 @@ func FuzzConfig(f *testing.F) {
 			}
 		}
 	})
+}
+
+// What the system says of a directory is not hidden behind what it is.
+func TestADirectoryThatMayNotBeRead(t *testing.T) {
+	dir := t.TempDir()
+	if err := unusable(dir, &fs.PathError{Op: "open", Path: dir, Err: fs.ErrPermission}); !strings.Contains(err.Error(), "permission denied") {
+		t.Error(err)
+	}
+	if err := unusable(dir, &fs.PathError{Op: "read", Path: dir, Err: fs.ErrInvalid}); err.Error() != "which is a directory" {
+		t.Error(err)
+	}
+}
+
+// A file in place of the data directory is one fault.
+func TestOneCauseIsOneFault(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "c.yaml")
+	if err := os.WriteFile(file, []byte(smallest+"storage: {config: {dataDir: "+file+"}}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Read(file, nil)
+	var faults strictyaml.Faults
+	if !errors.As(err, &faults) || len(faults) != 1 {
+		t.Error(err)
+	}
+}
+
+// Lives that are allowed and probably not meant are warned of.
+func TestLongLivesAreToldOf(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "c.yaml")
+	text := smallest + "storage: {config: {dataDir: " + filepath.Join(t.TempDir(), "d") + "}}\n" +
+		"expiry: {accessTokens: 48h, refreshTokens: {validIfNotUsedFor: 9000h}}\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Read(file, nil)
+	if err != nil || len(s.Warnings) != 2 {
+		t.Fatal(err, s)
+	}
+}
+
+// A setting that a built-in runtime reads can be written.
+func TestEverySettingOfABuiltinPluginIsKnown(t *testing.T) {
+	const plugins = "../../../plugins/"
+	for _, tt := range []struct{ plugin, file, of string }{
+		{RuntimeContainers, "runtimecontainers/config.go", "settings"},
+		{RuntimeWorkers, "runtimeworkers/settings.go", "workerdSettings"},
+		{RuntimeWorkers, "runtimeworkers/cloudflare.go", "cloudflareSettings"},
+	} {
+		source, err := os.ReadFile(plugins + tt.file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, body, found := strings.Cut(string(source), "type "+tt.of+" struct {\n")
+		body, _, _ = strings.Cut(body, "\n}")
+		keys := regexp.MustCompile("`json:\"([A-Za-z]+)").FindAllStringSubmatch(body, -1)
+		if !found || len(keys) == 0 {
+			t.Fatalf("%s has no %s", tt.file, tt.of)
+		}
+		for _, key := range keys {
+			if !slices.Contains(builtinSettings[tt.plugin], key[1]) {
+				t.Errorf("%s has the setting %s", tt.plugin, key[1])
+			}
+		}
+	}
 }

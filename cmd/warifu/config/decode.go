@@ -7,6 +7,7 @@ import (
 	"os"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -19,19 +20,26 @@ import (
 type reader struct {
 	*strictyaml.Report
 	places map[string]strictyaml.Position // by path, as in staticPasswords[0].hash
+	of     string                         // what has keys: the configuration, or a person
+	// environ is what texts of connectors may refer to.
+	environ []string
 	// variables are the keys that came from the environment: by path, the variable as $NAME.
 	variables map[string]string
 	// mistaken are the paths whose values were refused while decoding: a check of what stands in their place would
 	// only repeat that.
-	mistaken  map[string]bool
+	mistaken map[string]bool
+	// zeros are the paths at which a time is written as 0s.
+	zeros     []string
 	checking  bool
 	listeners []listener
+	files     map[string]fileState // that were named, by key
 }
 
 func newReader(file string) *reader {
 	return &reader{
+		of:     "the configuration",
 		Report: &strictyaml.Report{File: file}, places: map[string]strictyaml.Position{"": {Line: 1, Column: 1}},
-		variables: map[string]string{}, mistaken: map[string]bool{},
+		variables: map[string]string{}, mistaken: map[string]bool{}, files: map[string]fileState{},
 	}
 }
 
@@ -48,6 +56,7 @@ func (r *reader) warn(path, code, format string, args ...any) {
 
 // add finds where a path was written. What is missing is reported where it should be.
 func (r *reader) add(severity strictyaml.Severity, path, code, suggestion, message string) {
+	path = strings.TrimPrefix(path, ".") // of a person who is a document of their own
 	file, at := r.File, r.places[path]
 	for above := path; ; above = above[:max(strings.LastIndexAny(above, ".["), 0)] {
 		if r.checking && r.mistaken[above] {
@@ -73,6 +82,27 @@ func (r *reader) add(severity strictyaml.Severity, path, code, suggestion, messa
 // that it names. The error is a [strictyaml.Faults] with everything that is wrong, or says why the file cannot be
 // read.
 func Read(file string, environ []string) (*Settings, error) {
+	data, err := readConfiguration(file)
+	if err != nil {
+		return nil, err
+	}
+	r := newReader(file)
+	return r.settings(r.parse(data, environ))
+}
+
+// Look reads a configuration as [Read] does, and returns what there is of it, with all faults: it is for looking at, and
+// not for a start.
+func Look(file string, environ []string) (*Settings, strictyaml.Faults, error) {
+	data, err := readConfiguration(file)
+	if err != nil {
+		return nil, nil, err
+	}
+	r := newReader(file)
+	settings := r.load(r.parse(data, environ))
+	return settings, r.Faults, nil
+}
+
+func readConfiguration(file string) ([]byte, error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return nil, fmt.Errorf("read configuration: %w", err)
@@ -82,8 +112,12 @@ func Read(file string, environ []string) (*Settings, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read configuration: %w", err)
 	}
-	r := newReader(file)
-	settings := r.load(r.parse(data, environ))
+	return data, nil
+}
+
+// settings are the configuration with what its files hold.
+func (r *reader) settings(cfg *Config) (*Settings, error) {
+	settings := r.load(cfg)
 	if err := r.err(); err != nil {
 		return nil, err
 	}
@@ -95,7 +129,7 @@ func Read(file string, environ []string) (*Settings, error) {
 func (r *reader) parse(data []byte, environ []string) *Config {
 	cfg := Default()
 	r.decode(data, cfg)
-	r.environment(environ, cfg)
+	r.environment(environ, cfg, nil)
 	r.checking = true
 	r.check(cfg)
 	return cfg
@@ -114,6 +148,7 @@ func (r *reader) decode(data []byte, cfg *Config) {
 		}
 	}
 	if root != nil {
+		r.refuseDex(root)
 		r.value("", root, reflect.ValueOf(cfg).Elem())
 	}
 }
@@ -132,6 +167,9 @@ func (r *reader) tree(data []byte) *strictyaml.Value {
 	return nil
 }
 
+// switched is a section that may also be written as true or false: its flag, which is on where the section is written.
+type switched interface{ flag() *bool }
+
 // value decodes node into v. An explicit null is the same as a key that is not there.
 func (r *reader) value(path string, node *strictyaml.Value, v reflect.Value) {
 	r.places[path] = node.Position
@@ -140,6 +178,13 @@ func (r *reader) value(path string, node *strictyaml.Value, v reflect.Value) {
 	}
 	switch v.Kind() {
 	case reflect.Struct:
+		if section, is := v.Addr().Interface().(switched); is {
+			if node.Kind == strictyaml.Scalar {
+				r.scalar(path, node.Text, reflect.ValueOf(section.flag()).Elem())
+				return
+			}
+			*section.flag() = true
+		}
 		r.mapping(path, node, v)
 	case reflect.Slice:
 		if node.Kind != strictyaml.List {
@@ -151,12 +196,22 @@ func (r *reader) value(path string, node *strictyaml.Value, v reflect.Value) {
 			r.value(fmt.Sprintf("%s[%d]", path, i), item, list.Index(i))
 		}
 		v.Set(list)
-	case reflect.Map: // free settings of a plugin
+	case reflect.Map: // free settings of a plugin, attributes of a person; or by names, values of one type
 		if node.Kind != strictyaml.Mapping {
 			r.fault(path, "type", "", "must be a mapping, but is %s", kindOf(node))
 			return
 		}
-		v.Set(reflect.ValueOf(node.JSON()))
+		r.placesBelow(path, node)
+		if v.Type().Elem().Kind() == reflect.Interface {
+			v.Set(reflect.ValueOf(node.JSON()))
+			return
+		}
+		v.Set(reflect.MakeMap(v.Type()))
+		for _, m := range node.Fields {
+			value := reflect.New(v.Type().Elem()).Elem()
+			r.value(strictyaml.Join(path, m.Key), m.Value, value)
+			v.SetMapIndex(reflect.ValueOf(m.Key), value)
+		}
 	default:
 		if node.Kind != strictyaml.Scalar {
 			r.fault(path, "type", "", "must be %s, but is %s", wanted(v), kindOf(node))
@@ -168,6 +223,20 @@ func (r *reader) value(path string, node *strictyaml.Value, v reflect.Value) {
 			return
 		}
 		r.scalar(path, node.Text, v)
+	}
+}
+
+// placesBelow remembers where everything stands in what only others understand.
+func (r *reader) placesBelow(path string, node *strictyaml.Value) {
+	for _, m := range node.Fields {
+		at := strictyaml.Join(path, m.Key)
+		r.placesBelow(at, m.Value)
+		r.places[at] = m.Position
+	}
+	for i, item := range node.Items {
+		at := fmt.Sprintf("%s[%d]", path, i)
+		r.places[at] = item.Position
+		r.placesBelow(at, item)
 	}
 }
 
@@ -186,14 +255,18 @@ func (r *reader) mapping(path string, node *strictyaml.Value, v reflect.Value) {
 				names[i] = f.key
 			}
 			r.places[at] = m.Position
-			r.fault(at, "unknown-key", strictyaml.Nearest(m.Key, names), "is not a key of the configuration")
+			if went := ofDex(at); went != "" {
+				r.fault(at, "unknown-key", "", "is a key of Dex: %s", went)
+				continue
+			}
+			r.fault(at, "unknown-key", strictyaml.Nearest(m.Key, names), "is not a key of %s", r.of)
 			continue
 		}
 		r.value(at, m.Value, v.Field(fields[index].index))
 	}
 }
 
-// scalar puts text into v, which is a string, bool, Duration or one of the string types with fixed values.
+// scalar puts text into v, which is a string, bool, int, Duration, Size, Share or one of the string types with fixed values.
 func (r *reader) scalar(path, text string, v reflect.Value) {
 	switch {
 	case v.Type() == reflect.TypeFor[Duration]():
@@ -203,14 +276,42 @@ func (r *reader) scalar(path, text string, v reflect.Value) {
 			return
 		}
 		v.SetInt(int64(d))
+		if d == 0 {
+			r.zeros = append(r.zeros, path)
+		}
+	case v.Type() == reflect.TypeFor[Size]():
+		size, ok := parseSize(text)
+		if !ok {
+			r.fault(path, "size", "", "must be a size such as 512MiB or 8GiB, but is %q", text)
+			return
+		}
+		v.SetInt(int64(size))
+	case v.Type() == reflect.TypeFor[Share]():
+		share, ok := parseShare(text)
+		if !ok {
+			r.fault(path, "share", "", "must be a share above 0%% and up to 100%%, as in 5%%, but is %q", text)
+			return
+		}
+		v.SetFloat(float64(share))
 	case v.Kind() == reflect.Bool:
 		if text != "true" && text != "false" {
 			r.fault(path, "type", "", "must be true or false, but is %q", text)
 			return
 		}
 		v.SetBool(text == "true")
+	case v.Kind() == reflect.Int:
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			r.fault(path, "type", "", "must be a whole number, but is %q", text)
+			return
+		}
+		v.SetInt(int64(n))
 	default:
 		if allowed := choices[v.Type().Name()]; allowed != nil && !slices.Contains(allowed, text) {
+			if why := ofDexValue(v.Type().Name(), text); why != "" {
+				r.fault(path, "value", "", "is %q, %s", text, why)
+				return
+			}
 			r.fault(path, "value", strictyaml.Nearest(text, allowed),
 				"must be one of %s, but is %q", strings.Join(allowed, ", "), text)
 			return
@@ -238,8 +339,14 @@ func wanted(v reflect.Value) string {
 	switch {
 	case v.Type() == reflect.TypeFor[Duration]():
 		return "a time such as 24h"
+	case v.Type() == reflect.TypeFor[Share]():
+		return "a share such as 5%"
+	case v.Type() == reflect.TypeFor[Size]():
+		return "a size such as 8GiB"
 	case v.Kind() == reflect.Bool:
 		return "true or false"
+	case v.Kind() == reflect.Int:
+		return "a whole number"
 	default:
 		return "a string"
 	}

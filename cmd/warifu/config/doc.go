@@ -16,13 +16,18 @@
 // at the values, loading at this machine: it reads every file that is named, and what it read is what a server is
 // built of.
 //
+// Below connectors[].config stand the keys of each kind, which package dex knows (connectors.go). Whoever gives a
+// configuration of Dex is told where its keys went (dexfile.go). A server that runs reads its configuration again, and
+// [Settings.Since] says what is different and what of that counts without a restart; [Settings.Drops] says what would go
+// that a slip may have taken out, which counts only when somebody asks for it (changes.go).
+//
 // # Invariants
 //
 //   - What [Read] accepts can be served, and what it refuses cannot: `warifu config validate` and `warifu serve` both
 //     call it, and a server is built of nothing but its answer. What a start also needs depends on the moment and not
 //     on the configuration: a free port, an etcd that answers, permission to write to the data directory.
 //   - A rule stands once. What another package insists on when a server is built is asked of that package: oauth about
-//     the issuer, server about lifetimes and scopes, connector about logins, plugins about names.
+//     the issuer, server about lifetimes and scopes, connector about logins, dex about the settings of connectors, plugins about names.
 //   - Every key is in config.example.yaml with a comment, and in config.schema.json; tests hold both.
 //   - All faults are found in one go, each with file, line and column, and with the nearest right word where there is
 //     one.

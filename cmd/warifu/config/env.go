@@ -2,13 +2,13 @@ package config
 
 import (
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode"
 
-	"github.com/agnivade/levenshtein"
-
 	"github.com/warifu/warifu/manifests/strictyaml"
+	"github.com/warifu/warifu/server/oauth"
 )
 
 // envPrefix begins every environment variable that overrides a key.
@@ -41,8 +41,8 @@ type override struct {
 	value      reflect.Value
 }
 
-// overrides lists the scalars and lists of strings of cfg. What is in a list of mappings (users, scopes, plugins)
-// cannot be overridden: it has no stable path.
+// overrides lists the scalars and lists of strings of cfg. What is in a list of mappings (users, scopes, plugins), or
+// has names of its own, cannot be overridden: it has no stable path.
 func overrides(cfg *Config) []override {
 	var found []override
 	var walk func(path string, v reflect.Value)
@@ -51,8 +51,11 @@ func overrides(cfg *Config) []override {
 			at, value := strictyaml.Join(path, f.key), v.Field(f.index)
 			switch {
 			case value.Kind() == reflect.Struct:
+				if section, is := value.Addr().Interface().(switched); is {
+					found = append(found, override{Variable(at), at, reflect.ValueOf(section.flag()).Elem()})
+				}
 				walk(at, value)
-			case value.Kind() == reflect.Slice && value.Type().Elem().Kind() != reflect.String:
+			case value.Kind() == reflect.Slice && value.Type().Elem().Kind() != reflect.String, value.Kind() == reflect.Map:
 			default:
 				found = append(found, override{Variable(at), at, value})
 			}
@@ -62,9 +65,10 @@ func overrides(cfg *Config) []override {
 	return found
 }
 
-// environment lays variables over what the file says. A list is separated by commas. An empty variable counts as not
-// set.
-func (r *reader) environment(environ []string, cfg *Config) {
+// environment lays variables over what the file says, those of keys that may be overridden; nil: all of them. A list is
+// separated by commas. An empty variable counts as not set.
+func (r *reader) environment(environ []string, cfg *Config, may func(path string) bool) {
+	r.environ = environ
 	set := make(map[string]string)
 	for _, entry := range environ {
 		if name, value, ok := strings.Cut(entry, "="); ok && value != "" && strings.HasPrefix(name, envPrefix) {
@@ -73,7 +77,7 @@ func (r *reader) environment(environ []string, cfg *Config) {
 	}
 	for _, o := range overrides(cfg) {
 		value, ok := set[o.name]
-		if !ok {
+		if !ok || may != nil && !may(o.path) {
 			continue
 		}
 		r.variables[o.path] = "$" + o.name // later faults about this key are the variable's
@@ -90,9 +94,11 @@ func (r *reader) environment(environ []string, cfg *Config) {
 	}
 }
 
-// Misspelled finds variables that override nothing and look as if they should, each with the one that was probably
-// meant. Those that the program uses for something else are in taken. Others with the prefix are left alone: a
-// container platform sets variables such as WARIFU_SERVICE_HOST by itself.
+// ofPlatform are variables that a container platform sets by itself for a service with the name of this program.
+var ofPlatform = regexp.MustCompile(`_SERVICE_(HOST|PORT)(_[A-Z0-9_]+)?$|_PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?$`)
+
+// Misspelled finds variables that override nothing, each with the one that was probably meant, or "". Those that the
+// program uses for something else are in taken.
 func Misspelled(environ []string, taken ...string) map[string]string {
 	var known []string
 	for _, o := range overrides(Default()) {
@@ -104,9 +110,37 @@ func Misspelled(environ []string, taken ...string) map[string]string {
 		if !strings.HasPrefix(name, envPrefix) || slices.Contains(taken, name) || slices.Contains(known, name) {
 			continue
 		}
-		if meant := strictyaml.Nearest(name, known); meant != "" && levenshtein.ComputeDistance(name, meant) <= 3 {
+		if meant := strictyaml.Nearest(name, known); meant != "" && oauth.Edits(name, meant) <= 3 {
 			found[name] = meant
+		} else if !ofPlatform.MatchString(name) {
+			found[name] = shortened(name, known)
 		}
 	}
 	return found
+}
+
+// shortened is the variable of which one leaves out words but the last, as in WARIFU_REUSE_INTERVAL; "" where none or
+// several are equally long.
+func shortened(name string, known []string) string {
+	best, twice := "", false
+	last := name[strings.LastIndexByte(name, '_'):]
+	for _, whole := range known {
+		words := strings.Split(strings.TrimPrefix(name, envPrefix), "_")
+		for word := range strings.SplitSeq(strings.TrimPrefix(whole, envPrefix), "_") {
+			if len(words) > 0 && words[0] == word {
+				words = words[1:]
+			}
+		}
+		switch {
+		case len(words) > 0 || !strings.HasSuffix(whole, last):
+		case best == "" || len(whole) < len(best):
+			best, twice = whole, false
+		case len(whole) == len(best):
+			twice = true
+		}
+	}
+	if twice {
+		return ""
+	}
+	return best
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -10,7 +11,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"syscall"
+
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/warifu/warifu/server/pages"
 )
 
 // minSecret is the least that a secret has which nobody has to remember, and which therefore is too long to be guessed.
@@ -39,7 +46,7 @@ func unusable(file string, err error) error {
 	if err == nil {
 		return nil
 	}
-	if info, statErr := os.Stat(file); statErr == nil && info.IsDir() {
+	if info, statErr := os.Stat(file); statErr == nil && info.IsDir() && !errors.Is(err, fs.ErrPermission) {
 		return errors.New("which is a directory")
 	}
 	var at *fs.PathError
@@ -70,6 +77,80 @@ func readLongSecret(file string) (string, error) {
 	return secret, err
 }
 
+// readHeaders reads lines of NAME: VALUE. What is wrong is said without what is there: it may be a secret.
+func readHeaders(file string) (map[string]string, error) {
+	data, err := readFile(file)
+	if err != nil {
+		return nil, err
+	}
+	headers := make(map[string]string)
+	n := 0
+	for line := range strings.Lines(string(data)) {
+		if n++; strings.TrimSpace(line) == "" {
+			continue
+		}
+		name, value, found := strings.Cut(line, ":")
+		name, value = strings.TrimSpace(name), strings.TrimSpace(value)
+		if !found || !httpguts.ValidHeaderFieldName(name) || !httpguts.ValidHeaderFieldValue(value) || value == "" {
+			return nil, fmt.Errorf("which must hold lines of NAME: VALUE, but line %d is none", n)
+		}
+		headers[name] = value
+	}
+	return headers, nil
+}
+
+// Who may read the files with secrets. An encryption key opens everything, and the operator makes it with openssl,
+// which lets all users of the machine read it: such a file is refused. Other secrets come by tools that mean well
+// (Docker mounts them with mode 0444), so they are warned of. That a group can read a file is right where a secret is
+// mounted for a user who is not root: Kubernetes does so with fsGroup and defaultMode 0440.
+
+// openToOthers reports whether others than the file's owner and group may read or write it, and its mode. On Windows
+// the mode says nothing of that.
+func openToOthers(file string) (fs.FileMode, bool) {
+	info, err := os.Stat(file)
+	if err != nil || !info.Mode().IsRegular() || runtime.GOOS == "windows" {
+		return 0, false
+	}
+	return info.Mode().Perm(), info.Mode().Perm()&0o007 != 0
+}
+
+// checkPrivate is for files that others must not read.
+func checkPrivate(file string) error {
+	mode, open := openToOthers(file)
+	if !open {
+		return nil
+	}
+	return fmt.Errorf("which every user of this machine can get at (mode %04o): chmod 0600, or 0640 where it belongs to a group (Kubernetes: "+
+		"defaultMode 0440 and fsGroup); if others had a login here, make a new key and put it in front", mode)
+}
+
+// CheckKeyFile is an error if others can get at a file with a key.
+func CheckKeyFile(file string) error {
+	if mode, open := openToOthers(file); open {
+		return fmt.Errorf("every user of this machine can get at the key in %s (mode %04o): chmod 0600 %s; if others have a "+
+			"login here, use a new key", file, mode, file)
+	}
+	return nil
+}
+
+// warnOpen warns of a file with a secret that others can read.
+func (r *reader) warnOpen(path, file string) {
+	if mode, open := openToOthers(file); open {
+		r.warn(path, "mode", "names %s, which every user of this machine can get at (mode %04o): chmod o-rwx", file, mode)
+	}
+}
+
+// MakePrivate takes the rights of others from a file that this program made, and reports whether there were any.
+func MakePrivate(file string) (bool, error) {
+	if _, open := openToOthers(file); !open {
+		return false, nil
+	}
+	if err := os.Chmod(file, 0o600); err != nil {
+		return false, fmt.Errorf("every user of this machine can get at %s, and its mode cannot be changed: %w", file, err)
+	}
+	return true, nil
+}
+
 // readHash reads the hash of a password.
 func readHash(file string) ([]byte, error) {
 	hash, err := readSecret(file)
@@ -79,6 +160,15 @@ func readHash(file string) ([]byte, error) {
 		}
 	}
 	return []byte(hash), err
+}
+
+// readLogo reads an image for the pages.
+func readLogo(file string) (*pages.Logo, error) {
+	data, err := readFile(file)
+	if err != nil {
+		return nil, err
+	}
+	return pages.ReadLogo(data)
 }
 
 // readAuthorities reads certificates of authorities.
@@ -112,6 +202,10 @@ func ReadCertificate(certFile, keyFile string) (*tls.Certificate, error) {
 	key, err := readFile(keyFile)
 	if err != nil {
 		return nil, &KeyError{err}
+	}
+	if bytes.Contains(key, []byte("-----BEGIN ENCRYPTED ")) || bytes.Contains(key, []byte("Proc-Type: 4,ENCRYPTED")) {
+		return nil, &KeyError{errors.New("which is encrypted, and nobody is there to type its passphrase: write the key without one, for this " +
+			"user alone (umask 077; openssl pkey -in ENCRYPTED -out KEY)")}
 	}
 	if block, _ := pem.Decode(key); block == nil {
 		return nil, &KeyError{errors.New("which holds no PEM key")}
@@ -147,6 +241,9 @@ func checkDirectory(dir string) error {
 	if err == nil && !info.IsDir() {
 		return errors.New("which is not a directory")
 	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return errors.New("which does not exist: make it (mkdir -p), or take it out of the list")
+	}
 	if err == nil {
 		_, err = os.ReadDir(dir)
 	}
@@ -159,13 +256,28 @@ func checkMakeable(dir string) error {
 		info, err := os.Stat(at)
 		switch {
 		case err == nil && info.IsDir():
+			const write, search = 2, 1 // as in access(2)
+			if err := syscall.Access(at, write|search); err != nil && at == filepath.Clean(dir) {
+				return fmt.Errorf("which this user may not write to: %w", err)
+			} else if err != nil {
+				return fmt.Errorf("which cannot be made: this user may not write to %s: %w", at, err)
+			}
 			return nil
+		case errors.Is(err, fs.ErrPermission):
+			return fmt.Errorf("which this user may not look at: %w", err)
+		case err != nil && isLink(at):
+			return fmt.Errorf("which cannot be made: %s is a symbolic link to what does not exist", at)
 		case err == nil && at == filepath.Clean(dir):
 			return errors.New("which is not a directory")
 		case err == nil, at == filepath.Dir(at):
 			return fmt.Errorf("which cannot be made: %s is not a directory", at)
 		}
 	}
+}
+
+func isLink(file string) bool {
+	info, err := os.Lstat(file)
+	return err == nil && info.Mode()&fs.ModeSymlink != 0
 }
 
 // maxSocketPath is what fits into sockaddr_un with its NUL.

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -44,8 +45,11 @@ func TestOAuth2IsWired(t *testing.T) {
 	settings, err := wired(t, `
 oauth2:
   grantTypes: [authorization_code, refresh_token, "urn:ietf:params:oauth:grant-type:token-exchange"]
-  resourceServers: [{id: billing, identifier: https://billing.example.com, secretFile: `+secretFile(t, longSecret)+`}]
-  registration: {enabled: true, initialAccessTokenFiles: [`+secretFile(t, longSecret)+`]}
+  idTokenClaims: standard
+  resourceServers:
+    - {id: billing, identifier: https://billing.example.com, secretFile: `+secretFile(t, longSecret)+`}
+    - {identifier: https://spring.example.com, accessTokenType: JWT, accessTokenAlg: RS256}
+  registration: {enabled: true, scopes: [openid, "threads:read"], initialAccessTokenFiles: [`+secretFile(t, longSecret)+`]}
   clientIDMetadataDocuments: true
 `)
 	if err != nil {
@@ -55,14 +59,64 @@ oauth2:
 	if !slices.Equal(got.GrantTypes, []string{oauth.GrantAuthorizationCode, oauth.GrantRefreshToken, oauth.GrantTokenExchange}) {
 		t.Errorf("grant types: %v", got.GrantTypes)
 	}
-	if want := (server.ResourceServer{ID: "billing", Identifier: "https://billing.example.com", Secret: longSecret}); len(got.ResourceServers) != 1 || got.ResourceServers[0] != want {
+	if want := []server.ResourceServer{{ID: "billing", Identifier: "https://billing.example.com", Secret: longSecret},
+		{Identifier: "https://spring.example.com", AccessTokenType: "JWT", AccessTokenAlg: "RS256"}}; !slices.Equal(got.ResourceServers, want) {
 		t.Errorf("resource servers: %d", len(got.ResourceServers))
+	}
+	if got.IDTokenClaims != oauth.IDTokenStandard {
+		t.Errorf("claims of ID tokens: %s", got.IDTokenClaims)
 	}
 	if got.Registration == nil || !slices.Equal(got.Registration.InitialAccessTokens, []string{longSecret}) || !got.ClientIDMetadataDocuments || got.Outbound == nil {
 		t.Error("registration, documents or outbound are not as configured")
 	}
+	if !slices.Equal(got.RegistrationScopes, []string{"openid", "threads:read"}) {
+		t.Errorf("scopes of registrations: %q", got.RegistrationScopes)
+	}
 	if len(settings.Warnings) > 0 {
 		t.Errorf("warnings: %v", settings.Warnings)
+	}
+}
+
+// What clients without a manifest may ask for is of the catalogue; and a resource server is one, in whichever spelling.
+func TestScopesOfRegistrationsAreOfTheCatalogue(t *testing.T) {
+	secret := secretFile(t, longSecret)
+	for text, want := range map[string]string{
+		"oauth2: {registration: {scopes: [openid, 'threads:reed']}}": `oauth2.registration.scopes[1] is "threads:reed", which is not a scope of the catalogue (scopes) (did you mean "threads:read"?)`,
+		"oauth2: {registration: {scopes: []}}":                       "oauth2.registration.scopes is empty: list what such clients may ask for, or leave it out for all of the catalogue",
+		"oauth2: {registration: {scopes: [openid, openid]}}":         "oauth2.registration.scopes[1] is listed twice",
+		"oauth2: {resourceServers: [{id: a, identifier: 'https://a.example.com', secretFile: " + secret +
+			"}, {id: b, identifier: 'https://A.example.com:443/', secretFile: " + secret + "}]}": "oauth2.resourceServers[1].identifier is the same as oauth2.resourceServers[0].identifier",
+	} {
+		if _, err := wired(t, text+"\n"); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	if settings, err := wired(t, ""); err != nil || settings.Provider.RegistrationScopes != nil {
+		t.Errorf("nothing configured: %v", err)
+	}
+}
+
+// The key was true or false before it had hosts.
+func TestClientDocumentsAreOnByOneWordOrForSomeHosts(t *testing.T) {
+	for text, want := range map[string]ClientDocuments{
+		"true": {Enabled: true}, "false": {}, "": {}, "{}": {Enabled: true}, "{enabled: false, deny: [a.test]}": {Deny: []string{"a.test"}},
+		"{allow: ['*.a.test'], deny: [b.a.test]}": {Enabled: true, Allow: []string{"*.a.test"}, Deny: []string{"b.a.test"}},
+	} {
+		settings, err := wired(t, "oauth2: {clientIDMetadataDocuments: "+text+"}\n")
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+			continue
+		}
+		got := settings.Provider
+		if !reflect.DeepEqual(settings.OAuth2.ClientIDMetadataDocuments, want) || got.ClientIDMetadataDocuments != want.Enabled ||
+			!slices.Equal(got.ClientDocumentHosts.Allow, want.Allow) || !slices.Equal(got.ClientDocumentHosts.Deny, want.Deny) {
+			t.Errorf("%s: %+v", text, settings.OAuth2.ClientIDMetadataDocuments)
+		}
+	}
+	for _, text := range []string{"yes", "\"yes\"", "1", "[a.test]"} {
+		if _, err := wired(t, "oauth2: {clientIDMetadataDocuments: "+text+"}\n"); err == nil || !strings.Contains(err.Error(), "oauth2.clientIDMetadataDocuments must be") {
+			t.Errorf("%s: %v", text, err)
+		}
 	}
 }
 
@@ -128,6 +182,7 @@ func TestOutboundIsWired(t *testing.T) {
 func TestOAuth2FromTheEnvironment(t *testing.T) {
 	cfg, err := parse("c.yaml", []byte(smallest), []string{
 		"WARIFU_OAUTH2_GRANT_TYPES=authorization_code,refresh_token,client_credentials", "WARIFU_OAUTH2_CLIENT_ID_METADATA_DOCUMENTS=true",
+		"WARIFU_OAUTH2_CLIENT_ID_METADATA_DOCUMENTS_DENY=a.test,*.b.test",
 		"WARIFU_OAUTH2_REGISTRATION_ENABLED=true", "WARIFU_OAUTH2_REGISTRATION_INITIAL_ACCESS_TOKEN_FILES=/a, /b",
 		"WARIFU_OUTBOUND_ALLOW=10.0.0.0/8,fd00::/8", "WARIFU_OUTBOUND_CA_FILE=/ca.pem",
 	})
@@ -135,7 +190,7 @@ func TestOAuth2FromTheEnvironment(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := cfg.OAuth2
-	if len(o.GrantTypes) != 3 || !o.ClientIDMetadataDocuments || !o.Registration.Enabled || !slices.Equal(o.Registration.InitialAccessTokenFiles, []string{"/a", "/b"}) ||
+	if len(o.GrantTypes) != 3 || !o.ClientIDMetadataDocuments.Enabled || !slices.Equal(o.ClientIDMetadataDocuments.Deny, []string{"a.test", "*.b.test"}) || !o.Registration.Enabled || !slices.Equal(o.Registration.InitialAccessTokenFiles, []string{"/a", "/b"}) ||
 		!slices.Equal(cfg.Outbound.Allow, []string{"10.0.0.0/8", "fd00::/8"}) || cfg.Outbound.CAFile != "/ca.pem" {
 		t.Errorf("%+v %+v", o, cfg.Outbound)
 	}
@@ -152,6 +207,9 @@ func TestManifestsKnowEveryGrantType(t *testing.T) {
 	for _, name := range oauth.GrantTypes() {
 		text := "apiVersion: takos.dev/v1alpha1\nkind: App\nmetadata: {name: a}\nspec:\n  version: 1.0.0\n  oauth: {clientName: A, scopes: [openid], " +
 			"redirectUris: [https://a.example/], grantTypes: [authorization_code, \"" + name + "\"]}\n"
+		if name == oauth.GrantTokenExchange {
+			text = strings.Replace(text, "]}\n", "], tokenExchangeAudiences: [urn:a]}\n", 1)
+		}
 		if name == oauth.GrantAuthorizationCode {
 			text = strings.Replace(text, "authorization_code, ", "", 1)
 		}

@@ -1,7 +1,11 @@
 package config
 
 import (
+	"maps"
+	"strings"
 	"testing"
+
+	"github.com/warifu/warifu/server/oauth"
 )
 
 func TestClaimsThatAreTaken(t *testing.T) {
@@ -21,5 +25,29 @@ func TestClaimsThatAreTaken(t *testing.T) {
 				t.Errorf("%s: %s: %v", key, value, err)
 			}
 		}
+	}
+}
+
+// What is demanded of people comes from the file, and of everybody from the environment as well.
+func TestDemandsOfPeople(t *testing.T) {
+	text := smallest + "mfa: {demand: required, groups: {admins: phishing-resistant, team a: required}}\n"
+	cfg, err := parse("c.yaml", []byte(text), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := cfg.MFA.Demands()
+	if d.Everybody != oauth.AssuranceMFA || !maps.Equal(d.Groups, map[string]oauth.Assurance{
+		"admins": oauth.AssurancePhishingResistant, "team a": oauth.AssuranceMFA}) {
+		t.Errorf("%+v", d)
+	}
+	if cfg, err = parse("c.yaml", []byte(smallest), []string{"WARIFU_MFA_DEMAND=phishing-resistant"}); err != nil {
+		t.Fatal(err)
+	}
+	if d = cfg.MFA.Demands(); d.Everybody != oauth.AssurancePhishingResistant || d.Groups != nil {
+		t.Errorf("%+v", d)
+	}
+	_, err = parse("c.yaml", []byte("issuer: https://192.0.2.1\nweb: {http: 127.0.0.1:0}\nmfa: {demand: phishing-resistant}\n"), nil)
+	if err == nil || !strings.Contains(err.Error(), "mfa.demand is phishing-resistant, and there can be no passkeys") {
+		t.Error(err)
 	}
 }

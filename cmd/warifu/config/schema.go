@@ -14,10 +14,13 @@ import (
 func Schema() []byte {
 	types := map[reflect.Type]*jsonschema.Schema{
 		reflect.TypeFor[Duration](): {Type: "string", Pattern: `^([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$|^0$`},
+		reflect.TypeFor[Size]():     {Type: "string", Pattern: `^[0-9]+(\.[0-9]+)?[KMGT]iB$`},
+		reflect.TypeFor[Share]():    {Type: "string", Pattern: `^[0-9]+(\.[0-9]+)?%$`},
 	}
 	for _, t := range []reflect.Type{
-		reflect.TypeFor[StorageType](), reflect.TypeFor[ScopeRisk](), reflect.TypeFor[LocalhostRedirects](),
-		reflect.TypeFor[LogLevel](), reflect.TypeFor[LogFormat](),
+		reflect.TypeFor[StorageType](), reflect.TypeFor[ConnectorType](), reflect.TypeFor[Subject](), reflect.TypeFor[MFADemand](), reflect.TypeFor[ScopeRisk](), reflect.TypeFor[LocalhostRedirects](),
+		reflect.TypeFor[IDTokenClaims](), reflect.TypeFor[AccessTokenType](), reflect.TypeFor[AccessTokenAlg](), reflect.TypeFor[IssuerAlg](),
+		reflect.TypeFor[MailTLS](), reflect.TypeFor[LogLevel](), reflect.TypeFor[LogFormat](),
 	} {
 		schema := &jsonschema.Schema{Type: "string"}
 		for _, value := range choices[t.Name()] {
@@ -30,6 +33,12 @@ func Schema() []byte {
 		panic(err) // the types are fixed when this is compiled
 	}
 	orNothing(schema)
+	for _, section := range []*jsonschema.Schema{ // that are switched
+		schema.Properties["oauth2"].Properties["clientIDMetadataDocuments"],
+		schema.Properties["trustedIssuers"].Items.Properties["kubernetes"],
+	} {
+		section.Types = append(section.Types, "boolean")
+	}
 	schema.Schema = "https://json-schema.org/draft/2020-12/schema"
 	schema.Title = "Configuration of warifu"
 	text, err := json.MarshalIndent(schema, "", "  ")

@@ -35,8 +35,8 @@ func (b *tab) focus() focus {
 	})()`))
 }
 
-// begins is focus once the page has one of its own. A browser gives it when it first paints, which may be after the page has
-// loaded.
+// begins is focus once the page has one of its own. A browser gives it when it first paints, which may be after the
+// page has loaded.
 func (b *tab) begins() (at focus) {
 	b.t.Helper()
 	eventually(b.t, func() error {
@@ -72,7 +72,7 @@ func TestKeyboard(t *testing.T) {
 
 	b.onConsent()
 	stops := b.stops(t)
-	want := []string{"日本語", "English", "Not you?", "Terms of service", "Privacy policy", "Deny", "Allow"}
+	want := []string{"日本語", "English", "Not you?", "What happens next", "Terms of service", "Privacy policy", "Deny", "Allow"}
 	if !slices.Equal(stops[1:], want) { // the first is the name of the site
 		t.Errorf("the keyboard stops at %q", stops)
 	}
@@ -136,11 +136,12 @@ func (b *tab) tap(selector string) *network.Response {
 	if err != nil {
 		b.lost(err)
 	}
+	b.passOn()
 	return response
 }
 
-// TestPopup: apps that sign people in in a window of its own wait there for the result, so that no page on the way may cut the
-// tie between the windows (Cross-Origin-Opener-Policy).
+// TestPopup: apps that sign people in in a window of its own wait there for the result, so that no page on the way may
+// cut the tie between the windows (Cross-Origin-Opener-Policy).
 func TestPopup(t *testing.T) {
 	t.Parallel()
 	a := newApp(t, "popup")

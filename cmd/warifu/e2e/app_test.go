@@ -24,8 +24,8 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// app is a small web app that lets people sign in: an ordinary OAuth client on a loopback port. All it knows of the server
-// is in its environment.
+// app is a small web app that lets people sign in: an ordinary OAuth client on a loopback port. All it knows of the
+// server is in its environment.
 type app struct {
 	name     string // in its app.yml
 	server   *httptest.Server
@@ -37,6 +37,7 @@ type app struct {
 	visits  []visit
 	seats   map[string]seat // by cookie
 	left    []string        // state of those who came back signed out
+	onward  string          // where everybody is sent on who comes back; nowhere when empty
 }
 
 // pending is what the app remembers of a person whom it sent away.
@@ -54,15 +55,15 @@ type visit struct {
 // defaultScopes are those that the app asks for unless its address says otherwise.
 const defaultScopes = "openid profile email threads:read threads:write"
 
-// newApp deploys an app to the shared server and starts it. No other test and no other run of this one has the same, so what
-// a person allowed there says nothing here. more is what else its manifest registers.
+// newApp deploys an app to the shared server and starts it. No other test and no other run of this one has the same, so
+// what a person allowed there says nothing here. more is what else its manifest registers.
 func newApp(t *testing.T, name string, more ...string) *app {
 	t.Helper()
 	return suite.server.deploy(t, name+"-"+strings.ToLower(rand.Text()[:8]), suite.site.URL, more...)
 }
 
-// deploy applies the manifest of an app and starts the app with what the server delivered to it. In the lines of more, {app} is
-// where the app will be.
+// deploy applies the manifest of an app and starts the app with what the server delivered to it. In the lines of more,
+// {app} is where the app will be.
 func (p *process) deploy(t *testing.T, name, site string, more ...string) *app {
 	t.Helper()
 	a := unstarted(t, name)
@@ -188,12 +189,33 @@ func (a *app) callback(w http.ResponseWriter, r *http.Request) {
 	a.visits = append(a.visits, v)
 	a.mu.Unlock()
 	a.sit(w, v)
+	if a.sendOn(w, r, v.Code) {
+		return
+	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
 	if v.Code != "" || v.Fault != nil {
 		w.WriteHeader(http.StatusBadRequest)
 	}
 	_ = resultPage.Execute(w, v) // a browser that has gone is no fault of ours
+}
+
+// sendsOn makes the app send those who come back on to a page of another site, as a callback on loopback does that
+// leads to "you can close this window" on the web.
+func (a *app) sendsOn(t *testing.T) {
+	t.Helper()
+	_, port, err := net.SplitHostPort(suite.site.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.onward = "http://" + elsewhere + ":" + port + "/terms"
+}
+
+func (a *app) sendOn(w http.ResponseWriter, r *http.Request, code string) bool {
+	if a.onward != "" {
+		http.Redirect(w, r, a.onward+"?error="+code, http.StatusSeeOther)
+	}
+	return a.onward != ""
 }
 
 // popup is a page that signs people in in a window of its own.

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// BenchmarkRotate replaces the client secret of an app that people use, from the command to the end of the older secret. It
-// reports how many requests there were meanwhile, and how many of them failed.
+// BenchmarkRotate replaces the client secret of an app that people use, from the command to the end of the older
+// secret. It reports how many requests there were meanwhile, and how many of them failed.
 func BenchmarkRotate(b *testing.B) {
 	for _, kind := range []struct {
 		name  string

@@ -23,12 +23,16 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// startBrowser starts the Chromium of the suite, with a profile that is made for it. It reaches nothing but this machine, and talks to nobody on its own.
+// elsewhere is a host of another site than all else, on this machine.
+const elsewhere = "elsewhere.test"
+
+// startBrowser starts the Chromium of the suite, with a profile that is made for it. It reaches nothing but this
+// machine, and talks to nobody on its own.
 func startBrowser(chromium string) (func(), error) {
 	flags := []chromedp.ExecAllocatorOption{
 		chromedp.ExecPath(chromium), chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU,
 		chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck,
-		chromedp.Flag("host-resolver-rules", "MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1"),
+		chromedp.Flag("host-resolver-rules", "MAP "+elsewhere+" 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1"),
 		chromedp.Flag("force-color-profile", "srgb"),
 		chromedp.Flag("hide-scrollbars", true),
 		// A page out of memory is the page as it was left. Without that memory, going back asks the server.
@@ -128,7 +132,9 @@ func (b *tab) watch(event any) {
 		}
 	case *log.EventEntryAdded:
 		// The console tells of every page with an error status. Those we look at ourselves.
-		expected := e.Entry.Source == log.EntrySourceNetwork && b.refused[e.Entry.URL]
+		// Autofocus is for people who have not typed yet: a test can be faster than the first paint, at which it is due.
+		expected := e.Entry.Source == log.EntrySourceNetwork && b.refused[e.Entry.URL] ||
+			strings.HasPrefix(e.Entry.Text, "Autofocus processing was blocked because a document already has a focused element")
 		if !expected && e.Entry.Level != log.EntryLevelVerbose {
 			complain("%s %s: %s (%s)", e.Entry.Source, e.Entry.Level, e.Entry.Text, e.Entry.URL)
 		}
@@ -199,6 +205,10 @@ func run[T any](b *tab, action chromedp.Action[T]) T {
 	ctx, cancel := b.within()
 	defer cancel()
 	value, err := chromedp.Run(ctx, action)
+	for err != nil && ctx.Err() == nil && strings.Contains(err.Error(), "No node with given id") {
+		// The page has made way for the next one meanwhile, where it is found as well.
+		value, err = chromedp.Run(ctx, action)
+	}
 	if err != nil {
 		b.lost(err)
 	}
@@ -237,7 +247,32 @@ func (b *tab) press(selector string) *network.Response {
 	if err != nil {
 		b.lost(fmt.Errorf("press %s: %w", selector, err))
 	}
+	b.passOn()
 	return response
+}
+
+// passOn waits until the page that brings people back to an app has done so.
+func (b *tab) passOn() {
+	b.t.Helper()
+	b.until(`document.readyState === 'complete' && document.body.hasChildNodes() &&
+		document.querySelector('meta[http-equiv="refresh"][content^="0;"]') === null`)
+}
+
+// until waits until an expression is true, on whichever page that is.
+func (b *tab) until(expression string) {
+	b.t.Helper()
+	ctx, cancel := b.within()
+	defer cancel()
+	for {
+		// While one page takes the place of another, the browser may not know which is asked.
+		is, err := chromedp.Run(ctx, chromedp.Evaluate[bool](expression))
+		if err == nil && is {
+			return
+		}
+		if ctx.Err() != nil {
+			b.lost(fmt.Errorf("wait for %s: %w", expression, ctx.Err()))
+		}
+	}
 }
 
 // key presses a key and waits for the page to which that leads.
@@ -249,6 +284,7 @@ func (b *tab) key(key string) *network.Response {
 	if err != nil {
 		b.lost(fmt.Errorf("press a key: %w", err))
 	}
+	b.passOn()
 	return response
 }
 

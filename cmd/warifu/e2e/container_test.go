@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// TestContainer: somebody signs in to a real container in podman, gets new tokens there, and notices nothing of rotations.
+// TestContainer: somebody signs in to a real container in podman, gets new tokens there, and notices nothing of
+// rotations.
 func TestContainer(t *testing.T) {
 	engine := startPodman(t)
 	d := startContainer(t, engine)

@@ -73,8 +73,8 @@ func (b *tab) enter(code string) *network.Response {
 	return b.key(kb.Enter)
 }
 
-// TestDevice: the code of a device is typed in, after slips that are told, by somebody who signs in and is asked whether the
-// device is theirs; then the device has what it asked for, and the code is used up.
+// TestDevice: the code of a device is typed in, after slips that are told, by somebody who signs in and is asked
+// whether the device is theirs; then the device has what it asked for, and the code is used up.
 func TestDevice(t *testing.T) {
 	t.Parallel()
 	a := newApp(t, "tv", devices)
@@ -110,7 +110,7 @@ func TestDevice(t *testing.T) {
 	if text := b.text("dd .code"); text != tv.code {
 		t.Errorf("the page shows the code %q, and the device %s", text, tv.code)
 	}
-	stops, want := b.stops(t), []string{"日本語", "English", "Not you?", "Terms of service", "Privacy policy", "Deny", "Allow"}
+	stops, want := b.stops(t), []string{"日本語", "English", "Not you?", "What happens next", "Terms of service", "Privacy policy", "Deny", "Allow"}
 	if !slices.Equal(stops[1:], want) { // the first is the name of the site
 		t.Errorf("the keyboard stops at %q", stops)
 	}

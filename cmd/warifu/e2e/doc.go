@@ -1,14 +1,16 @@
-// Package e2e walks the real binary in a real browser: `warifu dev` on embedded etcd, Chromium, and a small app that is an
-// ordinary OAuth client (golang.org/x/oauth2, coreos/go-oidc) and knows nothing of warifu but the env file that the `file`
-// runtime wrote for it. The example Worker in workerd and the example container in podman are such clients, too, and are rotated
-// under load. These tests cover what a person sees, types and presses; protocol messages are tested in package server.
+// Package e2e walks the real binary in a real browser: `warifu dev` on embedded etcd, Chromium, and a small app that is
+// an ordinary OAuth client (golang.org/x/oauth2, coreos/go-oidc) and knows nothing of warifu but the env file that the
+// `file` runtime wrote for it. The example Worker in workerd and the example container in podman are such clients, too,
+// and are rotated under load. An agent uses the example MCP server, which is a Worker as well; a page without a server
+// uses oidc-client-ts. Passkeys are made and used by Chromium's virtual authenticators. These tests cover what a person
+// sees, types and presses; protocol messages are tested in package server.
 //
 // Everything is behind the build tag e2e:
 //
 //	make e2e                                  # or
 //	go test -tags e2e ./cmd/warifu/e2e/
 //
-// It needs Linux, Chromium (apt-get install chromium), the example Worker with workerd (make worker), and podman (see
+// It needs Linux, Chromium (apt-get install chromium), the example Workers with workerd (make worker), and podman (see
 // .ci/packages). The environment says where things are:
 //
 //	WARIFU_WORKERD      workerd's executable; otherwise it is that of PATH or of the example Worker
@@ -17,9 +19,9 @@
 //
 // # Flow
 //
-// TestMain builds the binary, starts one Chromium, and one server with an app for each test that needs no server of its own.
-// A test then makes people ([newPerson]): each has cookies of their own, and tabs that record the browser's complaints.
-// A walk presses and types, waits for what that loads, and looks at the page and at what reached the app.
+// TestMain builds the binary, starts one Chromium, and one server with an app for each test that needs no server of its
+// own. A test then makes people ([newPerson]): each has cookies of their own, and tabs that record the browser's
+// complaints. A walk presses and types, waits for what that loads, and looks at the page and at what reached the app.
 //
 // # Invariants
 //

@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// TestSpecExample runs the full example of the spec and gets tokens for it by one command. It also reports how much memory an
-// idle `warifu dev` takes and how long it took to be ready. It judges neither: both depend on the machine.
+// TestSpecExample runs the full example of the spec and gets tokens for it by one command. It also reports how much
+// memory an idle `warifu dev` takes and how long it took to be ready. It judges neither: both depend on the machine.
 func TestSpecExample(t *testing.T) {
 	p := suite.server
 	report := fmt.Sprintf("warifu dev with the spec's example: ready after %d ms, idle %s\n", p.took.Milliseconds(), suite.idle)
@@ -100,8 +100,8 @@ func TestTokenCommand(t *testing.T) {
 	b.took() // the terminal's own page has no icon
 }
 
-// TestRestart ends the server between one page and the next as a power cut would. Nobody notices: what travels is sealed under
-// keys that are stored, and what was allowed or begun is stored as well.
+// TestRestart ends the server between one page and the next as a power cut would. Nobody notices: what travels is
+// sealed under keys that are stored, and what was allowed or begun is stored as well.
 func TestRestart(t *testing.T) {
 	t.Parallel()
 	data, file := t.TempDir(), t.TempDir()+"/app.yml"

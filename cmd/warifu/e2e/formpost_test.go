@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestFormPost: the answer is in a form that posts itself to the app, under a policy that allows nothing else. The browser would
-// tell of a script or a form that it stopped.
+// TestFormPost: the answer is in a form that posts itself to the app, under a policy that allows nothing else. The
+// browser would tell of a script or a form that it stopped.
 func TestFormPost(t *testing.T) {
 	t.Parallel()
 	a := newApp(t, "formpost")

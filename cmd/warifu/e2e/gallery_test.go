@@ -27,8 +27,8 @@ var windows = []struct {
 	{"phone", 390, 844, true},
 }
 
-// TestGallery shows every page in both languages, light and dark, on desktops and phones, keeps a picture of each, and checks
-// what can be measured of how it is laid out.
+// TestGallery shows every page in both languages, light and dark, on desktops and phones, keeps a picture of each, and
+// checks what can be measured of how it is laid out.
 func TestGallery(t *testing.T) {
 	t.Parallel()
 	a := newApp(t, "gallery", logout...)
@@ -88,8 +88,9 @@ func signOutPages(t *testing.T, a *app, b *tab, lang string) {
 	b.excuse(framesCost...)
 }
 
-// TestGalleryOfDevices is TestGallery for the pages of devices, of a form that brings the answer to the app, and of permissions
-// that those of TestGallery do not show. Its server is its own, as somebody types in wrong codes until no more are taken.
+// TestGalleryOfDevices is TestGallery for the pages of devices, of a form that brings the answer to the app, and of
+// permissions that those of TestGallery do not show. Its server is its own, as somebody types in wrong codes until no
+// more are taken.
 func TestGalleryOfDevices(t *testing.T) {
 	t.Parallel()
 	server := serve(t, t.TempDir(), map[string]string{"en": "correct horse", "ja": "battery staple"})
@@ -203,12 +204,15 @@ func errorPages(t *testing.T, a *app, b *tab, lang string) {
 		{"invalid-request", authorize(func(q url.Values) { q.Del("redirect_uri") }), 400, "invalid_request"},
 		{"altered", issuer + "/oauth/continue?request=altered", 400, "invalid_request"},
 		{"not-found", issuer + "/nowhere", 404, "not_found"},
-		{"method", issuer + "/oauth/signin", 405, "method_not_allowed"},
+		{"method", issuer + "/oauth/signin", 405, "invalid_request"},
 	} {
 		response := b.open(fault.address)
 		b.onError(response, fault.status, fault.code)
 		b.shoot("error-"+fault.name, lang)
 	}
+	b.open(authorize(func(q url.Values) { q.Set("client_id", "nobody") }))
+	b.do(chromedp.Click(chromedp.CSS(".report summary")))
+	b.shoot("error-invalid-client-unfolded", lang)
 	b.open(a.url("/login"))
 	b.eval(`document.querySelector('input[name=form]').value = 'forged'`)
 	b.onError(b.press(allow), http.StatusForbidden, "invalid_request")
@@ -257,9 +261,15 @@ func (b *tab) shoot(name, lang string) {
 				if err != nil {
 					return nil, err
 				}
+				// In a window of its height, so that what sticks to the window's end covers nothing.
+				height := max(w.height, int64(size.CSSContentSize.Height))
+				if _, err := cdp.Call(ctx, target, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{
+					Width: w.width, Height: height, DeviceScaleFactor: 1, Mobile: w.phone}); err != nil {
+					return nil, err
+				}
 				shot, err := cdp.Call(ctx, target, page.CaptureScreenshot, page.CaptureScreenshotParams{
 					CaptureBeyondViewport: new(true), OptimizeForSpeed: new(true), Clip: &page.Viewport{
-						Width: float64(w.width), Height: max(float64(w.height), size.CSSContentSize.Height), Scale: 1}})
+						Width: float64(w.width), Height: float64(height), Scale: 1}})
 				return shot.Data, err
 			})
 			file := fmt.Sprintf("%s-%s-%s-%s.png", name, lang, w.name, scheme)

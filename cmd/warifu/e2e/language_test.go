@@ -49,7 +49,8 @@ func (l language) heading(t *testing.T, b *tab, want string) {
 	}
 }
 
-// TestLanguageOfTheApp: the app's ui_locales count more than the browser's languages (OpenID Connect Core 1.0 section 3.1.2.1).
+// TestLanguageOfTheApp: the app's ui_locales count more than the browser's languages (OpenID Connect Core 1.0 section
+// 3.1.2.1).
 func TestLanguageOfTheApp(t *testing.T) {
 	t.Parallel()
 	a := newApp(t, "locales")
@@ -96,7 +97,8 @@ func TestLanguageOfTheSwitch(t *testing.T) {
 	english.heading(t, b, english.signIn)
 }
 
-// TestLanguageOfErrors: a page that tells of an error is in the language that the app asked for, and has the switch as well.
+// TestLanguageOfErrors: a page that tells of an error is in the language that the app asked for, and has the switch as
+// well.
 func TestLanguageOfErrors(t *testing.T) {
 	t.Parallel()
 	_, b := newPerson(t, "en")

@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// TestSignOut: from the front page, after a question that may be answered either way. The app that took part is signed out, too.
+// TestSignOut: from the front page, after a question that may be answered either way. The app that took part is signed
+// out, too.
 func TestSignOut(t *testing.T) {
 	t.Parallel()
 	a := newApp(t, "signout")
@@ -59,8 +60,8 @@ func TestSignOut(t *testing.T) {
 	b.onSignIn()
 }
 
-// TestFrontchannelLogout: who signs out of one app is signed out of the others, too, in frames that really load; then the browser
-// goes back to the app by itself.
+// TestFrontchannelLogout: who signs out of one app is signed out of the others, too, in frames that really load; then
+// the browser goes back to the app by itself.
 func TestFrontchannelLogout(t *testing.T) {
 	t.Parallel()
 	a, other := newApp(t, "frames", logout...), newApp(t, "frames-too", logout...)
@@ -98,8 +99,8 @@ func TestFrontchannelLogout(t *testing.T) {
 	b.excuse(framesCost...)
 }
 
-// TestFrontchannelLogoutByHand: without an ID token there is a question, which names the app, and its page leads back to the app
-// also by a link.
+// TestFrontchannelLogoutByHand: without an ID token there is a question, which names the app, and its page leads back
+// to the app also by a link.
 func TestFrontchannelLogoutByHand(t *testing.T) {
 	t.Parallel()
 	a := newApp(t, "frames-asked", logout...)
@@ -142,8 +143,8 @@ func TestFrontchannelLogoutByHand(t *testing.T) {
 	b.excuse(framesCost...)
 }
 
-// framesCost is what the browser remarks on: a frame of another site gets no cookies, and a page that goes on by itself cannot
-// be gone back to. Neither does harm.
+// framesCost is what the browser remarks on: a frame of another site gets no cookies, and a page that goes on by itself
+// cannot be gone back to. Neither does harm.
 var framesCost = []string{"ExcludeSameSiteLax", "NavigationEntryMarkedSkippable"}
 
 // leave is the way out on the front page.

@@ -47,7 +47,8 @@ func runSuite(m *testing.M) (_ int, err error) {
 
 	if suite.binary = os.Getenv("WARIFU_E2E_BINARY"); suite.binary == "" {
 		suite.binary = filepath.Join(dir, "warifu")
-		build := exec.Command("go", "build", "-o", suite.binary, "github.com/warifu/warifu/cmd/warifu")
+		build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", suite.binary, "github.com/warifu/warifu/cmd/warifu")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {
 			return 0, fmt.Errorf("build the binary: %w\n%s", err, out)
 		}
@@ -70,8 +71,8 @@ func runSuite(m *testing.M) (_ int, err error) {
 	return m.Run(), nil
 }
 
-// manifest is an app.yml of one app with a Worker, as its developer would write it. site is where its logo and its terms are;
-// "" for none. more is what else it registers.
+// manifest is an app.yml of one app with a Worker, as its developer would write it. site is where its logo and its
+// terms are; "" for none. more is what else it registers.
 func manifest(name, site string, more ...string) string {
 	text := fmt.Sprintf(`---
 apiVersion: takos.dev/v1alpha1

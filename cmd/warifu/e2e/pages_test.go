@@ -5,6 +5,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"strings"
 	"testing"
 
 	"github.com/chromedp/cdproto/accessibility"
@@ -15,7 +16,7 @@ import (
 
 // Elements that people press.
 const (
-	submit       = "main form button"
+	submit       = "main form button.primary"
 	allow        = `button[value="allow"]`
 	deny         = `button[value="deny"]`
 	cancel       = `button[name="cancel"]`
@@ -72,7 +73,7 @@ func (b *tab) onError(response *network.Response, status int64, code string) {
 	if response.Status != status {
 		b.t.Fatalf("status %d, want %d: %s", response.Status, status, b.text("main"))
 	}
-	shown := run(b, chromedp.Evaluate[[]string](`[...document.querySelectorAll('.report code')].map(e => e.innerText)`))
+	shown := run(b, chromedp.Evaluate[[]string](`[...document.querySelectorAll('.report code, .trace code')].map(e => e.textContent)`))
 	if len(shown) != 2 || shown[0] != code || len(shown[1]) < 8 {
 		b.t.Fatalf("the error page shows %q, want the code %s and a request id", shown, code)
 	}
@@ -113,10 +114,11 @@ func (b *tab) readConsent() consent {
 	})()`))
 }
 
+// names are those of scopes; several may share a line.
 func names(scopes []scope) []string {
 	var out []string
 	for _, s := range scopes {
-		out = append(out, s.Name)
+		out = append(out, strings.Fields(s.Name)...)
 	}
 	return out
 }

@@ -33,8 +33,8 @@ func startPodman(t testing.TB) *podman {
 	return p
 }
 
-// create makes the container of an app as its owner would. It is not started: without credentials it has nothing to do. It
-// gives the directory where instances say that they serve.
+// create makes the container of an app as its owner would. It is not started: without credentials it has nothing to do.
+// It gives the directory where instances say that they serve.
 func (p *podman) create(t testing.TB, app string) string {
 	t.Helper()
 	dir := filepath.Join(p.Dir, "instances", app)
@@ -46,8 +46,8 @@ func (p *podman) create(t testing.TB, app string) string {
 	return dir
 }
 
-// route sends who comes to one of the instances that are announced in a directory, as a platform's router would; when there is
-// none it waits for one.
+// route sends who comes to one of the instances that are announced in a directory, as a platform's router would; when
+// there is none it waits for one.
 func route(t testing.TB, instances string) string {
 	t.Helper()
 	proxy := &httputil.ReverseProxy{

@@ -40,6 +40,10 @@ type ready struct {
 		Email    string `json:"email"`
 		Password string `json:"password"`
 	} `json:"user"`
+	Invitation struct {
+		Email string `json:"email"`
+		Link  string `json:"link"`
+	} `json:"invitation"`
 	Apps []struct {
 		Name     string `json:"name"`
 		ClientID string `json:"clientId"`
@@ -53,12 +57,9 @@ type ready struct {
 	} `json:"apps"`
 }
 
-// startDev runs `warifu dev` until it says that it is ready.
-func startDev(data, listen string, files ...string) (*process, error) {
-	args := []string{"dev", "--data", data, "--listen", listen, "-o", "json"}
-	for _, file := range files {
-		args = append(args, "-f", file)
-	}
+// startDev runs `warifu dev` on a manifest until it says that it is ready. more are further flags.
+func startDev(data, listen, file string, more ...string) (*process, error) {
+	args := append([]string{"dev", "--data", data, "--listen", listen, "-o", "json", "-f", file}, more...)
 	p := &process{cmd: exec.Command(suite.binary, args...), words: &transcript{}, ended: make(chan struct{})}
 	p.cmd.Stderr = p.words
 	stdout, err := p.cmd.StdoutPipe()
@@ -94,9 +95,9 @@ func startDev(data, listen string, files ...string) (*process, error) {
 }
 
 // dev is startDev for a test, which the server ends with.
-func dev(t testing.TB, data, listen string, files ...string) *process {
+func dev(t testing.TB, data, listen, file string, more ...string) *process {
 	t.Helper()
-	p, err := startDev(data, listen, files...)
+	p, err := startDev(data, listen, file, more...)
 	if err != nil {
 		t.Fatal(err)
 	}

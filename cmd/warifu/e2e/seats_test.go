@@ -85,8 +85,8 @@ func (a *app) home(w http.ResponseWriter, r *http.Request) {
 	a.show(w, "nobody", "nobody is signed in")
 }
 
-// logout sends somebody who wants to sign out to the server, with their ID token (OpenID Connect RP-Initiated Logout 1.0). The
-// query may name another way back than /bye, or ask to leave the ID token out.
+// logout sends somebody who wants to sign out to the server, with their ID token (OpenID Connect RP-Initiated Logout
+// 1.0). The query may name another way back than /bye, or ask to leave the ID token out.
 func (a *app) logout(w http.ResponseWriter, r *http.Request) {
 	var metadata struct {
 		End string `json:"end_session_endpoint"`
@@ -105,8 +105,8 @@ func (a *app) logout(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, metadata.End+"?"+query.Encode(), http.StatusFound)
 }
 
-// frontchannel ends sessions by the session id of the server, as the page in the frame of another site gets no cookies (OpenID
-// Connect Front-Channel Logout 1.0 section 3).
+// frontchannel ends sessions by the session id of the server, as the page in the frame of another site gets no cookies
+// (OpenID Connect Front-Channel Logout 1.0 section 3).
 func (a *app) frontchannel(w http.ResponseWriter, r *http.Request) {
 	a.mu.Lock()
 	for cookie, s := range a.seats {
@@ -123,7 +123,9 @@ func (a *app) bye(w http.ResponseWriter, r *http.Request) {
 	a.mu.Lock()
 	a.left = append(a.left, r.FormValue("state"))
 	a.mu.Unlock()
-	a.show(w, "bye", "goodbye")
+	if !a.sendOn(w, r, "") {
+		a.show(w, "bye", "goodbye")
+	}
 }
 
 // saidBye checks with which states people came back signed out.

@@ -78,8 +78,8 @@ func TestTwoTabs(t *testing.T) {
 	late.onApp("signed in")
 }
 
-// TestAnotherBrowser: an address of a pending request is worth nothing in somebody else's browser (CVE-2022-39222), whether
-// they are signed in or not.
+// TestAnotherBrowser: an address of a pending request is worth nothing in somebody else's browser (CVE-2022-39222),
+// whether they are signed in or not.
 func TestAnotherBrowser(t *testing.T) {
 	t.Parallel()
 	a := newApp(t, "elsewhere")
@@ -114,8 +114,8 @@ func TestAnotherBrowser(t *testing.T) {
 	attacker.onApp("signed in")
 }
 
-// TestSwitchAccount: "not you?" signs in as somebody else, who is asked for their own consent, and is not let in with what the
-// one before allowed. It runs `warifu serve`, with two people.
+// TestSwitchAccount: "not you?" signs in as somebody else, who is asked for their own consent, and is not let in with
+// what the one before allowed. It runs `warifu serve`, with two people.
 func TestSwitchAccount(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -167,7 +167,13 @@ func TestSwitchAccount(t *testing.T) {
 // serve runs `warifu serve` with people and their passwords, and more configuration, until the test ends.
 func serve(t testing.TB, dir string, people map[string]string, more ...string) *process {
 	t.Helper()
-	listen, data := freeAddress(t), filepath.Join(dir, "data")
+	return serveAt(t, dir, "http://"+freeAddress(t), people, more...)
+}
+
+// serveAt is serve at an address of this machine. Without people, nobody has a password.
+func serveAt(t testing.TB, dir, issuer string, people map[string]string, more ...string) *process {
+	t.Helper()
+	listen, data := strings.TrimPrefix(issuer, "http://"), filepath.Join(dir, "data")
 	var users strings.Builder
 	for name, password := range people {
 		hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.DefaultCost)
@@ -176,19 +182,20 @@ func serve(t testing.TB, dir string, people map[string]string, more ...string) *
 		}
 		_, _ = fmt.Fprintf(&users, "  - {email: %[1]s@example.com, emailVerified: true, username: %[1]s, userID: id-%[1]s, hash: '%[2]s'}\n", name, hash)
 	}
+	if len(people) > 0 {
+		more = append(more, "enablePasswordDB: true\nstaticPasswords:\n"+users.String())
+	}
 	file := filepath.Join(dir, "config.yaml")
 	config := fmt.Sprintf(`issuer: %s
 storage: {type: embedded, config: {dataDir: %s}}
-web: {http: %q}
-enablePasswordDB: true
-staticPasswords:
-%smanifests: {localhostRedirects: allow}
-%s`, "http://"+listen, data, listen, &users, strings.Join(more, ""))
+web: {http: %q, trustedProxies: [127.0.0.1]}
+manifests: {localhostRedirects: allow}
+%s`, issuer, data, listen, strings.Join(more, ""))
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	p := &process{cmd: exec.Command(suite.binary, "serve", file), words: &transcript{}, ended: make(chan struct{})}
-	p.ready = ready{Issuer: "http://" + listen, Admin: filepath.Join(data, "admin.sock")}
+	p.ready = ready{Issuer: issuer, Admin: filepath.Join(data, "admin.sock")}
 	p.cmd.Stderr = p.words
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)

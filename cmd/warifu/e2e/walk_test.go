@@ -12,7 +12,8 @@ import (
 	"github.com/chromedp/chromedp/kb"
 )
 
-// TestSignInConsentTokens is the way of most people: a slip, the right password, allow, and the app has what it asked for.
+// TestSignInConsentTokens is the way of most people: a slip, the right password, allow, and the app has what it asked
+// for.
 func TestSignInConsentTokens(t *testing.T) {
 	t.Parallel()
 	a := newApp(t, "walk")
@@ -142,7 +143,8 @@ func TestDeny(t *testing.T) {
 	b.onApp("signed in")
 }
 
-// TestCancelSignIn: who does not want to sign in goes back to the app without having typed anything, and the app learns that.
+// TestCancelSignIn: who does not want to sign in goes back to the app without having typed anything, and the app learns
+// that.
 func TestCancelSignIn(t *testing.T) {
 	t.Parallel()
 	a := newApp(t, "cancel")

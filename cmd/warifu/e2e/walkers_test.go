@@ -23,8 +23,8 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// deployed is an app that warifu's runtimes gave its credentials, in a process or container of its own. The examples have the
-// same pages and differ in what runs them.
+// deployed is an app that warifu's runtimes gave its credentials, in a process or container of its own. The examples
+// have the same pages and differ in what runs them.
 type deployed struct {
 	name, url string
 	server    *process
@@ -85,7 +85,8 @@ type load struct {
 	failed []string
 }
 
-// use puts an app under load. value is the session cookie of somebody who is signed in, whom nobody else may be any more.
+// use puts an app under load. value is the session cookie of somebody who is signed in, whom nobody else may be any
+// more.
 func (d *deployed) use(ctx context.Context, value string) *load {
 	ctx, cancel := context.WithCancel(ctx)
 	l := &load{cancel: cancel}
@@ -113,7 +114,8 @@ func (d *deployed) use(ctx context.Context, value string) *load {
 	return l
 }
 
-// newPatron is a client that does not follow redirects. One that comes anew each time has no connection that may be cut.
+// newPatron is a client that does not follow redirects. One that comes anew each time has no connection that may be
+// cut.
 func newPatron(anew bool) *http.Client {
 	return &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: anew},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
@@ -221,8 +223,8 @@ func (d *deployed) credentials(t testing.TB) credentials {
 	return c
 }
 
-// rotate replaces the client's secret and waits until every target serves the next one, and only that one is good. The app must
-// be in use: a secret that nobody was seen to use does not end the one before.
+// rotate replaces the client's secret and waits until every target serves the next one, and only that one is good. The
+// app must be in use: a secret that nobody was seen to use does not end the one before.
 func (d *deployed) rotate(t testing.TB) {
 	t.Helper()
 	before := d.credentials(t)

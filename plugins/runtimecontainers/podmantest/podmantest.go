@@ -1,5 +1,5 @@
-// Package podmantest runs a real podman for tests, with storage of its own, so that nothing of a machine's other containers is
-// touched. What a test leaves running is removed at its end.
+// Package podmantest runs a real podman for tests, with storage of its own, so that nothing of a machine's other
+// containers is touched. What a test leaves running is removed at its end.
 package podmantest
 
 import (
@@ -46,8 +46,8 @@ func Start(t testing.TB) *Engine {
 		t.Fatal(err)
 	}
 	e := &Engine{Dir: dir, Socket: filepath.Join(dir, "podman.sock")}
-	// A container that ends is cleaned up by a podman of its own, which may outlive the container: as long as one works in the
-	// directory, removing that fails and is tried again.
+	// A container that ends is cleaned up by a podman of its own, which may outlive the container: as long as one works in
+	// the directory, removing that fails and is tried again.
 	t.Cleanup(func() { Eventually(t, func() error { return os.RemoveAll(dir) }) })
 	if err := os.WriteFile(filepath.Join(dir, "containers.conf"), []byte(containersConf), 0o600); err != nil {
 		t.Fatal(err)
@@ -82,8 +82,8 @@ func Start(t testing.TB) *Engine {
 	return e
 }
 
-// Build makes an image of one static Go program: pkg is its package, program the name under which the Containerfile in the
-// package's directory copies it.
+// Build makes an image of one static Go program: pkg is its package, program the name under which the Containerfile in
+// the package's directory copies it.
 func (e *Engine) Build(t testing.TB, image, pkg, program string) {
 	t.Helper()
 	dir := filepath.Join(e.Dir, "image")
@@ -96,7 +96,8 @@ func (e *Engine) Build(t testing.TB, image, pkg, program string) {
 }
 
 func (e *Engine) command(ctx context.Context, args ...string) *exec.Cmd {
-	global := []string{"--root", filepath.Join(e.Dir, "root"), "--runroot", filepath.Join(e.Dir, "run"), "--storage-driver", "vfs"}
+	global := []string{"--root", filepath.Join(e.Dir, "root"), "--runroot", filepath.Join(e.Dir, "run"),
+		"--storage-driver", "vfs"}
 	cmd := exec.CommandContext(ctx, "podman", append(global, args...)...)
 	cmd.Env = append(os.Environ(), "CONTAINERS_CONF="+filepath.Join(e.Dir, "containers.conf"))
 	return cmd

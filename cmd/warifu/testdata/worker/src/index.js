@@ -6,7 +6,10 @@
 
 import * as oauth from "./oauth4webapi.js"
 
-const scopes = "openid profile email offline_access threads:read"
+const scopes = "openid profile email offline_access threads:read threads:write"
+
+// sure are the ways to have signed in that are sure enough to delete everything: with a second factor, or a passkey.
+const sure = ["urn:warifu:acr:mfa", "urn:warifu:acr:phr"]
 
 export default {
   async fetch(request, env) {
@@ -21,8 +24,12 @@ export default {
           return await callback(request, url, env)
         case "POST /refresh":
           return await refresh(request, env)
+        case "POST /clear":
+          return await clear(request, url, env)
         case "POST /logout":
           return seeOther("/", cookie("board_session", null, request.url))
+        case "DELETE /threads":
+          return await threads(request, env)
       }
       return page("Not found", "<h1>There is no such page</h1>", 404)
     } catch (error) {
@@ -40,19 +47,23 @@ async function home(request, env) {
   const server = await discover(env)
   const reply = await oauth.userInfoRequest(server.as, server.client, session.access_token, server.options)
   const user = await oauth.processUserInfoResponse(server.as, server.client, session.sub, reply)
-  return page("Board", `<h1>Hello, <span id="user">${escape(user.email ?? user.sub)}</span></h1>
+  const cleared = new URL(request.url).searchParams.has("cleared") ? `<p id="cleared">The board is empty now.</p>` : ""
+  return page("Board", `<h1>Hello, <span id="user">${escape(user.email ?? user.sub)}</span></h1>${cleared}
 <p>New tokens so far: <span id="refreshes">${session.refreshes}</span></p>
 <form method="post" action="/refresh"><button id="refresh">Get new tokens</button></form>
+<form method="post" action="/clear"><button id="clear">Delete everything on the board</button></form>
 <form method="post" action="/logout"><button id="signout">Sign out</button></form>`)
 }
 
-// login sends a person to the server, and remembers what the answer has to fit.
-async function login(url, env) {
+// login sends a person to the server, and remembers what the answer has to fit. more are further parameters of the request,
+// and clearing is who wanted to delete everything when they were sent.
+async function login(url, env, more = {}, clearing = undefined) {
   const { as, client } = await discover(env)
   const sent = {
     state: oauth.generateRandomState(),
     nonce: oauth.generateRandomNonce(),
     verifier: oauth.generateRandomCodeVerifier(),
+    clearing,
   }
   const to = new URL(as.authorization_endpoint)
   for (const [name, value] of Object.entries({
@@ -64,6 +75,7 @@ async function login(url, env) {
     nonce: sent.nonce,
     code_challenge: await oauth.calculatePKCECodeChallenge(sent.verifier),
     code_challenge_method: "S256",
+    ...more,
   })) {
     to.searchParams.set(name, value)
   }
@@ -80,7 +92,79 @@ async function callback(request, url, env) {
   const answer = oauth.validateAuthResponse(as, client, url, sent.state)
   const reply = await oauth.authorizationCodeGrantRequest(as, client, auth, answer, `${url.origin}/callback`, sent.verifier, options)
   const tokens = await oauth.processAuthorizationCodeResponse(as, client, reply, { expectedNonce: sent.nonce, requireIdToken: true })
-  return seeOther("/", cookie("board_login", null, url), keep(tokens, oauth.getValidatedIdTokenClaims(tokens).sub, 0, url))
+  const { sub } = oauth.getValidatedIdTokenClaims(tokens)
+  const cookies = [cookie("board_login", null, url), keep(tokens, sub, 0, url)]
+  if (sent.clearing !== sub) {
+    return seeOther("/", ...cookies)
+  }
+  await deleteThreads(tokens.access_token, url, env) // what they came back for; nobody is sent away twice
+  return seeOther("/?cleared", ...cookies)
+}
+
+// clear deletes everything on the board for a person. When the API is not sure enough who they are, its challenge says what
+// it takes: the server asks them for that, or leads them to set it up, and they come back with tokens that say so.
+async function clear(request, url, env) {
+  const session = read(request, "board_session")
+  if (!session) {
+    return seeOther("/")
+  }
+  try {
+    await deleteThreads(session.access_token, url, env)
+  } catch (error) {
+    const why = challengeOf(error)
+    if (why?.error !== "insufficient_user_authentication") {
+      throw error
+    }
+    return login(url, env, { acr_values: why.acr_values }, session.sub)
+  }
+  return seeOther("/?cleared")
+}
+
+// deleteThreads asks the API, which is in this very Worker: anywhere else, leave customFetch out.
+async function deleteThreads(token, url, env) {
+  const { options } = await discover(env)
+  await oauth.protectedResourceRequest(token, "DELETE", new URL("/threads", url), undefined, undefined, {
+    ...options,
+    [oauth.customFetch]: (to, init) => threads(new Request(to, init), env),
+  })
+}
+
+// threads is an API, a resource server in the words of OAuth: it knows nobody but by their access token. This example has no
+// database, so all that it shows of deleting is who may.
+async function threads(request, env) {
+  const [, token] = /^Bearer (.+)$/i.exec(request.headers.get("Authorization") ?? "") ?? []
+  if (!token) {
+    return challenge(401, {})
+  }
+  const { as, client, auth, options } = await discover(env)
+  const reply = await oauth.introspectionRequest(as, client, auth, token, options)
+  const { active, scope, acr } = await oauth.processIntrospectionResponse(as, client, reply)
+  if (!active) {
+    return challenge(401, { error: "invalid_token" })
+  }
+  if (!scope.split(" ").includes("threads:write")) {
+    return challenge(403, { error: "insufficient_scope", scope: "threads:write" })
+  }
+  if (!sure.includes(acr)) {
+    return challenge(401, {
+      error: "insufficient_user_authentication",
+      error_description: "deleting everything takes a second factor",
+      acr_values: sure[0],
+    })
+  }
+  return new Response(null, { status: 204 })
+}
+
+// challenge says what was wrong with an access token (RFC 6750 section 3), or with how its user has signed in (RFC 9470
+// section 3).
+function challenge(status, why) {
+  const params = Object.entries(why).map(([name, value]) => `${name}="${value}"`)
+  return new Response(null, { status, headers: { "WWW-Authenticate": `Bearer ${params.join(", ")}`.trim() } })
+}
+
+// challengeOf is what the library has read of one.
+function challengeOf(error) {
+  return error instanceof oauth.WWWAuthenticateChallengeError ? error.cause[0].parameters : undefined
 }
 
 // refresh trades the refresh token for the next tokens. A refresh token works once.
@@ -114,7 +198,8 @@ async function discover(env) {
 
 // fault says what went wrong in words that hold no token.
 function fault(error) {
-  const code = error instanceof oauth.AuthorizationResponseError || error instanceof oauth.ResponseBodyError ? error.error : "fault"
+  const told = error instanceof oauth.AuthorizationResponseError || error instanceof oauth.ResponseBodyError
+  const code = (told ? error.error : challengeOf(error)?.error) ?? "fault"
   console.error(code, error.message)
   const words = code === "access_denied" ? "You said no, and that is fine" : "That did not work"
   return page("Board", `<h1 id="error">${words}</h1><p><code>${escape(code)}</code></p><p><a href="/">Back</a></p>`, code === "fault" ? 500 : 400)

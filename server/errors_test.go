@@ -1,0 +1,54 @@
+package server_test
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+)
+
+// refusedLines are the lines of the log about refused requests that an operator sees who has not asked for everything.
+func (p *idp) refusedLines() (lines []string) {
+	for line := range strings.Lines(p.log.String()) {
+		if strings.Contains(line, `msg="request refused"`) && !strings.Contains(line, "level=DEBUG") {
+			lines = append(lines, line)
+		}
+	}
+	return lines
+}
+
+// A refused request is told with its client and the rule. What is only a step of a protocol is not told: a poll before
+// the user has decided, or one too early, a proof without the nonce, a look without pages for a user who has not signed
+// in.
+func TestTheLogTellsRefusalsAndNotSteps(t *testing.T) {
+	p := newDeviceIDP(t)
+	device := p.device()
+	p.poll(device).wants(t, "no decision yet", http.StatusBadRequest, "authorization_pending")
+	p.pollNow(device).wants(t, "too early", http.StatusBadRequest, "slow_down")
+	proof := p.prover().proof(http.MethodPost, "/oauth/token", "")
+	p.machine("/oauth/token", url.Values{"grant_type": {"authorization_code"}, "code": {p.code()}, "redirect_uri": {callback},
+		"client_id": {p.client.ID}, "client_secret": {p.secret}}, "DPoP", proof).
+		wants(t, "no nonce", http.StatusBadRequest, "use_dpop_nonce")
+	p.redirected(p.browser().get(p.authorizeURL("prompt", "none")), "nobody is there", "login_required")
+	if lines := p.refusedLines(); len(lines) > 0 {
+		t.Errorf("steps are told as refusals:\n%s", strings.Join(lines, ""))
+	}
+	token := p.tokens("scope", "openid").text("access_token")
+	for rule, ask := range map[string]func(){
+		"client-secret-wrong": func() { p.as(p.client, "wrong").exchange("wfc_x") },
+		"code-invalid":        func() { p.exchange("made-up") },
+		"redirect-uri-unregistered": func() {
+			p.browser().get(p.authorizeURL("redirect_uri", "https://elsewhere.test/"))
+		},
+		"access-token-scheme": func() {
+			p.send(p.request(http.MethodGet, p.issuer+"/oauth/userinfo", "", "Authorization", "DPoP "+token))
+		},
+	} {
+		before := len(p.refusedLines())
+		ask()
+		lines := p.refusedLines()[before:]
+		if len(lines) != 1 || !strings.Contains(lines[0], " rule="+rule+" ") || !strings.Contains(lines[0], " client="+p.client.ID+" ") {
+			t.Errorf("%s is told as %q", rule, lines)
+		}
+	}
+}
