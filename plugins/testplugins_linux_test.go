@@ -17,6 +17,7 @@ import (
 	"github.com/hashicorp/go-plugin"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/warifu/warifu/plugins/pluginpb"
 )
@@ -126,6 +127,11 @@ func (h *scriptedHook) Evaluate(_ context.Context, req EvaluateRequest) (Answer,
 	case "panic-elsewhere":
 		go func() { panic("the secret is " + script.Say) }()
 		forever()
+	case "pipe": // answers when somebody has written to it
+		word, err := os.ReadFile(script.Say)
+		return said(fmt.Sprint(os.Getpid(), " ", string(word))), err
+	case "pid":
+		return said(fmt.Sprint(os.Getpid(), " ", h.config)), nil
 	case "hang":
 		forever()
 	case "flood":
@@ -169,7 +175,7 @@ func (*scriptedRuntime) Describe() Description {
 
 func (*scriptedRuntime) Configure(context.Context, json.RawMessage, string) error { return nil }
 
-func (*scriptedRuntime) PushEnv(_ context.Context, req PushRequest) (Status, error) {
+func (*scriptedRuntime) PushEnv(ctx context.Context, req PushRequest) (Status, error) {
 	st := Status{State: StateReady, AcceptedGeneration: req.Generation, ServingGeneration: req.Generation, Digest: req.Digest, Instances: 2, Location: "here", Present: true}
 	switch req.App {
 	case "leaks":
@@ -190,6 +196,9 @@ func (*scriptedRuntime) PushEnv(_ context.Context, req PushRequest) (Status, err
 		return Status{}, fmt.Errorf("%w: generation 1", ErrDigestConflict)
 	case "invalid":
 		return Status{}, fmt.Errorf("%w: no such place", ErrInvalid)
+	case "traced":
+		told, _ := metadata.FromIncomingContext(ctx)
+		st.Location = strings.Join(told.Get("traceparent"), ", ")
 	case "rolling":
 		st.State, st.ServingGeneration = StateRolling, req.Generation-1
 	case "lie-generation":
@@ -248,7 +257,7 @@ func playHost(args []string) {
 // playGrandchild is a plugin that leaves a child behind, which holds its pipes.
 func playGrandchild() {
 	child := exec.Command(os.Args[0], asPlugin, "silent")
-	child.Stdout, child.Stderr = os.NewFile(1, "stdout"), os.NewFile(2, "stderr")
+	child.Stdout, child.Stderr = os.Stdout, os.Stderr // files of its own for 1 and 2 would close them when they are collected
 	if err := child.Start(); err != nil {
 		panic(err)
 	}

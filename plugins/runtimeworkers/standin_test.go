@@ -61,7 +61,9 @@ func standIn(config string) error {
 		<-stop
 		_ = server.Close() // as rude as workerd
 	}()
-	if _, err := io.WriteString(os.NewFile(controlFD, "control"), `{"event":"listen","socket":"http","port":0}`+"\n"); err != nil {
+	control := os.NewFile(controlFD, "control")
+	defer func() { _ = control.Close() }() // workerd, too, keeps it until it ends
+	if _, err := io.WriteString(control, `{"event":"listen","socket":"http","port":0}`+"\n"); err != nil {
 		return err
 	}
 	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
