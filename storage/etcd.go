@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"errors"
+	"expvar"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -14,9 +15,9 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
-	"go.etcd.io/etcd/server/v3/etcdserver"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
 	"go.etcd.io/etcd/server/v3/storage/wal"
+	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 	"go.uber.org/zap"
 )
@@ -125,6 +126,8 @@ func (e *Embedded) empty(ctx context.Context) (bool, error) {
 
 // start starts etcd in a goroutine of its own, which stays where it is if etcd gives up.
 func (e Embedding) start(ctx context.Context, fail *failure, log *slog.Logger) (*embed.Etcd, error) {
+	starting.Lock()
+	defer starting.Unlock()
 	cfg := embed.NewConfig()
 	cfg.Dir = etcdDir(e.Dir)
 	cfg.Name = memberName
@@ -172,8 +175,8 @@ func (e Embedding) start(ctx context.Context, fail *failure, log *slog.Logger) (
 		return nil, fail.err
 	}
 	campaigning, elected := context.WithCancel(ctx)
-	var candidate sync.WaitGroup
-	candidate.Go(func() { campaign(campaigning, etcd.Server) })
+	var campaigners sync.WaitGroup
+	campaigners.Go(func() { campaign(campaigning, raftStatus, etcd.Server.Process) })
 	var err error
 	select {
 	case <-etcd.Server.ReadyNotify():
@@ -186,7 +189,7 @@ func (e Embedding) start(ctx context.Context, fail *failure, log *slog.Logger) (
 		err = ctx.Err()
 	}
 	elected()
-	candidate.Wait()
+	campaigners.Wait()
 	if err != nil {
 		if !fail.came() {
 			etcd.Close()
@@ -207,14 +210,20 @@ var walFiles = sync.OnceFunc(func() { wal.SegmentSizeBytes = 16 << 20 })
 // campaign has the only member elect itself at once, instead of when it has waited for a leader for as long as an
 // election may take. It tries again until ctx ends, because raft refuses while a change of members is not applied yet;
 // after that the election that every member begins by itself is still to come.
-func campaign(ctx context.Context, server *etcdserver.EtcdServer) {
-	id := uint64(server.MemberID())
+//
+// Raft looks at each entry that it does not know to be applied, and gives up if there is one that it no longer has. etcd
+// drops what it has applied before it tells raft that it has, so etcd's own word is not enough.
+func campaign(ctx context.Context, status func() raft.Status, process func(context.Context, *raftpb.Message) error) {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for server.Leader() == 0 {
-		if server.AppliedIndex() >= server.CommittedIndex() {
+	for {
+		now := status()
+		if now.Lead != 0 {
+			return
+		}
+		if now.Applied > 0 && now.Applied >= now.GetCommit() {
 			// What a leader sends to the member that is to follow it.
-			_ = server.Process(ctx, &raftpb.Message{Type: raftpb.MsgTimeoutNow.Enum(), To: &id, From: &id}) // tried again
+			_ = process(ctx, &raftpb.Message{Type: raftpb.MsgTimeoutNow.Enum(), To: &now.ID, From: &now.ID}) // tried again
 		}
 		select {
 		case <-ctx.Done():
@@ -222,6 +231,16 @@ func campaign(ctx context.Context, server *etcdserver.EtcdServer) {
 		case <-tick.C:
 		}
 	}
+}
+
+// starting is held while a member starts: etcd tells raft's status in one place alone, for the member of this process
+// that started last.
+var starting sync.Mutex
+
+// raftStatus is zero as long as there is no member.
+func raftStatus() raft.Status {
+	status, _ := expvar.Get("raft.status").(expvar.Func)().(raft.Status)
+	return status
 }
 
 // Proposals counts the entries that raft has committed since the data directory was made.

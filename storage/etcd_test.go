@@ -16,6 +16,8 @@ import (
 
 	"go.etcd.io/etcd/api/v3/version"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
 	"go.uber.org/zap"
 
 	"github.com/warifu/warifu/storage"
@@ -38,6 +40,33 @@ func TestEmbeddedServesOneProcessAtATime(t *testing.T) {
 	second.Close()
 	if info, err := os.Stat(filepath.Join(dir, "etcd")); err != nil || info.Mode().Perm()&0o077 != 0 {
 		t.Errorf("the database is open to others: %v", info.Mode())
+	}
+}
+
+// Raft gives up when it is to elect somebody before it knows what is applied, and etcd has dropped that already.
+func TestMemberStandsForElectionOnlyWhenRaftKnowsWhatIsApplied(t *testing.T) {
+	commit := uint64(104)
+	now := raft.Status{BasicStatus: raft.BasicStatus{ID: 7, HardState: &raftpb.HardState{Commit: &commit}}}
+	looks, asked := 0, 0
+	storage.Campaign(t.Context(), func() raft.Status {
+		if looks++; looks == 5 {
+			now.Applied = commit
+		}
+		return now
+	}, func(_ context.Context, m *raftpb.Message) error {
+		if looks < 5 {
+			t.Errorf("asked at look %d, when raft knows nothing of %d entries", looks, commit)
+		}
+		if m.GetType() != raftpb.MsgTimeoutNow || m.GetTo() != 7 {
+			t.Errorf("asked %v of %d", m.GetType(), m.GetTo())
+		}
+		if asked++; asked == 2 {
+			now.Lead = 7
+		}
+		return nil
+	})
+	if asked != 2 {
+		t.Errorf("asked %d times", asked)
 	}
 }
 

@@ -17,6 +17,9 @@ func EtcdLog(log *slog.Logger, now func() time.Time) *zap.Logger {
 	return zap.New(&slogCore{log: log, level: zap.WarnLevel, seen: &seen{last: make(map[string]*repeated), now: now}})
 }
 
+// Campaign is how the only member becomes the leader.
+var Campaign = campaign
+
 // FailureOf is what is said when etcd gives up on a data directory.
 func FailureOf(dir, what string, why error) error { return newFailure(dir).words(what, why) }
 
