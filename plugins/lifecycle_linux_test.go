@@ -194,6 +194,7 @@ func TestChildOfAPluginDiesWithItAndHoldsNothingUp(t *testing.T) {
 	t.Parallel()
 	h, logs := testHost(t, HostOptions{})
 	testHook(t, h, roleSpec("grandchild")).pid(t)
+	logs.await(t, "grandchild ")
 	found := regexp.MustCompile(`grandchild (\d+)`).FindStringSubmatch(logs.String())
 	if found == nil {
 		t.Fatalf("no child:\n%s", logs)

@@ -110,6 +110,9 @@ func TestPushedSecretIsInNoLogErrorArgumentOrEnvironment(t *testing.T) {
 	if said := fmt.Sprintf("%+v", *st.Diagnostic); strings.Contains(said, "CanaryCanary") || !strings.Contains(said, redacted) {
 		t.Errorf("diagnostic: %s", said)
 	}
+	for _, word := range []string{"SECRET=" + redacted, "got " + redacted} {
+		logs.await(t, word)
+	}
 	_, err = r.PushEnv(t.Context(), push("leaks-in-error", env))
 	if err == nil || strings.Contains(err.Error(), "CanaryCanary") || !strings.Contains(err.Error(), redacted) {
 		t.Errorf("error: %v", err)
@@ -132,13 +135,9 @@ func TestPushedSecretIsInNoLogErrorArgumentOrEnvironment(t *testing.T) {
 	if _, err = r.PushEnv(t.Context(), push("leaks-in-panic", env)); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("error: %v", err)
 	}
+	logs.await(t, "panic: "+redacted)
 	if err := h.Close(); err != nil {
 		t.Fatal(err)
-	}
-	for _, word := range []string{"SECRET=" + redacted, "panic: " + redacted, "got " + redacted} {
-		if !strings.Contains(logs.String(), word) {
-			t.Errorf("%q is not in the log:\n%s", word, logs)
-		}
 	}
 }
 
