@@ -287,7 +287,7 @@ func TestHistoryOfSignIns(t *testing.T) {
 
 // Somebody has signed in a thousand times at many apps, beside others.
 func TestGrantsAndSessionsOfAUserAreFoundWithoutThoseOfOthers(t *testing.T) {
-	etcd := storagetest.New(t)
+	etcd := storagetest.Many(t)
 	s := etcd.Store()
 	ctx := t.Context()
 	one, two := appWithClient(t, s, "a", "a-1"), appWithClient(t, s, "b", "b-1")

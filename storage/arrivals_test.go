@@ -182,7 +182,7 @@ func TestUsersLeaveWhileTheyChange(t *testing.T) {
 }
 
 func TestManyUsersOfAConnectorThatIsGone(t *testing.T) {
-	etcd := storagetest.New(t)
+	etcd := storagetest.Many(t)
 	s := etcd.Store()
 	const many = 600 // more than a page
 	for i := range many {

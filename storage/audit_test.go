@@ -36,7 +36,7 @@ func audit(t *testing.T, s *storage.Store, q storage.AuditQuery) []storage.Audit
 
 func TestAuditIsListedInPagesByTimeAndApp(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	s := storagetest.New(t).Store(func(o *storage.Options) { o.Now = func() time.Time { return now } })
+	s := storagetest.Many(t).Store(func(o *storage.Options) { o.Now = func() time.Time { return now } })
 	start := now
 	for i := range 700 {
 		now = now.Add(time.Second)

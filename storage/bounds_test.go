@@ -59,7 +59,7 @@ func TestWhatOthersDidIsBoundedInTheAuditLog(t *testing.T) {
 
 // More entries than a page of both kinds come in the order of time.
 func TestTheAuditLogMergesByTime(t *testing.T) {
-	etcd := storagetest.New(t)
+	etcd := storagetest.Many(t)
 	now := time.Now().Add(-time.Hour)
 	s := etcd.Store(func(o *storage.Options) { o.Now = func() time.Time { return now } })
 	const n = 900
@@ -140,7 +140,7 @@ func TestRegistrationsThatWereNeverUsedExpire(t *testing.T) {
 
 // One lease with all records of a moment would stop all writes while etcd deletes them.
 func TestManyRecordsAreSpreadOverLeases(t *testing.T) {
-	etcd := storagetest.New(t)
+	etcd := storagetest.Many(t)
 	now := time.Now()
 	s := etcd.Store(func(o *storage.Options) { o.Now = func() time.Time { return now } })
 	for i := range 1200 {
@@ -268,7 +268,7 @@ func TestConsentsOfAUserAreBounded(t *testing.T) {
 
 // Clients that registered themselves are bounded in number, and make room after a day when there is little left.
 func TestRegistrationsAreBoundedInNumber(t *testing.T) {
-	etcd := storagetest.New(t)
+	etcd := storagetest.Many(t)
 	now := time.Now()
 	hash, _ := storage.NewRegistrationToken()
 	client := func(n int, at time.Time) storage.Client {

@@ -54,7 +54,7 @@ func appWithClient(t testing.TB, s *storage.Store, app, id string) *storage.Clie
 }
 
 func TestOneOfManyGrantsIsFoundWithoutReadingTheOthers(t *testing.T) {
-	etcd := storagetest.New(t)
+	etcd := storagetest.Many(t)
 	s := etcd.Store()
 	first, last := appWithClient(t, s, "a", "a-1"), appWithClient(t, s, "z", "z-1")
 	described := &storage.Client{ID: "https://agent.example/client.json"} // it has no record
@@ -88,7 +88,7 @@ func TestOneOfManyGrantsIsFoundWithoutReadingTheOthers(t *testing.T) {
 }
 
 func TestGrantsAreListedInPages(t *testing.T) {
-	etcd := storagetest.New(t)
+	etcd := storagetest.Many(t)
 	s := etcd.Store()
 	small, big := appWithClient(t, s, "a", "a-1"), appWithClient(t, s, "b", "b-1")
 	want := make(map[string]bool)
@@ -187,7 +187,7 @@ func TestStartReadsNoGrants(t *testing.T) {
 // leave, and what is sealed is under the newest key, at the same cost for a thousand users as for one.
 func TestStartGoesThroughNoUsers(t *testing.T) {
 	start := func(users int) (storagetest.Weight, storagetest.Counts) {
-		etcd := storagetest.New(t)
+		etcd := storagetest.Many(t)
 		s := etcd.Store()
 		ctx := t.Context()
 		var group errgroup.Group
@@ -265,7 +265,7 @@ const manyEnd = 1700
 func TestManyGrantsEndAtOnceAndAreDeletedInPortions(t *testing.T) {
 	for how, end := range clientEndings {
 		t.Run(how, func(t *testing.T) {
-			etcd := storagetest.New(t)
+			etcd := storagetest.Many(t)
 			s := etcd.Store()
 			c := appWithClient(t, s, "app", "app-1")
 			stays := manyGrants(t, s, appWithClient(t, s, "appa", "app-10"), 1)[0]
@@ -293,7 +293,7 @@ func TestManyGrantsEndAtOnceAndAreDeletedInPortions(t *testing.T) {
 func TestInterruptedDeletionIsDeletedAndGoesOnAfterARestart(t *testing.T) {
 	for how, end := range clientEndings {
 		t.Run(how, func(t *testing.T) {
-			etcd := storagetest.New(t)
+			etcd := storagetest.Many(t)
 			s := etcd.Store()
 			c := appWithClient(t, s, "app", "app-1")
 			grants := manyGrants(t, s, c, manyEnd)
@@ -356,7 +356,7 @@ func TestInterruptedDeletionIsDeletedAndGoesOnAfterARestart(t *testing.T) {
 
 // An id comes back when nothing is left of the client that had it before.
 func TestClientThatComesBackFindsNothingLeft(t *testing.T) {
-	etcd := storagetest.New(t)
+	etcd := storagetest.Many(t)
 	s := etcd.Store()
 	c := appWithClient(t, s, "app", "app-1")
 	grants := manyGrants(t, s, c, manyEnd)
@@ -401,7 +401,7 @@ func TestClientThatComesBackFindsNothingLeft(t *testing.T) {
 // A session from which very many grants came ends as any other, a portion at a time: nothing reads or ends all of them
 // at once.
 func TestSessionWithVeryManyGrantsEnds(t *testing.T) {
-	etcd := storagetest.New(t)
+	etcd := storagetest.Many(t)
 	s := etcd.Store()
 	_, u := registered(t, s)
 	c := wantsToBeTold(t, s)

@@ -225,7 +225,7 @@ func TestRacingLogouts(t *testing.T) {
 
 // A session that an app has asked for tokens all day long ends like any other.
 func TestEndOfASessionWithManyGrants(t *testing.T) {
-	etcd := storagetest.New(t)
+	etcd := storagetest.Many(t)
 	s := etcd.Store()
 	_, u := registered(t, s)
 	c := wantsToBeTold(t, s)

@@ -71,7 +71,7 @@ func TestStatusIsDrawnInPlace(t *testing.T) {
 	resize(t, screen, 40, 5)
 	shows(`the window is too small`)
 	s = serve(address)
-	shows(`(?s)no server answers.*\x1b\[H[^\n]*warifu devel[^\n]*\n[^\n]*deliveries`)
+	shows(`(?s)no server answers.*\x1b\[H[^\n]*warifu \S+[^\n]*\n[^\n]*deliveries`)
 	if err := cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}

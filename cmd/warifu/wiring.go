@@ -278,13 +278,16 @@ func assignments(p config.Plugins) []manifests.Assignment {
 	return out
 }
 
+// ourselves is the file of this program, which is its built-in plugins, too.
+var ourselves = os.Executable
+
 // spec is how the host runs a plugin. The built-in runtime writes below the data directory unless it is told where.
 func (i *instance) spec(kind string, p config.Plugin, builtin map[string]func()) (plugins.Spec, error) {
 	spec := plugins.Spec{Name: p.Name, Path: p.Path, SHA256: p.SHA256,
 		StateDir: filepath.Join(i.cfg.Dir, "plugins", kind, p.Name)}
 	settings := p.Config
 	if p.Path == "" && builtin[p.Name] != nil {
-		self, err := os.Executable()
+		self, err := ourselves()
 		if err != nil {
 			return spec, fmt.Errorf("find this program: %w", err)
 		}

@@ -89,6 +89,17 @@ type Etcd struct {
 func New(tb testing.TB) *Etcd {
 	tb.Helper()
 	users.note(tb)
+	return onShared(tb)
+}
+
+// Many is [New] for a test that makes so many records that once is enough: [Everywhere] leaves it out.
+func Many(tb testing.TB) *Etcd {
+	tb.Helper()
+	return onShared(tb)
+}
+
+func onShared(tb testing.TB) *Etcd {
+	tb.Helper()
 	shared.once.Do(start)
 	if shared.err != nil {
 		tb.Fatalf("start etcd: %v", shared.err)
