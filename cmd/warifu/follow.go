@@ -15,7 +15,8 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// What goes on until somebody ends it outlives the server: when that has ended, it waits for the next one.
+// What goes on until somebody ends it, and what waits for something that servers do by themselves, outlives the server:
+// when that has ended, it waits for the next one.
 
 // away reports whether an error says that no server answers at the moment, or none that can do its work: the next one
 // may.
@@ -31,6 +32,26 @@ func away(err error) bool {
 		return problem.Status >= 500
 	}
 	return false
+}
+
+// outage is the time without a server of a command that asks again and again.
+type outage struct {
+	c   *cli
+	api *client
+	err error // with which the last question ended; nil while there is a server
+}
+
+// outlasts takes what a question ended with, says once that there is no server now, and reports whether the next one can
+// go on with the work.
+func (o *outage) outlasts(err error) bool {
+	if err != nil && !away(err) {
+		return false
+	}
+	if err != nil && o.err == nil {
+		o.c.say("the server at %s has ended, or cannot answer now; waiting for the next one", o.api.where)
+	}
+	o.err = err
+	return true
 }
 
 // How long to wait before a server that is away is asked again: doubled from one to the other.

@@ -49,7 +49,7 @@ func (c *cli) rotateEncryption(ctx context.Context, now bool, w waiting) error {
 	}
 	waited, cancel := context.WithTimeout(ctx, w.timeout)
 	defer cancel()
-	last, gone := "", false
+	last, without := "", outage{c: c, api: api}
 	for w.wait && !resealed(e) {
 		if now := encryptionPhase(e); now != last {
 			c.say("%s", now)
@@ -66,13 +66,11 @@ func (c *cli) rotateEncryption(ctx context.Context, now bool, w waiting) error {
 		var next admin.Encryption
 		switch err := api.do(waited, http.MethodGet, "/v1/encryption", nil, &next); {
 		case err == nil:
-			e, gone = next, false
+			e = next
+			without.outlasts(nil)
 		case waited.Err() != nil: // which comes first above
-		case !away(err):
+		case !without.outlasts(err):
 			return err
-		case !gone:
-			c.say("the server at %s has ended, or cannot answer now; waiting for the next one", api.where)
-			gone = true
 		}
 	}
 	c.sayEncryption(e)

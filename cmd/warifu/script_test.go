@@ -77,7 +77,7 @@ func TestScripts(t *testing.T) {
 			return os.WriteFile(filepath.Join(env.WorkDir, "app.yml"), example, 0o600)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "start": start, "end": end, "says": says, "writes": writes, "freeport": freePort, "field": fieldOf, "copysub": copySub, "sha256": sha256Of, "manyapps": manyApps,
+			"exits": exits, "start": start, "end": end, "done": done, "says": says, "writes": writes, "freeport": freePort, "field": fieldOf, "copysub": copySub, "sha256": sha256Of, "manyapps": manyApps,
 			"hinted": hinted,
 		},
 	})
@@ -265,6 +265,22 @@ func end(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("%s does not end\nstderr: %s", args[0], p.said)
 	}
 	if p.err != nil && signal != syscall.SIGKILL {
+		ts.Fatalf("%s ended with %v\nstderr: %s", args[0], p.err, p.said)
+	}
+}
+
+// done NAME: the process ends by itself, with the exit code 0.
+func done(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: done NAME")
+	}
+	p := processNamed(ts, args[0])
+	select {
+	case <-p.ended:
+	case <-time.After(patience):
+		ts.Fatalf("%s does not end\nstderr: %s", args[0], p.said)
+	}
+	if p.err != nil {
 		ts.Fatalf("%s ended with %v\nstderr: %s", args[0], p.err, p.said)
 	}
 }
