@@ -115,6 +115,9 @@ func (s *Server) createGrant(
 	}
 	grant.ExpiresAt = s.grantEnds(c.Client, grant.CreatedAt)
 	s.bindToSession(&grant, code.approval)
+	if q.client.shown.forward {
+		bindToHost(&grant, code)
+	}
 	refresh.Scopes, refresh.Ends, refresh.Access = grant.Scopes, grant.ExpiresAt.UnixMilli(), s.ruleDigest(c.Client)
 	sign := s.signAhead(ctx, issue{
 		approval: refresh.approval, client: c.Client, scopes: grant.Scopes, audience: audience, form: form, key: key,

@@ -23,8 +23,9 @@ import (
 // The sign-in is an authorization request like any other, in which this server is the client in the app's place: who
 // may use the app, second factors, consent and the page that says no are decided in one place (next.go). What comes
 // back is a code, redeemed here into a grant, which people and operators see and take back like every grant, and which
-// ends with the sign-in. The browser keeps a cookie of the app's own host: the sealed name of that grant. Each request
-// costs one read, of the grant, its user and the client, and every rule is asked again.
+// ends with the sign-in. A browser has one for each host: another sign-in ends the grant that its session had there. It
+// keeps a cookie of the app's own host: the sealed name of that grant. Each request costs one read, of the grant, its
+// user and the client, and every rule is asked again.
 //
 // # Whom it believes
 //

@@ -146,6 +146,12 @@ func (s *Server) redeemForwarded(ctx context.Context, f *forwarded, sent, verifi
 	}, nil
 }
 
+// bindToHost makes a grant one of the browser at the host where the code came back to: it ends with the session, also if
+// somebody has written offline_access into the address on the way.
+func bindToHost(grant *storage.Grant, code authCode) {
+	grant.Host, grant.OutlivesSession = oauth.ForwardHost(code.RedirectURI), false
+}
+
 // nothing is why a sign-in for the app has come to nothing.
 func (f *forwarded) nothing(reason pages.Reason, e *oauth.Error) error {
 	return &cameToNothing{f.host, reason, e}

@@ -614,6 +614,111 @@ func TestForwardAuthWithoutCookies(t *testing.T) {
 	}
 }
 
+// grantsOf are the live grants of ann to an app.
+func (p *idp) grantsOf(clientID string) int {
+	p.t.Helper()
+	grants, _, err := p.store.Grants(p.t.Context(), storage.GrantQuery{UserID: "user-ann", ClientID: clientID})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return len(grants)
+}
+
+// A browser that has lost the app's cookie gets another one, and nothing piles up: what it had there ends, and nothing
+// else does.
+func TestForwardAuthReplacesWhatTheBrowserHad(t *testing.T) {
+	p := newBehind(t)
+	p.clock.begin()
+	const wiki, local, blog = "https://" + wikiHost + "/", "http://" + wikiLocal + "/", "https://" + blogHost + "/"
+	b, elsewhere := p.visitor(), p.visitor()
+	for _, at := range []string{wiki, local, blog} {
+		b.enters(at)
+		elsewhere.enters(at)
+	}
+	app := p.store.AtHost(wikiHost).ID
+	var before string
+	for range 3 {
+		before = b.hostCookies(wiki)["__Host-warifu_app"]
+		p.clock.forward(2 * time.Minute)
+		if got := b.without(wiki, "__Host-warifu_app").enters(wiki); got.status != http.StatusOK {
+			t.Fatalf("%d %s", got.status, got.body)
+		}
+	}
+	if n := p.grantsOf(app); n != 4 {
+		t.Errorf("two browsers at two hosts of the app have %d grants", n)
+	}
+	for _, visit := range []struct {
+		of *browser
+		at string
+	}{{b, wiki}, {b, local}, {b, blog}, {elsewhere, wiki}, {elsewhere, local}, {elsewhere, blog}} {
+		if got := visit.of.get(visit.at); got.status != http.StatusOK {
+			t.Errorf("%s: %d", visit.at, got.status)
+		}
+	}
+	old := p.request(http.MethodGet, wiki, "", "Cookie", "__Host-warifu_app="+before)
+	if got := p.visitor().do(old); got.status != http.StatusSeeOther {
+		t.Errorf("the cookie that was lost: %d", got.status)
+	}
+}
+
+// Tabs that were opened at once come back at once, none of them with the app's cookie: whichever cookie the browser
+// keeps of those that it gets, all are signed in.
+func TestForwardAuthOfManyTabsAtOnce(t *testing.T) {
+	p := newBehind(t)
+	p.clock.begin()
+	const wiki = "https://" + wikiHost + "/"
+	b := p.visitor()
+	b.enters(wiki)
+	p.clock.forward(2 * time.Minute)
+	b.without(wiki, "__Host-warifu_app")
+	var answers []*http.Request
+	for range 3 {
+		back := b.get(b.get(wiki).location.String())
+		if back.location == nil || back.location.Path != "/.warifu/callback" {
+			t.Fatalf("%d %v", back.status, back.location)
+		}
+		answers = append(answers, p.request(http.MethodGet, back.location.String(), "", "Cookie",
+			"__Host-warifu_away="+b.hostCookies(wiki)["__Host-warifu_away"]))
+	}
+	var kept []string
+	for _, answer := range answers {
+		tab := p.visitor()
+		if got := tab.do(answer); got.location == nil || got.location.String() != wiki {
+			t.Fatalf("%d %v", got.status, got.location)
+		}
+		kept = append(kept, tab.hostCookies(wiki)["__Host-warifu_app"])
+	}
+	for i, cookie := range kept {
+		if got := p.visitor().do(p.request(http.MethodGet, wiki, "", "Cookie", "__Host-warifu_app="+cookie)); got.status != http.StatusOK {
+			t.Errorf("with the cookie of tab %d: %d", i, got.status)
+		}
+	}
+	p.clock.forward(2 * time.Minute)
+	b.enters(wiki)
+	if n := p.grantsOf(p.store.AtHost(wikiHost).ID); n != 1 {
+		t.Errorf("after the next sign-in there are %d grants", n)
+	}
+}
+
+// Whoever writes offline_access into the address on the way has no sign-in that outlives the session.
+func TestThreatForwardAuthOutlivesTheSession(t *testing.T) {
+	p := newBehind(t)
+	p.update("wiki", func(c *storage.Client) { c.Scopes = append(c.Scopes, "offline_access") })
+	const wiki = "https://" + wikiHost + "/"
+	b := p.visitor()
+	asked := b.get(wiki).location
+	query := asked.Query()
+	query.Set("scope", query.Get("scope")+" offline_access")
+	asked.RawQuery = query.Encode()
+	if got := b.enters(asked.String()); got.status != http.StatusOK || got.address != wiki {
+		t.Fatalf("%s: %d", got.address, got.status)
+	}
+	b.decide(b.get(p.issuer+"/oauth/logout"), "signout")
+	if got := b.get(wiki); got.status != http.StatusSeeOther {
+		t.Errorf("signed out: %d", got.status)
+	}
+}
+
 // A fault of storage is no verdict: nobody is let through, and nobody is sent to sign in.
 func TestForwardAuthWhileStorageIsAway(t *testing.T) {
 	p := newBehind(t)

@@ -34,7 +34,9 @@ func (r Revisions) same(clientID, userID string) []clientv3.Cmp {
 // in one transaction, provided that the grant never existed and that client and user are still at the given revisions.
 // chainEnds is when the first refresh token expires.
 //
-// A grant that came from a session ([Grant.Session]) is recorded with it, provided that the session still exists.
+// A grant that came from a session ([Grant.Session]) is recorded with it, provided that the session still exists. One of a
+// browser at a host ([Grant.Host]) ends those that the session has there, but for those of the last minute: that costs a
+// read.
 //
 // It returns the user as of that transaction, so that what a reply says about them costs no read.
 //
@@ -67,8 +69,8 @@ type redemption struct {
 //
 //	if once is unused, client and user are as they were, the grant never existed, its session stands, the consent was
 //	not withdrawn, the device authorization is there
-//	  store the grant and its chain, note it with the session and with the user, drop the device authorization, use once;
-//	  read the user
+//	  store the grant and its chain, note it with the session and with the user, bury those that it replaces, drop the
+//	  device authorization, use once; read the user
 //	otherwise, if once is unused
 //	  if the grant exists or has existed: bury it, use once
 //	  otherwise: read what has changed
@@ -76,6 +78,10 @@ func (s *Store) redeem(ctx context.Context, r redemption) (*User, error) {
 	grant := &r.grant
 	gk, ck := grantKey(grant.ClientID, grant.ID), chainKey(grant.ClientID, grant.ID)
 	now := s.now()
+	replaces, err := s.replacedBy(ctx, *grant)
+	if err != nil {
+		return nil, err
+	}
 	var replay transaction
 	var unused *transaction
 	var look records
@@ -102,6 +108,10 @@ func (s *Store) redeem(ctx context.Context, r redemption) (*User, error) {
 		if err != nil {
 			return err
 		}
+		replaced, err := s.replaceOps(ctx, *grant, replaces)
+		if err != nil {
+			return err
+		}
 		note, err := s.noteGrant(ctx, grant, body)
 		if err != nil {
 			return err
@@ -113,6 +123,7 @@ func (s *Store) redeem(ctx context.Context, r redemption) (*User, error) {
 		t.onlyIf(notWithdrawn(grant.ClientID, grant.UserID, grant.AsOf)...)
 		t.then.do(spend...)
 		t.then.do(noted...)
+		t.then.do(replaced...)
 		t.then.do(clientv3.OpPut(gk, encodeGrant(grant), clientv3.WithLease(body)),
 			clientv3.OpPut(ck, encode(link{At: now.UnixMilli()}), clientv3.WithLease(chain)), note)
 		user = t.then.get(userKey(grant.UserID))

@@ -235,6 +235,9 @@ type Grant struct {
 	Session         string    `json:"session,omitempty"`
 	OutlivesSession bool      `json:"outlivesSession,omitempty"`
 	SessionEnds     time.Time `json:"-"`
+	// Host is that of an app behind forward auth, at which a browser has signed in. A session needs one such grant for each
+	// host: another one takes the place of those before it. The note of the session has it, and no record of a grant.
+	Host string `json:"-"`
 	// Term of the user in which the user allowed it, see [User.Stands]. A record of an older version has none.
 	Term int64 `json:"-"`
 	// AsOf is the revision at which the user allowed it ([Presence.AsOf]); 0 is of a code from an older version. A consent

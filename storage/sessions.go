@@ -10,7 +10,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
@@ -24,6 +26,9 @@ type sessionUse struct {
 	UserID string `json:"userId,omitempty"`
 	// Stays means that the grant outlives the session.
 	Stays bool `json:"stays,omitempty"`
+	// Host and Since (Unix milliseconds) are of a grant with [Grant.Host].
+	Host  string `json:"host,omitempty"`
+	Since int64  `json:"since,omitempty"`
 
 	clientID, grantID string
 }
@@ -96,9 +101,9 @@ func (s *Store) sessionState(ctx context.Context, sid string) (sessionState, err
 	if sid == "" {
 		return sessionState{}, nil
 	}
-	prefix := under("sessiongrants", sid)
 	var t transaction
-	record, uses := t.then.get(sessionKey(sid)), t.then.get(prefix, clientv3.WithPrefix(), clientv3.WithLimit(mostUses))
+	record := t.then.get(sessionKey(sid))
+	uses := t.then.get(under("sessiongrants", sid), clientv3.WithPrefix(), clientv3.WithLimit(mostUses))
 	if err := s.run(ctx, &t); err != nil {
 		return sessionState{}, err
 	}
@@ -111,16 +116,23 @@ func (s *Store) sessionState(ctx context.Context, sid string) (sessionState, err
 		session.SID = sid
 		st.session, st.modified = session, kv.ModRevision
 	}
-	for _, kv := range uses.kvs {
+	var err error
+	st.uses, err = sessionUses(sid, uses.kvs)
+	return st, err
+}
+
+// sessionUses are the notes of a session.
+func sessionUses(sid string, kvs []*mvccpb.KeyValue) (uses []sessionUse, err error) {
+	for _, kv := range kvs {
 		use, err := decode[sessionUse]("use of a session", kv.Value)
 		if err != nil {
-			return sessionState{}, err
+			return nil, err
 		}
-		clientSegment, _, _ := strings.Cut(strings.TrimPrefix(string(kv.Key), prefix), "/")
+		clientSegment, _, _ := strings.Cut(strings.TrimPrefix(string(kv.Key), under("sessiongrants", sid)), "/")
 		use.clientID, use.grantID = lastSegment([]byte(clientSegment)), lastSegment(kv.Key)
-		st.uses = append(st.uses, *use)
+		uses = append(uses, *use)
 	}
-	return st, nil
+	return uses, nil
 }
 
 // unchanged compares that the session is as it was read, and that nothing has come from it since.
@@ -448,8 +460,54 @@ func (s *Store) sessionOps(ctx context.Context, grant Grant) ([]clientv3.Op, err
 	if err != nil {
 		return nil, err
 	}
-	return []clientv3.Op{clientv3.OpPut(useOfSessionKey(grant.Session, grant.ClientID, grant.ID),
-		encode(sessionUse{Stays: grant.OutlivesSession}), clientv3.WithLease(lease))}, nil
+	use := sessionUse{Stays: grant.OutlivesSession}
+	if grant.Host != "" {
+		use.Host, use.Since = grant.Host, grant.CreatedAt.UnixMilli()
+	}
+	return []clientv3.Op{clientv3.OpPut(useOfSessionKey(grant.Session, grant.ClientID, grant.ID), encode(use),
+		clientv3.WithLease(lease))}, nil
+}
+
+// atOnce is for how long after each other the tabs of a browser may come back from a sign-in that they began at once.
+const atOnce = time.Minute
+
+// replacedBy are the grants in whose place one of a session at a host comes: one read, for such a grant alone.
+//
+// Those that are as new as it is stay, until the next sign-in: of tabs that come back at once each gets a grant, and the
+// browser keeps the cookie that it is sent last, which may be that of any of them. If one of them ended another, the
+// browser might be left with what has ended, and all its tabs sent to sign in again, at once.
+func (s *Store) replacedBy(ctx context.Context, grant Grant) ([]sessionUse, error) {
+	if grant.Session == "" || grant.Host == "" {
+		return nil, nil
+	}
+	resp, err := s.kv.Get(ctx, under("sessiongrants", grant.Session, grant.ClientID), clientv3.WithPrefix(),
+		clientv3.WithLimit(mostUses))
+	if err != nil {
+		return nil, err
+	}
+	uses, err := sessionUses(grant.Session, resp.Kvs)
+	if err != nil {
+		return nil, err
+	}
+	uses = slices.DeleteFunc(uses, func(u sessionUse) bool {
+		return u.Host != grant.Host || u.Stays || u.grantID == grant.ID ||
+			grant.CreatedAt.Sub(time.UnixMilli(u.Since)) < atOnce
+	})
+	return uses[:min(len(uses), mostEnding)], nil
+}
+
+// replaceOps end those grants.
+func (s *Store) replaceOps(ctx context.Context, by Grant, uses []sessionUse) ([]clientv3.Op, error) {
+	var each []clientv3.Op
+	for _, u := range uses {
+		bury, err := s.bury(ctx, u.clientID, u.grantID, AuditEntry{Actor: UserActor(by.UserID), Action: AuditGrantRevoked,
+			Reason: "replaced by another sign-in", User: by.UserID})
+		if err != nil {
+			return nil, err
+		}
+		each = append(append(each, bury...), clientv3.OpDelete(useOfSessionKey(by.Session, u.clientID, u.grantID)))
+	}
+	return bundled(each), nil
 }
 
 // Presence is what the answer to a browser's authorization request depends on, read at one revision. Each may be nil.

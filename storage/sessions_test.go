@@ -246,6 +246,59 @@ func TestEndOfASessionWithManyGrants(t *testing.T) {
 	}
 }
 
+// A browser that signs in at a host once more has one grant there; what is of another host, app or session stays, and so
+// does what came at the same time.
+func TestGrantOfAHostReplacesThoseBefore(t *testing.T) {
+	etcd := storagetest.New(t)
+	s := etcd.Store()
+	c, u := registered(t, s)
+	id, other := signedIn(t, s, u, ""), signedIn(t, s, u, "")
+	at := func(session, host string, ago time.Duration) storage.Grant {
+		g := from(session, false, c, u)
+		g.Host, g.CreatedAt = host, g.CreatedAt.Add(-ago)
+		return g
+	}
+	const wiki, blog = "wiki.test", "blog.test"
+	old, older := at(id, wiki, 2*time.Minute), at(id, wiki, time.Hour)
+	stay := []storage.Grant{at(id, blog, time.Hour), at(other, wiki, time.Hour), from(id, false, c, u), from(id, true, c, u)}
+	for _, g := range append(stay, older, old) {
+		mustGrant(t, s, g, c, u)
+	}
+	if alive(t, s, older) || !alive(t, s, old) {
+		t.Fatal("the second one has not replaced the first")
+	}
+	id = signedIn(t, s, u, id) // the session goes on, and still knows
+	var tabs [16]storage.Grant
+	for i := range tabs {
+		tabs[i] = at(id, wiki, 0)
+	}
+	var next atomic.Int64
+	race(t, len(tabs), func() error {
+		return failure(s.CreateGrant(t.Context(), tabs[next.Add(1)-1], time.Now().Add(time.Hour), on(c, u)))
+	})
+	if alive(t, s, old) || len(audited(t, s, storage.AuditGrantRevoked)) != 2 {
+		t.Errorf("the one before is alive: %v; audited: %v", alive(t, s, old), audited(t, s, storage.AuditGrantRevoked))
+	}
+	for _, g := range append(stay, tabs[:]...) {
+		if !alive(t, s, g) {
+			t.Errorf("%s at %q of session %s has ended", g.ID, g.Host, g.Session)
+		}
+	}
+	last := at(id, wiki, -2*time.Minute)
+	if got := etcd.Count(func() { mustGrant(t, s, last, c, u) }); got.Proposals != 1 || got.Reads != 1 {
+		t.Errorf("replacing them costs %+v", got)
+	}
+	if list, _, err := s.Grants(t.Context(), storage.GrantQuery{}); err != nil || len(list) != len(stay)+1 || !alive(t, s, last) {
+		t.Errorf("%d grants, %v", len(list), err)
+	}
+	if err := failure(s.CreateGrant(t.Context(), tabs[0], time.Now().Add(time.Hour), on(c, u))); !errors.Is(err, storage.ErrReplayed) {
+		t.Errorf("the code of one that was replaced: %v", err)
+	}
+	if _, err := s.EndSession(t.Context(), id, "the user signed out"); err != nil || alive(t, s, last) {
+		t.Errorf("after the end of the session: %v", err)
+	}
+}
+
 // Names with slashes in them are not taken apart.
 func TestSessionsOfOddClients(t *testing.T) {
 	s := storagetest.New(t).Store()
