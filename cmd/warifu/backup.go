@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -29,7 +28,8 @@ it: keep a copy of that key too (encryption.key in dataDir, or the files of encr
 Of an embedded database it is a snapshot of etcd's. Of a cluster, which others may use as well, it has the
 records of warifu's namespace as they were at one moment, and all of it is encrypted under the encryption key.
 
-The file was received whole and unaltered, or there is none. warifu verify reads what is in it, and warifu
+The file was received whole and unaltered, or there is none; what a backup that was killed has left beside it
+(.warifu-unfinished-*) goes with the next one. warifu verify reads what is in it, and warifu
 restore makes a database from it.`,
 		Example: `  warifu backup /backup/warifu-$(date +%F).db`,
 		Args:    operands(1),
@@ -38,7 +38,7 @@ restore makes a database from it.`,
 			if err != nil {
 				return err
 			}
-			size, err := writeBackup(cmd.Context(), api, args[0])
+			size, err := c.writeBackup(cmd.Context(), api, args[0])
 			if err != nil {
 				return err
 			}
@@ -49,29 +49,22 @@ restore makes a database from it.`,
 }
 
 // writeBackup writes a backup to a file that is there when all of it is, or not at all.
-func writeBackup(ctx context.Context, api *client, file string) (size int64, err error) {
+func (c *cli) writeBackup(ctx context.Context, api *client, file string) (size int64, err error) {
 	if _, err := os.Lstat(file); err == nil {
 		return 0, usagef("%s is there already: name another file", file)
 	}
-	temporary, err := os.CreateTemp(filepath.Dir(file), ".backup-*") // mode 0600
+	draft, err := c.draft(file)
 	if err != nil {
 		return 0, unwritten(file, err)
 	}
-	defer func() {
-		_ = temporary.Close()
-		_ = os.Remove(temporary.Name())
-	}()
-	if size, err = api.download(ctx, http.MethodPost, "/v1/backup", temporary); err != nil {
+	defer draft.end()
+	if size, err = api.download(ctx, http.MethodPost, "/v1/backup", draft.File); err != nil {
 		return 0, unwritten(file, err)
 	}
-	if _, err := storage.VerifyBackup(temporary); err != nil {
+	if _, err := storage.VerifyBackup(draft.File); err != nil {
 		return 0, fmt.Errorf("the backup that was received is unusable: %w", err)
 	}
-	err = errors.Join(temporary.Sync(), temporary.Close())
-	if err == nil {
-		err = os.Link(temporary.Name(), file) // which replaces nothing
-	}
-	if err != nil {
+	if err := draft.publish(); err != nil {
 		return 0, unwritten(file, err)
 	}
 	return size, nil

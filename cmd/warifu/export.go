@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -83,14 +82,11 @@ func (c *cli) writeExport(ctx context.Context, cfg *config.Settings, what storag
 	if err := i.openStorage(ctx); err != nil {
 		return err
 	}
-	temporary, err := os.CreateTemp(filepath.Dir(name), ".export-*") // mode 0600
+	draft, err := c.draft(name)
 	if err != nil {
 		return unwritten(name, err)
 	}
-	defer func() {
-		_ = temporary.Close()
-		_ = os.Remove(temporary.Name())
-	}()
+	defer draft.end()
 	lines, to := io.Pipe()
 	exporting := make(chan error, 1)
 	go func() {
@@ -98,17 +94,17 @@ func (c *cli) writeExport(ctx context.Context, cfg *config.Settings, what storag
 		_ = to.CloseWithError(err)
 		exporting <- err
 	}()
-	out := bufio.NewWriterSize(temporary, 256<<10)
+	out := bufio.NewWriterSize(draft, 256<<10)
 	header, end, err := storage.WriteExport(out, lines, cfg.KEK, key)
 	_ = lines.CloseWithError(err)
 	if fault := <-exporting; fault != nil && !errors.Is(fault, io.ErrClosedPipe) && err == nil {
 		err = fault
 	}
 	if err == nil {
-		err = errors.Join(out.Flush(), temporary.Sync(), temporary.Close())
+		err = out.Flush()
 	}
 	if err == nil {
-		err = os.Link(temporary.Name(), name) // which replaces nothing
+		err = draft.publish()
 	}
 	if err != nil {
 		return unwritten(name, err)

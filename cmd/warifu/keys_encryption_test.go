@@ -94,7 +94,7 @@ func TestBackupThatCannotBeWritten(t *testing.T) {
 		filepath.Join(dir, "backup"):         "was not written: read the reply of " + c.admin + ": it ended the connection",
 		filepath.Join(dir, "none", "backup"): "cannot be written: no such file or directory",
 	} {
-		_, err := writeBackup(t.Context(), api, file)
+		_, err := c.writeBackup(t.Context(), api, file)
 		if err == nil || !strings.Contains(err.Error(), file+" "+why) {
 			t.Errorf("%v\nwant %s %s", err, file, why)
 		}

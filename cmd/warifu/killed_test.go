@@ -149,8 +149,8 @@ func TestKilledOnTheWayNothingIsHalf(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	for begun := false; !begun && ctx.Err() == nil; time.Sleep(time.Millisecond) {
-		temporary, err := filepath.Glob(in(".backup-*"))
-		begun = err == nil && len(temporary) > 0
+		drafts, err := filepath.Glob(in(draftPrefix + "*"))
+		begun = err == nil && len(drafts) > 0
 	}
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait() // it was killed
@@ -158,6 +158,9 @@ func TestKilledOnTheWayNothingIsHalf(t *testing.T) {
 		t.Error("there is a file of a backup that was killed")
 	}
 	from.does(t, "", "backup", in("backup"))
+	if drafts, err := filepath.Glob(in(draftPrefix + "*")); err != nil || len(drafts) > 0 {
+		t.Errorf("of the backup that was killed there is %v, %v", drafts, err)
+	}
 	from.does(t, "", "verify", in("backup"), "--config", from.file)
 	from.does(t, "", "verify", "--config", from.file)
 	from.stop()

@@ -62,11 +62,12 @@ func TestAccessTokensEndWithARestore(t *testing.T) {
 	if active() != true {
 		t.Fatal("the token is not active")
 	}
-	api, err := (&cli{admin: s.cfg.Socket}).client()
+	asking := &cli{admin: s.cfg.Socket, stderr: io.Discard}
+	api, err := asking.client()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := writeBackup(t.Context(), api, file); err != nil {
+	if _, err := asking.writeBackup(t.Context(), api, file); err != nil {
 		t.Fatal(err)
 	}
 	s.terminate(context.Canceled)
