@@ -24,6 +24,8 @@ type authCode struct {
 	Challenge   string `json:"p,omitempty"` // PKCE, always S256
 	Issued      int64  `json:"i"`           // Unix milliseconds, as Expires
 	Expires     int64  `json:"x"`
+	// SessionEnds is when the session ends that the code came from, unless it is ended before; 0 in codes of older versions.
+	SessionEnds int64 `json:"e,omitempty"`
 }
 
 // redeemCode gives tokens for an authorization code.
@@ -116,7 +118,10 @@ func (s *Server) createGrant(
 	grant.ExpiresAt = s.grantEnds(c.Client, grant.CreatedAt)
 	s.bindToSession(&grant, code.approval)
 	if q.client.shown.forward {
-		bindToHost(&grant, code)
+		s.bindToHost(&grant, code)
+		if !grant.CreatedAt.Before(grant.ExpiresAt) {
+			return nil, invalidGrant(oauth.RuleSessionEnded, "the session in which the user allowed it has ended since")
+		}
 	}
 	refresh.Scopes, refresh.Ends, refresh.Access = grant.Scopes, grant.ExpiresAt.UnixMilli(), s.ruleDigest(c.Client)
 	sign := s.signAhead(ctx, issue{
@@ -125,7 +130,11 @@ func (s *Server) createGrant(
 		peers:   s.peersOf(c.Client, grant.Scopes),
 		told:    s.idTokenTells(c.Client, grant.Scopes, code.Claims.forIDToken()),
 		toldAPI: s.tokenTells(c.Client, grant.Scopes, c.AccessTokenClaims)})
-	user, err := s.store.CreateGrant(ctx, grant, refresh.expires(s.life), storage.Revisions{Client: c.Revision,
+	chainEnds := refresh.expires(s.life)
+	if grant.Host != "" { // nobody has a refresh token that could lie idle
+		chainEnds = grant.ExpiresAt
+	}
+	user, err := s.store.CreateGrant(ctx, grant, chainEnds, storage.Revisions{Client: c.Revision,
 		User: refresh.UserRevision}, c.once()...)
 	c.noteSpent(err)
 	switch {

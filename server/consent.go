@@ -162,6 +162,9 @@ func (s *Server) showConsent(w http.ResponseWriter, r *http.Request, t turn, p s
 		Person: shownPerson(p.User), Resources: s.shownResources(t.request.Resources),
 		UnusedFor: s.life.RefreshIdle, AtMost: s.life.RefreshAbsolute, Late: t.late, Account: s.base + pathApps,
 	}
+	if t.client.IsBehindForwardAuth(oauth.ForwardHost(t.request.RedirectURI)) {
+		page.InSession, page.UnusedFor, page.AtMost = true, 0, p.Session.ExpiresAt.Sub(s.now())
+	}
 	page.New = s.describe(t.client, fresh, p.User, page.Lang)
 	page.Granted = s.describe(t.client, oauth.Without(t.request.asks(), fresh), p.User, page.Lang)
 	s.pages.Render(w, http.StatusOK, page)

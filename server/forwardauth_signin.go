@@ -121,7 +121,7 @@ func (s *Server) forwardedBack(w http.ResponseWriter, r *http.Request, f *forwar
 	if err != nil {
 		return err
 	}
-	f.setCookie(w, cookieApp, sealed, s.life.Session)
+	f.setCookie(w, cookieApp, sealed, time.UnixMilli(session.Expires).Sub(s.now()))
 	f.setCookie(w, cookieAppBrowser, "", -1)
 	f.redirect(w, f.origin()+away.Here)
 	return nil
@@ -142,14 +142,24 @@ func (s *Server) redeemForwarded(ctx context.Context, f *forwarded, sent, verifi
 	}
 	return forwardSession{
 		Host: f.host, Client: code.Client, Grant: code.Grant, User: code.User, AMR: code.AMR, Class: code.Class,
-		Expires: s.now().Add(s.life.Session).UnixMilli(),
+		Expires: s.forwardEnds(code).UnixMilli(),
 	}, nil
 }
 
 // bindToHost makes a grant one of the browser at the host where the code came back to: it ends with the session, also if
-// somebody has written offline_access into the address on the way.
-func bindToHost(grant *storage.Grant, code authCode) {
+// somebody has written offline_access into the address on the way. A session that goes on, because its user has signed in
+// once more, makes the grant no longer: then the browser gets another one.
+func (s *Server) bindToHost(grant *storage.Grant, code authCode) {
 	grant.Host, grant.OutlivesSession = oauth.ForwardHost(code.RedirectURI), false
+	grant.ExpiresAt = s.forwardEnds(code).UTC()
+}
+
+// forwardEnds is when a sign-in to an app behind forward auth ends: with the session, at the latest.
+func (s *Server) forwardEnds(code authCode) time.Time {
+	if code.SessionEnds == 0 {
+		return time.UnixMilli(code.Issued).Add(s.life.Session)
+	}
+	return time.UnixMilli(code.SessionEnds)
 }
 
 // nothing is why a sign-in for the app has come to nothing.
@@ -227,7 +237,8 @@ func (f *forwarded) cookieName(name string) string {
 }
 
 func (f *forwarded) setCookie(w http.ResponseWriter, name, value string, life time.Duration) {
-	c := &http.Cookie{Name: f.cookieName(name), Value: value, Path: "/", MaxAge: int(life / time.Second), HttpOnly: true,
+	c := &http.Cookie{Name: f.cookieName(name), Value: value, Path: "/", HttpOnly: true,
+		MaxAge:   int((life + time.Second - 1) / time.Second), // up: 0 would be for as long as the browser runs
 		SameSite: http.SameSiteLaxMode, Secure: strings.HasPrefix(f.origin(), "https://")}
 	if life < 0 {
 		c.MaxAge = -1

@@ -700,6 +700,54 @@ func TestForwardAuthOfManyTabsAtOnce(t *testing.T) {
 	}
 }
 
+// The end that operators and users are told is the true one: that of the session, at which it comes.
+func TestForwardAuthEndsWithTheSession(t *testing.T) {
+	for _, grants := range [][]string{nil, {oauth.GrantAuthorizationCode}} {
+		p := newBehind(t, func(c *server.Config) { c.Lifetimes.RefreshIdle = time.Hour })
+		p.clock.begin()
+		p.update("wiki", func(c *storage.Client) { c.GrantTypes = grants })
+		const wiki, blog = "https://" + wikiHost + "/", "https://" + blogHost + "/"
+		b := p.visitor()
+		b.enters(blog)
+		p.clock.forward(20 * time.Hour)
+		consent := b.get(b.get(wiki).location.String())
+		if consent.asks() != "decision" || strings.Contains(consent.body, "without use") ||
+			!strings.Contains(consent.body, "until you sign out in this browser, for 4 hours at most") {
+			t.Errorf("the question of consent: %s", consent.body)
+		}
+		back := b.decide(consent, "allow")
+		got := b.get(back.location.String())
+		if age := cookieNamed(got, "__Host-warifu_app").MaxAge; age != 4*3600 {
+			t.Errorf("the cookie lasts for %d s", age)
+		}
+		ends := p.clock.now().Add(4 * time.Hour).Truncate(time.Millisecond)
+		listed := fmt.Sprint(p.operator(http.MethodGet, "/v1/grants"))
+		if !strings.Contains(listed, "expiresAt:"+ends.UTC().Format(time.RFC3339Nano)) {
+			t.Errorf("operators are not told that it ends at %v: %s", ends.UTC(), listed)
+		}
+		p.clock.forward(4*time.Hour - time.Second)
+		for _, at := range []string{wiki, blog} {
+			if got := b.get(at); got.status != http.StatusOK {
+				t.Errorf("%s before the end of the session: %d", at, got.status)
+			}
+		}
+		p.clock.forward(2 * time.Second)
+		if got := b.follow(b.get(wiki)); got.asks() != "password" {
+			t.Errorf("after the end of the session: %d %s", got.status, shown(got.body))
+		}
+	}
+}
+
+// cookieNamed is a cookie that an answer sets.
+func cookieNamed(got page, name string) *http.Cookie {
+	for _, c := range (&http.Response{Header: got.header}).Cookies() {
+		if c.Name == name {
+			return c
+		}
+	}
+	return &http.Cookie{}
+}
+
 // Whoever writes offline_access into the address on the way has no sign-in that outlives the session.
 func TestThreatForwardAuthOutlivesTheSession(t *testing.T) {
 	p := newBehind(t)

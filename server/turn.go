@@ -288,6 +288,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, t turn, p storag
 		approval: s.approvalOf(t, p, s.store.NewGrantIDOf(a.ClientID, p.User.ID)), RedirectURI: a.RedirectURI,
 		Nonce: a.Nonce, Challenge: a.Challenge,
 		Issued: now.UnixMilli(), Expires: now.Add(s.life.Code).UnixMilli(),
+		SessionEnds: p.Session.ExpiresAt.UnixMilli(),
 	})
 	if err != nil {
 		s.refuse(w, r, err)

@@ -286,6 +286,8 @@ type Consent struct {
 	// UnusedFor and AtMost are how long the access lasts when the app does not
 	// use it, and in all. Zero leaves the sentence out.
 	UnusedFor, AtMost time.Duration
+	// InSession: what the app gets ends with the sign-in of this browser.
+	InSession bool
 }
 
 func (Consent) template() string  { return "consent" }

@@ -59,6 +59,7 @@ func everyPage(f Frame) map[string]Page {
 		"sign-in too many, wait":   SignIn{Frame: f, App: exampleApp, Action: "/login", Problem: ProblemTooMany, RetryAfter: 90 * time.Second},
 		"consent":                  Consent{Frame: f, App: exampleApp, Person: Person{"Hanako", "h@example.com"}, New: []Scope{low, write, broad}, Action: "/consent", Hidden: hidden, Account: "/account/apps"},
 		"consent to more":          Consent{Frame: f, App: exampleApp, Person: Person{UserEmail: "h@example.com"}, New: []Scope{write}, Granted: []Scope{low, write}, Action: "/consent", AtMost: 165 * 24 * time.Hour},
+		"consent in a session":     Consent{Frame: f, App: exampleApp, Person: Person{UserName: "Hanako"}, New: []Scope{low}, Action: "/consent", AtMost: 20 * time.Hour, InSession: true},
 		"consent to nothing new":   Consent{Frame: f, App: exampleApp, Person: Person{UserName: "Hanako"}, Granted: []Scope{low}, Action: "/consent", AtMost: 12 * time.Hour, UnusedFor: 10 * time.Minute},
 		"consent, bare local app":  Consent{Frame: f, App: App{ClientName: "x", RedirectURI: "http://localhost:3000/"}, Person: Person{UserName: "Hanako"}, New: []Scope{low}, Action: "/consent"},
 		"consent, described app":   Consent{Frame: f, App: App{ClientName: "x", RedirectURI: "http://localhost:3000/", DescribedAt: "https://agent.example/c"}, Person: Person{UserName: "Hanako"}, New: []Scope{low}, Action: "/consent"},
