@@ -2,9 +2,7 @@ package manifests
 
 import (
 	"errors"
-	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -58,14 +56,14 @@ func filesOf(path string) ([]string, error) {
 	}
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil, reason(err)
+		return nil, err
 	}
 	if !info.IsDir() {
 		return []string{path}, nil
 	}
 	entries, err := os.ReadDir(path)
 	if err != nil {
-		return nil, reason(err)
+		return nil, err
 	}
 	var files []string
 	for _, entry := range entries {
@@ -94,33 +92,23 @@ func readFile(path string, stdin io.Reader, named bool) (name string, data []byt
 			return name, nil, errors.New("there is no standard input")
 		}
 		data, err = io.ReadAll(io.LimitReader(stdin, strictyaml.MaxBytes+1))
-		return name, data, reason(err)
+		return name, data, err
 	}
 	if info, err := os.Stat(path); err == nil && !named && !info.Mode().IsRegular() {
 		return path, nil, errors.New("not a regular file")
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return path, nil, reason(err)
+		return path, nil, err
 	}
 	defer func() { _ = f.Close() }() // nothing was written
 	data, err = io.ReadAll(io.LimitReader(f, strictyaml.MaxBytes+1))
-	return path, data, reason(err)
-}
-
-// reason takes the path out of an error, because the fault has it.
-func reason(err error) error {
-	var at *fs.PathError
-	if errors.As(err, &at) {
-		return at.Err
-	}
-	return err
+	return path, data, err
 }
 
 func unreadable(path string, err error) Fault {
-	message := fmt.Sprintf("cannot be read: %v", err)
 	if path == "" {
-		path, message = "manifests", err.Error()
+		return Fault{File: "manifests", Code: "unreadable", Message: err.Error(), Severity: SeverityError}
 	}
-	return Fault{File: path, Code: "unreadable", Message: message, Severity: SeverityError}
+	return strictyaml.Unreadable(path, err)
 }

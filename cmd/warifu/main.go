@@ -10,7 +10,7 @@
 // # Invariants
 //
 //   - Data goes to stdout, messages to stderr. Exit codes: 0 done, 1 failed, 2 plan, drift or doctor found something, 3
-//     invalid input, 4 server unreachable.
+//     invalid input, also a configuration or manifest that cannot be read, 4 server unreachable.
 //   - No secret is in argv, in the environment of another process, or in a log.
 //   - Every goroutine belongs to an instance's group and ends with its context.
 package main

@@ -60,12 +60,12 @@ that is there already.`,
 func configurationOfDex(file string) ([]byte, error) {
 	f, err := os.Open(file)
 	if err != nil {
-		return nil, fmt.Errorf("read the configuration of Dex: %w", err)
+		return nil, manifests.Faults{strictyaml.Unreadable(file, err)}
 	}
 	defer func() { _ = f.Close() }() // opened for reading
 	data, err := io.ReadAll(io.LimitReader(f, strictyaml.MaxBytes+1))
 	if err != nil {
-		return nil, fmt.Errorf("read the configuration of Dex: %w", err)
+		return nil, manifests.Faults{strictyaml.Unreadable(file, err)}
 	}
 	return data, nil
 }

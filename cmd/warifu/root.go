@@ -38,7 +38,7 @@ app.yml, puts the credentials into the environment of their Workers and Containe
 the sign-in and consent pages.
 
 Data goes to stdout, messages to stderr. Exit codes: 0 done, 1 failed, 2 plan, drift or doctor found
-something, 3 invalid input, 4 no server answers.`,
+something, 3 invalid input, also a configuration or manifest that cannot be read, 4 no server answers.`,
 		Example: `  warifu dev -f app.yml              try it: no account and no other service needed
   warifu token my-oauth-app          get a first token
   warifu serve config.yaml           run it for real`,

@@ -125,12 +125,12 @@ func yamlFile(name string) (json.RawMessage, error) {
 	}
 	f, err := os.Open(name)
 	if err != nil {
-		return nil, err
+		return nil, strictyaml.Faults{strictyaml.Unreadable(name, err)}
 	}
 	defer func() { _ = f.Close() }() // opened for reading
 	text, err := io.ReadAll(io.LimitReader(f, strictyaml.MaxBytes+1))
 	if err != nil {
-		return nil, err
+		return nil, strictyaml.Faults{strictyaml.Unreadable(name, err)}
 	}
 	report := &strictyaml.Report{File: name}
 	var document any

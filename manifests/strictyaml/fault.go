@@ -2,7 +2,9 @@ package strictyaml
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -52,6 +54,15 @@ func (f Fault) String() string {
 		fmt.Fprintf(&b, " (did you mean %q?)", f.Suggestion)
 	}
 	return b.String()
+}
+
+// Unreadable is the fault of a file that is not there, or that cannot be read.
+func Unreadable(file string, err error) Fault {
+	var at *fs.PathError
+	if errors.As(err, &at) {
+		err = at.Err // the fault has the path
+	}
+	return Fault{File: file, Code: "unreadable", Message: fmt.Sprintf("cannot be read: %v", err), Severity: SeverityError}
 }
 
 // Faults are all that was found, sorted by file, line and column.

@@ -102,15 +102,16 @@ func Look(file string, environ []string) (*Settings, strictyaml.Faults, error) {
 	return settings, r.Faults, nil
 }
 
+// readConfiguration fails with a fault: a file that is not there is as invalid as one with nothing in it.
 func readConfiguration(file string) ([]byte, error) {
 	f, err := os.Open(file)
 	if err != nil {
-		return nil, fmt.Errorf("read configuration: %w", err)
+		return nil, strictyaml.Faults{strictyaml.Unreadable(file, err)}
 	}
 	defer func() { _ = f.Close() }()
 	data, err := io.ReadAll(io.LimitReader(f, strictyaml.MaxBytes+1))
 	if err != nil {
-		return nil, fmt.Errorf("read configuration: %w", err)
+		return nil, strictyaml.Faults{strictyaml.Unreadable(file, err)}
 	}
 	return data, nil
 }
