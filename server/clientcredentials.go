@@ -72,7 +72,7 @@ func (k *catalogue) ownScopes(c *storage.Client, param string) ([]string, error)
 	if err != nil {
 		return nil, err
 	}
-	for _, about := range standardScopes() {
+	for _, about := range standardScopes {
 		if slices.Contains(scopes, about.Name) {
 			return nil, oauth.Refuse(oauth.CodeInvalidScope, oauth.RuleScopeAboutUser,
 				"the scope %s is about a user, and the client asks for itself", about.Name).

@@ -63,8 +63,7 @@ func newSigner(k *storage.Key, alg, typ string) *signer {
 
 func (s *signer) sign(payload []byte) (string, error) {
 	encoding := base64.RawURLEncoding
-	const longest = 512 // bytes of a signature: that of RSA with 4096 bits
-	out := make([]byte, 0, len(s.header)+encoding.EncodedLen(len(payload))+1+encoding.EncodedLen(longest))
+	out := make([]byte, 0, len(s.header)+encoding.EncodedLen(len(payload))+1+encoding.EncodedLen(s.size()))
 	out = append(out, s.header...)
 	out = encoding.AppendEncode(out, payload)
 	signature, err := s.signature(out)
@@ -72,6 +71,14 @@ func (s *signer) sign(payload []byte) (string, error) {
 		return "", err
 	}
 	return string(encoding.AppendEncode(append(out, '.'), signature)), nil
+}
+
+// size is that of a signature, in bytes.
+func (s *signer) size() int {
+	if key, is := s.of.Private.(*rsa.PrivateKey); is {
+		return key.Size()
+	}
+	return 64 // ES256 and EdDSA
 }
 
 // signature is that of RFC 7518 sections 3.3, 3.4 and 3.5, and RFC 8037 section 3.1.

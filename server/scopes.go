@@ -27,7 +27,7 @@ type Scope struct {
 
 // DefaultScopes is the catalogue of a configuration that has none of its own.
 func DefaultScopes() []Scope {
-	return append(standardScopes(),
+	return append(slices.Clone(standardScopes),
 		Scope{"threads:read", map[string]string{"ja": "スレッド閲覧", "en": "View threads"}, RiskLow},
 		Scope{"threads:write", map[string]string{"ja": "スレッド作成・更新", "en": "Create and update threads"}, RiskWrite},
 		Scope{"runs:read", map[string]string{"ja": "実行結果閲覧", "en": "View the results of runs"}, RiskLow},
@@ -40,27 +40,25 @@ func DefaultScopes() []Scope {
 }
 
 // standardScopes are OpenID Connect's. They are part of every catalogue.
-func standardScopes() []Scope {
-	return []Scope{
-		{oauth.ScopeOpenID, map[string]string{"ja": "あなたが誰であるかの確認", "en": "Confirm who you are"}, RiskLow},
-		{oauth.ScopeProfile, map[string]string{
-			"ja": "プロフィール（名前、ユーザー名、写真、性別、生年月日、タイムゾーンなど）の閲覧",
-			"en": "View your profile: name, user name, picture, gender, date of birth, time zone and the like",
-		}, RiskLow},
-		{oauth.ScopeEmail, map[string]string{"ja": "メールアドレスの閲覧", "en": "View your e-mail address"}, RiskLow},
-		{oauth.ScopeAddress, map[string]string{"ja": "住所の閲覧", "en": "View your postal address"}, RiskLow},
-		{oauth.ScopePhone, map[string]string{"ja": "電話番号の閲覧", "en": "View your phone number"}, RiskLow},
-		{oauth.ScopeGroups, map[string]string{"ja": "所属グループの閲覧", "en": "View the groups that you are in"}, RiskLow},
-		{oauth.ScopeOfflineAccess, map[string]string{"ja": "あなたが利用していない間のアクセス", "en": "Access while you are not using it"},
-			RiskBroad},
-	}
+var standardScopes = []Scope{
+	{oauth.ScopeOpenID, map[string]string{"ja": "あなたが誰であるかの確認", "en": "Confirm who you are"}, RiskLow},
+	{oauth.ScopeProfile, map[string]string{
+		"ja": "プロフィール（名前、ユーザー名、写真、性別、生年月日、タイムゾーンなど）の閲覧",
+		"en": "View your profile: name, user name, picture, gender, date of birth, time zone and the like",
+	}, RiskLow},
+	{oauth.ScopeEmail, map[string]string{"ja": "メールアドレスの閲覧", "en": "View your e-mail address"}, RiskLow},
+	{oauth.ScopeAddress, map[string]string{"ja": "住所の閲覧", "en": "View your postal address"}, RiskLow},
+	{oauth.ScopePhone, map[string]string{"ja": "電話番号の閲覧", "en": "View your phone number"}, RiskLow},
+	{oauth.ScopeGroups, map[string]string{"ja": "所属グループの閲覧", "en": "View the groups that you are in"}, RiskLow},
+	{oauth.ScopeOfflineAccess, map[string]string{"ja": "あなたが利用していない間のアクセス", "en": "Access while you are not using it"},
+		RiskBroad},
 }
 
 // standardScopeNames are those of a client that registers itself and names none, as far as it may have them. Which
 // groups there are is not for everybody: whoever wants to know has to say so.
 func standardScopeNames() []string {
 	var names []string
-	for _, scope := range standardScopes() {
+	for _, scope := range standardScopes {
 		if scope.Name != oauth.ScopeGroups {
 			names = append(names, scope.Name)
 		}
@@ -130,7 +128,7 @@ func newCatalogue(scopes []Scope, ceiling []string, claims []Claim) (*catalogue,
 	if wrong := CheckScopes(scopes); len(wrong) > 0 {
 		return c, &wrong[0]
 	}
-	for _, scope := range slices.Concat(scopes, standardScopes()) {
+	for _, scope := range slices.Concat(scopes, standardScopes) {
 		if _, own := c.scopes[scope.Name]; !own {
 			c.scopes[scope.Name] = scope
 			c.names = append(c.names, scope.Name)
@@ -154,7 +152,7 @@ func (k *catalogue) identifies(name string) bool {
 	if name != oauth.ScopeOpenID && !slices.ContainsFunc(standardClaims, func(c claim) bool { return c.scope == name }) {
 		return false
 	}
-	return slices.ContainsFunc(standardScopes(), func(standard Scope) bool {
+	return slices.ContainsFunc(standardScopes, func(standard Scope) bool {
 		return standard.Name == name && maps.Equal(standard.Description, k.scopes[name].Description)
 	})
 }
