@@ -76,6 +76,9 @@ func (d *Deployer) Apply(ctx context.Context, p *Plan) error {
 		if err == nil {
 			d.log.InfoContext(ctx, "app applied", "app", p.App, "version", p.Version, "client", release.App.ClientID,
 				"generation", release.App.Generation, "deliveries", len(release.Deliveries))
+			if applied := d.set().applied; applied != nil {
+				applied(ctx)
+			}
 		}
 		return false, err
 	})

@@ -71,6 +71,8 @@ type DeployerOptions struct {
 	// CheckSector returns what is wrong if a client with these redirect URIs names a sector identifier (OpenID Connect
 	// Core 1.0 section 8.1). Nil accepts all.
 	CheckSector func(ctx context.Context, uri string, redirectURIs []string) error
+	// Applied hears that an app was applied; nil: nobody does.
+	Applied func(ctx context.Context)
 	// Replica names this process among those that share the store. A process that takes over its predecessor's data
 	// directory should take over its name as well: it then owns the deliveries that its predecessor was pushing, and need
 	// not wait until the claims on them end. Empty: a random name.
@@ -160,6 +162,7 @@ type settings struct {
 	reserved    []string // client ids that no app may have
 	trusted     []string // apps
 	sector      func(ctx context.Context, uri string, redirectURIs []string) error
+	applied     func(ctx context.Context)
 	maxAge      time.Duration // of client secrets
 }
 
@@ -167,7 +170,7 @@ func settingsOf(opts DeployerOptions) *settings {
 	return &settings{
 		dev: opts.Dev, hooks: opts.Hooks, runtimes: opts.Runtimes, assignments: opts.Assignments, leaveDrift: opts.LeaveDrift,
 		pruneAfter: opts.PruneAfter, parsing: opts.Parsing, resources: opts.ResourceServers, reserved: opts.ReservedIDs,
-		trusted: opts.Trusted, sector: opts.CheckSector, maxAge: opts.SecretMaxAge,
+		trusted: opts.Trusted, sector: opts.CheckSector, applied: opts.Applied, maxAge: opts.SecretMaxAge,
 	}
 }
 

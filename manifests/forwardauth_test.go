@@ -157,3 +157,20 @@ func TestPlanOfForwardAuth(t *testing.T) {
 		})
 	}
 }
+
+// Whoever plans an app about which no proxy could ask is told so, and goes on.
+func TestHostBehindForwardAuthWithoutTrustedProxies(t *testing.T) {
+	manifest := with("wiki", "\n    forwardAuth: {hosts: [wiki.example.com]}", "scopes: [", "scopes: [openid, ")
+	for _, c := range []struct {
+		manifest string
+		opts     Options
+		want     int
+	}{{manifest, Options{}, 0}, {manifest, Options{NoProxies: true}, 1}, {appYML("board"), Options{NoProxies: true}, 0}} {
+		documents, faults := Parse("app.yml", []byte(c.manifest), c.opts)
+		if len(documents) != 1 || len(faults) != c.want || faults.Err() != nil ||
+			c.want == 1 && (faults[0].Path != "spec.oauth.forwardAuth.hosts" || faults[0].Line != 8 ||
+				!strings.Contains(faults[0].Message, "web.trustedProxies")) {
+			t.Errorf("%+v: %v", c.opts, faults)
+		}
+	}
+}

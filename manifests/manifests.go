@@ -116,6 +116,8 @@ type Options struct {
 	Dev bool
 	// DenyLoopback refuses redirect URIs that lead to the user's own machine.
 	DenyLoopback bool
+	// NoProxies warns of hosts behind forward auth: the server trusts no proxy that could ask about them.
+	NoProxies bool
 	// Scopes are the names of the server's scope catalogue. When empty, names are only checked for their syntax
 	// (RFC 6749 section 3.3), because a command may have no server to ask.
 	Scopes []string

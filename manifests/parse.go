@@ -57,6 +57,11 @@ func documentOf(written strictyaml.Document, r *strictyaml.Report, opts Options)
 	if opts.DenyLoopback && d.denyLoopback(r) {
 		return nil
 	}
+	if opts.NoProxies && d.App.Spec.OAuth != nil && len(d.App.Spec.OAuth.ForwardAuth.Hosts) > 0 {
+		const path = "spec.oauth.forwardAuth.hosts"
+		r.Warnf(d.Place(path), path, "no-trusted-proxies", "", "cannot be reached until the configuration of the "+
+			"server lists the proxy before them in web.trustedProxies: nobody else may ask, so every request is refused")
+	}
 	return d
 }
 

@@ -1,12 +1,14 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/warifu/warifu/server/oauth"
@@ -31,9 +33,11 @@ import (
 //
 // What is asked about is in headers (X-Forwarded-Host, -Proto, -Uri, -Method), so it is taken from the proxies of
 // web.trustedProxies alone: a page of another site can make a browser send a request here, but not from there. The
-// host has to be one that a manifest lists (spec.oauth.forwardAuth.hosts), and belongs to one app at all its ports,
-// but on loopback, where each port is a host of its own, for development; its sign-ins come back there and nowhere else. A cookie is good for the host for which it was made. Nothing that other sites make a
-// browser do here changes anything: what signs out asks first, at the server's own page.
+// host has to be one that a manifest lists (spec.oauth.forwardAuth.hosts), and belongs to one app at all its ports, but
+// on loopback, where each port is a host of its own, for development; its sign-ins come back there and nowhere else. A
+// cookie is good for the host for which it was made. Nothing that other sites make a browser do here changes anything:
+// what signs out asks first, at the server's own page. Where no proxy is trusted, nobody may ask: the log says so, and
+// so do warifu doctor and the plan of such a manifest.
 //
 // A request that brings one of the headers which tell the app who the user is, in any spelling that a web server would
 // take for it (Remote_User), is refused, whatever the proxy would have made of it. All of them are in each answer that
@@ -105,6 +109,33 @@ type forwardSession struct {
 	AMR     []string `json:"m,omitempty"`
 	Class   string   `json:"a,omitempty"`
 	Expires int64    `json:"x"` // Unix milliseconds
+}
+
+// unasked are the apps of which an operator was told that no proxy may ask about them.
+type unasked struct {
+	mu   sync.Mutex
+	apps []string
+}
+
+// Applied looks at what can be wrong with the configuration once another app is there, which only the log tells.
+func (s *Server) Applied(ctx context.Context) { s.InForce().warnOfUnasked(ctx) }
+
+// warnOfUnasked tells the operator of apps behind forward auth about which nobody may ask, because there are no trusted
+// proxies: of each app once, as long as that is so.
+func (s *Server) warnOfUnasked(ctx context.Context) {
+	var apps []string
+	if len(s.proxies) == 0 {
+		apps = s.store.BehindForwardAuth()
+	}
+	u := &s.unasked
+	u.mu.Lock()
+	fresh := oauth.Without(apps, u.apps)
+	u.apps = apps
+	u.mu.Unlock()
+	if len(fresh) > 0 {
+		s.log.WarnContext(ctx, "no proxy may ask about apps behind forward auth, so every request to them is refused: "+
+			"list the proxy before them in web.trustedProxies of the configuration, then warifu reload", "apps", strings.Join(fresh, ", "))
+	}
 }
 
 // verify answers a proxy that asks about a request.

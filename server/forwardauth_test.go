@@ -614,6 +614,37 @@ func TestForwardAuthWithoutCookies(t *testing.T) {
 	}
 }
 
+// Where no proxy is trusted, the log says so of each app, once, and what to do; not with each request.
+func TestForwardAuthWithoutTrustedProxiesIsLogged(t *testing.T) {
+	p := newIDP(t).withAllScopes()
+	look := func() int {
+		p.handler.(*server.Server).Applied(t.Context())
+		return strings.Count(p.log.String(), "level=WARN msg=\"no proxy may ask about apps behind forward auth")
+	}
+	if n := look(); n != 0 {
+		t.Errorf("without such an app there are %d lines", n)
+	}
+	p.register("wiki", func(c *storage.Client) { stands(c, "Wiki", wikiHost) })
+	for range 3 {
+		p.visitor().get("https://" + wikiHost + "/")
+		if n := look(); n != 1 || !strings.Contains(p.log.String(), "web.trustedProxies") || !strings.Contains(p.log.String(), "apps=wiki\n") {
+			t.Errorf("with one app there are %d lines: %s", n, p.log)
+		}
+	}
+	p.register("blog", func(c *storage.Client) { stands(c, "Blog", blogHost) })
+	if n := look(); n != 2 || !strings.Contains(p.log.String(), "apps=blog\n") {
+		t.Errorf("with another app there are %d lines: %s", n, p.log)
+	}
+	p.reload(trustsLoopback)
+	if n := look(); n != 2 {
+		t.Errorf("with a trusted proxy there are %d lines", n)
+	}
+	p.reload(func(c *server.Config) { c.TrustedProxies = nil })
+	if n := look(); n != 3 || !strings.Contains(p.log.String(), "apps=\"blog, wiki\"") {
+		t.Errorf("without one again there are %d lines: %s", n, p.log)
+	}
+}
+
 // grantsOf are the live grants of ann to an app.
 func (p *idp) grantsOf(clientID string) int {
 	p.t.Helper()

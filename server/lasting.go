@@ -29,6 +29,7 @@ type lasting struct {
 	note atomic.Pointer[string]
 	// warned: a proxy that is not trusted has told an address.
 	warned   sync.Once
+	unasked  unasked
 	devices  *devices
 	room     *room
 	arrivals arrivals
@@ -116,6 +117,7 @@ func (s *Server) Run(ctx context.Context) error {
 		if err := s.store.Sweep(ctx); err != nil && ctx.Err() == nil {
 			s.log.Warn("records over their limits cannot be removed; trying again", "error", err)
 		}
+		s.InForce().warnOfUnasked(ctx)
 		select {
 		case <-ctx.Done():
 			return nil

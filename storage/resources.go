@@ -355,6 +355,17 @@ func (s *Store) FindResource(ctx context.Context, identifier string) (string, er
 	return spelled, nil
 }
 
+// BehindForwardAuth are the apps behind forward auth that memory knows, by name.
+func (s *Store) BehindForwardAuth() (apps []string) {
+	for _, c := range s.mem.all() {
+		if c.Active() && len(c.ForwardAuthHosts) > 0 {
+			apps = append(apps, cmp.Or(c.App, c.ID))
+		}
+	}
+	slices.Sort(apps)
+	return apps
+}
+
 // AtHost is the client of the app behind forward auth at a host, as far as memory knows; nil if there is none.
 func (s *Store) AtHost(host string) *Client {
 	for _, c := range s.Speakers(oauth.ForwardIdentifier(host)) {

@@ -34,7 +34,7 @@ func (c *cli) doctor() *cobra.Command {
 		Long: `doctor looks at the files that a configuration names, at the issuer as apps and browsers see it from this
 machine (DNS, certificate, redirects, discovery, clocks, what a proxy passes on), and at what the running
 server knows (a configuration that it has refused, etcd, replicas, keys, plugins, deliveries, secrets,
-connectors). It changes nothing, and prints no secret.
+forward auth, connectors). It changes nothing, and prints no secret.
 
 With a configuration it asks the server that has it; it also does what it can when no server answers. It is
 best run as the user of the server: others may not read the files. The exit code is 2 when something is wrong
@@ -422,6 +422,7 @@ func (i *instance) inside() []doctor.Check {
 			}
 			return c
 		},
+		NoProxies:     len(cfg.Provider.TrustedProxies) == 0,
 		AllowLoopback: i.dev || cfg.Manifests.LocalhostRedirects == config.LocalhostAllow,
 		Plugins: func(ctx context.Context) (all []doctor.Plugin) {
 			for _, p := range i.host.Present(ctx) {

@@ -259,12 +259,13 @@ func (i *instance) deploying(cfg *config.Settings, public *server.Server) manife
 		PruneAfter: cfg.Manifests.PruneDelay(),
 		Issuer:     cfg.Issuer, Dev: i.dev || localhost == config.LocalhostAllow,
 		Parsing: manifests.Options{
-			Dev: i.dev, DenyLoopback: localhost == config.LocalhostDeny, Scopes: server.ScopeNames(cfg.Provider.Scopes),
+			Dev: i.dev, DenyLoopback: localhost == config.LocalhostDeny,
+			NoProxies: len(cfg.Provider.TrustedProxies) == 0, Scopes: server.ScopeNames(cfg.Provider.Scopes),
 			GrantTypes: cfg.GrantTypes(), Claims: public.ClaimScopes(), Connectors: cfg.ConnectorIDs(), Groups: cfg.Groups(),
 			Issuers: cfg.TrustedNames(),
 		},
 		ResourceServers: cfg.OAuth2.Identifiers(), ReservedIDs: cfg.OAuth2.IDs(),
-		CheckSector: public.CheckSectorIdentifier, Trusted: cfg.Trusted,
+		CheckSector: public.CheckSectorIdentifier, Applied: public.Applied, Trusted: cfg.Trusted,
 		SecretMaxAge: time.Duration(cfg.Expiry.SecretMaxAge), Replica: replica, Logger: i.log, Metrics: i.metrics,
 		Traces: i.traces,
 	}

@@ -20,6 +20,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -422,6 +423,30 @@ func TestAppsThatNeedSomebody(t *testing.T) {
 	}
 	if text := shown(findings); strings.Contains(text, "worker/c") || strings.Contains(text, "secret of well") {
 		t.Error(text)
+	}
+}
+
+// Apps behind forward auth need a proxy that may ask about them.
+func TestAppsThatNoProxyMayAskAbout(t *testing.T) {
+	t.Parallel()
+	store := storagetest.New(t).Store()
+	if text := shown(Run(t.Context(), Inside{Store: store, NoProxies: true}.Checks()...)); strings.Contains(text, "forward") {
+		t.Errorf("without such an app: %s", text)
+	}
+	now := time.Now().UTC()
+	c := &storage.Client{ID: "wiki-1", App: "wiki", CreatedAt: now, UpdatedAt: now, Client: oauth.Client{ClientName: "Wiki"}}
+	c.ForwardAuthHosts = []string{"wiki.example.com"}
+	if err := store.CommitRelease(t.Context(), storage.Release{App: storage.App{Name: "wiki", ClientID: c.ID}, Client: c}); err != nil {
+		t.Fatal(err)
+	}
+	findings := Run(t.Context(), Inside{Store: store, NoProxies: true}.Checks()...)
+	i := slices.IndexFunc(findings, func(f Finding) bool { return f.Check == "forward-auth" })
+	if !found(findings, "forward-auth", Wrong, "every request to them is refused: wiki") ||
+		!strings.Contains(findings[i].Remedy, "web.trustedProxies") {
+		t.Error(shown(findings))
+	}
+	if findings := Run(t.Context(), Inside{Store: store}.Checks()...); !found(findings, "forward-auth", Fine, "1") {
+		t.Error(shown(findings))
 	}
 }
 

@@ -24,6 +24,8 @@ type Inside struct {
 	Upstreams []Upstream
 	// AllowLoopback: the configuration allows redirect URIs that lead to the user's own machine.
 	AllowLoopback bool
+	// NoProxies: the configuration trusts no proxies (web.trustedProxies).
+	NoProxies bool
 	// Configuration says what has become of the configuration that was read last. It may be nil.
 	Configuration func() Configuration
 	// Now is the clock; nil means time.Now.
@@ -62,6 +64,7 @@ func (i Inside) Checks() []Check {
 		{Name: "replicas", Look: i.replicas}, {Name: "keys", Look: i.keys},
 		{Name: "plugins", Look: i.plugins, Within: 2 * Patience}, {Name: "deliveries", Look: i.deliveries},
 		{Name: "secrets", Look: i.secrets}, {Name: "redirects", Look: i.redirects},
+		{Name: "forward-auth", Look: i.forwardAuth},
 		{Name: "connectors", Look: i.connectors, Within: 2 * Patience},
 	}
 }
@@ -408,6 +411,24 @@ func (i Inside) redirects(ctx context.Context) ([]Finding, error) {
 		"take them out of their manifests (spec.oauth.redirectUris, spec.oauth.forwardAuth.hosts), or allow them with "+
 			"manifests.localhostRedirects",
 		"sign-ins lead to the user's own machine, where any program may listen: %s",
+		strings.Join(apps, ", "))}, nil
+}
+
+// forwardAuth looks whether proxies may ask about the apps that are behind one.
+func (i Inside) forwardAuth(context.Context) ([]Finding, error) {
+	apps := i.Store.BehindForwardAuth()
+	switch {
+	case len(apps) == 0:
+		return nil, nil
+	case !i.NoProxies:
+		return []Finding{fine("apps behind forward auth: %d, about which web.trustedProxies may ask", len(apps))}, nil
+	case len(apps) > mostNamed:
+		apps = append(apps[:mostNamed], fmt.Sprintf("%d more", len(apps)-mostNamed))
+	}
+	return []Finding{wrong(
+		"list the proxy before them in web.trustedProxies of the configuration, as in web: {trustedProxies: [127.0.0.1]} "+
+			"for one on the same machine, then warifu reload",
+		"no proxy may ask about apps behind forward auth, so every request to them is refused: %s",
 		strings.Join(apps, ", "))}, nil
 }
 

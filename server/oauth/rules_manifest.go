@@ -32,6 +32,8 @@ var manifestRules = []Rule{
 		"Correct the hook."},
 	{"no-targets", "autoEnv is on, and the manifest has no worker, container or service that could be given the env.",
 		"Add one, or take autoEnv out and read the credentials with warifu credentials."},
+	{"no-trusted-proxies", "The app is to stand behind a proxy that asks about each request, and the server believes none.",
+		"List the proxy in web.trustedProxies of the configuration, then run warifu reload."},
 	{"env-collision", "The manifest sets a variable itself that autoEnv would set as well.",
 		"Take the variable out of the manifest, or turn autoEnv off."},
 	{"env-name", "A deploy hook sets a variable whose name no environment can hold.",

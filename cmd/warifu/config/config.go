@@ -85,7 +85,7 @@ type Web struct {
 	TLSCert        string   `json:"tlsCert,omitempty" jsonschema:"Certificate chain (PEM). It is read again when the file changes."`
 	TLSKey         string   `json:"tlsKey,omitempty" jsonschema:"Key of the certificate (PEM)."`
 	DrainDelay     Duration `json:"drainDelay,omitzero" jsonschema:"How long the server goes on serving after SIGTERM, while /readyz says that it is shutting down, so that proxies send requests elsewhere. Default 5s; at most 5m; 0s: not at all."`
-	TrustedProxies []string `json:"trustedProxies,omitempty" jsonschema:"Networks or addresses of the proxies before this server, as in 10.0.0.0/8: from them alone X-Forwarded-For is taken for the address of the user, by which sign-ins are limited and logged. None by default."`
+	TrustedProxies []string `json:"trustedProxies,omitempty" jsonschema:"Networks or addresses of the proxies before this server, as in 10.0.0.0/8: from them alone X-Forwarded-For is taken for the address of the user, by which sign-ins are limited and logged, and they alone may ask about apps with spec.oauth.forwardAuth. None by default."`
 	MaxConnections int      `json:"maxConnections,omitempty" jsonschema:"The most connections that are open at once on http and https together. 0, the default: as many as the process may have, less what storage and plugins need."`
 	AllowedOrigins []string `json:"allowedOrigins,omitempty" jsonschema:"Origins of pages that may call the endpoints for programs with scripts for every app (CORS); \"*\" is any, and on loopback the port may be * (http://localhost:*). None by default: each app may do so from the origins of its own redirect URIs and of its allowedOrigins."`
 }
