@@ -169,6 +169,12 @@ func clientType(c admin.Client) string {
 	case plugins.AuthMethodWorkload:
 		kind += ", workload"
 	}
+	switch {
+	case onlyForwardAuth(c):
+		kind = "behind forward auth"
+	case len(c.ForwardAuthHosts) > 0:
+		kind += ", behind forward auth"
+	}
 	if c.Disabled {
 		kind += ", disabled"
 	}
@@ -307,7 +313,7 @@ func (c *cli) showApp(a admin.AppDetail) error {
 	if err := table(c.stdout, lines[0], lines[1:]); err != nil {
 		return err
 	}
-	if len(a.Secrets) > 0 {
+	if len(a.Secrets) > 0 && (a.Client == nil || !onlyForwardAuth(*a.Client)) { // where no secret opens anything
 		if _, err := fmt.Fprintln(c.stdout); err != nil {
 			return err
 		}

@@ -119,6 +119,13 @@ func admitted(c admin.Client) []string {
 	return out
 }
 
+// onlyForwardAuth reports whether the client is an app behind forward auth that knows no OAuth.
+func onlyForwardAuth(c admin.Client) bool {
+	registered := oauth.Client{ClientMetadata: c.ClientMetadata, RedirectURIs: c.RedirectURIs}
+	registered.GrantTypes = c.GrantTypes
+	return registered.OnlyForwardAuth()
+}
+
 // behindForwardAuth is where the app is, and what it calls its users.
 func behindForwardAuth(c admin.Client) []string {
 	if len(c.ForwardAuthHosts) == 0 {

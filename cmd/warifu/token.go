@@ -162,6 +162,9 @@ func canStandIn(app string, client *admin.Client, device bool) error {
 		return fmt.Errorf("%s authenticates with the token of a workload (spec.oauth.identities), which only that workload has", app)
 	case client.TokenEndpointAuthMethod == plugins.AuthMethodPrivateKeyJWT:
 		return fmt.Errorf("%s signs its token requests with a private key (private_key_jwt) that only the app has", app)
+	case onlyForwardAuth(*client):
+		return fmt.Errorf("%s is behind forward auth and asks for no tokens: open %s/ in a browser to sign in to it", app,
+			oauth.ForwardOrigin(client.ForwardAuthHosts[0]))
 	case device && !slices.Contains(client.GrantTypes, oauth.GrantDeviceCode):
 		return fmt.Errorf("%s may not use the device grant: add %s to spec.oauth.grantTypes of its manifest, beside those that it uses already, and apply it", app, oauth.GrantDeviceCode)
 	case device:

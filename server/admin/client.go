@@ -25,7 +25,7 @@ type Client struct {
 	TosURI                 string   `json:"tosUri,omitempty"`
 	PolicyURI              string   `json:"policyUri,omitempty"`
 
-	GrantTypes []string `json:"grantTypes" nullable:"false"`
+	GrantTypes []string `json:"grantTypes" nullable:"false" doc:"None of an app behind forward auth that is nothing else: it asks for no tokens."`
 	KeyIDs     []string `json:"keyIds,omitempty" doc:"Ids of the keys that it signs with."`
 	// JWKS is never told: whoever asks wants to know which keys there are, and not the keys.
 	JWKS string `json:"jwks,omitempty" hidden:"true"`
@@ -59,11 +59,15 @@ func (Client) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
 }
 
 func clientOf(c *storage.Client) Client {
+	grants := c.RegisteredGrants()
+	if c.OnlyForwardAuth() { // it has them for the server, which is the client in its place
+		grants = nil
+	}
 	return Client{
 		ID: c.ID, App: c.App, Name: c.ClientName, Public: c.Public, Disabled: c.Disabled,
 		RedirectURIs: listed(c.RedirectURIs), PostLogoutRedirectURIs: c.PostLogoutRedirectURIs, Scopes: listed(c.Scopes),
 		LogoURI: c.LogoURI, TosURI: c.TOSURI, PolicyURI: c.PolicyURI,
-		GrantTypes: listed(c.RegisteredGrants()), KeyIDs: keyIDs(c.JWKS), ClientMetadata: c.ClientMetadata,
+		GrantTypes: listed(grants), KeyIDs: keyIDs(c.JWKS), ClientMetadata: c.ClientMetadata,
 		CreatedAt: c.CreatedAt, UpdatedAt: c.UpdatedAt, AnyScope: c.AnyScope,
 	}
 }
