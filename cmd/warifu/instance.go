@@ -117,7 +117,7 @@ func build(ctx context.Context, cfg *config.Settings, with building) (_ *instanc
 	}
 	provider := cfg.Provider
 	provider.Logger, provider.Refused = i.log, i.refusals.Add
-	if i.traces, err = newTracer(cfg, i.log); err != nil {
+	if i.traces, err = newTracer(cfg, i.log, i.metrics); err != nil {
 		return nil, err
 	}
 	i.onClose(i.traces.Close)
@@ -306,6 +306,7 @@ func (i *instance) openWeb(ctx context.Context, opened []net.Listener) error {
 	i.endpoints = append(i.endpoints,
 		endpoint{name: "web.https", listener: listener, tls: cert.config(), patience: webPatience, connections: i.web})
 	i.webCert = cert
+	i.metrics.Source("web certificate", cert.toldOf("web.https"))
 	return nil
 }
 
@@ -353,6 +354,7 @@ func (i *instance) openAdmin(ctx context.Context, patience time.Duration) error 
 			return fmt.Errorf("admin.tlsCert: %w", err)
 		}
 		tcp.tls, i.adminCert = cert.config(), cert
+		i.metrics.Source("admin certificate", cert.toldOf("admin.listen"))
 	}
 	if tcp.listener, err = i.listen(ctx, "admin.listen", cfg.Listen); err != nil {
 		return err

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/warifu/warifu/cmd/warifu/config"
+	"github.com/warifu/warifu/server/metrics"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -130,6 +131,18 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	}
 	c.loaded, c.stamp = pair, stamp
 	return c.loaded, nil
+}
+
+// toldOf tells from when to when the certificate is valid that a listener would serve now.
+func (c *certificate) toldOf(listener string) metrics.Source {
+	return func(tell metrics.Tell) {
+		pair, err := c.get(nil)
+		if err != nil || pair.Leaf == nil {
+			return // there is always one after the start
+		}
+		tell(metrics.CertificateStart, float64(pair.Leaf.NotBefore.Unix()), listener)
+		tell(metrics.CertificateEnd, float64(pair.Leaf.NotAfter.Unix()), listener)
+	}
 }
 
 // cipherSuites are those that RFC 9325 section 4.2 recommends for TLS 1.2; those of TLS 1.3 are not configurable.

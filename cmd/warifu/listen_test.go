@@ -18,6 +18,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/warifu/warifu/server/metrics"
 )
 
 // writeCertificate puts a new self-signed pair with the serial number into dir.
@@ -70,10 +72,17 @@ func TestRenewedCertificateNeedsNoRestart(t *testing.T) {
 	if got := serial(); got != 2 {
 		t.Error("after the renewal: serial", got)
 	}
+	c.looked = time.Time{}
+	writeCertificate(t, dir, 3) // nobody connects, and metrics tell of the new one all the same
+	ends := make(map[string]float64)
+	c.toldOf("web.https")(func(name string, value float64, labels ...string) { ends[name+" "+labels[0]] = value })
+	if got := serial(); got != 3 || ends[metrics.CertificateEnd+" web.https"] != float64(c.loaded.Leaf.NotAfter.Unix()) {
+		t.Errorf("serial %d, told: %v", got, ends)
+	}
 	if err := os.WriteFile(key, []byte("half a file"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got := serial(); got != 2 {
+	if got := serial(); got != 3 {
 		t.Error("while it is being written: serial", got)
 	}
 	if _, err := loadCertificate(cert, key, nil); err == nil {

@@ -27,7 +27,7 @@ func newMetrics(cfg *config.Settings) *metrics.Metrics {
 const usualSample = 0.01
 
 // newTracer makes what sends traces to the collector of a configuration; nil if there is none.
-func newTracer(cfg *config.Settings, log *slog.Logger) (*traces.Tracer, error) {
+func newTracer(cfg *config.Settings, log *slog.Logger, m *metrics.Metrics) (*traces.Tracer, error) {
 	t := cfg.Telemetry.Traces
 	if t.Endpoint == "" {
 		return nil, nil
@@ -40,7 +40,8 @@ func newTracer(cfg *config.Settings, log *slog.Logger) (*traces.Tracer, error) {
 		endpoint.Path = "/v1/traces"
 	}
 	return otlp.New(otlp.Options{Endpoint: endpoint.String(), Headers: cfg.TraceHeaders,
-		Sample: cmp.Or(float64(t.Sample), usualSample), Version: programVersion(), Issuer: cfg.Issuer, Logger: log})
+		Sample: cmp.Or(float64(t.Sample), usualSample), Version: programVersion(), Issuer: cfg.Issuer, Logger: log,
+		Metrics: m})
 }
 
 // openTelemetry opens the listener at which Prometheus reads, if there is to be one.

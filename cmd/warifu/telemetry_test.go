@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"io"
 	"net"
@@ -63,15 +64,20 @@ func TestMetricsOfARunningServer(t *testing.T) {
 	t.Parallel()
 	const people = "enablePasswordDB: true\nstaticPasswords:\n" +
 		"  - {email: ann@example.com, userID: ann, hash: $2a$10$2b2cU8CPhOTaGrs1HRQuAueS7JTT5ZHsHSzYiFPm1leZck7Mc8T4W}\n"
+	cert, key := writeCertificate(t, t.TempDir(), 1)
 	more := func(s *serving) string {
-		return people + "telemetry: {http: 127.0.0.1:0, apps: true}\nadmin: {listen: 127.0.0.1:0, tokenFile: " + s.token + "}\n" +
+		return people + "telemetry: {http: 127.0.0.1:0, apps: true}\nadmin: {listen: 127.0.0.1:0, tokenFile: " + s.token +
+			", tlsCert: " + cert + ", tlsKey: " + key + "}\n" +
 			"mail: {server: 'localhost:1', tls: none, from: warifu@example.com}\n"
 	}
 	s := serveReloadable(t, more)
 	at := func(name string) string {
 		return "http://" + regexp.MustCompile(regexp.QuoteMeta(name) + ` ([0-9.:]+)`).FindStringSubmatch(s.said.String())[1]
 	}
-	telemetry, admin := at("telemetry.http"), at("admin.listen")
+	telemetry, admin := at("telemetry.http"), strings.Replace(at("admin.listen"), "http:", "https:", 1)
+	remote := &http.Client{Transport: &http.Transport{ // the certificate is signed by itself
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	defer remote.CloseIdleConnections()
 	socket := filepath.Join(s.dir, "data", "admin.sock")
 	cmd := exec.CommandContext(t.Context(), "warifu", "--admin", socket, "token", "board", "--login", "ann@example.com", "--password-stdin")
 	cmd.Stdin = strings.NewReader("password")
@@ -107,8 +113,9 @@ func TestMetricsOfARunningServer(t *testing.T) {
 		`warifu_plugin_up{kind="hook",plugin="oauth"}`:                                      1,
 		`warifu_clients{origin="manifest"}`:                                                 1,
 		`warifu_replicas`:                                                                   1,
-		`go_goroutines`:                                                                     1,
-		`process_open_fds`:                                                                  1,
+		`warifu_certificate_end_timestamp_seconds{listener="admin.listen"}`:                 float64(time.Now().Unix()),
+		`go_goroutines`:    1,
+		`process_open_fds`: 1,
 	} {
 		if v := value(page, series); v < least {
 			t.Errorf("%s is %v", series, v)
@@ -122,7 +129,7 @@ func TestMetricsOfARunningServer(t *testing.T) {
 	if code, _ := fetched(t, http.DefaultClient, s.issuer+"/metrics", ""); code != http.StatusNotFound {
 		t.Errorf("the public has /metrics: %d", code)
 	}
-	if code, _ := fetched(t, http.DefaultClient, admin+"/metrics", ""); code != http.StatusUnauthorized {
+	if code, _ := fetched(t, remote, admin+"/metrics", ""); code != http.StatusUnauthorized {
 		t.Errorf("the admin API without a token: %d", code)
 	}
 	local := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -130,7 +137,7 @@ func TestMetricsOfARunningServer(t *testing.T) {
 	}}}
 	defer local.CloseIdleConnections()
 	for _, get := range []func() (int, string){
-		func() (int, string) { return fetched(t, http.DefaultClient, admin+"/metrics", strings.Repeat("t", 40)) },
+		func() (int, string) { return fetched(t, remote, admin+"/metrics", strings.Repeat("t", 40)) },
 		func() (int, string) { return fetched(t, local, "http://admin/metrics", "") },
 	} {
 		if code, page := get(); code != http.StatusOK || value(page, "warifu_replicas") != 1 {

@@ -149,6 +149,13 @@ func (m *Metrics) KeyTurn(use string) { m.count(keyTurnsTotal, use) }
 // Letter counts a letter, or an attempt to send it.
 func (m *Metrics) Letter(outcome string) { m.count(lettersTotal, outcome) }
 
+// SpansLost counts spans of traces that did not get to the collector. The table says which causes there are.
+func (m *Metrics) SpansLost(cause string, spans int) {
+	if m != nil {
+		m.counters[spansLostTotal].WithLabelValues(cause).Add(float64(spans))
+	}
+}
+
 // PluginStarted counts a start of a plugin that succeeded, and PluginFailed one that did not, or the end of a process.
 func (m *Metrics) PluginStarted(kind, plugin string) {
 	m.count(pluginStartsTotal, kind, plugin)

@@ -35,6 +35,7 @@ func TestCountingAllocatesNothing(t *testing.T) {
 	none.Etcd("x").Answered(time.Now(), nil)
 	none.Grant("x", "y", metrics.Refused)
 	none.SignIn("x", "y")
+	none.SpansLost("x", 1)
 	none.Started(time.Now())
 	none.Reloaded(time.Now())
 	none.Source("x", nil)

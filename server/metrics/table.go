@@ -54,6 +54,8 @@ const (
 	LettersWaiting      = "warifu_letters_waiting"
 	PluginUp            = "warifu_plugin_up"
 	Replicas            = "warifu_replicas"
+	CertificateStart    = "warifu_certificate_start_timestamp_seconds"
+	CertificateEnd      = "warifu_certificate_end_timestamp_seconds"
 	replicasDiffer      = "warifu_replicas_configuration_differs"
 	reloadRefused       = "warifu_configuration_refused"
 	lastReload          = "warifu_configuration_last_reload_timestamp_seconds"
@@ -75,6 +77,7 @@ const (
 	pluginFailuresTotal = "warifu_plugin_failures_total"
 	pluginSeconds       = "warifu_plugin_call_duration_seconds"
 	reloadsTotal        = "warifu_configuration_reloads_total"
+	spansLostTotal      = "warifu_trace_spans_lost_total"
 )
 
 // Bounds of durations, in seconds.
@@ -165,6 +168,15 @@ var table = []family{
 		"Ends of the plugin's process, and starts that failed.", nil},
 	{pluginSeconds, histogram, []label{of("plugin"), of("call")},
 		"How long plugins took to answer.", pluginBounds},
+
+	{CertificateStart, told, []label{of("listener", "web.https", "admin.listen")},
+		"When the certificate that a listener serves begins to be valid (Unix time); only of those that have one.", nil},
+	{CertificateEnd, told, []label{of("listener", "web.https", "admin.listen")},
+		"When it ends (Unix time). Those who renew it need not restart this server.", nil},
+
+	{spansLostTotal, counter, []label{of("cause", "queue", "collector")},
+		"Spans of traces that are lost. cause: queue (too many waited for a collector that is slow or away), " +
+			"collector (it did not take them, or not all of those that were sent together).", nil},
 
 	{reloadsTotal, counter, []label{of("outcome", "ok", "refused")},
 		"Configurations that were read again. outcome: ok (it was taken into use), refused (what was there " +

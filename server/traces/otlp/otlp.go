@@ -1,7 +1,7 @@
 // Package otlp sends traces to a collector, by OTLP over HTTP.
 //
 // Spans wait in a queue that never grows beyond [most], and are sent beside requests. When the collector is away or
-// slow, they are dropped, and the log says so once.
+// slow, they are dropped; the log says so once, and the metrics how many they were.
 package otlp
 
 import (
@@ -18,6 +18,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
+	"github.com/warifu/warifu/server/metrics"
 	"github.com/warifu/warifu/server/traces"
 )
 
@@ -41,6 +42,8 @@ type Options struct {
 	Version, Issuer string
 	// Logger is told when the collector does not take traces. Required.
 	Logger *slog.Logger
+	// Metrics count what is lost; nil counts nothing.
+	Metrics *metrics.Metrics
 }
 
 // New makes a tracer, which sends what it has in the background until Close. The collector need not be there.
@@ -53,25 +56,56 @@ func New(o Options) (*traces.Tracer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("prepare to send traces: %w", err)
 	}
-	provider := sdktrace.NewTracerProvider(
-		sdktrace.WithBatcher(&told{SpanExporter: exporter, log: o.Logger}, sdktrace.WithMaxQueueSize(most),
-			sdktrace.WithMaxExportBatchSize(batch), sdktrace.WithBatchTimeout(every), sdktrace.WithExportTimeout(sendTime)),
+	provider := newProvider(exporter, o)
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(error) {})) // told has said it, without what the collector answered
+	return traces.Of(provider, o.Sample, provider.Shutdown), nil
+}
+
+func newProvider(exporter sdktrace.SpanExporter, o Options) *sdktrace.TracerProvider {
+	waiting := new(atomic.Int64)
+	sender := sdktrace.NewBatchSpanProcessor(
+		&told{SpanExporter: exporter, log: o.Logger, metrics: o.Metrics, waiting: waiting},
+		sdktrace.WithMaxQueueSize(most), sdktrace.WithMaxExportBatchSize(batch), sdktrace.WithBatchTimeout(every),
+		sdktrace.WithExportTimeout(sendTime))
+	return sdktrace.NewTracerProvider(
+		sdktrace.WithSpanProcessor(&queue{SpanProcessor: sender, metrics: o.Metrics, waiting: waiting}),
 		sdktrace.WithSampler(sdktrace.AlwaysSample()), // [traces.Tracer.Request] has decided already
 		sdktrace.WithResource(resource.NewSchemaless(attribute.String("service.name", "warifu"),
 			attribute.String("service.version", o.Version), attribute.String("service.namespace", o.Issuer))))
-	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(error) {})) // told has said it, without what the collector answered
-	return traces.Of(provider, o.Sample, provider.Shutdown), nil
+}
+
+// queue lets no more spans wait than there may be. OpenTelemetry's own queue, which has room for as many, tells nobody
+// of those that it drops.
+type queue struct {
+	sdktrace.SpanProcessor
+	metrics *metrics.Metrics
+	waiting *atomic.Int64 // spans that have ended and were not sent
+}
+
+func (q *queue) OnEnd(span sdktrace.ReadOnlySpan) {
+	if q.waiting.Add(1) > most {
+		q.waiting.Add(-1)
+		q.metrics.SpansLost("queue", 1)
+		return
+	}
+	q.SpanProcessor.OnEnd(span)
 }
 
 // told says in the log when the collector does not take spans, and when it does again.
 type told struct {
 	sdktrace.SpanExporter
-	log  *slog.Logger
-	away atomic.Bool
+	log     *slog.Logger
+	metrics *metrics.Metrics
+	waiting *atomic.Int64 // as in queue
+	away    atomic.Bool
 }
 
 func (e *told) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
 	err := e.SpanExporter.ExportSpans(ctx, spans)
+	e.waiting.Add(-int64(len(spans)))
+	if err != nil {
+		e.metrics.SpansLost("collector", len(spans))
+	}
 	switch {
 	case err != nil && !e.away.Swap(true):
 		e.log.Warn("traces are lost: the collector does not take them; trying again with the next ones", "reason", reason(err))
