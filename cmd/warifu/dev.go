@@ -53,8 +53,8 @@ directory, so the next start has the same client ids, secrets and grants.
 The link of the invitation leads to a page on which the user chooses how to sign in. It is printed at each
 start until it was used. --user adds users, whose passwords are made and kept as well. With --config, a
 file in the language of warifu serve says more: scopes, staticPasswords, connectors, subject, claims,
-expiry, oauth2 (registration and the like), outbound, trustedIssuers, web.allowedOrigins and logger. So do
-environment variables, as in WARIFU_OAUTH2_REGISTRATION_ENABLED=true, or
+expiry, oauth2 (registration and the like), outbound, trustedIssuers, web.allowedOrigins, web.trustedProxies
+and logger. So do environment variables, as in WARIFU_OAUTH2_REGISTRATION_ENABLED=true, or
 WARIFU_EXPIRY_REFRESH_TOKENS_REUSE_INTERVAL=10s.
 
 A Worker whose script exists at the manifest's artifactPath runs in workerd, if dev finds it: at

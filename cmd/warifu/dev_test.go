@@ -173,6 +173,37 @@ func TestDevRefusesWhatItDecidesItself(t *testing.T) {
 	}
 }
 
+// An app behind forward auth can be developed: the proxy on this machine is trusted when the file says so.
+func TestDevTrustsTheProxyOfAnApp(t *testing.T) {
+	dir := t.TempDir()
+	manifest, file := filepath.Join(dir, "app.yml"), filepath.Join(dir, "dev.yaml")
+	for name, text := range map[string]string{
+		manifest: "apiVersion: takos.dev/v1alpha1\nkind: App\nmetadata: {name: wiki}\nspec:\n  version: 1.0.0\n" +
+			"  oauth: {clientName: Wiki, scopes: [openid], forwardAuth: {hosts: ['localhost:8080']}}\n",
+		file: devFile + "\nweb: {trustedProxies: [127.0.0.1, '::1']}\n"} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ready, _ := startDev(t, "-f", manifest, "--listen", "localhost:0", "--data", filepath.Join(dir, "data"), "--config", file)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, ready.Issuer+"/auth/verify", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, value := range map[string]string{"X-Forwarded-Host": "localhost:8080", "X-Forwarded-Proto": "http",
+		"X-Forwarded-Uri": "/", "Accept": "text/html"} {
+		req.Header.Set(name, value)
+	}
+	resp, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if to := resp.Header.Get("Location"); resp.StatusCode != http.StatusSeeOther || !strings.HasPrefix(to, ready.Issuer+"/oauth/authorize?") {
+		t.Errorf("%s %s", resp.Status, to)
+	}
+}
+
 // A dev server invites somebody, whose account is kept in the database, until they have chosen how to sign in.
 func TestDevInvitesSomebody(t *testing.T) {
 	data := t.TempDir()
