@@ -105,11 +105,18 @@ func (s *Server) readAhead(w http.ResponseWriter, r *http.Request) bool {
 		return false
 	}
 	defer s.arrivals.end(from, most/maxBody)
+	b := new(requestBody)
 	const usual = 4 << 10
-	var text bytes.Buffer
-	text.Grow(int(min(max(r.ContentLength, 0), usual)) + bytes.MinRead)
-	_, err := text.ReadFrom(http.MaxBytesReader(w, r.Body, int64(most)))
-	b := &requestBody{text: text.Bytes(), err: err}
+	if r.ContentLength > 0 && r.ContentLength <= usual { // no body is longer than it said
+		b.text = make([]byte, r.ContentLength)
+		n, err := io.ReadFull(r.Body, b.text)
+		b.text, b.err = b.text[:n], err
+	} else {
+		var text bytes.Buffer
+		text.Grow(usual)
+		_, b.err = text.ReadFrom(http.MaxBytesReader(w, r.Body, int64(most)))
+		b.text = text.Bytes()
+	}
 	b.Reset(b.text)
 	r.Body = b
 	return true
