@@ -101,6 +101,31 @@ func (d *device) count(n float64) {
 // usePasskey is the button of each page that asks for one.
 const usePasskey = `button[form="passkey"]`
 
+// touch touches the device and presses that button, which leads to another page. The device may answer before that what
+// the page asks for by itself; then the page is gone, and nobody has touched it.
+func (b *tab) touch(d *device) {
+	b.t.Helper()
+	b.eval(`window.untouched = true`)
+	d.answers(true)
+	ctx, cancel := b.within()
+	defer cancel()
+	const still = `window.untouched === true && document.querySelector('` + usePasskey + `') !== null`
+	for ctx.Err() == nil {
+		if is, err := chromedp.Run(ctx, chromedp.Evaluate[bool](still)); err != nil || !is {
+			break
+		}
+		once, enough := context.WithTimeout(ctx, 3*time.Second)
+		_, err := chromedp.RunResponse(once, chromedp.Click(chromedp.CSS(usePasskey)))
+		enough()
+		if err == nil {
+			break
+		}
+	}
+	b.until(`window.untouched === undefined`)
+	b.passOn()
+	b.excuse("NavigationEntryMarkedSkippable")
+}
+
 // answerLater keeps the answer of the next passkey in the tab, and posts it as the page would.
 const answerLater = `(() => { const form = document.getElementById('passkey'); form.submit = () => {
 	sessionStorage.answer = form.elements.answer.value; sessionStorage.challenge = form.elements.challenge.value;
@@ -195,28 +220,23 @@ func walkPasskeys(t *testing.T, issuer, elsewhere, user, lang string, says [4]st
 		b.open(issuer + "/signin")
 		b.onSignIn()
 	}
-	touch := func(b *tab, d *device) {
-		t.Helper()
-		d.answers(true)
-		b.press(usePasskey)
-	}
-	c.excuse("NavigationEntryMarkedSkippable") // the device answers before anybody has touched the page
+	c.excuse("NavigationEntryMarkedSkippable")
 	signOut(c, phone)
 	phone.lies(false, true)
-	touch(c, phone)
+	c.touch(phone)
 	c.notTaken("nobody verified", says[0])
 	shoot(c, "passkey-refused")
 	phone.lies(true, false)
-	touch(c, phone)
+	c.touch(phone)
 	c.notTaken("bogus signature", says[0])
 	phone.lies(false, false)
 	phone.count(1)
-	touch(c, phone)
+	c.touch(phone)
 	c.notTaken("cloned counter", says[1])
 	shoot(c, "passkey-copied")
 	phone.count(200)
 	c.eval(answerLater)
-	touch(c, phone)
+	c.touch(phone)
 	c.until(`location.pathname === '/'`)
 
 	// What was answered once is no answer again.
@@ -258,7 +278,7 @@ func walkPasskeys(t *testing.T, issuer, elsewhere, user, lang string, says [4]st
 		t.Fatalf("not the factor page: %s", c.text("main"))
 	}
 	shoot(c, "passkey-factor")
-	touch(c, phone)
+	c.touch(phone)
 	c.until(`location.pathname === '/'`)
 
 	b.open(issuer + "/account/passkeys")
@@ -277,7 +297,7 @@ func walkPasskeys(t *testing.T, issuer, elsewhere, user, lang string, says [4]st
 	own.forgets()
 	shoot(b, "passkeys-removed")
 	signOut(c, phone)
-	touch(c, phone)
+	c.touch(phone)
 	c.notTaken("removed key", says[0])
 	c.excuse("NavigationEntryMarkedSkippable") // forms were posted here that nobody has touched
 
