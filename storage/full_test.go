@@ -228,7 +228,7 @@ func TestFullDatabaseStillEndsThings(t *testing.T) {
 	s.Close()
 	embedded.Close()
 
-	embedded, s = small(t, dir, 64<<20, kek, discard)
+	embedded, s = small(t, dir, 1<<30, kek, discard) // fill may write many times the quota before etcd looks at the size
 	defer embedded.Close()
 	defer s.Close()
 	if s.Condition().Full {
@@ -273,7 +273,7 @@ func TestFullDatabaseStillEndsThings(t *testing.T) {
 func TestDatabaseNearItsQuotaSaysSo(t *testing.T) {
 	kek, log := storagetest.New(t).KEK, new(logged)
 	dir := t.TempDir()
-	embedded, s := small(t, dir, 64<<20, kek, discard)
+	embedded, s := small(t, dir, 1<<30, kek, discard) // fill may write many times the quota before etcd looks at the size
 	value := make([]byte, 100<<10)
 	for n := range 90 {
 		_, _ = rand.Read(value)

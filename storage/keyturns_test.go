@@ -70,10 +70,12 @@ func (r *replica) rotate(schedules ...storage.KeySchedule) {
 // signs is the sequence of the key that signs.
 func (r *replica) signs(use string) int64 {
 	r.t.Helper()
-	k, err := r.SigningKey(use)
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	var k *storage.Key
+	eventually(r.t, "a key signs", func() bool { // a replica may hear of the end of one before it hears of the next
+		var err error
+		k, err = r.SigningKey(use)
+		return err == nil
+	})
 	return k.Sequence
 }
 
@@ -88,10 +90,12 @@ func (r *replica) sequences(use string) []int64 {
 
 func (r *replica) seal(plain string) string {
 	r.t.Helper()
-	sealed, err := r.Seal(storage.SealCode, []byte(plain))
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	var sealed string
+	eventually(r.t, "a key seals", func() bool {
+		var err error
+		sealed, err = r.Seal(storage.SealCode, []byte(plain))
+		return err == nil
+	})
 	return sealed
 }
 
