@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -316,7 +315,7 @@ func (c challenge) set(h http.Header, r *http.Request, status int, code string) 
 
 // writeJSON answers a program.
 func writeJSON(w http.ResponseWriter, status int, reply any) {
-	body, err := json.Marshal(reply)
+	body, err := marshal(reply)
 	if err != nil { // our own structs, of strings and numbers
 		http.Error(w, http.StatusText(http.StatusInternalServerError), http.StatusInternalServerError)
 		return

@@ -97,7 +97,7 @@ type withClaims struct {
 }
 
 func (w withClaims) MarshalJSON() ([]byte, error) {
-	out, err := json.Marshal(w.claims)
+	out, err := marshal(w.claims)
 	if err != nil || len(w.more) == 0 {
 		return out, err
 	}

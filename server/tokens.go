@@ -192,7 +192,7 @@ func (iss *issuer) sign(ctx context.Context, alg, typ string, claims any) (strin
 	if err != nil {
 		return "", err
 	}
-	payload, err := json.Marshal(claims)
+	payload, err := marshal(claims)
 	if err != nil {
 		return "", fmt.Errorf("sign: %w", err)
 	}

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"slices"
+	"strconv"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -32,6 +33,14 @@ type link struct {
 	At     int64  `json:"at"` // when the chain reached its present generation, in Unix milliseconds
 	Before []Step `json:"before,omitempty"`
 	Base   int64  `json:"base,omitempty"` // is added to the version; 0 of a chain that has not moved
+}
+
+// encode is the record of a link. Most of them are a time alone, which every refresh writes: without package json.
+func (l link) encode() string {
+	if len(l.Before) > 0 || l.Base != 0 {
+		return encode(l)
+	}
+	return `{"at":` + strconv.FormatInt(l.At, 10) + `}`
 }
 
 // chainState is a chain as it was read.

@@ -125,7 +125,7 @@ func (s *Store) redeem(ctx context.Context, r redemption) (*User, error) {
 		t.then.do(noted...)
 		t.then.do(replaced...)
 		t.then.do(clientv3.OpPut(gk, encodeGrant(grant), clientv3.WithLease(body)),
-			clientv3.OpPut(ck, encode(link{At: now.UnixMilli()}), clientv3.WithLease(chain)), note)
+			clientv3.OpPut(ck, link{At: now.UnixMilli()}.encode(), clientv3.WithLease(chain)), note)
 		user = t.then.get(userKey(grant.UserID))
 
 		replay = transaction{ifs: []clientv3.Cmp{present(gk)}}
@@ -284,7 +284,7 @@ func (s *Store) rotateFrom(ctx context.Context, ref GrantRef, chainEnds time.Tim
 		t.onlyIf(on.same(ref.ClientID, ref.UserID)...)
 		t.onlyIf(s.atGeneration(ck, ref)...)
 		t.then.do(spend...)
-		t.then.do(clientv3.OpPut(ck, encode(next), clientv3.WithLease(lease)))
+		t.then.do(clientv3.OpPut(ck, next.encode(), clientv3.WithLease(lease)))
 		if ref.WithUser {
 			user = t.then.get(userKey(ref.UserID))
 		}
@@ -321,7 +321,7 @@ func (s *Store) rotateFrom(ctx context.Context, ref GrantRef, chainEnds time.Tim
 		return Rotation{}, err
 	case newest.generation < ref.Generation:
 		return Rotation{}, ErrNotFound
-	case full && (newest.generation == ref.Generation || string(chain.one().Value) == encode(next)):
+	case full && (newest.generation == ref.Generation || string(chain.one().Value) == next.encode()):
 		return Rotation{}, refusal // an etcd that fills up may say so of what it has just written
 	case newest.generation == ref.Generation && newest.move(s.moved) != ref.Move:
 		return Rotation{}, &countsFrom{newest.Base}

@@ -32,3 +32,13 @@ func TestUserWithGroupsAndAttributes(t *testing.T) {
 		t.Error("no groups are some")
 	}
 }
+
+// The link of a chain is written without package json, where that is possible, and is what that would write.
+func TestLinkIsJSON(t *testing.T) {
+	steps := []Step{{Generation: 1, At: 2}}
+	for _, l := range []link{{}, {At: 1795977089310}, {At: -1}, {At: 5, Base: 3}, {At: 5, Before: steps}} {
+		if got, want := l.encode(), encode(l); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+}
