@@ -6,8 +6,11 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/hex"
 	"math/big"
 	"testing"
+
+	"github.com/warifu/warifu/storage"
 )
 
 // TestFixedSize has signatures whose numbers are short, negative in form, or too long.
@@ -42,5 +45,23 @@ func TestFixedSize(t *testing.T) {
 		if got, err := fixedSize(wrong); err == nil {
 			t.Errorf("%x gave %x", wrong, got)
 		}
+	}
+}
+
+// The vector of RFC 6979 appendix A.2.5.
+func TestSignaturesNeedNoRandomNumbers(t *testing.T) {
+	raw, _ := hex.DecodeString("c9afa9d845ba75166b5c215767b1d6934e50c3db36e89b127b8a622b120f6721")
+	key, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signature, err := newSigner(&storage.Key{Private: key}, storage.UseES256, "at+jwt").signature([]byte("sample"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = "efd48b2aacb6a8fd1140dd9cd45e81d69d2c877b56aaf991c34d0ea84eaf3716" +
+		"f7cb1c942d657c41d436c7a1b6e29f65f3e900dbb9aff4064dc4ab2f843acda8"
+	if got := hex.EncodeToString(signature); got != want {
+		t.Errorf("%s, want %s", got, want)
 	}
 }
