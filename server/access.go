@@ -144,5 +144,5 @@ func (s *Server) showNoAccess(w http.ResponseWriter, r *http.Request, t turn, u 
 	if d.closed != t.client {
 		page.Closed = d.closed.ClientName
 	}
-	s.pages.Render(w, http.StatusForbidden, page)
+	s.render(w, r, http.StatusForbidden, page)
 }

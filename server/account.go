@@ -228,5 +228,5 @@ func (s *Server) overview(w http.ResponseWriter, r *http.Request) {
 	if v.user().Managed {
 		page.PasswordPage = s.base + pathPassword
 	}
-	s.pages.Render(w, http.StatusOK, page)
+	s.render(w, r, http.StatusOK, page)
 }

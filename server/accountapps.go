@@ -55,7 +55,7 @@ func (s *Server) appsPage(w http.ResponseWriter, r *http.Request) {
 		shown.Scopes = s.describe(c, a.scopes, v.user(), page.Lang)
 		page.Apps = append(page.Apps, shown)
 	}
-	s.pages.Render(w, http.StatusOK, page)
+	s.render(w, r, http.StatusOK, page)
 }
 
 // allowedBy is what a visitor has allowed, what was used last first.

@@ -69,7 +69,7 @@ func (s *Server) showPasskeys(w http.ResponseWriter, r *http.Request, v *visitor
 			return
 		}
 	}
-	s.pages.Render(w, slip.Status(), page)
+	s.render(w, r, slip.Status(), page)
 }
 
 // passkeyHolder is a user as authenticators are told of them.

@@ -39,7 +39,7 @@ func (s *Server) showPassword(w http.ResponseWriter, r *http.Request, v *visitor
 	if u.Connector != storage.ManagedConnector {
 		page.By = s.wayName(u.Connector)
 	}
-	s.pages.Render(w, problem.Status(), page)
+	s.render(w, r, problem.Status(), page)
 }
 
 // wayName is how the pages call a connector.

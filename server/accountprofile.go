@@ -44,7 +44,7 @@ func (s *Server) showProfile(w http.ResponseWriter, r *http.Request, v *visitor,
 	for _, l := range links {
 		page.By = append(page.By, s.wayName(l.Connector))
 	}
-	s.pages.Render(w, slip.Status(), page)
+	s.render(w, r, slip.Status(), page)
 }
 
 // languageOf is the language of the pages that a locale stands for; "" for none of them.
@@ -115,5 +115,5 @@ func (s *Server) activityPage(w http.ResponseWriter, r *http.Request) {
 		page.SignIns = append(page.SignIns, pages.PastSignIn{At: v.at(e.At), Agent: e.Agent, Address: e.Address,
 			Failed: e.Failed != "", Times: max(1, e.Times)})
 	}
-	s.pages.Render(w, http.StatusOK, page)
+	s.render(w, r, http.StatusOK, page)
 }

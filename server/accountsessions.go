@@ -37,7 +37,7 @@ func (s *Server) sessionsPage(w http.ResponseWriter, r *http.Request) {
 		}
 		page.Sessions = append(page.Sessions, shown)
 	}
-	s.pages.Render(w, http.StatusOK, page)
+	s.render(w, r, http.StatusOK, page)
 }
 
 // sessionsOf are all sessions of a visitor: the one of this browser first, then by when they signed in last.

@@ -80,7 +80,7 @@ func (s *Server) showTOTP(w http.ResponseWriter, r *http.Request, v *visitor, sl
 	t := v.account.Factors.TOTP
 	page := pages.TOTP{AccountFrame: s.accountFrame(w, r, v, slip), Since: v.at(t.At), UsedAt: v.at(t.UsedAt),
 		Anew: s.base + pathTOTP + "?" + fieldAnew + "=1"}
-	s.pages.Render(w, slip.Status(), page)
+	s.render(w, r, slip.Status(), page)
 }
 
 // offerTOTP shows a secret, and asks for a code that is made of it.
@@ -93,7 +93,7 @@ func (s *Server) offerTOTP(w http.ResponseWriter, r *http.Request, v *visitor, s
 	page := pages.TOTP{AccountFrame: s.accountFrame(w, r, v, slip), Replaces: len(v.account.Factors.TOTP.Secret) > 0,
 		Secret: factor.TOTPText(secret), URI: factor.TOTPURI(secret, cut(s.pages.Name(), mostLabel), cut(shownPerson(v.user()).Who(), mostLabel))}
 	page.Hidden = append(page.Hidden, pages.Field{Name: fieldSecret, Value: sealed})
-	s.pages.Render(w, slip.Status(), page)
+	s.render(w, r, slip.Status(), page)
 }
 
 // totp takes the forms of that page.
@@ -218,7 +218,7 @@ func (s *Server) codesPage(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	f := v.account.Factors
-	s.pages.Render(w, http.StatusOK, pages.Codes{AccountFrame: s.accountFrame(w, r, v, ""),
+	s.render(w, r, http.StatusOK, pages.Codes{AccountFrame: s.accountFrame(w, r, v, ""),
 		Left: factor.UnusedRecovery(f.Recovery), Useless: !hasSecond(f)})
 }
 
@@ -235,7 +235,9 @@ func (s *Server) codes(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		if is && len(p.Codes) > 0 {
-			s.pages.Download(w, s.lang(r, ""), shownPerson(v.user()).Who(), p.Codes)
+			if err := s.pages.Download(w, s.lang(r, ""), shownPerson(v.user()).Who(), p.Codes); err != nil {
+				s.broken(w, r, err)
+			}
 			return
 		}
 	}
@@ -278,7 +280,7 @@ func (s *Server) showCodes(w http.ResponseWriter, r *http.Request, v *visitor, c
 		page.Continue, page.Pending = s.base+pathContinue+"?"+url.Values{fieldRequest: {v.request}}.Encode(), true
 	}
 	page.Hidden = append(page.Hidden, pages.Field{Name: fieldSecret, Value: sealed})
-	s.pages.Render(w, http.StatusOK, page)
+	s.render(w, r, http.StatusOK, page)
 }
 
 // changeFactors has change decide on the visitor's factors, and store what it has decided; again when somebody else was

@@ -127,7 +127,7 @@ func (s *Server) showEnrol(w http.ResponseWriter, r *http.Request, t turn, p sto
 	if d.least < oauth.AssurancePhishingResistant {
 		page.Codes = s.base + pathTOTP + back
 	}
-	s.pages.Render(w, http.StatusOK, page)
+	s.render(w, r, http.StatusOK, page)
 }
 
 // reach is how surely somebody can prove who they are, who has begun with a password or a connector: by what they have

@@ -167,7 +167,7 @@ func (s *Server) showConsent(w http.ResponseWriter, r *http.Request, t turn, p s
 	}
 	page.New = s.describe(t.client, fresh, p.User, page.Lang)
 	page.Granted = s.describe(t.client, oauth.Without(t.request.asks(), fresh), p.User, page.Lang)
-	s.pages.Render(w, http.StatusOK, page)
+	s.render(w, r, http.StatusOK, page)
 }
 
 // trusts reports whether users of a client need not be asked for consent: its manifest says so, and an operator has

@@ -236,7 +236,7 @@ func (s *Server) showUserCode(w http.ResponseWriter, r *http.Request, typed stri
 	page.English = s.base + pathDevice + "?" + query.Encode()
 	query.Set(fieldLang, "ja")
 	page.Japanese = s.base + pathDevice + "?" + query.Encode()
-	s.pages.Render(w, page.Status(), page)
+	s.render(w, r, page.Status(), page)
 }
 
 // maxUserCode is what is shown again of what was typed: a code of wide letters with a space after each.
@@ -259,10 +259,10 @@ func (s *Server) showDevice(w http.ResponseWriter, r *http.Request, t turn, p st
 		Late: t.late, Account: s.base + pathApps,
 	}
 	page.Scopes = s.describe(t.client, t.request.Scopes, p.User, page.Lang)
-	s.pages.Render(w, http.StatusOK, page)
+	s.render(w, r, http.StatusOK, page)
 }
 
 func (s *Server) showDeviceDone(w http.ResponseWriter, r *http.Request, t turn) {
-	s.pages.Render(w, http.StatusOK, pages.DeviceDone{
+	s.render(w, r, http.StatusOK, pages.DeviceDone{
 		Frame: s.frame(r, t), App: shownApp(t), Approved: t.request.Device.Decision == storage.DeviceApproved})
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/warifu/warifu/server/clients"
@@ -15,9 +16,10 @@ import (
 )
 
 // How this server says no. A check gives an [*oauth.Error], whatever it checks, and refuse is the one place that tells
-// it: as JSON to a program, at the redirect URI to a client, or on a page to the user, when the client must not be
-// told. The types below say which, where the endpoint alone does not. Any other error is a fault of this server: it
-// goes to the log, and the answer is 503 and says nothing about a token, a code or a client.
+// it: as JSON to a program, as text to a proxy that asks about a request to an app, at the redirect URI to a client, or
+// on a page to the user, when the client must not be told. The types below, and [cameToNothing], say which, where the
+// endpoint alone does not. Any other error is a fault of this server: it goes to the log, and the answer is 503 and says
+// nothing about a token, a code or a client.
 
 // pageError is a refusal that is told to the user, because what the request says of the client is not known to be good,
 // or because the user is the one who can do something about it.
@@ -108,12 +110,15 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	s.record(r, v, e)
 	var page *pageError
-	var redirect *redirectError
+	var back *redirectError
+	var nothing *cameToNothing
 	switch {
 	case errors.As(err, &page):
 		s.fault(w, r, s.errorPage(page.reason, page.of, e))
-	case errors.As(err, &redirect):
-		s.tell(w, r, redirect, e)
+	case errors.As(err, &back):
+		s.tell(w, r, back, e)
+	case errors.As(err, &nothing):
+		redirect(w, s.stopped(nothing, v.id[0]))
 	case v.endpoint == nil:
 		s.fault(w, r, s.errorPage(pages.ReasonInvalidRequest, nil, e))
 	default:
@@ -151,6 +156,45 @@ func (s *Server) errorPage(reason pages.Reason, of *redirectError, refused *oaut
 		page.Back = s.back(of.to, errorAnswer(refused))
 	}
 	return page
+}
+
+// fault renders an error page. One that was reached by GET has the language links of the other pages: they lead to the
+// same request, which need not be sent twice for that. An address in it that holds a credential is not said again.
+func (s *Server) fault(w http.ResponseWriter, r *http.Request, page pages.Error) {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	page.Lang = s.lang(r, query.Get("ui_locales"))
+	if r.Method == http.MethodGet && err == nil && len(r.URL.RawQuery) <= maxQuery && !tellsSecret(query) {
+		query.Set(fieldLang, "en")
+		page.English = "?" + query.Encode()
+		query.Set(fieldLang, "ja")
+		page.Japanese = "?" + query.Encode()
+	}
+	if page.RequestID == "" { // or that of the request that failed
+		page.RequestID = visitOf(r.Context()).id[0]
+	}
+	if err := s.pages.Render(w, page.Reason.Status(), page); err != nil { // no other page will do better
+		s.log.ErrorContext(r.Context(), "cannot show an error page", "error", err)
+		http.Error(w, http.StatusText(http.StatusInternalServerError)+"\nrequest "+page.RequestID, http.StatusInternalServerError)
+	}
+}
+
+// tellsSecret reports whether an address among the parameters holds what is not to be shown.
+func tellsSecret(query url.Values) bool {
+	for name, values := range query {
+		if name != "client_id" && !oauth.TellsURI(name) {
+			continue
+		}
+		if slices.ContainsFunc(values, func(value string) bool { return oauth.ShownURI(value) != value }) {
+			return true
+		}
+	}
+	return false
+}
+
+// broken answers a request that met a fault in the program itself, before anything of the answer was sent.
+func (s *Server) broken(w http.ResponseWriter, r *http.Request, err error) {
+	s.log.ErrorContext(r.Context(), "cannot answer", "endpoint", s.pathOf(r), "error", err)
+	s.refuse(w, r, serverFault(r.Context()))
 }
 
 // errorAnswer is how a client is told that it was refused (RFC 6749 section 4.1.2.1).
@@ -250,12 +294,20 @@ func (e *endpoint) statusOf(err error, refused *oauth.Error) int {
 	case oauth.CodeTemporarilyUnavailable, oauth.CodeServerError:
 		return http.StatusServiceUnavailable
 	}
+	if e == verifyEndpoint {
+		return http.StatusForbidden
+	}
 	return http.StatusBadRequest
 }
 
-// refuse tells a program (RFC 6749 section 5.2). A refusal without a code has no body (RFC 6750 section 3.1).
+// refuse tells a program (RFC 6749 section 5.2). A refusal without a code has no body (RFC 6750 section 3.1). A proxy
+// may hand what it is told to a browser that is at the app: it is a text, and no page of ours.
 func (e *endpoint) refuse(w http.ResponseWriter, r *http.Request, err error, refused *oauth.Error) {
 	status := e.statusOf(err, refused)
+	if e == verifyEndpoint {
+		http.Error(w, refused.Description+"\nrequest "+visitOf(r.Context()).id[0], status)
+		return
+	}
 	switch status {
 	case http.StatusUnauthorized, http.StatusForbidden:
 		e.challenge.set(w.Header(), r, status, refused.Code)
@@ -313,12 +365,12 @@ func (c challenge) set(h http.Header, r *http.Request, status int, code string) 
 	h.Add("WWW-Authenticate", other)
 }
 
-// writeJSON answers a program.
+// writeJSON answers a program. A reply that package json does not take is a fault of this one, which the middleware
+// answers as it does every panic.
 func writeJSON(w http.ResponseWriter, status int, reply any) {
 	body, err := marshal(reply)
-	if err != nil { // our own structs, of strings and numbers
-		http.Error(w, http.StatusText(http.StatusInternalServerError), http.StatusInternalServerError)
-		return
+	if err != nil {
+		panic(err)
 	}
 	writeBody(w, status, typeJSON, body)
 }

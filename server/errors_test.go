@@ -2,9 +2,13 @@ package server_test
 
 import (
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
+
+	"github.com/warifu/warifu/server"
+	"github.com/warifu/warifu/server/oauth"
 )
 
 // refusedLines are the lines of the log about refused requests that an operator sees who has not asked for everything.
@@ -49,6 +53,29 @@ func TestTheLogTellsRefusalsAndNotSteps(t *testing.T) {
 		lines := p.refusedLines()[before:]
 		if len(lines) != 1 || !strings.Contains(lines[0], " rule="+rule+" ") || !strings.Contains(lines[0], " client="+p.client.ID+" ") {
 			t.Errorf("%s is told as %q", rule, lines)
+		}
+	}
+}
+
+// A fault of the program itself is told as other refusals are, with nothing of what was to be the answer: an operator
+// can explain it by the id of the request.
+func TestFaultsOfTheProgramAreExplained(t *testing.T) {
+	e := newExplained(t)
+	s := e.handler.(*server.Server)
+	for name, c := range map[string]struct {
+		broken http.Handler
+		says   string
+	}{
+		"a page":  {s.BrokenPage(), "<h1>"},
+		"a reply": {s.BrokenReply(), `"error":"server_error"`},
+	} {
+		w := httptest.NewRecorder()
+		c.broken.ServeHTTP(w, e.request(http.MethodGet, e.issuer+"/oauth/x", ""))
+		if w.Code != http.StatusInternalServerError || !strings.Contains(w.Body.String(), c.says) {
+			t.Errorf("%s: %d %s", name, w.Code, w.Body)
+		}
+		if why := e.of(w.Header()).Reasons[0]; why.Rule != oauth.RuleServerFault {
+			t.Errorf("%s: %+v", name, why)
 		}
 	}
 }

@@ -2,12 +2,14 @@ package server
 
 import (
 	"context"
+	"net/http"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/warifu/warifu/server/clients"
 	"github.com/warifu/warifu/server/oauth"
+	"github.com/warifu/warifu/server/pages"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -76,6 +78,21 @@ func (s *Server) WaitInPostroom() { s.postroom.wait = postingWait }
 
 // RunPostroom does what was posted, as Run does.
 func (s *Server) RunPostroom(ctx context.Context) { s.runPostroom(ctx) }
+
+// BrokenPage shows a page that cannot be drawn.
+func (s *Server) BrokenPage() http.Handler {
+	return s.middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.render(w, r, http.StatusOK, pages.Error{Reason: "of no known kind"})
+	}))
+}
+
+// BrokenReply answers a program with what cannot be marshalled.
+func (s *Server) BrokenReply() http.Handler {
+	return s.middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		visitOf(r.Context()).endpoint = noEndpoint
+		writeJSON(w, http.StatusOK, func() {})
+	}))
+}
 
 // FlushJournal does at once what Run does each second.
 func (s *Server) FlushJournal(ctx context.Context) {

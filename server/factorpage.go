@@ -54,7 +54,7 @@ func (s *Server) showFactor(w http.ResponseWriter, r *http.Request, t turn, p pr
 		page.Code = len(a.Factors.TOTP.Secret) > 0
 		page.Recovery = factor.UnusedRecovery(a.Factors.Recovery) > 0
 	}
-	s.pages.Render(w, page.Problem.Status(), page)
+	s.render(w, r, page.Problem.Status(), page)
 }
 
 // proveFactor takes the form of the factor page.

@@ -150,7 +150,7 @@ func (s *Server) carry(w http.ResponseWriter, r *http.Request, uiLocales, to str
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
 		page.Fields = append(page.Fields, pages.Field{Name: name, Value: fields[name]})
 	}
-	s.pages.Render(w, http.StatusOK, page)
+	s.render(w, r, http.StatusOK, page)
 }
 
 // fieldHere is in the address to which a page of ours posts what the form of an identity provider brought.

@@ -155,7 +155,7 @@ func (s *Server) showForgot(w http.ResponseWriter, r *http.Request, page pages.F
 	}
 	page.Frame = pages.Frame{Lang: s.lang(r, ""), English: address("en"), Japanese: address("ja")}
 	noStore(w)
-	s.pages.Render(w, page.Status(), page)
+	s.render(w, r, page.Status(), page)
 }
 
 // askReset takes the form of that page.

@@ -155,37 +155,13 @@ func (s *Server) verify(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	if err != nil {
-		s.refuseForwarded(w, r, err)
+		visitOf(r.Context()).endpoint = verifyEndpoint
+		s.refuse(w, r, err)
 	}
 }
 
-// refuseForwarded says no to a proxy. It may hand the text to a browser that is not here, so it is no page of ours.
-func (s *Server) refuseForwarded(w http.ResponseWriter, r *http.Request, err error) {
-	v := visitOf(r.Context())
-	e, status := refused(err), http.StatusForbidden
-	var said *statusError
-	var nothing *cameToNothing
-	switch {
-	case errors.As(err, &nothing):
-		s.logRefusal(r, v, e)
-		s.record(r, v, e)
-		w.Header().Set("Location", s.stopped(nothing, v.id[0]))
-		w.WriteHeader(http.StatusSeeOther)
-		return
-	case e == nil:
-		s.logFault(r, err)
-		e = oauth.Refuse(oauth.CodeTemporarilyUnavailable, oauth.RuleStorageUnavailable,
-			"storage does not answer; try again later")
-		status = http.StatusServiceUnavailable
-	case errors.As(err, &said):
-		status = said.status
-		s.logRefusal(r, v, e)
-	default:
-		s.logRefusal(r, v, e)
-	}
-	s.record(r, v, e)
-	http.Error(w, e.Description+"\nrequest "+v.id[0], status)
-}
+// verifyEndpoint is where proxies are refused.
+var verifyEndpoint = &endpoint{}
 
 // refuseForward is a refusal of a request to an app.
 func refuseForward(rule, format string, args ...any) *oauth.Error {

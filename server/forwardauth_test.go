@@ -518,6 +518,56 @@ func cookieNamed(got page, name string) *http.Cookie {
 	return &http.Cookie{}
 }
 
+// What a proxy is told is a text with the id of the request, and nothing besides: no page of this server, no challenge
+// that a browser would answer with a dialog, and no other header than each answer has.
+func TestForwardAuthRefusesInText(t *testing.T) {
+	e := newExplained(t, trustsLoopback)
+	p := e.withAllScopes()
+	p.register("wiki", func(c *storage.Client) { stands(c, "Wiki", wikiHost) })
+	const app = "https://" + wikiHost + "/"
+	known := p.visitor()
+	known.enters(app)
+	ask := func(b *browser, more string, header ...string) page {
+		b.http.Transport = behindProxy{p: p, more: more}
+		return b.do(p.request(http.MethodGet, app, "", header...))
+	}
+	const nobody, nothing = "nobody has signed in to this app in this browser, or the sign-in has ended",
+		"there is nothing at this address"
+	p.etcd.Inject(func(bool, bool) error { return errors.New("etcd is away") })
+	fault := ask(known, "")
+	p.etcd.Inject(nil)
+	for _, c := range []struct {
+		name   string
+		got    page
+		status int
+		text   string
+		rule   string // "": it is a step, which is not kept
+	}{
+		{"a fault", fault, 503, "storage does not answer; try again later", oauth.RuleStorageUnavailable},
+		{"another host", ask(known, "", "X-Forwarded-Host", "other.test"), 403,
+			"no app.yml lists the host other.test in spec.oauth.forwardAuth.hosts", oauth.RuleForwardHost},
+		{"yes or no", ask(p.visitor(), "/status"), 401, nobody, ""},
+		{"a script", ask(p.visitor(), "", "Accept", "*/*"), 401, nobody, oauth.RuleForwardSignIn},
+		{"below", ask(known, "", "X-Forwarded-Uri", "/.warifu/other"), 404, nothing, oauth.RuleForwardRequest},
+		{"below, yes or no", ask(known, "/status", "X-Forwarded-Uri", "/.warifu/other"), 403, nothing, oauth.RuleForwardRequest},
+	} {
+		got := c.got
+		if want := c.text + "\nrequest " + got.header.Get("X-Request-Id") + "\n"; got.status != c.status || got.body != want {
+			t.Errorf("%s: %d %q, want %d %q", c.name, got.status, got.body, c.status, want)
+		}
+		names := slices.Sorted(maps.Keys(got.header))
+		if want := []string{"Cache-Control", "Content-Length", "Content-Type", "Date", "Pragma", "Referrer-Policy",
+			"X-Content-Type-Options", "X-Request-Id"}; !slices.Equal(names, want) {
+			t.Errorf("%s: %v", c.name, got.header)
+		}
+		if c.rule != "" {
+			if why := e.of(got.header).Reasons[0]; why.Rule != c.rule {
+				t.Errorf("%s: %+v", c.name, why)
+			}
+		}
+	}
+}
+
 // A fault of storage is no verdict: nobody is let through, and nobody is sent to sign in.
 func TestForwardAuthWhileStorageIsAway(t *testing.T) {
 	p := newBehind(t)

@@ -25,7 +25,7 @@ func (s *Server) landing(w http.ResponseWriter, r *http.Request) {
 	} else if len(s.ways) > 0 {
 		page.SignIn = s.base + pathHere
 	}
-	s.pages.Render(w, http.StatusOK, page)
+	s.render(w, r, http.StatusOK, page)
 }
 
 // starts are the apps that a user may use and that have said where a sign-in begins with them.

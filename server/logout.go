@@ -181,7 +181,7 @@ func (s *Server) askLogout(w http.ResponseWriter, r *http.Request, l logoutReque
 	if r.Method != http.MethodPost {
 		page.English, page.Japanese = s.inLang(r, "en"), s.inLang(r, "ja")
 	}
-	s.pages.Render(w, http.StatusOK, page)
+	s.render(w, r, http.StatusOK, page)
 }
 
 // inLang is the address of this very page in another language.
@@ -217,7 +217,7 @@ func (s *Server) signOut(w http.ResponseWriter, r *http.Request) {
 	case err != nil:
 		s.refuse(w, r, err)
 	case decision == pages.DecisionStay:
-		s.pages.Render(w, http.StatusOK, s.signedOutPage(r, l, true))
+		s.render(w, r, http.StatusOK, s.signedOutPage(r, l, true))
 	case decision != pages.DecisionSignOut:
 		s.refuse(w, r, badLogout(oauth.RuleParameterValue, "the form says neither sign out nor stay signed in"))
 	case user == nil:
@@ -303,7 +303,7 @@ func (s *Server) afterLogout(w http.ResponseWriter, r *http.Request, l logoutReq
 	if user != nil {
 		page.There = s.signOutThere(r.Context(), user)
 	}
-	s.pages.Render(w, http.StatusOK, page)
+	s.render(w, r, http.StatusOK, page)
 }
 
 // signOutThere is where a user can sign out of the identity provider that they came by, as a link; it comes back to the

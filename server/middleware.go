@@ -6,10 +6,8 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
-	"net/url"
 	"path"
 	"runtime/debug"
-	"slices"
 	"strings"
 	"time"
 
@@ -142,36 +140,6 @@ func (s *Server) limited(e *endpoint, next http.Handler) http.Handler {
 		v.Context = ctx
 		next.ServeHTTP(w, r)
 	})
-}
-
-// fault renders an error page. One that was reached by GET has the language links of the other pages: they lead to the
-// same request, which need not be sent twice for that. An address in it that holds a credential is not said again.
-func (s *Server) fault(w http.ResponseWriter, r *http.Request, page pages.Error) {
-	query, err := url.ParseQuery(r.URL.RawQuery)
-	page.Lang = s.lang(r, query.Get("ui_locales"))
-	if r.Method == http.MethodGet && err == nil && len(r.URL.RawQuery) <= maxQuery && !tellsSecret(query) {
-		query.Set(fieldLang, "en")
-		page.English = "?" + query.Encode()
-		query.Set(fieldLang, "ja")
-		page.Japanese = "?" + query.Encode()
-	}
-	if page.RequestID == "" { // or that of the request that failed
-		page.RequestID = visitOf(r.Context()).id[0]
-	}
-	s.pages.Render(w, page.Reason.Status(), page)
-}
-
-// tellsSecret reports whether an address among the parameters holds what is not to be shown.
-func tellsSecret(query url.Values) bool {
-	for name, values := range query {
-		if name != "client_id" && !oauth.TellsURI(name) {
-			continue
-		}
-		if slices.ContainsFunc(values, func(value string) bool { return oauth.ShownURI(value) != value }) {
-			return true
-		}
-	}
-	return false
 }
 
 // sameOrigin refuses forms that another site sent. It comes on top of the anti-forgery token and the request's own tie

@@ -25,6 +25,8 @@ func TestProgramsAtWrongAddresses(t *testing.T) {
 		{p, http.MethodGet, p.issuer + "/oauth//userinfo", 404, p.issuer + "/oauth/userinfo"},
 		{p, http.MethodPost, p.issuer + "/token", 404, "/.well-known/openid-configuration"},
 		{p, http.MethodGet, p.issuer + "/.well-known/jwks.json", 404, "/.well-known/openid-configuration"},
+		{p, http.MethodGet, p.issuer + "/assets/nope", 404, "/.well-known/openid-configuration"},
+		{below, http.MethodGet, below.issuer + "/assets/", 404, below.issuer + "/.well-known/openid-configuration"},
 		{p, http.MethodPost, p.issuer + "/", 405, "GET, HEAD"},
 		{p, http.MethodPut, p.issuer + "/oauth/authorize", 405, "GET, HEAD, POST"},
 		{p, http.MethodGet, p.issuer + "/oauth/token", 405, "use POST"},

@@ -65,10 +65,17 @@ func (s *Server) goToApp(w http.ResponseWriter, r *http.Request, uiLocales strin
 	s.onward(w, r, uiLocales, to)
 }
 
+// render answers with a page.
+func (s *Server) render(w http.ResponseWriter, r *http.Request, status int, page pages.Page) {
+	if err := s.pages.Render(w, status, page); err != nil {
+		s.broken(w, r, err)
+	}
+}
+
 // onward shows the page that brings the browser there by itself.
 func (s *Server) onward(w http.ResponseWriter, r *http.Request, uiLocales string, to pages.Back) {
 	noStore(w)
-	s.pages.Render(w, http.StatusOK, pages.Onward{Frame: pages.Frame{Lang: s.lang(r, uiLocales)}, Back: to})
+	s.render(w, r, http.StatusOK, pages.Onward{Frame: pages.Frame{Lang: s.lang(r, uiLocales)}, Back: to})
 }
 
 // afterForm reports whether a form of ours brought the browser here, at once or by redirects.

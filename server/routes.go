@@ -41,7 +41,7 @@ func (s *Server) routes() (http.Handler, error) {
 	handle("GET POST", pathCallback+"/{id}", s.callback)
 	handle("GET", pathCallback+"/{id}/metadata", s.describeHere)
 	handle("POST", pathConsent, s.sameOrigin(s.consent))
-	mux.Handle("GET "+s.pages.AssetsPath(), s.routed("assets", s.pages.Assets()))
+	mux.Handle("GET "+s.pages.AssetsPath(), s.routed("assets", s.pages.Assets(s.nowhere)))
 	handle("GET", pathWelcome, s.welcome)
 	handle("POST", pathWelcome, s.sameOrigin(s.takeOver))
 	handle("GET", pathForgot, s.forgot)

@@ -15,7 +15,7 @@
 //
 // A check returns an [oauth.Error], with the name of its rule, what it looked at, what is most like that, and the line
 // of app.yml or of the configuration that decided. Handlers return it, and one function, refuse (errors.go), tells it:
-// as JSON, at the redirect URI, or on a page. [Config.Refused] is told, so that an operator can ask by the id of the
+// as JSON, as text to a proxy, at the redirect URI, or on a page. [Config.Refused] is told, so that an operator can ask by the id of the
 // request why it was refused.
 //
 // # Another configuration
@@ -363,7 +363,7 @@ func build(cfg Config, before *Server) (*Server, error) {
 		return nil, err
 	}
 	scopes.idTokenClaims, scopes.recall = cfg.IDTokenClaims, cfg.Store.Known
-	branded := pages.Config{Issuer: cfg.Issuer, Branding: cfg.Branding, Log: cfg.Logger}
+	branded := pages.Config{Issuer: cfg.Issuer, Branding: cfg.Branding}
 	if before != nil {
 		branded.Before = before.pages
 	}

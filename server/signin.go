@@ -245,5 +245,5 @@ func (s *Server) signInPage(w http.ResponseWriter, r *http.Request, t turn, ways
 	if len(ways) == 0 {
 		page.Problem = pages.ProblemNoWay
 	}
-	s.pages.Render(w, page.Problem.Status(), page)
+	s.render(w, r, page.Problem.Status(), page)
 }

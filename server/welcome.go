@@ -76,7 +76,7 @@ func (s *Server) showWelcome(w http.ResponseWriter, r *http.Request, g welcoming
 		page.RetryAfter = busyRetry
 	}
 	noStore(w)
-	s.pages.Render(w, problem.Status(), page)
+	s.render(w, r, problem.Status(), page)
 }
 
 // takeOver takes the form of that page: it sets the password, or leads to a passkey, and begins a session. The link is
@@ -226,5 +226,5 @@ func (s *Server) noLink(w http.ResponseWriter, r *http.Request, err error) {
 		page.Forgot = s.base + pathForgot
 	}
 	noStore(w)
-	s.pages.Render(w, http.StatusGone, page)
+	s.render(w, r, http.StatusGone, page)
 }

@@ -276,22 +276,21 @@ func (Activity) template() string { return "activity" }
 func (s *Set) Name() string { return s.site.Name }
 
 // Download answers with recovery codes as a text file.
-func (s *Set) Download(w http.ResponseWriter, lang language.Tag, who string, codes []string) {
+func (s *Set) Download(w http.ResponseWriter, lang language.Tag, who string, codes []string) error {
 	in, err := allTexts()
 	heading := ""
 	if err == nil {
 		heading, err = in[known(lang)].text("codes.file", "Site", s.site.Name, "Who", plain(who, maxName))
 	}
 	if err != nil {
-		s.log.Error("cannot make a file of recovery codes", "error", err)
-		http.Error(w, http.StatusText(http.StatusInternalServerError), http.StatusInternalServerError)
-		return
+		return fmt.Errorf("make a file of recovery codes: %w", err)
 	}
 	h := w.Header()
 	h.Set("Content-Type", "text/plain; charset=utf-8")
 	h.Set("Content-Disposition", `attachment; filename="recovery-codes.txt"`)
 	h.Set("Cache-Control", "no-store")
 	_, _ = fmt.Fprintf(w, "%s\r\n\r\n%s\r\n", heading, strings.Join(codes, "\r\n")) // a browser that has gone away is not a fault of ours
+	return nil
 }
 
 // moment is a time in words, in its own zone; "" for none.

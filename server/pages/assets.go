@@ -44,24 +44,19 @@ func (s *Set) serveAsset(base, name string, a asset) string {
 func (s *Set) AssetsPath() string { return s.site.Home + "assets/" }
 
 // Assets serves the stylesheet, the icon and logos. It expects the whole path, not a
-// stripped one. Browsers may keep the answers for ever.
-func (s *Set) Assets() http.Handler {
+// stripped one, and leaves to nowhere what there is not. Browsers may keep the answers for ever.
+func (s *Set) Assets(nowhere http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		held, ok := s.assets.Load(r.URL.EscapedPath())
 		if !ok {
 			held, ok = s.before.Load(r.URL.EscapedPath())
 		}
 		if !ok {
-			http.NotFound(w, r)
+			nowhere(w, r)
 			return
 		}
 		a := held.(asset)
 		h := w.Header()
-		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			h.Set("Allow", "GET, HEAD")
-			http.Error(w, http.StatusText(http.StatusMethodNotAllowed), http.StatusMethodNotAllowed)
-			return
-		}
 		h.Set("Content-Type", a.contentType)
 		h.Set("Content-Length", strconv.Itoa(len(a.body)))
 		h.Set("Cache-Control", "public, max-age=31536000, immutable")

@@ -1,7 +1,6 @@
 package pages
 
 import (
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -16,7 +15,7 @@ func branded(t *testing.T) *Set {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := New(Config{Issuer: "https://id.example.com/tenant", Log: slog.New(slog.DiscardHandler), Branding: Branding{
+	s, err := New(Config{Issuer: "https://id.example.com/tenant", Branding: Branding{
 		Name: "Example <b>Inc.", Logo: logo, Support: "mailto:help@example.com", Privacy: "https://example.com/privacy"}})
 	if err != nil {
 		t.Fatal(err)
@@ -47,7 +46,7 @@ func TestBrandingIsOnEveryPage(t *testing.T) {
 	}
 	// The logo is served from here, and can do nothing when somebody opens it.
 	w := httptest.NewRecorder()
-	s.Assets().ServeHTTP(w, httptest.NewRequest(http.MethodGet, s.site.Logo, nil))
+	s.Assets(http.NotFound).ServeHTTP(w, httptest.NewRequest(http.MethodGet, s.site.Logo, nil))
 	if w.Code != http.StatusOK || w.Body.String() != brandSVG || w.Header().Get("Content-Type") != "image/svg+xml" ||
 		!strings.HasPrefix(s.site.Logo, "/tenant/assets/logo-") || !strings.HasSuffix(s.site.Logo, ".svg") {
 		t.Errorf("%s: %d %v", s.site.Logo, w.Code, w.Header())

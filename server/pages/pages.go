@@ -41,7 +41,6 @@ import (
 	"embed"
 	"fmt"
 	"html/template"
-	"log/slog"
 	"math"
 	"net/http"
 	"net/url"
@@ -61,7 +60,6 @@ var templateFiles embed.FS
 // concurrent use, and nothing of it changes, but that logos are added.
 type Set struct {
 	site      site
-	log       *slog.Logger
 	assets    *sync.Map // of path to asset
 	before    *sync.Map // those of the Set before
 	templates map[language.Tag]map[string]lazyTemplate
@@ -115,9 +113,6 @@ type Config struct {
 	// Before is the Set that this one replaces; nil for the first one. Pages of it are still in browsers, so its logos are
 	// served on.
 	Before *Set
-
-	// Log gets the faults of rendering. They are bugs of this package.
-	Log *slog.Logger
 }
 
 // New parses the templates and texts. It fails when the issuer is not an
@@ -137,7 +132,7 @@ func New(c Config) (*Set, error) {
 	}
 
 	base := strings.TrimSuffix(u.EscapedPath(), "/")
-	s := &Set{log: c.Log, assets: &sync.Map{}, before: &sync.Map{}}
+	s := &Set{assets: &sync.Map{}, before: &sync.Map{}}
 	if c.Before != nil {
 		s.before = c.Before.assets
 	}
@@ -216,9 +211,8 @@ type view struct {
 
 // Render writes page with the given status, its headers and its policy. A page
 // in a language that we do not speak is rendered in English. Nothing is written
-// to w before the page is whole; a template that fails is logged and answered
-// with a bare 500.
-func (s *Set) Render(w http.ResponseWriter, status int, page Page) {
+// to w before the page is whole; an error is that of a template, and a bug of this package.
+func (s *Set) Render(w http.ResponseWriter, status int, page Page) error {
 	f := page.frame()
 	lang := known(f.Lang)
 	v := view{
@@ -236,9 +230,7 @@ func (s *Set) Render(w http.ResponseWriter, status int, page Page) {
 		err = t.ExecuteTemplate(&body, "layout.html", v)
 	}
 	if err != nil {
-		s.log.Error("cannot render a page", "page", name, "lang", lang.String(), "error", err)
-		http.Error(w, http.StatusText(http.StatusInternalServerError), http.StatusInternalServerError)
-		return
+		return fmt.Errorf("render page %s in %s: %w", name, lang, err)
 	}
 	h := w.Header()
 	s.setHeaders(h, page)
@@ -247,6 +239,7 @@ func (s *Set) Render(w http.ResponseWriter, status int, page Page) {
 	}
 	w.WriteHeader(status)
 	_, _ = w.Write(body.Bytes()) // a browser that has gone away is not a fault of ours
+	return nil
 }
 
 // ceilSeconds rounds up, as a client that comes back early is refused again.
