@@ -42,6 +42,8 @@ staticPasswords: [{email: ann@example.com, userID: ann, hashFile: DIR/hash}]`},
 	{"resource servers and registration", `oauth2:
   resourceServers: [{id: api, identifier: "https://api.example.com", secretFile: DIR/secret}]
   registration: {enabled: true, initialAccessTokenFiles: [DIR/secret]}`},
+	{"resource servers with odd identifiers", `oauth2:
+  resourceServers: [{identifier: "https://api.example.com/{tenant}"}, {identifier: "urn:example:api"}, {identifier: "com.example:/api"}, {identifier: "http://10.0.0.1/a%20b"}]`},
 	{"registration for anyone", "oauth2: {registration: {enabled: true}}"},
 	{"a logo", "branding: {name: Example Inc., logoFile: DIR/logo.svg, supportURL: 'mailto:help@example.com'}"},
 	{"authorities of its own", "outbound: {allow: [10.0.0.0/8], caFile: DIR/cert.pem}"},
@@ -103,6 +105,12 @@ var unstartable = []struct{ rule, text, at, words string }{
 	{"a resource server's secret that is missing", api("DIR/none"), "DIR/none", "which does not exist"},
 	{"a resource server's secret that is short", api("DIR/short"), "DIR/short", "at least 32 characters"},
 	{"a resource server's secret that never ends", api("/dev/zero"), "/dev/zero", "which is larger than 4 MiB"},
+	{"a resource server whose identifier is no URI", identified("billing"), "billing", "must be an absolute URI without a fragment"},
+	{"a resource server with a fragment", identified("'https://api.example.com/#v1'"), "'https:", `(did you mean "https://api.example.com/"?)`},
+	{"a resource server with a password", identified("https://u:hunter2@api.example.com"), "https://u", "must not hold a user name or password: it is in every token"},
+	{"a resource server with a space", identified("'https://api.example.com/a b'"), "'https:", `(did you mean "https://api.example.com/a%20b"?)`},
+	{"a resource server with an umlaut", identified("https://bücher.example"), "https://b", `(did you mean "https://xn--bcher-kva.example"?)`},
+	{"a resource server that would be a host", identified("forward-auth://wiki.example.com"), "forward-auth", "which is for hosts behind forward auth"},
 	{"a registration token that is missing", "oauth2: {registration: {enabled: true, initialAccessTokenFiles: [DIR/none]}}", "DIR/none", "which does not exist"},
 	{"a logo that is missing", "branding: {logoFile: DIR/none}", "DIR/none", "which does not exist"},
 	{"a logo that is no image", "branding: {logoFile: DIR/secret}", "DIR/secret", "which is not an SVG, PNG, JPEG or WebP image"},
@@ -182,6 +190,10 @@ func somebody(one string) string {
 
 func api(secret string) string {
 	return "oauth2: {resourceServers: [{id: api, identifier: 'https://api.example.com', secretFile: " + secret + "}]}"
+}
+
+func identified(resource string) string {
+	return "oauth2: {resourceServers: [{identifier: " + resource + "}]}"
 }
 
 func cluster(endpoint, more string) string {

@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode"
 )
 
 // Resources are the identifiers (RFC 8707) of the resource servers that the client is.
@@ -19,6 +21,40 @@ func (c *Client) Resources() []string {
 // tokens. It authenticates to introspect the tokens that others show it.
 func (c *Client) OnlyResource() bool {
 	return c.Resource != "" && len(c.GrantTypes) == 0 && len(c.RedirectURIs) == 0
+}
+
+// CheckResource holds the identifier of a resource server to RFC 8707 section 2: an absolute URI without a fragment. It
+// is in ASCII, because programs differ in how they encode the rest of it, and without user info, because it is in every
+// token. The reason completes the sentence "the identifier ..." and never repeats it; it is empty when nothing is
+// wrong.
+func CheckResource(identifier string) (reason, mended string) {
+	const wanted = "must be an absolute URI without a fragment (RFC 8707 section 2), as in https://api.example.com"
+	u, err := url.Parse(identifier)
+	switch {
+	case err != nil || u.Scheme == "" || u.Opaque == "" && u.Host == "" && u.Path == "",
+		(u.Scheme == "https" || u.Scheme == "http") && u.Hostname() == "":
+		return wanted, ""
+	case u.Scheme+"://" == forwardIdentifier:
+		return "must not begin with " + forwardIdentifier + ", which is for hosts behind forward auth", ""
+	case u.User != nil:
+		return "must not hold a user name or password: it is in every token", ""
+	case strings.Contains(identifier, "#"):
+		reason = wanted
+		mended, _, _ = strings.Cut(identifier, "#")
+	case strings.ContainsFunc(identifier, func(r rune) bool { return r <= ' ' || r > unicode.MaxASCII }):
+		reason = "must be ASCII without spaces: percent-encode other characters, and write host names in punycode"
+		if ascii(u.Host) {
+			mended = u.String()
+		}
+	case len(identifier) > MaxAddress:
+		return "must have at most " + strconv.Itoa(MaxAddress) + " bytes", ""
+	default:
+		return "", ""
+	}
+	if still, again := CheckResource(mended); still != "" {
+		mended = again
+	}
+	return reason, mended
 }
 
 // FindResource finds in list the identifier of a resource server, in whichever of its equivalent spellings it comes

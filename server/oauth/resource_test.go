@@ -1,6 +1,9 @@
 package oauth
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 // Resource identifiers are the same as RFC 3986 section 6.2 says, and no others are.
 func TestResourceIdentifiersCompareAsURIs(t *testing.T) {
@@ -43,6 +46,30 @@ func TestResourceIdentifiersCompareAsURIs(t *testing.T) {
 	} {
 		if _, found := FindResource([]string{one}, other); found {
 			t.Errorf("%s is taken for %s: %s", one, other, CanonicalResource(one))
+		}
+	}
+}
+
+// What is dangerous, or what programs would write in another way, is no identifier; any other absolute URI is one.
+func TestIdentifiersOfResourceServers(t *testing.T) {
+	const absolute, userinfo, ascii = "must be an absolute URI", "must not hold a user name or password", "must be ASCII without spaces"
+	for identifier, want := range map[string][2]string{
+		"https://api.example.com": {}, "https://API.example.com:443/a/../b?x=1": {}, "http://10.0.0.1/x": {}, "https://api.example.com/{tenant}": {},
+		"urn:example:billing": {}, "com.example:/api": {}, "https://api.example.com/a%20b": {}, "https://xn--bcher-kva.example": {},
+		"": {absolute}, "billing": {absolute}, "//api.example.com": {absolute}, "https://": {absolute}, "https:///x": {absolute}, "urn:": {absolute},
+		"https://api.example.com#": {absolute, "https://api.example.com"}, "urn:a#b": {absolute, "urn:a"}, "#b": {absolute},
+		"forward-auth://wiki.test":                       {"must not begin with forward-auth://"},
+		"https://u:hunter2@api.test":                     {userinfo},
+		"https://u:hunter2@api.test/ü#x":                 {userinfo},
+		"https://api.example.com/a b":                    {ascii, "https://api.example.com/a%20b"},
+		"https://api.example.com/ü":                      {ascii, "https://api.example.com/%C3%BC"},
+		"https://api.example.com/ü#x":                    {absolute, "https://api.example.com/%C3%BC"},
+		"https://bücher.example":                         {ascii},
+		"urn:example:" + strings.Repeat("a", MaxAddress): {"must have at most 2048 bytes"},
+	} {
+		reason, mended := CheckResource(identifier)
+		if !strings.HasPrefix(reason, want[0]) || (reason == "") != (want[0] == "") || mended != want[1] || strings.Contains(reason, "hunter2") {
+			t.Errorf("%.40s: %q, %q", identifier, reason, mended)
 		}
 	}
 }

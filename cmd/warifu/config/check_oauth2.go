@@ -3,7 +3,6 @@ package config
 import (
 	"fmt"
 	"net/netip"
-	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -114,12 +113,13 @@ func (r *reader) checkResourceServers(cfg *Config) {
 			ids[s.ID] = i
 		}
 		if r.required(at+".identifier", s.Identifier, "the audience of its tokens, as in https://api.example.com") {
-			u, err := url.Parse(s.Identifier)
-			if err != nil || u.Scheme == "" || u.Host == "" && u.Opaque == "" && u.Path == "" ||
-				strings.Contains(s.Identifier, "#") {
-				r.fault(at+".identifier", "url", "",
-					"must be an absolute URI without a fragment (RFC 8707 section 2), as in https://api.example.com, but is %q",
-					s.Identifier)
+			if reason, mended := oauth.CheckResource(s.Identifier); reason != "" {
+				if name := inPunycode(s.Identifier); name != "" {
+					if wrong, _ := oauth.CheckResource(name); wrong == "" {
+						mended = name
+					}
+				}
+				r.fault(at+".identifier", "url", mended, "%s", reason) // it may hold a password
 			}
 			canonical := oauth.CanonicalResource(s.Identifier)
 			if first, ok := identifiers[canonical]; ok {
