@@ -183,8 +183,7 @@ func (c *comparison) keyConsequences(was, want map[string]string) {
 }
 
 func (c *comparison) signatureConsequences(was, want *plugins.ClientMetadata) {
-	const usual = "RS256" // OpenID Connect Dynamic Client Registration 1.0 section 2
-	before, after := cmp.Or(was.IDTokenSignedResponseAlg, usual), cmp.Or(want.IDTokenSignedResponseAlg, usual)
+	before, after := cmp.Or(was.IDTokenSignedResponseAlg, oauth.DefaultAlg), cmp.Or(want.IDTokenSignedResponseAlg, oauth.DefaultAlg)
 	if before != after {
 		c.consequence("signs ID tokens with %s: an app that expects %s will refuse them", after, before)
 	}

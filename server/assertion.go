@@ -117,7 +117,7 @@ func (s *Server) verifySigned(ctx context.Context, c *storage.Client, token stri
 func (s *Server) verifyAssertion(ctx context.Context, c *storage.Client, shown credentials) (*assertion, error) {
 	algs := oauth.ClientAlgs()
 	if fapi(c) {
-		algs = oauth.Without(algs, []string{"RS256"})
+		algs = oauth.Without(algs, []string{oauth.AlgRS256})
 	}
 	if pinned := c.TokenEndpointAuthSigningAlg; pinned != "" {
 		algs = oauth.Within([]string{pinned}, algs)

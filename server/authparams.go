@@ -114,8 +114,8 @@ func checkChallenge(c *storage.Client, challenge, method string) error {
 			About("", "", whereOf(c, "requirePushedAuthorizationRequests", "require_pushed_authorization_requests"))
 	case challenge == "":
 		return nil
-	case method != "S256":
-		return invalidRequest(oauth.RulePKCEMethod, "code_challenge_method must be S256")
+	case method != oauth.ChallengeS256:
+		return invalidRequest(oauth.RulePKCEMethod, "code_challenge_method must be "+oauth.ChallengeS256)
 	case !oauth.ValidThumbprint(challenge):
 		return invalidRequest(oauth.RuleParameterMalformed, "code_challenge must be 43 characters of base64url")
 	}

@@ -34,17 +34,6 @@ import (
 //
 // Where the request went is compared with the configured issuer, never with the Host header.
 
-// dpopAlgs are the algorithms of proofs: asymmetric ones.
-var dpopAlgs = []jose.SignatureAlgorithm{jose.ES256, jose.RS256, jose.PS256, jose.EdDSA}
-
-func dpopAlgNames() []string {
-	var names []string
-	for _, alg := range dpopAlgs {
-		names = append(names, string(alg))
-	}
-	return names
-}
-
 const (
 	headerDPoP      = "DPoP"
 	headerDPoPNonce = "Dpop-Nonce" // as package net/http spells it
@@ -145,7 +134,7 @@ func (p *proofs) proof(header http.Header, method, path, accessToken string) (st
 // algorithm. All that could point to another key is refused.
 func parseProof(proof string) (*jose.JSONWebKey, proofClaims, error) {
 	var claims proofClaims
-	parsed, err := jwt.ParseSigned(proof, dpopAlgs)
+	parsed, err := jwt.ParseSigned(proof, proofAlgs)
 	if err != nil || len(parsed.Headers) != 1 {
 		return nil, claims, badProof(oauth.RuleProofInvalid,
 			"the DPoP proof is not a signed JWT of a supported algorithm with a public jwk")

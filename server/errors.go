@@ -350,7 +350,7 @@ func (c challenge) set(h http.Header, r *http.Request, status int, code string) 
 		}
 		return
 	}
-	mine, other := bearer, `DPoP algs="`+strings.Join(dpopAlgNames(), " ")+`"`
+	mine, other := bearer, `DPoP algs="`+strings.Join(oauth.ProofAlgs(), " ")+`"`
 	if scheme, _, _ := strings.Cut(r.Header.Get("Authorization"), " "); strings.EqualFold(scheme, tokenTypeDPoP) {
 		mine, other = other, mine
 	}

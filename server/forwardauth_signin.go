@@ -49,7 +49,7 @@ func (s *Server) signInForwarded(w http.ResponseWriter, r *http.Request, f *forw
 	f.redirect(w, s.endpoint(pathAuthorize)+"?"+url.Values{
 		"client_id": {f.client.ID}, "response_type": {"code"}, "redirect_uri": {oauth.ForwardCallback(f.host)},
 		"scope": {oauth.JoinScopes(oauth.Without(scopes, []string{oauth.ScopeOfflineAccess}))}, "state": {state},
-		"code_challenge": {oauth.PKCEChallenge(away.Verifier)}, "code_challenge_method": {"S256"},
+		"code_challenge": {oauth.PKCEChallenge(away.Verifier)}, "code_challenge_method": {oauth.ChallengeS256},
 	}.Encode())
 	return nil
 }

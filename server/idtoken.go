@@ -18,7 +18,7 @@ func registeredAlg(alg string) string {
 	if slices.Contains(oauth.ServerAlgs(), alg) {
 		return alg
 	}
-	return oauth.AlgRS256
+	return oauth.DefaultAlg
 }
 
 // idClaims are the claims of an ID token (OpenID Connect Core 1.0 section 2).

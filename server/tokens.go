@@ -248,10 +248,12 @@ func (iss *issuer) readJWT(token string, claims any, algs []jose.SignatureAlgori
 	return k != nil && parsed.Claims(publicKey(k), claims) == nil
 }
 
-// accessAlgs and serverAlgs are the algorithms of access tokens, and of whatever else this server signs.
+// accessAlgs and serverAlgs are the algorithms of access tokens, and of whatever else this server signs; proofAlgs those
+// of DPoP proofs.
 var (
 	accessAlgs = algorithms(oauth.AccessTokenAlgs())
 	serverAlgs = algorithms(oauth.ServerAlgs())
+	proofAlgs  = algorithms(oauth.ProofAlgs())
 )
 
 // keyNamed is the key that a JWT names in its header; nil if it is not one of those.

@@ -3,9 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
 	"crypto/subtle"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -208,11 +206,10 @@ func (a *authorization) discover(ctx context.Context) error {
 
 // url is the address of the authorization request.
 func (a *authorization) url(scopes []string) string {
-	challenge := sha256.Sum256([]byte(a.verifier))
 	return a.authorizeAt + "?" + url.Values{
 		"response_type": {"code"}, "client_id": {a.credentials.ClientID}, "redirect_uri": {a.redirectURI},
 		"scope": {strings.Join(scopes, " ")}, "state": {a.state},
-		"code_challenge": {base64.RawURLEncoding.EncodeToString(challenge[:])}, "code_challenge_method": {"S256"},
+		"code_challenge": {oauth.PKCEChallenge(a.verifier)}, "code_challenge_method": {oauth.ChallengeS256},
 	}.Encode()
 }
 

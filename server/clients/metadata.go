@@ -190,7 +190,7 @@ func Metadata(c *storage.Client) map[string]any {
 		members["response_types"] = []string{"code"}
 	}
 	if c.IDTokenSignedResponseAlg == "" {
-		members[oauth.FieldOf("idTokenSignedResponseAlg").Name] = oauth.AlgRS256
+		members[oauth.FieldOf("idTokenSignedResponseAlg").Name] = oauth.DefaultAlg
 	}
 	return members
 }

@@ -9,14 +9,21 @@ const (
 	AlgNone  = "none" // of what is not signed
 )
 
+// DefaultAlg is how this server signs for a client that has registered nothing else (OpenID Connect Dynamic Client
+// Registration 1.0 section 2): every library knows it. It costs many times what the others do.
+const DefaultAlg = AlgRS256
+
 // ServerAlgs returns the algorithms with which this server signs ID tokens, userinfo and the like, by the client's
-// registration. The first is the default, because every client library knows it (OpenID Connect Core 1.0 section 15.1);
-// it costs many times what the others do.
-func ServerAlgs() []string { return []string{AlgRS256, AlgES256, AlgEdDSA, AlgPS256} }
+// registration.
+func ServerAlgs() []string { return []string{DefaultAlg, AlgES256, AlgEdDSA, AlgPS256} }
 
 // ClientAlgs returns the algorithms with which clients may sign assertions and request objects, in the order of
 // discovery.
 func ClientAlgs() []string { return []string{AlgRS256, AlgPS256, AlgES256, AlgEdDSA} }
+
+// ProofAlgs returns the algorithms of DPoP proofs (RFC 9449 section 5.1): those of clients, and first the one that costs
+// least, because there is a proof for each request.
+func ProofAlgs() []string { return []string{AlgES256, AlgRS256, AlgPS256, AlgEdDSA} }
 
 // IssuerAlgs returns the algorithms with which issuers of workloads' tokens may sign. None of them is symmetric: a key
 // that is published verifies, and never signs.

@@ -118,7 +118,7 @@ func (m *migration) takeOAuth2(s *section) {
 			m.left(from, "public clients have to use PKCE in any case, the others may")
 		}
 		for _, method := range pkce.texts("codeChallengeMethodsSupported") {
-			if method.String() != "S256" {
+			if method.String() != oauth.ChallengeS256 {
 				m.left(method, "S256 is the only method (RFC 9700 section 2.1.1)")
 			}
 		}
