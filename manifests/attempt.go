@@ -157,7 +157,7 @@ func (a *attempt) remove(ctx context.Context, x storage.Delivery) hold {
 		return a.hold(x, a.d.pace.RetryMin) // or the target is wanted again
 	}
 	a.d.metrics.Delivered("removed")
-	a.d.log.InfoContext(ctx, "env taken away", "app", x.App, "target", words(x.Target), "runtime", x.Runtime)
+	a.d.log.InfoContext(ctx, "env removed", "app", x.App, "target", words(x.Target), "runtime", x.Runtime)
 	if err := a.d.finishDelete(ctx, x.App); err != nil {
 		a.d.unfinished.add(x.App)
 	}
@@ -243,7 +243,8 @@ func (a *attempt) overtaking(c *claim, call func(storage.Delivery) error) error 
 		return err
 	}
 	x = c.record()
-	a.d.log.WarnContext(c.work, "a target has a newer generation or fence than this server knows, and is overtaken",
+	a.d.log.WarnContext(c.work, "a target has a newer generation or fence than this server knows; trying again with "+
+		"one that is newer still",
 		"app", x.App, "target", words(x.Target),
 		"runtime", x.Runtime, "found", st.AcceptedGeneration, "generation", x.Generation)
 	return call(x)
@@ -300,7 +301,7 @@ func (a *attempt) settleAt(ctx context.Context, x storage.Delivery, wait time.Du
 		a.d.log.WarnContext(ctx, "env not delivered", "app", x.App, "target", words(x.Target), "runtime", x.Runtime,
 			"generation", x.Generation, "attempts", x.Attempts, "again", x.NextAttempt, "error", x.Error)
 	case storage.DeliveryDegraded:
-		a.d.log.ErrorContext(ctx, "env not delivered, and given up until warifu retry or apply", "app", x.App,
+		a.d.log.ErrorContext(ctx, "env not delivered; no more attempts until warifu retry or apply", "app", x.App,
 			"target", words(x.Target), "runtime", x.Runtime, "generation", x.Generation, "attempts", x.Attempts, "error", x.Error)
 	}
 	return a.hold(*stored, wait)

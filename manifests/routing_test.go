@@ -55,7 +55,7 @@ func TestAssignmentThatCannotWorkIsVisible(t *testing.T) {
 	r.awaitReady("app")
 }
 
-// A target that another runtime is to serve is served by the one before until then, and has its env taken away there
+// A target that another runtime is to serve is served by the one before until then, and has its env removed there
 // after.
 func TestTargetMovesToAnotherRuntime(t *testing.T) {
 	r := newRig(t).withFiles()

@@ -125,7 +125,7 @@ func (l *pluginLog) allow() bool {
 		return false
 	}
 	if l.dropped > 0 {
-		l.log.Warn("the plugin prints too much, lines were dropped", "lines", l.dropped)
+		l.log.Warn("the plugin prints too much; lines were dropped", "lines", l.dropped)
 		l.dropped = 0
 	}
 	return true

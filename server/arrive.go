@@ -37,8 +37,9 @@ func (s *Server) arrive(w http.ResponseWriter, r *http.Request, t turn, who conn
 		}
 		if now := credentialOf(a); now != "" && who.Credential != "" && now != who.Credential {
 			if !a.User.Managed {
-				s.log.WarnContext(r.Context(), "sign-in with a password that has changed on another replica: "+
-					"restart this one with the same users", "user", a.User.ID)
+				s.log.WarnContext(r.Context(), "sign-in refused: another replica's configuration has a different "+
+					"password for this user; give both the same staticPasswords, then run warifu reload",
+					"user", a.User.ID)
 			}
 			return false, nil
 		}

@@ -90,7 +90,7 @@ func (s *Server) runPostroom(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			if n := len(s.postroom.postings); n > 0 {
-				s.log.WarnContext(ctx, "mails were not written before the server stopped", "mails", n)
+				s.log.WarnContext(ctx, "e-mails were not written before the server stopped", "mails", n)
 			}
 			return
 		case p := <-s.postroom.postings:

@@ -133,8 +133,9 @@ func (s *Server) warnOfUnasked(ctx context.Context) {
 	u.apps = apps
 	u.mu.Unlock()
 	if len(fresh) > 0 {
-		s.log.WarnContext(ctx, "no proxy may ask about apps behind forward auth, so every request to them is refused: "+
-			"list the proxy before them in web.trustedProxies of the configuration, then warifu reload", "apps", strings.Join(fresh, ", "))
+		s.log.WarnContext(ctx, "no proxy is allowed to ask about apps behind forward auth, so every request to them "+
+			"is refused: list the proxy in front of them in web.trustedProxies, then run warifu reload",
+			"apps", strings.Join(fresh, ", "))
 	}
 }
 

@@ -358,7 +358,8 @@ func TestForwardAuthWithoutTrustedProxiesIsLogged(t *testing.T) {
 	p := newIDP(t).withAllScopes()
 	look := func() int {
 		p.handler.(*server.Server).Applied(t.Context())
-		return strings.Count(p.log.String(), "level=WARN msg=\"no proxy may ask about apps behind forward auth")
+		return strings.Count(p.log.String(), "level=WARN msg=\"no proxy is allowed to ask about apps behind forward "+
+			"auth")
 	}
 	if n := look(); n != 0 {
 		t.Errorf("without such an app there are %d lines", n)

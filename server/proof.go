@@ -230,7 +230,7 @@ func (s *Server) keepProved(w http.ResponseWriter, r *http.Request, userID strin
 		return
 	}
 	if err := s.keepKnown(w, r, hashed(userID), true); err != nil {
-		s.log.WarnContext(r.Context(), "the browser cannot be told that it is known", "error", err)
+		s.log.WarnContext(r.Context(), "the cookie by which this browser is recognized cannot be set", "error", err)
 	}
 }
 

@@ -155,7 +155,7 @@ func (s *Store) PutAccount(ctx context.Context, user User, held *Account, change
 func (s *Store) clearLater(ctx context.Context, userID string) Ended {
 	ended, err := s.clearPastTerms(ctx, pastTermKey(userID))
 	if err != nil {
-		s.log.WarnContext(ctx, "what a user has left cannot be deleted yet", "user", userID, "error", err)
+		s.log.WarnContext(ctx, "records that a user left behind cannot be deleted yet", "user", userID, "error", err)
 	}
 	return ended
 }

@@ -57,8 +57,8 @@ func (s *Store) ArriveUser(ctx context.Context, a Arrival) (*User, error) {
 		return nil, fmt.Errorf("%w: what the connector calls the user must be 1 to %d bytes", ErrUserID, maxUpstreamID)
 	}
 	if len(a.Data) > maxUpstreamData {
-		s.log.WarnContext(ctx, "the connector keeps too much of a user to be asked again", "connector", who.Connector,
-			"bytes", len(a.Data), "most", maxUpstreamData)
+		s.log.WarnContext(ctx, "the data that the connector keeps about a user is too large, so it cannot be asked "+
+			"about them again", "connector", who.Connector, "bytes", len(a.Data), "most", maxUpstreamData)
 		a.Data = nil
 	}
 	if a.Ask <= 0 {

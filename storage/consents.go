@@ -179,7 +179,7 @@ func (s *Store) AddConsent(ctx context.Context, clientID string, p Presence, ask
 	}
 	if all > MaxConsents {
 		if err := s.forgetConsents(ctx, p.User.ID, all-MaxConsents); err != nil {
-			s.log.WarnContext(ctx, "the oldest consents of a user could not be forgotten; the next one tries again",
+			s.log.WarnContext(ctx, "the oldest consents of a user could not be removed; the next consent tries again",
 				"user", p.User.ID, "error", err)
 		}
 	}

@@ -109,7 +109,7 @@ func (s *Store) adoptIdentities(ctx context.Context) error {
 			t.onlyIf(atRevision(k, revisions[k]), atRevision(clientKey(c.ID), c.Revision))
 			t.then.do(clientv3.OpPut(k, ownerValue(c)))
 			if err := s.run(ctx, &t); err != nil {
-				s.log.Warn("a workload could not be given its key; the next start tries again",
+				s.log.Warn("a workload could not be indexed; the next start tries again",
 					"workload", id.Name(), "owner", c.Owner(), "error", err)
 			}
 		}

@@ -232,7 +232,7 @@ func (k *keeper) keep(ctx context.Context, members []member) []member {
 		began := time.Now()
 		k.smaller = began
 		if err := k.embedded.etcd.Server.Defragment(); err != nil {
-			k.log.ErrorContext(ctx, "the unused part of the database cannot be given back", "error", err)
+			k.log.ErrorContext(ctx, "the unused space of the database file cannot be freed", "error", err)
 		} else if next := ask(ctx, k.client, k.endpoints)[0]; next.err == nil {
 			k.log.InfoContext(ctx, "the database was made smaller", "from", Bytes(m.status.DbSize),
 				"to", Bytes(next.status.DbSize), "took", time.Since(began).Round(time.Millisecond))

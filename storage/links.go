@@ -143,7 +143,7 @@ func (s *Store) LinkUser(ctx context.Context, link Link) (given *User, ended End
 		return nil, Ended{}, nil
 	}
 	if ended, err = s.clearPastTerms(ctx, pastTermKey(link.Own)); err != nil { // it has ended; the next look clears it away
-		s.log.WarnContext(ctx, "what a joined account has left cannot be deleted yet", "error", err)
+		s.log.WarnContext(ctx, "records that a joined account left behind cannot be deleted yet", "error", err)
 	}
 	return given, ended, nil
 }

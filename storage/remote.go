@@ -153,7 +153,7 @@ func (a *attention) setAside(address string) {
 	if client == nil || len(others) != len(a.endpoints)-1 || !a.away.CompareAndSwap(false, true) {
 		return
 	}
-	a.log.Warn("an etcd member is slow to answer; the others are asked for a while", "member", address)
+	a.log.Warn("an etcd member is slow to answer; requests go to the others for a while", "member", address)
 	client.SetEndpoints(others...)
 	time.AfterFunc(aside, func() {
 		if client.Ctx().Err() == nil {

@@ -245,7 +245,7 @@ func (s *Store) adoptResources(ctx context.Context) error {
 				t.onlyIf(atRevision(k, revisions[identifier]), atRevision(clientKey(c.ID), c.Revision))
 				t.then.do(clientv3.OpPut(k, ownerValue(c)))
 				if err := s.run(ctx, &t); err != nil {
-					s.log.Warn("a resource identifier could not be given its key; the next start tries again",
+					s.log.Warn("a resource identifier could not be indexed; the next start tries again",
 						"identifier", identifier, "owner", c.Owner(), "error", err)
 				}
 			} else if owner.ID != c.ID {

@@ -352,10 +352,10 @@ func New(ctx context.Context, client *clientv3.Client, opts Options) (*Store, er
 		return nil, fmt.Errorf("open storage: %w", err)
 	}
 	if err := s.adoptResources(ctx); err != nil {
-		s.log.Warn("resource identifiers from older versions could not be given their keys", "error", err)
+		s.log.Warn("resource identifiers from older versions could not be indexed", "error", err)
 	}
 	if err := s.adoptIdentities(ctx); err != nil {
-		s.log.Warn("workloads could not be given their keys", "error", err)
+		s.log.Warn("workloads could not be indexed", "error", err)
 	}
 	s.done.Go(func() { s.finishEndings(watchCtx) })
 	s.done.Go(func() { s.askWatches(watchCtx) })

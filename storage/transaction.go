@@ -189,7 +189,7 @@ func (s *Store) commitEnd(ctx context.Context,
 	}
 	if t.held {
 		for _, e := range unsaid {
-			s.log.WarnContext(ctx, "storage is full, so the audit log is without this entry", "actor", e.Actor,
+			s.log.WarnContext(ctx, "storage is full, so this entry is missing from the audit log", "actor", e.Actor,
 				"action", e.Action, "app", e.App, "target", e.Target, "reason", e.Reason, "detail", e.Detail)
 		}
 	}

@@ -166,7 +166,7 @@ func (s *Store) claimQuestion(ctx context.Context, note string, user, upstream [
 	next.Revision = t.revision
 	data, err := s.kek().open(held.purpose(), held.Sealed)
 	if err != nil {
-		s.log.WarnContext(ctx, "what a connector needs to be asked about a user cannot be opened", "error", err)
+		s.log.WarnContext(ctx, "the sealed data for asking a connector about a user cannot be opened", "error", err)
 		return nil, nil
 	}
 	return &Question{Upstream: next, User: u, Data: data}, nil

@@ -64,10 +64,10 @@ func (i *instance) compareReplicas(ctx context.Context) {
 				i.log.DebugContext(ctx, "the configurations of replicas cannot be compared; trying again", "error", err)
 			}
 		case now != said && now != "":
-			i.log.WarnContext(ctx, "replicas serve with other configurations than this one: give all the same, then warifu reload each",
-				"replicas", others)
+			i.log.WarnContext(ctx, "other replicas run with a different configuration: give all of them the same "+
+				"one, then run warifu reload on each", "replicas", others)
 		case now != said:
-			i.log.InfoContext(ctx, "all replicas serve with the same configuration again")
+			i.log.InfoContext(ctx, "all replicas run with the same configuration again")
 		}
 		if err == nil {
 			said = now
@@ -86,7 +86,7 @@ func noteOf(others []string) string {
 	if len(others) == 0 {
 		return ""
 	}
-	return "replicas serve with other configurations than this one: " + strings.Join(others, ", ")
+	return "replicas that run with a different configuration: " + strings.Join(others, ", ")
 }
 
 // unlike are the replicas whose configuration is another one. Those that do not tell are of older versions.

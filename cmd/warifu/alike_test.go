@@ -41,16 +41,17 @@ func TestReplicasThatServeOtherwiseAreTold(t *testing.T) {
 		}
 		return resp.StatusCode, string(body)
 	}
-	second.says(t, `level=WARN msg="replicas serve with other configurations than this one.*" replicas=\[\S+\]\n`)
-	if status, said := ready(); status != http.StatusOK || !strings.Contains(said, "replicas serve with other configurations than this one: ") {
+	second.says(t, `level=WARN msg="other replicas run with a different configuration.*" replicas=\[\S+\]\n`)
+	if status, said := ready(); status != http.StatusOK || !strings.Contains(said, "replicas that run with a "+
+		"different configuration: ") {
 		t.Errorf("%d %s", status, said)
 	}
 	second.configure(t, etcd, certificates, "# one hour, as elsewhere\nexpiry:\n  sessions: 1h\n")
-	second.says(t, `msg="all replicas serve with the same configuration again"`)
+	second.says(t, `msg="all replicas run with the same configuration again"`)
 	if status, said := ready(); status != http.StatusOK || strings.Contains(said, "configurations") {
 		t.Errorf("%d %s", status, said)
 	}
-	if n := strings.Count(second.said.String(), "replicas serve with other"); n != 1 {
+	if n := strings.Count(second.said.String(), "other replicas run with a different"); n != 1 {
 		t.Errorf("it was told %d times", n)
 	}
 	if strings.Contains(first.said.String(), "level=ERROR") {

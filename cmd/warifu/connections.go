@@ -116,7 +116,7 @@ func (c *connections) admit(conn net.Conn) (admitted, dropped net.Conn) {
 		victim := c.longestIdle(k.from, alone)
 		if c.told.IsZero() || time.Since(c.told) > time.Minute {
 			c.told = time.Now()
-			c.log.Warn("all connections are in use: the longest idle is closed for each new one",
+			c.log.Warn("the connection limit is reached: each new connection closes the one that has been idle longest",
 				"listener", c.name, "most", c.most, "of_address", alone, "address", k.from)
 		}
 		if victim == nil {

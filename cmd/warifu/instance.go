@@ -312,7 +312,8 @@ func (i *instance) openWeb(ctx context.Context, opened []net.Listener) error {
 
 func (i *instance) warnOfConnections(ctx context.Context, web config.Web) {
 	if most := webConnections(web.MaxConnections); web.MaxConnections > most {
-		i.log.WarnContext(ctx, "web.maxConnections is more than the process may have: raise its limit of open files (ulimit -n)",
+		i.log.WarnContext(ctx,
+			"web.maxConnections is more than the open-file limit allows: raise that limit (ulimit -n)",
 			"configured", web.MaxConnections, "most", most)
 	}
 }

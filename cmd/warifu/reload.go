@@ -85,7 +85,7 @@ type readLast struct {
 type unaskedError struct{ what string }
 
 func (e *unaskedError) Error() string {
-	return e.what + ": nobody has asked for that, so nothing of it is taken over; if it is meant, warifu reload takes it"
+	return e.what + ": that may be a mistake, so none of it takes effect; if it is intended, run warifu reload"
 }
 
 // settling is how long files have to be as they are before a change of them counts.
@@ -146,8 +146,8 @@ func (r *reloading) run(ctx context.Context) {
 func (r *reloading) watch(ctx context.Context, files []string, changed chan<- bool) {
 	watch, err := manifests.NewWatch(files)
 	if err != nil {
-		r.log.WarnContext(ctx, "the file of the configuration cannot be watched: SIGHUP or warifu reload says that it has changed",
-			"error", err)
+		r.log.WarnContext(ctx,
+			"the configuration file cannot be watched: after a change, send SIGHUP or run warifu reload", "error", err)
 		return
 	}
 	pending := false
@@ -183,7 +183,8 @@ func (i *instance) reload(ctx context.Context) (admin.Reloaded, error) {
 		return done, admin.InvalidConfiguration("The configuration has faults", "Correct them and try again.",
 			faultsOf(manifests.Faults(faults)))
 	case err != nil:
-		return done, admin.InvalidConfiguration("The configuration cannot be taken over: "+err.Error(), "Correct it and try again.", nil)
+		return done, admin.InvalidConfiguration("The configuration cannot be put into effect: "+err.Error(),
+			"Correct it and try again.", nil)
 	}
 	return done, nil
 }
@@ -198,7 +199,7 @@ func (r *reloading) again(ctx context.Context, why reason) (admin.Reloaded, erro
 		var unasked *unaskedError
 		is.refused, is.since = err.Error(), time.Now()
 		if is.unasked = errors.As(err, &unasked); is.unasked {
-			is.refused = unasked.what + ", and nobody has asked for that"
+			is.refused = unasked.what + ", which may be a mistake"
 		}
 		if last != nil && last.refused == is.refused { // or a change that is refused would count again on SIGHUP
 			is.since = last.since
@@ -231,11 +232,12 @@ func (r *reloading) take(ctx context.Context, why reason) (_ admin.Reloaded, too
 	switch {
 	case errors.As(err, &faults):
 		for _, f := range faults {
-			r.log.ErrorContext(ctx, "the configuration was read again and has a fault; what was read before stays in use", "fault", f.String())
+			r.log.ErrorContext(ctx, "the configuration was read again and is faulty; the previous one stays in use",
+				"fault", f.String())
 		}
 		return none, false, err
 	case err != nil:
-		r.log.ErrorContext(ctx, "the configuration cannot be read again; what was read before stays in use", "error", err)
+		r.log.ErrorContext(ctx, "the configuration cannot be read again; the previous one stays in use", "error", err)
 		return none, false, err
 	}
 	for _, w := range next.Warnings {
@@ -246,10 +248,11 @@ func (r *reloading) take(ctx context.Context, why reason) (_ admin.Reloaded, too
 	}
 	changes := next.Since(r.inUse.Load(), r.cfg)
 	if changes.Stays() {
-		r.log.ErrorContext(ctx, "the configuration was read again, and has what cannot change while the server runs: nothing of it "+
-			"is taken over before a restart", "restart_for", changes.RestartFor())
+		r.log.ErrorContext(ctx, "the configuration was read again, and changes keys that need a restart: none of it "+
+			"takes effect until then", "restart_for", changes.RestartFor())
 		return none, false, errors.New(strings.Join(changes.RestartFor(), " and ") +
-			" cannot change while the server runs, and nothing else of it counts before: restart it, or change that back")
+			" cannot change while the server runs, and no other change takes effect either: restart the server, " +
+			"or undo that change")
 	}
 	if drops := next.Drops(r.inUse.Load()); why.watched && len(drops) > 0 {
 		err := &unaskedError{"it would end " + strings.Join(drops, ", ") + ", with what they have"}
@@ -261,8 +264,8 @@ func (r *reloading) take(ctx context.Context, why reason) (_ admin.Reloaded, too
 	if changes.Any() || why.anew {
 		ready, err := r.prepare(ctx, next, changes, why.anew)
 		if err != nil {
-			r.log.ErrorContext(ctx, "the configuration that was read again cannot be taken over; what was read before stays in use",
-				"error", err)
+			r.log.ErrorContext(ctx, "the configuration that was read again cannot be put into effect; "+
+				"the previous one stays in use", "error", err)
 			r.before = before
 			return none, false, err
 		}
@@ -282,8 +285,8 @@ func (r *reloading) take(ctx context.Context, why reason) (_ admin.Reloaded, too
 	return done, took, nil
 }
 
-const unaskedLog = "the configuration has changed, and is not taken over because nobody has asked for it; what was read before " +
-	"stays in use"
+const unaskedLog = "the configuration has changed in a way that may be a mistake, so it waits for warifu reload; " +
+	"the previous one stays in use"
 
 func reloaded(c config.Changes, warnings strictyaml.Faults) admin.Reloaded {
 	done := admin.Reloaded{

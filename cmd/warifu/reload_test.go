@@ -251,7 +251,7 @@ func TestConnectorsChangeWhilePeopleSignIn(t *testing.T) {
 
 	// A faulty file changes nothing, and its faults have their place.
 	s.write(t, one+s.connector("two", "Two", "ben")+s.connector("two", "Again", "cat")+"enablePasswordDb: true\n")
-	s.says(t, `msg="the configuration was read again and has a fault; what was read before stays in use" `+
+	s.says(t, `msg="the configuration was read again and is faulty; the previous one stays in use" `+
 		`fault="\S+config.yaml:\d+:9: connectors\[2\].id is the same as connectors\[1\].id"`)
 	s.says(t, `fault="\S+config.yaml:\d+:1: enablePasswordDb is not a key of the configuration`)
 	if got := s.authorize(ben, "board", "", "prompt", "none"); got != "code" {
@@ -261,7 +261,7 @@ func TestConnectorsChangeWhilePeopleSignIn(t *testing.T) {
 	// With one that is removed its people leave; the others stay. Keys that wait for a restart are named.
 	s.write(t, one+"expiry: {codes: 30s}\nadmin: {listen: 127.0.0.1:0, tokenFile: "+s.token+"}\n")
 	s.says(t, `msg="the configuration was read again" connectors_removed=\[two\] changed="?\[admin.tokenFile expiry.codes\]"? restart_for=\[admin.listen\]`)
-	s.says(t, `msg="users of connectors that are no longer in the configuration are signed out; .*users=2`)
+	s.says(t, `msg="users of connectors that are no longer in the configuration were signed out; .*users=2`)
 	if got := s.authorize(ben, "board", "", "prompt", "none"); got != "login_required" {
 		t.Errorf("by the removed connector: %s", got)
 	}
@@ -281,7 +281,7 @@ func TestConnectorsChangeWhilePeopleSignIn(t *testing.T) {
 
 	// Another issuer would be another server.
 	s.write(t, strings.Replace(one, "One", "Uno", 1)+"subject: dex\n")
-	s.says(t, `cannot change while the server runs: nothing of it is taken over before a restart" restart_for=\[subject\]`)
+	s.says(t, `changes keys that need a restart: none of it takes effect until then" restart_for=\[subject\]`)
 }
 
 // People of staticPasswords come and go without a restart, too.
@@ -342,7 +342,7 @@ func TestASlipInTheConfigurationEndsNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		if len(text) < len(whole) {
-			s.says(t, `is not taken over because nobody has asked for it; .*config.yaml is the beginning of what it was`)
+			s.says(t, `so it waits for warifu reload; .*config.yaml is the beginning of what it was`)
 			says("the server goes on with an older configuration", "doctor")
 		}
 	}
@@ -350,10 +350,10 @@ func TestASlipInTheConfigurationEndsNothing(t *testing.T) {
 	says("the configuration that was read last is in use", "doctor")
 
 	s.write(t, "admin: {listen: 127.0.0.1:0, tokenFile: "+s.token+"}\n")
-	s.says(t, `is not taken over because nobody has asked for it; .*2 of 2 people of staticPasswords`)
+	s.says(t, `so it waits for warifu reload; .*2 of 2 people of staticPasswords`)
 	says("2 of 2 people of staticPasswords", "get", "replicas")
 	says("it would end sign-in by password (enablePasswordDB), 2 of 2 people of staticPasswords", "doctor")
-	says("if it is meant, warifu reload takes it", "doctor")
+	says("if it is intended, run warifu reload", "doctor")
 	if !s.passes(t, "ann@example.com") || strings.Contains(s.said.String(), "signed out") {
 		t.Error("somebody has gone")
 	}
@@ -378,7 +378,7 @@ func TestAccountBehindSomebodyOfTheConfiguration(t *testing.T) {
 		t.Fatal(said)
 	}
 	s.write(t, ann+strings.ReplaceAll(strings.SplitAfter(ann, "staticPasswords:\n")[1], "ann", "Bob"))
-	s.says(t, `somebody of staticPasswords signs in with what an account does.* configured=Bob account=b\n`)
+	s.says(t, `an entry of staticPasswords has the e-mail address or user name.* configured=Bob account=b\n`)
 }
 
 // What only a connector reads, such as the authorities that vouch for its upstream, is read again on SIGHUP.

@@ -20,10 +20,12 @@ import (
 func (i *instance) tellSupervisor(ctx context.Context) {
 	interval, err := daemon.SdWatchdogEnabled(false)
 	if err != nil {
-		i.log.WarnContext(ctx, "the supervisor's watchdog is not served: WATCHDOG_USEC or WATCHDOG_PID is wrong", "error", err)
+		i.log.WarnContext(ctx, "the supervisor's watchdog gets no notifications: WATCHDOG_USEC or WATCHDOG_PID "+
+			"is invalid", "error", err)
 	}
 	if err := i.answers(ctx, healthTime); err != nil {
-		i.log.ErrorContext(ctx, "the supervisor is not told that this server is ready, because it does not answer", "error", err)
+		i.log.ErrorContext(ctx, "readiness is not reported to the supervisor, because this server does not answer",
+			"error", err)
 		return
 	}
 	i.tell(ctx, daemon.SdNotifyReady+"\nSTATUS=Serves "+i.cfg.Issuer)
@@ -45,7 +47,8 @@ func (i *instance) tellSupervisor(ctx context.Context) {
 			if err := i.answers(ctx, interval/2); err == nil {
 				i.tell(ctx, daemon.SdNotifyWatchdog)
 			} else if ctx.Err() == nil {
-				i.log.ErrorContext(ctx, "the supervisor's watchdog is not told that this server lives, because it does not answer", "error", err)
+				i.log.ErrorContext(ctx, "the watchdog notification is withheld, because this server does not answer",
+					"error", err)
 			}
 		}
 	}
@@ -53,7 +56,7 @@ func (i *instance) tellSupervisor(ctx context.Context) {
 
 func (i *instance) tell(ctx context.Context, state string) {
 	if _, err := daemon.SdNotify(false, state); err != nil {
-		i.log.WarnContext(ctx, "the supervisor cannot be told of this server's state (NOTIFY_SOCKET)", "error", err)
+		i.log.WarnContext(ctx, "this server's state cannot be reported to the supervisor (NOTIFY_SOCKET)", "error", err)
 	}
 }
 

@@ -152,7 +152,7 @@ func (i *instance) takeOver(ctx context.Context, s *successor) {
 	s.public.TakeOver() // before people, so that nobody who is signed out comes back by what has gone
 	i.apps.deployer.Use(s.deploying, s.changes.Touch("plugins"))
 	if err := i.people(ctx); err != nil {
-		i.log.ErrorContext(ctx, "changes of people cannot be stored now; trying again", "error", err)
+		i.log.ErrorContext(ctx, "changes to users cannot be stored now; trying again", "error", err)
 		i.later()
 	}
 	if slices.ContainsFunc(refollowing, s.changes.Touch) || !slices.Equal(next.ConnectorIDs(), before.ConnectorIDs()) {

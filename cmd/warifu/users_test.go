@@ -83,7 +83,7 @@ connectors:
 	// Whose connector is gone is shown so.
 	s.write(t, "connectors:\n"+s.connector("two", "Two", "ben"))
 	says(0, `changed: .*connectors`, "reload") // it ends more than a change that nobody asked for may
-	s.says(t, `msg="users of connectors that are no longer in the configuration are signed out; .*users=1`)
+	s.says(t, `msg="users of connectors that are no longer in the configuration were signed out; .*users=1`)
 	says(0, `^`+own+` .* left +\d{4}-`, "get", "users")
 	says(0, `^State +disabled: the connector is no longer configured$`, "describe", "user", own)
 	says(0, `^State +disabled$`, "describe", "user", "here")

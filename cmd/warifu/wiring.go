@@ -95,8 +95,9 @@ func (i *instance) connectors(cfg *config.Settings, kept map[string]connector.Co
 func (i *instance) people(ctx context.Context) error {
 	err := i.syncPeople(ctx)
 	if errors.Is(err, storage.ErrFull) {
-		i.log.ErrorContext(ctx, "storage is full, so changes of staticPasswords are not stored yet: what they end has "+
-			"ended, and whoever is new or has another password can sign in once there is room", "error", err)
+		i.log.ErrorContext(ctx, "storage is full, so changes to staticPasswords are not stored yet: what they end "+
+			"has ended already, but new people, and those with a new password, can sign in only once there is room",
+			"error", err)
 		i.later()
 		return nil
 	}
@@ -124,8 +125,8 @@ func (i *instance) syncPeople(ctx context.Context) error {
 	}
 	left, leaving := i.store.LeaveUsers(ctx, there)
 	if left > 0 {
-		i.log.InfoContext(ctx, "users of connectors that are no longer in the configuration are signed out; when their connector "+
-			"is back, so are they", "users", left)
+		i.log.InfoContext(ctx, "users of connectors that are no longer in the configuration were signed out; they "+
+			"can sign in again when their connector is back", "users", left)
 	}
 	if leaving != nil {
 		return fmt.Errorf("connectors: %w", leaving)
@@ -154,8 +155,9 @@ func (i *instance) warnOfShadowed(ctx context.Context, configured []storage.User
 			if err != nil {
 				return err
 			}
-			i.log.WarnContext(ctx, "somebody of staticPasswords signs in with what an account does, which nobody gets into by a "+
-				"password: change one of them", "configured", u.ID, "account", a.User.ID)
+			i.log.WarnContext(ctx, "an entry of staticPasswords has the e-mail address or user name of an account, "+
+				"whose user cannot sign in with a password: change one of them", "configured", u.ID,
+				"account", a.User.ID)
 		}
 	}
 	return nil
@@ -184,7 +186,7 @@ func (i *instance) laterPeople(ctx context.Context) {
 		for ctx.Err() == nil {
 			if !i.store.Condition().Full && i.syncPeople(ctx) == nil {
 				i.peopleLeft.Store(false)
-				i.log.InfoContext(ctx, "the changes of staticPasswords are stored now")
+				i.log.InfoContext(ctx, "the changes to staticPasswords are stored now")
 				break
 			}
 			storage.Pause(ctx, roomAgain)

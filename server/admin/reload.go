@@ -55,8 +55,9 @@ type Waiting struct {
 func (a *operations) registerReload(api huma.API) {
 	huma.Register(api, huma.Operation{
 		OperationID: "reload", Method: http.MethodPost, Path: "/v1/reload", Summary: "Read the configuration again",
-		Description: "Answers once it is in force. One with faults is refused whole, and what was read before stays in use.",
-		Tags:        []string{"about"}, Errors: []int{409, 422, 503},
+		Description: "Answers once it is in force. A faulty one is refused as a whole, and the previous one stays in " +
+			"use.",
+		Tags: []string{"about"}, Errors: []int{409, 422, 503},
 	}, a.reload)
 }
 
@@ -80,7 +81,7 @@ func NoConfiguration() *Problem {
 // InvalidConfiguration is the problem of a configuration that was read again and is not taken over.
 func InvalidConfiguration(detail, remedy string, faults []Fault) *Problem {
 	p := problem(http.StatusUnprocessableEntity, "invalid_configuration",
-		detail+"; what was read before stays in use.", remedy)
+		detail+"; the previous one stays in use.", remedy)
 	p.Faults = faults
 	return p
 }

@@ -78,8 +78,8 @@ func (i Inside) configuration(context.Context) ([]Finding, error) {
 	var out []Finding
 	switch {
 	case c.Unasked:
-		out = append(out, wrong("if it is meant, warifu reload takes it, and so would a restart; otherwise put back what "+
-			"was there", "the server goes on with an older configuration (for %s): %s",
+		out = append(out, wrong("if it is intended, run warifu reload (a restart would apply it as well); otherwise "+
+			"put back what was there", "the server goes on with an older configuration (for %s): %s",
 			roughly(i.Now().Sub(c.Since)), c.Refused))
 	case c.Refused != "":
 		out = append(out, wrong("correct it (warifu config validate checks it) before the server is restarted, which would "+
@@ -184,7 +184,7 @@ func (i Inside) replicas(ctx context.Context) ([]Finding, error) {
 					"the replica %s goes on with an older configuration: %s", r.Name, r.Refused))
 			}
 			if r.Config != "" && own.Config != "" && r.Config != own.Config {
-				out = append(out, warning("give all of them the same configuration, then warifu reload each",
+				out = append(out, warning("give all of them the same configuration, then run warifu reload on each",
 					"the replica %s serves with another configuration than %s", r.Name, own.Name))
 			}
 			if r.Version != "" && r.Version != own.Version {
@@ -426,9 +426,9 @@ func (i Inside) forwardAuth(context.Context) ([]Finding, error) {
 		apps = append(apps[:mostNamed], fmt.Sprintf("%d more", len(apps)-mostNamed))
 	}
 	return []Finding{wrong(
-		"list the proxy before them in web.trustedProxies of the configuration, as in web: {trustedProxies: [127.0.0.1]} "+
-			"for one on the same machine, then warifu reload",
-		"no proxy may ask about apps behind forward auth, so every request to them is refused: %s",
+		"list the proxy in front of them in web.trustedProxies, as in web: {trustedProxies: [127.0.0.1]} for one on "+
+			"the same machine, then run warifu reload",
+		"no proxy is allowed to ask about apps behind forward auth, so every request to them is refused: %s",
 		strings.Join(apps, ", "))}, nil
 }
 

@@ -63,12 +63,13 @@ func (s *Sender) Send(l Letter) bool {
 	}
 	if _, is := addressee(l.To); !is {
 		s.Metrics.Letter(lost)
-		s.Logger.Warn("a mail was not sent: the user's e-mail address is not one that mail can be sent to", "mail", l.Kind)
+		s.Logger.Warn("an e-mail was not sent: the user's address is not one that mail is sent to", "mail", l.Kind)
 		return false
 	}
 	if !s.enqueue(&posted{Letter: l, due: now}) {
 		s.Metrics.Letter(lost)
-		s.Logger.Warn("a mail was not sent: too many are waiting for the mail server", "mail", l.Kind, "waiting", mostQueued)
+		s.Logger.Warn("an e-mail was not sent: too many are waiting for the mail server",
+			"mail", l.Kind, "waiting", mostQueued)
 		return false
 	}
 	return true
@@ -84,7 +85,8 @@ func (s *Sender) HandOver(next *Sender) {
 		p.due = s.Now() // another mail server may take it at once
 		if !next.enqueue(p) {
 			s.Metrics.Letter(lost)
-			s.Logger.Warn("a mail was not sent: too many are waiting for the mail server", "mail", p.Kind, "waiting", mostQueued)
+			s.Logger.Warn("an e-mail was not sent: too many are waiting for the mail server",
+				"mail", p.Kind, "waiting", mostQueued)
 		}
 	}
 	s.waiting = nil
@@ -134,7 +136,7 @@ func (s *Sender) Run(ctx context.Context) {
 		}
 	}
 	if unsent > 0 {
-		s.Logger.Warn("mails were not sent before the server stopped", "mails", unsent)
+		s.Logger.Warn("e-mails were not sent before the server stopped", "mails", unsent)
 	}
 }
 
@@ -178,7 +180,8 @@ func (s *Sender) take(any bool) (*posted, time.Duration) {
 func (s *Sender) deliver(ctx context.Context, p *posted) {
 	if s.Now().After(p.Until) {
 		s.Metrics.Letter(lost)
-		s.Logger.Warn("a mail was not sent: the mail server did not accept it in time", "mail", p.Kind, "attempts", p.tries)
+		s.Logger.Warn("an e-mail was not sent: the mail server did not accept it in time",
+			"mail", p.Kind, "attempts", p.tries)
 		return
 	}
 	err := s.post(ctx, p.Letter)
@@ -192,7 +195,7 @@ func (s *Sender) deliver(ctx context.Context, p *posted) {
 	}
 	if final(err) {
 		s.Metrics.Letter(lost)
-		s.Logger.Warn("a mail was not sent", "mail", p.Kind, "error", describe(err))
+		s.Logger.Warn("an e-mail was not sent", "mail", p.Kind, "error", describe(err))
 		return
 	}
 	if first {
@@ -203,7 +206,8 @@ func (s *Sender) deliver(ctx context.Context, p *posted) {
 	s.Metrics.Letter("again")
 	if !s.enqueue(p) {
 		s.Metrics.Letter(lost)
-		s.Logger.Warn("a mail was not sent: too many are waiting for the mail server", "mail", p.Kind, "waiting", mostQueued)
+		s.Logger.Warn("an e-mail was not sent: too many are waiting for the mail server",
+			"mail", p.Kind, "waiting", mostQueued)
 	}
 }
 

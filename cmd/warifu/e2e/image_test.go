@@ -127,7 +127,7 @@ func runAsPod(t *testing.T, engine *podmantest.Engine, image string) {
 	logged("app applied")
 	files["config.yaml"] = config + "subject: [dex]\n"
 	mount(t, secret, group, files)
-	logged("has a fault; what was read before stays in use")
+	logged("is faulty; the previous one stays in use")
 	files["config.yaml"] = config + "branding: {name: Example}\n"
 	mount(t, secret, group, files)
 	logged("changed=[branding")

@@ -67,7 +67,7 @@ func buildOIDC(s Spec, config any) (connector.Connector, []Fault) {
 		return connector.Connector{}, r.faults
 	}
 	if c.config.ProviderDiscoveryOverrides != (oidc.ProviderDiscoveryOverrides{}) {
-		c.log.Warn("providerDiscoveryOverrides are set: what the provider says of its own endpoints is not used")
+		c.log.Warn("providerDiscoveryOverrides are set: they replace endpoints in the provider's own metadata")
 	}
 	c.provider.open = c.discover
 	return connector.Connector{ID: s.ID, Ask: s.Ask, Redirect: c}, nil
@@ -310,7 +310,7 @@ func (c *oidcConnector) Refresh(ctx context.Context, who connector.Identity) (co
 	err = fmt.Errorf("the provider's answer to a refresh: %w", err)
 	if token.RefreshToken != data.RefreshToken {
 		// The refresh token that is kept has been spent: without the new one, the next answer would be no.
-		c.log.Warn("somebody who was asked about stays as they are", "error", err)
+		c.log.Warn("the provider's answer about a user is unusable; nothing changes for the user", "error", err)
 		who.Data = c.data(token, data.Sub)
 		return who, nil
 	}

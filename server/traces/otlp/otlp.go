@@ -108,9 +108,10 @@ func (e *told) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) e
 	}
 	switch {
 	case err != nil && !e.away.Swap(true):
-		e.log.Warn("traces are lost: the collector does not take them; trying again with the next ones", "reason", reason(err))
+		e.log.Warn("traces are lost: the collector does not accept them; the next ones will be sent as usual",
+			"reason", reason(err))
 	case err == nil && e.away.Swap(false):
-		e.log.Info("the collector takes traces again")
+		e.log.Info("the collector accepts traces again")
 	}
 	return err
 }
