@@ -162,7 +162,7 @@ func (s *Server) accountFrame(w http.ResponseWriter, r *http.Request, v *visitor
 	f := pages.AccountFrame{Frame: pages.Frame{Lang: s.lang(r, "")}, Account: s.base + pathAccount, Slip: slip,
 		Action: s.base + v.here, Hidden: slices.Clone(v.hidden)}
 	if r.Method != http.MethodPost {
-		f.English, f.Japanese, f.Notice = s.inLang(r, "en"), s.inLang(r, "ja"), s.notice(w, r)
+		f.English, f.Japanese, f.Notice = inLang(r, "en"), inLang(r, "ja"), s.notice(w, r)
 	}
 	return f
 }

@@ -127,7 +127,7 @@ func (s *Server) ask(ctx context.Context, q *storage.Question) error {
 	if s.asking.rests(way.ID, s.now()) {
 		return s.putOff(ctx, q)
 	}
-	record, data, err := s.askedAgain(ctx, way, refresher, q)
+	record, data, err := askedAgain(ctx, way, refresher, q)
 	var refused *connector.RefusedError
 	fault := err != nil && !errors.As(err, &refused)
 	if s.asking.went(way.ID, fault, s.now()) {
@@ -144,12 +144,12 @@ func (s *Server) ask(ctx context.Context, q *storage.Question) error {
 	case refused != nil:
 		return s.endRefused(ctx, way, q, refused)
 	}
-	return s.stored(ctx, func(ctx context.Context) error { return s.store.Answered(ctx, q, record, data, way.Ask) })
+	return storeAnswer(ctx, func(ctx context.Context) error { return s.store.Answered(ctx, q, record, data, way.Ask) })
 }
 
 // askedAgain is who a user is now, as the connector says, and what it needs to be asked next. A server that is about to
 // end waits for the answer.
-func (s *Server) askedAgain(ctx context.Context, way connector.Connector, refresher connector.Refresher,
+func askedAgain(ctx context.Context, way connector.Connector, refresher connector.Refresher,
 	q *storage.Question) (record storage.User, data []byte, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTime)
 	defer cancel()
@@ -171,7 +171,7 @@ func (s *Server) askedAgain(ctx context.Context, way connector.Connector, refres
 // putOff lets a question be due again later.
 func (s *Server) putOff(ctx context.Context, q *storage.Question) error {
 	wait := min(askAgain<<min(q.Failed, 10), mostAskAgain)
-	return s.stored(ctx, func(ctx context.Context) error { return s.store.Unanswered(ctx, q, wait) })
+	return storeAnswer(ctx, func(ctx context.Context) error { return s.store.Unanswered(ctx, q, wait) })
 }
 
 // endRefused ends all that was begun for a user of whom the connector says that they may not sign in any longer.
@@ -179,7 +179,7 @@ func (s *Server) endRefused(ctx context.Context, way connector.Connector, q *sto
 	refused *connector.RefusedError) error {
 	why := storage.AuditEntry{Actor: storage.ActorServer,
 		Reason: fmt.Sprintf("the connector %s no longer lets the user sign in: %s", way.ID, refused.Reason)}
-	return s.stored(ctx, func(ctx context.Context) error {
+	return storeAnswer(ctx, func(ctx context.Context) error {
 		ended, is, err := s.store.Refused(ctx, q, why)
 		if is && err == nil {
 			s.log.InfoContext(ctx, "a connector no longer lets a user sign in: sessions, grants and consents have ended",
@@ -190,8 +190,8 @@ func (s *Server) endRefused(ctx context.Context, way connector.Connector, q *sto
 	})
 }
 
-// stored stores what comes of an answer, and tries more than once unless this server is about to end.
-func (s *Server) stored(ctx context.Context, store func(ctx context.Context) error) (err error) {
+// storeAnswer stores what comes of an answer, and tries more than once unless this server is about to end.
+func storeAnswer(ctx context.Context, store func(ctx context.Context) error) (err error) {
 	for n := range storeTimes {
 		if n > 0 {
 			storage.Pause(ctx, time.Second)

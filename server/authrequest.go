@@ -123,12 +123,12 @@ func (s *Server) parseAuthRequest(ctx context.Context, params url.Values) (*stor
 		return c, a, err
 	}
 	a, to, err := s.checkRequest(ctx, c, params, false)
-	return c, a, s.tellable(c, err, to)
+	return c, a, tellable(c, err, to)
 }
 
 // tellable is an error of checkRequest as one of a browser's request: the client is told, when its redirect URI is
 // known to be good.
-func (s *Server) tellable(c *storage.Client, err error, to replyTo) error {
+func tellable(c *storage.Client, err error, to replyTo) error {
 	e := refused(err)
 	switch {
 	case e == nil:

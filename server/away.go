@@ -58,10 +58,10 @@ func randomState() string {
 // awayName is the name of the first cookie for a state, and with a number of the others.
 func (k *cookies) awayName(state string, chunk int) string {
 	sum := sha256.Sum256([]byte(state))
-	return k.awayCookie(hex.EncodeToString(sum[:8]), chunk)
+	return awayCookie(hex.EncodeToString(sum[:8]), chunk)
 }
 
-func (k *cookies) awayCookie(hash string, chunk int) string {
+func awayCookie(hash string, chunk int) string {
 	name := cookieAway + hash
 	if chunk > 0 {
 		name += "_" + strconv.Itoa(chunk)

@@ -139,7 +139,7 @@ type clientRequest struct {
 // clientRequest reads the parameters of a request and authenticates its client. What was shown as a credential that
 // works once is not used up yet: that is for settle, or for spend.
 func (s *Server) clientRequest(r *http.Request, path string) (*clientRequest, error) {
-	form, err := s.clientForm(r)
+	form, err := clientForm(r)
 	if err != nil {
 		return nil, err
 	}
@@ -156,7 +156,7 @@ func (s *Server) clientRequest(r *http.Request, path string) (*clientRequest, er
 }
 
 // clientForm reads the parameters of a request of a client.
-func (s *Server) clientForm(r *http.Request) (url.Values, error) {
+func clientForm(r *http.Request) (url.Values, error) {
 	form, err := bodyForm(r)
 	visitOf(r.Context()).params = form
 	return form, err

@@ -18,8 +18,8 @@ import (
 // How this server says no. A check gives an [*oauth.Error], whatever it checks, and refuse is the one place that tells
 // it: as JSON to a program, as text to a proxy that asks about a request to an app, at the redirect URI to a client, or
 // on a page to the user, when the client must not be told. The types below, and [cameToNothing], say which, where the
-// endpoint alone does not. Any other error is a fault of this server: it goes to the log, and the answer is 503 and says
-// nothing about a token, a code or a client.
+// endpoint alone does not. Any other error is a fault of this server: it goes to the log, and the answer is 503 and
+// says nothing about a token, a code or a client.
 
 // pageError is a refusal that is told to the user, because what the request says of the client is not known to be good,
 // or because the user is the one who can do something about it.
@@ -174,7 +174,8 @@ func (s *Server) fault(w http.ResponseWriter, r *http.Request, page pages.Error)
 	}
 	if err := s.pages.Render(w, page.Reason.Status(), page); err != nil { // no other page will do better
 		s.log.ErrorContext(r.Context(), "cannot show an error page", "error", err)
-		http.Error(w, http.StatusText(http.StatusInternalServerError)+"\nrequest "+page.RequestID, http.StatusInternalServerError)
+		const status = http.StatusInternalServerError
+		http.Error(w, http.StatusText(status)+"\nrequest "+page.RequestID, status)
 	}
 }
 

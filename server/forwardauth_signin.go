@@ -46,18 +46,12 @@ func (s *Server) signInForwarded(w http.ResponseWriter, r *http.Request, f *forw
 		return err
 	}
 	scopes := s.offered(f.client, f.client.Scopes)
-	f.redirect(w, s.endpoint(pathAuthorize)+"?"+url.Values{
+	redirect(w, s.endpoint(pathAuthorize)+"?"+url.Values{
 		"client_id": {f.client.ID}, "response_type": {"code"}, "redirect_uri": {oauth.ForwardCallback(f.host)},
 		"scope": {oauth.JoinScopes(oauth.Without(scopes, []string{oauth.ScopeOfflineAccess}))}, "state": {state},
 		"code_challenge": {oauth.PKCEChallenge(away.Verifier)}, "code_challenge_method": {oauth.ChallengeS256},
 	}.Encode())
 	return nil
-}
-
-// redirect sends the browser elsewhere, by the proxy.
-func (f *forwarded) redirect(w http.ResponseWriter, to string) {
-	w.Header().Set("Location", to)
-	w.WriteHeader(http.StatusSeeOther)
 }
 
 // forwardPage answers what is asked below [oauth.PathForward] of an app's host, which belongs to this server.
@@ -66,7 +60,7 @@ func (s *Server) forwardPage(w http.ResponseWriter, r *http.Request, f *forwarde
 	case "callback":
 		return s.forwardedBack(w, r, f)
 	case "logout": // it ends with the session, and nobody is signed out who does not say so
-		f.redirect(w, s.endpoint(pathLogout)+"?"+url.Values{"client_id": {f.client.ID}}.Encode())
+		redirect(w, s.endpoint(pathLogout)+"?"+url.Values{"client_id": {f.client.ID}}.Encode())
 		return nil
 	}
 	return &statusError{http.StatusNotFound, nothingHere()}
@@ -97,7 +91,7 @@ func (s *Server) forwardedBack(w http.ResponseWriter, r *http.Request, f *forwar
 	}
 	switch _, _, err := s.forwardedUser(r, f); {
 	case err == nil: // another tab was faster, or the browser asks once more: a code is not used twice
-		f.redirect(w, f.origin()+away.Here)
+		redirect(w, f.origin()+away.Here)
 		return nil
 	case !verdict(err):
 		return err
@@ -108,7 +102,7 @@ func (s *Server) forwardedBack(w http.ResponseWriter, r *http.Request, f *forwar
 			"the browser came back without the cookie of this host with which the sign-in began"))
 	case subtle.ConstantTimeCompare([]byte(hashed(held)), []byte(away.Browser)) == 0:
 		// Of several tabs that were opened at once, each was given a cookie, and the last one is there.
-		f.redirect(w, f.origin()+away.Here)
+		redirect(w, f.origin()+away.Here)
 		return nil
 	}
 	session, err := s.redeemForwarded(r.Context(), f, sent.Get("code"), away.Verifier)
@@ -123,7 +117,7 @@ func (s *Server) forwardedBack(w http.ResponseWriter, r *http.Request, f *forwar
 	}
 	f.setCookie(w, cookieApp, sealed, time.UnixMilli(session.Expires).Sub(s.now()))
 	f.setCookie(w, cookieAppBrowser, "", -1)
-	f.redirect(w, f.origin()+away.Here)
+	redirect(w, f.origin()+away.Here)
 	return nil
 }
 
@@ -149,15 +143,15 @@ func (s *Server) redeemForwarded(ctx context.Context, f *forwarded, sent, verifi
 // bindToHost makes a grant one of the browser at the host where the code came back to: it ends with the session, also if
 // somebody has written offline_access into the address on the way. A session that goes on, because its user has signed in
 // once more, makes the grant no longer: then the browser gets another one.
-func (s *Server) bindToHost(grant *storage.Grant, code authCode) {
+func (iss *issuer) bindToHost(grant *storage.Grant, code authCode) {
 	grant.Host, grant.OutlivesSession = oauth.ForwardHost(code.RedirectURI), false
-	grant.ExpiresAt = s.forwardEnds(code).UTC()
+	grant.ExpiresAt = iss.forwardEnds(code).UTC()
 }
 
 // forwardEnds is when a sign-in to an app behind forward auth ends: with the session, at the latest.
-func (s *Server) forwardEnds(code authCode) time.Time {
+func (iss *issuer) forwardEnds(code authCode) time.Time {
 	if code.SessionEnds == 0 {
-		return time.UnixMilli(code.Issued).Add(s.life.Session)
+		return time.UnixMilli(code.Issued).Add(iss.life.Session)
 	}
 	return time.UnixMilli(code.SessionEnds)
 }

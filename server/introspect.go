@@ -111,7 +111,7 @@ func (s *Server) introspection(w http.ResponseWriter, r *http.Request) error {
 // asker authenticates the one that introspects, a resource server of the configuration or a client that is not public,
 // and gives the token that it asks about.
 func (s *Server) asker(r *http.Request) (asker, string, error) {
-	form, err := s.clientForm(r)
+	form, err := clientForm(r)
 	if err != nil {
 		return asker{}, "", err
 	}

@@ -54,7 +54,7 @@ func badLogout(rule, developer string) error {
 
 // logout is the end_session_endpoint (OpenID Connect RP-Initiated Logout 1.0 section 2).
 func (s *Server) logout(w http.ResponseWriter, r *http.Request) {
-	params, err := s.authorizeParams(r)
+	params, err := authorizeParams(r)
 	if err != nil {
 		s.refuse(w, r, badLogout(oauth.RuleParameterMalformed, "the parameters are not well-formed"))
 		return
@@ -179,13 +179,13 @@ func (s *Server) askLogout(w http.ResponseWriter, r *http.Request, l logoutReque
 		Person: shownPerson(user),
 	}
 	if r.Method != http.MethodPost {
-		page.English, page.Japanese = s.inLang(r, "en"), s.inLang(r, "ja")
+		page.English, page.Japanese = inLang(r, "en"), inLang(r, "ja")
 	}
 	s.render(w, r, http.StatusOK, page)
 }
 
 // inLang is the address of this very page in another language.
-func (s *Server) inLang(r *http.Request, lang string) string {
+func inLang(r *http.Request, lang string) string {
 	query := r.URL.Query()
 	query.Set(fieldLang, lang)
 	return r.URL.EscapedPath() + "?" + query.Encode()
@@ -359,12 +359,12 @@ func (s *Server) logoutFrames(ctx context.Context, ended *storage.EndedSession) 
 }
 
 // bindToSession makes a grant with openid one of the session that it came from.
-func (s *Server) bindToSession(grant *storage.Grant, a approval) {
+func (iss *issuer) bindToSession(grant *storage.Grant, a approval) {
 	grant.Session, grant.OutlivesSession = "", false
 	if a.Session == "" || !slices.Contains(grant.Scopes, oauth.ScopeOpenID) {
 		return
 	}
 	grant.Session, grant.OutlivesSession = a.Session, slices.Contains(grant.Scopes, oauth.ScopeOfflineAccess)
 	// At the latest: the user may have signed in again since the code was made, and the session go on.
-	grant.SessionEnds = s.now().Add(s.life.Session)
+	grant.SessionEnds = iss.now().Add(iss.life.Session)
 }

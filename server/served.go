@@ -63,7 +63,7 @@ func (s *Server) served(v *visit, r *http.Request) {
 	took := time.Since(v.begun)
 	v.route.Served(v.outcome(), took)
 	if v.span != nil {
-		s.traced(v, r)
+		v.traced(r)
 	}
 	if s.cfg.AccessLog != nil {
 		s.logAccess(v, r, &v.reply, v.at, v.from, took, slog.String("client", shownClient(v.client, maxShownClient)),
@@ -72,7 +72,7 @@ func (s *Server) served(v *visit, r *http.Request) {
 }
 
 // traced ends the span of a request that is over.
-func (s *Server) traced(v *visit, r *http.Request) {
+func (v *visit) traced(r *http.Request) {
 	route, method := v.at, r.Method
 	if route == "" {
 		route = "other"

@@ -91,11 +91,11 @@ type tokenReply struct {
 
 // tokens are those of a grant that is stored: the refresh token, unless it has no generation, and what is signed for
 // the user.
-func (s *Server) tokens(refresh refreshToken, scopes []string, user *storage.User, sign signing) (any, error) {
+func (iss *issuer) tokens(refresh refreshToken, scopes []string, user *storage.User, sign signing) (any, error) {
 	sealed := ""
 	if refresh.Generation > 0 {
 		var err error
-		if sealed, err = s.sealRefresh(refresh); err != nil {
+		if sealed, err = iss.sealRefresh(refresh); err != nil {
 			return nil, err
 		}
 	}
@@ -104,18 +104,18 @@ func (s *Server) tokens(refresh refreshToken, scopes []string, user *storage.Use
 		return nil, err
 	}
 	return tokenReply{
-		AccessToken: jwts.access, TokenType: jwts.kind, ExpiresIn: int64(s.life.AccessToken / time.Second),
+		AccessToken: jwts.access, TokenType: jwts.kind, ExpiresIn: int64(iss.life.AccessToken / time.Second),
 		RefreshToken: sealed, Scope: oauth.JoinScopes(scopes), IDToken: jwts.id,
 	}, nil
 }
 
 // grantEnds is when a grant ends that begins now. A client that may not refresh has nothing left of it after the access
 // token.
-func (s *Server) grantEnds(c *storage.Client, now time.Time) time.Time {
+func (iss *issuer) grantEnds(c *storage.Client, now time.Time) time.Time {
 	if c.MayUse(oauth.GrantRefreshToken) {
-		return now.Add(s.life.RefreshAbsolute).UTC()
+		return now.Add(iss.life.RefreshAbsolute).UTC()
 	}
-	return now.Add(s.life.AccessToken).UTC()
+	return now.Add(iss.life.AccessToken).UTC()
 }
 
 // keptBy is the refresh token that a client gets: none, if it may not refresh.

@@ -24,7 +24,7 @@ const (
 
 // authorize is the authorization endpoint (RFC 6749 section 3.1).
 func (s *Server) authorize(w http.ResponseWriter, r *http.Request) {
-	params, err := s.authorizeParams(r)
+	params, err := authorizeParams(r)
 	if err != nil {
 		s.refuse(w, r, err)
 		return
@@ -49,7 +49,7 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request) {
 	s.advance(w, r, turn{client: c, request: a, sealed: sealed})
 }
 
-func (s *Server) authorizeParams(r *http.Request) (url.Values, error) {
+func authorizeParams(r *http.Request) (url.Values, error) {
 	bad := onPage(pages.ReasonInvalidRequest, invalidRequest(oauth.RuleParameterMalformed,
 		"the parameters are not well-formed"))
 	if r.Method != http.MethodPost { // GET or HEAD
