@@ -70,7 +70,7 @@ func (s *Server) exchangeToken(ctx context.Context, q *clientRequest) (any, erro
 	if err != nil {
 		return nil, err
 	}
-	if err := checkExchange(q.client, sent); err != nil {
+	if err := checkExchange(sent); err != nil {
 		return nil, err
 	}
 	if sent.SubjectTokenType == oidc.JWTTokenType {
@@ -157,12 +157,8 @@ func (s *Server) mayExchange(subject accessClaims, u *storage.User, through ...*
 }
 
 // checkExchange checks what can be said without a look at the subject token.
-func checkExchange(c *client, sent *oidc.TokenExchangeRequest) error {
+func checkExchange(sent *oidc.TokenExchangeRequest) error {
 	switch {
-	case c.Public:
-		return oauth.Refuse(oauth.CodeUnauthorizedClient, oauth.RuleGrantTypePublic,
-			"a public client may not exchange tokens").
-			About("", "", whereOf(c.Client, "public", "token_endpoint_auth_method"))
 	case sent.ActorToken != "" || sent.ActorTokenType != "":
 		return invalidRequest(oauth.RuleActorToken, "actor_token is not supported: the requesting client is the actor")
 	case sent.SubjectTokenType != oidc.AccessTokenType && sent.SubjectTokenType != oidc.JWTTokenType:

@@ -21,10 +21,9 @@ const (
 	CodeInvalidToken      = "invalid_token" // RFC 6750 section 3.1
 	CodeInsufficientScope = "insufficient_scope"
 
-	CodeUnsupportedTokenType = "unsupported_token_type" // RFC 7009 section 2.2.1
-	CodeInvalidTarget        = "invalid_target"         // RFC 8707 section 2
-	CodeInvalidDPoPProof     = "invalid_dpop_proof"     // RFC 9449 section 5
-	CodeUseDPoPNonce         = "use_dpop_nonce"         // RFC 9449 section 8
+	CodeInvalidTarget    = "invalid_target"     // RFC 8707 section 2
+	CodeInvalidDPoPProof = "invalid_dpop_proof" // RFC 9449 section 5
+	CodeUseDPoPNonce     = "use_dpop_nonce"     // RFC 9449 section 8
 
 	CodeAuthorizationPending = "authorization_pending" // RFC 8628 section 3.5
 	CodeSlowDown             = "slow_down"
@@ -35,11 +34,8 @@ const (
 
 	CodeLoginRequired            = "login_required" // OpenID Connect Core 1.0 section 3.1.2.6
 	CodeConsentRequired          = "consent_required"
-	CodeInteractionRequired      = "interaction_required"
-	CodeAccountSelectionRequired = "account_selection_required"
 	CodeInvalidRequestObject     = "invalid_request_object"
 	CodeInvalidRequestURI        = "invalid_request_uri"
-	CodeRequestNotSupported      = "request_not_supported"
 	CodeRequestURINotSupported   = "request_uri_not_supported"
 	CodeRegistrationNotSupported = "registration_not_supported"
 
@@ -70,8 +66,7 @@ type Error struct {
 // was given, polls again, or shows its user the pages that it tried to do without. Nobody has done anything wrong.
 func (e *Error) Step() bool {
 	switch e.Code {
-	case CodeUseDPoPNonce, CodeAuthorizationPending, CodeSlowDown,
-		CodeLoginRequired, CodeConsentRequired, CodeInteractionRequired, CodeAccountSelectionRequired:
+	case CodeUseDPoPNonce, CodeAuthorizationPending, CodeSlowDown, CodeLoginRequired, CodeConsentRequired:
 		return true
 	}
 	return false

@@ -71,7 +71,6 @@ const (
 	RuleGrantTypeUnknown      = "grant-type-unknown"
 	RuleGrantTypeOff          = "grant-type-off"
 	RuleGrantTypeUnregistered = "grant-type-unregistered"
-	RuleGrantTypePublic       = "grant-type-public"
 )
 
 // Rules about the form of a request.
@@ -239,7 +238,6 @@ var ruleKeys = map[string]string{
 	RuleWorkloadClaims:          "spec.oauth.identities",
 	RuleObjectMissing:           "spec.oauth.requireSignedRequestObject",
 	RuleGrantTypeUnregistered:   "spec.oauth.grantTypes",
-	RuleGrantTypePublic:         "spec.oauth.public",
 	RuleIntrospectionPublic:     "spec.oauth.public",
 	RulePKCERequired:            "spec.oauth.public",
 	RulePushRequired:            "spec.oauth.requirePushedAuthorizationRequests",

@@ -28,7 +28,6 @@ var ownRemedies = map[string]string{
 	RuleAssertionSignature: "Name the public key in jwks or jwks_uri, and sign with an algorithm that fits it.",
 	RuleGrantTypeUnregistered: "Add it to grant_types of the registration or the document. Tokens without a user are only " +
 		"for clients with an initial access token.",
-	RuleGrantTypePublic: "Authenticate: token_endpoint_auth_method is none. Or use another grant type.",
 	RuleObjectSignature: "Name the public key in jwks or jwks_uri, and sign as request_object_signing_alg says.",
 	RuleObjectMissing: "Send the parameters as claims of a signed JWT (request, RFC 9101), or take " +
 		"require_signed_request_object and request_object_signing_alg out of the registration or the document.",

@@ -69,8 +69,6 @@ var requestRules = []Rule{
 		"Use one that the description names, or turn it on in oauth2.grantTypes of the server's configuration."},
 	{RuleGrantTypeUnregistered, "The client has not registered the grant type that it used.",
 		"Add it to spec.oauth.grantTypes in app.yml and apply again."},
-	{RuleGrantTypePublic, "The grant type is for clients that authenticate, and this one is public.",
-		"Take public: true out of spec.oauth, so that the client gets a secret, or use another grant type."},
 
 	{RuleMethodNotAllowed, "The endpoint does not take this request method.",
 		"Use a method that the header Allow names. Token requests are POST."},
