@@ -65,7 +65,8 @@ func (e *explained) of(header http.Header) admin.Explanation {
 	return out
 }
 
-// Every error of README's table, caused in each way that it can be, is explained by the rule that refused.
+// What apps meet most is explained by the rule that refused. That some test is refused by every rule, and with which
+// codes, is what runAll sees to.
 func TestExplainNamesTheRuleOfEveryError(t *testing.T) {
 	e := newExplained(t)
 	e.clock.begin()
@@ -440,13 +441,14 @@ func TestExplainOfPages(t *testing.T) {
 	put := e.send(e.request("PUT", e.issuer+"/oauth/authorize", ""))
 	missing := e.send(e.request("GET", e.issuer+"/oauth/userinfo", ""))
 	nowhere := e.send(e.request("GET", e.issuer+"/no/such/page", "", "Accept", "text/html"))
+	foreign := b.do(e.request("POST", action, "", "Content-Type", formType, "Sec-Fetch-Site", "cross-site"))
 	for _, c := range []struct {
 		header     http.Header
 		rule, code string
 	}{
 		{wrong.header, oauth.RuleSignInWrong, ""}, {locked.header, oauth.RuleSignInLocked, ""},
 		{put.header, oauth.RuleMethodNotAllowed, "invalid_request"}, {missing.header, oauth.RuleAccessTokenMissing, ""},
-		{nowhere.header, oauth.RulePathUnknown, ""},
+		{nowhere.header, oauth.RulePathUnknown, "invalid_request"}, {foreign.header, oauth.RuleFormForeign, "invalid_request"},
 	} {
 		if got := e.of(c.header); got.Reasons[0].Rule != c.rule || got.Error != c.code {
 			t.Errorf("%s, not %s: %+v", c.rule, c.code, got)

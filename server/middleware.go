@@ -152,8 +152,8 @@ func (s *Server) sameOrigin(next http.HandlerFunc) http.HandlerFunc {
 	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		if err := protection.Check(r); err != nil {
-			s.refuse(w, r, onPage(pages.ReasonForbidden, &oauth.Error{Rule: oauth.RuleFormForeign,
-				Description: "the form was sent by another site"}))
+			s.refuse(w, r, onPage(pages.ReasonForbidden, invalidRequest(oauth.RuleFormForeign,
+				"the form was sent by another site")))
 			return
 		}
 		next(w, r)

@@ -16,7 +16,7 @@ func (s *Server) nowhere(w http.ResponseWriter, r *http.Request) { s.not(w, r, "
 // one: a person with a page, and a program as an endpoint would, with the address that was probably meant.
 func (s *Server) not(w http.ResponseWriter, r *http.Request, allowed string) {
 	reason := pages.ReasonNotFound
-	refused := &oauth.Error{Rule: oauth.RulePathUnknown}
+	refused := invalidRequest(oauth.RulePathUnknown, "there is nothing at this address; "+s.meant(r.URL.Path))
 	if allowed != "" {
 		w.Header().Set("Allow", allowed) // RFC 9110 section 15.5.6
 		reason, refused = pages.ReasonMethodNotAllowed, invalidRequest(oauth.RuleMethodNotAllowed, "use "+allowed)
@@ -24,9 +24,6 @@ func (s *Server) not(w http.ResponseWriter, r *http.Request, allowed string) {
 	if takesPages(r) {
 		s.refuse(w, r, onPage(reason, refused))
 		return
-	}
-	if reason == pages.ReasonNotFound {
-		refused = invalidRequest(oauth.RulePathUnknown, "there is nothing at this address; "+s.meant(r.URL.Path))
 	}
 	visitOf(r.Context()).endpoint = noEndpoint
 	noStore(w)
