@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/warifu/warifu/server"
-	"github.com/warifu/warifu/server/admin"
 	"github.com/warifu/warifu/server/factor/factortest"
 	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
@@ -302,9 +301,6 @@ func TestDevicesOfAppsThatDemandAFactor(t *testing.T) {
 // A service gets no token of a user who has not proven as surely as it demands, or as the app demands that called it.
 func TestExchangesOfAppsThatDemandAFactor(t *testing.T) {
 	p, runs := newExchanger(t)
-	refusals := admin.NewRefusals(10)
-	p.cfg.Refused = refusals.Add
-	p.serve(p.store)
 	subject := p.tokens("scope", "threads:read", "resource", runsAPI).text("access_token")
 	issued := runs.swap(subject).text("access_token")
 	for _, app := range []string{"runs-api", "my-app"} {

@@ -24,6 +24,7 @@ func TestDocumentsOfDeniedHosts(t *testing.T) {
 			t.Errorf("%s: the developer is not told: %s", rule, shown(got.body))
 		}
 		p.refresh("wfr_x").wants(t, rule, http.StatusUnauthorized, "invalid_client")
+		p.browser().get(p.issuer+"/oauth/logout?client_id="+s.id()).wants(t, rule, http.StatusBadRequest, "invalid_request")
 		if s.asked.Load() != 0 {
 			t.Errorf("%s: fetched %d times", rule, s.asked.Load())
 		}

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/warifu/warifu/server"
+	"github.com/warifu/warifu/server/admin"
 	"github.com/warifu/warifu/server/oauth"
 )
 
@@ -77,5 +78,30 @@ func TestFaultsOfTheProgramAreExplained(t *testing.T) {
 		if why := e.of(w.Header()).Reasons[0]; why.Rule != oauth.RuleServerFault {
 			t.Errorf("%s: %+v", name, why)
 		}
+	}
+}
+
+// A fault of the program is told to programs and to people, without a word of what it was; explain knows the request.
+func TestPanicsAreAnswered(t *testing.T) {
+	refusals := admin.NewRefusals(10)
+	p := newIDP(t, func(c *server.Config) {
+		c.Refused = func(r oauth.Refusal) {
+			if r.Error.Rule != oauth.RuleServerFault {
+				panic("canary")
+			}
+			refusals.Add(r)
+		}
+	})
+	program := p.exchange("made-up")
+	program.wants(t, "a program", http.StatusInternalServerError, oauth.CodeServerError)
+	person := p.browser().get(p.authorizeURL("client_id", "nobody"))
+	person.wants(t, "a person", http.StatusInternalServerError, oauth.CodeServerError)
+	for _, header := range []http.Header{program.header, person.header} {
+		if why, kept := refusals.Find(header.Get("X-Request-Id")); !kept || why.Error.Rule != oauth.RuleServerFault {
+			t.Errorf("%+v", why)
+		}
+	}
+	if strings.Contains(program.raw+person.body+p.log.String(), "canary") {
+		t.Error("it is told what the fault was")
 	}
 }

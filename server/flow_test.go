@@ -30,7 +30,7 @@ import (
 
 func TestMain(m *testing.M) {
 	slog.SetDefault(slog.New(slog.DiscardHandler)) // libraries that take no logger
-	os.Exit(storagetest.Main(m))
+	os.Exit(runAll(m))
 }
 
 // idp is an identity provider under test, with one app and one user.
@@ -181,6 +181,7 @@ func newIDPOn(t testing.TB, etcd *storagetest.Etcd, change ...func(*server.Confi
 	for _, c := range change {
 		c(&cfg)
 	}
+	cfg.Refused = seeing(cfg.Refused)
 	p.transport = http.DefaultTransport
 	if !strings.HasPrefix(cfg.Issuer, p.issuer) {
 		p.transport = direct{p}

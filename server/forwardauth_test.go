@@ -301,6 +301,8 @@ func TestForwardAuthSaysWhyItCameToNothing(t *testing.T) {
 		{"another state", with(func(q url.Values) { q.Set("state", "x") }), b, oauth.RuleForwardReturn, "could not be finished", 400},
 		{"no", with(func(q url.Values) { q.Set("error", "access_denied") }), b, oauth.RuleForwardAnswer, "You said no", 200},
 		{"a fault", with(func(q url.Values) { q.Set("error", "server_error") }), b, oauth.RuleForwardAnswer, "Not available", 503},
+		{"late", with(func(q url.Values) { q.Set("error", "temporarily_unavailable") }), b, oauth.RuleForwardAnswer, "Not available", 503},
+		{"another error", with(func(q url.Values) { q.Set("error", "x") }), b, oauth.RuleForwardAnswer, "could not be finished", 400},
 		{"another code", with(func(q url.Values) { q.Set("code", "x") }), b, "", "could not be finished", 400},
 	} {
 		failed := c.browser.get(c.address)

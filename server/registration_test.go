@@ -10,11 +10,15 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-jose/go-jose/v4"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/warifu/warifu/server"
 	"github.com/warifu/warifu/server/outbound"
+	"github.com/warifu/warifu/storage"
+	"github.com/warifu/warifu/storage/storagetest"
 )
 
 const initialToken = "an-initial-access-token-of-32-chars"
@@ -290,6 +294,47 @@ func TestRegistrationFaults(t *testing.T) {
 	if read := p.dynamic(http.MethodGet, got.text("registration_client_uri"), got.text("registration_access_token"), ""); read.status != http.StatusOK {
 		t.Errorf("after the fault: %d %s", read.status, read.raw)
 	}
+}
+
+// A replacement at a replica that has not heard of another one replaces nothing.
+func TestReplacementsOfTheSameRegistration(t *testing.T) {
+	p := newIDP(t, openToAll)
+	got := p.registration(`{"redirect_uris":["` + callback + `"]}`)
+	behind := p.replica(p.lagging())
+	put := func(p *idp, name string) reply {
+		return p.dynamic(http.MethodPut, got.text("registration_client_uri"), got.text("registration_access_token"),
+			`{"client_id":"`+got.text("client_id")+`","redirect_uris":["`+callback+`"],"client_name":"`+name+`"}`)
+	}
+	if first := put(p, "First"); first.status != http.StatusOK {
+		t.Fatalf("%d %s", first.status, first.raw)
+	}
+	put(behind, "Second").wants(t, "the second", http.StatusServiceUnavailable, "temporarily_unavailable")
+	if c, err := p.store.Client(t.Context(), got.text("client_id")); err != nil || c.ClientName != "First" {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
+
+// Where as many clients have registered themselves as there may be, no more do.
+func TestRegistrationsThatAreTooMany(t *testing.T) {
+	etcd := storagetest.Many(t)
+	const batch = 100
+	for n := 0; n < storage.MaxRegistrations; n += batch {
+		var puts []clientv3.Op
+		for i := n; i < n+batch; i++ {
+			c := storage.Client{ID: fmt.Sprintf("client-%05d", i), RegistrationToken: []byte("x"), UpdatedAt: time.Now()}
+			record, err := json.Marshal(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			puts = append(puts, clientv3.OpPut(etcd.Prefix+"clients/"+c.ID, string(record)))
+		}
+		if _, err := etcd.Client.Txn(t.Context()).Then(puts...).Commit(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := newIDPOn(t, etcd, openToAll)
+	p.dynamic(http.MethodPost, p.issuer+"/oauth/register", "", `{"redirect_uris":["`+callback+`"]}`).
+		wants(t, "one more", http.StatusServiceUnavailable, "temporarily_unavailable")
 }
 
 func TestRegisteredSecretsAreNotInTheDatabase(t *testing.T) {

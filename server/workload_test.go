@@ -577,10 +577,19 @@ func TestExplainNamesTheRuleOfWorkloads(t *testing.T) {
 		{"an issuer that is away", "temporarily_unavailable", oauth.RuleWorkloadKeys, silent.URL, "trustedIssuers",
 			silent.token(e.idp, map[string]any{"sub": "job"})},
 	} {
-		got := e.of(w.asserting("/oauth/token", c.token, forItself("threads:read"), "client_id", w.client.ID).header)
-		why := got.Reasons[0]
-		if got.Error != c.code || why.Rule != c.rule || why.Asked != c.about || c.key != "" && why.Key != c.key {
-			t.Errorf("%s: %+v", c.name, got)
+		explains := func(how, code string, of reply) {
+			got := e.of(of.header)
+			why := got.Reasons[0]
+			if got.Error != code || why.Rule != c.rule || why.Asked != c.about || c.key != "" && why.Key != c.key {
+				t.Errorf("%s, %s: %+v", c.name, how, got)
+			}
 		}
+		explains("as an assertion", c.code, w.asserting("/oauth/token", c.token, forItself("threads:read"), "client_id", w.client.ID))
+		if c.code == "invalid_client" {
+			c.code = "invalid_request" // the client is who it says
+		}
+		explains("as a subject token", c.code, w.asserting("/oauth/token", cluster.token(e.idp, nil), url.Values{
+			"grant_type": {oauth.GrantTokenExchange}, "audience": {"https://files.example.com"},
+			"subject_token": {c.token}, "subject_token_type": {"urn:ietf:params:oauth:token-type:jwt"}}))
 	}
 }

@@ -96,31 +96,6 @@ func TestRulesOfManifestsAreThoseInTheTable(t *testing.T) {
 	}
 }
 
-// Every rule of requests is one by which the server refuses.
-func TestRulesOfRequestsAreUsed(t *testing.T) {
-	used := make(map[string]bool)
-	dirs, err := filepath.Glob("../../server/[cw]*[sd]")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range dirs {
-		dirs[i] = strings.TrimPrefix(dirs[i], "../../")
-	}
-	for _, file := range sources(t, append(dirs, "server", "server/oauth")...) {
-		ast.Inspect(file, func(n ast.Node) bool {
-			if name, is := n.(*ast.Ident); is { // after oauth. as well
-				used[name.Name] = true
-			}
-			return true
-		})
-	}
-	for name := range requestRuleNames(t) {
-		if !used[name] {
-			t.Errorf("nothing in server refuses by oauth.%s", name)
-		}
-	}
-}
-
 // unexplained are codes of problems that nobody asks an explanation of: those of reading.
 var unexplained = map[string]bool{"unknown_request": true, "no_such_path": true, "method_not_allowed": true}
 
