@@ -15,8 +15,8 @@ import (
 
 // Whoever has signed in sees their own account at /account, and changes it there: plain forms, each of which goes to
 // the address of its page and is answered with a redirect to a page that says what has happened. A form is bound to the
-// browser and to the session (visitor.hidden, checked by here). What changes how somebody signs in needs a sign-in of
-// the last minutes, with the second factor if they have one (recent); without it, they are asked for it and led back
+// browser and to the session (visitor.hidden, checked by visitor). What changes how somebody signs in needs a sign-in
+// of the last minutes, with the second factor if they have one (recent); without it, they are asked for it and led back
 // (AuthRequest.Here).
 
 // pathAccount is where people see their account; its pages are below it.
@@ -45,15 +45,15 @@ type visitor struct {
 // user is the visitor's record.
 func (v *visitor) user() *storage.User { return v.account.User }
 
-// here is who has signed in in the browser, at a page of their own account. A form was made for this browser and this
-// session, and has been parsed. When it reports false the request has been answered: nobody is signed in, and the
+// visitorHere is who has signed in in the browser, at a page of their own account. A form was made for this browser and
+// this session, and has been parsed. When it reports false the request has been answered: nobody is signed in, and the
 // browser goes to sign in and is led back to the page.
-func (s *Server) here(w http.ResponseWriter, r *http.Request) (*visitor, bool) {
+func (s *Server) visitorHere(w http.ResponseWriter, r *http.Request) (*visitor, bool) {
 	return s.visitor(w, r, AuthRequest{})
 }
 
-// recent is [Server.here] for a page that changes how somebody signs in: they have signed in within the last minutes,
-// and with a second factor if they have one.
+// recent is [Server.visitorHere] for a page that changes how somebody signs in: they have signed in within the last
+// minutes, and with a second factor if they have one.
 func (s *Server) recent(w http.ResponseWriter, r *http.Request) (*visitor, bool) {
 	age := int64(recentFor / time.Second)
 	return s.visitor(w, r, AuthRequest{MaxAge: &age})
@@ -135,7 +135,7 @@ func (v *visitor) asks(a *AuthRequest, needed oauth.Assurance) {
 // recentLeast is how surely somebody has to prove who they are before they change how they sign in: by a second factor
 // if they have one, and as is demanded of them if they can. Who cannot yet sets it up there.
 func (s *Server) recentLeast(a *storage.Account) oauth.Assurance {
-	can := s.reach(a.Factors)
+	can := s.reachable(a.Factors)
 	if can < oauth.AssuranceMFA {
 		return oauth.AssuranceUnknown
 	}
@@ -210,7 +210,7 @@ func (s *Server) notice(w http.ResponseWriter, r *http.Request) pages.Notice {
 
 // overview is the page of an account.
 func (s *Server) overview(w http.ResponseWriter, r *http.Request) {
-	v, ok := s.here(w, r)
+	v, ok := s.visitorHere(w, r)
 	if !ok {
 		return
 	}

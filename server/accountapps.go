@@ -29,7 +29,7 @@ type allowed struct {
 }
 
 func (s *Server) appsPage(w http.ResponseWriter, r *http.Request) {
-	v, ok := s.here(w, r)
+	v, ok := s.visitorHere(w, r)
 	if !ok {
 		return
 	}
@@ -107,7 +107,7 @@ func (s *Server) allowedBy(r *http.Request, v *visitor) ([]*allowed, error) {
 
 // apps takes back what a visitor has allowed an app.
 func (s *Server) apps(w http.ResponseWriter, r *http.Request) {
-	v, ok := s.here(w, r)
+	v, ok := s.visitorHere(w, r)
 	if !ok {
 		return
 	}

@@ -82,7 +82,7 @@ func passkeyHolder(u *storage.User, handle []byte, f storage.Factors) factor.Hol
 
 // changePasskeys takes the forms of that page.
 func (s *Server) changePasskeys(w http.ResponseWriter, r *http.Request) {
-	v, ok := s.here(w, r)
+	v, ok := s.visitorHere(w, r)
 	if !ok {
 		return
 	}
@@ -175,7 +175,7 @@ func (s *Server) enrolPasskey(r *http.Request, v *visitor, q askedPasskey, f *st
 	f.Handle, f.Passkeys = q.Handle, append(f.Passkeys, made)
 	err = s.store.RaiseSession(r.Context(), storage.Raise{ID: v.ref.ID, UserID: v.user().ID,
 		AMR:  []string{oauth.AMRPossession, oauth.AMRPresence, oauth.AMRMultiple},
-		Uses: q.once(), Leaves: f, Audit: []storage.AuditEntry{s.passkeyEntry(r, v, storage.AuditFactorAdded, made)}})
+		Uses: q.usesUp(), Leaves: f, Audit: []storage.AuditEntry{s.passkeyEntry(r, v, storage.AuditFactorAdded, made)}})
 	if err == nil {
 		s.notify(r, v.user(), mail.PasskeyAdded, factor.PasskeyName(made))
 	}

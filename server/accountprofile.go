@@ -24,7 +24,7 @@ const (
 const maxOwnName = 200
 
 func (s *Server) profilePage(w http.ResponseWriter, r *http.Request) {
-	if v, ok := s.here(w, r); ok {
+	if v, ok := s.visitorHere(w, r); ok {
 		s.showProfile(w, r, v, v.user().Name, "")
 	}
 }
@@ -67,7 +67,7 @@ func (s *Server) profile(w http.ResponseWriter, r *http.Request) {
 		redirect(w, s.endpoint(pathProfile))
 		return
 	}
-	if !strings.ContainsFunc(name, seen) || !utf8.ValidString(name) || utf8.RuneCountInString(name) > maxOwnName ||
+	if !strings.ContainsFunc(name, isVisible) || !utf8.ValidString(name) || utf8.RuneCountInString(name) > maxOwnName ||
 		strings.ContainsFunc(name, unicode.IsControl) {
 		s.showProfile(w, r, v, cut(strings.ToValidUTF8(name, ""), 4*maxOwnName), pages.SlipName)
 		return
@@ -97,11 +97,11 @@ func (s *Server) profile(w http.ResponseWriter, r *http.Request) {
 	s.changedAt(w, pathProfile, pages.NoticeProfile)
 }
 
-// seen reports whether there is something to see of a character.
-func seen(c rune) bool { return unicode.IsGraphic(c) && !unicode.IsSpace(c) }
+// isVisible reports whether there is something to see of a character.
+func isVisible(c rune) bool { return unicode.IsGraphic(c) && !unicode.IsSpace(c) }
 
 func (s *Server) activityPage(w http.ResponseWriter, r *http.Request) {
-	v, ok := s.here(w, r)
+	v, ok := s.visitorHere(w, r)
 	if !ok {
 		return
 	}

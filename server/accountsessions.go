@@ -19,7 +19,7 @@ const pathSessions = pathAccount + "/sessions"
 const fieldSession = "session"
 
 func (s *Server) sessionsPage(w http.ResponseWriter, r *http.Request) {
-	v, ok := s.here(w, r)
+	v, ok := s.visitorHere(w, r)
 	if !ok {
 		return
 	}
@@ -75,7 +75,7 @@ func (s *Server) clientName(ctx context.Context, id string) string {
 
 // sessions ends one session of a visitor, or all but the one of this browser.
 func (s *Server) sessions(w http.ResponseWriter, r *http.Request) {
-	v, ok := s.here(w, r)
+	v, ok := s.visitorHere(w, r)
 	if !ok {
 		return
 	}

@@ -98,7 +98,7 @@ func (s *Server) offerTOTP(w http.ResponseWriter, r *http.Request, v *visitor, s
 
 // totp takes the forms of that page.
 func (s *Server) totp(w http.ResponseWriter, r *http.Request) {
-	v, ok := s.here(w, r)
+	v, ok := s.visitorHere(w, r)
 	if !ok {
 		return
 	}
@@ -224,7 +224,7 @@ func (s *Server) codesPage(w http.ResponseWriter, r *http.Request) {
 
 // codes makes new recovery codes, or gives those that were just made as a file.
 func (s *Server) codes(w http.ResponseWriter, r *http.Request) {
-	v, ok := s.here(w, r)
+	v, ok := s.visitorHere(w, r)
 	if !ok {
 		return
 	}

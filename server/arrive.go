@@ -49,7 +49,7 @@ func (s *Server) arrive(w http.ResponseWriter, r *http.Request, t turn, who conn
 			return false, err
 		}
 		came, err = signedInNow, s.begin(w, r, t, p, false, renewed(a, who), t.state)
-		return errors.Is(err, storage.ErrConflict), ignore(err, storage.ErrConflict)
+		return errors.Is(err, storage.ErrConflict), except(err, storage.ErrConflict)
 	})
 	if errors.Is(err, storage.ErrSpent) {
 		err = connector.Refuse("the state was used before")
@@ -84,8 +84,8 @@ func renewed(a *storage.Account, who connector.Identity) *storage.Factors {
 	return &next
 }
 
-// ignore is err, unless it is the one that does not count.
-func ignore(err, but error) error {
+// except is err, unless it is the one that does not count.
+func except(err, but error) error {
 	if errors.Is(err, but) {
 		return nil
 	}

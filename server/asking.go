@@ -57,8 +57,8 @@ func (a *asking) rests(id string, now time.Time) bool {
 	return is && now.Before(at.Add(restOfFault))
 }
 
-// went notes how a question to a connector went, and reports whether that is new.
-func (a *asking) went(id string, fault bool, now time.Time) bool {
+// noteOutcome notes how a question to a connector went, and reports whether that is new.
+func (a *asking) noteOutcome(id string, fault bool, now time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	_, was := a.faulty[id]
@@ -130,7 +130,7 @@ func (s *Server) ask(ctx context.Context, q *storage.Question) error {
 	record, data, err := askedAgain(ctx, way, refresher, q)
 	var refused *connector.RefusedError
 	fault := err != nil && !errors.As(err, &refused)
-	if s.asking.went(way.ID, fault, s.now()) {
+	if s.asking.noteOutcome(way.ID, fault, s.now()) {
 		if fault {
 			s.log.WarnContext(ctx, "a connector cannot be asked about its users: they stay as they are; trying again",
 				"connector", way.ID, "error", err)

@@ -95,7 +95,7 @@ func (s *Server) assuredOf(u *storage.User, c *storage.Client, acr string, amr [
 
 // lacks is how surely somebody has to prove who they are for a request, beside what they have proven; 0 if that does.
 func (s *Server) lacks(t turn, u *storage.User, p proof) oauth.Assurance {
-	return s.given(t).sureness(t.client, t.request, storage.Presence{
+	return s.circumstances(t).sureness(t.client, t.request, storage.Presence{
 		Session: &storage.Session{AMR: p.AMR, ACR: p.ACR}, User: u}).least
 }
 
@@ -130,9 +130,9 @@ func (s *Server) showEnrol(w http.ResponseWriter, r *http.Request, t turn, p sto
 	s.render(w, r, http.StatusOK, page)
 }
 
-// reach is how surely somebody can prove who they are, who has begun with a password or a connector: by what they have
+// reachable is how surely somebody can prove who they are, who has begun with a password or a connector: by what they have
 // at this server, where passkeys may be of no use.
-func reach(f *storage.Factors, passkeys bool) oauth.Assurance {
+func reachable(f *storage.Factors, passkeys bool) oauth.Assurance {
 	switch {
 	case len(f.Passkeys) > 0 && passkeys:
 		return oauth.AssurancePhishingResistant
@@ -142,8 +142,10 @@ func reach(f *storage.Factors, passkeys bool) oauth.Assurance {
 	return oauth.AssuranceUnknown
 }
 
-// reach is that function at this server.
-func (s *Server) reach(f storage.Factors) oauth.Assurance { return reach(&f, s.passkeys != nil) }
+// reachable is that function at this server.
+func (s *Server) reachable(f storage.Factors) oauth.Assurance {
+	return reachable(&f, s.passkeys != nil)
+}
 
 // errUnproven means that somebody has got a second factor since they were shown a page, and that their session has not
 // proven it.
@@ -159,5 +161,5 @@ func (v *visitor) unproven(f storage.Factors) bool {
 // it up again.
 func (s *Server) mayRemoveFactor(u *storage.User, left storage.Factors) bool {
 	left.Recovery = nil
-	return s.reach(left) >= s.cfg.Demands.of(u)
+	return s.reachable(left) >= s.cfg.Demands.of(u)
 }

@@ -70,8 +70,8 @@ func (a *AuthRequest) started() time.Time { return time.Unix(0, a.Started) }
 
 func (a *AuthRequest) prompts(value string) bool { return slices.Contains(a.Prompt, value) }
 
-// to is where the answer goes.
-func (a *AuthRequest) to() replyTo {
+// replyTo is where the answer goes.
+func (a *AuthRequest) replyTo() replyTo {
 	return replyTo{a.RedirectURI, a.State, a.ResponseMode, a.UILocales}
 }
 
@@ -117,7 +117,7 @@ func (s *Server) parseAuthRequest(ctx context.Context, params url.Values) (*stor
 	if err != nil {
 		return nil, nil, err
 	}
-	v.of(c)
+	v.noteClient(c)
 	if uris := params["request_uri"]; len(uris) == 1 && strings.HasPrefix(uris[0], pushedURI) {
 		a, err := s.pushedRequest(c, uris[0]) // the other parameters do not count (RFC 9126 section 4)
 		return c, a, err
@@ -219,7 +219,7 @@ func (s *Server) stillGood(c *storage.Client, a *AuthRequest) error {
 			About(shownURI(a.RedirectURI), "", whereOf(c, "redirectUris", "redirect_uris")))
 	}
 	if _, err := s.checkScopes(c, oauth.JoinScopes(a.Scopes)); err != nil || len(s.offered(c, a.Scopes)) < len(a.Scopes) {
-		return toClient(c, a.to(), oauth.Refuse(oauth.CodeInvalidScope, oauth.RuleScopeWithdrawn,
+		return toClient(c, a.replyTo(), oauth.Refuse(oauth.CodeInvalidScope, oauth.RuleScopeWithdrawn,
 			"the app may no longer ask for these scopes").
 			About(oauth.JoinScopes(a.Scopes), "", whereOf(c, "scopes", "scope")))
 	}

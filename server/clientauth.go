@@ -94,8 +94,8 @@ type client struct {
 	workload *workload.Workload
 }
 
-// once is what is to be used up together with what the request does: the assertion's jti, until that is done.
-func (c *client) once() []storage.Once {
+// usesUp is what is to be used up together with what the request does: the assertion's jti, until that is done.
+func (c *client) usesUp() []storage.Once {
 	if c.assertion == nil || c.assertion.spent {
 		return nil
 	}
@@ -147,11 +147,11 @@ func (s *Server) authenticate(ctx context.Context, c *storage.Client, shown cred
 	case shown.forward:
 		return &client{Client: c, shown: shown}, nil
 	case !c.AuthenticatesBy(shown.method):
-		visitOf(ctx).of(c)
+		visitOf(ctx).noteClient(c)
 		return nil, invalidClient(oauth.RuleClientAuthMethod).
 			About(shown.method, strings.Join(c.UsableAuthMethods(), " or "), whereOfMethod(c))
 	}
-	visitOf(ctx).of(c)
+	visitOf(ctx).noteClient(c)
 	known := &client{Client: c, shown: shown}
 	switch shown.method {
 	case oauth.AuthNone: // which only public clients may use
@@ -250,7 +250,7 @@ func (s *Server) settle(ctx context.Context, c *client, err error) error {
 
 // spend uses up the assertion of c, if it is not yet.
 func (s *Server) spend(ctx context.Context, c *client) error {
-	for _, once := range c.once() {
+	for _, once := range c.usesUp() {
 		err := s.store.Spend(ctx, once)
 		if errors.Is(err, storage.ErrSpent) {
 			return assertionReplayed()

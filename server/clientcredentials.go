@@ -53,11 +53,11 @@ func (s *Server) clientCredentials(ctx context.Context, q *clientRequest) (any, 
 		if err := s.store.ClientSince(ctx, c.ID, c.Revision); err != nil {
 			return nil, fmt.Errorf("issue a client's own token: %w", err)
 		}
-		own := issue{approval: approval{Client: c.ID, User: c.ID}, client: c.Client, scopes: scopes, audience: audience,
+		own := tokenSpec{approval: approval{Client: c.ID, User: c.ID}, client: c.Client, scopes: scopes, audience: audience,
 			form: form, key: key}
-		return s.tokens(refreshToken{}, scopes, nil, func(*storage.User) (signed, error) {
+		return s.tokens(refreshToken{}, scopes, nil, func(*storage.User) (signedTokens, error) {
 			first := s.signFirst(ctx, own)
-			return first.signed, first.err
+			return first.signedTokens, first.err
 		})
 	})
 }

@@ -124,7 +124,7 @@ func (s *Server) createGrant(
 		}
 	}
 	refresh.Scopes, refresh.Ends, refresh.Access = grant.Scopes, grant.ExpiresAt.UnixMilli(), s.ruleDigest(c.Client)
-	sign := s.signAhead(ctx, issue{
+	sign := s.signAhead(ctx, tokenSpec{
 		approval: refresh.approval, client: c.Client, scopes: grant.Scopes, audience: audience, form: form, key: key,
 		withID: slices.Contains(grant.Scopes, oauth.ScopeOpenID), nonce: code.Nonce,
 		peers:   s.peersOf(c.Client, grant.Scopes),
@@ -135,7 +135,7 @@ func (s *Server) createGrant(
 		chainEnds = grant.ExpiresAt
 	}
 	user, err := s.store.CreateGrant(ctx, grant, chainEnds, storage.Revisions{Client: c.Revision,
-		User: refresh.UserRevision}, c.once()...)
+		User: refresh.UserRevision}, c.usesUp()...)
 	c.noteSpent(err)
 	switch {
 	case err == nil:

@@ -34,10 +34,10 @@ func (s *Server) consent(w http.ResponseWriter, r *http.Request) {
 	}
 	switch decision {
 	case pages.DecisionDeny:
-		if ok && r.PostForm.Get(fieldUser) == hashed(ref.User) {
+		if ok && r.PostForm.Get(fieldUser) == hashOf(ref.User) {
 			s.journal.did(r.Context(), s.decided(r, t, ref.User, storage.AuditConsentDenied))
 		}
-		s.refuse(w, r, toClient(t.client, t.request.to(), oauth.Refuse(oauth.CodeAccessDenied, oauth.RuleUserDenied,
+		s.refuse(w, r, toClient(t.client, t.request.replyTo(), oauth.Refuse(oauth.CodeAccessDenied, oauth.RuleUserDenied,
 			"the user denied the request")))
 	case pages.DecisionSwitch:
 		if ok {
@@ -57,7 +57,7 @@ func (s *Server) consent(w http.ResponseWriter, r *http.Request) {
 			s.advance(w, r, t)
 			return
 		}
-		s.refuse(w, r, toClient(t.client, t.request.to(), notAdmitted(oauth.CodeAccessDenied, t.client, nil)))
+		s.refuse(w, r, toClient(t.client, t.request.replyTo(), notAdmitted(oauth.CodeAccessDenied, t.client, nil)))
 	case pages.DecisionAllow:
 		// Another user may have signed in since, in another tab, and the client may have changed.
 		if !ok || !shownTo(r, t, ref.User) {
@@ -88,7 +88,7 @@ func askedOf(c *storage.Client, a *AuthRequest) storage.Asked {
 // shownBy are the hidden fields of a form that asks a user for consent.
 func (t turn) shownBy(userID string) []pages.Field {
 	asked, _ := plainJSON(askedOf(t.client, t.request)) // texts and lists of them
-	return []pages.Field{{Name: fieldUser, Value: hashed(userID)}, {Name: fieldShown, Value: hashed(string(asked))}}
+	return []pages.Field{{Name: fieldUser, Value: hashOf(userID)}, {Name: fieldShown, Value: hashOf(string(asked))}}
 }
 
 // shownTo reports whether the form that was sent is one that asked this user for what the request asks for now.
@@ -176,9 +176,9 @@ func (s *Server) trusts(c *storage.Client) bool {
 	return c.Consent == oauth.ConsentSkip && c.App != "" && (c.Trusted || slices.Contains(s.cfg.Trusted, c.App))
 }
 
-// waived reports whether the word for a trusted client covers a request. It does not cover resource servers that the
+// consentWaived reports whether the word for a trusted client covers a request. It does not cover resource servers that the
 // client's manifest does not name, and no peers: a token for these is a user's to give.
-func waived(c *storage.Client, a *AuthRequest) bool {
+func consentWaived(c *storage.Client, a *AuthRequest) bool {
 	if slices.ContainsFunc(a.Scopes, func(scope string) bool { return strings.HasPrefix(scope, oauth.PeerScope) }) {
 		return false
 	}

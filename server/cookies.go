@@ -80,22 +80,23 @@ func (k *cookies) longCookie(r *http.Request, name string, most int) string {
 // browser returns the hash of the browser's cookie, which it sets if there is none.
 func (k *cookies) browser(w http.ResponseWriter, r *http.Request) string {
 	if held := k.cookie(r, cookieBrowser); len(held) >= 32 {
-		return hashed(held)
+		return hashOf(held)
 	}
 	b := make([]byte, 32)
 	_, _ = rand.Read(b) // never fails: crypto/rand ends the process instead
 	value := base64.RawURLEncoding.EncodeToString(b)
 	k.setCookie(w, cookieBrowser, value, 0)
-	return hashed(value)
+	return hashOf(value)
 }
 
 // sameBrowser reports whether the request came from the browser that started a.
 func (k *cookies) sameBrowser(r *http.Request, a *AuthRequest) bool {
 	held := k.cookie(r, cookieBrowser)
-	return len(held) >= 32 && subtle.ConstantTimeCompare([]byte(hashed(held)), []byte(a.Browser)) == 1
+	return len(held) >= 32 && subtle.ConstantTimeCompare([]byte(hashOf(held)), []byte(a.Browser)) == 1
 }
 
-func hashed(value string) string {
+// hashOf is what is kept and compared in the place of a value.
+func hashOf(value string) string {
 	sum := sha256.Sum256([]byte(value))
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
@@ -140,7 +141,7 @@ const (
 )
 
 // knows reports whether the user has signed in in this browser.
-func (b knownBrowser) knows(userID string) bool { return userID != "" && b.knowsHash(hashed(userID)) }
+func (b knownBrowser) knows(userID string) bool { return userID != "" && b.knowsHash(hashOf(userID)) }
 
 // knowsHash is knows, by the hash of the user's id.
 func (b knownBrowser) knowsHash(user string) bool {
@@ -153,7 +154,7 @@ func (b knownBrowser) proved(user string) bool {
 	return user != "" && b.ID != "" && slices.Contains(b.Users, provedMark(user))
 }
 
-func provedMark(user string) string { return hashed("second factor " + user) }
+func provedMark(user string) string { return hashOf("second factor " + user) }
 
 func (k *cookies) known(r *http.Request) knownBrowser {
 	var b knownBrowser
@@ -191,10 +192,10 @@ func (k *cookies) keepKnown(w http.ResponseWriter, r *http.Request, user string,
 // formToken is the anti-forgery token of a form: good for one browser and one pending request. The cookie itself stays
 // out of the page.
 func (k *cookies) formToken(browser, request string) (string, error) {
-	return k.store.SealFixed(storage.SealForm, []byte(browser+hashed(request)))
+	return k.store.SealFixed(storage.SealForm, []byte(browser+hashOf(request)))
 }
 
 func (k *cookies) checkFormToken(token, browser, request string) bool {
 	plain, err := k.store.Open(storage.SealForm, token)
-	return err == nil && subtle.ConstantTimeCompare(plain, []byte(browser+hashed(request))) == 1
+	return err == nil && subtle.ConstantTimeCompare(plain, []byte(browser+hashOf(request))) == 1
 }

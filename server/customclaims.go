@@ -73,8 +73,8 @@ func CheckClaims(claims []Claim, scopes []string) []ClaimError {
 	return wrong
 }
 
-// custom is a claim as the configuration has it.
-func custom(c Claim) claim {
+// customClaim is a claim as the configuration has it.
+func customClaim(c Claim) claim {
 	return claim{c.Name, cmp.Or(c.Scope, oauth.ScopeProfile), func(u *storage.User) any {
 		if value := u.Attribute(cmp.Or(c.Attribute, c.Name)); value != nil {
 			return value

@@ -265,7 +265,7 @@ func (s *Server) redeemDevice(ctx context.Context, q *clientRequest, code device
 		}
 		grant.ExpiresAt = s.grantEnds(c.Client, now)
 		refresh.Scopes, refresh.Ends, refresh.Access = grant.Scopes, grant.ExpiresAt.UnixMilli(), s.ruleDigest(c.Client)
-		sign := s.signAhead(ctx, issue{approval: refresh.approval, client: c.Client, scopes: grant.Scopes,
+		sign := s.signAhead(ctx, tokenSpec{approval: refresh.approval, client: c.Client, scopes: grant.Scopes,
 			audience: audience, form: form, key: key, withID: slices.Contains(grant.Scopes, oauth.ScopeOpenID),
 			peers:   s.peersOf(c.Client, grant.Scopes),
 			told:    s.idTokenTells(c.Client, grant.Scopes, nil),

@@ -63,7 +63,7 @@ func (s *Server) enterUserCode(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, onPage(pages.ReasonOtherBrowser, invalidRequest(oauth.RuleOtherBrowser,
 			"the browser keeps no cookies, or the form belongs to another browser")))
 		return
-	case !s.checkFormToken(r.PostForm.Get(fieldForm), hashed(held), pathDevice):
+	case !s.checkFormToken(r.PostForm.Get(fieldForm), hashOf(held), pathDevice):
 		s.refuse(w, r, onPage(pages.ReasonForbidden, invalidRequest(oauth.RuleFormForeign,
 			"the form is not one that this server made for this browser")))
 		return
@@ -76,7 +76,7 @@ func (s *Server) enterUserCode(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.withRequest(w, r, AuthRequest{
-		Prompt: []string{"consent"}, Started: s.now().UnixNano(), Browser: hashed(held), Device: &deviceRequest{UserCode: code}})
+		Prompt: []string{"consent"}, Started: s.now().UnixNano(), Browser: hashOf(held), Device: &deviceRequest{UserCode: code}})
 }
 
 // withRequest goes on with a pending request that was just made, by GET.

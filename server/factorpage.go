@@ -50,7 +50,7 @@ func (s *Server) showFactor(w http.ResponseWriter, r *http.Request, t turn, p pr
 		s.refuse(w, r, err)
 		return
 	}
-	if passkey := oauth.AssurancePhishingResistant; s.lacks(t, a.User, p) < passkey || s.reach(a.Factors) < passkey {
+	if passkey := oauth.AssurancePhishingResistant; s.lacks(t, a.User, p) < passkey || s.reachable(a.Factors) < passkey {
 		page.Code = len(a.Factors.TOTP.Secret) > 0
 		page.Recovery = factor.UnusedRecovery(a.Factors.Recovery) > 0
 	}
@@ -66,7 +66,7 @@ func (s *Server) proveFactor(w http.ResponseWriter, r *http.Request) {
 	}
 	if r.PostForm.Get(pages.FieldCancel) != "" && t.request.fromApp() {
 		s.dropHalf(w, r)
-		s.refuse(w, r, toClient(t.client, t.request.to(), t.request.declined()))
+		s.refuse(w, r, toClient(t.client, t.request.replyTo(), t.request.declined()))
 		return
 	}
 	p, is, err := s.proven(r, t)
@@ -174,7 +174,7 @@ func (s *Server) checkCode(w http.ResponseWriter, r *http.Request, t turn, p pro
 // codeGuess is the guess that a code is.
 func (s *Server) codeGuess(r *http.Request, p proof) guess {
 	g := guess{user: p.User, account: "factor " + p.User, from: networkOf(s.addressOf(r)), most: mostCodes, known: true}
-	if b := s.known(r); b.proved(hashed(p.User)) || b.proved(p.Known) {
+	if b := s.known(r); b.proved(hashOf(p.User)) || b.proved(p.Known) {
 		g.account = "browser " + b.ID + " of " + g.account
 	}
 	return g

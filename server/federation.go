@@ -244,8 +244,8 @@ func (s *Server) arrived(w http.ResponseWriter, r *http.Request, t turn, who con
 		return
 	}
 	told := storage.Presence{Session: &storage.Session{AMR: who.AMR, ACR: who.ACR}, User: &storage.User{}}
-	if came == signedInNow && s.given(t).sureness(t.client, t.request, told).otherwise {
-		s.refuse(w, r, toClient(t.client, t.request.to(), acrUnmet()))
+	if came == signedInNow && s.circumstances(t).sureness(t.client, t.request, told).otherwise {
+		s.refuse(w, r, toClient(t.client, t.request.replyTo(), acrUnmet()))
 		return
 	}
 	s.goOnSignedIn(w, r, t)

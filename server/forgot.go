@@ -170,7 +170,7 @@ func (s *Server) askReset(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	held := s.cookie(r, cookieBrowser)
-	if held == "" || !s.checkFormToken(r.PostForm.Get(fieldForm), hashed(held), pathForgot) {
+	if held == "" || !s.checkFormToken(r.PostForm.Get(fieldForm), hashOf(held), pathForgot) {
 		s.refuse(w, r, onPage(pages.ReasonForbidden, invalidRequest(oauth.RuleFormForeign,
 			"the form is not one that this server made for this browser")))
 		return

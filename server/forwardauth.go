@@ -82,9 +82,9 @@ type forwarded struct {
 	client *storage.Client
 	host   string
 	uri    *url.URL // path and query
-	// leads: a redirect leads somewhere, because the browser is going to show what comes, in a window of its own: the
+	// navigation: a redirect leads somewhere, because the browser is going to show what comes, in a window of its own: the
 	// pages to sign in are shown in no frame.
-	leads bool
+	navigation bool
 	// yesNo: the proxy hands no answer on.
 	yesNo bool
 }
@@ -145,7 +145,7 @@ func (s *Server) verify(w http.ResponseWriter, r *http.Request) {
 	w.Header().Del("Strict-Transport-Security") // the proxy hands it to a browser that is at the app
 	f, err := s.forwarded(r)
 	if err == nil {
-		visitOf(r.Context()).of(f.client)
+		visitOf(r.Context()).noteClient(f.client)
 		switch below, is := strings.CutPrefix(f.uri.Path, oauth.PathForward); {
 		case is && f.yesNo: // it takes this for a path of the app's, and what is no 2xx, 401 or 403 for a fault
 			err = nothingHere()
@@ -209,7 +209,7 @@ func (s *Server) forwarded(r *http.Request) (*forwarded, error) {
 	}
 	// No query says so: Caddy sends along the one of the browser.
 	f.yesNo = strings.HasSuffix(r.URL.Path, pathVerifyStatus)
-	f.leads = leads(r) && !f.yesNo
+	f.navigation = isNavigation(r) && !f.yesNo
 	return f, nil
 }
 
@@ -249,8 +249,8 @@ func tellsUser(name string) bool {
 	return false
 }
 
-// leads reports whether a redirect leads somewhere: the browser is going to show what comes.
-func leads(r *http.Request) bool {
+// isNavigation reports whether a redirect leads somewhere: the browser is going to show what comes.
+func isNavigation(r *http.Request) bool {
 	switch r.Header.Get("X-Forwarded-Method") {
 	case "", http.MethodGet, http.MethodHead:
 	default:
@@ -267,7 +267,7 @@ func (s *Server) admitForwarded(w http.ResponseWriter, r *http.Request, f *forwa
 	c, view, err := s.forwardedUser(r, f)
 	switch {
 	case verdict(err):
-		if !f.leads {
+		if !f.navigation {
 			return &statusError{http.StatusUnauthorized, f.signInNeeded(err)}
 		}
 		return s.signInForwarded(w, r, f)

@@ -100,7 +100,7 @@ func (s *Server) forwardedBack(w http.ResponseWriter, r *http.Request, f *forwar
 	case held == "": // which cookies would it keep?
 		return f.nothing(pages.ReasonAppCookies, invalidRequest(oauth.RuleForwardCookies,
 			"the browser came back without the cookie of this host with which the sign-in began"))
-	case subtle.ConstantTimeCompare([]byte(hashed(held)), []byte(away.Browser)) == 0:
+	case subtle.ConstantTimeCompare([]byte(hashOf(held)), []byte(away.Browser)) == 0:
 		// Of several tabs that were opened at once, each was given a cookie, and the last one is there.
 		redirect(w, f.origin()+away.Here)
 		return nil
@@ -262,5 +262,5 @@ func (f *forwarded) browser(w http.ResponseWriter, r *http.Request) string {
 		held = base64.RawURLEncoding.EncodeToString(b)
 		f.setCookie(w, cookieAppBrowser, held, 0)
 	}
-	return hashed(held)
+	return hashOf(held)
 }

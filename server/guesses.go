@@ -74,10 +74,10 @@ type guesses struct {
 	now   func() time.Time
 	seed  maphash.Seed
 
-	names   *recent[counted] // that nobody has, as far as is known
-	locks   *recent[lock]    // of accounts, those that nobody has among them: they look the same
-	origins *recent[origin]  // by network
-	pace    pace
+	names     *recent[counted]        // that nobody has, as far as is known
+	locks     *recent[lock]           // of accounts, those that nobody has among them: they look the same
+	addresses *recent[addressGuesses] // by network
+	pace      pace
 }
 
 // counted is how many guesses there were in a window.
@@ -92,14 +92,15 @@ type lock struct {
 	until  time.Time // it is not asked for before
 }
 
-// origin are the accounts that were tried from an address in a window and not signed in to.
-type origin struct {
+// addressGuesses are the accounts that were tried from an address in a window and not signed in to.
+type addressGuesses struct {
 	window   time.Time
-	accounts map[uint64]tried
+	accounts map[uint64]attempts
 	told     bool // that it is locked
 }
 
-type tried struct {
+// attempts are those on one account from an address.
+type attempts struct {
 	underWay int
 	failed   bool
 }
@@ -108,7 +109,7 @@ func newGuesses(store *storage.Store, now func() time.Time) *guesses {
 	return &guesses{
 		store: store, now: now, seed: maphash.MakeSeed(),
 		names: newRecent[counted](mostNames / 2), locks: newRecent[lock](mostNames),
-		origins: newRecent[origin](mostAddresses / 2),
+		addresses: newRecent[addressGuesses](mostAddresses / 2),
 	}
 }
 
@@ -129,7 +130,7 @@ func (g *guesses) begin(a guess) (no refusedGuess) {
 	window := g.now().Truncate(guessWindow)
 	g.locks.use(g.hidden(a.account), func(l *lock) { no.locked = g.now().Before(l.until) })
 	if !no.refused() && !a.known {
-		g.origins.use(a.from.String(), func(o *origin) { no = o.begin(g.hide(a.account), window) })
+		g.addresses.use(a.from.String(), func(from *addressGuesses) { no = from.begin(g.hide(a.account), window) })
 	}
 	if no.locked {
 		no.until = window.Add(guessWindow)
@@ -137,26 +138,26 @@ func (g *guesses) begin(a guess) (no refusedGuess) {
 	return no
 }
 
-func (o *origin) begin(account uint64, window time.Time) (no refusedGuess) {
-	if !o.window.Equal(window) {
-		*o = origin{window: window}
+func (from *addressGuesses) begin(account uint64, window time.Time) (no refusedGuess) {
+	if !from.window.Equal(window) {
+		*from = addressGuesses{window: window}
 	}
-	t, again := o.accounts[account]
-	if !again && len(o.accounts) >= mostAccounts {
-		for _, other := range o.accounts {
+	t, again := from.accounts[account]
+	if !again && len(from.accounts) >= mostAccounts {
+		for _, other := range from.accounts {
 			if !other.failed {
 				return refusedGuess{crowded: true} // it may still turn out to be right
 			}
 		}
-		no = refusedGuess{locked: true, address: true, first: !o.told}
-		o.told = true
+		no = refusedGuess{locked: true, address: true, first: !from.told}
+		from.told = true
 		return no
 	}
-	if o.accounts == nil {
-		o.accounts = make(map[uint64]tried)
+	if from.accounts == nil {
+		from.accounts = make(map[uint64]attempts)
 	}
 	t.underWay++
-	o.accounts[account] = t
+	from.accounts[account] = t
 	return no
 }
 
@@ -166,18 +167,18 @@ func (g *guesses) end(a guess, right, failed bool) {
 		return
 	}
 	account := g.hide(a.account)
-	g.origins.use(a.from.String(), func(o *origin) {
-		t, there := o.accounts[account]
+	g.addresses.use(a.from.String(), func(from *addressGuesses) {
+		t, there := from.accounts[account]
 		if !there {
 			return // the window has passed, or the account has been signed in to
 		}
 		t.underWay--
 		t.failed = (t.failed || failed) && !right
 		if t.failed || t.underWay > 0 {
-			o.accounts[account] = t
+			from.accounts[account] = t
 			return
 		}
-		delete(o.accounts, account)
+		delete(from.accounts, account)
 	})
 }
 

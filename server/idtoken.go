@@ -49,32 +49,33 @@ func (c idClaims) client() string {
 // idToken makes an ID token, with what it tells about the user, for the client and those of its peers that the user may
 // use. That of a refresh says the same of the sign-in as the first one, without a nonce (OpenID Connect Core 1.0 section
 // 12.2). Only clients that take part in logouts get a sid: to others it means nothing.
-func (iss *issuer) idToken(ctx context.Context, i issue, accessToken string, user *storage.User) (string, error) {
-	sub, err := iss.subject(i.client, i.User)
+func (iss *issuer) idToken(ctx context.Context, spec tokenSpec, accessToken string, user *storage.User) (string,
+	error) {
+	sub, err := iss.subject(spec.client, spec.User)
 	if err != nil {
 		return "", err
 	}
 	session := ""
-	if i.client.TakesPartInLogouts() {
-		if session, err = iss.sessionFor(i.client, i.Session); err != nil {
+	if spec.client.TakesPartInLogouts() {
+		if session, err = iss.sessionFor(spec.client, spec.Session); err != nil {
 			return "", err
 		}
 	}
-	now, alg := iss.now(), registeredAlg(i.client.IDTokenSignedResponseAlg)
+	now, alg := iss.now(), registeredAlg(spec.client.IDTokenSignedResponseAlg)
 	claims := idClaims{
-		Issuer: iss.name, Subject: sub, Audience: audience{i.Client},
-		Expires: now.Add(iss.life.IDToken).Unix(), IssuedAt: now.Unix(), AuthTime: i.AuthTime / 1000, AMR: i.AMR,
-		Nonce: i.nonce, AtHash: halfHash(alg, accessToken), Session: session,
+		Issuer: iss.name, Subject: sub, Audience: audience{spec.Client},
+		Expires: now.Add(iss.life.IDToken).Unix(), IssuedAt: now.Unix(), AuthTime: spec.AuthTime / 1000, AMR: spec.AMR,
+		Nonce: spec.nonce, AtHash: halfHash(alg, accessToken), Session: session,
 	}
-	if i.ACR {
-		claims.ACR = i.acr()
+	if spec.ACR {
+		claims.ACR = spec.acr()
 	}
-	if peers := openTo(i.peers, user, i.Class, i.AMR); len(peers) > 0 {
-		claims.Audience, claims.Authorized = append(peers, i.Client), i.Client
+	if peers := openTo(spec.peers, user, spec.Class, spec.AMR); len(peers) > 0 {
+		claims.Audience, claims.Authorized = append(peers, spec.Client), spec.Client
 	}
 	var told map[string]any
-	if i.told != nil {
-		told = i.told(user)
+	if spec.told != nil {
+		told = spec.told(user)
 	}
 	return iss.sign(ctx, alg, typID, withClaims{claims, told})
 }

@@ -55,7 +55,7 @@ func (s *Server) startOf(r *http.Request) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	v.of(c)
+	v.noteClient(c)
 	u, err := url.Parse(c.InitiateLoginURI)
 	if err != nil || oauth.CheckRedirectURI(c.InitiateLoginURI) != nil || strings.HasSuffix(u.Host, ":*") {
 		return "", bad(oauth.RuleStartUnregistered,

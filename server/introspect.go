@@ -126,7 +126,7 @@ func (s *Server) asker(r *http.Request) (asker, string, error) {
 		return asker{}, "", err
 	case shown.method == oauth.AuthNone:
 		if c, err := s.store.Client(r.Context(), shown.id); err == nil {
-			visitOf(r.Context()).of(c)
+			visitOf(r.Context()).noteClient(c)
 		}
 		return asker{}, "", invalidClient(oauth.RuleIntrospectionPublic)
 	case sent.Token == "":

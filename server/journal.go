@@ -80,7 +80,7 @@ type journal struct {
 
 	mu      sync.Mutex           // guards the rest
 	entries []storage.AuditEntry // that wait to be written
-	tries   []try                // sign-ins that failed, for the histories of users, likewise
+	tries   []failedSignIn       // sign-ins that failed, for the histories of users, likewise
 	lost    int                  // for which there was no room, since that was last told
 	nobody  int                  // sign-ins with unknown names, since that was last told
 }
@@ -88,8 +88,8 @@ type journal struct {
 // mostEntries may wait while storage does not answer.
 const mostEntries = 1000
 
-// try is a sign-in that failed, for the history of the user whose account it was about.
-type try struct {
+// failedSignIn is a sign-in that failed, for the history of the user whose account it was about.
+type failedSignIn struct {
 	user string
 	storage.SignIn
 }
@@ -105,7 +105,7 @@ func newJournal(store *storage.Store, log *slog.Logger, now func() time.Time) *j
 
 // failed notes a sign-in that failed: in the log at once, in the audit log soon, and in the history of the user whose
 // account it was about, if anybody's.
-func (j *journal) failed(ctx context.Context, e storage.AuditEntry, from netip.Addr, t try) {
+func (j *journal) failed(ctx context.Context, e storage.AuditEntry, from netip.Addr, t failedSignIn) {
 	if !j.failures.spend(networkOf(from).String(), j.now()) {
 		return
 	}

@@ -31,7 +31,7 @@ type lasting struct {
 	warned   sync.Once
 	unasked  unasked
 	devices  *devices
-	room     *room
+	workroom *workroom
 	arrivals arrivals
 	// leaving is set once the server is about to end, see Leave.
 	leaving atomic.Bool
@@ -50,7 +50,7 @@ type lasting struct {
 func newLasting(cfg Config) *lasting {
 	return &lasting{
 		retold: make(chan struct{}, 1), denials: make(chan struct{}, 1),
-		devices: newDevices(cfg.Lifetimes.DeviceCode), room: newRoom(),
+		devices: newDevices(cfg.Lifetimes.DeviceCode), workroom: newWorkroom(),
 		arrivals: arrivals{from: make(map[netip.Prefix]int)},
 		guesses:  newGuesses(cfg.Store, cfg.Now), journal: newJournal(cfg.Store, cfg.Logger, cfg.Now),
 		asserting:   newBudget(strangersAssertions, strangersAssertionsBurst, allAssertions, allAssertionsBurst),

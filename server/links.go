@@ -72,7 +72,7 @@ func (s *Server) link(a *storage.Account, kind string, valid time.Duration) (str
 }
 
 // emailMark tells the e-mail address of a user from others.
-func emailMark(u *storage.User) string { return hashed(storage.NormalLogin(u.Email)) }
+func emailMark(u *storage.User) string { return hashOf(storage.NormalLogin(u.Email)) }
 
 // linkMade is the entry of the audit log for a link.
 func linkMade(u *storage.User, kind string, valid time.Duration) storage.AuditEntry {

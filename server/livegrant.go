@@ -32,7 +32,7 @@ func (s *Server) liveGrant(ctx context.Context, clientID, grantID, userID string
 	if err != nil {
 		return grantView{}, err
 	}
-	return active(view, userID)
+	return standingGrant(view, userID)
 }
 
 // liveGrantThrough is liveGrant for an access token that another client than the grant's may have got, in a token
@@ -44,7 +44,7 @@ func (s *Server) liveGrantThrough(ctx context.Context, claims accessClaims, clie
 	if err != nil {
 		return grantView{}, nil, err
 	}
-	live, err := active(view, userID)
+	live, err := standingGrant(view, userID)
 	return live, c, err
 }
 
@@ -102,8 +102,8 @@ func (s *Server) clientAt(ctx context.Context, known *storage.Client, id string,
 	return s.store.CurrentClient(ctx, id, "")
 }
 
-// active is the view of a grant of that user, for whom it stands.
-func active(view storage.GrantView, userID string) (grantView, error) {
+// standingGrant is the view of a grant of that user, for whom it stands.
+func standingGrant(view storage.GrantView, userID string) (grantView, error) {
 	if !view.User.Stands(view.Grant.Term) || view.Grant.UserID != userID {
 		return grantView{}, storage.ErrNotFound
 	}

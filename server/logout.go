@@ -122,7 +122,7 @@ func (s *Server) parseLogout(ctx context.Context, params url.Values) (l logoutRe
 		return l, hint, err
 	}
 	if err == nil {
-		v.of(c)
+		v.noteClient(c)
 	}
 	switch {
 	case err == nil && (l.RedirectURI == "" || oauth.MatchRedirectURI(c.PostLogoutRedirectURIs, l.RedirectURI)):
@@ -246,7 +246,7 @@ func (s *Server) logoutForm(r *http.Request) (logoutRequest, error) {
 		return l, err
 	}
 	held := s.cookie(r, cookieBrowser)
-	if len(held) < 32 || !s.checkFormToken(r.PostForm.Get(fieldForm), hashed(held), sealed) {
+	if len(held) < 32 || !s.checkFormToken(r.PostForm.Get(fieldForm), hashOf(held), sealed) {
 		return l, onPage(pages.ReasonForbidden, invalidRequest(oauth.RuleFormForeign,
 			"the form is not one that this server made for this browser"))
 	}

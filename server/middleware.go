@@ -125,7 +125,7 @@ func (s *Server) limited(e *endpoint, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		v := visitOf(r.Context())
 		v.endpoint = e
-		if !s.readAhead(v.reply.ResponseWriter, r) || !s.room.enter(v.Context) { // which may close the connection
+		if !s.readAhead(v.reply.ResponseWriter, r) || !s.workroom.enter(v.Context) { // which may close the connection
 			w.Header().Set("Retry-After", retryCrowded)
 			if e != nil {
 				s.refuse(w, r, errCrowded)
@@ -134,7 +134,7 @@ func (s *Server) limited(e *endpoint, next http.Handler) http.Handler {
 			}
 			return
 		}
-		defer s.room.leave()
+		defer s.workroom.leave()
 		ctx, cancel := context.WithTimeout(v.Context, requestTime)
 		defer cancel()
 		v.Context = ctx

@@ -32,8 +32,8 @@ type decision struct {
 	closed *storage.Client
 }
 
-// given is what next looks at beside the request and who is there.
-type given struct {
+// circumstances are what next looks at beside the request and who is there.
+type circumstances struct {
 	// peers are the other clients that the ID token is to be for.
 	peers []*storage.Client
 	// trusted: an operator has given their word for the client, see [Server.trusts].
@@ -51,7 +51,7 @@ type given struct {
 
 // next is the one place that decides how an authorization request of c goes on (OpenID Connect Core 1.0 section 3.1.2.3
 // and 3.1.2.4). It looks at nothing but its arguments.
-func next(c *storage.Client, a *AuthRequest, p storage.Presence, by given) decision {
+func next(c *storage.Client, a *AuthRequest, p storage.Presence, by circumstances) decision {
 	const silent = "the user would have to be asked, but prompt is none"
 	if !signedIn(a, p, by.now) {
 		if a.prompts("none") {
@@ -74,7 +74,7 @@ func next(c *storage.Client, a *AuthRequest, p storage.Presence, by given) decis
 		}
 		return decision{step: stepSignIn}
 	}
-	if shut := closed(append([]*storage.Client{c}, by.peers...), p.User); shut != nil {
+	if shut := firstClosedTo(append([]*storage.Client{c}, by.peers...), p.User); shut != nil {
 		refused := peerNotAdmitted(shut)
 		if shut == c {
 			refused = notAdmitted(oauth.CodeAccessDenied, c, p.User)
@@ -84,7 +84,7 @@ func next(c *storage.Client, a *AuthRequest, p storage.Presence, by given) decis
 		}
 		return decision{step: stepNoAccess, refused: refused, closed: shut}
 	}
-	can := by.factors == nil || reach(by.factors, by.passkeys) >= sure.least
+	can := by.factors == nil || reachable(by.factors, by.passkeys) >= sure.least
 	switch d := (decision{step: stepFactor, least: sure.least, refused: sure.refused}); {
 	case sure.least == 0, !can && a.Here != "": // at our own pages factors are set up
 	case a.prompts("none"):
@@ -98,7 +98,7 @@ func next(c *storage.Client, a *AuthRequest, p storage.Presence, by given) decis
 	}
 	asked := askedOf(c, a)
 	fresh := oauth.Without(asked.Scopes, p.Consent.Allowed(asked))
-	if by.trusted && waived(c, a) {
+	if by.trusted && consentWaived(c, a) {
 		fresh = nil
 	}
 	if (len(fresh) > 0 || a.prompts("consent")) && !by.allowed {
@@ -122,7 +122,7 @@ type sureness struct {
 // sureness compares how the user has signed in with what is demanded. A class of this server that the client wishes for
 // (acr_values) is a demand as well, as RFC 9470 section 5 has it. One that nobody can meet here is not: then the client
 // is told what it gets.
-func (by given) sureness(c *storage.Client, a *AuthRequest, p storage.Presence) (out sureness) {
+func (by circumstances) sureness(c *storage.Client, a *AuthRequest, p storage.Presence) (out sureness) {
 	acr, amr := p.Session.ACR, p.Session.AMR
 	has := oauth.AssuranceOf(acr, amr)
 	missing := func(classes []string) (least oauth.Assurance, unmet bool) {

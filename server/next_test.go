@@ -121,7 +121,7 @@ func TestNext(t *testing.T) {
 
 		{"claims by name, just allowed", byName("email"), storage.Presence{Session: before, User: user}, true, done},
 	} {
-		got := next(client, c.request, c.there, given{allowed: c.allowed, now: now})
+		got := next(client, c.request, c.there, circumstances{allowed: c.allowed, now: now})
 		if got.step != c.want.step || codeOf(got) != codeOf(c.want) || !slices.Equal(got.fresh, c.want.fresh) ||
 			got.refused != nil && (got.refused.Description == "" || got.refused.Rule == "") {
 			t.Errorf("%s: %+v, want %+v", c.rule, got, c.want)
@@ -210,13 +210,13 @@ func TestNextDemandsFactors(t *testing.T) {
 		{"essential, either", demanding(""), needs("urn:gold", oauth.ACRMFA), pwd, other, Demands{}, totp, stepFactor, ""},
 	} {
 		got := next(c.client, c.request, storage.Presence{Session: c.session, User: c.user},
-			given{demands: c.demands, factors: c.factors, passkeys: true, now: start})
+			circumstances{demands: c.demands, factors: c.factors, passkeys: true, now: start})
 		if got.step != c.want || got.step == stepRefuse && codeOf(got) != c.code {
 			t.Errorf("%s: %+v", c.rule, got)
 		}
 	}
 	peer := demanding(oauth.MFARequired)
-	got := next(demanding(""), plain, storage.Presence{Session: pwd, User: other}, given{peers: []*storage.Client{peer}, now: start})
+	got := next(demanding(""), plain, storage.Presence{Session: pwd, User: other}, circumstances{peers: []*storage.Client{peer}, now: start})
 	if got.step != stepFactor || got.least != oauth.AssuranceMFA {
 		t.Errorf("an ID token for a peer that demands a factor: %+v", got)
 	}

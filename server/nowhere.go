@@ -10,11 +10,11 @@ import (
 )
 
 // nowhere answers what comes to an address where there is nothing.
-func (s *Server) nowhere(w http.ResponseWriter, r *http.Request) { s.not(w, r, "") }
+func (s *Server) nowhere(w http.ResponseWriter, r *http.Request) { s.refuseAddress(w, r, "") }
 
-// not answers what comes to an address where there is nothing, or, if there are methods that are allowed, by another
+// refuseAddress answers what comes to an address where there is nothing, or, if there are methods that are allowed, by another
 // one: a person with a page, and a program as an endpoint would, with the address that was probably meant.
-func (s *Server) not(w http.ResponseWriter, r *http.Request, allowed string) {
+func (s *Server) refuseAddress(w http.ResponseWriter, r *http.Request, allowed string) {
 	reason := pages.ReasonNotFound
 	refused := invalidRequest(oauth.RulePathUnknown, "there is nothing at this address; "+s.meant(r.URL.Path))
 	if allowed != "" {

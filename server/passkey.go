@@ -101,8 +101,8 @@ func (s *Server) answeredPasskey(r *http.Request, browser string, wishes ...pass
 	return q, false, nil
 }
 
-// once is the challenge as it is used up.
-func (q askedPasskey) once() storage.Once {
+// usesUp is the challenge as it is used up.
+func (q askedPasskey) usesUp() storage.Once {
 	return storage.Once{ID: "passkey " + base64.RawURLEncoding.EncodeToString(q.Challenge), Until: time.UnixMilli(q.Ends)}
 }
 
@@ -140,7 +140,7 @@ func (s *Server) signInByPasskey(w http.ResponseWriter, r *http.Request, t turn,
 				return false, err
 			}
 			whose = a.User.ID
-			err = s.proveByPasskey(w, r, t, q, proof{User: a.User.ID, Term: a.User.Term, Known: hashed(a.User.ID)}, a, answer)
+			err = s.proveByPasskey(w, r, t, q, proof{User: a.User.ID, Term: a.User.Term, Known: hashOf(a.User.ID)}, a, answer)
 			return errors.Is(err, storage.ErrConflict), err
 		})
 	}
@@ -220,14 +220,14 @@ func (s *Server) proveByPasskey(w http.ResponseWriter, r *http.Request, t turn, 
 	var err error
 	leaves.Passkeys, err = s.passkeys.Check(q.Challenge, a.Factors.Handle, a.Factors.Passkeys, answer, s.now())
 	if errors.Is(err, factor.ErrCopied) { // or is it an answer that was sent twice?
-		err = cmp.Or(s.store.Spend(r.Context(), q.once()), err)
+		err = cmp.Or(s.store.Spend(r.Context(), q.usesUp()), err)
 	}
 	if err != nil {
 		return err
 	}
 	// Two things are proven by it alone, that they have it, and that its device knows them.
 	amr := []string{oauth.AMRPossession, oauth.AMRPresence, oauth.AMRMultiple}
-	return s.finishProof(w, r, t, p, amr, &leaves, q.once())
+	return s.finishProof(w, r, t, p, amr, &leaves, q.usesUp())
 }
 
 // passkeyVerdict is why a passkey was refused, for the operator and for its holder; "" if the error is a fault.

@@ -80,11 +80,11 @@ func (k *catalogue) checkPeers(c *storage.Client, scopes []string) ([]string, er
 	return peers, nil
 }
 
-// closed is the first of peers that a user may not use; nil if there is none.
-func closed(peers []*storage.Client, u *storage.User) *storage.Client {
-	for _, p := range peers {
-		if !admits(p, u) {
-			return p
+// firstClosedTo is the first of the clients that a user may not use; nil if there is none.
+func firstClosedTo(among []*storage.Client, u *storage.User) *storage.Client {
+	for _, c := range among {
+		if !admits(c, u) {
+			return c
 		}
 	}
 	return nil

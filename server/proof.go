@@ -64,7 +64,7 @@ func (s *Server) proofBy(way connector.Connector, u *storage.User, who connector
 		p.AuthTime = now.UnixNano()
 	}
 	if knownBy != "" {
-		p.Known = hashed(knownBy)
+		p.Known = hashOf(knownBy)
 	}
 	return p
 }
@@ -76,7 +76,7 @@ func (p proof) first() bool { return p.Way != "" || p.session != "" }
 
 // requestMark tells a pending request from others, for as long as it is not renewed.
 func requestMark(a *AuthRequest) string {
-	return hashed(strings.Join([]string{a.Browser, strconv.FormatInt(a.Started, 10), a.ClientID, a.RedirectURI, a.State},
+	return hashOf(strings.Join([]string{a.Browser, strconv.FormatInt(a.Started, 10), a.ClientID, a.RedirectURI, a.State},
 		"\n"))
 }
 
@@ -91,8 +91,8 @@ func (k *cookies) keepHalf(w http.ResponseWriter, a *AuthRequest, p proof) error
 	return nil
 }
 
-// half is what was proven in this browser for a request, if it is still good for it.
-func (k *cookies) half(r *http.Request, a *AuthRequest) (p proof, is bool) {
+// keptHalf is what was proven in this browser for a request, if it is still good for it.
+func (k *cookies) keptHalf(r *http.Request, a *AuthRequest) (p proof, is bool) {
 	sealed := k.longCookie(r, cookieHalf, maxHalf)
 	if sealed == "" || k.open(storage.SealHalf, sealed, &p) != nil ||
 		p.Request != requestMark(a) || k.now().UnixMilli() >= p.Ends {
@@ -111,7 +111,7 @@ func (k *cookies) dropHalf(w http.ResponseWriter, r *http.Request) {
 
 // proven is what is proven of who is at the browser, for a request: a half, or what the session there says.
 func (s *Server) proven(r *http.Request, t turn) (p proof, is bool, err error) {
-	if p, is = s.half(r, t.request); is {
+	if p, is = s.keptHalf(r, t.request); is {
 		return p, true, nil
 	}
 	ref, is := s.session(r)
@@ -147,7 +147,7 @@ func asksSecond(f storage.Factors) bool { return len(f.TOTP.Secret) > 0 }
 // asksMore is asksSecond for a request: others are asked for what that takes, if they have it.
 func (s *Server) asksMore(t turn, a *storage.Account, p proof) bool {
 	least := s.lacks(t, a.User, p)
-	return asksSecond(a.Factors) || least > 0 && s.reach(a.Factors) >= least
+	return asksSecond(a.Factors) || least > 0 && s.reachable(a.Factors) >= least
 }
 
 // finishProof begins the session of somebody who has proven who they are by these methods (RFC 8176), or raises the one
@@ -229,7 +229,7 @@ func (s *Server) keepProved(w http.ResponseWriter, r *http.Request, userID strin
 	if !s.known(r).knows(userID) {
 		return
 	}
-	if err := s.keepKnown(w, r, hashed(userID), true); err != nil {
+	if err := s.keepKnown(w, r, hashOf(userID), true); err != nil {
 		s.log.WarnContext(r.Context(), "the cookie by which this browser is recognized cannot be set", "error", err)
 	}
 }

@@ -108,7 +108,7 @@ func (s *Server) rotateGrant(ctx context.Context, c *client, q *clientRequest, a
 	if err != nil {
 		return nil, err
 	}
-	due := issue{approval: next.approval, client: c.Client, scopes: scopes, audience: audience, form: form, key: key,
+	due := tokenSpec{approval: next.approval, client: c.Client, scopes: scopes, audience: audience, form: form, key: key,
 		toldAPI: s.tokenTells(c.Client, scopes, c.AccessTokenClaims)}
 	if due.withID = slices.Contains(scopes, oauth.ScopeOpenID) && c.IDTokenOnRefresh != oauth.IDTokenNever; due.withID {
 		due.told, due.peers = s.idTokenTells(c.Client, scopes, next.Claims.forIDToken()), s.peersOf(c.Client, scopes)
@@ -116,7 +116,7 @@ func (s *Server) rotateGrant(ctx context.Context, c *client, q *clientRequest, a
 	sign := s.signAhead(ctx, due)
 	ref.WithUser = due.waits()
 	rotation, err := s.store.RotateGrant(ctx, ref, next.expires(s.life), c.Client.ReuseIntervalOr(s.life.RefreshReuse),
-		storage.Revisions{Client: c.Revision, User: next.UserRevision}, c.once()...)
+		storage.Revisions{Client: c.Revision, User: next.UserRevision}, c.usesUp()...)
 	c.noteSpent(err)
 	switch {
 	case err == nil:

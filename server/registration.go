@@ -58,7 +58,7 @@ func (s *Server) register(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	visitOf(r.Context()).of(stored)
+	visitOf(r.Context()).noteClient(stored)
 	return s.tellRegistration(w, http.StatusCreated, stored, token)
 }
 
@@ -76,7 +76,7 @@ func (s *Server) manage(w http.ResponseWriter, r *http.Request) error {
 	if !c.OwnedBy(token) {
 		return registrationToken(oauth.RuleRegistrationAccessToken)
 	}
-	visitOf(r.Context()).of(c)
+	visitOf(r.Context()).noteClient(c)
 	switch r.Method {
 	case http.MethodPut:
 		return s.replaceRegistration(w, r, c, token)

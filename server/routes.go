@@ -94,7 +94,7 @@ func (s *Server) routes() (http.Handler, error) {
 	}
 	for path, takes := range methods {
 		mux.Handle(s.base+path, s.routed(path, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			s.not(w, r, strings.Join(takes, ", "))
+			s.refuseAddress(w, r, strings.Join(takes, ", "))
 		})))
 	}
 	mux.Handle("GET /healthz", s.routed("/healthz", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

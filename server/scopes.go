@@ -141,7 +141,7 @@ func newCatalogue(scopes []Scope, ceiling []string, claims []Claim) (*catalogue,
 		return c, &wrong[0]
 	}
 	for _, made := range claims {
-		c.claims = append(c.claims, custom(made))
+		c.claims = append(c.claims, customClaim(made))
 		c.listed[made.Name] = made.Scope == ""
 	}
 	return c, nil

@@ -221,8 +221,8 @@ func (s *Server) countFactor(recovery, right, locked bool) {
 
 // tellLoad tells how many are at work and wait.
 func (s *lasting) tellLoad(tell metrics.Tell) {
-	tell(metrics.RequestsAtWork, float64(len(s.room.places)))
-	tell(metrics.RequestsWaiting, float64(s.room.waiting.Load()))
+	tell(metrics.RequestsAtWork, float64(len(s.workroom.places)))
+	tell(metrics.RequestsWaiting, float64(s.workroom.waiting.Load()))
 	s.arrivals.mu.Lock()
 	arriving := s.arrivals.all
 	s.arrivals.mu.Unlock()

@@ -29,7 +29,7 @@ func (s *Server) signIn(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if r.PostForm.Get(pages.FieldCancel) != "" && t.request.fromApp() {
-		s.refuse(w, r, toClient(t.client, t.request.to(), oauth.Refuse(oauth.CodeAccessDenied, oauth.RuleSignInCancelled,
+		s.refuse(w, r, toClient(t.client, t.request.replyTo(), oauth.Refuse(oauth.CodeAccessDenied, oauth.RuleSignInCancelled,
 			"the user chose not to sign in")))
 		return
 	}
@@ -177,7 +177,7 @@ func (s *Server) failed(r *http.Request, t turn, user, action, why, what string)
 	if user != "" {
 		e.Actor = storage.UserActor(user)
 	}
-	s.journal.failed(r.Context(), e, from, try{user, storage.SignIn{At: s.now().UTC().Truncate(time.Second),
+	s.journal.failed(r.Context(), e, from, failedSignIn{user, storage.SignIn{At: s.now().UTC().Truncate(time.Second),
 		Address: e.Address, Agent: agentOf(r), Failed: what}})
 }
 

@@ -270,14 +270,14 @@ func publicKey(k *storage.Key) crypto.PublicKey {
 	return k.Private.(crypto.Signer).Public()
 }
 
-// signed are the JWTs of a reply.
-type signed struct {
+// signedTokens are the JWTs of a reply.
+type signedTokens struct {
 	access, id string
 	kind       string // token_type of the access token
 }
 
-// issue is what the JWTs of one reply are made of.
-type issue struct {
+// tokenSpec is what the JWTs of one reply are made of.
+type tokenSpec struct {
 	approval
 	client *storage.Client
 	scopes []string // of this reply; within those of the grant
@@ -296,75 +296,78 @@ type issue struct {
 }
 
 // waits reports whether the user is needed for what is signed.
-func (i issue) waits() bool { return i.toldAPI != nil || i.idWaits() }
+func (spec tokenSpec) waits() bool { return spec.toldAPI != nil || spec.idWaits() }
 
 // idWaits reports whether the user is needed for the ID token: for what it tells, or for whom it is.
-func (i issue) idWaits() bool {
+func (spec tokenSpec) idWaits() bool {
 	restricted := func(p *storage.Client) bool { return p.Restricted() }
-	return i.withID && (i.told != nil || slices.ContainsFunc(i.peers, restricted))
+	return spec.withID && (spec.told != nil || slices.ContainsFunc(spec.peers, restricted))
 }
 
 // signing gives what was signed. user is the one that the transaction has found: nobody else says what is true now.
-type signing func(user *storage.User) (signed, error)
+type signing func(user *storage.User) (signedTokens, error)
 
 // signAhead gives the function that signs. While there is a processor for each request that wants tokens, it begins at
 // once, beside what the caller does meanwhile: signing takes about as long as storing. When there are more, that would
 // only cost changes of goroutines. A token that tells about the user waits for the transaction.
-func (iss *issuer) signAhead(ctx context.Context, i issue) signing {
+func (iss *issuer) signAhead(ctx context.Context, spec tokenSpec) signing {
 	if int(iss.serving.Load()) > runtime.GOMAXPROCS(0) {
-		return func(user *storage.User) (signed, error) { return iss.signRest(ctx, i, user, iss.signFirst(ctx, i)) }
+		return func(user *storage.User) (signedTokens, error) {
+			return iss.signRest(ctx, spec, user, iss.signFirst(ctx, spec))
+		}
 	}
 	done := make(chan signedFirst, 1)
-	go func() { done <- iss.signFirst(ctx, i) }()
-	return func(user *storage.User) (signed, error) { return iss.signRest(ctx, i, user, <-done) }
+	go func() { done <- iss.signFirst(ctx, spec) }()
+	return func(user *storage.User) (signedTokens, error) { return iss.signRest(ctx, spec, user, <-done) }
 }
 
 // signedFirst is what could be signed without the user.
 type signedFirst struct {
-	signed
+	signedTokens
 	err error
 }
 
-func (iss *issuer) signFirst(ctx context.Context, i issue) (out signedFirst) {
-	out.kind = kindOf(i.key)
-	if i.toldAPI != nil {
+func (iss *issuer) signFirst(ctx context.Context, spec tokenSpec) (out signedFirst) {
+	out.kind = kindOf(spec.key)
+	if spec.toldAPI != nil {
 		return out // the ID token has a hash of the access token
 	}
-	if out.access, out.err = iss.accessToken(ctx, i, nil); out.err == nil && i.withID && !i.idWaits() {
-		out.id, out.err = iss.idToken(ctx, i, out.access, nil)
+	if out.access, out.err = iss.accessToken(ctx, spec, nil); out.err == nil && spec.withID && !spec.idWaits() {
+		out.id, out.err = iss.idToken(ctx, spec, out.access, nil)
 	}
 	return out
 }
 
-func (iss *issuer) signRest(ctx context.Context, i issue, user *storage.User, first signedFirst) (signed, error) {
-	out, err := first.signed, first.err
-	if err == nil && i.toldAPI != nil {
-		out.access, err = iss.accessToken(ctx, i, i.toldAPI(user))
+func (iss *issuer) signRest(ctx context.Context, spec tokenSpec, user *storage.User,
+	first signedFirst) (signedTokens, error) {
+	out, err := first.signedTokens, first.err
+	if err == nil && spec.toldAPI != nil {
+		out.access, err = iss.accessToken(ctx, spec, spec.toldAPI(user))
 	}
-	if err == nil && i.withID && i.waits() {
-		out.id, err = iss.idToken(ctx, i, out.access, user)
+	if err == nil && spec.withID && spec.waits() {
+		out.id, err = iss.idToken(ctx, spec, out.access, user)
 	}
 	return out, err
 }
 
 // accessToken makes an access token, with what it tells about the user.
-func (iss *issuer) accessToken(ctx context.Context, i issue, told map[string]any) (string, error) {
-	sub, err := iss.subject(i.client, i.User)
+func (iss *issuer) accessToken(ctx context.Context, spec tokenSpec, told map[string]any) (string, error) {
+	sub, err := iss.subject(spec.client, spec.User)
 	if err != nil {
 		return "", err
 	}
 	now := iss.now()
 	claims := accessClaims{
-		Issuer: iss.name, Subject: sub, Audience: i.audience,
+		Issuer: iss.name, Subject: sub, Audience: spec.audience,
 		Expires: now.Add(iss.life.AccessToken).Unix(), IssuedAt: now.Unix(),
-		ID: i.Grant + "." + randomHex(8), ClientID: i.Client,
-		Scope: oauth.JoinScopes(i.scopes), AuthTime: i.AuthTime / 1000, AMR: i.AMR, Confirm: confirm(i.key),
+		ID: spec.Grant + "." + randomHex(8), ClientID: spec.Client,
+		Scope: oauth.JoinScopes(spec.scopes), AuthTime: spec.AuthTime / 1000, AMR: spec.AMR, Confirm: confirm(spec.key),
 	}
-	if i.audience == nil {
+	if spec.audience == nil {
 		claims.Audience = audience{iss.name}
 	}
-	claims.ACR = i.acr()
-	return iss.dress(ctx, i.form, claims, told)
+	claims.ACR = spec.acr()
+	return iss.dress(ctx, spec.form, claims, told)
 }
 
 func randomHex(bytes int) string {

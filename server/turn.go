@@ -137,7 +137,7 @@ func (s *Server) change(t *turn, change func(*AuthRequest)) error {
 
 // onPage is a refusal that is told to the user, with a way back to the client, which gets it as its error then.
 func (t turn) onPage(reason pages.Reason, refused *oauth.Error) error {
-	return &pageError{reason: reason, refused: refused, of: &redirectError{t.client, t.request.to(), refused}}
+	return &pageError{reason: reason, refused: refused, of: &redirectError{t.client, t.request.replyTo(), refused}}
 }
 
 // pending opens a sealed request and checks again everything that can have changed since it was sealed. One that is
@@ -173,7 +173,7 @@ func (s *Server) waiting(r *http.Request, a AuthRequest, sealed string) (turn, e
 	} else if err != nil {
 		return turn{}, err
 	}
-	v.of(c)
+	v.noteClient(c)
 	t.client = c
 	if !c.Issued(a.started()) || a.Device != nil && !a.Device.Created.IsZero() && !c.Issued(a.Device.Created) {
 		return turn{}, t.onPage(pages.ReasonExpired, oauth.Refuse(oauth.CodeInvalidRequest, oauth.RuleClientReturned,
@@ -208,18 +208,18 @@ func (s *Server) form(r *http.Request) (turn, error) {
 
 // next is what the request of a turn needs next, see the function of that name.
 func (s *Server) next(t turn, p storage.Presence) decision {
-	return next(t.client, t.request, p, s.given(t))
+	return next(t.client, t.request, p, s.circumstances(t))
 }
 
-func (s *Server) given(t turn) given {
-	return given{peers: s.peersOf(t.client, t.request.Scopes), trusted: s.trusts(t.client), demands: s.cfg.Demands,
+func (s *Server) circumstances(t turn) circumstances {
+	return circumstances{peers: s.peersOf(t.client, t.request.Scopes), trusted: s.trusts(t.client), demands: s.cfg.Demands,
 		factors: t.factors, passkeys: s.passkeys != nil, allowed: t.allowed, now: s.now()}
 }
 
 // advance reads who is there, asks next what to do, and does it.
 func (s *Server) advance(w http.ResponseWriter, r *http.Request, t turn) {
 	if t.over != nil {
-		s.refuse(w, r, toClient(t.client, t.request.to(), t.over))
+		s.refuse(w, r, toClient(t.client, t.request.replyTo(), t.over))
 		return
 	}
 	if t.request.Device != nil && t.request.Device.Decision != "" {
@@ -247,7 +247,7 @@ func (s *Server) advance(w http.ResponseWriter, r *http.Request, t turn) {
 	}
 	switch d.step {
 	case stepSignIn:
-		if half, is := s.half(r, t.request); is {
+		if half, is := s.keptHalf(r, t.request); is {
 			s.showFactor(w, r, t, half)
 			return
 		}
@@ -265,7 +265,7 @@ func (s *Server) advance(w http.ResponseWriter, r *http.Request, t turn) {
 	case stepNoAccess:
 		s.showNoAccess(w, r, t, p.User, d)
 	case stepRefuse:
-		s.refuse(w, r, toClient(t.client, t.request.to(), d.refused))
+		s.refuse(w, r, toClient(t.client, t.request.replyTo(), d.refused))
 	case stepDone:
 		s.answer(w, r, t, p)
 	}
@@ -294,7 +294,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, t turn, p storag
 		s.refuse(w, r, err)
 		return
 	}
-	s.respond(w, r, a.to(), url.Values{"code": {code}})
+	s.respond(w, r, a.replyTo(), url.Values{"code": {code}})
 }
 
 // approvalOf is what the user who is present, and may use the client, allows with a request.

@@ -93,7 +93,7 @@ func (s *Server) claimsOfToken(r *http.Request, token string, proven bool) (cont
 	} else if err != nil {
 		return "", nil, fmt.Errorf("read client: %w", err)
 	}
-	visitOf(ctx).of(c)
+	visitOf(ctx).noteClient(c)
 	view, scopes, err := s.liveGrantOf(ctx, claims, c)
 	if errors.Is(err, errNotAdmitted) {
 		return "", nil, invalidToken(oauth.RuleUserNotAdmitted)

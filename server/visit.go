@@ -51,8 +51,8 @@ func visitOf(ctx context.Context) *visit {
 	return &visit{}
 }
 
-// of notes whose request it is.
-func (v *visit) of(c *storage.Client) { v.client, v.known = c.ID, c }
+// noteClient notes whose request it is.
+func (v *visit) noteClient(c *storage.Client) { v.client, v.known = c.ID, c }
 
 // app is that of the client, when it is known and belongs to one.
 func (v *visit) app() string {

@@ -88,7 +88,7 @@ func (s *Server) takeOver(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	sealed, held := r.PostForm.Get(fieldLink), s.cookie(r, cookieBrowser)
-	if held == "" || !s.checkFormToken(r.PostForm.Get(fieldForm), hashed(held), sealed) {
+	if held == "" || !s.checkFormToken(r.PostForm.Get(fieldForm), hashOf(held), sealed) {
 		s.refuse(w, r, onPage(pages.ReasonForbidden, invalidRequest(oauth.RuleFormForeign,
 			"the form is not one that this server made for this browser")))
 		return
@@ -190,7 +190,7 @@ func (s *Server) useLink(w http.ResponseWriter, r *http.Request, g welcoming, ha
 			s.log.WarnContext(r.Context(), "the session of another user in the same browser could not be ended", "error", err)
 		}
 	}
-	err = s.keepKnown(w, r, hashed(a.User.ID), false)
+	err = s.keepKnown(w, r, hashOf(a.User.ID), false)
 	if err == nil {
 		err = s.setSession(w, sessionRef{ID: id, User: a.User.ID})
 	}
@@ -205,7 +205,7 @@ func (s *Server) useLink(w http.ResponseWriter, r *http.Request, g welcoming, ha
 func (s *Server) askSecond(w http.ResponseWriter, r *http.Request, u *storage.User) {
 	now := s.now()
 	a := AuthRequest{Here: pathAccount, Started: now.UnixNano(), Browser: s.browser(w, r)}
-	p := proof{User: u.ID, Term: u.Term, Way: u.Connector, Known: hashed(u.ID), AMR: []string{oauth.AMRPassword},
+	p := proof{User: u.ID, Term: u.Term, Way: u.Connector, Known: hashOf(u.ID), AMR: []string{oauth.AMRPassword},
 		AuthTime: now.UnixNano()}
 	if err := s.keepHalf(w, &a, p); err != nil {
 		s.refuse(w, r, err)

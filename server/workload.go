@@ -66,7 +66,7 @@ func (s *Server) shownClient(ctx context.Context, shown *credentials) (*storage.
 		if claimed.Issuer != claimed.Subject && s.workloads.Trusts(claimed.Issuer) {
 			c, err := s.store.ClientOf(ctx, claimed.Issuer, claimed.Subject)
 			if errors.Is(err, storage.ErrNotFound) {
-				return nil, invalidClient(oauth.RuleWorkloadIdentity).About(named(claimed), "", "spec.oauth.identities")
+				return nil, invalidClient(oauth.RuleWorkloadIdentity).About(shownWorkload(claimed), "", "spec.oauth.identities")
 			}
 			if err != nil {
 				return nil, fmt.Errorf("read the client of a workload: %w", err)
@@ -83,8 +83,8 @@ func (s *Server) shownClient(ctx context.Context, shown *credentials) (*storage.
 	return c, nil
 }
 
-// named is whom a token claims to be about, for the operator.
-func named(w workload.Workload) string {
+// shownWorkload is whom a token claims to be about, for the operator.
+func shownWorkload(w workload.Workload) string {
 	return printable(oauth.Cut(w.Issuer+" "+w.Subject, maxShownClient))
 }
 
@@ -97,7 +97,7 @@ func (s *Server) verifyWorkload(ctx context.Context, c *storage.Client, token st
 		for i, id := range c.Identities {
 			names[i] = id.Name()
 		}
-		about := named(claimed)
+		about := shownWorkload(claimed)
 		return nil, invalidClient(oauth.RuleWorkloadIdentity).
 			About(about, oauth.Nearest(about, names), whereOf(c, "identities", ""))
 	}

@@ -10,10 +10,10 @@ import (
 	"github.com/warifu/warifu/server/oauth"
 )
 
-// room is how many requests may be at work at once. What is at work mostly waits for storage: when that does not
+// workroom is how many requests may be at work at once. What is at work mostly waits for storage: when that does not
 // answer, requests would pile up for as long as each of them waits. So a bounded number is at work, some more wait a
 // moment for a place, and the others are told at once to come back. Documents, /healthz and /readyz need no place.
-type room struct {
+type workroom struct {
 	places  chan struct{}
 	waiting atomic.Int64
 }
@@ -67,10 +67,10 @@ func (a *arrivals) end(from netip.Prefix, n int) {
 	}
 }
 
-func newRoom() *room { return &room{places: make(chan struct{}, mostAtWork)} }
+func newWorkroom() *workroom { return &workroom{places: make(chan struct{}, mostAtWork)} }
 
 // enter takes a place, and reports whether there was one in time.
-func (r *room) enter(ctx context.Context) bool {
+func (r *workroom) enter(ctx context.Context) bool {
 	select {
 	case r.places <- struct{}{}:
 		return true
@@ -92,4 +92,4 @@ func (r *room) enter(ctx context.Context) bool {
 	return false
 }
 
-func (r *room) leave() { <-r.places }
+func (r *workroom) leave() { <-r.places }
