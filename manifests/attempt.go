@@ -5,11 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 	"time"
 
 	"github.com/warifu/warifu/plugins"
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/server/traces"
 	"github.com/warifu/warifu/storage"
 )
@@ -413,9 +413,6 @@ const (
 	minHidden = 6
 )
 
-// secretShape is how every client secret of this server looks.
-var secretShape = regexp.MustCompile(`wfs_[A-Za-z0-9_-]{43}`)
-
 // hide takes the values of a delivery's env out of a text that came from a runtime, and makes it one short line. The
 // plugin host does the same with what it has seen, but forgets it at a restart; this does not.
 func (d *Deployer) hide(x *storage.Delivery, text string) string {
@@ -427,12 +424,12 @@ func (d *Deployer) hide(x *storage.Delivery, text string) string {
 		if err == nil {
 			for _, value := range env {
 				if len(value) >= minHidden {
-					text = strings.ReplaceAll(text, value, "[redacted]")
+					text = strings.ReplaceAll(text, value, oauth.Redacted)
 				}
 			}
 		}
 	}
-	text = secretShape.ReplaceAllString(text, "[redacted]") // of an older secret, for which the env has no value any more
+	text = oauth.RedactCredentials(text) // an older secret, say, for which the env has no value any more
 	text = strings.Join(strings.Fields(text), " ")
 	if len(text) > maxWords {
 		text = strings.ToValidUTF8(text[:maxWords], "") + "..."

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/warifu/warifu/server/oauth"
 )
 
 // canary stands for every secret: no test's log may hold it.
@@ -564,7 +566,7 @@ func TestNoticesAreScrubbed(t *testing.T) {
 	req.Issuer = "\x1b[2J" + canary
 	req.Registered = &Registration{}
 	answer, err := testHook(t, h, roleSpec("hook")).Evaluate(t.Context(), req)
-	if err != nil || answer.Warnings[0].Message != "?[2J"+redacted {
+	if err != nil || answer.Warnings[0].Message != "?[2J"+oauth.Redacted {
 		t.Errorf("%+v, %v", answer.Warnings, err)
 	}
 }

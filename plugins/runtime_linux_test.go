@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/warifu/warifu/server/oauth"
 )
 
 var webWorker = Target{Kind: TargetWorker, Name: "web"}
@@ -107,14 +109,14 @@ func TestPushedSecretIsInNoLogErrorArgumentOrEnvironment(t *testing.T) {
 	if err != nil || st.State != StateFailed {
 		t.Fatalf("%+v, %v", st, err)
 	}
-	if said := fmt.Sprintf("%+v", *st.Diagnostic); strings.Contains(said, "CanaryCanary") || !strings.Contains(said, redacted) {
+	if said := fmt.Sprintf("%+v", *st.Diagnostic); strings.Contains(said, "CanaryCanary") || !strings.Contains(said, oauth.Redacted) {
 		t.Errorf("diagnostic: %s", said)
 	}
-	for _, word := range []string{"SECRET=" + redacted, "got " + redacted} {
+	for _, word := range []string{"SECRET=" + oauth.Redacted, "got " + oauth.Redacted} {
 		logs.await(t, word)
 	}
 	_, err = r.PushEnv(t.Context(), push("leaks-in-error", env))
-	if err == nil || strings.Contains(err.Error(), "CanaryCanary") || !strings.Contains(err.Error(), redacted) {
+	if err == nil || strings.Contains(err.Error(), "CanaryCanary") || !strings.Contains(err.Error(), oauth.Redacted) {
 		t.Errorf("error: %v", err)
 	}
 	p, err := r.s.acquire(t.Context())
@@ -135,7 +137,7 @@ func TestPushedSecretIsInNoLogErrorArgumentOrEnvironment(t *testing.T) {
 	if _, err = r.PushEnv(t.Context(), push("leaks-in-panic", env)); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("error: %v", err)
 	}
-	logs.await(t, "panic: "+redacted)
+	logs.await(t, "panic: "+oauth.Redacted)
 	if err := h.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -12,10 +12,11 @@ import (
 	"sync"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/warifu/warifu/server/oauth"
 )
 
 const (
-	redacted = "[redacted]"
 	// Shorter values than this ("true", "8080") are in every log for other
 	// reasons.
 	minSecret = 6
@@ -23,14 +24,11 @@ const (
 	maxSecrets = 4096
 )
 
-// What looks like a token of ours, or a JWT, whoever printed it.
-var tokenLike = regexp.MustCompile(`wf[a-z]_[A-Za-z0-9_\-.]{8,}|eyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]+(\.[A-Za-z0-9_\-]*)?`)
-
 // Keys of a plugin's config whose values are taken for secrets.
 var secretKey = regexp.MustCompile(`(?i)secret|token|passw|credential|api_?key|private`)
 
 // scrubber takes secrets out of text that comes from a plugin. It knows the
-// values that the host has handed out and what a token of ours looks like.
+// values that the host has handed out, and package oauth what a credential looks like.
 type scrubber struct {
 	mu       sync.Mutex        // owns all below
 	known    map[string]bool   // values
@@ -86,7 +84,7 @@ func (s *scrubber) learnTree(value any, secret bool) {
 // clean takes secrets and control characters out of text.
 func (s *scrubber) clean(text string) string {
 	text = s.current().Replace(text)
-	text = tokenLike.ReplaceAllString(text, redacted)
+	text = oauth.RedactCredentials(text)
 	return strings.Map(func(r rune) rune {
 		if r == utf8.RuneError || unicode.IsControl(r) && r != '\t' && r != '\n' {
 			return '?'
@@ -122,7 +120,7 @@ func (s *scrubber) current() *strings.Replacer {
 		})
 		pairs := make([]string, 0, 2*len(forms))
 		for _, form := range slices.Compact(forms) {
-			pairs = append(pairs, form, redacted)
+			pairs = append(pairs, form, oauth.Redacted)
 		}
 		s.replacer = strings.NewReplacer(pairs...)
 	}

@@ -10,10 +10,11 @@ import (
 	"strings"
 	"sync"
 	"unicode"
+
+	"github.com/warifu/warifu/server/oauth"
 )
 
 const (
-	redacted = "[redacted]"
 	// Shorter values ("true", "8080") are in every log for other reasons.
 	minSecret = 6
 	// A longer line is read to its end but only this much of it is looked at, and
@@ -50,7 +51,7 @@ func newScrubber(values ...string) scrubber {
 	slices.SortFunc(forms, func(a, b string) int { return len(b) - len(a) })
 	pairs := make([]string, 0, 2*len(forms))
 	for _, form := range forms {
-		pairs = append(pairs, form, redacted)
+		pairs = append(pairs, form, oauth.Redacted)
 	}
 	return scrubber{strings.NewReplacer(pairs...)}
 }

@@ -5,13 +5,13 @@ import (
 	"strings"
 )
 
-// redacted takes the place of what is not shown.
-const redacted = "[redacted]"
+// Redacted takes the place of what is not shown.
+const Redacted = "[redacted]"
 
-// credentialShape is what this server gives out as secrets (client secrets, codes, tokens, cookies), and JWTs of
-// anybody, also where they are cut off before the first dot.
+// credentialShape is what this server gives out as secrets (client secrets, codes, tokens, cookies), also where they are
+// cut off, and JWTs of anybody, also where they are cut off before the first dot.
 var credentialShape = regexp.MustCompile(
-	`wf[a-z]_[A-Za-z0-9_-]{16,}|eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]*)*|eyJ[A-Za-z0-9_-]{40,}`)
+	`wf[a-z]_[A-Za-z0-9_.-]{8,}|eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]*)*|eyJ[A-Za-z0-9_-]{40,}`)
 
 // uriShape is a URI with a hierarchy in the midst of other text.
 var uriShape = regexp.MustCompile(`[A-Za-z][A-Za-z0-9+.-]*:[/\\][^\s"'<>]+`)
@@ -24,14 +24,16 @@ func Redact(text string) string {
 	if strings.Contains(text, ":/") || strings.Contains(text, `:\`) {
 		text = uriShape.ReplaceAllStringFunc(text, ShownURI)
 	}
-	return redactShapes(text)
+	return RedactCredentials(text)
 }
 
-func redactShapes(text string) string {
+// RedactCredentials blanks what has the shape of a credential, and nothing else: in what plugins and runtimes say, the
+// addresses tell what failed.
+func RedactCredentials(text string) string {
 	if !strings.Contains(text, "wf") && !strings.Contains(text, "eyJ") {
 		return text
 	}
-	return credentialShape.ReplaceAllLiteralString(text, redacted)
+	return credentialShape.ReplaceAllLiteralString(text, Redacted)
 }
 
 var (
@@ -48,16 +50,16 @@ var (
 func ShownURI(uri string) string {
 	decoded := strings.NewReplacer("%40", "@", "%3f", "?", "%3F", "?", "%23", "#")
 	if start := encodedURI.FindString(uri); start != "" && strings.ContainsAny(decoded.Replace(uri), "@?#") {
-		return start + redacted
+		return start + Redacted
 	}
 	scheme := uriScheme.FindString(uri)
 	rest := uri[len(scheme):]
 	if at := userInfo(rest); at >= 0 {
-		rest = redacted + rest[at:]
+		rest = Redacted + rest[at:]
 	}
 	end := strings.IndexAny(rest, "?#")
 	if end < 0 {
-		return redactShapes(scheme + rest)
+		return RedactCredentials(scheme + rest)
 	}
 	out := strings.Builder{}
 	out.WriteString(scheme + rest[:end])
@@ -71,15 +73,15 @@ func ShownURI(uri string) string {
 		switch {
 		case name == "" && value == "":
 		case !has || !plainName.MatchString(name):
-			out.WriteString(redacted)
+			out.WriteString(Redacted)
 		case value == "":
 			out.WriteString(name + "=")
 		default:
-			out.WriteString(name + "=" + redacted)
+			out.WriteString(name + "=" + Redacted)
 		}
 		rest = rest[next:]
 	}
-	return redactShapes(out.String())
+	return RedactCredentials(out.String())
 }
 
 // userInfo is where the user info of an address without its scheme ends; -1 if there is none. A password with a slash

@@ -39,6 +39,7 @@ func TestRedact(t *testing.T) {
 		"a wf_ and eyJ":                   "a wf_ and eyJ",
 		"is wfs_AbCdEfGhIjKlMnOp-_ there": "is [redacted] there",
 		"eyJhbGciOiJFUzI1NiJ9.e30.c2ln":   "[redacted]",
+		"wfs_01234567, and wfa_0.2.4.6.8": "[redacted], and [redacted]",
 		"eyJhbGciOiJFUzI1NiIsImtpZCI6Im1CTEZRZ3RPZHRhRTdhNmRSVlpr": "[redacted]",
 		"https://a.test/?code=wfc_0123456789abcdef&x":              "https://a.test/?code=[redacted]&[redacted]",
 	} {
