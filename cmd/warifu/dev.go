@@ -171,7 +171,7 @@ func (c *cli) sayRefused(r oauth.Refusal) {
 // this machine: programs try them in either order, and another server on one of them would get half of the requests.
 func devListeners(ctx context.Context, address string) (web []net.Listener, issuer string, err error) {
 	host, port, err := net.SplitHostPort(address)
-	if err != nil || host != "127.0.0.1" && host != "localhost" && host != "::1" {
+	if err != nil || !oauth.IsLoopback(host) {
 		return nil, "", usagef("--listen %s: dev listens on localhost, 127.0.0.1 or [::1] only, as in localhost:5556; "+
 			"for other addresses use warifu serve", address)
 	}

@@ -5,13 +5,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
-	"net/netip"
 	"net/url"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/warifu/warifu/plugins"
+	"github.com/warifu/warifu/server/oauth"
 )
 
 const (
@@ -87,17 +87,12 @@ func (s settings) checkHost() error {
 		return nil
 	case u.Scheme != "tcp" || u.Port() == "":
 		return fmt.Errorf("host %q is neither unix:///path/to.sock nor tcp://host:port", s.Host)
-	case s.TLS == nil && !loopback(u.Hostname()):
+	case s.TLS == nil && !oauth.IsThisMachine(u.Hostname()):
 		return fmt.Errorf("host %q is another machine: it needs tls with ca, cert and key", s.Host)
 	case s.TLS != nil && (s.TLS.CA == "" || s.TLS.Cert == "" || s.TLS.Key == ""):
 		return fmt.Errorf("tls needs the files ca, cert and key")
 	}
 	return nil
-}
-
-func loopback(host string) bool {
-	addr, err := netip.ParseAddr(host)
-	return err == nil && addr.IsLoopback()
 }
 
 const probeSteady = "steady"

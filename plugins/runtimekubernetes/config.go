@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/netip"
 	"net/url"
 	"os"
 	"path"
@@ -18,6 +17,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/warifu/warifu/plugins"
+	"github.com/warifu/warifu/server/oauth"
 )
 
 const (
@@ -195,8 +195,7 @@ func onThisMachine(server string) bool {
 	if err != nil {
 		return false
 	}
-	addr, notAddr := netip.ParseAddr(u.Hostname())
-	return u.Hostname() == "localhost" || notAddr == nil && addr.IsLoopback()
+	return oauth.IsThisMachine(u.Hostname())
 }
 
 func orElse(text, otherwise string) string {

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/warifu/warifu/plugins"
+	"github.com/warifu/warifu/server/oauth"
 )
 
 const (
@@ -80,7 +81,7 @@ func newCloudflare(s cloudflareSettings, records *store) (*cloudflare, error) {
 	if s.API == "" {
 		s.API = defaultAPI
 	}
-	if u, err := url.Parse(s.API); err != nil || u.Host == "" || u.Scheme != "https" && u.Hostname() != "127.0.0.1" {
+	if u, err := url.Parse(s.API); err != nil || u.Host == "" || u.Scheme != "https" && !oauth.IsThisMachine(u.Hostname()) {
 		return nil, invalid("api %q is not an https address", s.API)
 	}
 	d := &cloudflare{settings: s, store: records, pause: time.Second, turns: map[string]chan struct{}{}}

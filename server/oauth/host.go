@@ -66,12 +66,23 @@ func CheckHostPattern(pattern string) (mended string, ok bool) {
 	return mended, false
 }
 
+// LoopbackHosts returns the hosts that count as the user's own machine, as they stand in a URL.
+func LoopbackHosts() []string { return slices.Clone(loopbackHosts[:]) }
+
 // IsLoopback reports whether host is the user's own machine: localhost, 127.0.0.1 or ::1, without a port, and with or
-// without the brackets of an IPv6 address. Nothing else is: this is the one meaning that the word has here (RFC 8252
-// section 7.3).
+// without the brackets of an IPv6 address. Nothing else is (RFC 8252 section 7.3). It is for addresses that browsers and
+// apps are told, and for what this server listens on and is reached at.
 func IsLoopback(host string) bool {
 	if !strings.HasPrefix(host, "[") && strings.Contains(host, ":") {
 		host = "[" + host + "]"
 	}
 	return slices.Contains(loopbackHosts[:], host)
+}
+
+// IsThisMachine reports whether a connection of this process to host, without port and brackets, stays on its machine:
+// localhost, or any loopback address. Nobody compares such an address with another, so all of 127.0.0.0/8 will do, where
+// operators put proxies and daemons.
+func IsThisMachine(host string) bool {
+	address, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && address.IsLoopback()
 }

@@ -85,6 +85,20 @@ func TestLoopbackHasOneMeaning(t *testing.T) {
 	}
 }
 
+// To what this process connects is another matter: no browser reads it.
+func TestThisMachineHasAllOfItsAddresses(t *testing.T) {
+	for _, host := range []string{"localhost", "127.0.0.1", "127.9.9.9", "::1", "0:0:0:0:0:0:0:1", "::ffff:127.0.0.1"} {
+		if !IsThisMachine(host) {
+			t.Errorf("%s is another machine", host)
+		}
+	}
+	for _, host := range []string{"", "0.0.0.0", "::", "10.0.0.1", "128.0.0.1", "localhost.evil.test", "127.0.0.1.evil.test", "127.1"} {
+		if IsThisMachine(host) {
+			t.Errorf("%s is this machine", host)
+		}
+	}
+}
+
 func TestOrigin(t *testing.T) {
 	for _, good := range []string{"https://app.example.com", "http://localhost:3000", "https://[::1]:8443", "https://app.example.com:8443", "app://localhost"} {
 		if reason, mended := CheckOrigin(good); reason != "" {

@@ -118,7 +118,8 @@ func (c *Client) check(raw string) (*url.URL, error) {
 	if u.Scheme == "https" {
 		return u, nil
 	}
-	// Plain http only where the address itself is allowed; a name may resolve to anything, except for localhost.
+	// Plain http only where the address itself is allowed; a name may resolve to anything, except for localhost
+	// (RFC 6761 section 6.3). Which addresses are allowed says the configuration, on this machine as elsewhere.
 	ip, err := netip.ParseAddr(u.Hostname())
 	if u.Hostname() == "localhost" {
 		ip, err = netip.AddrFrom4([4]byte{127, 0, 0, 1}), nil

@@ -246,7 +246,7 @@ func (m *migration) redirects(a *app) (*yaml.Node, bool) {
 		list.Content = append(list.Content, a.value(text(uri), i))
 	}
 	if a.public && len(items) == 0 { // as Dex takes them from such a client
-		for _, host := range []string{"localhost", "127.0.0.1", "[::1]"} {
+		for _, host := range oauth.LoopbackHosts() {
 			list.Content = append(list.Content, text("http://"+host+":*"))
 		}
 		device = true
