@@ -44,23 +44,12 @@ func (c *checker) checkOAuth(written *strictyaml.Value, path string) {
 	}
 }
 
-// meant is what the author of a manifest probably meant. It also takes the last part of a URN for the whole, as
-// people say it.
+// meant is what the author of a manifest probably meant.
 func (c *checker) meant(v oauth.Violation) string {
-	const urn = "urn:ietf:params:oauth:grant-type:"
 	if v.Nearest != "" || len(v.Choices) == 0 {
 		return v.Nearest
 	}
-	whole, short := make(map[string]string), make([]string, len(v.Choices))
-	for i, choice := range v.Choices {
-		short[i] = strings.TrimPrefix(choice, urn)
-		whole[short[i]] = choice
-	}
-	word := strings.TrimPrefix(v.Asked, urn)
-	if exact := whole[word]; exact != "" {
-		return exact
-	}
-	return whole[c.nearest(word, short)]
+	return oauth.NearestName(v.Asked, v.Choices, c.nearest)
 }
 
 // valuePlace finds what is at a path below v, or else where it is missing. With key it is the place of the key, not

@@ -19,16 +19,9 @@ func (s *Server) offeredGrants() []string { return s.grantTypes }
 // unsupportedGrantType names what is on. A grant type that this server can serve may be turned on; any other cannot.
 func (s *Server) unsupportedGrantType(grantType string) error {
 	if grantNamed(grantType) == nil {
-		nearest := oauth.Nearest(grantType, oauth.GrantTypes())
-		for _, name := range oauth.GrantTypes() {
-			if strings.HasSuffix(name, ":"+strings.ReplaceAll(grantType, "-", "_")) || strings.HasSuffix(name,
-				":"+strings.ReplaceAll(grantType, "_", "-")) {
-				nearest = name // without its namespace
-			}
-		}
 		return oauth.Refuse(oauth.CodeUnsupportedGrantType, oauth.RuleGrantTypeUnknown, "grant_type must be one of %s",
 			strings.Join(s.offeredGrants(), ", ")).
-			About(printable(grantType), nearest, "")
+			About(printable(grantType), oauth.NearestName(grantType, oauth.GrantTypes(), oauth.Nearest), "")
 	}
 	return oauth.Refuse(oauth.CodeUnsupportedGrantType, oauth.RuleGrantTypeOff, "grant_type must be one of %s",
 		strings.Join(s.offeredGrants(), ", ")).

@@ -24,6 +24,25 @@ func Nearest(asked string, candidates []string) string {
 	return best
 }
 
+// NearestName is nearest, one of the functions that find what was probably meant, where names may be grant types: people
+// leave their namespace out, and write - for _. A name is also found by what follows the namespace, with slips of its
+// own.
+func NearestName(asked string, names []string, nearest func(asked string, candidates []string) string) string {
+	plain := strings.NewReplacer(grantURN, "", "-", "_").Replace
+	whole, short := make(map[string]string, len(names)), make([]string, len(names))
+	for i, name := range names {
+		if plain(name) == plain(asked) && name != asked {
+			return name
+		}
+		short[i] = strings.TrimPrefix(name, grantURN)
+		whole[short[i]] = name
+	}
+	if meant := whole[nearest(strings.TrimPrefix(asked, grantURN), short)]; meant != "" {
+		return meant
+	}
+	return nearest(asked, names) // the slip is in the namespace
+}
+
 // Edits is how many edits make one text of the other: letters that are inserted, removed or replaced, or neighbours
 // that change places (the optimal string alignment distance). It costs the product of the lengths.
 func Edits(one, other string) int {

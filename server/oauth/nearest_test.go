@@ -29,6 +29,24 @@ func TestNearest(t *testing.T) {
 	}
 }
 
+func TestNearestName(t *testing.T) {
+	const urn = "urn:ietf:params:oauth:grant-type:"
+	for asked, want := range map[string]string{
+		"device_code": oauth.GrantDeviceCode, "device-code": oauth.GrantDeviceCode, urn + "device-code": oauth.GrantDeviceCode,
+		"token_exchange": oauth.GrantTokenExchange, "token-exchang": oauth.GrantTokenExchange, urn + "token-exchang": oauth.GrantTokenExchange,
+		"urn:ietf:params:oauth:grant_type:device_code": oauth.GrantDeviceCode, "urn:ietf:params:oauth:granttype:device_code": oauth.GrantDeviceCode,
+		"client-credentials": oauth.GrantClientCredentials, "refresh_tokn": oauth.GrantRefreshToken, urn + "refresh_token": oauth.GrantRefreshToken,
+		"password": "", "": "",
+	} {
+		if got := oauth.NearestName(asked, oauth.GrantTypes(), oauth.Nearest); got != want {
+			t.Errorf("%s: %q, want %q", asked, got, want)
+		}
+	}
+	if got := oauth.NearestName("write", []string{"runs:write", "threads:read"}, oauth.Nearest); got != "" {
+		t.Errorf("the end of a scope stands for %s", got)
+	}
+}
+
 func TestEdits(t *testing.T) {
 	for _, c := range []struct {
 		one, other string

@@ -113,7 +113,7 @@ func (v Violation) refusal() *Error {
 		code = CodeInvalidRedirectURI
 	}
 	said := fmt.Sprintf("%s%s %s", f.Name, v.At, memberNames.Replace(v.Message))
-	nearest := cmp.Or(v.Nearest, Nearest(v.Asked, v.Choices))
+	nearest := cmp.Or(v.Nearest, NearestName(v.Asked, v.Choices, Nearest))
 	return Refuse(code, v.Code, "%s", said).About(Printable(v.Asked), nearest, f.Name+v.At)
 }
 

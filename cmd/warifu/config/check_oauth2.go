@@ -57,7 +57,7 @@ func (r *reader) checkOffer(path string, got, offered, required []string) {
 	for i, value := range got {
 		at := fmt.Sprintf("%s[%d]", path, i)
 		if !slices.Contains(offered, value) {
-			r.fault(at, "unsupported", nearestURN(value, offered), "is not offered by this version%s, which has %s",
+			r.fault(at, "unsupported", oauth.NearestName(value, offered, strictyaml.Nearest), "is not offered by this version%s, which has %s",
 				withdrawn[value], strings.Join(offered, ", "))
 		} else if slices.Contains(got[:i], value) {
 			r.fault(at, "duplicate", "", "is listed twice")
@@ -76,22 +76,6 @@ var withdrawn = map[string]string{
 	"id_token": " (for a browser there is code with PKCE: RFC 9700 section 2.1.2)",
 	"password": " (it takes the password of a person out of their hands: RFC 9700 section 2.4)",
 	"implicit": " (it puts tokens into addresses: RFC 9700 section 2.1.2)",
-}
-
-// nearestURN is nearest, which also finds a URN by its last part: device_code for
-// urn:ietf:params:oauth:grant-type:device_code.
-func nearestURN(word string, candidates []string) string {
-	ends := make(map[string]string, len(candidates))
-	var words []string
-	for _, candidate := range candidates {
-		end := candidate[strings.LastIndexByte(candidate, ':')+1:]
-		ends[end], words = candidate, append(words, end)
-	}
-	word = strings.ReplaceAll(word[strings.LastIndexByte(word, ':')+1:], "-", "_")
-	if whole, exact := ends[word]; exact {
-		return whole
-	}
-	return ends[strictyaml.Nearest(word, words)]
 }
 
 // resourceServerID is what a resource server may be called: nothing that HTTP Basic or a URL would write in another
