@@ -3,9 +3,11 @@
 // # The two halves
 //
 // Programs call endpoints (endpoint.go); browsers see pages. This package draws both from the handler to the
-// transaction and back. The base is zitadel/oidc: its message types and their decoding say what a request holds. Its
-// router and its interfaces are not used: they do not bind a pending request to a browser, and hide a token request
-// behind a dozen methods between its handler and its transaction.
+// transaction and back. Of zitadel/oidc it takes the types of what clients send to the endpoints for tokens, devices,
+// introspection and revocation: their tags are the parameters' names, by which the decoder that belongs to them reads a
+// form (form.go). Its router and its interfaces are not used: they do not bind a pending request to a browser, and hide
+// a token request behind a dozen methods between its handler and its transaction. What is sealed and what is signed has
+// types of this package: their encoding must stay for as long as what was made by it is good.
 //
 //	request ─ middleware ─┬─ endpoint ─ form, client ─ grant type (token.go: one file each) ─ storage ─ JSON
 //	                      ├─ document (metadata, keys): bytes that stand ready
@@ -15,8 +17,8 @@
 //
 // A check returns an [oauth.Error], with the name of its rule, what it looked at, what is most like that, and the line
 // of app.yml or of the configuration that decided. Handlers return it, and one function, refuse (errors.go), tells it:
-// as JSON, as text to a proxy, at the redirect URI, or on a page. [Config.Refused] is told, so that an operator can ask by the id of the
-// request why it was refused.
+// as JSON, as text to a proxy, at the redirect URI, or on a page. [Config.Refused] is told, so that an operator can ask
+// by the id of the request why it was refused.
 //
 // # Another configuration
 //
@@ -25,12 +27,12 @@
 //
 // # Connectors
 //
-// How people prove who they are is up to connectors (package connector; [Config.Connectors]).
-// The sign-in page has the form of the users of the configuration, and a link to each other way (ways.go). A link shows
-// the form of a directory, or sends the browser to an identity provider, which sends it back to /callback
-// (federation.go); what is needed then waits in a sealed cookie (away.go). Whoever arrives (arrive.go) is recorded as a
-// user of that connector and gets a session, in which nothing stands of how and when they signed in but what the
-// connector knows. Two connectors never have one user, whatever e-mail addresses they tell.
+// How people prove who they are is up to connectors (package connector; [Config.Connectors]). The sign-in page has the
+// form of the users of the configuration, and a link to each other way (ways.go). A link shows the form of a directory,
+// or sends the browser to an identity provider, which sends it back to /callback (federation.go); what is needed then
+// waits in a sealed cookie (away.go). Whoever arrives (arrive.go) is recorded as a user of that connector and gets a
+// session, in which nothing stands of how and when they signed in but what the connector knows. Whatever e-mail
+// addresses they tell, two connectors have one user only where an operator has joined them (warifu link user).
 //
 // Whoever has an authenticator app gets no session for the first proof alone: it waits in the browser, sealed, for the
 // second one (proof.go, factorpage.go).
@@ -49,10 +51,10 @@
 //
 // Guesses of passwords are limited by account and by address (guesses.go); a browser in which the user has signed in
 // before has its own (knownBrowser in cookies.go). Passwords that are checked here wait in a bounded queue, by turns of
-// addresses (queue.go), which bounds the memory of hashing as well. What a sign-in asks of storage, and how long a wrong
-// password takes, is the same whoever has the name, and whether anybody has. The true address of a request is found in one place (address.go). What people and strangers do
-// goes to the log and to the audit log, within budgets (journal.go). What strangers can make this server store is
-// bounded in number (bounds.go of package storage).
+// addresses (queue.go), which bounds the memory of hashing as well. What a sign-in asks of storage, and how long a
+// wrong password takes, is the same whoever has the name, and whether anybody has. The true address of a request is
+// found in one place (address.go). What people and strangers do goes to the log and to the audit log, within budgets
+// (journal.go). What strangers can make this server store is bounded in number (bounds.go of package storage).
 //
 // # From authorize to tokens
 //

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// allowed are the imports between our packages, by the longest prefix that fits: which package may import which others.
-// The direction is cmd, then server and manifests, then storage and plugins; nothing points back.
+// allowed are the imports between our packages: which package, by its very path, may import which others. The direction
+// is cmd, then server and manifests, then storage and plugins; nothing points back.
 var allowed = map[string][]string{
 	"cmd/warifu":                           {"cmd/warifu/config", "cmd/warifu/migrate", "manifests/strictyaml", "server", "server/admin", "server/connector", "server/doctor", "server/factor", "server/mail", "server/outbound", "server/traces/otlp", "storage", "manifests", "plugins", "plugins/hookoauth", "plugins/runtimefile", "plugins/runtimecontainers", "plugins/runtimeworkers", "plugins/plugintest"},
 	"cmd/warifu/config":                    {"server", "server/connector", "server/connector/dex", "server/factor", "server/mail", "server/outbound", "server/pages", "server/workload", "storage", "manifests/strictyaml", "plugins"},
