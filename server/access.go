@@ -73,7 +73,7 @@ func notAdmitted(code string, c *storage.Client, u *storage.User) *oauth.Error {
 			break
 		}
 	}
-	return refused.About(cut(strings.Join(known, "; "), maxShownURI), nearest, refused.Where)
+	return refused.About(oauth.Cut(strings.Join(known, "; "), maxShownURI), nearest, refused.Where)
 }
 
 // ruleDigest tells apart the rules about c for which a user has to be looked at. It is empty without any.

@@ -76,7 +76,7 @@ func (s *Server) showPasskeys(w http.ResponseWriter, r *http.Request, v *visitor
 func passkeyHolder(u *storage.User, handle []byte, f storage.Factors) factor.Holder {
 	const most = 64 // bytes, of which every authenticator can keep so many (Web Authentication section 5.4.1)
 	name := cmp.Or(u.Email, u.Username, u.Name, u.ID)
-	return factor.Holder{Handle: handle, Name: cut(name, most), DisplayName: cut(cmp.Or(u.Name, name), most),
+	return factor.Holder{Handle: handle, Name: oauth.Cut(name, most), DisplayName: oauth.Cut(cmp.Or(u.Name, name), most),
 		Passkeys: f.Passkeys}
 }
 

@@ -9,6 +9,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/server/pages"
 	"github.com/warifu/warifu/storage"
 )
@@ -69,7 +70,7 @@ func (s *Server) profile(w http.ResponseWriter, r *http.Request) {
 	}
 	if !strings.ContainsFunc(name, isVisible) || !utf8.ValidString(name) || utf8.RuneCountInString(name) > maxOwnName ||
 		strings.ContainsFunc(name, unicode.IsControl) {
-		s.showProfile(w, r, v, cut(strings.ToValidUTF8(name, ""), 4*maxOwnName), pages.SlipName)
+		s.showProfile(w, r, v, oauth.Cut(strings.ToValidUTF8(name, ""), 4*maxOwnName), pages.SlipName)
 		return
 	}
 	err := s.changeFactors(r.Context(), v, func(*storage.Factors) error {

@@ -91,7 +91,8 @@ func (s *Server) offerTOTP(w http.ResponseWriter, r *http.Request, v *visitor, s
 		return
 	}
 	page := pages.TOTP{AccountFrame: s.accountFrame(w, r, v, slip), Replaces: len(v.account.Factors.TOTP.Secret) > 0,
-		Secret: factor.TOTPText(secret), URI: factor.TOTPURI(secret, cut(s.pages.Name(), mostLabel), cut(shownPerson(v.user()).Who(), mostLabel))}
+		Secret: factor.TOTPText(secret), URI: factor.TOTPURI(secret, oauth.Cut(s.pages.Name(), mostLabel),
+			oauth.Cut(shownPerson(v.user()).Who(), mostLabel))}
 	page.Hidden = append(page.Hidden, pages.Field{Name: fieldSecret, Value: sealed})
 	s.render(w, r, slip.Status(), page)
 }

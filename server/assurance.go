@@ -80,7 +80,7 @@ func factorNeeded(code string, c *storage.Client, acr string, amr []string) *oau
 	if demandOf(c) > oauth.AssuranceOf(acr, amr) {
 		where = whereOf(c, "access.mfa", "")
 	}
-	return refused.About(cut(how, maxShownURI), "", where)
+	return refused.About(oauth.Cut(how, maxShownURI), "", where)
 }
 
 // assured reports whether a sign-in is as sure as a client and the configuration demand of everybody.

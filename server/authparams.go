@@ -38,7 +38,7 @@ func (s *Server) checkParams(c *storage.Client, params url.Values, a *AuthReques
 			"response_mode form_post is for redirect URIs on the web: nothing can be posted to an installed app")
 	}
 	a.State, a.Nonce, a.Challenge = params.Get("state"), params.Get("nonce"), params.Get("code_challenge")
-	a.LoginHint, a.UILocales = cut(params.Get("login_hint"), maxHint), cut(params.Get("ui_locales"), maxHint)
+	a.LoginHint, a.UILocales = oauth.Cut(params.Get("login_hint"), maxHint), oauth.Cut(params.Get("ui_locales"), maxHint)
 	if hint := cmp.Or(params.Get("connector_id"), params.Get("idp_hint")); connector.ValidID(hint) {
 		a.Connector = hint
 	}
@@ -81,7 +81,7 @@ func checkResponse(params url.Values) error {
 		return invalidRequest(oauth.RuleResponseType, "response_type is missing; it must be code")
 	case params.Get("response_type") != "code":
 		return oauth.Refuse(oauth.CodeUnsupportedResponseType, oauth.RuleResponseType, "response_type must be code").
-			About(printable(params.Get("response_type")), "code", "")
+			About(oauth.Printable(params.Get("response_type")), "code", "")
 	case params.Get("response_mode") != "" && params.Get("response_mode") != modeQuery &&
 		params.Get("response_mode") != modeFormPost:
 		return invalidRequest(oauth.RuleParameterValue, "response_mode must be query or form_post")
@@ -149,7 +149,7 @@ func (k *catalogue) checkScopes(c *storage.Client, param string) ([]string, erro
 	known := oauth.Within(scopes, k.ceiling)
 	switch {
 	case len(known) == 0 && len(scopes) > 0:
-		asked := printable(scopes[0])
+		asked := oauth.Printable(scopes[0])
 		return nil, oauth.Refuse(oauth.CodeInvalidScope, oauth.RuleScopeCeiling,
 			"not a scope that this server has for clients that register themselves or are described by a document: %s", asked).
 			About(asked, oauth.Nearest(scopes[0], k.ceiling), "")
@@ -170,7 +170,7 @@ func (k *catalogue) checkListed(c *storage.Client, scopes []string) ([]string, e
 			where)
 	}
 	if beyond := oauth.Without(scopes, c.Scopes); len(beyond) > 0 {
-		asked, rule := printable(beyond[0]), oauth.RuleScopeNotInManifest
+		asked, rule := oauth.Printable(beyond[0]), oauth.RuleScopeNotInManifest
 		if c.App == "" {
 			rule = oauth.RuleScopeUnregistered
 		}
@@ -178,7 +178,7 @@ func (k *catalogue) checkListed(c *storage.Client, scopes []string) ([]string, e
 			oauth.Nearest(beyond[0], c.Scopes), where)
 	}
 	if gone := oauth.Without(scopes, k.names); len(gone) > 0 {
-		asked := printable(gone[0])
+		asked := oauth.Printable(gone[0])
 		return refuse(oauth.RuleScopeNotInCatalogue, "not in this server's catalogue of scopes: "+asked, asked,
 			oauth.Nearest(gone[0], k.names), "scopes")
 	}

@@ -155,7 +155,8 @@ func (s *Server) checkRequest(ctx context.Context, c *storage.Client, came url.V
 		return nil, replyTo{}, cmp.Or(unwrapped, err)
 	}
 	// The first state, should there be several: the client can find its request by it, unless it is too long.
-	to := replyTo{redirectURI: redirectURI, state: params.Get("state"), uiLocales: cut(params.Get("ui_locales"), maxHint)}
+	to := replyTo{redirectURI: redirectURI, state: params.Get("state"),
+		uiLocales: oauth.Cut(params.Get("ui_locales"), maxHint)}
 	if len(to.state) > maxState {
 		to.state = ""
 	}
@@ -266,9 +267,3 @@ func whereToAdd(c *storage.Client, inManifest, inMetadata string) string {
 	}
 	return "add it to " + where + " of the client's registration"
 }
-
-// cut shortens to at most n bytes, at a character.
-func cut(text string, n int) string { return oauth.Cut(text, n) }
-
-// printable is what an error_description may hold of foreign text, shortened.
-func printable(text string) string { return oauth.Printable(text) }

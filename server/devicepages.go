@@ -227,7 +227,7 @@ func (s *Server) showUserCode(w http.ResponseWriter, r *http.Request, typed stri
 	page := pages.Device{
 		Frame: pages.Frame{Lang: s.lang(r, "")}, Action: s.base + pathDevice,
 		Hidden:   []pages.Field{{Name: fieldForm, Value: token}},
-		UserCode: cut(typed, maxUserCode), Problem: problem, RetryAfter: retry,
+		UserCode: oauth.Cut(typed, maxUserCode), Problem: problem, RetryAfter: retry,
 	}
 	query := url.Values{fieldLang: {"en"}}
 	if page.UserCode != "" {

@@ -260,13 +260,13 @@ func (s *Server) recordSlip(r *http.Request, rule, description string) {
 func (s *Server) pathOf(r *http.Request) string { return strings.TrimPrefix(r.URL.Path, s.base) }
 
 // shownClient is a client_id that may be anything, also an address, in at most n bytes.
-func shownClient(id string, n int) string { return cut(oauth.ShownURI(id), n) }
+func shownClient(id string, n int) string { return oauth.Cut(oauth.ShownURI(id), n) }
 
 // shownURI is an address that was sent, as it is shown again.
-func shownURI(uri string) string { return cut(oauth.ShownURI(uri), maxShownURI) }
+func shownURI(uri string) string { return oauth.Cut(oauth.ShownURI(uri), maxShownURI) }
 
 // shownText is a text that may hold what was sent, without credentials and in at most n bytes.
-func shownText(text string, n int) string { return cut(oauth.Redact(text), n) }
+func shownText(text string, n int) string { return oauth.Cut(oauth.Redact(text), n) }
 
 // maxShownPath and maxShownWhy are how much of a path and of a reason the log has.
 const (

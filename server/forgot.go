@@ -175,7 +175,7 @@ func (s *Server) askReset(w http.ResponseWriter, r *http.Request) {
 			"the form is not one that this server made for this browser")))
 		return
 	}
-	login := strings.Clone(cut(r.PostForm.Get(pages.FieldLogin), maxHint+1)) // the body does not wait in the queue
+	login := strings.Clone(oauth.Cut(r.PostForm.Get(pages.FieldLogin), maxHint+1)) // the body does not wait in the queue
 	request, lang := r.PostForm.Get(fieldRequest), s.lang(r, "")
 	from := s.addressOf(r)
 	if !s.postroom.asking.spend(networkOf(from).String(), s.now()) {

@@ -143,7 +143,7 @@ func readBody(r *http.Request) ([]byte, error) {
 var severalTimes = []string{"resource", "audience"}
 
 func repeated(name string) *oauth.Error {
-	return invalidRequest(oauth.RuleParameterRepeated, "a parameter comes more than once: "+printable(name))
+	return invalidRequest(oauth.RuleParameterRepeated, "a parameter comes more than once: "+oauth.Printable(name))
 }
 
 // onceEach drops parameters without a value and refuses those that come more than once.
@@ -154,7 +154,7 @@ func onceEach(form url.Values) (url.Values, error) {
 		}
 		for _, value := range values {
 			if !utf8.ValidString(name) || !utf8.ValidString(value) || strings.ContainsRune(value, 0) {
-				return nil, invalidRequest(oauth.RuleParameterMalformed, "a parameter is not text: "+printable(name))
+				return nil, invalidRequest(oauth.RuleParameterMalformed, "a parameter is not text: "+oauth.Printable(name))
 			}
 		}
 		if values = slices.DeleteFunc(values, func(value string) bool { return value == "" }); len(values) == 0 {

@@ -179,7 +179,7 @@ func (s *Server) forwarded(r *http.Request) (*forwarded, error) {
 	for name := range r.Header {
 		if tellsUser(name) {
 			return nil, refuseForward(oauth.RuleForwardHeaders,
-				"the request carries %s, which only warifu may set", printable(name))
+				"the request carries %s, which only warifu may set", oauth.Printable(name))
 		}
 	}
 	host, err := oneHeader(r, "X-Forwarded-Host")
@@ -198,11 +198,11 @@ func (s *Server) forwarded(r *http.Request) (*forwarded, error) {
 	f := &forwarded{host: strings.TrimSuffix(strings.ToLower(host), ":"+defaultPort(scheme))}
 	if f.client = s.store.AtHost(f.host); f.client == nil {
 		return nil, refuseForward(oauth.RuleForwardHost, "no app.yml lists the host %s in spec.oauth.forwardAuth.hosts",
-			printable(f.host)).About(cut(f.host, maxShownURI), "", "spec.oauth.forwardAuth.hosts")
+			oauth.Printable(f.host)).About(oauth.Cut(f.host, maxShownURI), "", "spec.oauth.forwardAuth.hosts")
 	}
 	if origin := f.origin(); !strings.HasPrefix(origin, scheme+"://") {
 		return nil, refuseForward(oauth.RuleForwardRequest,
-			"X-Forwarded-Proto says %s, but the app is at %s", printable(scheme), origin)
+			"X-Forwarded-Proto says %s, but the app is at %s", oauth.Printable(scheme), origin)
 	}
 	if f.uri, err = url.ParseRequestURI(asked); err != nil || !strings.HasPrefix(asked, "/") {
 		return nil, refuseForward(oauth.RuleForwardRequest, "X-Forwarded-Uri is not the path of a request")

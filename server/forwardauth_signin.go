@@ -87,7 +87,7 @@ func (s *Server) forwardedBack(w http.ResponseWriter, r *http.Request, f *forwar
 	case sent.Has("error"):
 		code := sent.Get("error")
 		return f.nothing(reasonOfAnswer(code), oauth.Refuse(knownAnswer(code), oauth.RuleForwardAnswer,
-			"the sign-in ended with %s", printable(cut(code, maxShownClient))))
+			"the sign-in ended with %s", oauth.Printable(oauth.Cut(code, maxShownClient))))
 	}
 	switch _, _, err := s.forwardedUser(r, f); {
 	case err == nil: // another tab was faster, or the browser asks once more: a code is not used twice

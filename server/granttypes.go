@@ -21,11 +21,11 @@ func (s *Server) unsupportedGrantType(grantType string) error {
 	if grantNamed(grantType) == nil {
 		return oauth.Refuse(oauth.CodeUnsupportedGrantType, oauth.RuleGrantTypeUnknown, "grant_type must be one of %s",
 			strings.Join(s.offeredGrants(), ", ")).
-			About(printable(grantType), oauth.NearestName(grantType, oauth.GrantTypes(), oauth.Nearest), "")
+			About(oauth.Printable(grantType), oauth.NearestName(grantType, oauth.GrantTypes(), oauth.Nearest), "")
 	}
 	return oauth.Refuse(oauth.CodeUnsupportedGrantType, oauth.RuleGrantTypeOff, "grant_type must be one of %s",
 		strings.Join(s.offeredGrants(), ", ")).
-		About(printable(grantType), "", "oauth2.grantTypes")
+		About(oauth.Printable(grantType), "", "oauth2.grantTypes")
 }
 
 // unauthorizedClient is the answer to a client that did not register a grant type (RFC 6749 section 5.2).

@@ -89,13 +89,13 @@ func (s *Server) parseLogout(ctx context.Context, params url.Values) (l logoutRe
 	for name, values := range params {
 		if len(values) > 1 || !utf8.ValidString(values[0]) || strings.ContainsRune(values[0], 0) {
 			return l, hint, badLogout(oauth.RuleParameterRepeated,
-				"a parameter is not text, or comes more than once: "+printable(name))
+				"a parameter is not text, or comes more than once: "+oauth.Printable(name))
 		}
 	}
 	visitOf(ctx).params = params
 	l = logoutRequest{
 		ClientID: params.Get("client_id"), RedirectURI: params.Get("post_logout_redirect_uri"), State: params.Get("state"),
-		UILocales: cut(params.Get("ui_locales"), maxHint),
+		UILocales: oauth.Cut(params.Get("ui_locales"), maxHint),
 	}
 	if len(l.State) > maxState {
 		return l, hint, badLogout(oauth.RuleRequestTooLong, "state is longer than 4096 bytes")

@@ -67,15 +67,15 @@ func (k *catalogue) checkPeers(c *storage.Client, scopes []string) ([]string, er
 		}
 		if k.peer(c, scope) == nil {
 			return nil, oauth.Refuse(oauth.CodeInvalidScope, oauth.RuleScopePeer,
-				"no client with this id lists the app in spec.oauth.trustedPeers: %s", printable(scope)).
-				About(printable(scope), "", "")
+				"no client with this id lists the app in spec.oauth.trustedPeers: %s", oauth.Printable(scope)).
+				About(oauth.Printable(scope), "", "")
 		}
 		peers = append(peers, scope)
 	}
 	if len(peers) > 0 && !slices.Contains(scopes, oauth.ScopeOpenID) {
 		return nil, oauth.Refuse(oauth.CodeInvalidScope, oauth.RuleScopePeer,
-			"%s is about ID tokens: ask for openid as well", printable(peers[0])).
-			About(printable(peers[0]), oauth.ScopeOpenID, "")
+			"%s is about ID tokens: ask for openid as well", oauth.Printable(peers[0])).
+			About(oauth.Printable(peers[0]), oauth.ScopeOpenID, "")
 	}
 	return peers, nil
 }
@@ -107,6 +107,6 @@ func openTo(peers []*storage.Client, u *storage.User, acr string, amr []string) 
 // peerNotAdmitted refuses a request of whose peers the user may not use one.
 func peerNotAdmitted(p *storage.Client) *oauth.Error {
 	return oauth.Refuse(oauth.CodeAccessDenied, oauth.RulePeerNotAdmitted,
-		"the user may not use %s, for which the ID token is to be as well", printable(p.ID)).
-		About(oauth.PeerScope+printable(p.ID), "", "")
+		"the user may not use %s, for which the ID token is to be as well", oauth.Printable(p.ID)).
+		About(oauth.PeerScope+oauth.Printable(p.ID), "", "")
 }

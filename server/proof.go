@@ -281,7 +281,7 @@ func agentOf(r *http.Request) string {
 	if !utf8.ValidString(agent) {
 		return ""
 	}
-	return cut(agent, maxAgent)
+	return oauth.Cut(agent, maxAgent)
 }
 
 // notProven tells why a second proof led to nothing: what it is a part of no longer counts, so the request goes on

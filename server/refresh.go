@@ -65,7 +65,7 @@ func (s *Server) refresh(ctx context.Context, q *clientRequest) (any, error) {
 		asked = sent.Scopes
 		if beyond := oauth.Without(asked, token.Scopes); len(beyond) > 0 {
 			return nil, oauth.Refuse(oauth.CodeInvalidScope, oauth.RuleScopeBeyondGrant, "scope asks for more than was granted").
-				About(printable(beyond[0]), oauth.Nearest(beyond[0], token.Scopes), "")
+				About(oauth.Printable(beyond[0]), oauth.Nearest(beyond[0], token.Scopes), "")
 		}
 	}
 	key, err := s.tokenKey(q, token.DPoPKey)

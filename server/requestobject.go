@@ -84,7 +84,8 @@ func (s *Server) unwrap(ctx context.Context, c *storage.Client, params url.Value
 		}
 		values, ok := paramOf(raw)
 		if !ok {
-			return nil, badObject(oauth.RuleObjectClaims, "a claim of the request object is not a parameter: "+printable(name))
+			return nil, badObject(oauth.RuleObjectClaims,
+				"a claim of the request object is not a parameter: "+oauth.Printable(name))
 		}
 		asked := params.Get(name)
 		if name == "client_id" {

@@ -95,7 +95,7 @@ func (x *resources) checkResources(values []string) ([]string, error) {
 		spelled := x.registered(value)
 		if spelled == "" {
 			return nil, invalidTarget(oauth.RuleResourceUnknown,
-				"no resource server is registered as "+printable(oauth.ShownURI(value))).
+				"no resource server is registered as "+oauth.Printable(oauth.ShownURI(value))).
 				About(shownURI(value), x.nearestResource(value), "")
 		}
 		known, length = append(known, spelled), length+len(spelled)
@@ -126,7 +126,7 @@ func (x *resources) audienceOf(ctx context.Context, granted, scopes, asked []str
 	for _, identifier := range asked {
 		spelled, found := oauth.FindResource(granted, identifier)
 		if !found {
-			shown := printable(oauth.ShownURI(identifier))
+			shown := oauth.Printable(oauth.ShownURI(identifier))
 			return nil, invalidTarget(oauth.RuleResourceNotGranted, "resource was not granted: "+shown).
 				About(shown, oauth.Nearest(identifier, granted), "")
 		}

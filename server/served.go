@@ -136,7 +136,7 @@ func (s *Server) logDocument(r *http.Request, w *reply, route string, begun time
 }
 
 // shownMethod is a method as logs show it: it can be any word, of any length.
-func shownMethod(method string) string { return cut(method, 16) }
+func shownMethod(method string) string { return oauth.Cut(method, 16) }
 
 // countGrant counts a request for tokens. A grant type that there is not is none of those that are counted.
 func (s *Server) countGrant(r *http.Request, q *clientRequest, err error) {

@@ -40,7 +40,7 @@ func (s *Server) signIn(w http.ResponseWriter, r *http.Request) {
 	}
 	t.way = way
 	login, password := r.PostForm.Get(pages.FieldLogin), r.PostForm.Get(pages.FieldPassword)
-	t.login = cut(login, maxHint)
+	t.login = oauth.Cut(login, maxHint)
 	if len(login) > maxHint || len(password) > maxPassword {
 		t.problem = pages.ProblemCredentials
 		s.recordSlip(r, oauth.RuleSignInWrong, "nobody has such a name or password")

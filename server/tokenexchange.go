@@ -214,8 +214,8 @@ func (s *Server) exchange(c *storage.Client, subject accessClaims, key string, f
 	}
 	if beyond := oauth.Without(scopes, mine); len(beyond) > 0 {
 		return accessClaims{}, oauth.Refuse(oauth.CodeInvalidScope, oauth.RuleScopeBeyondGrant,
-			"not a scope of subject_token that this client may use: %s", printable(beyond[0])).
-			About(printable(beyond[0]), oauth.Nearest(beyond[0], mine), "")
+			"not a scope of subject_token that this client may use: %s", oauth.Printable(beyond[0])).
+			About(oauth.Printable(beyond[0]), oauth.Nearest(beyond[0], mine), "")
 	}
 	if len(scopes) == 0 {
 		return accessClaims{}, oauth.Refuse(oauth.CodeInvalidScope, oauth.RuleScopeBeyondGrant,
@@ -239,7 +239,7 @@ func (s *Server) exchangeAudience(c *storage.Client, form url.Values) (audience,
 	}
 	for _, identifier := range asked {
 		if _, listed := oauth.FindResource(c.TokenExchangeAudiences, identifier); !listed {
-			unlisted := printable(oauth.ShownURI(identifier))
+			unlisted := oauth.Printable(oauth.ShownURI(identifier))
 			return nil, invalidTarget(oauth.RuleExchangeAudience,
 				"the client may not exchange tokens for "+unlisted).
 				About(unlisted, oauth.Nearest(identifier, c.TokenExchangeAudiences),

@@ -50,8 +50,8 @@ func (x *resources) formOf(c *storage.Client, a audience) (tokenForm, error) {
 			form, decided = wanted, identifier
 		case form != wanted:
 			return form, invalidTarget(oauth.RuleResourceForms, "access tokens for "+
-				printable(oauth.ShownURI(identifier))+" have another form than those for "+
-				printable(oauth.ShownURI(decided))+": ask for one of them in the token request").
+				oauth.Printable(oauth.ShownURI(identifier))+" have another form than those for "+
+				oauth.Printable(oauth.ShownURI(decided))+": ask for one of them in the token request").
 				About(shownURI(identifier), shownURI(decided), "")
 		}
 	}

@@ -79,7 +79,8 @@ func (s *Server) claimsOfToken(r *http.Request, token string, proven bool) (cont
 	}
 	visitOf(ctx).client = claims.ClientID
 	if !s.forUserinfo(claims.Audience) {
-		return "", nil, invalidToken(oauth.RuleAccessTokenInvalid).About(printable(claims.Audience[0]), s.cfg.Issuer, "")
+		return "", nil, invalidToken(oauth.RuleAccessTokenInvalid).
+			About(oauth.Printable(claims.Audience[0]), s.cfg.Issuer, "")
 	}
 	if err := s.checkPossession(r, pathUserinfo, token, claims, proven); err != nil {
 		return "", nil, err
@@ -132,7 +133,7 @@ func (s *Server) claimsOfToken(r *http.Request, token string, proven bool) (cont
 
 func needsOpenID(scope string) *oauth.Error {
 	return oauth.Refuse(oauth.CodeInsufficientScope, oauth.RuleScopeOpenID, "userinfo needs the scope openid").
-		About(cut(scope, maxShownURI), oauth.ScopeOpenID, "")
+		About(oauth.Cut(scope, maxShownURI), oauth.ScopeOpenID, "")
 }
 
 // storeWishes keeps with the grant what was asked of userinfo claim by claim: access tokens do not carry it.

@@ -85,7 +85,7 @@ func (s *Server) shownClient(ctx context.Context, shown *credentials) (*storage.
 
 // shownWorkload is whom a token claims to be about, for the operator.
 func shownWorkload(w workload.Workload) string {
-	return printable(oauth.Cut(w.Issuer+" "+w.Subject, maxShownClient))
+	return oauth.Printable(oauth.Cut(w.Issuer+" "+w.Subject, maxShownClient))
 }
 
 // verifyWorkload checks that a token is of one of a client's workloads.
