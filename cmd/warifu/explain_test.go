@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/warifu/warifu/cmd/warifu/config"
 	"github.com/warifu/warifu/server/admin"
 	"github.com/warifu/warifu/server/oauth"
 )
@@ -80,7 +81,10 @@ func TestExplainOfFaultyManifests(t *testing.T) {
 }
 
 func TestExplainOfRefusedApplies(t *testing.T) {
-	i := testInstance(t)
+	i := testInstance(t, func(c *config.Config) { c.Web.TrustedProxies = []string{"10.0.0.1"} })
+	broken := testInstance(t, func(c *config.Config) {
+		c.Plugins.DeployHooks = []config.Plugin{{Name: "broken", Path: "/bin/false"}}
+	})
 	example := exampleManifest(t)
 	apply := func(more map[string]any, change ...string) string {
 		return documents(t, more, strings.NewReplacer(change...).Replace(example))
@@ -99,10 +103,20 @@ func TestExplainOfRefusedApplies(t *testing.T) {
 	if err := i.store.BeginDelete(t.Context(), view, nil); err != nil {
 		t.Fatal(err)
 	}
+	owner := "    clientId: chosen\n    forwardAuth: {hosts: [wiki.example.com]}\n    autoEnv: true"
+	if resp := i.ask(t, "POST", "/v1/apply", apply(nil, "my-oauth-app", "owner", "    autoEnv: true", owner, "    scopes:", "    scopes:\n      - openid")); resp.StatusCode != http.StatusOK {
+		t.Fatal(resp.Status)
+	}
+	with := func(line string) string { return apply(nil, "    autoEnv: true", "    "+line+"\n    autoEnv: true") }
 	taken := "    resourceIdentifiers: [" + i.cfg.Issuer + "]\n    autoEnv: true"
 	for name, c := range map[string]struct {
 		body, rule, place string
 	}{
+		"without its client": {apply(nil, example[strings.Index(example, "  oauth:"):strings.Index(example, "  workers:")], ""), "would-delete", ""},
+		"without consent":    {with("consent: skip"), "needs-trust", ""},
+		"a client id":        {apply(nil, "my-oauth-app", "second", "    autoEnv: true", "    clientId: chosen\n    autoEnv: true"), "client-id-taken", "0.yml:"},
+		"a host": {apply(nil, "    autoEnv: true", "    forwardAuth: {hosts: [wiki.example.com]}\n    autoEnv: true",
+			"    scopes:", "    scopes:\n      - openid"), "host-taken", "0.yml:"},
 		"stale":    {apply(map[string]any{"expected": map[string]string{"my-oauth-app": "1.1"}}, "1.0.0", "1.0.1"), "stale-plan", ""},
 		"deleting": {onTheWay, "deleting", ""},
 		"denied":   {apply(nil, "    autoEnv: true", taken), "resource-taken", "0.yml:"},
@@ -113,6 +127,20 @@ func TestExplainOfRefusedApplies(t *testing.T) {
 		e := i.explanation(t, i.refusedProblem(t, "/v1/apply", c.body).RequestID)
 		if why := e.Reasons[0]; len(e.Reasons) != 1 || why.Rule != c.rule || !strings.HasPrefix(why.Place, c.place) || why.Meaning == "" || why.Remedy == "" {
 			t.Errorf("%s: %+v", name, e)
+		}
+	}
+	for name, c := range map[string]struct {
+		of                 *instance
+		method, path, rule string
+	}{
+		"a hook that does not run": {broken, "POST", "/v1/apply", "plugin-failed"},
+		"by another method":        {i, "PUT", "/v1/apply", "method-not-allowed"},
+		"at another address":       {i, "POST", "/v1/apply/", "no-such-path"},
+	} {
+		resp := c.of.ask(t, c.method, c.path, apply(nil))
+		e := c.of.explanation(t, resp.Header.Get("X-Request-Id"))
+		if why := e.Reasons[0]; why.Rule != c.rule || why.Meaning == "" || why.Remedy == "" || e.Endpoint != c.method+" "+c.path {
+			t.Errorf("%s: %s %+v", name, resp.Status, e)
 		}
 	}
 }

@@ -36,12 +36,14 @@ func sources(t *testing.T, dirs ...string) []*ast.File {
 }
 
 // codeArguments are the functions that make a fault or a denial, and which of their arguments is the code.
-var codeArguments = map[string]int{"Errorf": 2, "Warnf": 2, "ElsewhereErrorf": 2, "fault": 1, "deny": 0, "problem": 1,
-	"violates": 2, "about": 1}
+var codeArguments = map[string]int{"Errorf": 2, "Warnf": 2, "ElsewhereErrorf": 2, "fault": 1, "deny": 0, "violates": 2, "about": 1}
+
+// problemCode is the type of the codes of problems, which are constants: see package admin.
+const problemCode = "code"
 
 // Every code of a fault, of a denial and of a problem has its words, and the table has words for nothing else.
 func TestRulesOfManifestsAreThoseInTheTable(t *testing.T) {
-	texts, codes := make(map[string]bool), make(map[string]bool)
+	texts, codes, problems := make(map[string]bool), make(map[string]bool), 0
 	for _, file := range sources(t, "manifests", "manifests/strictyaml", "plugins/hookoauth", "server/oauth", "server/admin", "cmd/warifu") {
 		ast.Inspect(file, func(n ast.Node) bool {
 			var code ast.Expr
@@ -61,6 +63,16 @@ func TestRulesOfManifestsAreThoseInTheTable(t *testing.T) {
 				if i, makes := codeArguments[name]; makes && len(n.Args) > i+1 {
 					code = n.Args[i]
 				}
+				if name == "problem" && len(n.Args) == 4 {
+					if literal, is := n.Args[1].(*ast.BasicLit); is {
+						t.Errorf("the code %s of a problem is not one of the constants", literal.Value)
+					}
+				}
+			case *ast.ValueSpec:
+				if typ, is := n.Type.(*ast.Ident); is && typ.Name == problemCode {
+					code = n.Values[0]
+					problems++
+				}
 			case *ast.KeyValueExpr:
 				if key, is := n.Key.(*ast.Ident); is && key.Name == "Code" {
 					code = n.Value
@@ -76,11 +88,11 @@ func TestRulesOfManifestsAreThoseInTheTable(t *testing.T) {
 			return true
 		})
 	}
-	if len(codes) < 40 {
-		t.Fatalf("only %d codes were found", len(codes))
+	if len(codes) < 40 || problems < 40 {
+		t.Fatalf("only %d codes were found, %d of problems", len(codes), problems)
 	}
 	for code := range codes {
-		if _, known := oauth.FindRule(code); !known && !unexplained[code] {
+		if _, known := oauth.FindRule(code); !known {
 			t.Errorf("the table of rules has no words for %s", code)
 		}
 	}
@@ -95,9 +107,6 @@ func TestRulesOfManifestsAreThoseInTheTable(t *testing.T) {
 		}
 	}
 }
-
-// unexplained are codes of problems that nobody asks an explanation of: those of reading.
-var unexplained = map[string]bool{"unknown_request": true, "no_such_path": true, "method_not_allowed": true}
 
 // requestRuleNames are the values of the constants RuleXxx, by the name of the constant.
 func requestRuleNames(t *testing.T) map[string]string {

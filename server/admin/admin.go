@@ -27,8 +27,8 @@
 // # Refusals
 //
 // Every request has an id, in X-Request-Id and in the problem. A replica remembers the last requests that it refused
-// ([Refusals]): those of this API, and those of the endpoints of the server, which tells [Refusals.Add]. What is kept
-// is short and holds no secret. To explain one is to add, at that moment, the words of its rule (package oauth), what
+// ([Refusals]): every problem of this API, whoever finds it, and those of the endpoints of the server, which tells
+// [Refusals.Add]. What is kept is short and holds no secret. To explain one is to add, at that moment, the words of its rule (package oauth), what
 // is registered that is most like what was asked, and the line of the manifest, from the release of the app.
 //
 // # Access
@@ -204,7 +204,7 @@ func New(cfg Config) http.Handler {
 	if cfg.Metrics != nil {
 		mux.Handle("GET /metrics", cfg.Metrics)
 	}
-	mux.HandleFunc("/", noSuchOperation(api.OpenAPI()))
+	mux.HandleFunc("/", a.noSuchOperation(api.OpenAPI()))
 	return a.guard(mux)
 }
 
@@ -236,7 +236,7 @@ func (a *operations) guard(next http.Handler) http.Handler {
 			got, want := sha256.Sum256([]byte(token)), sha256.Sum256([]byte(a.Token()))
 			if !strings.EqualFold(scheme, "Bearer") || subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
 				w.Header().Set("WWW-Authenticate", `Bearer realm="warifu admin"`)
-				writeProblem(w, problem(http.StatusUnauthorized, "unauthorized", "The admin API over TCP needs its bearer token.",
+				a.refuse(w, r, problem(http.StatusUnauthorized, codeUnauthorized, "The admin API over TCP needs its bearer token.",
 					"Send the content of the server's admin.tokenFile as Authorization: Bearer."))
 				return
 			}
@@ -251,9 +251,7 @@ func (a *operations) guard(next http.Handler) http.Handler {
 					panic(p)
 				}
 				a.Logger.Error("admin API panicked", "method", r.Method, "path", r.URL.Path, "panic", p, "request_id", id)
-				failed := internalProblem()
-				writeProblem(w, failed)
-				a.keep(r.Method, r.URL.Path, "", failed)
+				a.refuse(w, r, internalProblem())
 			}
 		}()
 		ctx, cancel := context.WithTimeout(context.WithValue(r.Context(), callers{}, r.Context()), a.Patience)
@@ -287,7 +285,7 @@ func callerOf(ctx context.Context) context.Context {
 }
 
 // noSuchOperation answers what no operation matches: 405 where the path has others, 404 elsewhere.
-func noSuchOperation(doc *huma.OpenAPI) http.HandlerFunc {
+func (a *operations) noSuchOperation(doc *huma.OpenAPI) http.HandlerFunc {
 	paths := http.NewServeMux() // matches the same paths, whatever the method
 	for path := range doc.Paths {
 		paths.Handle(path, http.NotFoundHandler())
@@ -296,11 +294,11 @@ func noSuchOperation(doc *huma.OpenAPI) http.HandlerFunc {
 		if _, pattern := paths.Handler(r); pattern != "" {
 			allow := methodsOf(doc.Paths[pattern])
 			w.Header().Set("Allow", strings.Join(allow, ", "))
-			writeProblem(w, problem(http.StatusMethodNotAllowed, "method_not_allowed",
+			a.refuse(w, r, problem(http.StatusMethodNotAllowed, codeMethodNotAllowed,
 				"This path takes "+strings.Join(allow, " and ")+".", ""))
 			return
 		}
-		writeProblem(w, problem(http.StatusNotFound, "no_such_path",
+		a.refuse(w, r, problem(http.StatusNotFound, codeNoSuchPath,
 			"There is no such path in the admin API.", "See /openapi.json."))
 	}
 }

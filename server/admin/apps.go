@@ -321,7 +321,7 @@ func (a *operations) credentials(ctx context.Context, in *appInput) (*reply[Cred
 		return nil, err
 	}
 	if view.Client == nil {
-		return nil, problem(http.StatusNotFound, "no_client",
+		return nil, problem(http.StatusNotFound, codeNoClient,
 			"The app "+in.Name+" has no client.", "Its manifest needs spec.oauth.")
 	}
 	out := Credentials{ClientID: view.Client.ID, Issuer: a.Issuer}

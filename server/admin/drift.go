@@ -43,7 +43,7 @@ func (a *operations) registerDrift(api huma.API) {
 
 func (a *operations) drift(ctx context.Context, in *driftInput) (*reply[Drift], error) {
 	if in.Body.App != "" && len(in.Body.Documents) > 0 {
-		return nil, problem(http.StatusUnprocessableEntity, "invalid_request",
+		return nil, problem(http.StatusUnprocessableEntity, codeInvalidRequest,
 			"app and documents exclude each other.", "Send one of them.")
 	}
 	drift, err := a.Apps.Drift(ctx, in.Body.Documents, in.Body.App)

@@ -79,14 +79,14 @@ type rotateEncryptionInput struct {
 func (a *operations) rotateEncryption(ctx context.Context, in *rotateEncryptionInput) (*reply[Encryption], error) {
 	err := a.Store.RotateEncryption(ctx, in.Body.Now)
 	if errors.Is(err, storage.ErrNoNewKey) {
-		return nil, problem(http.StatusConflict, "no_new_key",
+		return nil, problem(http.StatusConflict, codeNoNewKey,
 			"Everything is sealed under the newest key of encryptionKeyFiles, and the server does not make keys for that list.",
 			"Make a key, (umask 077; openssl rand -base64 32 > FILE), put FILE first in encryptionKeyFiles of every replica and leave "+
 				"the others behind it, have each take it (warifu reload, or a restart), and run this again.")
 	}
 	if errors.Is(err, storage.ErrKeyFile) {
 		a.logFault(ctx, "admin API", "encryption keys", err)
-		return nil, problem(http.StatusServiceUnavailable, "key_file",
+		return nil, problem(http.StatusServiceUnavailable, codeKeyFile,
 			"The server cannot write the file of its encryption key: "+whyUnwritten(err)+". The key is the same as before.",
 			"Make room in dataDir, or let the server write there, and run this again.")
 	}

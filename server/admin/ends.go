@@ -96,7 +96,7 @@ func (a *operations) registerEnds(api huma.API) {
 func (a *operations) user(ctx context.Context, name string) (*storage.User, error) {
 	u, err := a.Store.FindUser(ctx, name)
 	if errors.Is(err, storage.ErrAmbiguous) {
-		return nil, problem(http.StatusConflict, "ambiguous_user", "Several users are called "+name+".",
+		return nil, problem(http.StatusConflict, codeAmbiguousUser, "Several users are called "+name+".",
 			"Name the user by id: warifu get users shows it.")
 	}
 	if err != nil {
@@ -149,7 +149,7 @@ func networkOf(text string) (netip.Prefix, error) {
 	}
 	network, err := netip.ParsePrefix(text)
 	if err != nil {
-		return netip.Prefix{}, problem(http.StatusUnprocessableEntity, "invalid_request",
+		return netip.Prefix{}, problem(http.StatusUnprocessableEntity, codeInvalidRequest,
 			"The address must be an IP address or a network, such as 192.0.2.7 or 192.0.2.0/24.", "")
 	}
 	return network, nil

@@ -61,23 +61,22 @@ func requestID(ctx context.Context) string {
 	return id
 }
 
-// mark is what huma calls with every reply, before it is written: a problem is told the id of its request, and kept.
+// mark is what huma calls with every reply, before it is written: a problem is kept.
 func (a *operations) mark(ctx huma.Context, _ string, reply any) (any, error) {
 	if p, is := reply.(*Problem); is {
-		p.RequestID = requestID(ctx.Context())
-		a.keep(ctx.Method(), ctx.URL().Path, ctx.Param("name"), p)
+		a.keep(ctx.Context(), ctx.Method(), ctx.URL().Path, ctx.Param("name"), p)
 	}
 	return reply, nil
 }
 
-// keep remembers a problem, unless the request only read: why a record was not found needs no explanation later.
-func (a *operations) keep(method, path, app string, p *Problem) {
-	if method == http.MethodGet || method == http.MethodHead {
-		return
-	}
+// keep gives a problem the id of its request, and remembers it. Nobody drives out what was to change something by
+// reading, or without the token.
+func (a *operations) keep(ctx context.Context, method, path, app string, p *Problem) {
+	p.RequestID = requestID(ctx)
 	refusal := oauth.Refusal{
 		RequestID: p.RequestID, At: time.Now().UTC(), Endpoint: method + " " + path, App: app,
-		Error: oauth.Error{Code: p.Code, Rule: ruleOf(p.Code), Description: p.Detail},
+		Error:  oauth.Error{Code: p.Code, Rule: ruleOf(p.Code), Description: p.Detail},
+		Beyond: method == http.MethodGet || method == http.MethodHead || p.Code == string(codeUnauthorized),
 	}
 	var reasons []reason
 	for _, f := range p.Faults {
@@ -108,7 +107,7 @@ func ruleOf(code string) string {
 func (a *operations) explain(ctx context.Context, in *explainInput) (*reply[Explanation], error) {
 	found, known := a.Refusals.find(in.ID)
 	if !known {
-		return nil, problem(http.StatusNotFound, "unknown_request",
+		return nil, problem(http.StatusNotFound, codeUnknownRequest,
 			fmt.Sprintf("This replica has no record of refusing %s; it keeps the last %d until it restarts.", in.ID, a.Refusals.most),
 			"A refusal is kept in the memory of the replica that refused; what one address is refused in great numbers is "+
 				"forgotten sooner. Ask the other replicas (--admin), or make the request again and explain that one.")

@@ -1,6 +1,8 @@
 package admin_test
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -111,7 +113,12 @@ func TestExplainOfProblems(t *testing.T) {
 		"faults":         {admin.InvalidManifest([]admin.Fault{known, warning, known}), "unknown-scope unknown-scope"},
 		"denied":         {admin.Denied([]admin.Fault{denial}), "no_friday"},
 		"would delete":   {admin.WouldDelete([]admin.Ending{{App: "app", ClientID: "app-x", Grants: 2}}), "would-delete"},
+		"needs trust":    {admin.NeedsTrust("skips consent"), "needs-trust"},
 		"deleting":       {admin.Deleting(), "deleting"},
+		"resource taken": {&storage.TakenError{What: "resource identifier"}, "resource-taken"},
+		"id taken":       {&storage.TakenError{What: "client id"}, "client-id-taken"},
+		"host taken":     {&storage.TakenError{What: "host"}, "host-taken"},
+		"full":           {storage.ErrFull, "storage-full"},
 		"partly applied": {admin.PartlyApplied([]string{"a"}, "b", storage.ErrConflict), "partly-applied"},
 		"rotating":       {admin.Rotating("waiting"), "rotating"},
 		"no secret":      {admin.NoSecret("it is public"), "no-secret"},
@@ -122,7 +129,7 @@ func TestExplainOfProblems(t *testing.T) {
 		"plugin":         {admin.PluginFailed("oauth", "no answer in time", "", errors.New("canary")), "plugin-failed"},
 	} {
 		h, _, _ := newAPI(t, func(cfg *admin.Config) { cfg.Apps = failing{c.err} })
-		req := httptest.NewRequestWithContext(t.Context(), "POST", "/v1/plan", strings.NewReader(`{"documents":[{"name":"a","content":"b"}]}`))
+		req := httptest.NewRequestWithContext(t.Context(), "POST", "/v1/apply", strings.NewReader(`{"documents":[{"name":"a","content":"b"}]}`))
 		req.Header.Set("Content-Type", "application/json")
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, req)
@@ -138,12 +145,71 @@ func TestExplainOfProblems(t *testing.T) {
 				t.Errorf("%s: %+v", name, why)
 			}
 		}
-		if got := strings.Join(rules, " "); got != c.rules || e.Endpoint != "POST /v1/plan" || e.Error != p.Code {
+		if got := strings.Join(rules, " "); got != c.rules || e.Endpoint != "POST /v1/apply" || e.Error != p.Code {
 			t.Errorf("%s: %+v", name, e)
 		}
 		if e.Reasons[0].Rule == "no_friday" && (e.Reasons[0].Place != "app.yml:3:5" || e.Reasons[0].Key != "spec.version") {
 			t.Errorf("%+v", e.Reasons[0])
 		}
+	}
+}
+
+// Whatever is answered with the id of a request is explained, also where no operation was asked.
+func TestExplainOfEveryAnswer(t *testing.T) {
+	const token = "0123456789abcdef0123456789abcdef"
+	m := admin.NewRefusals(100)
+	h, _, _ := newAPI(t, func(c *admin.Config) { c.Refusals, c.Apps = m, hanging{} })
+	tcp, _, _ := newAPI(t, func(c *admin.Config) { c.Refusals, c.Token = m, func() string { return token } })
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	const docs = `{"documents":[{"name":"a","content":"b"}]}`
+	for _, c := range []struct {
+		h                             http.Handler
+		ctx                           context.Context
+		method, path, body, typ, rule string
+	}{
+		{tcp, t.Context(), "POST", "/v1/apply", docs, "application/json", "unauthorized"},
+		{tcp, t.Context(), "GET", "/v1/apps", "", "", "unauthorized"},
+		{h, t.Context(), "PUT", "/v1/apply", docs, "application/json", "method-not-allowed"},
+		{h, t.Context(), "POST", "/v2/apply", docs, "application/json", "no-such-path"},
+		{h, t.Context(), "GET", "/v1/nowhere", "", "", "no-such-path"},
+		{h, t.Context(), "GET", "/v1/apps/nobody", "", "", "not-found"},
+		{h, t.Context(), "GET", "/v1/refusals/unknown", "", "", "unknown-request"},
+		{h, t.Context(), "POST", "/v1/apply", "a: b", "application/yaml", "unsupported-media-type"},
+		{h, gone, "POST", "/v1/apply", docs, "application/json", "cancelled"},
+	} {
+		req := httptest.NewRequestWithContext(c.ctx, c.method, c.path, strings.NewReader(c.body))
+		req.Header.Set("Content-Type", c.typ)
+		req.Header.Set("Authorization", "Bearer canary")
+		w := httptest.NewRecorder()
+		c.h.ServeHTTP(w, req)
+		var p admin.Problem
+		if err := json.NewDecoder(w.Body).Decode(&p); err != nil || p.RequestID == "" || p.RequestID != w.Header().Get("X-Request-Id") {
+			t.Errorf("%s %s: the problem has the request id %q, %v", c.method, c.path, p.RequestID, err)
+		}
+		e := explained(t, h, p.RequestID)
+		why := e.Reasons[0]
+		if why.Rule != c.rule || why.Meaning == "" || why.Remedy == "" || e.Error != p.Code || e.Endpoint != c.method+" "+c.path {
+			t.Errorf("%s %s: %+v", c.method, c.path, e)
+		}
+		if text, _ := json.Marshal(e); bytes.Contains(text, []byte("canary")) {
+			t.Errorf("%s", text)
+		}
+	}
+}
+
+// Who only reads, or has no token, drives out nothing that was to change something.
+func TestReadingDrivesOutNoRefusal(t *testing.T) {
+	m := admin.NewRefusals(8)
+	h, _, _ := newAPI(t, func(c *admin.Config) { c.Refusals = m })
+	tcp, _, _ := newAPI(t, func(c *admin.Config) { c.Refusals, c.Token = m, func() string { return "x" } })
+	_, kept := ask(t, h, "PUT", "/v1/apply")
+	for range 20 {
+		ask(t, h, "GET", "/v1/apps/nobody")
+		ask(t, tcp, "POST", "/v1/apply")
+	}
+	if why := explained(t, h, kept.RequestID).Reasons[0]; why.Rule != "method-not-allowed" {
+		t.Errorf("%+v", why)
 	}
 }
 
@@ -167,8 +233,5 @@ func TestExplainOfAnUnknownRequestSaysWhereToAsk(t *testing.T) {
 	resp, p := ask(t, h, "GET", "/v1/refusals/0123456789abcdef")
 	if resp.StatusCode != 404 || p.Code != "unknown_request" || !strings.Contains(p.Detail, "the last 7") || !strings.Contains(p.Remedy, "other replicas") {
 		t.Errorf("%d %+v", resp.StatusCode, p)
-	}
-	if resp, _ := ask(t, h, "GET", "/v1/refusals/"+p.RequestID); resp.StatusCode != 404 {
-		t.Error("asking for an explanation is a refusal itself")
 	}
 }

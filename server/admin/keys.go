@@ -79,7 +79,7 @@ func (a *operations) rotateKeys(ctx context.Context, in *rotateKeysInput) (*repl
 	turn := storage.TurnPublished
 	switch {
 	case in.Body.Now && in.Body.Compromised:
-		return nil, problem(http.StatusUnprocessableEntity, "invalid_request",
+		return nil, problem(http.StatusUnprocessableEntity, codeInvalidRequest,
 			"now and compromised exclude each other: a compromised key is replaced at once in any case.", "Leave out one of them.")
 	case in.Body.Compromised:
 		turn = storage.TurnCompromised
@@ -110,7 +110,7 @@ func (a *operations) rotateKeys(ctx context.Context, in *rotateKeysInput) (*repl
 // keyFailed is the reply when the keys of a use could not be rotated, after those of others were.
 func (a *operations) keyFailed(ctx context.Context, use string, done []KeyRotated, err error) error {
 	if errors.Is(err, storage.ErrPermanent) {
-		return problem(http.StatusConflict, "permanent_key",
+		return problem(http.StatusConflict, codePermanentKey,
 			"The key of pairwise subjects is never replaced: apps know their users by these subjects, and would take everybody for "+
 				"somebody else. It is never published, and signs and opens nothing.",
 			"To seal it under another encryption key, put that one first in encryptionKeyFiles.")

@@ -202,7 +202,7 @@ func notManaged(u *storage.User, instead string) *Problem {
 	if u.Connector != storage.ManagedConnector {
 		where = "by the connector " + u.Connector
 	}
-	return problem(http.StatusConflict, "not_managed", "The user "+u.ID+" is kept "+where+".", instead)
+	return problem(http.StatusConflict, codeNotManaged, "The user "+u.ID+" is kept "+where+".", instead)
 }
 
 // changed is [operations.stored], for what changes the account of a user.
@@ -211,7 +211,7 @@ func (a *operations) changed(ctx context.Context, u *storage.User, instead strin
 	case errors.Is(err, storage.ErrNotManaged):
 		return notManaged(u, instead)
 	case errors.Is(err, storage.ErrLeft):
-		return problem(http.StatusConflict, "user_left", "The user "+u.ID+" has left: their connector is no longer "+
+		return problem(http.StatusConflict, codeUserLeft, "The user "+u.ID+" has left: their connector is no longer "+
 			"configured, or they sign in as another user now.", "See warifu describe user.")
 	}
 	return a.stored(ctx, "user "+u.ID, err)
@@ -282,7 +282,7 @@ func (a *operations) remove(ctx context.Context, in *FactorsOf, ids ...string) (
 	}
 	removed, ended, err := a.Store.RemoveFactors(ctx, u.ID, ids, ends, storage.AuditEntry{Reason: why})
 	if errors.Is(err, storage.ErrNotFound) && len(ids) > 0 {
-		return nil, problem(http.StatusNotFound, "not_found", "The user "+u.ID+" has no factor with that id.",
+		return nil, problem(http.StatusNotFound, codeNotFound, "The user "+u.ID+" has no factor with that id.",
 			"See warifu describe user.")
 	}
 	if err != nil {
@@ -335,11 +335,11 @@ func (a *operations) setPassword(ctx context.Context, in *passwordInput) (*reply
 		user = u
 		if hash == "" {
 			if strings.ContainsAny(password, "\r\n\x00") {
-				return false, problem(http.StatusUnprocessableEntity, "invalid_password",
+				return false, problem(http.StatusUnprocessableEntity, codeInvalidPassword,
 					"The password must be one line, which is what a sign-in page sends.", "")
 			}
 			if weak := factor.Weak(password, u.Email, u.Username, u.Name, u.GivenName, u.FamilyName); weak != "" {
-				return false, problem(http.StatusUnprocessableEntity, "weak_password", "The password "+weaknesses[weak]+".",
+				return false, problem(http.StatusUnprocessableEntity, codeWeakPassword, "The password "+weaknesses[weak]+".",
 					"Choose another one, such as four words that have nothing to do with each other; or let the user choose: "+
 						"warifu set-password --link.")
 			}
@@ -394,7 +394,7 @@ func (a *operations) makeLink(ctx context.Context, in *madeLinkInput) (*reply[Ma
 	if in.Body.Valid != "" {
 		var err error
 		if valid, err = time.ParseDuration(in.Body.Valid); err != nil || valid < time.Minute || valid > mostLinkLife {
-			return nil, problem(http.StatusUnprocessableEntity, "invalid_request",
+			return nil, problem(http.StatusUnprocessableEntity, codeInvalidRequest,
 				"A link is valid for 1m to "+mostLinkLife.String()+", such as 15m or 72h.", "")
 		}
 	}
@@ -403,7 +403,7 @@ func (a *operations) makeLink(ctx context.Context, in *madeLinkInput) (*reply[Ma
 		return nil, err
 	}
 	if !account.User.Active() {
-		return nil, problem(http.StatusConflict, "user_disabled", "The user "+account.User.ID+" is disabled.",
+		return nil, problem(http.StatusConflict, codeUserDisabled, "The user "+account.User.ID+" is disabled.",
 			"warifu enable user lets them in again.")
 	}
 	made := time.Now()

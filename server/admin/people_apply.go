@@ -26,7 +26,7 @@ func (a *operations) applyUsers(ctx context.Context, in *applyUsersInput) (*repl
 		return nil, a.failed(ctx, "users", err)
 	}
 	if len(people) > MaxPeople {
-		return nil, problem(http.StatusUnprocessableEntity, "too_many",
+		return nil, problem(http.StatusUnprocessableEntity, codeTooMany,
 			fmt.Sprintf("There are %d people, and a request takes %d.", len(people), MaxPeople),
 			"Send them in several requests.")
 	}
@@ -92,7 +92,7 @@ func (a *operations) patiently(ctx context.Context, do func(context.Context) err
 
 // InvalidPeople is the problem of people with faults.
 func InvalidPeople(faults []Fault) *Problem {
-	p := problem(http.StatusUnprocessableEntity, "invalid_people",
+	p := problem(http.StatusUnprocessableEntity, codeInvalidPeople,
 		"What is said of people has faults; nothing was changed.", "Correct them and try again.")
 	p.Faults = faults
 	return p

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -50,16 +51,74 @@ func (p *Problem) GetStatus() int { return p.Status }
 // ContentType is that of RFC 9457 section 3.
 func (p *Problem) ContentType(string) string { return "application/problem+json" }
 
-func problem(status int, code, detail, remedy string) *Problem {
+// code names a kind of problem. It is stable, and a rule (package oauth) has its words.
+type code string
+
+// The codes of all problems.
+const (
+	codeInvalidManifest code = "invalid_manifest"
+	codeDenied          code = "denied"
+	codeWouldDelete     code = "would_delete"
+	codeNeedsTrust      code = "needs_trust"
+	codeDeleting        code = "deleting"
+	codeStalePlan       code = "stale_plan"
+	codeResourceTaken   code = "resource_taken"
+	codeClientIDTaken   code = "client_id_taken"
+	codeHostTaken       code = "host_taken"
+	codePartlyApplied   code = "partly_applied"
+	codePluginFailed    code = "plugin_failed"
+	codeNoClient        code = "no_client"
+	codeClientOfAnApp   code = "client_of_an_app"
+
+	codeRotating     code = "rotating"
+	codeNoSecret     code = "no_secret"
+	codeClientSecret code = "client_secret"
+	codeNoNewKey     code = "no_new_key"
+	codeKeyFile      code = "key_file"
+	codeSealedEnv    code = "sealed_env"
+	codePermanentKey code = "permanent_key"
+
+	codeInvalidPeople   code = "invalid_people"
+	codeTooMany         code = "too_many"
+	codeAmbiguousUser   code = "ambiguous_user"
+	codeNoConnector     code = "no_connector"
+	codeLinkedElsewhere code = "linked_elsewhere"
+	codeOwnAccount      code = "own_account"
+	codeNotManaged      code = "not_managed"
+	codeUserLeft        code = "user_left"
+	codeUserDisabled    code = "user_disabled"
+	codeInvalidPassword code = "invalid_password"
+	codeWeakPassword    code = "weak_password"
+
+	codeNoConfiguration      code = "no_configuration"
+	codeInvalidConfiguration code = "invalid_configuration"
+	codeStorageFull          code = "storage_full"
+	codeStorageUnavailable   code = "storage_unavailable"
+	codeCancelled            code = "cancelled"
+	codeTimeout              code = "timeout"
+	codeInternal             code = "internal"
+
+	codeUnauthorized         code = "unauthorized"
+	codeNoSuchPath           code = "no_such_path"
+	codeMethodNotAllowed     code = "method_not_allowed"
+	codeBadRequest           code = "bad_request"
+	codeInvalidRequest       code = "invalid_request"
+	codeTooLarge             code = "too_large"
+	codeUnsupportedMediaType code = "unsupported_media_type"
+	codeNotFound             code = "not_found"
+	codeUnknownRequest       code = "unknown_request"
+)
+
+func problem(status int, kind code, detail, remedy string) *Problem {
 	return &Problem{
-		Type: "urn:warifu:problem:" + code, Title: http.StatusText(status),
-		Status: status, Code: code, Detail: detail, Remedy: remedy,
+		Type: "urn:warifu:problem:" + string(kind), Title: http.StatusText(status),
+		Status: status, Code: string(kind), Detail: detail, Remedy: remedy,
 	}
 }
 
 // InvalidManifest is the problem of documents with faults.
 func InvalidManifest(faults []Fault) *Problem {
-	p := problem(http.StatusUnprocessableEntity, "invalid_manifest",
+	p := problem(http.StatusUnprocessableEntity, codeInvalidManifest,
 		"The manifest has faults; nothing was changed.", "Correct them and try again.")
 	p.Faults = faults
 	return p
@@ -67,7 +126,7 @@ func InvalidManifest(faults []Fault) *Problem {
 
 // Denied is the problem of a manifest that a deploy hook, or the server's configuration, does not allow.
 func Denied(faults []Fault) *Problem {
-	p := problem(http.StatusUnprocessableEntity, "denied", "The manifest is not allowed here; nothing was changed.", "")
+	p := problem(http.StatusUnprocessableEntity, codeDenied, "The manifest is not allowed here; nothing was changed.", "")
 	p.Faults = faults
 	return p
 }
@@ -75,7 +134,7 @@ func Denied(faults []Fault) *Problem {
 // PartlyApplied is the problem of several apps of which only the first ones could be applied, and why that is: a
 // [*Problem], or a fault.
 func PartlyApplied(applied []string, failed string, why error) *Problem {
-	p := problem(http.StatusServiceUnavailable, "partly_applied",
+	p := problem(http.StatusServiceUnavailable, codePartlyApplied,
 		"Applied: "+strings.Join(applied, ", ")+". Not applied: "+failed+" and what comes after it.",
 		"Apply again; the server's log says what stopped it.")
 	p.cause = why
@@ -97,7 +156,7 @@ func PluginFailed(name, why, remedy string, err error) *Problem {
 	if remedy == "" {
 		remedy = "Try again; the plugin's messages are in the server's log."
 	}
-	p := problem(http.StatusServiceUnavailable, "plugin_failed", fmt.Sprintf("The plugin %q failed: %s.", name, why),
+	p := problem(http.StatusServiceUnavailable, codePluginFailed, fmt.Sprintf("The plugin %q failed: %s.", name, why),
 		remedy)
 	p.cause = err
 	return p
@@ -109,14 +168,14 @@ func WouldDelete(ends []Ending) *Problem {
 	for _, e := range ends {
 		clients = append(clients, fmt.Sprintf("client %s of the app %s (%s)", e.ClientID, e.App, grantsEnd(e.Grants)))
 	}
-	return problem(http.StatusConflict, "would_delete",
+	return problem(http.StatusConflict, codeWouldDelete,
 		"Applying this removes "+strings.Join(clients, ", ")+"; nothing was changed.",
 		"Correct the manifest if that is not what you want; otherwise apply it with --allow-delete (allowDelete in the API).")
 }
 
 // NeedsTrust is the problem of documents that need the operator's word, without it; why completes "applying this ...".
 func NeedsTrust(why string) *Problem {
-	return problem(http.StatusConflict, "needs_trust", "Applying this "+why+"; nothing was changed.",
+	return problem(http.StatusConflict, codeNeedsTrust, "Applying this "+why+"; nothing was changed.",
 		"If the app is the operator's own, apply it with --trust (trust in the API), or add it to trusted in the server's "+
 			"configuration; otherwise take consent out of spec.oauth.")
 }
@@ -131,21 +190,20 @@ func grantsEnd(n int) string {
 
 // Deleting is the problem of an app that cannot be applied because it is on its way out.
 func Deleting() *Problem {
-	return problem(http.StatusConflict, "deleting",
+	return problem(http.StatusConflict, codeDeleting,
 		"The app is being deleted.", "Apply it again once it is gone; warifu get deliveries shows what is left.")
 }
 
 func internalProblem() *Problem {
-	return problem(http.StatusInternalServerError, "internal", "The server could not do this.", "Its log says why.")
+	return problem(http.StatusInternalServerError, codeInternal, "The server could not do this.", "Its log says why.")
 }
 
-// codes name the problems that huma finds on its own.
-var codes = map[int]string{
-	http.StatusBadRequest:            "bad_request",
-	http.StatusRequestTimeout:        "timeout",
-	http.StatusRequestEntityTooLarge: "too_large",
-	http.StatusUnsupportedMediaType:  "unsupported_media_type",
-	http.StatusUnprocessableEntity:   "invalid_request",
+// codes name the problems that huma finds on its own; others are [codeBadRequest].
+var codes = map[int]code{
+	http.StatusRequestTimeout:        codeTimeout,
+	http.StatusRequestEntityTooLarge: codeTooLarge,
+	http.StatusUnsupportedMediaType:  codeUnsupportedMediaType,
+	http.StatusUnprocessableEntity:   codeInvalidRequest,
 }
 
 // newProblem is huma's constructor of errors. What it says about a server error is not shown: it may be any error's
@@ -154,20 +212,16 @@ func newProblem(status int, msg string, errs []error) *Problem {
 	if status >= http.StatusInternalServerError {
 		return internalProblem()
 	}
-	code := codes[status]
-	if code == "" {
-		code = strings.ReplaceAll(strings.ToLower(http.StatusText(status)), " ", "_")
-	}
-	p := problem(status, code, msg, "See /openapi.json.")
+	p := problem(status, cmp.Or(codes[status], codeBadRequest), msg, "See /openapi.json.")
 	for _, err := range errs {
 		var detailed huma.ErrorDetailer
 		switch {
 		case err == nil:
 		case errors.As(err, &detailed):
 			d := detailed.ErrorDetail() // its value is left out, because it echoes what was sent
-			p.Faults = append(p.Faults, Fault{Path: d.Location, Code: code, Message: d.Message, Severity: "error"})
+			p.Faults = append(p.Faults, Fault{Path: d.Location, Code: p.Code, Message: d.Message, Severity: "error"})
 		default:
-			p.Faults = append(p.Faults, Fault{Code: code, Message: err.Error(), Severity: "error"})
+			p.Faults = append(p.Faults, Fault{Code: p.Code, Message: err.Error(), Severity: "error"})
 		}
 	}
 	return p
@@ -185,37 +239,37 @@ func (a *operations) failed(ctx context.Context, what string, err error) error {
 		}
 		return known
 	case errors.Is(err, storage.ErrNotFound):
-		return problem(http.StatusNotFound, "not_found", "There is no "+what+".", "")
+		return problem(http.StatusNotFound, codeNotFound, "There is no "+what+".", "")
 	case errors.As(err, &taken):
-		code, remedy := "resource_taken", "Choose another identifier, or remove it from its present owner first."
+		kind, remedy := codeResourceTaken, "Choose another identifier, or remove it from its present owner first."
 		if taken.What == "client id" {
-			code, remedy = "client_id_taken", "Choose another one: a client id is never given to a second app."
+			kind, remedy = codeClientIDTaken, "Choose another one: a client id is never given to a second app."
 		}
 		if taken.What == "host" {
-			code, remedy = "host_taken", "Choose another host, or remove it from its present owner first."
+			kind, remedy = codeHostTaken, "Choose another host, or remove it from its present owner first."
 		}
-		return problem(http.StatusConflict, code,
+		return problem(http.StatusConflict, kind,
 			"The "+taken.What+" "+taken.Identifier+" has gone to "+taken.Owner+
 				" since this was planned; nothing was changed now.", remedy)
 	case errors.Is(err, storage.ErrConflict):
-		return problem(http.StatusConflict, "stale_plan",
+		return problem(http.StatusConflict, codeStalePlan,
 			"Something has changed since this was planned; nothing was changed now.", "Plan again.")
 	case errors.Is(ctx.Err(), context.Canceled):
-		return problem(http.StatusServiceUnavailable, "cancelled", "The request ended before this was done.", "Try again.")
+		return problem(http.StatusServiceUnavailable, codeCancelled, "The request ended before this was done.", "Try again.")
 	}
 	a.logFault(ctx, "admin API", what, err)
 	if ctx.Err() != nil {
-		return problem(http.StatusServiceUnavailable, "timeout", fmt.Sprintf(
+		return problem(http.StatusServiceUnavailable, codeTimeout, fmt.Sprintf(
 			"This was not done within %s: the server's storage is slow or does not answer.", a.Patience),
 			"Try again; if it was to change something, see first whether it has.")
 	}
 	if errors.Is(err, storage.ErrFull) {
-		return problem(http.StatusServiceUnavailable, "storage_full",
+		return problem(http.StatusServiceUnavailable, codeStorageFull,
 			"The server's storage is full: nothing can be written, but what is revoked or removed ends.",
 			"/readyz says what to do about it. An app that was to be deleted, or to lose its client, has lost it with all "+
 				"grants: do it again when there is room.")
 	}
-	return problem(http.StatusServiceUnavailable, "storage_unavailable",
+	return problem(http.StatusServiceUnavailable, codeStorageUnavailable,
 		"The server's storage does not answer, or not as it should.", "Try again; the server's log says more.")
 }
 
@@ -234,9 +288,9 @@ func (a *operations) logFault(ctx context.Context, message, what string, err err
 	a.Logger.ErrorContext(ctx, message, "what", what, "error", err, "request_id", requestID(ctx))
 }
 
-// writeProblem writes a problem that was found before huma was asked.
-func writeProblem(w http.ResponseWriter, p *Problem) {
-	p.RequestID = w.Header().Get("X-Request-Id")
+// refuse answers with a problem that huma was not asked about, and keeps it.
+func (a *operations) refuse(w http.ResponseWriter, r *http.Request, p *Problem) {
+	a.keep(r.Context(), r.Method, r.URL.Path, "", p)
 	w.Header().Set("Content-Type", p.ContentType(""))
 	w.WriteHeader(p.Status)
 	_ = json.NewEncoder(w).Encode(p) // an error means that the caller has gone

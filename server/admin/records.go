@@ -181,7 +181,7 @@ func (a *operations) describedClients(ctx context.Context, p storage.Part) (clie
 func (a *operations) deleteClient(ctx context.Context, in *clientInput) (*reply[Client], error) {
 	c, err := a.Store.Client(ctx, in.ID)
 	if err == nil && c.App != "" {
-		return nil, problem(http.StatusConflict, "client_of_an_app", "The client "+c.ID+" belongs to the app "+c.App+".",
+		return nil, problem(http.StatusConflict, codeClientOfAnApp, "The client "+c.ID+" belongs to the app "+c.App+".",
 			"Delete the app, or take spec.oauth out of its manifest and apply that.")
 	}
 	grants := 0

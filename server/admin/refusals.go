@@ -12,8 +12,9 @@ import (
 // memory, up to a number of requests and of bytes. Nothing of it is stored, so no client can fill the database by being
 // refused. Adding takes constant time, whoever reads meanwhile.
 //
-// Nor can anybody drive out what others were refused: what an address is refused beyond its share, and addresses that
-// there are not, which any host is probed for, have a smaller ring of their own. Two answers are not kept at all,
+// Nor can anybody drive out what others were refused: what an address is refused beyond its share, addresses that there
+// are not, which any host is probed for, and what only reads the admin API, or comes there without the token, have a
+// smaller ring of their own. Two answers are not kept at all,
 // because they are no refusals: a device is told to go on polling, and a proof to use a nonce.
 //
 // It holds no secret. What comes in names its parameters one by one ([oauth.TellingParams]), and whatever looks like

@@ -74,13 +74,13 @@ func (a *operations) reload(ctx context.Context, _ *struct{}) (*reply[Reloaded],
 
 // NoConfiguration is the problem of a server that cannot read its configuration again.
 func NoConfiguration() *Problem {
-	return problem(http.StatusConflict, "no_configuration",
+	return problem(http.StatusConflict, codeNoConfiguration,
 		"This server is not running on a configuration that it could read again.", "Start it with warifu serve.")
 }
 
 // InvalidConfiguration is the problem of a configuration that was read again and is not taken over.
 func InvalidConfiguration(detail, remedy string, faults []Fault) *Problem {
-	p := problem(http.StatusUnprocessableEntity, "invalid_configuration",
+	p := problem(http.StatusUnprocessableEntity, codeInvalidConfiguration,
 		detail+"; the previous one stays in use.", remedy)
 	p.Faults = faults
 	return p

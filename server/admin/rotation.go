@@ -108,7 +108,7 @@ func (a *operations) rotate(ctx context.Context, in *rotateInput) (*reply[Rotate
 		Grace: grace, Compromised: in.Body.Compromised, Secret: in.Body.Secret, Imported: in.Body.Imported})
 	if errors.Is(err, storage.ErrFull) {
 		a.logFault(ctx, "admin API", "app "+in.Name, err)
-		return nil, problem(http.StatusServiceUnavailable, "storage_full",
+		return nil, problem(http.StatusServiceUnavailable, codeStorageFull,
 			"The server's storage is full: the secrets of "+in.Name+" are as they were.",
 			"Make room (/readyz says how), and try again. To end a secret before that, end the client with all its grants: "+
 				"warifu delete app "+in.Name+". Applied again when there is room, the app gets the same client id and "+
@@ -156,23 +156,23 @@ func (a *operations) listSecrets(ctx context.Context, in *AppFilter) (*reply[[]S
 
 // Rotating is the problem of a rotation while another one is under way; waiting says what for.
 func Rotating(waiting string) *Problem {
-	return problem(http.StatusConflict, "rotating",
+	return problem(http.StatusConflict, codeRotating,
 		"A rotation is under way already, and a client has at most two valid secrets. It is "+waiting+".",
 		"Wait for it (warifu get secrets), or end both secrets at once with --compromised.")
 }
 
 // NoSecret is the problem of an app whose client has no secret, or that has no client; detail says which.
 func NoSecret(detail string) *Problem {
-	return problem(http.StatusConflict, "no_secret", detail+".", "")
+	return problem(http.StatusConflict, codeNoSecret, detail+".", "")
 }
 
 // UnusableSecret is the problem of a client secret from elsewhere; detail says what is wrong with it, and not what it
 // is.
 func UnusableSecret(detail string) *Problem {
-	return problem(http.StatusUnprocessableEntity, "client_secret", strings.ToUpper(detail[:1])+detail[1:]+".", "")
+	return problem(http.StatusUnprocessableEntity, codeClientSecret, strings.ToUpper(detail[:1])+detail[1:]+".", "")
 }
 
 // SealedEnv is the problem of env that cannot be opened.
 func SealedEnv(detail string) *Problem {
-	return problem(http.StatusConflict, "sealed_env", detail+".", "")
+	return problem(http.StatusConflict, codeSealedEnv, detail+".", "")
 }

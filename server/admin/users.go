@@ -281,11 +281,11 @@ func (a *operations) linkUser(ctx context.Context, in *linkInput) (*reply[Linked
 		UserID: u.ID, Own: a.AccountOf(who.Connector, who.UpstreamID)})
 	switch {
 	case errors.Is(err, storage.ErrLinked):
-		return nil, problem(http.StatusConflict, "linked_elsewhere",
+		return nil, problem(http.StatusConflict, codeLinkedElsewhere,
 			"The identity, or one of the two accounts, takes part in another link.",
 			"See warifu describe user, and undo that first: warifu unlink user.")
 	case errors.Is(err, storage.ErrConflict):
-		return nil, problem(http.StatusConflict, "own_account", "The user "+u.ID+" is the account that this identity has by "+
+		return nil, problem(http.StatusConflict, codeOwnAccount, "The user "+u.ID+" is the account that this identity has by "+
 			"itself.", "Nothing need be done.")
 	case err != nil:
 		return nil, a.stored(ctx, "user "+u.ID, err)
@@ -313,7 +313,7 @@ func noSuchConnector(id string, all []string) *Problem {
 	case nearest != "":
 		remedy = "Did you mean " + nearest + "?"
 	}
-	return problem(http.StatusNotFound, "no_connector", "No connector is called "+id+", or its users are those of "+
+	return problem(http.StatusNotFound, codeNoConnector, "No connector is called "+id+", or its users are those of "+
 		"the configuration.", remedy)
 }
 
@@ -333,7 +333,7 @@ func (a *operations) unlinkUser(ctx context.Context, in *unlinkInput) (*reply[Li
 		_, ended, err = a.Store.UnlinkUser(ctx, in.Connector, in.UpstreamID)
 	}
 	if errors.Is(err, storage.ErrNotFound) {
-		return nil, problem(http.StatusNotFound, "not_found", "No "+in.UpstreamID+" of connector "+in.Connector+
+		return nil, problem(http.StatusNotFound, codeNotFound, "No "+in.UpstreamID+" of connector "+in.Connector+
 			" is joined to user "+u.ID+".", "See warifu describe user.")
 	}
 	if err != nil {
