@@ -375,7 +375,7 @@ func (d *Deployer) end(ctx context.Context, app, why string, still func(*storage
 			if why != "" { // nobody has said it now
 				level = slog.LevelWarn
 			}
-			d.log.Log(ctx, level, "app is being deleted", "app", app, "reason", cmp.Or(why, "an operator has said so"),
+			d.log.Log(ctx, level, "app is being deleted", "app", app, "reason", cmp.Or(why, "requested by an operator"),
 				"ends", entry.Detail)
 		}
 		return false, err

@@ -267,7 +267,7 @@ func (d *Deployer) runtimeDrift(ctx context.Context, rt Runtime, deliveries []*s
 	listed, err := rt.ListTargets(ctx, app)
 	if err != nil {
 		return append(found, Finding{App: app, Runtime: rt.Name(), Kind: FoundUnknown,
-			Text: "what else it has: " + err.Error(), Remedy: failureOf(err).remedy})
+			Text: "what other env it has cannot be listed: " + err.Error(), Remedy: failureOf(err).remedy})
 	}
 	for _, t := range listed {
 		if known[t] || len(only) > 0 && !only[t.App] {

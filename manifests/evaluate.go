@@ -157,7 +157,8 @@ func (d *Deployer) checkAnswer(doc *Document, answer *plugins.Answer) []plugins.
 			case value.Source == plugins.SourceClientSecret && answer.Client.TokenEndpointAuthMethod == plugins.AuthMethodWorkload:
 				add("env_source", path, "%s wants the secret of a client that is a workload (identities) and has no secret", name)
 			case value.Source == plugins.SourceClientSecret && answer.Client.OnlyForwardAuth():
-				add("env_source", path, "%s wants the secret of an app behind forward auth that is nothing else and has no secret", name)
+				add("env_source", path, "%s wants the secret of an app that is only behind "+
+					"forward auth and has no secret", name)
 			case value.Source == plugins.SourceClientSecret && !answer.Client.HasSecret():
 				add("env_source", path, "%s wants the secret of a client that signs with its own key (private_key_jwt) and has no secret", name)
 			case strings.ContainsRune(value.Literal, 0):

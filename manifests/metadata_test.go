@@ -162,7 +162,7 @@ func TestPlanOfMetadata(t *testing.T) {
 			[]string{"asks users for a passkey: grants of those who signed in without one can no longer be refreshed"}},
 		"no second factor": {"\n    access: {mfa: required}", "", `access.mfa: "required" -> ""`,
 			[]string{"no longer asks users for a second factor, unless the server's configuration does"}},
-		"access for all":   {"\n    access: {groups: [staff]}", "", "access.groups: remove staff", []string{"lets everybody use the app who can sign in"}},
+		"access for all":   {"\n    access: {groups: [staff]}", "", "access.groups: remove staff", []string{"lets everybody who can sign in use the app"}},
 		"what tokens tell": {"", "\n    accessTokenClaims: [email]\n    groupFilter: [a*]", "groupFilter: add a*\naccessTokenClaims: add email", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -443,7 +443,7 @@ func TestTrustedPeersThatAreNotThere(t *testing.T) {
 			got = append(got, w.Path+": "+w.Message)
 		}
 	}
-	if want := []string{"spec.oauth.trustedPeers[1]: later is no app here yet: whoever applies one of that name is trusted"}; !slices.Equal(got, want) {
+	if want := []string{"spec.oauth.trustedPeers[1]: later is not an app here yet: if somebody applies one of that name, it is trusted"}; !slices.Equal(got, want) {
 		t.Errorf("%q", got)
 	}
 	_, faults := Parse("app.yml", []byte(with("app", "\n    trustedPeers: [here, Client_ID, here]")), Options{})

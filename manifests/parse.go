@@ -59,8 +59,9 @@ func documentOf(written strictyaml.Document, r *strictyaml.Report, opts Options)
 	}
 	if opts.NoProxies && d.App.Spec.OAuth != nil && len(d.App.Spec.OAuth.ForwardAuth.Hosts) > 0 {
 		const path = "spec.oauth.forwardAuth.hosts"
-		r.Warnf(d.Place(path), path, "no-trusted-proxies", "", "cannot be reached until the configuration of the "+
-			"server lists the proxy before them in web.trustedProxies: nobody else may ask, so every request is refused")
+		r.Warnf(d.Place(path), path, "no-trusted-proxies", "", "cannot be reached until the server's "+
+			"configuration lists the proxy in front of them in web.trustedProxies: nobody else may ask, so every "+
+			"request is refused")
 	}
 	return d
 }

@@ -26,7 +26,7 @@ func (d *Deployer) warnOfPeers(ctx context.Context, p *Plan, docs []*Document) e
 		if view.App == nil {
 			p.Warnings = append(p.Warnings, plugins.Notice{
 				Code: "unknown_app", Path: fmt.Sprintf("spec.oauth.trustedPeers[%d]", i),
-				Message: name + " is no app here yet: whoever applies one of that name is trusted",
+				Message: name + " is not an app here yet: if somebody applies one of that name, it is trusted",
 				Remedy:  "correct the name, or apply that app",
 			})
 		}

@@ -145,7 +145,7 @@ func asWorkload(r *plugins.Registration) string {
 	if r.TokenEndpointAuthMethod != oauth.AuthWorkload {
 		return ""
 	}
-	return ", without a secret: it is whoever shows a token of " + strings.Join(workloads(r), ", or of ")
+	return ", without a secret: it authenticates with a token of " + strings.Join(workloads(r), ", or of ")
 }
 
 // workloads are those that may be a client, as a plan names them.

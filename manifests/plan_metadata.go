@@ -258,7 +258,7 @@ func (c *comparison) accessConsequences(was, want *plugins.Registration) {
 	switch {
 	case was.AccessDigest() == want.AccessDigest():
 	case !want.Restricted():
-		c.consequence("lets everybody use the app who can sign in")
+		c.consequence("lets everybody who can sign in use the app")
 	case !was.Restricted():
 		c.consequence("limits who may use the app: grants of all others can no longer be refreshed")
 	default:

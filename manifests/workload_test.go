@@ -75,7 +75,7 @@ func TestSecretAndWorkloadInPlace(t *testing.T) {
 func TestPlanShowsWhichWorkloadMayBeTheClient(t *testing.T) {
 	r := newRig(t)
 	p := r.plan(r.deployer(), with("app", runs("web", "job")))
-	const want = `register client "My App" with scopes threads:read runs:write, without a secret: it is whoever shows a token of ` +
+	const want = `register client "My App" with scopes threads:read runs:write, without a secret: it authenticates with a token of ` +
 		"https://ci.example.com web, or of https://ci.example.com job"
 	if !slices.ContainsFunc(p.Changes, func(c Change) bool { return c.Text == want }) {
 		t.Errorf("%+v", p.Changes)

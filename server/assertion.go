@@ -162,9 +162,9 @@ func (s *Server) checkAssertion(c *storage.Client, shown credentials, typ string
 	case *claims.Expires > ahead+maxAssertionLife.Seconds():
 		return "exp is more than an hour ahead"
 	case claims.NotBefore != nil && *claims.NotBefore > ahead:
-		return "nbf is ahead"
+		return "nbf is in the future"
 	case claims.IssuedAt != nil && *claims.IssuedAt > ahead:
-		return "iat is ahead"
+		return "iat is in the future"
 	case claims.ID == "":
 		return "jti is missing"
 	case len(claims.ID) > maxJTI:

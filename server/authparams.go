@@ -206,7 +206,7 @@ func checkPrompt(param string) ([]string, error) {
 		return nil, invalidRequest(oauth.RuleParameterValue, "prompt must be none, login, consent or select_account")
 	}
 	if slices.Contains(prompt, "none") && len(prompt) > 1 {
-		return nil, invalidRequest(oauth.RuleParameterConflict, "prompt none goes with no other")
+		return nil, invalidRequest(oauth.RuleParameterConflict, "prompt none cannot be combined with another value")
 	}
 	return prompt, nil
 }

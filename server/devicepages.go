@@ -71,7 +71,7 @@ func (s *Server) enterUserCode(w http.ResponseWriter, r *http.Request) {
 	typed := r.PostForm.Get(fieldUserCode)
 	code, ok := parseUserCode(typed)
 	if !ok {
-		s.recordSlip(r, oauth.RuleUserCode, "what was typed is no user code")
+		s.recordSlip(r, oauth.RuleUserCode, "what was typed is not a user code")
 		s.showUserCode(w, r, typed, pages.DeviceMalformed, 0)
 		return
 	}

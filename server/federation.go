@@ -174,7 +174,7 @@ func (s *Server) callback(w http.ResponseWriter, r *http.Request) {
 	}
 	if id := r.PathValue("id"); !is || id != "" && id != a.Connector {
 		s.refuse(w, r, onPage(pages.ReasonOtherBrowser, invalidRequest(oauth.RuleOtherBrowser,
-			"the answer of the identity provider is not to a question that this browser has brought there, or not its first")))
+			"the identity provider's answer does not belong to a sign-in that this browser began, or was used before")))
 		return
 	}
 	if r.Method == http.MethodHead { // it asks whether there is an answer, and takes none

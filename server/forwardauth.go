@@ -356,7 +356,8 @@ func (s *Server) tellForwarded(w http.ResponseWriter, c *storage.Client, view gr
 	}
 	if told[headerUser] == "" {
 		return refuseForward(oauth.RuleForwardUser,
-			"the user has no %s that a header can say, by which the app knows its users", c.ForwardAuthUser).
+			"the user has no %s that can be sent in a header, and the app identifies its users by it",
+			c.ForwardAuthUser).
 			About("", "", "spec.oauth.forwardAuth.user")
 	}
 	for name, value := range told {

@@ -141,7 +141,7 @@ func (m member) notes(embedded, full bool) (notes []Note) {
 		return strings.Contains(e, "no leader")
 	}) {
 		notes = append(notes, Note{Kind: "leaderless " + m.endpoint,
-			Text: who + " knows no leader: too few members answer each other", Remedy: "start those that are away"})
+			Text: who + " knows no leader: too few members answer each other", Remedy: "start those that are down"})
 	}
 	if m.alarmed("CORRUPT") {
 		notes = append(notes, Note{Kind: "corrupt " + m.endpoint, Wrong: true,
@@ -179,7 +179,7 @@ func clusterNotes(ctx context.Context, client *clientv3.Client, asked []member) 
 	if voters > len(asked) {
 		notes = append(notes, Note{Kind: "unnamed", Text: fmt.Sprintf(
 			"storage.config.endpoints has %d of the %d members of the cluster: "+
-				"when these are away, so is storage", len(asked), voters), Remedy: "name all of them"})
+				"when these are down, so is storage", len(asked), voters), Remedy: "name all of them"})
 	}
 	if voters%2 == 0 {
 		notes = append(notes, Note{Kind: "even", Remedy: "add a member, or remove one",

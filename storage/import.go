@@ -50,8 +50,9 @@ type Imported struct {
 
 // Errors that say what an import found in its place.
 var (
-	ErrNotEmpty = errors.New("there are records in the database already, and an import or a restore takes none beside " +
-		"others: two sets of keys and ids do not become one. Take an empty data directory, cluster or namespace (storage.config)")
+	ErrNotEmpty = errors.New("there are records in the database already, and an import or a restore needs an empty " +
+		"one: two sets of keys and ids cannot be merged. Take an empty data directory, cluster or " +
+		"namespace (storage.config)")
 	ErrServed = errors.New("a server runs on the database: stop it first")
 )
 

@@ -213,7 +213,7 @@ func (s *Store) standingConnectors(ctx context.Context) (connectors []string, er
 }
 
 // ErrAmbiguous means that several users have an e-mail address or user name.
-var ErrAmbiguous = errors.New("several users are called so")
+var ErrAmbiguous = errors.New("several users have that e-mail address or name")
 
 // FindUser finds a user by id, or else by e-mail address or user name: up to three reads. It returns [ErrNotFound] for an
 // unknown one. Of several, it is the one who is active, or else [ErrAmbiguous].

@@ -183,8 +183,8 @@ func (v Verification) Backup(ctx context.Context, name string) (*Verified, error
 
 // Remedies, where nothing better is known.
 const (
-	remedyOfStore = "restore a backup that warifu verify finds nothing wrong with (warifu restore), or ask those who maintain " +
-		"warifu with these lines"
+	remedyOfStore = "restore a backup that warifu verify finds nothing wrong with (warifu restore), " +
+		"or send these lines to the maintainers of warifu"
 	remedyOfBackup = "make another backup, and keep an older one that warifu verify finds nothing wrong with"
 )
 
@@ -395,7 +395,7 @@ func (x *verifying) remedyFor(err error) string {
 // to is an error if a record leads nowhere.
 func (x *verifying) to(key, what string) error {
 	if !x.has(key) {
-		return fmt.Errorf("it leads to %s, which is not there", what)
+		return fmt.Errorf("it refers to %s, which does not exist", what)
 	}
 	return nil
 }
@@ -403,7 +403,7 @@ func (x *verifying) to(key, what string) error {
 // named is an error if a record says of itself that it is another one.
 func named(is, place string) error {
 	if is != place {
-		return fmt.Errorf("it is that of %q", is)
+		return fmt.Errorf("it says that it belongs to %q", is)
 	}
 	return nil
 }
@@ -430,7 +430,7 @@ var verifiedKinds = map[string]verifiedKind{
 	"logins": func(x *verifying, kv *mvccpb.KeyValue, at []string) error {
 		of, err := decode[handleRecord]("index of accounts", kv.Value)
 		if err == nil && !x.has(string(kv.Key), of.UserID) {
-			err = fmt.Errorf("it leads to the user %s, who is not there or does not sign in so", of.UserID)
+			err = fmt.Errorf("it refers to the user %s, who does not exist or does not sign in with it", of.UserID)
 		}
 		return err
 	},

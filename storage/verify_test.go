@@ -225,13 +225,13 @@ func TestVerificationFindsWhatIsWrong(t *testing.T) {
 	v := storage.Verification{KEK: e.KEK, Prefix: e.Prefix}
 	for key, of := range map[string]struct{ value, words string }{
 		"users/broken":            {"{", "decode user"},
-		"users/other":             {`{"id":"ann"}`, `it is that of "ann"`},
+		"users/other":             {`{"id":"ann"}`, `it says that it belongs to "ann"`},
 		"users/%zz":               {`{}`, "its key cannot be read"},
 		"wings/a":                 {"{}", "does not know records wings/"},
-		"logins/nobody":           {`{"userId":"nobody"}`, "it leads to the user nobody"},
-		"handles/aa":              {`{"userId":"nobody"}`, "it leads to the user nobody"},
+		"logins/nobody":           {`{"userId":"nobody"}`, "it refers to the user nobody"},
+		"handles/aa":              {`{"userId":"nobody"}`, "it refers to the user nobody"},
 		"sessions/lost":           {`{"userId":"` + u.user.ID + `"}`, "not found among those of its user"},
-		"deliveries/none/w/web":   {`{"app":"none"}`, "the app none, which is not there"},
+		"deliveries/none/w/web":   {`{"app":"none"}`, "the app none, which does not exist"},
 		"compromised/moved":       {`{"at":"x","unfinished":true}`, "was not finished"},
 		"keys/ES256/0000000000ff": {`{"use":"ES256","sealed":"AAAA"}`, "too short"},
 		"encryption/key":          {`{"kek":"00ff00ff00ff00ff","since":"2026-01-01T00:00:00Z"}`, "add its file to encryptionKeyFiles"},

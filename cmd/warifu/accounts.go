@@ -111,7 +111,7 @@ func (c *cli) eachPeople(ctx context.Context, docs []admin.Document, dryRun bool
 		}
 		if err != nil {
 			if len(all.Users) > 0 && !dryRun {
-				c.say("%s; apply all again when what follows is mended", summary(all))
+				c.say("%s; apply all again once the following is fixed", summary(all))
 			}
 			return all, err
 		}
@@ -221,7 +221,7 @@ func (c *cli) makeLink(ctx context.Context, user, kind string, flags linkFlags) 
 		c.say("a link is on its way to user %s by mail, and is valid until %s", made.UserID, when(made.ExpiresAt))
 		return nil
 	}
-	c.say("whoever opens this link first becomes user %s: pass it on to them alone; it is valid once, until %s",
+	c.say("whoever opens this link first becomes user %s: give it only to them; it works once, until %s",
 		made.UserID, when(made.ExpiresAt))
 	_, err = fmt.Fprintln(c.stdout, made.Link)
 	return err

@@ -225,7 +225,7 @@ func (c *cli) restoreRecords(ctx context.Context, cfg *config.Settings, name str
 }
 
 func (c *cli) sayEpoch(e epoch, keep kept) {
-	of := "of a time that it does not tell"
+	of := "of an unknown time"
 	if !e.BackupAt.IsZero() {
 		of = "of " + e.BackupAt.Format(time.RFC3339)
 	}

@@ -112,7 +112,7 @@ is refused unless the server's configuration trusts the app: --trust is your wor
 			}
 			applied, err := c.applied(cmd.Context(), docs, plans, words)
 			if err != nil && len(applied.Plans) > 0 {
-				c.say("%d of %d apps were applied; apply all again when what follows is mended", len(applied.Plans),
+				c.say("%d of %d apps were applied; apply all again once the following is fixed", len(applied.Plans),
 					len(planned.Plans))
 			}
 			if format == "table" {
@@ -253,7 +253,7 @@ func (c *cli) showPlans(planned admin.Planned, format string) error {
 			fmt.Fprintf(&b, "  %s %s\n", c.paint(c.stdout, yellow, "!"), harmless(consequence))
 		}
 		if len(p.Ends) > 0 {
-			fmt.Fprintf(&b, "  %s %s\n", c.paint(c.stdout, red, "!"), "cannot be taken back: apply takes --allow-delete")
+			fmt.Fprintf(&b, "  %s %s\n", c.paint(c.stdout, red, "!"), "cannot be undone: apply needs --allow-delete")
 		}
 		for _, w := range p.Warnings {
 			text := strings.TrimSpace(w.Path + " " + w.Message)
@@ -400,7 +400,7 @@ Reading a secret is written to the audit log.`,
 			lines = append(lines, "OAUTH_ISSUER="+out.Issuer)
 			if out.AssertionFile != "" {
 				lines = append(lines, "OAUTH_CLIENT_ASSERTION_FILE="+out.AssertionFile)
-				c.say("%s has no secret: it is whoever shows a token of", args[0])
+				c.say("%s has no secret: it authenticates with a token of", args[0])
 			}
 			for _, id := range out.Identities {
 				c.say("  %s", harmless(id.String()))

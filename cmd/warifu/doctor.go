@@ -215,7 +215,7 @@ func (e *examination) records(ctx context.Context) ([]doctor.Finding, error) {
 	}
 	if len(out) == 0 {
 		out = append(out, doctor.Finding{State: doctor.Fine,
-			Seen: fmt.Sprintf("%s: %d records, and all secrets open", found.What, found.Records)})
+			Seen: fmt.Sprintf("%s: %d records, and all secrets can be opened", found.What, found.Records)})
 	}
 	return out, nil
 }

@@ -90,13 +90,13 @@ func TestDoctorSeesWhatAProxyDoes(t *testing.T) {
 		}
 		t.Errorf("%s: no %s %s %q: %+v", m, state, check, says, found)
 	}
-	sees("good", "proxy", doctor.Fine, "is trusted, and tells the address of users (this machine is 127.0.0.1, ")
+	sees("good", "proxy", doctor.Fine, "is trusted, and passes on the address of users (this machine is 127.0.0.1, ")
 	sees("good", "discovery", doctor.Fine, "apps find the issuer")
 	sees("good", "certificate", doctor.Fine, "presents ends in")
 	sees("good", "etcd", doctor.Fine, "embedded etcd 3.")
 	sees("forgets", "proxy", doctor.Wrong, "does not pass X-Forwarded-For on")
 	sees("passes on", "proxy", doctor.Wrong, "as clients write it")
-	sees("circle", "discovery", doctor.Wrong, "redirects lead in a circle")
+	sees("circle", "discovery", doctor.Wrong, "redirects go in a circle")
 	sees("strips the path", "discovery", doctor.Wrong, "the proxy changes the path: "+
 		"/id/.well-known/openid-configuration arrives at the server as /.well-known/openid-configuration")
 	set("good")

@@ -23,7 +23,7 @@ const draftPrefix = ".warifu-unfinished-"
 func (c *cli) draft(name string) (*draft, error) {
 	dir := filepath.Dir(name)
 	for _, left := range removeDrafts(dir) {
-		c.say("%s removed: it was left of a backup or an export that did not come to its end", left)
+		c.say("%s removed: it was left behind by a backup or an export that did not finish", left)
 	}
 	for {
 		file, err := os.CreateTemp(dir, draftPrefix+"*")

@@ -142,7 +142,7 @@ func consent(a admin.AppDetail) string {
 	case manifests.TrustGiven:
 		return "not asked for: an operator has said so (apply --trust)"
 	case manifests.TrustNeeded:
-		return "asked for: nobody has given the word that consent: skip takes (trusted, or apply --trust)"
+		return "asked for: no operator has approved consent: skip (trusted, or apply --trust)"
 	}
 	return ""
 }

@@ -105,8 +105,8 @@ meanwhile goes on at its next start. Within an hour of a rotation it says how th
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch {
 			case encryption && compromised:
-				return usagef("a key of the storage that others may have is of use to them with a copy of the database: replace it " +
-					"without --compromised, and then the keys and secrets that it has sealed")
+				return usagef("a leaked storage key is of use only together with a copy of the database: replace it " +
+					"without --compromised, then replace the keys and secrets that it sealed")
 			case encryption:
 				return c.rotateEncryption(cmd.Context(), now, wait)
 			case wait.wait:
@@ -127,7 +127,7 @@ meanwhile goes on at its next start. Within an hour of a rotation it says how th
 				for _, end := range ends(use) {
 					c.say("  %s %s", c.paint(c.stderr, red, "!"), end)
 				}
-				if err := c.confirm("End the keys of " + use + "? This cannot be taken back."); err != nil {
+				if err := c.confirm("End the keys of " + use + "? This cannot be undone."); err != nil {
 					return err
 				}
 			}

@@ -183,7 +183,7 @@ func TestKilledOnTheWayNothingIsHalf(t *testing.T) {
 		p.killed(t, p.args...)
 		p.does(t, "", p.args...)
 		p.does(t, "", "verify", "--config", p.file)
-		p.does(t, "takes none beside others", p.args...)
+		p.does(t, "needs an empty one", p.args...)
 		p.start(t)
 		there, held := p.does(t, "", "get", "grants", "-o", "name"), p.does(t, "", "credentials", "board")
 		if p.place == imported && (there != grants || held != secret) {

@@ -17,15 +17,16 @@ import (
 )
 
 func (c *cli) migrate() *cobra.Command {
-	command := &cobra.Command{Use: "migrate", Short: "Come from another server", Args: subcommands, RunE: needsSubcommand}
+	command := &cobra.Command{Use: "migrate", Short: "Migrate from another server", Args: subcommands,
+		RunE: needsSubcommand}
 	var out, issuer string
 	dex := &cobra.Command{
-		Use: "dex CONFIG.yaml", Short: "Make a configuration and manifests of a configuration of Dex",
+		Use: "dex CONFIG.yaml", Short: "Make a configuration and manifests from a Dex configuration",
 		Long: `dex reads a configuration of Dex: its file, the ConfigMap or Secret of Kubernetes that holds it, or argocd-cm
 of Argo CD. It writes config.yaml, and for each of staticClients a manifest with the same client id, and a
 file with its secret for warifu credentials set. Users keep the sub that Dex gave them.
 
-It says of each key that cannot be carried why, and prints the commands that come next. It changes no file
+For each key that cannot be migrated it says why, and it prints the commands that come next. It changes no file
 that is there already.`,
 		Example: `  warifu migrate dex /etc/dex/config.yaml --out /etc/warifu
   kubectl get configmap dex -o yaml > dex.yaml && warifu migrate dex dex.yaml`,

@@ -244,7 +244,7 @@ func (v *view) lines(now time.Time, most int) (out [][]fact) {
 	out = append(out, head)
 	if v.away != nil {
 		out = append(out, []fact{inked(red, "no server answers at %s; trying again", v.api.where),
-			passing("  what follows is of %s and before", when(v.since))})
+			passing("  what follows is as of %s", when(v.since))})
 	}
 	out = append(out, v.deliveries(s, most)...)
 	out = append(out, v.rotations(s, most)...)
@@ -364,7 +364,8 @@ func (v *view) replicas(s standing, now time.Time) (out [][]fact) {
 		if i == 0 {
 			name = "replicas"
 		}
-		line := []fact{title(name), plain("%s  %s", r.Name, r.Version), passing("  heard %s ago", heardAgo(now.Sub(r.At)))}
+		line := []fact{title(name), plain("%s  %s", r.Name, r.Version),
+			passing("  last heard from %s ago", heardAgo(now.Sub(r.At)))}
 		if own != "" && r.Config != "" && r.Config != own {
 			line = append(line, inked(yellow, "  another configuration"))
 		}

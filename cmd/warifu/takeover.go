@@ -90,8 +90,8 @@ func (i *instance) changeKeys(ctx context.Context, next *config.Settings) error 
 	case len(listed) == 0 && len(next.EncryptionKeyFiles) == 0:
 		return nil // storage keeps its key itself, and another dataDir waits for a restart
 	case next.KEK == nil:
-		return fmt.Errorf("encryptionKeyFiles: the key that seals now is not in %s, which is the only one without this list",
-			next.KEKFile)
+		return fmt.Errorf("encryptionKeyFiles: without this list only the key in %s is used, "+
+			"and the key that seals now is not there", next.KEKFile)
 	}
 	ctx, cancel := context.WithTimeout(ctx, storageTime)
 	defer cancel()

@@ -54,7 +54,7 @@ connectors:
 	says(0, `^`+own+` +one .* +ann@example.com .* active +\d{4}-`, "get", "users")
 	says(0, `^here +local .* a, b, c, and 2 more +password +active +-\s*$`, "get", "users")
 	says(0, `^user/here\n`, "get", "users", "-o", "name")
-	says(1, `Several users are called ann@example.com.*by id`, "describe", "user", "ann@example.com")
+	says(1, `Several users have the e-mail address or name ann@example.com.*by id`, "describe", "user", "ann@example.com")
 	says(0, `^User +`+own+`$.*^State +active$.*^  Identity +ann$.*^Signed in +\d{4}-`, "describe", "user", own)
 	says(1, `There is no user nobody`, "describe", "user", "nobody")
 

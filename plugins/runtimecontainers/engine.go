@@ -136,7 +136,7 @@ func (e *engine) inspect(caller context.Context, id string) (*container.InspectR
 	}
 	c := result.Container
 	if c.Config == nil || c.HostConfig == nil || c.State == nil {
-		return nil, fmt.Errorf("%w: inspect container %s: the engine's answer is not whole", plugins.ErrUnavailable,
+		return nil, fmt.Errorf("%w: inspect container %s: the engine's answer is incomplete", plugins.ErrUnavailable,
 			short(id))
 	}
 	inherited, err := e.imageLabels(ctx, &c)

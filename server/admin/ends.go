@@ -96,7 +96,8 @@ func (a *operations) registerEnds(api huma.API) {
 func (a *operations) user(ctx context.Context, name string) (*storage.User, error) {
 	u, err := a.Store.FindUser(ctx, name)
 	if errors.Is(err, storage.ErrAmbiguous) {
-		return nil, problem(http.StatusConflict, codeAmbiguousUser, "Several users are called "+name+".",
+		return nil, problem(http.StatusConflict, codeAmbiguousUser,
+			"Several users have the e-mail address or name "+name+".",
 			"Name the user by id: warifu get users shows it.")
 	}
 	if err != nil {

@@ -316,7 +316,7 @@ func (a *operations) account(ctx context.Context, name, instead string) (*storag
 var weaknesses = map[factor.Weakness]string{
 	factor.WeakShort:   fmt.Sprintf("has less than %d characters", factor.MinPassword),
 	factor.WeakLong:    fmt.Sprintf("has more than %d bytes", factor.MaxPassword),
-	factor.WeakGuessed: "is found in seconds by whoever guesses: it is a common word, name or pattern",
+	factor.WeakGuessed: "can be guessed in seconds: it is a common word, name or pattern",
 	factor.WeakKnown:   "has what everybody knows of the user, such as their name or address",
 }
 

@@ -93,7 +93,7 @@ func (a *operations) patiently(ctx context.Context, do func(context.Context) err
 // InvalidPeople is the problem of people with faults.
 func InvalidPeople(faults []Fault) *Problem {
 	p := problem(http.StatusUnprocessableEntity, codeInvalidPeople,
-		"What is said of people has faults; nothing was changed.", "Correct them and try again.")
+		"The descriptions of people have faults; nothing was changed.", "Correct them and try again.")
 	p.Faults = faults
 	return p
 }

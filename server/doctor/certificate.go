@@ -22,15 +22,15 @@ func renewFrom(c *x509.Certificate) time.Time {
 func span(what string, c *x509.Certificate, now time.Time, consequence string) []Finding {
 	switch {
 	case now.After(c.NotAfter):
-		return []Finding{wrong("renew it, and have whatever does that by itself say when it fails",
+		return []Finding{wrong("renew it, and have whatever renews it automatically report failures",
 			"%s ended %s (%s): %s", what, ago(now, c.NotAfter), date(c.NotAfter), consequence)}
 	case now.Before(c.NotBefore):
 		return []Finding{wrong(
-			"see that the clock of this machine is right; otherwise put the certificate before it back until then",
+			"check that the clock of this machine is right; if it is, put the previous certificate back until then",
 			"%s is not valid before %s: %s", what, date(c.NotBefore), consequence)}
 	case now.After(renewFrom(c)):
 		return []Finding{warning(
-			"renew it now: what does so by itself (certbot, acme.sh, cert-manager) seems to fail, so read what it says",
+			"renew it now: automatic renewal (certbot, acme.sh, cert-manager) seems to be failing, so read its log",
 			"%s ends %s (%s)", what, in(now, c.NotAfter), date(c.NotAfter))}
 	}
 	return nil
@@ -59,8 +59,8 @@ func chain(what, host string, presented []*x509.Certificate, roots *x509.CertPoo
 	case err == nil:
 	case errors.As(err, &nobody) && len(presented) == 1 && len(leaf.IssuingCertificateURL) > 0:
 		out = append(out, wrong(
-			"have it sent with those between it and the authority (certbot: fullchain.pem, and not cert.pem)",
-			"%s comes without that of its issuer, %s: browsers may find that one, and apps do not",
+			"have it sent with the intermediate certificates (certbot: fullchain.pem, and not cert.pem)",
+			"%s is sent without the certificate of its issuer, %s: browsers may find that one, but apps do not",
 			what, nameOf(leaf.Issuer.CommonName,
 				leaf.Issuer.String())))
 	case errors.As(err, &nobody):
@@ -69,11 +69,11 @@ func chain(what, host string, presented []*x509.Certificate, roots *x509.CertPoo
 			"this machine does not know who vouches for %s (%s)",
 			what, nameOf(leaf.Issuer.CommonName, leaf.Issuer.String())))
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired && invalid.Cert != leaf:
-		out = append(out, wrong("have it sent with the present certificates of its authority",
-			"%s comes with that of an authority that has ended: %s",
+		out = append(out, wrong("have it sent with the current certificates of its authority",
+			"%s is sent with an authority's certificate that has expired: %s",
 			what, nameOf(invalid.Cert.Subject.CommonName, invalid.Cert.Subject.String())))
 	default:
-		out = append(out, wrong("get another one", "%s is not believed: %s",
+		out = append(out, wrong("get another one", "%s is not trusted: %s",
 			what, strings.TrimPrefix(err.Error(), "x509: ")))
 	}
 	return out

@@ -138,7 +138,7 @@ func TestCertificatesThatArePresented(t *testing.T) {
 		"not yet":   {root.server(t, 91*day), Wrong, "is not valid before"},
 		"six days":  {root.server(t, 5*day, func(c *x509.Certificate) { c.NotBefore = time.Now().Add(-day) }), Fine, "ends in 4 days"},
 		"name":      {root.server(t, 60*day, func(c *x509.Certificate) { c.DNSNames, c.IPAddresses = []string{"other.example.com"}, nil }), Wrong, "is for other.example.com, and not for 127.0.0.1"},
-		"alone":     {between.server(t, 60*day, aia), Wrong, "comes without that of its issuer, Between"},
+		"alone":     {between.server(t, 60*day, aia), Wrong, "is sent without the certificate of its issuer, Between"},
 		"strangers": {new(authority).authority(t, "Stranger").server(t, 60*day), Wrong, "does not know who vouches for"},
 	} {
 		issuer := listen(t, c.cert, provider)
@@ -174,10 +174,10 @@ func TestRedirectsAndWhoAnswers(t *testing.T) {
 		handler func(string) http.Handler
 		says    string
 	}{
-		"to itself": {redirect(func(issuer string, r *http.Request) string { return issuer + r.URL.Path }), "lead in a circle"},
+		"to itself": {redirect(func(issuer string, r *http.Request) string { return issuer + r.URL.Path }), "go in a circle"},
 		"two": {redirect(func(issuer string, r *http.Request) string {
 			return issuer + map[bool]string{true: "/other", false: pathDiscovery}[r.URL.Path == pathDiscovery]
-		}), "lead in a circle"},
+		}), "go in a circle"},
 		"to http": {redirect(func(issuer string, r *http.Request) string {
 			return "http" + strings.TrimPrefix(issuer, "https") + r.URL.Path
 		}), "https is redirected to http"},
@@ -252,7 +252,7 @@ func TestProxiesAreJudgedByWhatArrives(t *testing.T) {
 		"strips":      {Arrived{Peer: "10.0.0.1:5", Trusted: true}, Wrong, "does not pass X-Forwarded-For on"},
 		"strips too":  {Arrived{Peer: "10.0.0.1:5"}, Wrong, "passes no X-Forwarded-For on"},
 		"adds none":   {Arrived{Peer: "10.0.0.1:5", ForwardedFor: []string{forged}}, Wrong, "adds nothing"},
-		"behind NAT":  {Arrived{Peer: "10.0.0.1:5", TLS: true, ForwardedFor: []string{forged}}, Fine, "counts nothing"},
+		"behind NAT":  {Arrived{Peer: "10.0.0.1:5", TLS: true, ForwardedFor: []string{forged}}, Fine, "is ignored"},
 		"IPv6 mapped": {Arrived{Peer: "[::ffff:10.0.0.1]:5", Trusted: true}, Wrong, "the proxy 10.0.0.1 does"},
 	} {
 		text := c.arrived.Header()

@@ -55,10 +55,10 @@ func (f Files) certificates(context.Context) ([]Finding, error) {
 			continue // the configuration is refused for that
 		}
 		leaf, what := certs[0], file.Key+" ("+file.Name+")"
-		found := span(what, leaf, now, "nobody who checks it connects")
+		found := span(what, leaf, now, "no client that checks it can connect")
 		if file.Host != "" && leaf.VerifyHostname(file.Host) != nil {
-			found = append(found, warning("get one that names "+file.Host+", unless a proxy before it presents "+
-				"another one",
+			found = append(found, warning("get one that names "+file.Host+", unless a proxy in front of it "+
+				"presents another one",
 				"%s is for %s, and not for %s", what, namesOf(leaf), file.Host))
 		}
 		if len(found) == 0 {
@@ -74,7 +74,7 @@ func (f Files) certificates(context.Context) ([]Finding, error) {
 		for _, c := range certs {
 			what := file.Key + " (" + file.Name + "): " + nameOf(c.Subject.CommonName, c.Subject.String())
 			out = append(out, span(what, c, now,
-				"what it vouches for is not believed")...)
+				"certificates that it vouches for are not trusted")...)
 		}
 	}
 	return out, nil

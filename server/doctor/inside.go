@@ -119,8 +119,8 @@ func Etcd(h storage.Health, err error) []Finding {
 		}
 		out = append(out, f)
 	}
-	const disks = "give its members disks that are written to fast, and nothing else to do; have them near each " +
-		"other and near this server"
+	const disks = "give its members fast disks, and nothing else to do; keep them close to each other and to this " +
+		"server"
 	switch {
 	case errors.Is(err, storage.ErrOldEtcd):
 		return append(out, wrong("upgrade etcd, one member after the other; warifu does not start on this one", "%s", err))
@@ -380,7 +380,7 @@ func (i Inside) secrets(ctx context.Context) ([]Finding, error) {
 		}
 	}
 	if len(out) == 0 {
-		out = append(out, fine("rotations of secrets: %d, and none waits for somebody", rotating))
+		out = append(out, fine("rotations of secrets: %d, and none is stuck", rotating))
 	}
 	return out, nil
 }

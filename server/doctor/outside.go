@@ -118,7 +118,7 @@ func (s *outside) addresses(ctx context.Context) ([]netip.Addr, error) {
 // names looks whether the issuer's name leads somewhere.
 func (s *outside) names(ctx context.Context) ([]Finding, error) {
 	if _, err := netip.ParseAddr(s.host()); err == nil {
-		return []Finding{fine("the issuer is an address, and has no name (nor passkeys)")}, nil
+		return []Finding{fine("the issuer is an IP address, so it has no name (and no passkeys)")}, nil
 	}
 	found, err := s.addresses(ctx)
 	var unknownName *net.DNSError
@@ -200,7 +200,7 @@ func (s *outside) judge(presented []*x509.Certificate) []Finding {
 	now, leaf := s.Now(), presented[0]
 	what := "the certificate that " + s.issuer.Host + " presents"
 	out := slices.Concat(span(what, leaf, now,
-		"nobody who checks it connects"), chain(what, s.host(), presented, s.Roots, now))
+		"no client that checks it can connect"), chain(what, s.host(), presented, s.Roots, now))
 	if len(out) == 0 {
 		out = append(out, fine("%s ends %s (%s), by %s", what, in(now, leaf.NotAfter), date(leaf.NotAfter),
 			nameOf(leaf.Issuer.CommonName, leaf.Issuer.String())))
@@ -317,7 +317,7 @@ func (s *outside) discovery(ctx context.Context) ([]Finding, error) {
 	if v.err != nil {
 		var untrusted *tls.CertificateVerificationError
 		if errors.As(v.err, &untrusted) {
-			return []Finding{wrong("see what is said of the certificate", "apps do not get %s: %s",
+			return []Finding{wrong("see the findings about the certificate", "apps do not get %s: %s",
 				v.last, reason(untrusted.Err))}, nil
 		}
 		return []Finding{wrong(
@@ -397,16 +397,16 @@ func (s *outside) redirects(v visit) []Finding {
 		"(a CDN that speaks http to it, such as Cloudflare's Flexible, is to speak https: Full (strict))"
 	switch first := v.hops[0]; {
 	case v.loop && same && strings.HasPrefix(v.hops[0].from, "http:"):
-		return []Finding{wrong("something before the server redirects requests to where they have come from: have it pass "+
-			"them on; if it is to speak https, issuer in the configuration begins with https",
-			"redirects lead in a circle: %s", shown)}
+		return []Finding{wrong("something in front of the server redirects requests back to where they came from: "+
+			"have it pass them on; if it is to speak https, issuer in the configuration begins with https",
+			"redirects go in a circle: %s", shown)}
 	case v.loop && same:
 		return []Finding{wrong(
 			"the proxy takes requests that come by https for http, and sends them to https again: "+forwarded,
-			"redirects lead in a circle: %s", shown)}
+			"redirects go in a circle: %s", shown)}
 	case v.loop:
 		return []Finding{wrong("find out which proxy answers at each address, and have one of them stop",
-			"redirects lead in a circle: %s", shown)}
+			"redirects go in a circle: %s", shown)}
 	case same && strings.HasPrefix(first.from, "https:") && strings.HasPrefix(first.to, "http:"):
 		return []Finding{wrong("something behind the proxy believes that requests come by http: have the proxy pass "+
 			"X-Forwarded-Proto on, and nothing behind it redirect", "https is redirected to http: %s", shown)}
@@ -449,7 +449,7 @@ func (s *outside) published(ctx context.Context, address string) []Finding {
 	}
 	if v.err != nil || v.reply.StatusCode != http.StatusOK || json.Unmarshal(v.body, &set) != nil {
 		return []Finding{wrong("have the proxy pass it on to this server",
-			"apps do not get the keys at %s, and believe no token", address)}
+			"apps cannot fetch the keys at %s, so they reject every token", address)}
 	}
 	for _, kid := range keys {
 		if !slices.ContainsFunc(set.Keys, func(k struct {

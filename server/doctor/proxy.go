@@ -89,16 +89,16 @@ func judgeProxy(a Arrived, local string) []Finding {
 			"requests come from %s, which passes no X-Forwarded-For on: if it is a proxy, all users "+
 				"have its address, and share the limits of sign-ins", peer)}
 	case a.Trusted && a.Address.String() == forged && told[len(told)-1] != forged:
-		return []Finding{fine("the proxy %s is trusted, and tells the address of users (this machine is %s, which is "+
-			"among web.trustedProxies itself); %s",
+		return []Finding{fine("the proxy %s is trusted, and passes on the address of users (this machine is %s, "+
+			"which is among web.trustedProxies itself); %s",
 			peer, told[len(told)-1], scheme)}
 	case a.Trusted && a.Address.String() == forged:
 		return []Finding{wrong(add+", and not pass on what clients say",
 			"the proxy %s passes X-Forwarded-For on as clients write it: "+
 				"whoever guesses passwords chooses another address each time", peer)}
 	case !a.Trusted && a.TLS && slices.Equal(told, []string{forged}):
-		return []Finding{fine("requests from here come to the server from %s, by TLS of its own, and what strangers "+
-			"write into X-Forwarded-For counts nothing", peer)}
+		return []Finding{fine("requests from here reach the server from %s, over TLS of its own, and what strangers "+
+			"write into X-Forwarded-For is ignored", peer)}
 	case !a.Trusted && slices.Equal(told, []string{forged}):
 		return []Finding{wrong(add+", and write "+trust,
 			"the proxy %s adds nothing to X-Forwarded-For: all users have its address, and share "+
@@ -108,7 +108,7 @@ func judgeProxy(a Arrived, local string) []Finding {
 			"web.trustedProxies: all users have its "+
 			"address, and share the limits of sign-ins", peer)}
 	}
-	return []Finding{fine("the proxy %s is trusted, and tells the address of users (this one is %s); %s",
+	return []Finding{fine("the proxy %s is trusted, and passes on the address of users (this one is %s); %s",
 		peer, a.Address, scheme)}
 }
 

@@ -63,7 +63,7 @@ func (s *Sender) Send(l Letter) bool {
 	}
 	if _, is := addressee(l.To); !is {
 		s.Metrics.Letter(lost)
-		s.Logger.Warn("an e-mail was not sent: the user's address is not one that mail is sent to", "mail", l.Kind)
+		s.Logger.Warn("an e-mail was not sent: the user's e-mail address is not valid", "mail", l.Kind)
 		return false
 	}
 	if !s.enqueue(&posted{Letter: l, due: now}) {

@@ -114,7 +114,7 @@ func (k *checker) checkKeys() {
 		{"requestObjectSigningAlg", request, true},
 	} {
 		if signed.used && slices.Contains(ClientAlgs(), signed.alg) && !k.canSign(signed.alg) {
-			k.about(signed.key, "keys", "is %s, and no key of jwks can sign so", signed.alg)
+			k.about(signed.key, "keys", "is %s, and no key of jwks can sign that way", signed.alg)
 		}
 	}
 	if authenticates && !k.ForeignKeys && !k.canSign("") {

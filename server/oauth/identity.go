@@ -137,7 +137,8 @@ func (k *checker) checkIdentityIssuer(f *Field, at, issuer string) {
 			nearest = k.Issuers[i]
 		}
 		v := k.violates(f, at, "untrusted-issuer",
-			"is not one that this server trusts (trustedIssuers of its configuration), of which it must be one, to the letter")
+			"is not one that this server trusts: it must be one of trustedIssuers in its configuration, "+
+				"character for character")
 		v.Nearest = nearest
 		v.among(short(issuer), k.Issuers)
 	}
@@ -155,8 +156,9 @@ func (k *checker) checkIdentitySubject(f *Field, at string, id WorkloadIdentity)
 	case len(subject) > MaxIdentityPart || !printableASCII(subject):
 		k.violates(f, at, "identity-subject", "must be 1 to %d printable ASCII characters without spaces", MaxIdentityPart)
 	case strings.Contains(subject, "*"):
-		k.violates(f, at, "identity-subject", "must be the whole sub of the workload's tokens: a star stands for nothing, so "+
-			"list each workload; what differs from run to run has a sub that does not, such as that of an environment of GitHub")
+		k.violates(f, at, "identity-subject", "must be the whole sub of the workload's tokens: there are no "+
+			"wildcards, so list each workload; if the sub differs from run to run, use one that does not, "+
+			"such as that of a GitHub environment")
 	case IsTrustDomain(id.Issuer) && TrustDomain(subject) != id.Issuer:
 		k.violates(f, at, "identity-subject",
 			"must be a SPIFFE ID of the trust domain that is its issuer, as in spiffe://example.org/web")
@@ -170,7 +172,7 @@ func (k *checker) checkIdentityAudience(f *Field, at string, id WorkloadIdentity
 		k.violates(f, at, "identity-audience", "must be 1 to %d printable ASCII characters without spaces", MaxIdentityPart)
 	case audience == id.Issuer:
 		k.violates(f, at, "identity-audience", "must not be the issuer: tokens for it go to the issuer's own services, and "+
-			"whoever gets one there could be the app here")
+			"anyone who gets one there could act as the app here")
 	}
 }
 

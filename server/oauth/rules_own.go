@@ -39,7 +39,7 @@ var ownRemedies = map[string]string{
 	RuleScopeMissing:        "Ask for one or more of scopes_supported.",
 	RuleScopeNotInManifest:  "Ask for one or more of scopes_supported.",
 	RuleScopeNotInCatalogue: "Add it to scopes of the server's configuration, or ask for another.",
-	RuleScopeWithdrawn:      "Send the user through authorization with the scopes of today.",
+	RuleScopeWithdrawn:      "Send the user through authorization with the current scopes.",
 	RuleRefreshTokenUsed: "Store the new refresh token of every reply, and refresh from one place at a time. Send the user " +
 		"through authorization again.",
 	RuleResourceUnknown: "Use the identifier that the resource server says of itself. An operator registers it: in " +

@@ -18,12 +18,13 @@ var requestRules = []Rule{
 			"oauth2.clientIDMetadataDocuments."},
 	{RuleClientDocumentHost, "The client_id is the address of a document on a host from which this server takes none.",
 		"If clients from there are wanted, take the host out of deny of oauth2.clientIDMetadataDocuments, or add it to " +
-			"allow, and restart the server."},
+			"allow, and run warifu reload."},
 	{RuleClientSecretWrong, "The client exists, but the secret is not one of its secrets.",
 		"Use the OAUTH_CLIENT_SECRET of the app's environment; warifu get deliveries shows whether that has " +
 			"arrived, and warifu get secrets which secrets are valid."},
-	{RuleResourceServerSecret, "The configuration has this resource server, and the secret is not its.",
-		"Use the secret in the file that oauth2.resourceServers names for it; restart the server after a change of that file."},
+	{RuleResourceServerSecret, "The configuration has this resource server, but the secret is wrong.",
+		"Use the secret in the file that oauth2.resourceServers names for it; after a change of that file, " +
+			"run warifu reload."},
 	{RuleIntrospectionPublic, "Introspection is for those that authenticate, and the request has a client_id alone.",
 		"Have a resource server ask, or a client with a secret or keys; to a public client " +
 			"tokens are opaque."},
@@ -51,8 +52,8 @@ var requestRules = []Rule{
 	{RuleWorkloadIdentity, "The token is of a workload that the client does not list.",
 		"List issuer and subject of the token in spec.oauth.identities, to the letter, and apply; or run the program as the " +
 			"workload that is listed."},
-	{RuleWorkloadSignature, "None of its issuer's keys has signed the token of the workload, or with an algorithm that is not " +
-		"taken from it.",
+	{RuleWorkloadSignature, "The token of the workload is not signed by any of its issuer's keys, " +
+		"or its algorithm is not accepted from that issuer.",
 		"See that the token comes from the issuer that it names, and that the keys of trustedIssuers are those of that " +
 			"issuer."},
 	{RuleWorkloadClaims, "The token of the workload has a good signature, but one of its claims is wrong.",
@@ -167,12 +168,13 @@ var requestRules = []Rule{
 	{RuleSignInLocked, "There were too many guesses at the name, or from the address, so no password is checked for a while.",
 		"Wait as long as the page says; warifu audit shows where the guesses come from."},
 	{RuleSignInBusy, "More passwords were to be checked at once than the server takes.",
-		"Try again in some seconds. If it happens often, somebody guesses, or the server has too few processors."},
+		"Try again in some seconds. If it happens often, somebody is guessing passwords, " +
+			"or the server has too few processors."},
 	{RuleFactorWrong, "The code for the second factor is wrong, or was used before, and the form was shown again.",
-		"Let the user wait for the next code, and look whether the clock of their device is right. Whoever has lost it uses a " +
-			"recovery code; with neither, an operator removes the factor."},
-	{RuleLinkGone, "The link of an invitation, or of a mail to set a new password, was used, has expired, or is none of this " +
-		"server's.",
+		"Let the user wait for the next code, and check that the clock of their device is right. " +
+			"A user who has lost the device uses a recovery code; without one, an operator removes the factor."},
+	{RuleLinkGone, "The link of an invitation, or of a mail to set a new password, was used, has expired, " +
+		"or was not made by this server.",
 		"A link works once, for a limited time, and only while nothing has changed in how the user signs in: make another one with warifu invite, " +
 			"or let the user ask for it on the sign-in page."},
 	{RulePasskeyWrong, "A passkey was not taken, and the page was shown again.",
@@ -180,8 +182,8 @@ var requestRules = []Rule{
 			"too. If its counter has not moved on, somebody may have a copy: have its user remove it. After a change of the " +
 			"issuer's host, no passkey works any more."},
 	{RuleConnectorUnavailable, "An identity provider or directory did not answer, or not as it should.",
-		"Look for its connector in the log, and whether the server reaches the address in its configuration. It is asked " +
-			"again at the next sign-in."},
+		"Look for its connector in the log, and check that the server reaches the address in its configuration. " +
+			"It is asked again at the next sign-in."},
 	{RuleConnectorRefused, "An identity provider or directory signed the user in, or answered, in a way that this server " +
 		"does not accept.",
 		"The description says what is wrong. If the user has too many groups, let groups of the connector in the " +
@@ -208,8 +210,8 @@ var requestRules = []Rule{
 	{RuleConsentWithdrawn, "What the user had allowed the client was revoked before the code was redeemed.",
 		"Send the user through authorization again, where they are asked."},
 	{RuleRequestExpired, "The user left a page open for longer than a request may wait.",
-		"Begin again at the app. How long a request waits is expiry.authRequests. For a day the browser that began it goes " +
-			"on with a new one, unless it was pushed; links to the pages of a sign-in do not keep."},
+		"Begin again at the app. How long a request waits is expiry.authRequests. Within a day, the browser that " +
+			"began it continues with a new one, unless it was pushed; links to the pages of a sign-in expire."},
 	{RuleRequestAltered, "The pending request cannot be opened: it was cut off, altered, or is older than the key " +
 		"that sealed it.",
 		"Begin again at the app. If it happens often, something between browser and server cuts off long addresses."},
@@ -260,7 +262,7 @@ var requestRules = []Rule{
 	{RuleResourceNotGranted, "The token request names a resource that was not part of the authorization.",
 		"Name it in the authorization request as well."},
 	{RuleResourceWithdrawn, "None of the resources that were granted has a resource server any more.",
-		"Send the user through authorization again, for the resources of today."},
+		"Send the user through authorization again, for the current resources."},
 	{RuleResourceForms, "The token would be for resource servers that want different forms of access tokens " +
 		"(accessTokenType, accessTokenAlg).",
 		"Ask for a token for each of them: name one resource in the token request."},
@@ -271,7 +273,7 @@ var requestRules = []Rule{
 	{RuleCodeInvalid, "This server did not issue the code, or it was altered.",
 		"Send the code as it came, without decoding it twice. Check that the token request goes to the same issuer " +
 			"as the authorization request."},
-	{RuleCodeExpired, "The code came after its time, which is short (expiry.codes).",
+	{RuleCodeExpired, "The code has expired; its lifetime is short (expiry.codes).",
 		"Redeem the code at once when it arrives; send the user through authorization again."},
 	{RuleCodeUsed, "The code was redeemed before; everything issued from it is revoked, because it may have been " +
 		"stolen.",
@@ -355,26 +357,29 @@ var requestRules = []Rule{
 	{RuleStartTarget, "The target_link_uri does not have the origin of the client's initiateLoginUri.",
 		"Link to a page of the app itself."},
 	{RuleForwardProxy, "A request for forward auth came from an address that is not that of a trusted proxy.",
-		"List the proxy that is before the app in web.trustedProxies of the configuration; nobody else may ask."},
+		"List the proxy that is in front of the app in web.trustedProxies of the configuration; nobody else may ask."},
 	{RuleForwardHeaders, "A request to an app behind forward auth brought a header that tells the app who its user is.",
-		"Find out who sends it; only this server may set it. If it is a proxy before the one that asks, have it drop these headers."},
+		"Find out who sends it; only this server may set it. If it is a proxy in front of the one that asks, " +
+			"have it drop these headers."},
 	{RuleForwardHost, "No app is at the host that a proxy asks about.",
 		"Add it to spec.oauth.forwardAuth.hosts in the app's app.yml and apply again."},
 	{RuleForwardRequest, "What a proxy says of the request that it asks about is missing or not right.",
 		"Have the proxy set X-Forwarded-Host, X-Forwarded-Proto, X-Forwarded-Uri and X-Forwarded-Method, each once, and replace " +
 			"what it was sent; the app is served by https."},
-	{RuleForwardSignIn, "A request to an app behind forward auth came without a sign-in, and was no page to be shown.",
+	{RuleForwardSignIn, "A request to an app behind forward auth came without a sign-in, and was not for a page.",
 		"This is an expected answer: a page of the app leads to the sign-in."},
-	{RuleForwardUser, "The user does not have that by which an app behind forward auth knows its users.",
+	{RuleForwardUser, "The user lacks what an app behind forward auth identifies its users by.",
 		"Give the account a user name or a verified e-mail address, or choose sub in spec.oauth.forwardAuth.user."},
 	{RuleForwardCookies, "A browser came back from the sign-in for an app behind forward auth without the cookie that it began with.",
 		"Allow cookies at the app's host; neither the app nor its proxy may remove them. The sign-in ends in the browser in which " +
 			"it began."},
-	{RuleForwardReturn, "What came back from a sign-in for an app behind forward auth is none that is under way at that host.",
+	{RuleForwardReturn, "A browser came back from a sign-in for an app behind forward auth, " +
+		"and no such sign-in is in progress at that host.",
 		"Begin at the app again. If it happens often, see whether people bookmark the pages of the sign-in, and expiry.authRequests."},
-	{RuleForwardAnswer, "A sign-in for an app behind forward auth ended with an error in the place of a code.",
+	{RuleForwardAnswer, "A sign-in for an app behind forward auth ended with an error instead of a code.",
 		"The user said no, or the request before this one was refused: explain that one."},
-	{RuleRegistrationToken, "The initial access token of a registration request is missing, or is none of this server's.",
+	{RuleRegistrationToken, "The initial access token of a registration request is missing, " +
+		"or is not one of this server's.",
 		"Send one of the tokens in the files of oauth2.registration.initialAccessTokenFiles."},
 	{RuleRegistrationAccessToken, "The registration access token is missing, or is not the one of this client; or no such client " +
 		"has registered itself.",
@@ -384,7 +389,8 @@ var requestRules = []Rule{
 	{RuleRegistrationConflict, "The registration was changed by another request at the same moment.",
 		"Read it, and try again."},
 	{RuleRegistrationsFull, "As many clients have registered themselves as this server takes.",
-		"Remove those that are no longer used (warifu get clients, warifu delete client); those that were never used go by themselves."},
+		"Remove those that are no longer used (warifu get clients, warifu delete client); " +
+			"those that were never used are removed automatically."},
 	{RuleRateLimit, "There were too many requests of this kind in a short time.",
 		"Wait, and try again; look for a loop in the app."},
 	{RuleStorageUnavailable, "The server could not reach its storage.",

@@ -285,9 +285,9 @@ func (s *Issuers) wrong(issuer Issuer, listed oauth.WorkloadIdentity, said claim
 	case *said.Expires > ahead+maxLife.Seconds():
 		return "exp is more than a day ahead"
 	case said.NotBefore != nil && *said.NotBefore > ahead:
-		return "nbf is ahead"
+		return "nbf is in the future"
 	case said.IssuedAt != nil && *said.IssuedAt > ahead:
-		return "iat is ahead"
+		return "iat is in the future"
 	}
 	return ""
 }

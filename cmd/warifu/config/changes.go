@@ -38,14 +38,15 @@ type Waiting struct {
 
 // waiting are the keys that cannot count before a restart, each with all that is below it.
 var waiting = []Waiting{
-	{"issuer", "it is in every token and every record of a client: under another one this is another server"},
-	{"subject", "under another choice everybody is a stranger to every app"},
-	{"storage", "the records are there, and everything that is under way works on them"},
+	{"issuer",
+		"it is in every token and every client's records: with a different one this would be a different server"},
+	{"subject", "with a different choice every app would take everybody for a new user"},
+	{"storage", "the records are there, and everything in progress uses them"},
 	{"web.http", "an address is opened when the server starts"},
 	{"web.https", "an address is opened when the server starts"},
 	{"admin.socket", "a socket is opened when the server starts"},
 	{"admin.listen", "an address is opened when the server starts"},
-	{"telemetry", "what it measures with is made when the server starts"},
+	{"telemetry", "metrics and traces are set up when the server starts"},
 }
 
 // waits says why a key cannot count before a restart; "" if it can.

@@ -70,14 +70,16 @@ func (r *reader) checkTelemetry(t Telemetry) {
 	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
 		r.fault(at+".endpoint", "value", "", "must be an address such as http://127.0.0.1:4318 or https://traces.example.com")
 	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
-		r.fault(at+".endpoint", "value", "", "must be an address without a user, a query and a fragment: what lets this server in "+
-			"is in headersFile")
+		r.fault(at+".endpoint", "value", "", "must be an address without user, query or fragment: credentials "+
+			"belong in headersFile")
 	case u.Scheme == "http" && !oauth.IsLoopback(u.Hostname()):
 		if t.Traces.HeadersFile != "" {
-			r.fault(at+".endpoint", "cleartext", "", "must be https: what is in headersFile would go in clear to %s", u.Hostname())
+			r.fault(at+".endpoint", "cleartext", "",
+				"must be https: what is in headersFile would be sent unencrypted to %s", u.Hostname())
 			return
 		}
-		r.warn(at+".endpoint", "cleartext", "sends traces in clear to %s: which apps are in use, and when", u.Hostname())
+		r.warn(at+".endpoint", "cleartext",
+			"sends traces unencrypted to %s: which apps are in use, and when", u.Hostname())
 	}
 }
 
@@ -167,7 +169,7 @@ func (r *reader) checkStorage(cfg *Config) {
 		r.fault(at+".quota", "value", "", "must be 16MiB or more")
 	}
 	if detail.Quota > largestQuota {
-		r.fault(at+".quota", "value", "", "must be 16TiB or less: so much address space is set aside for the database")
+		r.fault(at+".quota", "value", "", "must be 16TiB or less: that much address space is reserved for the database")
 	}
 	if cfg.Storage.Type == StorageEtcd {
 		if detail.Quota != 0 {
@@ -229,7 +231,7 @@ func (r *reader) checkEndpoints(at string, detail StorageDetail) {
 			r.fault(path, "url", u.Scheme+"://"+u.Host, "must have neither path, query nor fragment")
 		case u.Scheme == "http" && detail.PasswordFile != "":
 			r.fault(path, "cleartext", "https"+strings.TrimPrefix(endpoint, "http"),
-				"must be https: over plain http the password of passwordFile would go in clear")
+				"must be https: over plain http the password in passwordFile would be sent unencrypted")
 		case twice:
 			r.fault(path, "duplicate", "", "is the same as %s.endpoints[%d]", at, twin)
 		case u.Scheme != first:
@@ -260,7 +262,8 @@ func (r *reader) checkListener(path, address string) {
 	at := listener{path, host, n}
 	for _, other := range r.listeners {
 		if other.meets(at) {
-			r.fault(path, "duplicate", "", "meets %s: no two listeners can have the same port of an address", other.path)
+			r.fault(path, "duplicate", "",
+				"collides with %s: no two listeners can use the same address and port", other.path)
 			return
 		}
 	}
@@ -399,13 +402,14 @@ func (r *reader) checkPasswords(cfg *Config) {
 func checkHash(hash string) error {
 	cost, err := bcrypt.Cost([]byte(hash))
 	if plain, bad := base64.StdEncoding.DecodeString(hash); bad == nil && len(plain) == 60 && checkHash(string(plain)) == nil {
-		return errors.New("must be the bcrypt hash itself, and not base64 of it, which Dex takes as well: base64 -d")
+		return errors.New("must be the bcrypt hash itself, not its base64 form, which Dex also accepts: " +
+			"decode it with base64 -d")
 	}
 	switch {
 	case err != nil || len(hash) != 60:
 		return fmt.Errorf("must be a bcrypt hash, 60 characters that begin with $2a$, $2b$ or $2y$")
 	case cost < 10:
-		return fmt.Errorf("has bcrypt cost %d, which is too fast to guess: use 10 or more", cost)
+		return fmt.Errorf("has bcrypt cost %d, which makes guessing too fast: use 10 or more", cost)
 	case cost > 16:
 		return fmt.Errorf("has bcrypt cost %d, which takes many seconds per sign-in: use 16 or less", cost)
 	}
@@ -435,8 +439,8 @@ func (r *reader) checkExpiry(cfg *Config) {
 	}
 	if life := cfg.Lifetimes().AccessToken; life > longestAccess {
 		r.warn("expiry.accessTokens", "value",
-			"is %s: an API that checks access tokens by their signature alone takes one for as long, "+
-				"also when it was revoked", life)
+			"is %s: an API that checks access tokens only by their signature accepts one for that long, "+
+				"even after it was revoked", life)
 	}
 	unused, most := cfg.Expiry.RefreshTokens.ValidIfNotUsedFor, cfg.Expiry.RefreshTokens.AbsoluteLifetime
 	if lives := cfg.Lifetimes(); most == 0 && time.Duration(unused) > lives.RefreshAbsolute {

@@ -51,10 +51,12 @@ func (r *reader) checkMail(m Mail) {
 	switch loopback := oauth.IsLoopback(host); {
 	case m.TLS == MailTLS(mail.TLSNone) && ok && !loopback:
 		r.fault("mail.tls", "cleartext", string(mail.TLSStart),
-			"may be none for a mail server on this machine alone: links that let people in would go in clear to %s", host)
+			"may be none only for a mail server on this machine: links that let people in would "+
+				"be sent unencrypted to %s", host)
 	case m.TLS == MailTLS(mail.TLSNone) && m.CAFile != "":
 		r.fault("mail.caFile", "misplaced", "", "is of no use with mail.tls none")
 	case port == 465 && (m.TLS == "" || m.TLS == MailTLS(mail.TLSStart)):
-		r.warn("mail.tls", "unusual", "is starttls, but mail servers speak TLS from the first byte on port 465: tls")
+		r.warn("mail.tls", "unusual",
+			"is starttls, but mail servers speak TLS from the first byte on port 465: use tls")
 	}
 }

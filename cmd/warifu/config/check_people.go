@@ -131,7 +131,7 @@ func (r *reader) checkMFA(cfg *Config) {
 		case demand == "":
 			r.required(at, "", "required or phishing-resistant")
 		case most <= oauth.AssuranceOfDemand(string(cfg.MFA.Demand)):
-			r.warn(at, "unused", "is of no use: mfa.demand is %s already, of everybody", cfg.MFA.Demand)
+			r.warn(at, "unused", "is of no use: mfa.demand is already %s for everybody", cfg.MFA.Demand)
 		}
 	}
 }
@@ -197,7 +197,7 @@ func (r *reader) checkBirthdate(path, date string) {
 		}
 	}
 	r.fault(path, "date", suggestion,
-		"must be a date as in 1990-04-01 (0000-04-01 tells no year, 1990 tells only that), but is %q", date)
+		"must be a date as in 1990-04-01 (0000-04-01 leaves out the year, 1990 gives only the year), but is %q", date)
 }
 
 func (r *reader) checkZoneinfo(path, zone string) {

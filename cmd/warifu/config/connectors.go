@@ -105,7 +105,7 @@ func (r *reader) checkConnectors(cfg *Config) {
 				ids[c.ID] = i
 			}
 		}
-		if r.required(at+".name", c.Name, "the sign-in page calls it so") {
+		if r.required(at+".name", c.Name, "the sign-in page shows it") {
 			r.checkClaimText(at+".name", c.Name, false)
 			if n := utf8.RuneCountInString(c.Name); n > mostConnectorName {
 				r.fault(at+".name", "value", "", "must be %d characters or less, but has %d", mostConnectorName, n)
@@ -217,7 +217,7 @@ func (r *reader) expand(path string, value any) any {
 				return set
 			}
 			r.fault(path, "variable", "", "needs the variable %s of the environment, which is not set "+
-				"(a dollar that begins no variable is written $$)", name)
+				"(write $$ for a dollar sign that does not begin a variable)", name)
 			return found // the other settings are checked beside it
 		})
 	}

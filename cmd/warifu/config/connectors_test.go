@@ -153,7 +153,7 @@ func TestSecretsOfConnectorsComeFromTheEnvironmentOrAFile(t *testing.T) {
 func TestMissingSecretsOfConnectorsAreFaults(t *testing.T) {
 	for line, want := range map[string]string{
 		"clientSecret: $SECRET": "12:7: connectors[0].config.clientSecret needs the variable SECRET of the environment, which is not set " +
-			"(a dollar that begins no variable is written $$) [variable]\n",
+			"(write $$ for a dollar sign that does not begin a variable) [variable]\n",
 		"clientSecretFile: /nowhere/secret": "12:7: connectors[0].config.clientSecretFile names /nowhere/secret, which does not exist [file]\n",
 		"clientSecretFile: [a]":             "12:7: connectors[0].config.clientSecretFile must be the name of a file [type]\n",
 		"clientSecretFile: /a\n      clientSecret: b": "12:7: connectors[0].config.clientSecretFile and clientSecret exclude " +

@@ -76,7 +76,7 @@ var dexKeys = map[string]string{
 	"storage.config.maxIdleConns":    onlyEtcd,
 	"storage.config.connMaxLifetime": onlyEtcd,
 
-	"web.headers":        "the headers of security are always sent; Strict-Transport-Security is for the proxy to add",
+	"web.headers":        "security headers are always sent; Strict-Transport-Security is for the proxy to add",
 	"web.tlsMinVersion":  "it is 1.2",
 	"web.tlsMaxVersion":  "it is 1.3",
 	"web.allowedHeaders": "those that the protocols need are allowed",

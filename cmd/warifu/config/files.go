@@ -92,7 +92,7 @@ func readHeaders(file string) (map[string]string, error) {
 		name, value, found := strings.Cut(line, ":")
 		name, value = strings.TrimSpace(name), strings.TrimSpace(value)
 		if !found || !httpguts.ValidHeaderFieldName(name) || !httpguts.ValidHeaderFieldValue(value) || value == "" {
-			return nil, fmt.Errorf("which must hold lines of NAME: VALUE, but line %d is none", n)
+			return nil, fmt.Errorf("which must hold lines of NAME: VALUE, but line %d is not one", n)
 		}
 		headers[name] = value
 	}

@@ -84,7 +84,7 @@ func (r *reader) people(document strictyaml.Document) []Person {
 		for _, m := range root.Fields {
 			if m.Key != section {
 				r.places[m.Key] = m.Position
-				r.fault(m.Key, "unknown-key", "", "is of no use beside staticPasswords: people alone are read here")
+				r.fault(m.Key, "unknown-key", "", "is of no use beside staticPasswords: only people are read here")
 			}
 		}
 		r.value(section, root.Field(section), reflect.ValueOf(&list).Elem())

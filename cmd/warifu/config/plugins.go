@@ -101,7 +101,8 @@ func checkSum(file, want string) error {
 		return unusable(file, err)
 	}
 	if got := hex.EncodeToString(sum.Sum(nil)); !strings.EqualFold(got, want) {
-		return fmt.Errorf("whose checksum is another one: if you have replaced the plugin, write %s; otherwise find out who has", got)
+		return fmt.Errorf("whose checksum differs: if you have replaced the plugin, write %s; "+
+			"otherwise find out who did", got)
 	}
 	return nil
 }

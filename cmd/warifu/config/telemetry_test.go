@@ -24,7 +24,7 @@ func TestTraces(t *testing.T) {
 		"{sample: 100%}":                                                                                   "",
 		"{headersFile: " + right + "}":                                                                     "telemetry.traces.endpoint is required",
 		"{endpoint: 'traces.example.com:4318'}":                                                            "telemetry.traces.endpoint must be an address such as",
-		"{endpoint: 'https://me:a-secret@traces.example.com'}":                                             "telemetry.traces.endpoint must be an address without a user",
+		"{endpoint: 'https://me:a-secret@traces.example.com'}":                                             "telemetry.traces.endpoint must be an address without user",
 		"{endpoint: 'http://traces.example.com', headersFile: " + right + "}":                              "telemetry.traces.endpoint must be https",
 		"{endpoint: 'http://127.0.0.1:4318', sample: 0%}":                                                  "telemetry.traces.sample must be a share",
 		"{endpoint: 'http://127.0.0.1:4318', sample: 0.05}":                                                "telemetry.traces.sample must be a share",
@@ -32,8 +32,8 @@ func TestTraces(t *testing.T) {
 		"{endpoint: 'http://127.0.0.1:4318', sample: NaN%}":                                                "telemetry.traces.sample must be a share",
 		"{endpoint: 'http://127.0.0.1:4318', sample: Inf%}":                                                "telemetry.traces.sample must be a share",
 		"{endpoint: 'http://127.0.0.1:4318', headersFile: /nowhere/headers}":                               "telemetry.traces.headersFile names /nowhere/headers, which does not exist",
-		"{endpoint: 'http://127.0.0.1:4318', headersFile: " + headers("X-One: 1\nBearer a-secret\n") + "}": "line 2 is none",
-		"{endpoint: 'http://127.0.0.1:4318', headersFile: " + headers("X-One: a-secret\x00\n") + "}":       "line 1 is none",
+		"{endpoint: 'http://127.0.0.1:4318', headersFile: " + headers("X-One: 1\nBearer a-secret\n") + "}": "line 2 is not one",
+		"{endpoint: 'http://127.0.0.1:4318', headersFile: " + headers("X-One: a-secret\x00\n") + "}":       "line 1 is not one",
 	} {
 		got := faultsOf(t, written(t, "telemetry: {traces: "+section+"}\n"))
 		if want == "" && got != "" || !strings.Contains(got, want) {

@@ -77,7 +77,7 @@ func (r *reader) checkTrustedIssuers(cfg *Config) {
 		}
 		if t.Audience != "" && t.Audience == t.Issuer {
 			r.fault(at+".audience", "value", "", "must not be the issuer: tokens for it go to the issuer's own services, and "+
-				"whoever gets one there could be an app here")
+				"anyone who gets one there could act as an app here")
 		}
 	}
 }
@@ -92,7 +92,8 @@ func (r *reader) checkTrustedName(at string, cfg *Config, i int) {
 	case first >= 0:
 		r.fault(at, "duplicate", "", "is the same as trustedIssuers[%d].issuer", first)
 	case strings.TrimRight(issuer, "/") == strings.TrimRight(cfg.Issuer, "/"):
-		r.fault(at, "value", "", "must not be this server itself: who has got a token here would be whoever it is about")
+		r.fault(at, "value", "",
+			"must not be this server itself: anyone with a token from here could act as whoever it is about")
 	}
 }
 

@@ -61,8 +61,8 @@ func (m *migration) connector(s *section) *yaml.Node {
 		m.fault(kind, "value", strictyaml.Nearest(kind.String(), dex.Types()), "is %q, which is no type of connector", kind)
 		return nil
 	case skipsSignatures(n):
-		m.left(s.itself(), "by its insecureSkipSignatureValidation anybody could be anybody, so it is not to be had here: "+
-			"give the provider's certificate in ca or caData")
+		m.left(s.itself(), "with its insecureSkipSignatureValidation anybody could pose as anybody, "+
+			"so it is not supported here: give the provider's certificate in ca or caData")
 		return nil
 	case s.text("id").String() == connector.StaticName:
 		m.left(s.itself(), "the id %s is that of staticPasswords: give it another one, by which its users get another sub",
@@ -151,7 +151,7 @@ func (m *migration) setting(i *item) *yaml.Node {
 		return text(strings.ReplaceAll(written, "$", "$$"))
 	}
 	if losesDollars(written) {
-		m.list(i, "has a dollar that begins no variable, which Dex takes out, with what follows it: here it is text")
+		m.list(i, "has a dollar sign that begins no variable: Dex drops it and what follows, here it is plain text")
 	}
 	for _, name := range references(written) {
 		if !slices.Contains(m.variables, name) {

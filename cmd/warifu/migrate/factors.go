@@ -34,7 +34,7 @@ func (m *migration) takeFactors(s *section) {
 		a.done()
 	}
 	if len(m.factors.kinds) > 0 {
-		m.note("Second factors that people have at Dex do not come along: whoever is asked for one sets it up anew.")
+		m.note("Second factors that people have at Dex are not migrated: whoever is asked for one sets it up again.")
 	}
 	m.factors.chain = s.texts("defaultMFAChain")
 	s.done()

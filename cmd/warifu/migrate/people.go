@@ -64,7 +64,7 @@ func (m *migration) person(s *section, nth int) *yaml.Node {
 	switch {
 	case hash != nil:
 		if fromEnv != nil {
-			m.left(fromEnv, "hash says it, and counts")
+			m.left(fromEnv, "hash is set as well, and takes precedence")
 		}
 		if bcrypted, ok := hashOf(hash.String()); ok {
 			t.set(n, "hash", text(bcrypted), hash)

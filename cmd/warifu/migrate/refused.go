@@ -51,7 +51,7 @@ func (m *migration) settleApp(a *app, opts manifests.Options) bool {
 		}
 		if !m.takeOut(a.tree, errs[0], func(steps []step) []step { return steps }) {
 			if a.from != nil {
-				m.left(a.from.itself(), "its app would not do: %s", errs[0].Message)
+				m.left(a.from.itself(), "its app would be refused: %s", errs[0].Message)
 			}
 			return false
 		}

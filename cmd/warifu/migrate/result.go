@@ -87,8 +87,8 @@ func (m *migration) finish() {
 	}
 	m.note("Only the file was read: people, clients and connectors that were added to Dex's storage (through its " +
 		"gRPC API, or as " +
-		"custom resources) do not come along.")
-	m.note("Sessions, refresh tokens and consents of Dex do not come along: everybody signs in once more, and is " +
+		"custom resources) are not migrated.")
+	m.note("Sessions, refresh tokens and consents of Dex are not migrated: everybody signs in once more, and is " +
 		"known to the " +
 		"apps as before (subject: dex).")
 	m.note("Endpoints have other paths than Dex's; apps that find them by discovery need not know. Others: "+

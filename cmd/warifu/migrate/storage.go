@@ -14,10 +14,10 @@ var storages = map[string]string{
 	"sqlite3": "becomes embedded: the database is in this process, as sqlite3 was",
 	"memory": "becomes embedded: unlike Dex's it is on disk, so a restart ends nothing; for a server without a disk of " +
 		"its own, mount one at storage.config.dataDir",
-	"postgres": "becomes embedded, for one server: SQL is no storage here. With more than one replica use type etcd, " +
-		"with a cluster of three",
-	"mysql": "becomes embedded, for one server: SQL is no storage here. With more than one replica use type etcd, with " +
-		"a cluster of three",
+	"postgres": "becomes embedded, for one server: SQL databases are not supported here. " +
+		"With more than one replica use type etcd, with a cluster of three",
+	"mysql": "becomes embedded, for one server: SQL databases are not supported here. " +
+		"With more than one replica use type etcd, with a cluster of three",
 	"kubernetes": "becomes embedded, for one pod with a volume at storage.config.dataDir (a StatefulSet): nothing " +
 		"is kept " +
 		"in custom resources here. With more than one replica use type etcd, with a cluster of three",
@@ -70,7 +70,7 @@ func (m *migration) takeEtcd(kind *item, s *section) {
 	if i := s.text("namespace"); i != nil && i.String() != "warifu/" {
 		m.list(i, "is warifu/ here: two servers must not mix their keys")
 	} else if i != nil {
-		m.list(i, "is where Dex's keys are as well: they have other names, but choose another one for good order")
+		m.list(i, "is where Dex's keys are as well: they have other names, but choose another one for clarity")
 	}
 	if name, password := s.text("username"), s.text("password"); name != nil && password != nil {
 		t.putText("storage.config.username", name)

@@ -181,9 +181,8 @@ func (m *migration) takeExpiry(root *section) {
 		}
 		refresh.done()
 	} else {
-		m.note("Dex's refresh tokens had no end. Here one ends that is not used for 90 days, and all of a sign-in " +
-			"after 165 " +
-			"days (expiry.refreshTokens).")
+		m.note("Dex's refresh tokens had no end. Here one that is not used for 90 days ends, " +
+			"and all those of a sign-in end after 165 days (expiry.refreshTokens).")
 	}
 	s.done()
 }
@@ -200,7 +199,7 @@ func (m *migration) takeSigner(s *section, keys *item) *item {
 	}
 	if period := detail.duration("keysRotationPeriod"); period != nil {
 		if keys != nil {
-			m.left(keys, "signer.config.keysRotationPeriod says it as well, and counts")
+			m.left(keys, "signer.config.keysRotationPeriod is set as well, and takes precedence")
 		}
 		keys = period
 	}

@@ -100,7 +100,8 @@ func checkLDAP(c *ldap.Config, r *report) {
 		r.fault("host", "value", "", "must be a host with or without a port, as in ldap.example.com:636, without a scheme")
 	}
 	if c.InsecureNoSSL && c.StartTLS {
-		r.fault("startTLS", "value", "", "cannot stand beside insecureNoSSL, with which nothing is encrypted: take one away")
+		r.fault("startTLS", "value", "",
+			"cannot be combined with insecureNoSSL, with which nothing is encrypted: remove one of them")
 	}
 	if len(c.RootCAData) > 0 {
 		r.certificates("rootCAData", "value", c.RootCAData)

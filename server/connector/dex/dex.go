@@ -129,7 +129,7 @@ func New(s Spec) (connector.Connector, []Fault) {
 			case !slices.Contains(askForGroups, k.name):
 				r.fault("", "value", "", "is of a type that does not ask for groups by itself: leave skipGroups out")
 			case required.IsValid() && required.Len() > 0:
-				r.fault("groups", "value", "", "cannot stand beside skipGroups: nobody would be held to them")
+				r.fault("groups", "value", "", "cannot be combined with skipGroups: they would not be enforced")
 			}
 		}
 		for _, f := range faults {

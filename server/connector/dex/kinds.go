@@ -83,7 +83,7 @@ var githubKind = redirectKind[*github.Config]{
 	check: func(c *github.Config, r *report) {
 		r.client(c.ClientID, c.ClientSecret)
 		if c.Org != "" && len(c.Orgs) > 0 {
-			r.fault("org", "value", "", "cannot stand beside orgs: add it there")
+			r.fault("org", "value", "", "cannot be combined with orgs: add it there")
 		}
 		for i, org := range c.Orgs {
 			r.requiredAt("orgs", i, "name", org.Name)

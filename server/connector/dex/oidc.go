@@ -95,7 +95,7 @@ func (c *oidcConnector) check(r *report, s Spec) {
 		var err error
 		if c.groupsFilter, err = regexp.Compile(filter); err != nil {
 			r.fault("claimModifications.filterGroupClaims.groupsFilter", "value", "",
-				"is no regular expression: %v", err)
+				"is not a regular expression: %v", err)
 		}
 	}
 	for i, authority := range c.config.RootCAs {

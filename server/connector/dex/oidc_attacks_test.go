@@ -60,7 +60,7 @@ func TestOIDCRefuses(t *testing.T) {
 		"an ID token that has expired":         {claim("exp", 1), "expired"},
 		"an ID token of no time":               {claim("iat", nil), "(iat)"},
 		"an ID token of the future":            {claim("nbf", time.Now().Add(time.Hour).Unix()), "nbf"},
-		"an ID token about nobody":             {claim("sub", nil), "says nobody"},
+		"an ID token about nobody":             {claim("sub", nil), "names no user"},
 		"an ID token of another access token":  {claim("at_hash", "AAAA"), "at_hash"},
 		"an ID token without a signature":      {func(p *provider) { p.raw = none(p) }, "algorithm"},
 		"an ID token signed with the secret":   {func(p *provider) { p.alg = jose.HS256 }, "algorithm"},

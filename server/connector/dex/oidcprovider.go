@@ -98,13 +98,13 @@ func (c *oidcConnector) discover(ctx context.Context) (*oidcProvider, error) {
 		"authorization_endpoint": p.endpoint.AuthURL, "token_endpoint": p.endpoint.TokenURL, "jwks_uri": jwks,
 	} {
 		if u, err := url.Parse(address); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
-			return nil, fmt.Errorf("the discovery document: %s is no URL with https", name)
+			return nil, fmt.Errorf("the discovery document: %s is not an https URL", name)
 		}
 	}
 	if end := cmp.Or(overrides.EndSessionURL, metadata.EndSession); end != "" {
 		p.endSession, err = url.Parse(end)
 		if err != nil || p.endSession.Host == "" || p.endSession.Scheme != "https" && p.endSession.Scheme != "http" {
-			return nil, errors.New("the discovery document: end_session_endpoint is no URL with https")
+			return nil, errors.New("the discovery document: end_session_endpoint is not an https URL")
 		}
 	}
 	p.userInfoURL = cmp.Or(overrides.UserInfoURL, discovered.UserInfoEndpoint())
@@ -191,7 +191,7 @@ func (p *oidcProvider) verify(ctx context.Context, raw, accessToken string) (ver
 	v.amr, v.acr, v.authTime, v.issued = told.AMR, told.ACR, int64(told.AuthTime), token.IssuedAt.Unix()
 	switch {
 	case v.sub == "":
-		return verifiedToken{}, connector.Refuse("the ID token says nobody (sub)")
+		return verifiedToken{}, connector.Refuse("the ID token names no user (sub)")
 	case token.IssuedAt.IsZero():
 		return verifiedToken{}, connector.Refuse("the ID token does not say when it was issued (iat)")
 	case told.AZP != nil && *told.AZP != p.connector.config.ClientID:

@@ -283,7 +283,7 @@ type refreshingRedirect struct {
 func (f refresher) Refresh(ctx context.Context, who connector.Identity) (connector.Identity, error) {
 	var known remembered
 	if err := json.Unmarshal(who.Data, &known); err != nil || known.UserID == "" {
-		return connector.Identity{}, plain{errors.New("nothing is known by which to ask again")}
+		return connector.Identity{}, plain{errors.New("nothing is stored to ask again with")}
 	}
 	now, err := call(ctx, f.upstream, func(ctx context.Context, conn dex.Connector) (dex.Identity, error) {
 		if f.stands != nil {

@@ -117,8 +117,8 @@ func (c *samlConnector) check(r *report, s Spec) {
 		r.fault("groupsAttr", "required", "", "is required with allowedGroups: without it nobody is in one of them")
 	}
 	if config.InsecureSkipSignatureValidation {
-		r.fault("insecureSkipSignatureValidation", "value", "", "is not to be had here, as anybody could be anybody by it: "+
-			"give the provider's certificate in ca or caData")
+		r.fault("insecureSkipSignatureValidation", "value", "", "is not supported here, "+
+			"because with it anybody could pose as anybody: give the provider's certificate in ca or caData")
 	}
 	if s.Ask > 0 {
 		r.fault("", "value", "", "is of a type that cannot be asked again about its users: leave refreshUpstream out")
@@ -162,7 +162,7 @@ func (c *samlConfig) certificates(r *report) (keys []saml.KeyDescriptor) {
 	path, code, data := "caData", "value", c.CAData
 	switch {
 	case c.CA != "" && data != nil:
-		r.fault(path, code, "", "cannot stand beside ca: one of them has the provider's certificates")
+		r.fault(path, code, "", "cannot be combined with ca: only one of them can have the provider's certificates")
 		return nil
 	case c.CA == "" && data == nil:
 		r.fault(path, "required", "", "or ca is required: the certificate by which the provider signs, in PEM, in base64 "+
@@ -180,7 +180,7 @@ func (c *samlConfig) certificates(r *report) (keys []saml.KeyDescriptor) {
 		}
 		certificate, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
-			r.fault(path, code, "", "must hold certificates in PEM alone, and one is none")
+			r.fault(path, code, "", "must hold only certificates in PEM, but one of them cannot be read")
 			return nil
 		}
 		keys = append(keys, saml.KeyDescriptor{Use: "signing", KeyInfo: saml.KeyInfo{X509Data: saml.X509Data{

@@ -64,7 +64,7 @@ func readOutline(response []byte) (*samlOutline, error) {
 		}
 		switch t := token.(type) {
 		case xml.Directive:
-			return nil, errors.New("the SAMLResponse has a document type, which SAML has not")
+			return nil, errors.New("the SAMLResponse has a document type, which SAML does not allow")
 		case xml.EndElement:
 			depth--
 		case xml.StartElement:

@@ -192,7 +192,7 @@ func wordsOf(text string) string {
 		}
 	}
 	if len(said) == 0 {
-		return "it failed in a way that cannot be told without the upstream's own words"
+		return "it failed; only the upstream's own message, which is not repeated here, says how"
 	}
 	return strings.Join(said, ": ")
 }
