@@ -49,7 +49,7 @@ func (c *claims) check(ctx context.Context, p *Plan) ([]Denial, error) {
 	for i, identifier := range identifiers {
 		owner := c.owner(p.App, identifier)
 		if owner == "" {
-			c.fresh[oauth.CanonicalResource(identifier)] = "app " + p.App
+			c.fresh[oauth.CanonicalURI(identifier)] = "app " + p.App
 			continue
 		}
 		if i >= len(resources) {
@@ -136,7 +136,7 @@ const serverItself = "this server itself"
 
 // owner names the other owner of an identifier; empty means that it has none.
 func (c *claims) owner(app, identifier string) string {
-	one, fresh := []string{identifier}, c.fresh[oauth.CanonicalResource(identifier)]
+	one, fresh := []string{identifier}, c.fresh[oauth.CanonicalURI(identifier)]
 	switch {
 	case oauth.ShareResource(one, []string{c.d.issuer, forwardIdentifierOf(c.d.issuer)}):
 		return serverItself

@@ -7,7 +7,6 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 
@@ -164,30 +163,10 @@ func parseProof(proof string) (*jose.JSONWebKey, proofClaims, error) {
 // sameAddress compares an htu with the address of an endpoint, after the normalization of RFC 3986 sections 6.2.2 and
 // 6.2.3 and without query and fragment (RFC 9449 section 4.3).
 func sameAddress(htu, endpoint string) bool {
-	got, ok := normalAddress(htu)
-	want, _ := normalAddress(endpoint)
-	return ok && got == want
-}
-
-func normalAddress(address string) (string, bool) {
-	u, err := url.Parse(address)
-	if err != nil || u.Host == "" || u.User != nil || u.Opaque != "" {
-		return "", false
+	if end := strings.IndexAny(htu, "?#"); end >= 0 {
+		htu = htu[:end]
 	}
-	u = u.ResolveReference(&url.URL{Path: u.Path, RawPath: u.RawPath}) // removes dot segments
-	host := strings.ToLower(u.Host)
-	switch u.Scheme { // package url has made it lower case
-	case "https":
-		host = strings.TrimSuffix(host, ":443")
-	case "http":
-		host = strings.TrimSuffix(host, ":80")
-	}
-	// The paths of our endpoints have nothing but unreserved characters, so they are right as they are decoded, if
-	// nothing else was encoded.
-	if strings.Contains(strings.ToLower(u.EscapedPath()), "%2f") {
-		return "", false
-	}
-	return u.Scheme + "://" + host + u.Path, true
+	return htu == endpoint || oauth.CanonicalURI(htu) == oauth.CanonicalURI(endpoint)
 }
 
 // tokenKey is the thumbprint of the key whose possession a request to the token endpoint proves; "" when it does not

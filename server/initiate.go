@@ -71,7 +71,8 @@ func (s *Server) startOf(r *http.Request) (string, error) {
 	return withQuery(c.InitiateLoginURI, query), nil
 }
 
-// sameOriginAs reports whether target is an address of the same origin as u.
+// sameOriginAs reports whether target is an address of the same origin as u, spelled as it is in u. [oauth.SameOrigin]
+// takes other spellings as well, but the app is handed this one on, and may not.
 func sameOriginAs(u *url.URL, target string) bool {
 	t, err := url.Parse(target)
 	return err == nil && oauth.CheckRedirectURI(target) == nil && t.Scheme == u.Scheme && t.Host == u.Host

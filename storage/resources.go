@@ -20,7 +20,7 @@ import (
 // ([oauth.Client.Unique]): what a proxy asks about a host must be about one app.
 //
 // Identifiers that RFC 3986 takes for the same are one: its key has their canonical spelling
-// ([oauth.CanonicalResource]), and tokens have the one that the client registered.
+// ([oauth.CanonicalURI]), and tokens have the one that the client registered.
 //
 // A client's record remains the truth about its identifiers, because versions before this key wrote only records, and
 // may still do so while replicas are updated one after the other. So a key counts only as long as its client's record
@@ -35,7 +35,7 @@ type resourceOwner struct {
 }
 
 func resourceKey(identifier string) string {
-	return key("resources", oauth.CanonicalResource(identifier))
+	return key("resources", oauth.CanonicalURI(identifier))
 }
 
 func ownerValue(c *Client) string { return encode(resourceOwner{App: c.App, ClientID: c.ID}) }
@@ -197,7 +197,7 @@ func freeResources(c *Client, keep []string) []clientv3.Op {
 func canonical(identifiers []string) []string {
 	out := make([]string, len(identifiers))
 	for i, identifier := range identifiers {
-		out[i] = oauth.CanonicalResource(identifier)
+		out[i] = oauth.CanonicalURI(identifier)
 	}
 	slices.Sort(out)
 	return slices.Compact(out)
@@ -274,7 +274,7 @@ func (r resources) replace(before, now *Client) {
 		return
 	}
 	for _, spelled := range now.Unique() {
-		id := oauth.CanonicalResource(spelled)
+		id := oauth.CanonicalURI(spelled)
 		if r[id] == nil {
 			r[id] = make(map[string]string)
 		}
@@ -288,7 +288,7 @@ func (r resources) replace(before, now *Client) {
 func (m *memory) speakers(identifier string) map[string]string {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	if known := m.resources[oauth.CanonicalResource(identifier)]; known != nil {
+	if known := m.resources[oauth.CanonicalURI(identifier)]; known != nil {
 		return maps.Clone(known)
 	}
 	return make(map[string]string)
@@ -297,7 +297,7 @@ func (m *memory) speakers(identifier string) map[string]string {
 // Speakers are the clients that have a resource identifier, as far as memory knows: one, or more where an older version
 // let them.
 func (s *Store) Speakers(identifier string) []*Client {
-	canonical := oauth.CanonicalResource(identifier)
+	canonical := oauth.CanonicalURI(identifier)
 	s.mem.mu.RLock()
 	defer s.mem.mu.RUnlock()
 	var out []*Client
@@ -314,7 +314,7 @@ func (s *Store) KnownResource(identifier string) string {
 	if oauth.ForwardHostOf(identifier) != "" {
 		return ""
 	}
-	canonical := oauth.CanonicalResource(identifier)
+	canonical := oauth.CanonicalURI(identifier)
 	s.mem.mu.RLock()
 	defer s.mem.mu.RUnlock()
 	spelled := ""

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -20,7 +21,7 @@ func (s *Clients) EndDenied(ctx context.Context) error {
 		}
 		after = next
 		for _, c := range list {
-			if !IsDocumentURL(c.ID) || !s.Hosts.Denies(hostOf(c.ID)) {
+			if !IsDocumentURL(c.ID) || !s.Hosts.Denies(oauth.HostOf(c.ID)) {
 				continue
 			}
 			ended, err := s.Store.EndDescribed(ctx, c.ID, storage.AuditEntry{

@@ -92,7 +92,7 @@ func (s *Clients) Client(ctx context.Context, id string) (*storage.Client, error
 	if !s.Documents || !IsDocumentURL(id) || s.Store.Remembers(id) {
 		return s.Store.Client(ctx, id)
 	}
-	if !s.Hosts.Admits(hostOf(id)) {
+	if !s.Hosts.Admits(oauth.HostOf(id)) {
 		return nil, &documentError{reason: "this server takes no clients from its host", host: true}
 	}
 	now := s.Now()

@@ -4,12 +4,12 @@ import (
 	"context"
 	"fmt"
 	"hash/maphash"
-	"net/url"
 	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
 
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -178,11 +178,7 @@ func (h *hostLimits) allow(address string, now time.Time) bool {
 	if h == nil {
 		return true
 	}
-	host := address
-	if u, err := url.Parse(address); err == nil {
-		host = u.Hostname()
-	}
-	return h.limits[maphash.String(h.seed, host)%uint64(len(h.limits))].AllowN(now, 1)
+	return h.limits[maphash.String(h.seed, oauth.HostOf(address))%uint64(len(h.limits))].AllowN(now, 1)
 }
 
 // kept is how many addresses are remembered.

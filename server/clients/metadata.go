@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
-	"net/url"
 	"slices"
 	"strings"
 
@@ -158,7 +157,7 @@ func checkDocumentSector(c *storage.Client, said *oauth.Client) error {
 		return nil
 	}
 	sector, err := said.Sector(c.ID)
-	if err == nil && sector != oauth.OwnSector(c.ID) && sector != hostOf(c.ID) {
+	if err == nil && sector != oauth.OwnSector(c.ID) && sector != oauth.HostOf(c.ID) {
 		return wrongMetadata("in a document, the sector of pairwise subjects must be the host of the document")
 	}
 	return nil // what is wrong with the sector itself, oauth.Check says
@@ -193,13 +192,4 @@ func Metadata(c *storage.Client) map[string]any {
 		members[oauth.FieldOf("idTokenSignedResponseAlg").Name] = oauth.DefaultAlg
 	}
 	return members
-}
-
-// hostOf is the host of an address, as [storage.Client.Sector] writes it.
-func hostOf(address string) string {
-	u, err := url.Parse(address)
-	if err != nil {
-		return ""
-	}
-	return strings.ToLower(u.Hostname())
 }

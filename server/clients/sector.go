@@ -18,6 +18,7 @@ const maxSectorDocument = 64 << 10
 // (OpenID Connect Core 1.0 section 8.1, Dynamic Client Registration 1.0 section 5). Otherwise anybody could take part
 // in somebody else's sector. The error says what is wrong, for whoever registers.
 func (s *Clients) CheckSector(ctx context.Context, uri string, redirectURIs []string) error {
+	// The outbound client may be allowed plain http to some address, for other purposes.
 	if u, err := url.Parse(uri); err != nil || u.Scheme != "https" || u.Hostname() == "" {
 		return errors.New("sector_identifier_uri must be an https URL")
 	}

@@ -58,14 +58,14 @@ func CheckResource(identifier string) (reason, mended string) {
 }
 
 // FindResource finds in list the identifier of a resource server, in whichever of its equivalent spellings it comes
-// (see [CanonicalResource]), and returns it as the list spells it.
+// (see [CanonicalURI]), and returns it as the list spells it.
 func FindResource(list []string, identifier string) (spelled string, found bool) {
 	if slices.Contains(list, identifier) {
 		return identifier, true
 	}
-	canonical := CanonicalResource(identifier)
+	canonical := CanonicalURI(identifier)
 	for _, spelled := range list {
-		if CanonicalResource(spelled) == canonical {
+		if CanonicalURI(spelled) == canonical {
 			return spelled, true
 		}
 	}
@@ -80,10 +80,10 @@ func ShareResource(list, other []string) bool {
 	})
 }
 
-// CanonicalResource is the one spelling of all that RFC 3986 section 6.2 takes for the same identifier: scheme and host
+// CanonicalURI is the one spelling of all that RFC 3986 section 6.2 takes for the same identifier: scheme and host
 // in lower case, no port that is the default, no dot segments, nothing escaped that need not be, and an address without
 // a path and the same with the path / are one. That one is written without the slash. What is no URI is its own.
-func CanonicalResource(identifier string) string {
+func CanonicalURI(identifier string) string {
 	u, err := url.Parse(identifier)
 	if err != nil || u.Scheme == "" { // Parse has put it in lower case
 		return identifier

@@ -20,10 +20,10 @@ func TestResourceIdentifiersCompareAsURIs(t *testing.T) {
 	} {
 		for _, one := range same {
 			if spelled, found := FindResource(same[:1], one); !found || spelled != same[0] {
-				t.Errorf("%s is not taken for %s: %s", one, same[0], CanonicalResource(one))
+				t.Errorf("%s is not taken for %s: %s", one, same[0], CanonicalURI(one))
 			}
-			if again := CanonicalResource(CanonicalResource(one)); again != CanonicalResource(one) {
-				t.Errorf("%s has two canonical spellings: %s and %s", one, CanonicalResource(one), again)
+			if again := CanonicalURI(CanonicalURI(one)); again != CanonicalURI(one) {
+				t.Errorf("%s has two canonical spellings: %s and %s", one, CanonicalURI(one), again)
 			}
 		}
 	}
@@ -45,7 +45,7 @@ func TestResourceIdentifiersCompareAsURIs(t *testing.T) {
 		"api":                           "API",
 	} {
 		if _, found := FindResource([]string{one}, other); found {
-			t.Errorf("%s is taken for %s: %s", one, other, CanonicalResource(one))
+			t.Errorf("%s is taken for %s: %s", one, other, CanonicalURI(one))
 		}
 	}
 }
@@ -104,13 +104,13 @@ func TestOnlyAResourceServer(t *testing.T) {
 }
 
 // Whatever is sent, its canonical spelling is its own.
-func FuzzCanonicalResource(f *testing.F) {
+func FuzzCanonicalURI(f *testing.F) {
 	for _, seed := range []string{"https://a.example:443/x/../y?q#f", "urn:a:%7e", "http://[::1]:80/%2e%2E/", "://", "a:b@c/d"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, identifier string) {
-		canonical := CanonicalResource(identifier)
-		if again := CanonicalResource(canonical); again != canonical {
+		canonical := CanonicalURI(identifier)
+		if again := CanonicalURI(canonical); again != canonical {
 			t.Errorf("%q is %q, and that is %q", identifier, canonical, again)
 		}
 	})

@@ -28,11 +28,11 @@ func OwnSector(clientID string) string { return "client " + clientID }
 // [ErrSectors]: there is more than one host.
 func (c *Client) Sector(clientID string) (string, error) {
 	if c.SectorIdentifierURI != "" {
-		u, err := url.Parse(c.SectorIdentifierURI)
-		if err != nil || u.Hostname() == "" {
+		host := HostOf(c.SectorIdentifierURI)
+		if host == "" {
 			return "", errors.New("the sector identifier is not a URL with a host")
 		}
-		return strings.ToLower(u.Hostname()), nil
+		return host, nil
 	}
 	sector := ""
 	for _, uri := range c.Returns() {
@@ -61,4 +61,13 @@ func redirectHost(uri string) string {
 		return host
 	}
 	return ""
+}
+
+// HostOf is the host of an address as sectors are compared: in lower case, without port and brackets; "" if it has none.
+func HostOf(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return ""
+	}
+	return strings.ToLower(u.Hostname())
 }

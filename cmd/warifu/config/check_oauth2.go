@@ -105,7 +105,7 @@ func (r *reader) checkResourceServers(cfg *Config) {
 				}
 				r.fault(at+".identifier", "url", mended, "%s", reason) // it may hold a password
 			}
-			canonical := oauth.CanonicalResource(s.Identifier)
+			canonical := oauth.CanonicalURI(s.Identifier)
 			if first, ok := identifiers[canonical]; ok {
 				r.fault(at+".identifier", "duplicate", "", "is the same as oauth2.resourceServers[%d].identifier", first)
 			}
