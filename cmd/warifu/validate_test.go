@@ -34,6 +34,8 @@ var startable = []struct{ rule, text string }{
 	{"nothing but what is required", ""},
 	{"an issuer on loopback", "issuer: http://127.0.0.1:5599"},
 	{"an issuer on loopback, IPv6", `issuer: "http://[::1]:5599"`},
+	{"an issuer at an address", "issuer: https://192.0.2.1:8443"},
+	{"an issuer whose name is odd", "issuer: https://id_1.example.2"},
 	{"an issuer with port and path", "issuer: https://id.example.com:8443/tenants/a-1"},
 	{"listeners with TLS", `web: {https: "localhost:0", tlsCert: DIR/cert.pem, tlsKey: DIR/key.pem}
 admin: {listen: ":0", tlsCert: DIR/cert.pem, tlsKey: DIR/key.pem, tokenFile: DIR/secret}`},
@@ -74,6 +76,8 @@ var unstartable = []struct{ rule, text, at, words string }{
 	{"an issuer with an international name", "issuer: https://bücher.example", "https:", `(did you mean "https://xn--bcher-kva.example"?)`},
 	{"an origin that no browser sends", "web: {http: '127.0.0.1:0', allowedOrigins: ['https://A.example:443']}", "'https:", `(did you mean "https://a.example"?)`},
 	{"an origin with a wildcard", "web: {http: '127.0.0.1:0', allowedOrigins: ['https://*.example']}", "'https:", "only the port of one on loopback"},
+	{"an issuer with numbers that are no address", "issuer: https://1.2.3.4.5", "https:", "must have a host name or address, as in id.example.com or 192.0.2.1"},
+	{"an issuer with a number that no address has", "issuer: https://192.0.2.256", "https:", "must have a host name or address, as in id.example.com or 192.0.2.1"},
 	{"an issuer with a query", "issuer: https://id.example.com?x", "https:", "must have neither user name, query nor fragment"},
 
 	{"no listener", "web: {allowedOrigins: []}", "{allowedOrigins", "needs a listener: http or https, as in"},

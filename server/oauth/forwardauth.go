@@ -53,26 +53,15 @@ func CheckForwardHost(host string) (reason, mended string) {
 	return "must be a host as browsers send it, with its port if that is not the usual one, as in wiki.example.com", mended
 }
 
-// browsersSend reports whether a browser would send a host like that: an address in its one spelling, or labels that
-// begin and end with letters or digits, the last of which cannot be taken for a number, as 0x7f000001 is.
+// browsersSend reports whether a browser would send a host like that: an address in its one spelling, or a name. No
+// underscores: the names of hosts on the web have none, and some proxies refuse them.
 func browsersSend(host string) bool {
 	name, _, _ := cutPort(host)
 	inner := strings.TrimSuffix(strings.TrimPrefix(name, "["), "]")
 	if address, err := netip.ParseAddr(inner); err == nil {
 		return address.String() == inner
 	}
-	labels := strings.Split(name, ".")
-	for _, label := range labels {
-		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' || strings.Contains(label, "_") {
-			return false
-		}
-	}
-	last := labels[len(labels)-1]
-	digits, hexadecimal := strings.CutPrefix(last, "0x")
-	if hexadecimal {
-		return strings.Trim(digits, "0123456789abcdef") != ""
-	}
-	return strings.Trim(last, "0123456789") != ""
+	return IsHostName(name) && !strings.Contains(name, "_") && !strings.HasSuffix(name, ".")
 }
 
 // ForwardOrigin is the origin of a host behind forward auth: https, or http on the user's own machine.

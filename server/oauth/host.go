@@ -3,7 +3,9 @@ package oauth
 import (
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode"
 )
 
 // loopbackHosts are the only hosts that count as the user's own machine: plain http may lead there, and only their port
@@ -85,4 +87,64 @@ func IsLoopback(host string) bool {
 func IsThisMachine(host string) bool {
 	address, err := netip.ParseAddr(host)
 	return host == "localhost" || err == nil && address.IsLoopback()
+}
+
+// validHost accepts what can be the host of a URL: an IPv6 address in brackets, or labels. Where all of them are
+// numbers, browsers read an IPv4 address, and there must be one: no name has such a form (1.2.3.4.5).
+func validHost(host string) bool {
+	if inner, ok := strings.CutPrefix(host, "["); ok {
+		inner, closed := strings.CutSuffix(inner, "]")
+		address, err := netip.ParseAddr(inner)
+		return closed && err == nil && address.Is6() && address.Zone() == ""
+	}
+	labels, ok := hostLabels(host)
+	return ok && (slices.ContainsFunc(labels, isWord) || isIPv4(labels))
+}
+
+// IsHostName reports whether a host is a name that a resolver could know: labels that begin and end with letters, digits
+// or underscores, the last of which cannot be taken for a number, as 0x7f000001 is. There may be a dot at its end.
+func IsHostName(host string) bool {
+	labels, ok := hostLabels(strings.TrimSuffix(host, "."))
+	return ok && !isNumber(labels[len(labels)-1]) && !slices.ContainsFunc(labels, func(label string) bool {
+		return label[0] == '-' || label[len(label)-1] == '-'
+	})
+}
+
+// hostLabels are the labels of a host: each of letters, digits, hyphens and underscores, and as long as DNS has them
+// (RFC 1035 section 2.3.4).
+func hostLabels(host string) (labels []string, ok bool) {
+	labels = strings.Split(host, ".")
+	return labels, len(host) <= 253 && !slices.ContainsFunc(labels, func(label string) bool {
+		return label == "" || len(label) > 63 || strings.ContainsFunc(label, func(r rune) bool {
+			return r > unicode.MaxASCII || !isAlphanumeric(byte(r)) && r != '-' && r != '_'
+		})
+	})
+}
+
+// isNumber reports whether browsers take a label for a number (https://url.spec.whatwg.org/#ends-in-a-number-checker).
+func isNumber(label string) bool {
+	if digits, hexadecimal := strings.CutPrefix(strings.ToLower(label), "0x"); hexadecimal {
+		return strings.Trim(digits, "0123456789abcdef") == ""
+	}
+	return strings.Trim(label, "0123456789") == ""
+}
+
+func isWord(label string) bool { return !isNumber(label) }
+
+// isIPv4 reports whether browsers read an IPv4 address in numbers (https://url.spec.whatwg.org/#concept-ipv4-parser): up
+// to four, of which the last fills what the others leave.
+func isIPv4(numbers []string) bool {
+	if len(numbers) > 4 {
+		return false
+	}
+	for i, number := range numbers {
+		bits := 8
+		if i == len(numbers)-1 {
+			bits = 8 * (4 - i)
+		}
+		if _, err := strconv.ParseUint(number, 0, bits); err != nil {
+			return false
+		}
+	}
+	return true
 }

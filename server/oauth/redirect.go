@@ -2,7 +2,6 @@ package oauth
 
 import (
 	"net"
-	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -255,29 +254,6 @@ func cutPort(authority string) (host, port string, hasPort bool) {
 		return authority, "", false
 	}
 	return strings.Cut(authority, ":")
-}
-
-// validHost accepts an IPv6 address in brackets, or labels of letters, digits, hyphens and underscores.
-func validHost(host string) bool {
-	if inner, ok := strings.CutPrefix(host, "["); ok {
-		inner, closed := strings.CutSuffix(inner, "]")
-		address, err := netip.ParseAddr(inner)
-		return closed && err == nil && address.Is6() && address.Zone() == ""
-	}
-	if host == "" || len(host) > 253 {
-		return false
-	}
-	for label := range strings.SplitSeq(host, ".") {
-		if label == "" || len(label) > 63 {
-			return false
-		}
-		for i := range len(label) {
-			if !isAlphanumeric(label[i]) && label[i] != '-' && label[i] != '_' {
-				return false
-			}
-		}
-	}
-	return true
 }
 
 // validPort accepts 1 to 65535 in its one usual spelling: digits without sign or leading zero.

@@ -10,7 +10,6 @@ import (
 	"net/mail"
 	"net/netip"
 	"net/url"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -246,16 +245,11 @@ func (r *reader) checkEndpoints(at string, detail StorageDetail) {
 	}
 }
 
-// hostName is what a resolver could know: labels of letters, digits and hyphens, the last of which is not a number.
-var hostName = regexp.MustCompile(
-	`^([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*[A-Za-z_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.?$`,
-)
-
 func (r *reader) checkListener(path, address string) {
 	host, port, err := net.SplitHostPort(address)
 	n, portErr := strconv.ParseUint(port, 10, 16)
 	_, addressErr := netip.ParseAddr(host)
-	if err != nil || portErr != nil || host != "" && addressErr != nil && !hostName.MatchString(host) {
+	if err != nil || portErr != nil || host != "" && addressErr != nil && !oauth.IsHostName(host) {
 		r.fault(path, "address", "", "must be host:port, as in 127.0.0.1:5556, but is %q", address)
 		return
 	}

@@ -18,7 +18,7 @@ func (m Mail) address() (host string, port int, ok bool) {
 	host, text, err := net.SplitHostPort(m.Server)
 	n, portErr := strconv.ParseUint(text, 10, 16)
 	_, addressErr := netip.ParseAddr(host)
-	if err != nil || portErr != nil || n == 0 || addressErr != nil && !hostName.MatchString(host) {
+	if err != nil || portErr != nil || n == 0 || addressErr != nil && !oauth.IsHostName(host) {
 		return "", 0, false
 	}
 	return host, int(n), true
@@ -34,7 +34,7 @@ func (r *reader) checkMail(m Mail) {
 	host, port, ok := m.address()
 	if !ok {
 		suggestion := ""
-		if !strings.Contains(m.Server, ":") && hostName.MatchString(m.Server) {
+		if !strings.Contains(m.Server, ":") && oauth.IsHostName(m.Server) {
 			suggestion = m.Server + ":587"
 		}
 		r.fault("mail.server", "address", suggestion, "must be host:port, as in smtp.example.com:587, but is %q", m.Server)
