@@ -123,11 +123,13 @@ func describeClientID(s *jsonschema.Schema) {
 }
 
 func describeScope(s *jsonschema.Schema) {
-	s.Pattern = `^[!#-\[\]-~]+$`
+	s.Pattern = oauth.ScopePattern
 	s.MaxLength = jsonschema.Ptr(oauth.MaxScope)
 	s.Examples = []any{
 		"threads:read", "threads:write", "runs:read", "runs:write", "files:read", "files:write", "repos:read", "repos:write",
-		"openid", "profile", "email", "address", "phone", "offline_access", "groups",
+	}
+	for _, name := range oauth.StandardScopes() {
+		s.Examples = append(s.Examples, name)
 	}
 }
 
@@ -229,7 +231,11 @@ func describeClaim(s *jsonschema.Schema) {
 
 func describeJWK(s *jsonschema.Schema) {
 	s.Required = []string{"kty"}
-	s.Properties = map[string]*jsonschema.Schema{"kty": {Enum: []any{"RSA", "EC", "OKP"}}}
+	kinds := &jsonschema.Schema{}
+	for _, kind := range oauth.KeyTypes() {
+		kinds.Enum = append(kinds.Enum, kind)
+	}
+	s.Properties = map[string]*jsonschema.Schema{"kty": kinds}
 	for _, name := range oauth.PrivateMembers() {
 		s.Properties[name] = &jsonschema.Schema{Not: &jsonschema.Schema{}}
 	}

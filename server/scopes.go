@@ -39,7 +39,7 @@ func DefaultScopes() []Scope {
 	)
 }
 
-// standardScopes are OpenID Connect's. They are part of every catalogue.
+// standardScopes are those of [oauth.StandardScopes], in words for users.
 var standardScopes = []Scope{
 	{oauth.ScopeOpenID, map[string]string{"ja": "あなたが誰であるかの確認", "en": "Confirm who you are"}, RiskLow},
 	{oauth.ScopeProfile, map[string]string{
@@ -57,13 +57,7 @@ var standardScopes = []Scope{
 // standardScopeNames are those of a client that registers itself and names none, as far as it may have them. Which
 // groups there are is not for everybody: whoever wants to know has to say so.
 func standardScopeNames() []string {
-	var names []string
-	for _, scope := range standardScopes {
-		if scope.Name != oauth.ScopeGroups {
-			names = append(names, scope.Name)
-		}
-	}
-	return names
+	return oauth.Without(oauth.StandardScopes(), []string{oauth.ScopeGroups})
 }
 
 // ScopeNames are the names of a catalogue, OpenID Connect's among them.

@@ -29,9 +29,6 @@ func UsualGrantTypes() []string { return slices.Clone(usualGrants) }
 // client, which anybody could say to be, may use none of them (RFC 6749 section 4.4).
 var ownGrants = []string{GrantClientCredentials, GrantTokenExchange}
 
-// OwnGrantTypes returns those with which a client gets a token because it is who it is, without a user who allows it.
-func OwnGrantTypes() []string { return slices.Clone(ownGrants) }
-
 // RegisteredGrants are the grant types that the client registered, or else the usual ones; none of a client that is
 // only a resource server. They are not to be modified.
 func (c *Client) RegisteredGrants() []string {

@@ -2,6 +2,7 @@ package oauth
 
 import (
 	"errors"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -113,5 +114,20 @@ func TestOrigin(t *testing.T) {
 		if reason, mended := CheckOrigin(origin); reason == "" || mended != nearest {
 			t.Errorf("%s: %q, nearest %q, want %q", origin, reason, mended, nearest)
 		}
+	}
+}
+
+// Editors hold a scope to the pattern, and servers to the rule.
+func TestThePatternOfScopesIsTheirRule(t *testing.T) {
+	pattern := regexp.MustCompile(ScopePattern)
+	for b := range 256 {
+		for _, name := range []string{string([]byte{byte(b)}), "a" + string([]byte{byte(b)}) + "a"} {
+			if ValidScope(name) != pattern.MatchString(name) {
+				t.Errorf("%q: the rule says %t", name, ValidScope(name))
+			}
+		}
+	}
+	if ValidScope("") || pattern.MatchString("") {
+		t.Error("no scope at all is one")
 	}
 }

@@ -16,9 +16,17 @@ const (
 	ScopeGroups        = "groups"
 )
 
+// StandardScopes returns these, which are part of every catalogue.
+func StandardScopes() []string {
+	return []string{ScopeOpenID, ScopeProfile, ScopeEmail, ScopeAddress, ScopePhone, ScopeGroups, ScopeOfflineAccess}
+}
+
 // PeerScope begins the scope with which a client asks for an ID token that another client takes as well; the id of that
 // one follows. The name is Dex's.
 const PeerScope = "audience:server:client_id:"
+
+// ScopePattern is [ValidScope] for JSON Schema.
+const ScopePattern = `^[!#-\[\]-~]+$`
 
 // ValidScope is the syntax of a scope-token (RFC 6749 section 3.3): printable ASCII but space, quote and backslash.
 func ValidScope(name string) bool {

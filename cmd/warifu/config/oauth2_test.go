@@ -224,3 +224,10 @@ func TestManifestsKnowEveryGrantType(t *testing.T) {
 		}
 	}
 }
+
+// Both know OpenID Connect's scopes: manifests by name, the server by what it tells users of them.
+func TestStandardScopesAreThoseOfEveryCatalogue(t *testing.T) {
+	if got := server.ScopeNames(nil); !slices.Equal(got, oauth.StandardScopes()) {
+		t.Errorf("an empty catalogue has %q", got)
+	}
+}

@@ -29,7 +29,7 @@ type app struct {
 const oob = "urn:ietf:wg:oauth:2.0:oob"
 
 // scopes are those that Dex gives to whoever asks.
-var scopes = []string{"openid", "profile", "email", "groups", "offline_access"}
+var scopes = []string{oauth.ScopeOpenID, oauth.ScopeProfile, oauth.ScopeEmail, oauth.ScopeGroups, oauth.ScopeOfflineAccess}
 
 func (m *migration) takeClients(root *section) {
 	for _, s := range root.sections("staticClients") {
