@@ -26,8 +26,10 @@
 //   - What [Read] accepts can be served, and what it refuses cannot: `warifu config validate` and `warifu serve` both
 //     call it, and a server is built of nothing but its answer. What a start also needs depends on the moment and not
 //     on the configuration: a free port, an etcd that answers, permission to write to the data directory.
-//   - A rule stands once. What another package insists on when a server is built is asked of that package: oauth about
-//     the issuer, server about lifetimes and scopes, connector about logins, dex about the settings of connectors, plugins about names.
+//   - A rule stands once. What another package insists on is asked of that package: oauth about issuers, hosts, origins
+//     and resource identifiers, server about lifetimes, scopes and claims, connector about logins, dex about the
+//     settings of connectors, plugins about names. Rules that stand here are about this language alone: which keys need
+//     each other or exclude each other, the listeners, files and bounds of one process.
 //   - Every key is in config.example.yaml with a comment, and in config.schema.json; tests hold both.
 //   - All faults are found in one go, each with file, line and column, and with the nearest right word where there is
 //     one.
