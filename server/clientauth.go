@@ -32,6 +32,7 @@ type credentials struct {
 	secret    string
 	assertion string
 	endpoint  string // path that was called
+	unknown   error  // says why there is no such client, once that was looked up
 	forward   bool   // this server itself, for an app behind forward auth; no request can say so
 }
 
@@ -141,7 +142,7 @@ func (s *Server) authenticate(ctx context.Context, c *storage.Client, shown cred
 	}
 	switch {
 	case c == nil:
-		return nil, invalidClient(oauth.RuleClientUnknown).About(shownClient(shown.id, maxShownClient), "", "")
+		return nil, invalidClient(clients.Unknown(shown.id, shown.unknown).Rule).About(shownClient(shown.id, maxShownClient), "", "")
 	case !c.Active():
 		return nil, invalidClient(oauth.RuleClientDisabled)
 	case shown.forward:

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -18,6 +19,29 @@ func basic(id, secret string) string {
 func (p *idp) machine(path string, form url.Values, header ...string) reply {
 	p.t.Helper()
 	return p.send(p.request(http.MethodPost, p.issuer+path, form.Encode(), append([]string{"Content-Type", formType}, header...)...))
+}
+
+// The operator learns that a client is there and disabled, wherever it is refused.
+func TestExplainOfADisabledClient(t *testing.T) {
+	e := newExplained(t)
+	token := e.tokens("scope", "openid").text("access_token")
+	e.update("my-app", func(c *storage.Client) { c.Disabled = true })
+	for code, header := range map[string]http.Header{
+		"invalid_client":  e.exchange("x").header,
+		"invalid_request": e.browser().get(e.logoutURL("client_id", e.client.ID)).header,
+		"invalid_token":   e.userinfo(token).header,
+	} {
+		if got := e.of(header); got.Error != code || got.Reasons[0].Rule != oauth.RuleClientDisabled {
+			t.Errorf("%s: %+v", code, got)
+		}
+	}
+	for name, address := range map[string]string{"authorization": e.authorizeURL(), "start": e.startURL()} {
+		got := e.browser().get(address)
+		got.wants(t, name, http.StatusBadRequest, "invalid_client")
+		if why := e.of(got.header).Reasons[0]; why.Rule != oauth.RuleClientDisabled {
+			t.Errorf("%s: %+v", name, why)
+		}
+	}
 }
 
 // Whoever fails to authenticate learns nothing of why.

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/warifu/warifu/server/clients"
 	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/server/pages"
 	"github.com/warifu/warifu/storage"
@@ -48,9 +49,7 @@ func (s *Server) startOf(r *http.Request) (string, error) {
 	v.client, v.params = id, params
 	c, err := s.store.Client(r.Context(), id)
 	if errors.Is(err, storage.ErrNotFound) {
-		return "", onPage(pages.ReasonInvalidClient, oauth.Refuse(oauth.CodeInvalidClient, oauth.RuleClientUnknown,
-			"no client has the client_id %q", shownClient(id, 80)).
-			About(shownClient(id, maxShownClient), "", ""))
+		return "", onPage(pages.ReasonInvalidClient, clients.Unknown(id, err))
 	}
 	if err != nil {
 		return "", err

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/warifu/warifu/server/clients"
 	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
@@ -90,7 +91,7 @@ func (s *Server) claimsOfToken(r *http.Request, token string, proven bool) (cont
 	}
 	c, err := s.clients.Client(ctx, claims.ClientID)
 	if errors.Is(err, storage.ErrNotFound) {
-		return "", nil, invalidToken(oauth.RuleClientUnknown)
+		return "", nil, invalidToken(clients.Unknown(claims.ClientID, err).Rule)
 	} else if err != nil {
 		return "", nil, fmt.Errorf("read client: %w", err)
 	}

@@ -80,6 +80,7 @@ func (s *Server) shownClient(ctx context.Context, shown *credentials) (*storage.
 	if err != nil && !errors.Is(err, storage.ErrNotFound) {
 		return nil, fmt.Errorf("read client: %w", err)
 	}
+	shown.unknown = err
 	return c, nil
 }
 

@@ -252,7 +252,7 @@ func (s *Store) Known(id string) *Client {
 }
 
 // Client returns the client with this id, from memory, or from etcd if memory does not know it. It returns
-// [ErrNotFound] for a disabled client. Look-ups in etcd are limited; beyond the limit the error is [ErrBusy].
+// [ErrDisabled] for a disabled client. Look-ups in etcd are limited; beyond the limit the error is [ErrBusy].
 func (s *Store) Client(ctx context.Context, id string) (*Client, error) {
 	c := s.mem.client(id)
 	if c == nil {
@@ -275,7 +275,7 @@ func (s *Store) Client(ctx context.Context, id string) (*Client, error) {
 		s.mem.learn(c)
 	}
 	if c.Disabled {
-		return nil, ErrNotFound
+		return nil, ErrDisabled
 	}
 	return c, nil
 }

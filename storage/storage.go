@@ -189,6 +189,8 @@ import (
 var (
 	// ErrNotFound means that there is no such record, or that it is dead.
 	ErrNotFound = errors.New("not found")
+	// ErrDisabled is the [ErrNotFound] of a client that is there, and is disabled.
+	ErrDisabled = fmt.Errorf("%w: it is disabled", ErrNotFound)
 	// ErrConflict means that the record changed since it was read; nothing was written.
 	ErrConflict = errors.New("changed since it was read")
 	// ErrReplayed means that a code or refresh token was used again. Its grant is dead now.

@@ -258,10 +258,14 @@ func FreshFor(cacheControl string) time.Duration {
 	return min(max(fresh, documentFreshMin), documentFreshMax)
 }
 
-// Unknown is what the developer of a client is told that is not known.
+// Unknown is what the developer of a client is told that is not known, which err says of it.
 func Unknown(id string, err error) *oauth.Error {
 	var wrong *documentError
-	if errors.As(err, &wrong) {
+	switch {
+	case errors.Is(err, storage.ErrDisabled):
+		return oauth.Refuse(oauth.CodeInvalidClient, oauth.RuleClientDisabled, "the client %q is disabled",
+			oauth.Cut(oauth.ShownURI(id), 80)).About(oauth.Cut(oauth.ShownURI(id), 256), "", "")
+	case errors.As(err, &wrong):
 		rule := oauth.RuleClientDocument
 		if wrong.host {
 			rule = oauth.RuleClientDocumentHost
