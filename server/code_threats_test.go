@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
 
@@ -229,38 +230,52 @@ func TestLeakByReferer(t *testing.T) {
 
 // A code is judged by what is true when it is redeemed.
 func TestChangesBetweenAuthorizeAndExchange(t *testing.T) {
-	for rule, c := range map[string]struct {
-		change func(*idp)
-		status int
-		code   string
+	update := func(change func(*storage.Client)) func(*idp) { return func(p *idp) { p.update("my-app", change) } }
+	ended := storage.AuditEntry{Reason: "revoked by an operator"}
+	for name, c := range map[string]struct {
+		change     func(*idp)
+		status     int
+		code, rule string
 	}{
-		"user disabled": {func(p *idp) { p.putUser(storage.User{ID: "user-ann", Email: userEmail, Disabled: true}) }, 400, "invalid_grant"},
+		"user disabled": {func(p *idp) { p.putUser(storage.User{ID: "user-ann", Email: userEmail, Disabled: true}) }, 400, "invalid_grant", oauth.RuleUserInactive},
 		"user gone": {func(p *idp) {
 			if _, err := p.etcd.Client.Delete(p.t.Context(), p.etcd.Prefix+"users/user-ann"); err != nil {
 				p.t.Fatal(err)
 			}
-		}, 400, "invalid_grant"},
-		"client deleted":  {(*idp).deleteApp, 401, "invalid_client"},
-		"client disabled": {func(p *idp) { p.update("my-app", func(c *storage.Client) { c.Disabled = true }) }, 401, "invalid_client"},
-		"all scopes gone": {func(p *idp) { p.update("my-app", func(c *storage.Client) { c.Scopes = []string{"email"} }) }, 400, "invalid_grant"},
-		"redirect URI gone": {func(p *idp) {
-			p.update("my-app", func(c *storage.Client) { c.RedirectURIs = []string{"https://new.test/"} })
-		}, 400, "invalid_grant"},
-		"made public":            {func(p *idp) { p.update("my-app", func(c *storage.Client) { c.Public, c.Secrets = true, nil }) }, 401, "invalid_client"},
-		"secret taken away":      {func(p *idp) { p.update("my-app", func(c *storage.Client) { c.Secrets = nil }) }, 401, "invalid_client"},
-		"changed, and all right": {func(p *idp) { p.update("my-app", func(c *storage.Client) { c.ClientName = "New name" }) }, 200, ""},
-		"user changed":           {func(p *idp) { p.putUser(storage.User{ID: "user-ann", Email: "new@app.test"}) }, 200, ""},
-	} {
-		t.Run(rule, func(t *testing.T) {
-			p := newIDP(t)
-			code := p.code("scope", "threads:read runs:write")
-			c.change(p)
-			got := p.exchange(code)
-			if c.code == "" && got.status != http.StatusOK {
-				t.Errorf("%d %s", got.status, got.raw)
+		}, 400, "invalid_grant", oauth.RuleUserInactive},
+		"all of the user's ended": {func(p *idp) {
+			if _, err := p.store.EndUser(p.t.Context(), "user-ann", ended); err != nil {
+				p.t.Fatal(err)
 			}
-			if c.code != "" {
-				got.wants(t, rule, c.status, c.code)
+		}, 400, "invalid_grant", oauth.RuleUserEnded},
+		"consent revoked": {func(p *idp) {
+			if _, err := p.store.RevokeConsent(p.t.Context(), p.client.ID, "user-ann", ended); err != nil {
+				p.t.Fatal(err)
+			}
+		}, 400, "invalid_grant", oauth.RuleConsentWithdrawn},
+		"client deleted":         {(*idp).deleteApp, 401, "invalid_client", oauth.RuleClientUnknown},
+		"client disabled":        {update(func(c *storage.Client) { c.Disabled = true }), 401, "invalid_client", oauth.RuleClientDisabled},
+		"all scopes gone":        {update(func(c *storage.Client) { c.Scopes = []string{"email"} }), 400, "invalid_grant", oauth.RuleScopeWithdrawn},
+		"redirect URI gone":      {update(func(c *storage.Client) { c.RedirectURIs = []string{"https://new.test/"} }), 400, "invalid_grant", oauth.RuleRedirectURIWithdrawn},
+		"made public":            {update(func(c *storage.Client) { c.Public, c.Secrets = true, nil }), 401, "invalid_client", oauth.RuleClientAuthMethod},
+		"secret taken away":      {update(func(c *storage.Client) { c.Secrets = nil }), 401, "invalid_client", oauth.RuleClientSecretWrong},
+		"changed, and all right": {update(func(c *storage.Client) { c.ClientName = "New name" }), 200, "", ""},
+		"user changed":           {func(p *idp) { p.putUser(storage.User{ID: "user-ann", Email: "new@app.test"}) }, 200, "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := newExplained(t)
+			code := e.code("scope", "threads:read runs:write")
+			c.change(e.idp)
+			got := e.exchange(code)
+			if c.code == "" {
+				if got.status != http.StatusOK {
+					t.Errorf("%d %s", got.status, got.raw)
+				}
+				return
+			}
+			got.wants(t, name, c.status, c.code)
+			if why := e.of(got.header).Reasons[0]; why.Rule != c.rule {
+				t.Errorf("%+v, want %s", why, c.rule)
 			}
 		})
 	}

@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -9,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/go-jose/go-jose/v4"
 
 	"github.com/warifu/warifu/server"
 	"github.com/warifu/warifu/server/admin"
@@ -225,6 +228,86 @@ func TestExplainNamesTheRuleOfEveryError(t *testing.T) {
 		if got.Endpoint != "/oauth/authorize" || got.ClientID != e.client.ID || got.App != "my-app" || got.Params["response_type"] != "code" {
 			t.Errorf("%s: %+v", name, got)
 		}
+	}
+}
+
+// So is what devices, and clients with keys, are refused.
+func TestExplainNamesTheRuleOfDevicesAndKeys(t *testing.T) {
+	e := newExplained(t)
+	e.idp = withDevices(e.idp)
+	e.clock.stop()
+	other := e.as(e.register("other", func(c *storage.Client) { c.GrantTypes = []string{oauth.GrantAuthorizationCode, deviceGrant} }))
+	keyed := e.keyed("keyed-app", "ES256")
+	asserting := func(assertion string) http.Header {
+		return keyed.asserting("/oauth/token", assertion, forItself("threads:read")).header
+	}
+	dpop := e.as(e.register("dpop-app", func(c *storage.Client) { c.DPoPBoundAccessTokens = true }))
+	mine, foreign := dpop.informed(), dpop.informed()
+	for _, c := range []struct {
+		code, rule string
+		do         func() http.Header
+	}{
+		{"invalid_client", oauth.RuleAssertionSignature, func() http.Header {
+			return asserting(signedBy(t, newKey(t), jose.ES256, map[string]any{"kid": "k"}, keyed.assertionClaims(nil)))
+		}},
+		{"invalid_client", oauth.RuleAssertionClaims, func() http.Header { return asserting(keyed.assertion("ES256", map[string]any{"aud": "x"})) }},
+		{"invalid_client", oauth.RuleAssertionUsed, func() http.Header {
+			once := keyed.assertion("ES256", nil)
+			asserting(once)
+			return asserting(once)
+		}},
+		{"invalid_grant", oauth.RuleDeviceCodeInvalid, func() http.Header { return e.poll(e.device(), "device_code", "made-up").header }},
+		{"invalid_grant", oauth.RuleDeviceCodeOtherClient, func() http.Header { return other.poll(e.device()).header }},
+		{"slow_down", oauth.RuleDevicePollEarly, func() http.Header {
+			device := e.device()
+			e.poll(device)
+			return e.pollNow(device).header
+		}},
+		{"expired_token", oauth.RuleDeviceCodeExpired, func() http.Header {
+			device := e.device()
+			e.clock.forward(time.Hour)
+			return e.poll(device).header
+		}},
+		{"access_denied", oauth.RuleUserDenied, func() http.Header {
+			device, b := e.device(), e.browser()
+			b.decide(b.reach(device, userEmail), "deny")
+			return e.poll(device).header
+		}},
+		{"invalid_grant", oauth.RuleDeviceCodeUsed, func() http.Header {
+			device := e.device()
+			e.approve(device)
+			e.poll(device)
+			return e.poll(device).header
+		}},
+		{"invalid_dpop_proof", oauth.RuleProofMissing, func() http.Header { return dpop.exchange(dpop.code()).header }},
+		{"invalid_grant", oauth.RuleProofKey, func() http.Header {
+			return foreign.exchange(dpop.code("dpop_jkt", mine.thumbprint())).header
+		}},
+		{"invalid_token", oauth.RuleAccessTokenScheme, func() http.Header {
+			return dpop.userinfo(mine.exchange(dpop.code("scope", "openid")).text("access_token")).header
+		}},
+		{"insufficient_scope", oauth.RuleScopeOpenID, func() http.Header {
+			return e.userinfo(e.tokens("scope", "threads:read").text("access_token")).header
+		}},
+		{"invalid_scope", oauth.RuleScopeTooMany, func() http.Header {
+			var scopes strings.Builder
+			for i := range 65 {
+				fmt.Fprintf(&scopes, "x%d ", i)
+			}
+			return e.browser().get(e.authorizeURL("scope", scopes.String())).header
+		}},
+		{"invalid_client", oauth.RuleClientRemoved, func() http.Header {
+			b := e.browser()
+			page := b.get(e.authorizeURL())
+			e.deleteApp()
+			return b.signIn(page, userEmail, userPassword).header
+		}},
+	} {
+		t.Run(c.rule, func(t *testing.T) {
+			if got := e.of(c.do()); got.Reasons[0].Rule != c.rule || got.Error != c.code {
+				t.Errorf("%s by %q, want %s", got.Error, got.Reasons[0].Rule, c.code)
+			}
+		})
 	}
 }
 
