@@ -226,7 +226,7 @@ func appOf(app *storage.App) App {
 func (a *operations) listApps(ctx context.Context, in *Part) (*items[App], error) {
 	stored, next, err := a.Store.AppsPart(ctx, in.stored())
 	if err != nil {
-		return nil, a.stored(ctx, "apps", err)
+		return nil, a.failed(ctx, "apps", err)
 	}
 	apps := make([]App, 0, len(stored))
 	for _, app := range stored {
@@ -242,7 +242,7 @@ func (a *operations) view(ctx context.Context, name string) (storage.AppView, er
 		err = storage.ErrNotFound
 	}
 	if err != nil {
-		return view, a.stored(ctx, "app "+name, err)
+		return view, a.failed(ctx, "app "+name, err)
 	}
 	return view, nil
 }
@@ -260,11 +260,11 @@ func (a *operations) describeApp(ctx context.Context, in *appInput) (*reply[AppD
 		c := clientOf(view.Client)
 		detail.Client, detail.Trust = &c, a.trust(view.Client)
 		if detail.Grants, err = a.Store.CountGrants(ctx, view.Client.ID); err != nil {
-			return nil, a.stored(ctx, "grants", err)
+			return nil, a.failed(ctx, "grants", err)
 		}
 		secrets, err := a.Rotations.Secrets(ctx, in.Name)
 		if err != nil {
-			return nil, a.stored(ctx, "secrets", err)
+			return nil, a.failed(ctx, "secrets", err)
 		}
 		detail.Secrets = append(detail.Secrets, secrets...)
 	}
@@ -310,7 +310,7 @@ func (a *operations) deleteApp(ctx context.Context, in *deleteInput) (*reply[Del
 	defer cancel()
 	view, err := a.Store.App(ctx, in.Name)
 	if err != nil {
-		return nil, a.stored(ctx, "app "+in.Name, err)
+		return nil, a.failed(ctx, "app "+in.Name, err)
 	}
 	return &reply[Deleted]{Deleted{App: in.Name, Gone: view.App == nil}}, nil
 }
@@ -333,14 +333,14 @@ func (a *operations) credentials(ctx context.Context, in *appInput) (*reply[Cred
 	}
 	if len(view.Client.Secrets) > 0 {
 		if out.ClientSecret, err = a.Store.ClientSecretValue(view.Client); err != nil {
-			return nil, a.stored(ctx, "secret of app "+in.Name, err)
+			return nil, a.failed(ctx, "secret of app "+in.Name, err)
 		}
 	}
 	// Recorded before they are sent, so that no reading goes unrecorded.
 	err = a.Store.Record(ctx, storage.AuditEntry{
 		Action: storage.AuditCredentials, App: in.Name, Detail: "client " + view.Client.ID})
 	if err != nil {
-		return nil, a.stored(ctx, "audit log", err)
+		return nil, a.failed(ctx, "audit log", err)
 	}
 	a.Logger.Info("credentials handed out", "app", in.Name, "client", view.Client.ID)
 	return &reply[Credentials]{out}, nil

@@ -103,7 +103,7 @@ func (a *operations) listAudit(ctx context.Context, in *auditInput) (*reply[Audi
 	query.After, query.Limit = in.After, in.Limit
 	stored, next, err := a.Store.Audit(ctx, query)
 	if err != nil {
-		return nil, a.stored(ctx, "audit log", err)
+		return nil, a.failed(ctx, "audit log", err)
 	}
 	page := AuditPage{Entries: make([]AuditEntry, 0, len(stored)), Next: next}
 	for _, e := range stored {
@@ -125,7 +125,7 @@ func (a *operations) followAudit(ctx context.Context, in *AuditFilter) (*huma.St
 	first := query
 	first.Limit = 1
 	if _, _, err := a.Store.Audit(ctx, first); err != nil { // while there can be another answer
-		return nil, a.stored(ctx, "audit log", err)
+		return nil, a.failed(ctx, "audit log", err)
 	}
 	return &huma.StreamResponse{Body: func(to huma.Context) {
 		whole, cancel := context.WithCancel(callerOf(ctx))

@@ -41,7 +41,7 @@ func (a *operations) backup(ctx context.Context, _ *struct{}) (*huma.StreamRespo
 		cancel()
 	}
 	if err != nil {
-		return nil, a.stored(ctx, "backup", err)
+		return nil, a.failed(ctx, "backup", err)
 	}
 	return &huma.StreamResponse{Body: func(to huma.Context) {
 		defer cancel()

@@ -54,7 +54,7 @@ func (a *operations) registerEncryption(api huma.API) {
 func (a *operations) encryption(ctx context.Context, _ *struct{}) (*reply[Encryption], error) {
 	e, err := a.Store.Encryption(ctx)
 	if err != nil {
-		return nil, a.stored(ctx, "encryption keys", err)
+		return nil, a.failed(ctx, "encryption keys", err)
 	}
 	out := Encryption{Keys: []EncryptionKey{}, Former: []FormerEncryptionKey{}, Complete: e.Complete, OwnFile: e.Own,
 		Phase: e.Phase, Waiting: listed(e.Waiting), Resealed: e.Resealed}
@@ -91,7 +91,7 @@ func (a *operations) rotateEncryption(ctx context.Context, in *rotateEncryptionI
 			"Make room in dataDir, or let the server write there, and run this again.")
 	}
 	if err != nil {
-		return nil, a.stored(ctx, "encryption keys", err)
+		return nil, a.failed(ctx, "encryption keys", err)
 	}
 	return a.encryption(ctx, nil)
 }

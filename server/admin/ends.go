@@ -101,7 +101,7 @@ func (a *operations) user(ctx context.Context, name string) (*storage.User, erro
 			"Name the user by id: warifu get users shows it.")
 	}
 	if err != nil {
-		return nil, a.stored(ctx, "user "+name, err)
+		return nil, a.failed(ctx, "user "+name, err)
 	}
 	return u, nil
 }
@@ -121,7 +121,7 @@ func (a *operations) listSessions(ctx context.Context, in *sessionsInput) (*item
 	}
 	stored, next, err := a.Store.Sessions(ctx, userID, in.stored())
 	if err != nil {
-		return nil, a.stored(ctx, "sessions", err)
+		return nil, a.failed(ctx, "sessions", err)
 	}
 	sessions := make([]Session, 0, len(stored))
 	for _, v := range stored {
@@ -159,7 +159,7 @@ func networkOf(text string) (netip.Prefix, error) {
 func (a *operations) revokeSession(ctx context.Context, in *sessionInput) (*reply[Ended], error) {
 	ended, err := a.Store.RevokeSession(ctx, in.SID, storage.AuditEntry{Reason: byOperator})
 	if err != nil {
-		return nil, a.stored(ctx, "session "+in.SID, err)
+		return nil, a.failed(ctx, "session "+in.SID, err)
 	}
 	a.SessionsEnded()
 	a.Logger.InfoContext(ctx, "session revoked", "session", ended.SID, "user", ended.UserID)
@@ -178,7 +178,7 @@ func (a *operations) revokeSessions(ctx context.Context, in *userInput) (*reply[
 		a.Logger.InfoContext(ctx, "sessions revoked", "user", u.ID, "sessions", out.Sessions)
 	}
 	if err != nil {
-		return nil, a.stored(ctx, "sessions of user "+u.ID, err)
+		return nil, a.failed(ctx, "sessions of user "+u.ID, err)
 	}
 	return &reply[Ended]{out}, nil
 }
@@ -190,7 +190,7 @@ func (a *operations) revokeUser(ctx context.Context, in *userInput) (*reply[Ende
 	}
 	ended, err := a.Store.EndUser(ctx, u.ID, storage.AuditEntry{Reason: byOperator})
 	if err != nil {
-		return nil, a.stored(ctx, "user "+u.ID, err)
+		return nil, a.failed(ctx, "user "+u.ID, err)
 	}
 	a.SessionsEnded()
 	a.Logger.InfoContext(ctx, "user revoked", "user", u.ID, "ended", ended.String())
@@ -205,14 +205,14 @@ func (a *operations) revokeConsent(ctx context.Context, in *consentInput) (*repl
 	clientID := in.Client
 	view, err := a.Store.App(ctx, in.Client)
 	if err != nil {
-		return nil, a.stored(ctx, "app "+in.Client, err)
+		return nil, a.failed(ctx, "app "+in.Client, err)
 	}
 	if view.Client != nil {
 		clientID = view.Client.ID
 	}
 	ended, err := a.Store.RevokeConsent(ctx, clientID, u.ID, storage.AuditEntry{Reason: byOperator})
 	if err != nil {
-		return nil, a.stored(ctx, "consent of "+u.ID+" to "+clientID, err)
+		return nil, a.failed(ctx, "consent of "+u.ID+" to "+clientID, err)
 	}
 	a.Logger.InfoContext(ctx, "consent revoked", "client", clientID, "user", u.ID, "grants", ended.Grants)
 	return &reply[Ended]{Ended{Client: clientID, UserID: u.ID, Grants: ended.Grants, Consents: ended.Consents}}, nil

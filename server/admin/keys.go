@@ -66,7 +66,7 @@ func (a *operations) registerKeys(api huma.API) {
 func (a *operations) listKeys(ctx context.Context, _ *struct{}) (*reply[[]Key], error) {
 	views, err := a.Store.KeyViews(ctx, a.KeySchedules()...)
 	if err != nil {
-		return nil, a.stored(ctx, "keys", err)
+		return nil, a.failed(ctx, "keys", err)
 	}
 	out := make([]Key, 0, len(views))
 	for _, v := range views {
@@ -115,7 +115,7 @@ func (a *operations) keyFailed(ctx context.Context, use string, done []KeyRotate
 				"somebody else. It is never published, and signs and opens nothing.",
 			"To seal it under another encryption key, put that one first in encryptionKeyFiles.")
 	}
-	reply := a.stored(ctx, use+" keys", err)
+	reply := a.failed(ctx, use+" keys", err)
 	var p *Problem
 	if !errors.As(reply, &p) {
 		return reply

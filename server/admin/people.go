@@ -214,7 +214,7 @@ func (a *operations) changed(ctx context.Context, u *storage.User, instead strin
 		return problem(http.StatusConflict, codeUserLeft, "The user "+u.ID+" has left: their connector is no longer "+
 			"configured, or they sign in as another user now.", "See warifu describe user.")
 	}
-	return a.stored(ctx, "user "+u.ID, err)
+	return a.failed(ctx, "user "+u.ID, err)
 }
 
 func endedOf(userID string, e storage.Ended) Ended {
@@ -286,7 +286,7 @@ func (a *operations) remove(ctx context.Context, in *FactorsOf, ids ...string) (
 			"See warifu describe user.")
 	}
 	if err != nil {
-		return nil, a.stored(ctx, "user "+u.ID, err)
+		return nil, a.failed(ctx, "user "+u.ID, err)
 	}
 	if len(removed) > 0 {
 		a.SessionsEnded()
@@ -307,7 +307,7 @@ func (a *operations) account(ctx context.Context, name, instead string) (*storag
 	}
 	account, err := a.Store.Account(ctx, u.ID)
 	if err != nil {
-		return nil, a.stored(ctx, "user "+u.ID, err)
+		return nil, a.failed(ctx, "user "+u.ID, err)
 	}
 	return account, nil
 }
@@ -344,7 +344,7 @@ func (a *operations) setPassword(ctx context.Context, in *passwordInput) (*reply
 						"warifu set-password --link.")
 			}
 			if hash, err = a.hash(ctx, password); err != nil {
-				return false, a.stored(ctx, "user "+u.ID, err)
+				return false, a.failed(ctx, "user "+u.ID, err)
 			}
 		}
 		change := storage.FactorChange{Next: account.Factors.Clone(), Ends: "an operator set another password",
@@ -360,7 +360,7 @@ func (a *operations) setPassword(ctx context.Context, in *passwordInput) (*reply
 			return true, nil
 		}
 		if err != nil {
-			return false, a.stored(ctx, "user "+u.ID, err)
+			return false, a.failed(ctx, "user "+u.ID, err)
 		}
 		return false, nil
 	})
@@ -409,7 +409,7 @@ func (a *operations) makeLink(ctx context.Context, in *madeLinkInput) (*reply[Ma
 	made := time.Now()
 	link, err := a.Links.MakeLink(ctx, account, in.Body.For, valid)
 	if err != nil {
-		return nil, a.stored(ctx, "user "+account.User.ID, err)
+		return nil, a.failed(ctx, "user "+account.User.ID, err)
 	}
 	out := MadeLink{UserID: account.User.ID, ExpiresAt: made.Add(valid).UTC().Truncate(time.Second)}
 	if out.Mailed = in.Body.Mail && a.Links.SendLink(account.User, in.Body.For, link, valid); !out.Mailed {

@@ -278,11 +278,6 @@ func verdict(err error) bool {
 	return errors.Is(err, storage.ErrNotFound) || errors.Is(err, storage.ErrConflict)
 }
 
-// stored is failed, for what storage was asked directly.
-func (a *operations) stored(ctx context.Context, what string, err error) error {
-	return a.failed(ctx, what, err)
-}
-
 // logFault tells the operator of a fault, by the id that the caller was told.
 func (a *operations) logFault(ctx context.Context, message, what string, err error) {
 	a.Logger.ErrorContext(ctx, message, "what", what, "error", err, "request_id", requestID(ctx))

@@ -138,7 +138,7 @@ func (a *operations) listClients(ctx context.Context, in *AppPart) (*items[Clien
 		}
 	}
 	if err != nil {
-		return nil, a.stored(ctx, "clients", err)
+		return nil, a.failed(ctx, "clients", err)
 	}
 	clients := make([]Client, 0, len(stored))
 	for _, c := range stored {
@@ -166,7 +166,7 @@ func (a *operations) describedClients(ctx context.Context, p storage.Part) (clie
 	}
 	stored, next, err := a.Store.DescribedClients(ctx, p)
 	if err != nil {
-		return nil, "", a.stored(ctx, "clients", err)
+		return nil, "", a.failed(ctx, "clients", err)
 	}
 	for _, c := range stored {
 		clients = append(clients, describedClient(c))
@@ -194,7 +194,7 @@ func (a *operations) deleteClient(ctx context.Context, in *clientInput) (*reply[
 			Reason: "by an operator"})
 	}
 	if err != nil {
-		return nil, a.stored(ctx, "client "+in.ID, err)
+		return nil, a.failed(ctx, "client "+in.ID, err)
 	}
 	a.Logger.Info("client unregistered", "client", c.ID, "grants", grants)
 	return &reply[Client]{clientOf(c)}, nil
@@ -203,7 +203,7 @@ func (a *operations) deleteClient(ctx context.Context, in *clientInput) (*reply[
 func (a *operations) listDeliveries(ctx context.Context, in *AppPart) (*items[Delivery], error) {
 	stored, next, err := a.Store.DeliveriesPart(ctx, in.App, in.stored())
 	if err != nil {
-		return nil, a.stored(ctx, "deliveries", err)
+		return nil, a.failed(ctx, "deliveries", err)
 	}
 	deliveries := make([]Delivery, 0, len(stored))
 	for _, d := range stored {
@@ -233,7 +233,7 @@ func (a *operations) listGrants(ctx context.Context, in *grantsInput) (*items[Gr
 	}
 	stored, next, err := a.Store.Grants(ctx, query)
 	if err != nil {
-		return nil, a.stored(ctx, "grants", err)
+		return nil, a.failed(ctx, "grants", err)
 	}
 	var ids []string
 	for _, g := range stored {
@@ -241,7 +241,7 @@ func (a *operations) listGrants(ctx context.Context, in *grantsInput) (*items[Gr
 	}
 	users, err := a.Store.UsersOf(ctx, ids)
 	if err != nil {
-		return nil, a.stored(ctx, "users", err)
+		return nil, a.failed(ctx, "users", err)
 	}
 	grants := make([]Grant, 0, len(stored))
 	for _, g := range stored {
@@ -260,7 +260,7 @@ func (a *operations) listGrants(ctx context.Context, in *grantsInput) (*items[Gr
 func (a *operations) revokeGrant(ctx context.Context, in *grantInput) (*reply[Revoked], error) {
 	grant, err := a.Store.FindGrant(ctx, in.ID)
 	if err != nil {
-		return nil, a.stored(ctx, "live grant "+in.ID, err)
+		return nil, a.failed(ctx, "live grant "+in.ID, err)
 	}
 	alive, err := a.Store.RevokeGrant(ctx, *grant,
 		storage.AuditEntry{Action: storage.AuditGrantRevoked, Reason: byOperator})
@@ -268,7 +268,7 @@ func (a *operations) revokeGrant(ctx context.Context, in *grantInput) (*reply[Re
 		err = storage.ErrNotFound // another operator was faster
 	}
 	if err != nil {
-		return nil, a.stored(ctx, "live grant "+in.ID, err)
+		return nil, a.failed(ctx, "live grant "+in.ID, err)
 	}
 	a.Logger.Info("grant revoked", "grant", grant.ID, "client", grant.ClientID, "user", grant.UserID)
 	return &reply[Revoked]{Revoked{Grant: grant.ID, App: a.Store.AppOf(grant.ClientID)}}, nil

@@ -67,7 +67,7 @@ func (a *operations) reload(ctx context.Context, _ *struct{}) (*reply[Reloaded],
 	}
 	done, err := a.Reload(ctx)
 	if err != nil {
-		return nil, a.stored(ctx, "configuration", err)
+		return nil, a.failed(ctx, "configuration", err)
 	}
 	return &reply[Reloaded]{done}, nil
 }

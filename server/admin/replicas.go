@@ -33,7 +33,7 @@ func (a *operations) registerReplicas(api huma.API) {
 func (a *operations) listReplicas(ctx context.Context, _ *struct{}) (*reply[[]Replica], error) {
 	stored, err := a.Store.Replicas(ctx)
 	if err != nil {
-		return nil, a.stored(ctx, "replicas", err)
+		return nil, a.failed(ctx, "replicas", err)
 	}
 	out := make([]Replica, 0, len(stored))
 	for _, r := range stored {

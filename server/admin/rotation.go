@@ -146,7 +146,7 @@ func (a *operations) listSecrets(ctx context.Context, in *AppFilter) (*reply[[]S
 	}
 	secrets, err := a.Rotations.Secrets(ctx, in.App)
 	if err != nil {
-		return nil, a.stored(ctx, "secrets", err)
+		return nil, a.failed(ctx, "secrets", err)
 	}
 	if secrets == nil {
 		secrets = []Secret{}

@@ -202,7 +202,7 @@ func (a *operations) listUsers(ctx context.Context, in *usersInput) (*items[User
 	for sought := 0; sought < mostSought && len(accounts) == 0 && (sought == 0 || part.After != ""); sought++ {
 		some, next, err := a.Store.AccountsPart(ctx, part)
 		if err != nil {
-			return nil, a.stored(ctx, "users", err)
+			return nil, a.failed(ctx, "users", err)
 		}
 		accounts = slices.DeleteFunc(some, func(a *storage.Account) bool { return !in.wants(a.User) })
 		part.After = next
@@ -213,7 +213,7 @@ func (a *operations) listUsers(ctx context.Context, in *usersInput) (*items[User
 	}
 	signedIn, err := a.Store.LastArrivals(ctx, ids)
 	if err != nil {
-		return nil, a.stored(ctx, "users", err)
+		return nil, a.failed(ctx, "users", err)
 	}
 	users := make([]User, len(accounts))
 	for i, account := range accounts {
@@ -233,11 +233,11 @@ func (a *operations) getUser(ctx context.Context, in *userInput) (*reply[UserDet
 	}
 	history, err := a.Store.SignIns(ctx, u.ID, 0)
 	if err != nil {
-		return nil, a.stored(ctx, "sign-ins of user "+u.ID, err)
+		return nil, a.failed(ctx, "sign-ins of user "+u.ID, err)
 	}
 	links, err := a.Store.Links(ctx, "")
 	if err != nil {
-		return nil, a.stored(ctx, "links of user "+u.ID, err)
+		return nil, a.failed(ctx, "links of user "+u.ID, err)
 	}
 	out := UserDetail{User: shown, Links: []UserLink{}, SignIns: []SignIn{}}
 	for _, s := range history {
@@ -259,11 +259,11 @@ func (a *operations) getUser(ctx context.Context, in *userInput) (*reply[UserDet
 func (a *operations) shown(ctx context.Context, u *storage.User) (User, error) {
 	account, err := a.Store.Account(ctx, u.ID)
 	if err != nil {
-		return User{}, a.stored(ctx, "user "+u.ID, err)
+		return User{}, a.failed(ctx, "user "+u.ID, err)
 	}
 	signedIn, err := a.Store.LastArrivals(ctx, []string{u.ID})
 	if err != nil {
-		return User{}, a.stored(ctx, "user "+u.ID, err)
+		return User{}, a.failed(ctx, "user "+u.ID, err)
 	}
 	return userOf(account, signedIn[u.ID]), nil
 }
@@ -288,7 +288,7 @@ func (a *operations) linkUser(ctx context.Context, in *linkInput) (*reply[Linked
 		return nil, problem(http.StatusConflict, codeOwnAccount, "The user "+u.ID+" is the account that this identity has by "+
 			"itself.", "Nothing need be done.")
 	case err != nil:
-		return nil, a.stored(ctx, "user "+u.ID, err)
+		return nil, a.failed(ctx, "user "+u.ID, err)
 	}
 	shown, err := a.shown(ctx, u)
 	if err != nil {
@@ -337,7 +337,7 @@ func (a *operations) unlinkUser(ctx context.Context, in *unlinkInput) (*reply[Li
 			" is joined to user "+u.ID+".", "See warifu describe user.")
 	}
 	if err != nil {
-		return nil, a.stored(ctx, "links of user "+u.ID, err)
+		return nil, a.failed(ctx, "links of user "+u.ID, err)
 	}
 	a.SessionsEnded()
 	a.Logger.InfoContext(ctx, "identity no longer joined to a user", "connector", in.Connector, "user", u.ID)
