@@ -203,7 +203,7 @@ func errorPages(t *testing.T, a *app, b *tab, lang string) {
 		{"invalid-client", authorize(func(q url.Values) { q.Set("client_id", "nobody") }), 400, "invalid_client"},
 		{"invalid-request", authorize(func(q url.Values) { q.Del("redirect_uri") }), 400, "invalid_request"},
 		{"altered", issuer + "/oauth/continue?request=altered", 400, "invalid_request"},
-		{"not-found", issuer + "/nowhere", 404, "not_found"},
+		{"not-found", issuer + "/nowhere", 404, "invalid_request"},
 		{"method", issuer + "/oauth/signin", 405, "invalid_request"},
 	} {
 		response := b.open(fault.address)

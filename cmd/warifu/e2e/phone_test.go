@@ -139,7 +139,7 @@ func TestBranding(t *testing.T) {
 		b.open(a.url("/login?scope=openid+profile+email+threads:read+threads:write+runs:read"))
 		b.onConsent()
 		b.shoot("branded-consent", lang)
-		b.onError(b.open(server.ready.Issuer+"/nowhere"), http.StatusNotFound, "not_found")
+		b.onError(b.open(server.ready.Issuer+"/nowhere"), http.StatusNotFound, "invalid_request")
 		b.shoot("branded-error", lang)
 	}
 }
