@@ -57,6 +57,8 @@ func runAll(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
+	seen.Lock() // whatever is still under way
+	defer seen.Unlock()
 	requests := make(map[string]bool)
 	for _, rule := range oauth.RequestRules() {
 		requests[rule.Name] = true

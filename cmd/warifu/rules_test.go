@@ -72,6 +72,12 @@ func TestRulesOfManifestsAreThoseInTheTable(t *testing.T) {
 				if typ, is := n.Type.(*ast.Ident); is && typ.Name == problemCode {
 					code = n.Values[0]
 					problems++
+				} else if file.Name.Name == "hookoauth" && strings.HasPrefix(n.Names[0].Name, "Code") {
+					code = n.Values[0]
+				}
+			case *ast.AssignStmt:
+				if name, is := n.Lhs[0].(*ast.Ident); is && name.Name == "code" {
+					code = n.Rhs[0]
 				}
 			case *ast.KeyValueExpr:
 				if key, is := n.Key.(*ast.Ident); is && key.Name == "Code" {
