@@ -205,7 +205,7 @@ func notManaged(u *storage.User, instead string) *Problem {
 	return problem(http.StatusConflict, codeNotManaged, "The user "+u.ID+" is kept "+where+".", instead)
 }
 
-// changed is [operations.stored], for what changes the account of a user.
+// changed is [operations.failed], for what changes the account of a user.
 func (a *operations) changed(ctx context.Context, u *storage.User, instead string, err error) error {
 	switch {
 	case errors.Is(err, storage.ErrNotManaged):
