@@ -73,7 +73,7 @@ func LoopbackHosts() []string { return slices.Clone(loopbackHosts[:]) }
 
 // IsLoopback reports whether host is the user's own machine: localhost, 127.0.0.1 or ::1, without a port, and with or
 // without the brackets of an IPv6 address. Nothing else is (RFC 8252 section 7.3). It is for addresses that browsers and
-// apps are told, and for what this server listens on and is reached at.
+// apps are told, and for those of this server's own configuration.
 func IsLoopback(host string) bool {
 	if !strings.HasPrefix(host, "[") && strings.Contains(host, ":") {
 		host = "[" + host + "]"
@@ -81,9 +81,9 @@ func IsLoopback(host string) bool {
 	return slices.Contains(loopbackHosts[:], host)
 }
 
-// IsThisMachine reports whether a connection of this process to host, without port and brackets, stays on its machine:
-// localhost, or any loopback address. Nobody compares such an address with another, so all of 127.0.0.0/8 will do, where
-// operators put proxies and daemons.
+// IsThisMachine reports whether a connection to host, without port and brackets, stays on the machine of the process that
+// makes it: localhost, or any loopback address. It is for what runtimes connect to, proxies and daemons: operators put
+// them anywhere in 127.0.0.0/8, and nobody compares such an address with another.
 func IsThisMachine(host string) bool {
 	address, err := netip.ParseAddr(host)
 	return host == "localhost" || err == nil && address.IsLoopback()
