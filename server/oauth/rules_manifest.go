@@ -111,7 +111,8 @@ var manifestRules = []Rule{
 		"Publish a JSON array with all redirect URIs of the app there."},
 	{"front-channel", "The front-channel logout address does not have the origin of a redirect URI.",
 		"Use an address with scheme, host and port of a redirect URI."},
-	{"resource-identifier", "A resource identifier is not an absolute URI without a fragment (RFC 8707 section 2).",
+	{"resource-identifier", "A resource identifier is not an absolute URI without a fragment (RFC 8707 section 2), or has a " +
+		"user name or characters in it that no URI has.",
 		"Write it in full, as in https://api.example.com."},
 	{"client-id-taken", "A client id that a manifest chooses is, or was, another app's, and is never given to a second " +
 		"one.",
