@@ -230,8 +230,9 @@ func TestForgedAssertions(t *testing.T) {
 		"a claim twice":           signedRaw(t, key, header, doubled),
 		"claims in capitals":      signedRaw(t, key, header, strings.ToUpper(mustJSON(t, claims))),
 	} {
+		// Of the three it is not known whose they are.
 		if got := try(rule, wrong); !strings.HasPrefix(got.text("error_description"), "the client assertion was refused: ") &&
-			rule != "claims of no object" && rule != "claims in capitals" && rule != "a claim twice" { // nobody knows whose these are
+			rule != "claims of no object" && rule != "claims in capitals" && rule != "a claim twice" {
 			t.Errorf("%s: the client is not told why: %s", rule, got.raw)
 		}
 	}

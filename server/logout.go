@@ -24,7 +24,8 @@ import (
 // the outbox of logout tokens is filled (see backchannel.go). Grants without openid are no sign-in and stay.
 //
 //	GET /oauth/logout ─ an ID token of this very session? ─ yes ─┐
-//	                         └ no ─ the question ─ POST /oauth/signout ─ end ─ frames of the apps ─ back to the app, or signed out
+//	                         └ no ─ the question ─ POST /oauth/signout ─ end ─ frames of the apps ─┐
+//	                                                           signed out, or back to the app ─────┘
 //
 // A browser is sent nowhere before the address was found to be registered for the client that the hint or client_id
 // names: a request with a fault ends on a page.

@@ -10,8 +10,10 @@ import (
 
 // Response modes: how the browser brings an answer to the client.
 const (
-	modeQuery    = "query"     // in the query of the redirect URI (OAuth 2.0 Multiple Response Type Encoding Practices section 2.1)
-	modeFormPost = "form_post" // in a form that the browser posts there (OAuth 2.0 Form Post Response Mode)
+	// In the query of the redirect URI (OAuth 2.0 Multiple Response Type Encoding Practices section 2.1).
+	modeQuery = "query"
+	// In a form that the browser posts there (OAuth 2.0 Form Post Response Mode).
+	modeFormPost = "form_post"
 )
 
 // replyTo is where a client gets its answers, and how. Without a redirect URI it gets none.

@@ -11,7 +11,7 @@
 //
 //	clients/<client>                   Client, its secrets sealed
 //	apps/<app>                         App, the release record: what was applied last
-//	clientids/<app>                    FormerClient, the id of a client that was removed: it comes back when the app's client does
+//	clientids/<app>                    FormerClient, the id of a removed client, which comes back with the app's client
 //	formerids/<client>                 formerOwner: the app that had a client with this id, which nobody else ever gets
 //	deliveries/<app>/<kind>/<target>   Delivery, the outbox: env that a runtime should serve
 //	  .../<runtime>                    Delivery that takes env away from a runtime which the target has left
@@ -35,10 +35,10 @@
 //	userconsents/<user>/<client>       the same of consents
 //	pastterms/<user>                   the outbox of what a user has left whose term has ended, see [User.Stands]
 //	withdrawn/<client>/<user>          a mark that a consent was withdrawn, by its revision; leased
-//	sessiongrants/<sid>/<client>/<grant>  a grant with openid that came from the session, so that ending the session finds it
+//	sessiongrants/<sid>/<client>/<grant>  a grant with openid that came from the session, which ends it
 //	logouts/<sid>/<client>             Logout, the outbox: a client is to be told that the session has ended
 //	keys/<use>/<sequence>              Key: keys that sign, seal, and make pairwise subjects; sealed
-//	compromised/<thumbprint>           CompromisedKey: a key that has ended; such a one is not used, wherever it comes from
+//	compromised/<thumbprint>           CompromisedKey: a key that has ended, and is used no more wherever it comes from
 //	compromised/moved                  moved: the records came from another etcd, see moved.go
 //	encryption/key                     turn: under which encryption key all replicas seal, see encryption.go
 //	clocks/<replica>                   clock: what time a replica says it is, and what it runs

@@ -351,7 +351,8 @@ func TestAppWithoutASecretGetsAToken(t *testing.T) {
 	mustObserve(t, r, at, plugins.StateReady)
 	// Somebody asks for another audience.
 	volumes := kubetest.Field(now, "spec", "template", "spec", "volumes").([]any)
-	volumes[0].(map[string]any)["projected"].(map[string]any)["sources"].([]any)[0].(map[string]any)["serviceAccountToken"].(map[string]any)["audience"] = "x"
+	source := kubetest.Field(volumes[0].(map[string]any), "projected", "sources").([]any)[0].(map[string]any)
+	source["serviceAccountToken"].(map[string]any)["audience"] = "x"
 	delete(now["metadata"].(map[string]any), "resourceVersion")
 	w.Do(t, http.MethodPut, of.Path()+"?fieldManager=kubectl-edit", now)
 	if st := mustObserve(t, r, at, plugins.StateFailed); !strings.Contains(st.Diagnostic.Message, "lacks the token for "+variableAssertion) {

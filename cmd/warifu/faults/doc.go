@@ -16,8 +16,8 @@
 //	ops        requests of clients and operators, each of which has an outcome
 //	viol.      what must not be: it fails the cell, with the history that shows it
 //	recovery   from the end of the fault until a whole life of a grant, and a deployment, work at every replica
-//	errors     requests that did not do what they are for and said so (503), or got no answer, by class; they are no violations
-//	           unless the cell says so, an answer 500 always is one
+//	errors     requests that did not do what they are for and said so (503), or got no answer, by class; they are no
+//	           violations unless the cell says so, an answer 500 always is one
 //
 // The environment says where things are:
 //
