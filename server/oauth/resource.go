@@ -2,6 +2,7 @@ package oauth
 
 import (
 	"cmp"
+	"fmt"
 	"net/url"
 	"slices"
 	"strconv"
@@ -41,10 +42,10 @@ func CheckResource(identifier string) (reason, mended string) {
 	case strings.Contains(identifier, "#"):
 		reason = wanted
 		mended, _, _ = strings.Cut(identifier, "#")
-	case strings.ContainsFunc(identifier, func(r rune) bool { return r <= ' ' || r > unicode.MaxASCII }):
+	case strings.ContainsFunc(identifier, foreignToURIs):
 		reason = "must be ASCII without spaces: percent-encode other characters, and write host names in punycode"
 		if ascii(u.Host) {
-			mended = u.String()
+			mended = escapeForeign(identifier)
 		}
 	case len(identifier) > MaxAddress:
 		return "must have at most " + strconv.Itoa(MaxAddress) + " bytes", ""
@@ -55,6 +56,21 @@ func CheckResource(identifier string) (reason, mended string) {
 		mended = again
 	}
 	return reason, mended
+}
+
+// foreignToURIs are spaces and what is not ASCII, which escapeForeign percent-encodes.
+func foreignToURIs(r rune) bool { return r <= ' ' || r > unicode.MaxASCII }
+
+func escapeForeign(text string) string {
+	var out strings.Builder
+	for i := range len(text) {
+		if foreignToURIs(rune(text[i])) {
+			fmt.Fprintf(&out, "%%%02X", text[i])
+		} else {
+			out.WriteByte(text[i])
+		}
+	}
+	return out.String()
 }
 
 // FindResource finds in list the identifier of a resource server, in whichever of its equivalent spellings it comes

@@ -65,6 +65,9 @@ func TestIdentifiersOfResourceServers(t *testing.T) {
 		"https://api.example.com/ü":                      {ascii, "https://api.example.com/%C3%BC"},
 		"https://api.example.com/ü#x":                    {absolute, "https://api.example.com/%C3%BC"},
 		"https://bücher.example":                         {ascii},
+		"urn:example:a b":                                {ascii, "urn:example:a%20b"},
+		"https://api.example.com/?q=a b":                 {ascii, "https://api.example.com/?q=a%20b"},
+		"https://api.example.com/\xff":                   {ascii, "https://api.example.com/%FF"},
 		"urn:example:" + strings.Repeat("a", MaxAddress): {"must have at most 2048 bytes"},
 	} {
 		reason, mended := CheckResource(identifier)
@@ -101,6 +104,19 @@ func TestOnlyAResourceServer(t *testing.T) {
 	if got := told(Check(c, Policy{})); len(got) == 0 || got[len(got)-1] != "resource resource-identifier" {
 		t.Errorf("%q", got)
 	}
+}
+
+// What is proposed is an identifier, whatever was wrong.
+func FuzzCheckResource(f *testing.F) {
+	for _, identifier := range []string{"https://a.test/a b", "urn:a b#c", "https://a.test/?q=ü", "https://u:p@a.test", "a:\xff#", "a: "} {
+		f.Add(identifier)
+	}
+	f.Fuzz(func(t *testing.T, identifier string) {
+		reason, mended := CheckResource(identifier)
+		if again, _ := CheckResource(mended); mended != "" && (reason == "" || again != "") {
+			t.Errorf("%q: %s (did you mean %q?)", identifier, reason, mended)
+		}
+	})
 }
 
 // Whatever is sent, its canonical spelling is its own.
