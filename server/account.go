@@ -133,7 +133,7 @@ func (v *visitor) asks(a *AuthRequest, needed oauth.Assurance) {
 }
 
 // recentLeast is how surely somebody has to prove who they are before they change how they sign in: by a second factor
-// if they have one, and as is demanded of them if they can. Who cannot yet sets it up there.
+// if they have one, and as is demanded of them if they can. A user who cannot yet do so sets it up there.
 func (s *Server) recentLeast(a *storage.Account) oauth.Assurance {
 	can := s.reachable(a.Factors)
 	if can < oauth.AssuranceMFA {

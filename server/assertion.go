@@ -47,7 +47,7 @@ const (
 )
 
 // Each assertion leaves a mark in storage until it would have expired. Where strangers make clients, they make the marks
-// as well: so many a second and at once of such a client, and of all of them, at each replica.
+// as well: so many per second and at once from such a client, and of all of them, at each replica.
 const (
 	strangersAssertions      = 5
 	strangersAssertionsBurst = 200

@@ -39,7 +39,7 @@ const (
 	// deviceSlowest is where slow_down stops to add, so that a client that ignores it is slowed and not starved.
 	deviceSlowest = time.Minute
 
-	// Of one client at one replica: so many device authorizations a second, and so many at once.
+	// Of one client at one replica: so many device authorizations per second, and so many at once.
 	devicesPerSecond = 10
 	devicesAtOnce    = 100
 	// mostDevices wait for a decision, of all clients together, at each replica: half of them at once, the other half in

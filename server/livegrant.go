@@ -36,7 +36,7 @@ func (s *Server) liveGrant(ctx context.Context, clientID, grantID, userID string
 }
 
 // liveGrantThrough is liveGrant for an access token that another client than the grant's may have got, in a token
-// exchange, and may have revoked. It reads along a client that uses the token; nil is none that may.
+// exchange, and may have revoked. It reads along a client that uses the token; nil means that no such client may.
 func (s *Server) liveGrantThrough(ctx context.Context, claims accessClaims, clientID string) (grantView,
 	*storage.Client, error) {
 	userID := s.userOf(claims.Subject)

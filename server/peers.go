@@ -57,8 +57,8 @@ func (k *catalogue) peersOf(c *storage.Client, scopes []string) []*storage.Clien
 	return out
 }
 
-// checkPeers finds those of scopes that name clients, all of which must trust c. Who is not trusted does not learn
-// whether there is such a client.
+// checkPeers finds those of scopes that name clients, all of which must trust c. A client that is not trusted does not
+// learn whether there is such a client.
 func (k *catalogue) checkPeers(c *storage.Client, scopes []string) ([]string, error) {
 	var peers []string
 	for _, scope := range scopes {

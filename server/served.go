@@ -138,7 +138,7 @@ func (s *Server) logDocument(r *http.Request, w *reply, route string, begun time
 // shownMethod is a method as logs show it: it can be any word, of any length.
 func shownMethod(method string) string { return oauth.Cut(method, 16) }
 
-// countGrant counts a request for tokens. A grant type that there is not is none of those that are counted.
+// countGrant counts a request for tokens. An unknown grant type is not counted.
 func (s *Server) countGrant(r *http.Request, q *clientRequest, err error) {
 	if s.cfg.Metrics == nil {
 		return

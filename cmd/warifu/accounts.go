@@ -34,12 +34,12 @@ a file is one person, a list of people, or the key staticPasswords with a list. 
 server then chooses one, and finds the user by e-mail address or user name from then on. hash may be left
 out as well: warifu invite user lets somebody choose a password, or make a passkey, by themselves.
 
-What a file does not say of a user is not known any longer, but for the password and other factors. A hash, of
+What a file leaves out about a user is forgotten, except the password and other factors. A hash, of
 bcrypt or argon2id, becomes the password when it is new in the file, and ends all that was begun for the
 user; the same hash again leaves the password that the user has chosen since. Nobody is removed: see warifu
 delete user.
 
-Somebody who was in staticPasswords can be taken over, with the same userID, when they are there no longer.`,
+Somebody who was in staticPasswords can be taken over, with the same userID, once they are no longer there.`,
 		Example: `  warifu apply user -f people.yaml
   warifu apply user -f people/ --dry-run
   echo '{email: ann@example.com, name: Ann, groups: [staff]}' | warifu apply user -f - --yes`,
@@ -343,10 +343,10 @@ func (c *cli) enable() *cobra.Command {
 
 func (c *cli) deleteUser() *cobra.Command {
 	return &cobra.Command{
-		Use: "user USER", Short: "Delete a user with all that there is of them",
+		Use: "user USER", Short: "Delete a user and everything that is theirs",
 		Long: `delete user deletes an account with its factors, history and links, and ends everything that was begun for
-the user. Apps keep what they have of the user, and an id that is given to somebody else makes that person
-the same to them. Whoever comes by a connector gets a new account when they next sign in there: warifu
+the user. Apps keep what they have about the user, and if the id is given to somebody else, apps take that
+person for the user. Whoever comes by a connector gets a new account when they next sign in there: warifu
 disable user keeps them out.`,
 		Example: `  warifu delete user ann@example.com --yes`,
 		Args:    operands(1),
@@ -356,7 +356,7 @@ disable user keeps them out.`,
 				return err
 			}
 			if yes, _ := cmd.Flags().GetBool("yes"); !yes {
-				if err := c.confirm(fmt.Sprintf("Delete user %s (%s)? Everything of them ends at once.", u.ID,
+				if err := c.confirm(fmt.Sprintf("Delete user %s (%s)? Everything of theirs ends at once.", u.ID,
 					harmless(email(u.User)))); err != nil {
 					return err
 				}
@@ -426,9 +426,9 @@ printed.`,
 				return err
 			}
 			if out.Ended {
-				c.say("user %s has another password, and all that was begun for them has ended", out.UserID)
+				c.say("user %s has a new password, and everything that was begun for them has ended", out.UserID)
 			} else {
-				c.say("user %s has another password", out.UserID)
+				c.say("user %s has a new password", out.UserID)
 			}
 			return nil
 		},

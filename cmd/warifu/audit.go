@@ -22,7 +22,7 @@ failed. The log is append-only, is kept for 400 days and never holds a secret. O
 did, the last 100,000 entries are kept. The oldest entry comes first.
 
 With --follow it goes on, and shows each entry as it is added, until you end it; when the server ends, it
-waits for the next one, and leaves nothing out. -o jsonl writes one entry in a line of JSON, for other
+waits for the next one, and leaves nothing out. -o jsonl writes one entry per line, as JSON, for other
 programs.`,
 		Example: `  warifu audit
   warifu audit --app my-oauth-app --since 168h

@@ -28,8 +28,8 @@ it: keep a copy of that key too (encryption.key in dataDir, or the files of encr
 Of an embedded database it is a snapshot of etcd's. Of a cluster, which others may use as well, it has the
 records of warifu's namespace as they were at one moment, and all of it is encrypted under the encryption key.
 
-The file was received whole and unaltered, or there is none; what a backup that was killed has left beside it
-(.warifu-unfinished-*) goes with the next one. warifu verify reads what is in it, and warifu
+There is a file only if it was received whole and unaltered; what an interrupted backup leaves beside it
+(.warifu-unfinished-*) is removed by the next one. warifu verify reads what is in it, and warifu
 restore makes a database from it.`,
 		Example: `  warifu backup /backup/warifu-$(date +%F).db`,
 		Args:    operands(1),
@@ -91,7 +91,7 @@ func (c *cli) restore() *cobra.Command {
 		Long: `restore makes the records of a configuration's storage from a backup: those of an embedded database, also
 from what etcdctl snapshot save wrote, or those of a namespace of a cluster. There must be none yet, and the
 encryption key under which the backup was made must be in its place (encryptionKeyFiles may have a newer one in
-front). What is not restored to its end counts for nothing: run it again. A backup of a cluster can become an
+front). A restore that was interrupted counts for nothing: run it again. A backup of a cluster can become an
 embedded database.
 
 A backup knows nothing of what happened after it was made: what was revoked since then would be alive again. So

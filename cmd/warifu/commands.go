@@ -138,9 +138,9 @@ is refused unless the server's configuration trusts the app: --trust is your wor
 	fileFlag(command, &files)
 	command.Flags().BoolVar(&dryRun, "dry-run", false, "show the plan and change nothing")
 	command.Flags().BoolVar(&words.AllowDelete, "allow-delete", false,
-		"let a client go that a manifest leaves out, with its grants")
+		"remove clients that manifests leave out, with their grants")
 	command.Flags().BoolVar(&words.Trust, "trust", false,
-		"do not ask the users of apps for consent whose manifests say consent: skip")
+		"do not ask for consent for apps whose manifests say consent: skip")
 	command.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask for confirmation")
 	wait.flags(command)
 	outputFlag(command, &format, "table", "json", "yaml", "name")

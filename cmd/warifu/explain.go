@@ -23,7 +23,7 @@ X-Request-Id of every reply, on error pages, and in the server's log. Requests t
 one as well.
 
 Refusals are kept in the memory of the replica that refused, the last 4096 of them, and never with a secret.
-What one address is refused in great numbers is forgotten sooner.
+When one address is refused very often, its refusals are forgotten sooner.
 Where several replicas serve, ask each (--admin).`,
 		Example: `  warifu explain 3f9c2a7d51e08b64
   warifu explain 3f9c2a7d51e08b64 -o json`,

@@ -30,8 +30,8 @@ records of one moment; export says so then.
 
 The file is encrypted under the key in KEYFILE, which is made, with mode 0600, if it is not there.
 
---apps, --clients and --users choose ("*": all). That leaves out all that was begun and said (grants, consents,
-sessions, the audit log), and the keys that sign and seal: people sign in and consent again.`,
+--apps, --clients and --users choose ("*": all). That leaves out what users began and allowed (grants,
+consents, sessions, the audit log), and the keys that sign and seal: people sign in and consent again.`,
 		Example: `  warifu export warifu.export --config config.yaml --key export.key
   warifu export shop.export --config config.yaml --key export.key --apps shop --users ann@example.com`,
 		Args: operands(1),
@@ -135,10 +135,10 @@ func (c *cli) importing() *cobra.Command {
 		Long: `import puts what warifu export wrote into the storage of a configuration, in which there is nothing yet, while
 no server runs on it. Secrets are sealed under the encryption key of that configuration.
 
-All of it is there in the end, or nothing counts: no server starts on an import that was not finished. Run it
-again, or remove what it has left with --discard. It takes no records beside others, because two sets of keys
-and ids do not become one. The issuer has to be that of the export. Older versions of warifu do not start on
-the database.`,
+Either all of it is imported, or nothing counts: no server starts on an import that was not finished. Run it
+again, or remove what it has left with --discard. It cannot add to records that are there, because two sets of
+keys and ids cannot be merged. The issuer has to be that of the export. Older versions of warifu do not start
+on the database.`,
 		Example: `  warifu import warifu.export --config cluster.yaml --key export.key && warifu serve cluster.yaml`,
 		Args:    operands(0),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -140,7 +140,7 @@ func consent(a admin.AppDetail) string {
 	case manifests.TrustConfigured:
 		return "not asked for: the configuration trusts the app"
 	case manifests.TrustGiven:
-		return "not asked for: an operator has said so (apply --trust)"
+		return "not asked for: an operator has approved that (apply --trust)"
 	case manifests.TrustNeeded:
 		return "asked for: no operator has approved consent: skip (trusted, or apply --trust)"
 	}

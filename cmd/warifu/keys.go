@@ -41,8 +41,8 @@ func (c *cli) listKeys() *cobra.Command {
 and cookies, pairwise makes the subjects of apps that must not compare their users, encryption seals what is
 secret in storage (KID is its fingerprint).
 
-next is published and does not sign yet, active signs, verifying (of encryption: opens) is for what it has
-signed or sealed, and compromised has ended.
+next is published and does not sign yet, active signs, verifying (for encryption: opens) is still used for what
+it signed or sealed, and compromised has ended.
 UNTIL is when that changes on schedule (expiry.signingKeys, expiry.sealingKeys).`,
 		Example: `  warifu keys list
   warifu keys list -o json`,
@@ -85,8 +85,9 @@ sealed. They do not come back from a backup. With seal, everybody has to sign in
 
 --encryption replaces the key under which secrets are sealed in storage: with a new one that the server makes,
 or, where encryptionKeyFiles lists them, with the one that was put in front. Once all replicas have it,
-everything is resealed under it, while they serve, and it says when the old one may go. A server that ends
-meanwhile goes on at its next start. Within an hour of a rotation it says how that ended; --now makes another.`,
+everything is resealed under it, while they serve, and it says when the old one may go. A server that stops
+meanwhile continues at its next start. Within an hour of a rotation it says how that ended; --now makes
+another.`,
 		Example: `  warifu keys rotate ES256
   warifu keys rotate all --now
   warifu keys rotate seal --compromised

@@ -305,10 +305,10 @@ func (c *cli) reload() *cobra.Command {
 	var format string
 	command := &cobra.Command{
 		Use: "reload", Short: "Have a running server take over its configuration",
-		Long: `reload has a running server read its configuration again, with all files that it names, and says what
-counts now, and what cannot before a restart, and why. One with faults is refused whole: the server goes on
+		Long: `reload has a running server read its configuration again, and all files that it names, and says what has
+taken effect, and what needs a restart, and why. A faulty one is refused as a whole: the server goes on
 as before, and the exit code is 3. The server also does this by itself on SIGHUP, and a second after a file
-has changed. Such a change must not look like a slip: with half of the file gone, or most of the people,
+has changed. Such a change must not look like a mistake: with half of the file gone, or most of the people,
 connectors or directories of manifests, it counts only after a reload.`,
 		Example: "  warifu reload\n  warifu reload -o json",
 		Args:    operands(0),

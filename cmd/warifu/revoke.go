@@ -45,8 +45,8 @@ func (c *cli) revokeSession() *cobra.Command {
 	var user string
 	command := &cobra.Command{
 		Use: "session SID | --user USER", Short: "Sign a user out in one browser, or in all",
-		Long: `revoke session ends a sign-in of a browser, or with --user all of a user. What would end if the user
-signed out there ends: grants with openid but without offline_access. Clients that want to be told of
+		Long: `revoke session ends the sign-in of one browser, or with --user all sign-ins of a user. What would end if
+the user signed out there ends: grants with openid but without offline_access. Clients that want to be told of
 logouts are told. To end everything of a user, see warifu revoke user.`,
 		Example: `  warifu get sessions
   warifu revoke session uUq3x0mVbVg2yQ5dJ0m9Pw

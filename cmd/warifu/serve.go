@@ -21,8 +21,8 @@ func (c *cli) serve() *cobra.Command {
 		Long: `serve runs the server that a configuration file describes, until SIGINT or SIGTERM. Environment variables
 override keys of the file: WARIFU_ followed by the path in capitals, as in WARIFU_WEB_HTTP for web.http.
 
-When the file changes, or a file that it names, it is read again a second later; so it is on SIGHUP, and by
-warifu reload. It counts without a restart; the log says what has changed, and which keys cannot before one.
+When the file changes, or a file that it names, it is read again a second later, and also on SIGHUP and by
+warifu reload. Changes take effect at once; the log lists them, and the keys that need a restart.
 Faults change nothing, nor does a change that would end most of the people, connectors or directories of
 manifests before warifu reload asks for it.`,
 		Example: `  warifu config validate config.yaml && warifu serve config.yaml
@@ -121,8 +121,8 @@ func (c *cli) config() *cobra.Command {
 		&cobra.Command{
 			Use: "validate CONFIG.yaml", Short: "Report everything that is wrong in a configuration, with line and column",
 			Long: `validate reports everything that is wrong in a configuration, and in the files that it names: certificates
-and their keys, secrets, encryption keys, directories of manifests. What it accepts, serve starts with, as long
-as ports are free and etcd answers.`,
+and their keys, secrets, encryption keys, directories of manifests. serve starts with whatever it accepts, as
+long as ports are free and etcd answers.`,
 			Example: "  warifu config validate config.yaml",
 			Args:    operands(1),
 			RunE: func(_ *cobra.Command, args []string) error {

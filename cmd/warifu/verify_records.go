@@ -21,7 +21,7 @@ func (c *cli) verifyRecords() *cobra.Command {
 		Short: "Check a backup, or the records of a server, without changing anything",
 		Long: `verify reads every record of a backup and says what is wrong with it and what to do: that the file is whole,
 that this version of warifu can read each record, that all secrets open under the encryption keys of the
-configuration, and that records lead to what is there. The exit code is 1 if something is wrong.
+configuration, and that what records refer to exists. The exit code is 1 if something is wrong.
 
 Without FILE it does the same with the storage of the configuration: an embedded database while no server runs,
 or warifu's records in a cluster, also while servers run.`,

@@ -78,7 +78,7 @@ type App struct {
 	State     string    `json:"state" enum:"active,gone,deleting"`
 	Source    string    `json:"source,omitempty"`
 	Applied   time.Time `json:"applied"`
-	GoneSince time.Time `json:"goneSince,omitzero" doc:"Since when its manifest is not in its watched directory any more."`
+	GoneSince time.Time `json:"goneSince,omitzero" doc:"When its manifest disappeared from its watched directory."`
 	Refused   string    `json:"refused,omitempty" doc:"Why what its manifest in a watched directory says now was not applied."`
 }
 
@@ -122,7 +122,7 @@ type applyInput struct {
 		Documents []Document        `json:"documents" minItems:"1" maxItems:"100" nullable:"false" doc:"At most 100, and 16 MiB in all; more are sent in several requests."`
 		Expected  map[string]string `json:"expected,omitempty" doc:"Revisions of plans, by app. If one has changed, the request is refused with stale_plan."`
 		// AllowDelete is the caller's word that they have seen what ends.
-		AllowDelete bool `json:"allowDelete,omitempty" doc:"Let clients go that the documents leave out. Without it, such documents are refused with would_delete."`
+		AllowDelete bool `json:"allowDelete,omitempty" doc:"Remove clients that the documents leave out. Without it, such documents are refused with would_delete."`
 		Trust       bool `json:"trust,omitempty" doc:"The operator's word that users of the apps whose manifests say consent: skip need not be asked. Without it, and unless the configuration trusts them, such documents are refused with needs_trust."`
 		DryRun      bool `json:"dryRun,omitempty" doc:"Plan only."`
 		Wait        int  `json:"wait,omitempty" minimum:"0" maximum:"120" doc:"Seconds to wait until every target serves the env or has failed."`

@@ -25,7 +25,7 @@ type Client struct {
 	TosURI                 string   `json:"tosUri,omitempty"`
 	PolicyURI              string   `json:"policyUri,omitempty"`
 
-	GrantTypes []string `json:"grantTypes" nullable:"false" doc:"None of an app behind forward auth that is nothing else: it asks for no tokens."`
+	GrantTypes []string `json:"grantTypes" nullable:"false" doc:"None for an app that is only behind forward auth: it asks for no tokens."`
 	KeyIDs     []string `json:"keyIds,omitempty" doc:"Ids of the keys that it signs with."`
 	// JWKS is never told: whoever asks wants to know which keys there are, and not the keys.
 	JWKS string `json:"jwks,omitempty" hidden:"true"`
@@ -36,7 +36,7 @@ type Client struct {
 
 	AnyScope bool `json:"anyScope,omitempty" doc:"It registered itself, and its scopes are what it asks for when it names none: users may allow it others, up to oauth2.registration.scopes."`
 	// Described clients have no registration: what a client says of itself is in its document, and not here.
-	Described bool  `json:"described,omitempty" doc:"It is not registered, but described by the document at its id. Of what it is, only the name is known that users saw last; the rest is left out."`
+	Described bool  `json:"described,omitempty" doc:"It is not registered, but described by the document at its id. Only the name that users last saw is known; the rest is left out."`
 	Grants    int64 `json:"grants,omitempty" doc:"Live grants of a described client."`
 	Consents  int64 `json:"consents,omitempty" doc:"Users who have allowed something to a described client."`
 }

@@ -28,13 +28,13 @@ type Encryption struct {
 type EncryptionKey struct {
 	Fingerprint string    `json:"fingerprint" doc:"The first 8 bytes of the key's SHA-256."`
 	Seals       bool      `json:"seals" doc:"Whether secrets are sealed under it now. The others open what still is under them."`
-	Since       time.Time `json:"since,omitzero" doc:"When it began to."`
+	Since       time.Time `json:"since,omitzero" doc:"When it began to seal."`
 }
 
 // FormerEncryptionKey is a key that backups from before need.
 type FormerEncryptionKey struct {
 	Fingerprint string    `json:"fingerprint"`
-	Until       time.Time `json:"until" doc:"When it has stopped to seal."`
+	Until       time.Time `json:"until" doc:"When it stopped sealing."`
 }
 
 func (a *operations) registerEncryption(api huma.API) {
@@ -72,7 +72,7 @@ func (a *operations) encryption(ctx context.Context, _ *struct{}) (*reply[Encryp
 
 type rotateEncryptionInput struct {
 	Body struct {
-		Now bool `json:"now,omitempty" doc:"Also within an hour of the last rotation, of which this says how it ended otherwise."`
+		Now bool `json:"now,omitempty" doc:"Rotate even within an hour of the last rotation; otherwise the reply says how that one ended."`
 	}
 }
 

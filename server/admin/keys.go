@@ -30,9 +30,9 @@ type KeysRotated struct {
 // KeyRotated is the rotation of the keys of one use.
 type KeyRotated struct {
 	Use          string    `json:"use"`
-	KID          string    `json:"kid" doc:"The key that signs or seals from the time from on."`
+	KID          string    `json:"kid" doc:"The key that signs or seals, starting at the time in from."`
 	From         time.Time `json:"from"`
-	Previous     []string  `json:"previous" nullable:"false" doc:"The keys before it: they verify what they have signed until the time until, or have ended, if they are compromised."`
+	Previous     []string  `json:"previous" nullable:"false" doc:"The keys before it: they verify what they have signed until the time in until, or have ended, if they are compromised."`
 	Until        time.Time `json:"until"`
 	Compromised  bool      `json:"compromised" doc:"Whether the previous keys have ended."`
 	Consequences []string  `json:"consequences" nullable:"false" doc:"What follows for users, apps and resource servers."`
@@ -42,7 +42,7 @@ type KeyRotated struct {
 const AllKeys = "all"
 
 type rotateKeysInput struct {
-	Use  string `path:"use" enum:"RS256,ES256,EdDSA,PS256,seal,pairwise,all" doc:"Whose keys. The key of pairwise is never replaced, and is refused."`
+	Use  string `path:"use" enum:"RS256,ES256,EdDSA,PS256,seal,pairwise,all" doc:"Which keys to replace. pairwise is refused: its key is never replaced."`
 	Body struct {
 		Now         bool `json:"now,omitempty" doc:"The next key signs now, even if it has not been published for long."`
 		Compromised bool `json:"compromised,omitempty" doc:"All keys of the use end now, and a new one signs."`
@@ -124,7 +124,7 @@ func (a *operations) keyFailed(ctx context.Context, use string, done []KeyRotate
 	switch {
 	case errors.Is(err, storage.ErrKeysEnded):
 		told.Detail = "Storage is full: of " + use +
-			", the keys that have signed have ended, and the next one signs, which was beside them."
+			", the keys that had signed have ended, and the next key, which was ready, now signs."
 		told.Remedy = "Make room, and run this again: then the next key ends as well, and what has ended does not come back from a backup."
 	case errors.Is(err, storage.ErrFull):
 		told.Detail = "Storage is full: the " + use + " keys are as they were."

@@ -81,7 +81,7 @@ type UserChange struct {
 // UsersApplied is the reply of applying people.
 type UsersApplied struct {
 	Users   []UserChange `json:"users" nullable:"false"`
-	Applied bool         `json:"applied" doc:"False of a dry run."`
+	Applied bool         `json:"applied" doc:"False for a dry run."`
 }
 
 // MaxPeople bounds the people of a request.
@@ -147,16 +147,16 @@ func (a *operations) registerPeople(api huma.API) {
 	huma.Register(api, huma.Operation{
 		OperationID: "apply-users", Method: http.MethodPost, Path: "/v1/users",
 		Summary: "Make accounts, or change those that are kept here",
-		Description: "A user is found by id, or else by what they sign in with. What a document does not say of a user is " +
-			"not known any longer. A hash is the password once: when it is new, also for an account that has another. " +
-			"Nobody is removed.",
+		Description: "A user is found by id, or else by what they sign in with. What a document leaves out about a " +
+			"user is forgotten. A hash sets the password only when it is new in the document; " +
+			"then it replaces the one that the account has. Nobody is removed.",
 		Tags: people, Errors: []int{400, 409, 413, 422, 503}, MaxBodyBytes: 16 << 20,
 	}, a.applyUsers)
 	huma.Register(api, huma.Operation{
 		OperationID: "make-link", Method: http.MethodPost, Path: "/v1/users/{user}/link",
 		Summary: "Make a link with which somebody takes over their account, or gets into it again",
-		Description: "It works once, and not any longer after the user has signed in with something new, or has another e-mail address. " +
-			"Looking at it does not use it up.",
+		Description: "It works once, and stops working when how the user signs in, or their e-mail address, " +
+			"has changed. Looking at it does not use it up.",
 		Tags: people, Errors: []int{400, 404, 409, 422, 503},
 	}, a.makeLink)
 	huma.Register(api, huma.Operation{
@@ -177,7 +177,7 @@ func (a *operations) registerPeople(api huma.API) {
 	}, a.enableUser)
 	huma.Register(api, huma.Operation{
 		OperationID: "delete-user", Method: http.MethodDelete, Path: "/v1/users/{user}",
-		Summary: "Delete a user with all that there is of them", DefaultStatus: http.StatusOK,
+		Summary: "Delete a user and everything that is theirs", DefaultStatus: http.StatusOK,
 		Description: "Somebody who comes by a connector gets a new account when they sign in there again: to keep them out, " +
 			"disable them.",
 		Tags: people, Errors: []int{404, 409, 503},

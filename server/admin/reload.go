@@ -11,9 +11,9 @@ import (
 
 // Reloaded is what has become of a configuration that was read again.
 type Reloaded struct {
-	Changed    []string   `json:"changed" nullable:"false" doc:"Keys that count now, and keys whose files hold something else."`
+	Changed    []string   `json:"changed" nullable:"false" doc:"Keys whose changes are in effect now, and keys whose files have changed."`
 	Connectors Connectors `json:"connectors,omitzero" doc:"Those that have come, changed or gone."`
-	Restart    []Waiting  `json:"restart" nullable:"false" doc:"Keys that count from the next start on."`
+	Restart    []Waiting  `json:"restart" nullable:"false" doc:"Keys whose changes take effect at the next start."`
 	Warnings   []Fault    `json:"warnings" nullable:"false"`
 	Since      time.Time  `json:"since,omitzero" doc:"If nothing has changed: when something last did. Left out where nothing has since the start."`
 	Before     []string   `json:"before,omitempty" doc:"What was taken over then, in words."`

@@ -10,10 +10,10 @@ import (
 
 // Replica is a process that works on the database.
 type Replica struct {
-	Name    string    `json:"name" doc:"Its host and a random part: like no other."`
+	Name    string    `json:"name" doc:"Its host and a random part, so it is unique."`
 	Self    bool      `json:"self,omitempty" doc:"The replica that answers."`
-	At      time.Time `json:"at" doc:"What time it said it was when it was last heard, which is once a minute."`
-	Version string    `json:"version,omitempty" doc:"Of its program. Left out by versions that do not tell."`
+	At      time.Time `json:"at" doc:"The time on its clock when it was last heard from; it reports once per minute."`
+	Version string    `json:"version,omitempty" doc:"The version of its program. Left out by versions that do not report it."`
 	Started time.Time `json:"started,omitzero"`
 	Config  string    `json:"config,omitempty" doc:"A digest of the configuration with which it serves, which says nothing about it: replicas that serve alike have the same."`
 	Refused string    `json:"refused,omitempty" doc:"Why it goes on with an older configuration than the one that it has read last. Left out if it does not."`
@@ -24,9 +24,10 @@ type Replica struct {
 func (a *operations) registerReplicas(api huma.API) {
 	huma.Register(api, huma.Operation{
 		OperationID: "list-replicas", Method: http.MethodGet, Path: "/v1/replicas",
-		Summary:     "List the processes that work on the database",
-		Description: "The one that answers first. One that has ended without a word is listed for some minutes more.",
-		Tags:        []string{"about"}, Errors: []int{503},
+		Summary: "List the processes that work on the database",
+		Description: "The replica that answers comes first. One that ended without saying so is listed for a few " +
+			"more minutes.",
+		Tags: []string{"about"}, Errors: []int{503},
 	}, a.listReplicas)
 }
 

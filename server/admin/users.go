@@ -39,7 +39,7 @@ type User struct {
 	UpdatedAt     time.Time `json:"updatedAt" doc:"When something of this last changed."`
 	SignedInAt    time.Time `json:"signedInAt,omitzero" doc:"When the user last signed in. Left out if that is not known."`
 	Password      bool      `json:"password" doc:"Whether the user has a password at this server."`
-	PasswordAt    time.Time `json:"passwordAt,omitzero" doc:"When it was set. Left out of those of the configuration."`
+	PasswordAt    time.Time `json:"passwordAt,omitzero" doc:"When it was set. Left out for users of the configuration."`
 	Factors       []Factor  `json:"factors" nullable:"false" doc:"What else the user has at this server to prove who they are."`
 }
 
@@ -53,7 +53,7 @@ const (
 // Factor is something beside a password with which a user can prove who they are.
 type Factor struct {
 	ID     string    `json:"id" doc:"Names it among those of the user."`
-	Kind   string    `json:"kind" enum:"passkey,totp,recovery" doc:"recovery is the set of codes for who has lost the others."`
+	Kind   string    `json:"kind" enum:"passkey,totp,recovery" doc:"recovery is the set of codes for a user who has lost the others."`
 	Name   string    `json:"name,omitempty" doc:"As the user calls the passkey."`
 	At     time.Time `json:"at,omitzero" doc:"When it was added."`
 	UsedAt time.Time `json:"usedAt,omitzero" doc:"When it was last used."`

@@ -36,7 +36,7 @@ type Inside struct {
 type Configuration struct {
 	Refused string    // why it is not in use; "" if it is
 	Since   time.Time // of the refusal
-	// Unasked: only because nobody has asked for it is it not in use.
+	// Unasked: it is not in use only because nobody has asked for it.
 	Unasked bool
 	Waits   []string // keys that wait for a restart
 }

@@ -95,17 +95,17 @@ var table = []family{
 		"Requests of browsers and apps that were answered. outcome: ok, refused (by a rule, or because there is " +
 			"nothing of that kind), failed (a fault of this server or of what it needs).", nil},
 	{requestSeconds, histogram, []label{of("route")},
-		"How long they took, from the headers to the end of the answer.", requestBounds},
-	{RequestsAtWork, told, nil, "Requests that are at work at this moment; 256 may be.", nil},
+		"How long requests took, from the headers to the end of the answer.", requestBounds},
+	{RequestsAtWork, told, nil, "Requests that are being processed at this moment; 256 at most.", nil},
 	{RequestsWaiting, told, nil,
-		"Requests that wait for a place among those at work; more than 1,024 are sent away.", nil},
+		"Requests that wait to be processed; beyond 1,024 they are turned away.", nil},
 	{RequestsArriving, told, nil, "Bodies of requests that are arriving.", nil},
 	{grantsTotal, counter, []label{of("grant_type"), of("outcome", "ok", "pending", "refused", "failed")},
 		"Requests for tokens by clients that have authenticated. outcome: ok, pending (a device whose user has " +
 			"not decided yet), refused, failed.", nil},
 	{appGrantsTotal, counter, []label{of("app"), of("grant_type"),
 		of("outcome", "ok", "pending", "refused", "failed")},
-		"The same by app, of those that a manifest has registered; only with telemetry.apps.", nil},
+		"Requests for tokens by app, of apps that have a manifest; only with telemetry.apps.", nil},
 	{refusalsTotal, counter, []label{of("rule")},
 		"Requests that were refused, and forms that are shown again, by rule (warifu explain).", nil},
 	{signInsTotal, counter, []label{of("way", "password", "passkey", "directory", "provider"),
@@ -119,11 +119,11 @@ var table = []family{
 
 	{Deliveries, told, []label{of("state", "pending", "rolling", "ready", "failed", "degraded", "removing")},
 		"Targets by the state of their env: pending, rolling, ready, failed, degraded, removing. All replicas " +
-			"tell the same.", nil},
+			"report the same.", nil},
 	{DeliveryOldest, told, nil,
-		"How long the target has been waiting that has waited for its env for longest; 0: none does.", nil},
+		"How long the longest-waiting target has waited for its env; 0 if none is waiting.", nil},
 	{deliveriesTotal, counter, []label{of("state", "pending", "rolling", "ready", "failed", "degraded", "removed")},
-		"Attempts of this replica to deliver, and looks that have found a change, by the state in which they " +
+		"This replica's attempts to deliver, and its checks that found a change, by the state in which they " +
 			"left the target.", nil},
 	{driftTotal, counter, nil, "Env that was found lost or changed at its target.", nil},
 	{RotationsUnderWay, told, nil, "Client secrets that are being replaced.", nil},
@@ -133,7 +133,7 @@ var table = []family{
 
 	{KeyAge, told, []label{of("use")}, "Age of the key that signs or seals now, by use.", nil},
 	{Keys, told, []label{of("use")}, "Keys by use, those included that wait for their turn or only verify.", nil},
-	{keyTurnsTotal, counter, []label{of("use")}, "Keys whose turn has come at this replica's word, by use.", nil},
+	{keyTurnsTotal, counter, []label{of("use")}, "Key rotations that this replica carried out, by use.", nil},
 	{ClientSecretAge, told, nil,
 		"Age of the oldest client secret that is its client's newest; 0: there is none.", nil},
 	{Clients, told, []label{of("origin", "manifest", "self")},
@@ -142,26 +142,26 @@ var table = []family{
 	{etcdTotal, counter, []label{of("kind", "read", "write"), of("outcome", "ok", "failed")},
 		"Requests to etcd: read, write (a transaction). outcome: ok, failed.", nil},
 	{etcdSeconds, histogram, []label{of("kind", "read", "write")}, "How long etcd took to answer.", requestBounds},
-	{StorageFull, told, nil, "1 while etcd is out of room and takes reads and deletes alone.", nil},
+	{StorageFull, told, nil, "1 while etcd is out of room and accepts only reads and deletes.", nil},
 	{EtcdUp, told, []label{of("member")}, "1 if the member answers.", nil},
 	{EtcdSize, told, []label{of("member")}, "Size of the member's database file.", nil},
-	{EtcdSizeUsed, told, []label{of("member")}, "What of it is in use.", nil},
+	{EtcdSizeUsed, told, []label{of("member")}, "How much of the member's database file is in use.", nil},
 	{EtcdQuota, told, []label{of("member")},
-		"Size from which on the member takes no more writes; before etcd 3.6 it is not told.", nil},
+		"Size at which the member stops accepting writes; not reported before etcd 3.6.", nil},
 	{EtcdAlarms, told, []label{of("member"), of("alarm", "NOSPACE", "CORRUPT")},
 		"1 for each alarm of a member: NOSPACE, CORRUPT.", nil},
 	{WatchLag, told, nil,
 		"How far what this replica has in memory (clients, keys) may lag behind etcd: how long its slowest " +
-			"watch took to say that it is up to date, or has been owing that.", nil},
+			"watch took to confirm that it is up to date, or has been failing to.", nil},
 	{ClocksApart, told, nil, "Other replicas whose clocks differ from this one's by more than a minute.", nil},
 
-	{LettersWaiting, told, nil, "Letters that wait for the mail server.", nil},
+	{LettersWaiting, told, nil, "E-mails that wait for the mail server.", nil},
 	{lettersTotal, counter, []label{of("outcome", "sent", "again", "lost")},
-		"Letters: sent, again (an attempt that failed and is repeated), lost.", nil},
+		"E-mails: sent, again (an attempt that failed and is repeated), lost.", nil},
 
 	{PluginUp, told, []label{of("kind", "hook", "runtime"), of("plugin")},
-		"1 while the plugin's process runs, 0 when it has ended or does not start. Plugins that nobody has " +
-			"asked yet are not told.", nil},
+		"1 while the plugin's process runs, 0 when it has ended or does not start. Plugins that have not " +
+			"been used yet are not reported.", nil},
 	{pluginStartsTotal, counter, []label{of("kind", "hook", "runtime"), of("plugin")},
 		"Starts of the plugin's process that succeeded.", nil},
 	{pluginFailuresTotal, counter, []label{of("kind", "hook", "runtime"), of("plugin")},
@@ -172,7 +172,7 @@ var table = []family{
 	{CertificateStart, told, []label{of("listener", "web.https", "admin.listen")},
 		"When the certificate that a listener serves begins to be valid (Unix time); only of those that have one.", nil},
 	{CertificateEnd, told, []label{of("listener", "web.https", "admin.listen")},
-		"When it ends (Unix time). Those who renew it need not restart this server.", nil},
+		"When the certificate that a listener serves expires (Unix time). Renewing it needs no restart.", nil},
 
 	{spansLostTotal, counter, []label{of("cause", "queue", "collector")},
 		"Spans of traces that are lost. cause: queue (too many waited for a collector that is slow or away), " +
@@ -183,6 +183,6 @@ var table = []family{
 			"before stays in use; the same refusal again is not counted).", nil},
 	{reloadRefused, told, nil, "1 while the configuration that was read last is one that was refused.", nil},
 	{lastReload, told, nil, "When a configuration was last taken into use, the start included (Unix time).", nil},
-	{Replicas, told, nil, "Replicas that were heard lately, this one included.", nil},
+	{Replicas, told, nil, "Replicas that were heard from recently, including this one.", nil},
 	{replicasDiffer, told, nil, "Other replicas whose configuration differs from this one's.", nil},
 }

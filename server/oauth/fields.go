@@ -202,18 +202,18 @@ var fields = []*Field{
 	{
 		Key: "requestObjectSigningAlg", Name: "request_object_signing_alg", Kind: KindChoice, Choices: RequestObjectAlgs(),
 		at: func(c *Client) any { return &c.RequestObjectSigningAlg },
-		About: "The only algorithm of the app's request objects; none are unsigned ones (OpenID Connect Core 1.0 section " +
-			"6.1).",
+		About: "The only algorithm of the app's request objects; none stands for unsigned ones (OpenID " +
+			"Connect Core 1.0 section 6.1).",
 	},
 	{
 		Key: "requireSignedRequestObject", Name: "require_signed_request_object", Kind: KindFlag,
 		at:    func(c *Client) any { return &c.RequireSignedRequestObject },
-		About: "Only take sign-in requests that are signed request objects (RFC 9101), and young ones.",
+		About: "Only accept sign-in requests that are recent, signed request objects (RFC 9101).",
 	},
 	{
 		Key: "requirePushedAuthorizationRequests", Name: "require_pushed_authorization_requests", Kind: KindFlag,
 		at:    func(c *Client) any { return &c.RequirePushedAuthorizationRequests },
-		About: "Only take sign-in requests that were pushed (RFC 9126).",
+		About: "Only accept sign-in requests that were pushed (RFC 9126).",
 	},
 	{
 		Key: "dpopBoundAccessTokens", Name: "dpop_bound_access_tokens", Kind: KindFlag,
@@ -234,7 +234,7 @@ var fields = []*Field{
 	{
 		Key: "defaultMaxAge", Name: "default_max_age", Kind: KindSeconds,
 		at:    func(c *Client) any { return &c.DefaultMaxAge },
-		About: "Users sign in again when they did so longer ago, in seconds.",
+		About: "Users sign in again if their last sign-in was longer ago than this, in seconds.",
 	},
 	{
 		Key: "requireAuthTime", Name: "require_auth_time", Kind: KindFlag,
@@ -344,15 +344,16 @@ var fields = []*Field{
 		Key: "forwardAuth.hosts", Kind: KindHosts, By: Operator, member: "forwardAuthHosts",
 		at: func(c *Client) any { return &c.ForwardAuthHosts },
 		About: "Hosts at which the app is, as in wiki.example.com, with its port if that is not the usual one. The " +
-			"proxy before it (nginx, Caddy, Traefik) asks this server about each request, at /auth/verify, and tells the " +
-			"app who the user is by the headers Remote-User, Remote-Name, Remote-Email and Remote-Groups, as far as scopes " +
-			"go. An app that is nothing else needs no redirectUris, and has no secret.",
+			"proxy in front of it (nginx, Caddy, Traefik) asks this server about each request, at /auth/verify, and " +
+			"tells the app who the user is by the headers Remote-User, Remote-Name, Remote-Email and Remote-Groups, " +
+			"as far as scopes go. An app that is only behind forward auth needs no redirectUris, and has no secret.",
 	},
 	{
 		Key: "forwardAuth.user", Kind: KindChoice, By: Operator, Choices: ForwardUsers(), member: "forwardAuthUser",
 		at: func(c *Client) any { return &c.ForwardAuthUser },
-		About: "What Remote-User says. sub (the default) is never anybody else's. username and email (a verified one) are " +
-			"unique only among the people of one connector: with several, list one in access.connectors.",
+		About: "What Remote-User says. sub (the default) is never reused for anybody else. username and email (a " +
+			"verified one) are unique only among the people of one connector: with several, " +
+			"list one in access.connectors.",
 	},
 	{
 		Key: "consent", Kind: KindChoice, Choices: []string{ConsentAsk, ConsentSkip}, By: Operator,
@@ -362,7 +363,7 @@ var fields = []*Field{
 	},
 	{
 		Key: "groupFilter", Kind: KindGroupPatterns, By: Operator, at: func(c *Client) any { return &c.GroupFilter },
-		About: "The groups that the app is told of those that a user is in (scope groups), by name or with stars, as in " +
+		About: "Which of a user's groups the app is told (scope groups), by name or with stars, as in " +
 			"team-*. Without it: all.",
 	},
 	{

@@ -180,7 +180,7 @@ func (k *checker) checkIdentityAudience(f *Field, at string, id WorkloadIdentity
 func (k *checker) checkWorkload() {
 	workload, keys := k.c.TokenEndpointAuthMethod == AuthWorkload, k.c.JWKS != "" || k.c.JWKSURI != ""
 	switch {
-	case !k.Workloads: // then the method is none that there is, and nobody could set identities
+	case !k.Workloads: // then there is no such method, and nobody could set identities
 	case workload && len(k.c.Identities) == 0:
 		k.about("tokenEndpointAuthMethod", "identities",
 			"is workload, which needs identities: the workloads that may be the app")

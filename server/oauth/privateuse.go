@@ -12,7 +12,7 @@ import (
 
 // PrivateScheme returns the scheme of a redirect URI by which an app on the user's device is reached, as it may be
 // registered: in lower case, and followed by a slash. Schemes of the web and those that browsers and systems act on
-// themselves are none, whatever follows them.
+// themselves are not allowed, whatever follows them.
 func PrivateScheme(uri string) (scheme string, ok bool) {
 	scheme, rest, found := strings.Cut(uri, ":")
 	if !found || !strings.HasPrefix(rest, "/") || scheme == "" || scheme[0] < 'a' || scheme[0] > 'z' ||

@@ -137,8 +137,8 @@ func (r *keyring) look(ctx context.Context, now time.Time) error {
 	return nil
 }
 
-// fetchKeys gets the keys of an issuer from where they are. An issuer without keys is none: the error keeps those of
-// before in use.
+// fetchKeys gets the keys of an issuer from where they are. An issuer without keys is an error: that keeps those
+// of before in use.
 func (s *Issuers) fetchKeys(ctx context.Context, issuer Issuer) ([]jose.JSONWebKey, error) {
 	text, err := s.keySet(ctx, issuer)
 	if err != nil {

@@ -19,7 +19,7 @@ import (
 // path in capitals after WARIFU_, such as WARIFU_WEB_HTTP for web.http and WARIFU_WEB_TLS_CERT for web.tlsCert (see
 // env.go).
 type Config struct {
-	Issuer             string           `json:"issuer,omitempty" jsonschema:"Address of this server as apps and browsers see it. It is in every token, so it stays for ever. https, or http on loopback; a path is allowed. Passkeys belong to its host: under another one nobody's work, and an IP address has none."`
+	Issuer             string           `json:"issuer,omitempty" jsonschema:"Address of this server as apps and browsers see it. It is in every token, so it stays for ever. https, or http on loopback; a path is allowed. Passkeys belong to its host: under another host nobody's passkeys work, and an IP address cannot have any."`
 	Storage            Storage          `json:"storage,omitzero" jsonschema:"Where records are kept."`
 	Web                Web              `json:"web,omitzero" jsonschema:"Listeners for browsers and apps."`
 	Branding           Branding         `json:"branding,omitzero" jsonschema:"What the pages say about whoever runs this server."`
@@ -27,21 +27,21 @@ type Config struct {
 	EncryptionKeyFiles []string         `json:"encryptionKeyFiles,omitempty" jsonschema:"Files with the keys that seal secrets in storage, newest first; each holds 32 bytes in base64 (openssl rand -base64 32). Required with etcd. With embedded storage one is made in dataDir by default."`
 	EnablePasswordDB   bool             `json:"enablePasswordDB,omitempty" jsonschema:"Whether people sign in with passwords: those of staticPasswords, and those of managed accounts (warifu apply user)."`
 	StaticPasswords    []StaticPassword `json:"staticPasswords,omitempty" jsonschema:"People who can sign in with a password."`
-	MFA                MFA              `json:"mfa,omitzero" jsonschema:"How surely people have to prove who they are, whatever app they use. An app may demand more for itself (spec.oauth.access.mfa)."`
+	MFA                MFA              `json:"mfa,omitzero" jsonschema:"How strongly people have to prove who they are, whatever app they use. An app may demand more for itself (spec.oauth.access.mfa)."`
 	Claims             []Claim          `json:"claims,omitempty" jsonschema:"Claims about people that are made of their attributes, beside the standard ones."`
 	Trusted            []string         `json:"trusted,omitempty" jsonschema:"Apps of the operator's own, by name: their users are not asked for consent where the manifest says consent: skip."`
 	Connectors         []Connector      `json:"connectors,omitempty" jsonschema:"Other ways to sign in: directories and identity providers, as Dex has them."`
 	Mail               Mail             `json:"mail,omitzero" jsonschema:"The mail server through which people get invitations, links to set a new password, and word of what happens to their account. Without one, operators pass links on themselves."`
-	Subject            Subject          `json:"subject,omitempty" jsonschema:"How tokens call people (sub): hashed (the default; those of staticPasswords by their userID), or dex for the subjects that Dex makes, so that apps see the same people. It stays for ever: another choice makes strangers of all."`
+	Subject            Subject          `json:"subject,omitempty" jsonschema:"How tokens identify people (sub): hashed (the default; those of staticPasswords by their userID), or dex for the subjects that Dex makes, so that apps see the same people. Never change it: with another choice apps take everybody for a new user."`
 	Expiry             Expiry           `json:"expiry,omitzero" jsonschema:"How long things last, as in 90s, 15m, 24h."`
-	OAuth2             OAuth2           `json:"oauth2,omitzero" jsonschema:"What of OAuth 2 is offered."`
+	OAuth2             OAuth2           `json:"oauth2,omitzero" jsonschema:"Which parts of OAuth 2 are offered."`
 	TrustedIssuers     []TrustedIssuer  `json:"trustedIssuers,omitempty" jsonschema:"Who issues tokens to workloads that may be clients without a secret (spec.oauth.identities): clusters of Kubernetes, SPIFFE, GitHub Actions, GitLab CI. None by default."`
 	Outbound           Outbound         `json:"outbound,omitzero" jsonschema:"Requests that this server makes because a registration names an address: keys of clients, logout tokens, sector identifiers."`
 	Scopes             []Scope          `json:"scopes,omitempty" jsonschema:"The catalogue of scopes that apps may ask for. When given, it replaces the built-in one."`
 	Manifests          Manifests        `json:"manifests,omitzero" jsonschema:"Manifests (app.yml) that the server applies by itself."`
 	Plugins            Plugins          `json:"plugins,omitzero" jsonschema:"Deploy hooks and runtimes, each an executable of its own."`
 	Logger             Logger           `json:"logger,omitzero" jsonschema:"What is logged on stderr, and how."`
-	Telemetry          Telemetry        `json:"telemetry,omitzero" jsonschema:"What operators see of the running server from elsewhere."`
+	Telemetry          Telemetry        `json:"telemetry,omitzero" jsonschema:"Metrics, health checks and traces of the running server."`
 }
 
 // StorageType names a kind of storage.
@@ -85,9 +85,9 @@ type Web struct {
 	TLSCert        string   `json:"tlsCert,omitempty" jsonschema:"Certificate chain (PEM). It is read again when the file changes."`
 	TLSKey         string   `json:"tlsKey,omitempty" jsonschema:"Key of the certificate (PEM)."`
 	DrainDelay     Duration `json:"drainDelay,omitzero" jsonschema:"How long the server goes on serving after SIGTERM, while /readyz says that it is shutting down, so that proxies send requests elsewhere. Default 5s; at most 5m; 0s: not at all."`
-	TrustedProxies []string `json:"trustedProxies,omitempty" jsonschema:"Networks or addresses of the proxies before this server, as in 10.0.0.0/8: from them alone X-Forwarded-For is taken for the address of the user, by which sign-ins are limited and logged, and they alone may ask about apps with spec.oauth.forwardAuth. None by default."`
+	TrustedProxies []string `json:"trustedProxies,omitempty" jsonschema:"Networks or addresses of the proxies in front of this server, as in 10.0.0.0/8: only from them is X-Forwarded-For taken as the address of the user, by which sign-ins are limited and logged, and they alone may ask about apps with spec.oauth.forwardAuth. None by default."`
 	MaxConnections int      `json:"maxConnections,omitempty" jsonschema:"The most connections that are open at once on http and https together. 0, the default: as many as the process may have, less what storage and plugins need."`
-	AllowedOrigins []string `json:"allowedOrigins,omitempty" jsonschema:"Origins of pages that may call the endpoints for programs with scripts for every app (CORS); \"*\" is any, and on loopback the port may be * (http://localhost:*). None by default: each app may do so from the origins of its own redirect URIs and of its allowedOrigins."`
+	AllowedOrigins []string `json:"allowedOrigins,omitempty" jsonschema:"Origins of pages whose scripts may call this server's API endpoints, whatever the app (CORS); \"*\" is any, and on loopback the port may be * (http://localhost:*). None by default: each app may do so from the origins of its own redirect URIs and of its allowedOrigins."`
 }
 
 // Admin are the listeners of the admin API.
@@ -119,14 +119,14 @@ type StaticPassword struct {
 	Picture             string  `json:"picture,omitempty" jsonschema:"Web address of a picture of the person."`
 	Website             string  `json:"website,omitempty" jsonschema:"Web address of the person's own page or blog."`
 	Gender              string  `json:"gender,omitempty" jsonschema:"Gender: female, male, or another word."`
-	Birthdate           string  `json:"birthdate,omitempty" jsonschema:"Date of birth, as in 1990-04-01. 0000-04-01 tells no year, 1990 tells only that."`
+	Birthdate           string  `json:"birthdate,omitempty" jsonschema:"Date of birth, as in 1990-04-01. 0000-04-01 leaves out the year, 1990 gives only the year."`
 	Zoneinfo            string  `json:"zoneinfo,omitempty" jsonschema:"Time zone by its IANA name, as in Asia/Tokyo."`
 	Locale              string  `json:"locale,omitempty" jsonschema:"Language as a BCP 47 tag, as in ja-JP."`
 	PhoneNumber         string  `json:"phoneNumber,omitempty" jsonschema:"Phone number with its country (E.164), as in +81 3 1234 5678."`
 	PhoneNumberVerified bool    `json:"phoneNumberVerified,omitempty" jsonschema:"Whether the number is known to be the person's."`
 	Address             Address `json:"address,omitzero" jsonschema:"Postal address."`
 
-	Groups     []string       `json:"groups,omitempty" jsonschema:"Groups that the person is in. Manifests say by them who may use an app, and apps learn them by the scope groups."`
+	Groups     []string       `json:"groups,omitempty" jsonschema:"Groups that the person is in. Manifests use them to say who may use an app, and apps get them with the scope groups."`
 	Attributes map[string]any `json:"attributes,omitempty" jsonschema:"What else is known, by name: a text, a number, true or false, or a list of texts each. Apps learn of it by claims."`
 }
 
@@ -142,8 +142,8 @@ type Mail struct {
 
 // MFA says how surely people have to prove who they are.
 type MFA struct {
-	Demand MFADemand            `json:"demand,omitempty" jsonschema:"Of everybody: required (a second factor beside password or connector, or a passkey) or phishing-resistant (a passkey). Whoever has none is led to set one up. By default nobody is asked for more than a password, unless they have an authenticator app."`
-	Groups map[string]MFADemand `json:"groups,omitempty" jsonschema:"Of those who are in a group, by its name, where that is more."`
+	Demand MFADemand            `json:"demand,omitempty" jsonschema:"What is demanded of everybody: required (a second factor beside password or connector, or a passkey) or phishing-resistant (a passkey). Whoever has none is led to set one up. By default nobody is asked for more than a password, unless they have an authenticator app."`
+	Groups map[string]MFADemand `json:"groups,omitempty" jsonschema:"What is demanded of members of a group, by its name, where that is more."`
 }
 
 // MFADemand is how surely somebody has to prove who they are.
@@ -152,7 +152,7 @@ type MFADemand string
 // Claim is a claim about people that is made of an attribute.
 type Claim struct {
 	Name      string `json:"name,omitempty" jsonschema:"The claim, as apps get it."`
-	Attribute string `json:"attribute,omitempty" jsonschema:"The attribute that it tells. By default that of the same name."`
+	Attribute string `json:"attribute,omitempty" jsonschema:"The attribute that it holds. By default the one of the same name."`
 	Scope     string `json:"scope,omitempty" jsonschema:"The scope with which each app gets it. By default profile, and only apps get it whose manifests list it in spec.oauth.claims."`
 }
 
@@ -187,9 +187,9 @@ type Connector struct {
 	Name            string         `json:"name,omitempty" jsonschema:"What the sign-in page calls it."`
 	Config          map[string]any `json:"config,omitempty" jsonschema:"Settings of that kind, with Dex's keys. $NAME and ${NAME} are variables of the environment; clientSecretFile, bindPWFile and keystonePasswordFile name files with these secrets."`
 	LogoFile        string         `json:"logoFile,omitempty" jsonschema:"Image for its button: SVG, PNG, JPEG or WebP, 256 KiB at most."`
-	Groups          []string       `json:"groups,omitempty" jsonschema:"Which groups are kept of those that it tells: patterns in which each * stands for any text. By default all."`
+	Groups          []string       `json:"groups,omitempty" jsonschema:"Which of the groups that it reports are kept: patterns in which each * stands for any text. By default all."`
 	RefreshUpstream Duration       `json:"refreshUpstream,omitzero" jsonschema:"How often the upstream is asked again about people who signed in, in the background: from 1m to 24h. Whoever may not sign in there any longer is signed out here. Default 0s: never."`
-	SkipGroups      bool           `json:"skipGroups,omitempty" jsonschema:"Whether it is not asked for groups, nor for the permission to read them, which an administrator there may have to grant: directory.read.all with microsoft, openid with gitlab, read:org with github. By default it is asked."`
+	SkipGroups      bool           `json:"skipGroups,omitempty" jsonschema:"Set it so that groups are not requested, nor the permission to read them, which an administrator there may have to grant: directory.read.all with microsoft, openid with gitlab, read:org with github. By default they are requested."`
 	TrustUpstream   bool           `json:"trustUpstream,omitempty" jsonschema:"Whether apps are told how and when the upstream says that somebody proved who they are (amr, acr, auth_time). By default they are told of the sign-in here alone."`
 }
 
@@ -229,24 +229,24 @@ type Expiry struct {
 	Sessions       Duration      `json:"sessions,omitzero" jsonschema:"How long a browser stays signed in. Default 24h."`
 	SigningKeys    Duration      `json:"signingKeys,omitzero" jsonschema:"How long a key signs before the next one does. A change counts at once. Default 720h."`
 	SealingKeys    Duration      `json:"sealingKeys,omitzero" jsonschema:"How long a key seals codes and refresh tokens before the next one does. A change counts at once. Default 720h."`
-	SecretMaxAge   Duration      `json:"secretMaxAge,omitzero" jsonschema:"A client secret that is older is replaced by itself, as warifu rotate does. 0s, the default: never. At least 1h."`
+	SecretMaxAge   Duration      `json:"secretMaxAge,omitzero" jsonschema:"A client secret that is older is replaced automatically, as warifu rotate does. 0s, the default: never. At least 1h."`
 	RefreshTokens  RefreshTokens `json:"refreshTokens,omitzero" jsonschema:"Refresh tokens; each can be used once."`
 }
 
 // RefreshTokens says how long refresh tokens last.
 type RefreshTokens struct {
 	ReuseInterval     Duration `json:"reuseInterval,omitzero" jsonschema:"How long a refresh token that was used gets the newest one of its chain again, for clients that send one twice at once or lose replies; a manifest may say it for one app. For that long a stolen one is not noticed. Default 0s: never. At most 1m."`
-	ValidIfNotUsedFor Duration `json:"validIfNotUsedFor,omitzero" jsonschema:"A refresh token that is not used for so long ends. Default 2160h (90 days)."`
-	AbsoluteLifetime  Duration `json:"absoluteLifetime,omitzero" jsonschema:"So long after the sign-in, everything issued from it ends. Default 3960h (165 days)."`
+	ValidIfNotUsedFor Duration `json:"validIfNotUsedFor,omitzero" jsonschema:"A refresh token that has not been used for this long ends. Default 2160h (90 days)."`
+	AbsoluteLifetime  Duration `json:"absoluteLifetime,omitzero" jsonschema:"How long after a sign-in everything issued from it ends. Default 3960h (165 days)."`
 }
 
 // OAuth2 says what of OAuth 2 is offered.
 type OAuth2 struct {
 	GrantTypes                []string         `json:"grantTypes,omitempty" jsonschema:"Grant types that apps may ask for. authorization_code and refresh_token are always among them. By default these, client_credentials and the device grant (urn:ietf:params:oauth:grant-type:device_code); token exchange (urn:ietf:params:oauth:grant-type:token-exchange) has to be named."`
 	ResponseTypes             []string         `json:"responseTypes,omitempty" jsonschema:"code; this version offers exactly this."`
-	AlwaysShowLoginScreen     bool             `json:"alwaysShowLoginScreen,omitempty" jsonschema:"Whether people see the sign-in page although there is one connector alone. By default they go straight there."`
+	AlwaysShowLoginScreen     bool             `json:"alwaysShowLoginScreen,omitempty" jsonschema:"Whether people see the sign-in page even if there is only one connector. By default they go straight there."`
 	IDTokenClaims             IDTokenClaims    `json:"idTokenClaims,omitempty" jsonschema:"What ID tokens say about users, for apps that do not say it themselves (spec.oauth.idTokenClaims). scopes (the default): the claims of the scopes that were granted; standard: those are at userinfo alone (OpenID Connect Core section 5.4)."`
-	ResourceServers           []ResourceServer `json:"resourceServers,omitempty" jsonschema:"APIs that take this server's access tokens and are no apps of their own."`
+	ResourceServers           []ResourceServer `json:"resourceServers,omitempty" jsonschema:"APIs that accept this server's access tokens and are not apps themselves."`
 	Registration              Registration     `json:"registration,omitzero" jsonschema:"Dynamic client registration (RFC 7591), off by default."`
 	ClientIDMetadataDocuments ClientDocuments  `json:"clientIDMetadataDocuments,omitzero" jsonschema:"Whether a client may be the https URL of a document that describes it, without being registered: true or false (the default), or from which hosts."`
 }
@@ -258,7 +258,7 @@ type IDTokenClaims string
 // with enabled alone.
 type ClientDocuments struct {
 	Enabled bool     `json:"enabled,omitempty" jsonschema:"Whether such documents are taken; true where the section is written."`
-	Allow   []string `json:"allow,omitempty" jsonschema:"The only hosts from which they are taken: names, or *.example.com for all below a domain. Without any, all that deny leaves."`
+	Allow   []string `json:"allow,omitempty" jsonschema:"The only hosts from which they are taken: names, or *.example.com for all below a domain. If empty, all hosts that deny does not name."`
 	Deny    []string `json:"deny,omitempty" jsonschema:"Hosts from which they are not taken, whatever allow says. What clients from there hold ends."`
 }
 
@@ -294,13 +294,13 @@ type TrustedIssuer struct {
 	JWKSURI    string      `json:"jwksURI,omitempty" jsonschema:"Where its public keys are. Left out: where its metadata says (OpenID Connect Discovery)."`
 	JWKSFile   string      `json:"jwksFile,omitempty" jsonschema:"File with its public keys (JWK Set, or SPIFFE bundle), which is read again as they change."`
 	Kubernetes Cluster     `json:"kubernetes,omitzero" jsonschema:"The cluster whose service accounts these are: true, for the one in which this server runs, or where its API is."`
-	Algorithms []IssuerAlg `json:"algorithms,omitempty" jsonschema:"With which it signs. By default RS256, PS256, ES256, EdDSA, ES384 and ES512, as its keys are."`
-	Audience   string      `json:"audience,omitempty" jsonschema:"For whom its tokens are, where a manifest does not say (spec.oauth.identities). Default: this server, by its issuer."`
+	Algorithms []IssuerAlg `json:"algorithms,omitempty" jsonschema:"The algorithms that it signs with. By default RS256, PS256, ES256, EdDSA, ES384 and ES512, as its keys are."`
+	Audience   string      `json:"audience,omitempty" jsonschema:"The audience of its tokens, where a manifest does not say (spec.oauth.identities). Default: this server, by its issuer."`
 }
 
 // Cluster is the API of a cluster of Kubernetes.
 type Cluster struct {
-	Enabled   bool   `json:"enabled,omitempty" jsonschema:"Whether its service accounts are meant; true where the section is written."`
+	Enabled   bool   `json:"enabled,omitempty" jsonschema:"Whether its service accounts are trusted; true if the section is present."`
 	Server    string `json:"server,omitempty" jsonschema:"Address of its API, which need not be public. Default: https://kubernetes.default.svc, that of the cluster in which this server runs."`
 	CAFile    string `json:"caFile,omitempty" jsonschema:"Certificates of the authorities that vouch for it (PEM). Default without server: those that the cluster gives its pods; with server, those of the system."`
 	TokenFile string `json:"tokenFile,omitempty" jsonschema:"File with the bearer token to ask it with, which is read each time. Default without server: the one that the cluster gives its pods; with server, none."`
@@ -350,7 +350,7 @@ type Manifests struct {
 	Prune              bool               `json:"prune,omitempty" jsonschema:"Whether an app ends, as warifu delete app would end it, once its manifest has been gone from a watched directory for pruneAfter. By default it is only shown as gone."`
 	PruneAfter         Duration           `json:"pruneAfter,omitzero" jsonschema:"How long a manifest must have been gone before its app ends. Default 24h, at least 1m; only with prune."`
 	LocalhostRedirects LocalhostRedirects `json:"localhostRedirects,omitempty" jsonschema:"Redirect URIs on localhost are for development: warn (the default), allow, or deny them."`
-	Repair             bool               `json:"repair,omitempty" jsonschema:"Whether env that was lost or changed at a target is delivered again by itself (the default). With false it is only shown."`
+	Repair             bool               `json:"repair,omitempty" jsonschema:"Whether env that was lost or changed at a target is delivered again automatically (the default). With false it is only shown."`
 }
 
 // PruneDelay is how long a manifest must have been gone before its app ends; 0 means that it never does.
@@ -364,7 +364,7 @@ func (m Manifests) PruneDelay() time.Duration {
 // Plugins lists the plugins.
 type Plugins struct {
 	DeployHooks []Plugin `json:"deployHooks,omitempty" jsonschema:"Deploy hooks, in the order in which they are asked. By default the built-in one, oauth."`
-	Runtimes    []Plugin `json:"runtimes,omitempty" jsonschema:"Runtimes that get the env of apps; the first one that serves a kind of target gets what targets does not say. By default the built-in one, file, which writes env files."`
+	Runtimes    []Plugin `json:"runtimes,omitempty" jsonschema:"Runtimes that get the env of apps; a target that targets does not assign goes to the first one that serves its kind. By default the built-in one, file, which writes env files."`
 	Targets     []Target `json:"targets,omitempty" jsonschema:"Which runtime gets which targets; the first entry that fits a target counts. Kind, app and name are patterns (* and ? and [a-z]); those left out fit everything."`
 }
 
@@ -403,7 +403,7 @@ type Logger struct {
 // Telemetry is what operators see from elsewhere.
 type Telemetry struct {
 	HTTP   string `json:"http,omitempty" jsonschema:"host:port at which /metrics is, for Prometheus, and /healthz and /readyz as well: an address that only your own machines reach. None by default; the admin API has /metrics as well."`
-	Apps   bool   `json:"apps,omitempty" jsonschema:"Whether metrics of grants name the apps, those with a manifest. Off by default: some numbers for each app."`
+	Apps   bool   `json:"apps,omitempty" jsonschema:"Whether metrics of grants are split by app, for apps with a manifest. Off by default: it adds several series per app."`
 	Traces Traces `json:"traces,omitzero" jsonschema:"Traces of single requests, by OTLP over HTTP. Off by default."`
 }
 

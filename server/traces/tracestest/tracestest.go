@@ -127,7 +127,7 @@ func (c *Collector) Header(name string) string {
 	return c.headers.Get(name)
 }
 
-// Await waits until a span came of which is is true, and fails the test if none does within a minute.
+// Await waits until a span has come for which is returns true, and fails the test if none does within a minute.
 func (c *Collector) Await(t testing.TB, what string, is func(Span) bool) Span {
 	t.Helper()
 	deadline := time.After(time.Minute)
