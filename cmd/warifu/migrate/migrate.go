@@ -79,7 +79,7 @@ type migration struct {
 	before           []Step // what has to be done before the configuration is valid
 }
 
-// Dex makes a configuration and manifests of a configuration of Dex; name is what messages call it. The error is a
+// Dex makes a configuration and manifests from a configuration of Dex; name is what messages call it. The error is a
 // [strictyaml.Faults] with everything that Dex would not take either.
 func Dex(name string, data []byte, o Options) (*Result, error) {
 	m := &migration{Options: o, Report: &strictyaml.Report{File: name}, config: newTree(), result: new(Result)}
