@@ -24,7 +24,9 @@ func TestAnotherProvider(t *testing.T) {
 		t.Fatal(err)
 	}
 	var provider http.Handler
-	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { provider.ServeHTTP(w, r) }))
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		provider.ServeHTTP(w, r)
+	}))
 	t.Cleanup(server.Close)
 	cfg.Issuer, cfg.CAFile = server.URL+"/", filepath.Join(t.TempDir(), "ca.pem")
 	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
@@ -34,7 +36,8 @@ func TestAnotherProvider(t *testing.T) {
 	for _, c := range []Client{cfg.Clients.Client, cfg.Clients.Client2} {
 		storage.RegisterClients(storage.WebClient(c.ID, c.Secret, c.RedirectURI))
 	}
-	provider = exampleop.SetupServer(cfg.Issuer, storage.NewStorage(storage.NewUserStore("https://localhost:443/")), slog.New(slog.DiscardHandler), false)
+	provider = exampleop.SetupServer(cfg.Issuer, storage.NewStorage(storage.NewUserStore("https://localhost:443/")),
+		slog.New(slog.DiscardHandler), false)
 
 	s, err := New(cfg, nil)
 	if err != nil {

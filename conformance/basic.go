@@ -331,7 +331,8 @@ func registeredRedirect(t *trial) {
 func (t *trial) unregistered(f *flow) {
 	f.visit()
 	if f.answer.url != nil {
-		t.failf("OIDCC-3.1.2.1", "the provider sends the browser to %s, although the redirect URI of the request is not registered", redactURL(f.answer.url))
+		t.failf("OIDCC-3.1.2.1", "the provider sends the browser to %s, although the redirect URI of the request is "+
+			"not registered", redactURL(f.answer.url))
 		return
 	}
 	t.errorPage(f.answer.page, "OIDCC-3.1.2.1", "that the redirect URI is not registered")

@@ -27,7 +27,8 @@ func (t *trial) standardClaims(what string, claims map[string]any) {
 	for _, name := range slices.Sorted(maps.Keys(claims)) {
 		value := claims[name]
 		switch name {
-		case "sub", "name", "given_name", "family_name", "middle_name", "nickname", "preferred_username", "profile", "picture",
+		case "sub", "name", "given_name", "family_name", "middle_name", "nickname", "preferred_username",
+			"profile", "picture",
 			"website", "email", "gender", "zoneinfo", "locale", "phone_number":
 			t.check(isText(value), "OIDCC-5.1", "%s in %s is a text with content", name, what)
 		case "birthdate":

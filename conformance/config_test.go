@@ -50,12 +50,15 @@ func TestFaultyConfigurationIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, change := range map[string]func(*Config){
-		"issuer":                 func(c *Config) { c.Issuer = "op" },
-		"clients.client2":        func(c *Config) { c.Clients.Client2.ID = "" },
-		"pages is empty":         func(c *Config) { c.Pages = nil },
-		"expected[0]":            func(c *Config) { c.Expected = []Expectation{{Module: "oidcc-server"}} },
-		"no plan begins with":    func(c *Config) { c.Plans = []string{"oidcc-hybrid"} },
-		"is a module of no plan": func(c *Config) { c.Expected = []Expectation{{Module: "oidcc-serve", Result: Failed, Why: "it is so"}} },
+		"issuer":              func(c *Config) { c.Issuer = "op" },
+		"clients.client2":     func(c *Config) { c.Clients.Client2.ID = "" },
+		"pages is empty":      func(c *Config) { c.Pages = nil },
+		"expected[0]":         func(c *Config) { c.Expected = []Expectation{{Module: "oidcc-server"}} },
+		"no plan begins with": func(c *Config) { c.Plans = []string{"oidcc-hybrid"} },
+		"is a module of no plan": func(c *Config) {
+			c.Expected = []Expectation{{Module: "oidcc-serve", Result: Failed,
+				Why: "it is so"}}
+		},
 	} {
 		if err := complete(change); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v", name, err)
@@ -65,7 +68,8 @@ func TestFaultyConfigurationIsRefused(t *testing.T) {
 
 // TestExpectationsFitPlans: an expectation may be of one plan, of those that begin alike, or of all.
 func TestExpectationsFitPlans(t *testing.T) {
-	for plan, want := range map[string]bool{"": true, "oidcc-basic-plan": true, "oidcc-*": true, "oidcc-basic": false, "fapi*": false} {
+	for plan, want := range map[string]bool{"": true, "oidcc-basic-plan": true, "oidcc-*": true, "oidcc-basic": false,
+		"fapi*": false} {
 		if got := (Expectation{Plan: plan, Module: "m"}).fits("oidcc-basic-plan", "m"); got != want {
 			t.Errorf("plan %q fits: %t", plan, got)
 		}
@@ -78,7 +82,8 @@ func TestExpectationsFitPlans(t *testing.T) {
 // TestExpectedResultForAnotherReasonIsASurprise: what is expected to fail may not hide what else fails.
 func TestExpectedResultForAnotherReasonIsASurprise(t *testing.T) {
 	m := ModuleReport{Module: "m", Result: Failed, Entries: []Entry{
-		{Kind: "check", Result: Failed, Text: "there is no implicit grant"}, {Kind: "check", Result: Warning, Text: "an odd locale"},
+		{Kind: "check", Result: Failed, Text: "there is no implicit grant"}, {Kind: "check", Result: Warning,
+			Text: "an odd locale"},
 		{Kind: "check", Result: Failed, Text: "the key is private"},
 	}}
 	for _, c := range []struct {

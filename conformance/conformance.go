@@ -114,7 +114,8 @@ func (s *Suite) Run(ctx context.Context, plan Plan, m Module) ModuleReport {
 	start := time.Now()
 	t.run(m.run)
 	out := ModuleReport{
-		Plan: plan.Name, Module: m.Name, Variant: plan.variant(m), Summary: m.Summary, Started: start.UTC().Round(time.Millisecond),
+		Plan: plan.Name, Module: m.Name, Variant: plan.variant(m), Summary: m.Summary,
+		Started: start.UTC().Round(time.Millisecond),
 		Seconds: time.Since(start).Seconds(), Result: t.result(), Entries: t.entries(),
 	}
 	for _, e := range s.cfg.Expected {

@@ -89,7 +89,8 @@ func noSecrets(t *testing.T, s *Suite, r Report) {
 		t.Error(err)
 		return
 	}
-	secrets := []string{s.cfg.Registration.InitialAccessToken, s.cfg.Clients.Client.Secret, s.cfg.Clients.Client2.Secret, s.cfg.Clients.SecretPost.Secret}
+	secrets := []string{s.cfg.Registration.InitialAccessToken, s.cfg.Clients.Client.Secret, s.cfg.Clients.Client2.Secret,
+		s.cfg.Clients.SecretPost.Secret}
 	for _, name := range []string{"report.json", "index.html", "table.txt"} {
 		text, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil {

@@ -122,7 +122,8 @@ var (
 		"require_request_uri_registration", "frontchannel_logout_supported", "frontchannel_logout_session_supported",
 		"backchannel_logout_supported", "backchannel_logout_session_supported", "require_pushed_authorization_requests",
 		"backchannel_user_code_parameter_supported", "tls_client_certificate_bound_access_tokens",
-		"authorization_response_iss_parameter_supported", "require_signed_request_object", "client_id_metadata_document_supported"}
+		"authorization_response_iss_parameter_supported", "require_signed_request_object",
+		"client_id_metadata_document_supported"}
 	objectMembers = []string{"mtls_endpoint_aliases"}
 )
 

@@ -128,7 +128,8 @@ func redirectMissing(t *trial) {
 	c := t.register(p, t.plan.Auth, set("redirect_uris", []string{t.callback(), "https://example.org/redirect"}))
 	f := t.flow(p, c, "openid").with("redirect_uri", "").visit()
 	if f.answer.url != nil {
-		t.failf("OIDCC-3.1.2.1", "the provider sends the browser to %s, although the request has no redirect_uri and the client has two", redactURL(f.answer.url))
+		t.failf("OIDCC-3.1.2.1", "the provider sends the browser to %s, although the request has no redirect_uri and the "+
+			"client has two", redactURL(f.answer.url))
 		return
 	}
 	t.errorPage(f.answer.page, "OIDCC-3.1.2.1", "that the redirect URI is missing")

@@ -80,7 +80,8 @@ func (t *trial) signedIn(registered *Client) *leaving {
 	}
 	f := t.flow(p, c, "openid").longState().complete()
 	return &leaving{flow: f, params: url.Values{
-		"id_token_hint": {f.id.raw}, "post_logout_redirect_uri": {c.PostLogoutRedirectURI}, "state": {strings.Repeat(rand.Text(), 5)[:128]},
+		"id_token_hint": {f.id.raw}, "post_logout_redirect_uri": {c.PostLogoutRedirectURI},
+		"state": {strings.Repeat(rand.Text(), 5)[:128]},
 	}}
 }
 
@@ -180,7 +181,8 @@ func logoutForeignHint(t *trial) {
 	l := t.signedIn(nil)
 	now := time.Now()
 	l.params.Set("id_token_hint", t.sign(t.clientKey(0, ""), "", map[string]any{
-		"iss": l.c.ID, "sub": "SubjectID", "aud": l.p.text("issuer"), "nonce": "flibble", "iat": now.Unix(), "exp": now.Add(skew).Unix(),
+		"iss": l.c.ID, "sub": "SubjectID", "aud": l.p.text("issuer"), "nonce": "flibble", "iat": now.Unix(),
+		"exp": now.Add(skew).Unix(),
 	}))
 	l.notBack("that the ID token is not good")
 }

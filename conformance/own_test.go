@@ -55,7 +55,8 @@ const registrationOn = `oauth2: {registration: {enabled: true, initialAccessToke
 func startOwn() (err error) {
 	token := rand.Text() + rand.Text()
 	own.server, err = local.Start(context.Background(), local.Options{
-		Binary: os.Getenv("WARIFU_BINARY"), Config: registrationOn, Files: map[string][]byte{"registration-token": []byte(token)},
+		Binary: os.Getenv("WARIFU_BINARY"), Config: registrationOn,
+		Files: map[string][]byte{"registration-token": []byte(token)},
 	})
 	if err != nil {
 		return err
@@ -70,7 +71,8 @@ func startOwn() (err error) {
 		return err
 	}
 	cfg := &own.cfg
-	cfg.Issuer, cfg.CAFile, cfg.BaseURL, cfg.Registration.InitialAccessToken = own.server.Issuer, own.server.CAFile, base, token
+	cfg.Issuer, cfg.CAFile, cfg.BaseURL, cfg.Registration.InitialAccessToken = own.server.Issuer, own.server.CAFile,
+		base, token
 	own.slots = make(chan struct{}, min(8, 2*runtime.GOMAXPROCS(0)))
 	var faults []error
 	client := func(app string) Client {
@@ -80,9 +82,11 @@ func startOwn() (err error) {
 		}
 		c, err2 := own.server.Credentials(app)
 		faults = append(faults, err, err2)
-		return Client{ID: c.ClientID, Secret: c.ClientSecret, RedirectURI: base + "/callback", PostLogoutRedirectURI: base + "/post_logout_redirect"}
+		return Client{ID: c.ClientID, Secret: c.ClientSecret, RedirectURI: base + "/callback", PostLogoutRedirectURI: base +
+			"/post_logout_redirect"}
 	}
-	cfg.Clients.Client, cfg.Clients.Client2, cfg.Clients.SecretPost = client("client"), client("client2"), client("client-secret-post")
+	cfg.Clients.Client, cfg.Clients.Client2, cfg.Clients.SecretPost = client("client"), client("client2"),
+		client("client-secret-post")
 	back, front := client("backchannel"), client("frontchannel")
 	back.BackchannelLogoutURI, front.FrontchannelLogoutURI = base+"/backchannel_logout", base+"/frontchannel_logout"
 	cfg.Clients.Backchannel, cfg.Clients.Frontchannel = &back, &front

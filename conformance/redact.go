@@ -14,7 +14,8 @@ import (
 // What is kept of requests and answers has no secret in it: what these names hold is left out, cookies keep their names
 // only, and of a JWT header and claims are kept without the signature, so that it can be read but not used.
 var secretNames = []string{
-	"client_secret", "password", "code", "code_verifier", "access_token", "refresh_token", "id_token", "id_token_hint", "token",
+	"client_secret", "password", "code", "code_verifier", "access_token", "refresh_token", "id_token", "id_token_hint",
+	"token",
 	"logout_token", "client_assertion", "registration_access_token", "initial_access_token", "device_code", "request",
 }
 
@@ -31,7 +32,8 @@ func shorten(s string, most int) string {
 // longNames may hold something long that is not a secret. Under other names of parameters and fields it may be one,
 // such as what a provider keeps in hidden fields of its pages.
 var longNames = []string{
-	"state", "nonce", "redirect_uri", "post_logout_redirect_uri", "scope", "claims", "iss", "request_uri", "code_challenge",
+	"state", "nonce", "redirect_uri", "post_logout_redirect_uri", "scope", "claims", "iss",
+	"request_uri", "code_challenge",
 	"client_assertion_type", "error_description", "client_id", "acr_values",
 }
 

@@ -28,8 +28,9 @@ func (t *trial) callback() string {
 // the client, which publishes it in the request; unless a change says otherwise.
 func (t *trial) registrationRequest(auth string, key any, changes ...change) map[string]any {
 	request := map[string]any{
-		"client_name": "Conformance " + t.id, "grant_types": []string{"authorization_code"}, "response_types": []string{"code"},
-		"redirect_uris": []string{t.callback()}, "contacts": []string{"certification@oidf.org"}, "jwks": key,
+		"client_name": "Conformance " + t.id, "grant_types": []string{"authorization_code"},
+		"response_types": []string{"code"},
+		"redirect_uris":  []string{t.callback()}, "contacts": []string{"certification@oidf.org"}, "jwks": key,
 		"token_endpoint_auth_method": auth,
 	}
 	for _, c := range changes {

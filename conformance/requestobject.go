@@ -97,7 +97,8 @@ func (t *trial) referred(p *provider, auth string, changes ...change) (f *flow, 
 	object := ""
 	address := t.serve("request.jwt", "application/oauth-authz-req+jwt", func() []byte { return []byte(object) })
 	sum := sha256.Sum256([]byte(t.id))
-	address += "#" + base64.RawURLEncoding.EncodeToString(sum[:]) // another one for other content, OpenID Connect Core 1.0 section 6.2
+	// Another one for other content, OpenID Connect Core 1.0 section 6.2
+	address += "#" + base64.RawURLEncoding.EncodeToString(sum[:])
 	c := t.register(p, auth, append(changes, set("request_uris", []string{address}))...)
 	return t.flow(p, c, "openid"), func(o string) string {
 		object = o

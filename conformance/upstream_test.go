@@ -35,7 +35,8 @@ func TestAtAnotherWarifu(t *testing.T) {
 		}
 		return c
 	}
-	known := deploy("https://downstream.example/callback", "https://downstream.example/out") // its address is not known yet
+	// Its address is not known yet
+	known := deploy("https://downstream.example/callback", "https://downstream.example/out")
 	server, err := local.Start(t.Context(), local.Options{
 		Binary: upstream.Binary, Files: map[string][]byte{"upstream.secret": []byte(known.ClientSecret)},
 		Config: fmt.Sprintf(`trusted: [app]
@@ -114,7 +115,8 @@ connectors:
 	if err := json.Unmarshal(payload, &claims); err != nil {
 		t.Fatal(err)
 	}
-	if claims.Name != local.Name || claims.Email != local.Login || !claims.EmailVerified || claims.PreferredUser != "ann" ||
+	if claims.Name != local.Name || claims.Email != local.Login || !claims.EmailVerified ||
+		claims.PreferredUser != "ann" ||
 		len(claims.Sub) != 32 || fmt.Sprint(claims.Groups) != "[staff]" || fmt.Sprint(claims.AMR) != "[pwd]" ||
 		time.Since(time.Unix(claims.AuthTime, 0)) > time.Hour {
 		t.Errorf("%s", payload)

@@ -87,7 +87,8 @@ func TestPartOfTheFilesIsApplied(t *testing.T) {
 	d := r.deployer(func(o *DeployerOptions) { o.Hooks = []Hook{hook} })
 	_, _, err := d.ApplyFiles(t.Context(), filesNamed(appYML("one"), appYML("two"), appYML("three")), ApplyOptions{})
 	var partial *PartialError
-	if !errors.As(err, &partial) || !slices.Equal(partial.Applied, []string{"one"}) || partial.App != "two" || !errors.Is(err, storage.ErrConflict) {
+	if !errors.As(err, &partial) || !slices.Equal(partial.Applied, []string{"one"}) || partial.App != "two" ||
+		!errors.Is(err, storage.ErrConflict) {
 		t.Fatalf("error: %v", err)
 	}
 	if r.view("one").App == nil || r.view("three").App != nil {
@@ -104,7 +105,8 @@ func TestLoopbackRedirectsAreDenied(t *testing.T) {
 	text := strings.Replace(appYML("app"), "redirectUris: [", "redirectUris: ['http://127.0.0.1:*/cb', ", 1)
 	_, _, err := d.PlanFiles(t.Context(), filesNamed(text))
 	var faults Faults
-	if !errors.As(err, &faults) || len(faults) != 1 || faults[0].Code != "loopback-redirect" || faults[0].Path != "spec.oauth.redirectUris[0]" {
+	if !errors.As(err, &faults) || len(faults) != 1 || faults[0].Code != "loopback-redirect" ||
+		faults[0].Path != "spec.oauth.redirectUris[0]" {
 		t.Fatalf("error: %v", err)
 	}
 	line := strings.Split(text, "\n")[faults[0].Line-1]

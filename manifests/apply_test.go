@@ -31,13 +31,15 @@ func TestApplyRegistersAndDelivers(t *testing.T) {
 		if client := r.view("app").Client; !client.Verify(env["OAUTH_CLIENT_SECRET"]) {
 			t.Errorf("%s has a secret that is not the client's", words(x.Target))
 		}
-		if x.Runtime != "file" || x.Location != r.envFile("app", x.Target.Kind, x.Target.Name) || x.Serving != x.Generation || x.Owner != "" {
+		if x.Runtime != "file" || x.Location != r.envFile("app", x.Target.Kind, x.Target.Name) || x.Serving != x.Generation ||
+			x.Owner != "" {
 			t.Errorf("%+v", x)
 		}
 	}
 	app := r.view("app").App
 	want := []storage.Target{{Kind: "container", Name: "api"}, {Kind: "worker", Name: "web"}}
-	if app.Version != "1.0.0" || !app.AutoEnv || app.Generation != 1 || !slices.Equal(app.Targets, want) || app.Source != "app.yml" {
+	if app.Version != "1.0.0" || !app.AutoEnv || app.Generation != 1 || !slices.Equal(app.Targets, want) ||
+		app.Source != "app.yml" {
 		t.Errorf("%+v", app)
 	}
 }

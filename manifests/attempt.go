@@ -302,7 +302,8 @@ func (a *attempt) settleAt(ctx context.Context, x storage.Delivery, wait time.Du
 			"generation", x.Generation, "attempts", x.Attempts, "again", x.NextAttempt, "error", x.Error)
 	case storage.DeliveryDegraded:
 		a.d.log.ErrorContext(ctx, "env not delivered; no more attempts until warifu retry or apply", "app", x.App,
-			"target", words(x.Target), "runtime", x.Runtime, "generation", x.Generation, "attempts", x.Attempts, "error", x.Error)
+			"target", words(x.Target), "runtime", x.Runtime, "generation", x.Generation, "attempts", x.Attempts, "error",
+			x.Error)
 	}
 	return a.hold(*stored, wait)
 }

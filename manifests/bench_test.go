@@ -23,7 +23,8 @@ func BenchmarkPushTo1000Targets(b *testing.B) {
 		for j := range targets {
 			fmt.Fprintf(&workers, "w%d: {}, ", j)
 		}
-		docs = append(docs, documents(b, worker(fmt.Sprintf("app-%d", i), "workers: {web: {}}", "workers: {"+workers.String()+"}")))
+		docs = append(docs, documents(b, worker(fmt.Sprintf("app-%d", i), "workers: {web: {}}", "workers: {"+
+			workers.String()+"}")))
 	}
 	round := 0
 	for b.Loop() {
@@ -43,7 +44,8 @@ func BenchmarkPushTo1000Targets(b *testing.B) {
 	b.StopTimer()
 	b.ReportMetric(float64(b.Elapsed().Milliseconds())/float64(b.N*apps*targets), "ms/target")
 	stop()
-	if issuer := r.env("app-7", "worker", "w42")["OAUTH_ISSUER"]; issuer != fmt.Sprintf("https://issuer-%d.example.com", round) {
+	if issuer := r.env("app-7", "worker", "w42")["OAUTH_ISSUER"]; issuer != fmt.Sprintf("https://issuer-%d.example.com",
+		round) {
 		b.Errorf("the issuer at a target is %q", issuer)
 	}
 	if n := strings.Count(r.log.String(), `msg="plugin started" plugin=file`); n != 1 {

@@ -125,7 +125,8 @@ func (c *claims) checkIdentities(app string, identities []oauth.WorkloadIdentity
 		denials = append(denials, ownDenial(app, plugins.Notice{
 			Code: "identity_taken", Path: fmt.Sprintf("spec.oauth.identities[%d]", i),
 			Message: fmt.Sprintf("%s already acts as %s, and a workload can act as only one app", id.Name(), owner),
-			Remedy:  "give the app a workload of its own, such as another service account, or take this one out of its present app first",
+			Remedy: "give the app a workload of its own, such as another service account, or take this one out of its " +
+				"present app first",
 		}))
 	}
 	return denials

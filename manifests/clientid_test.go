@@ -23,7 +23,8 @@ func TestClientIDOfTheManifest(t *testing.T) {
 	r := newRig(t)
 	d := r.deployer(func(o *DeployerOptions) { o.ReservedIDs = []string{"billing"} })
 	p := r.apply(d, with("one", "\n    clientId: shop"))
-	if got := r.view("one"); got.Client == nil || got.Client.ID != "shop" || got.App.ClientID != "shop" || len(got.Client.Secrets) != 1 {
+	if got := r.view("one"); got.Client == nil || got.Client.ID != "shop" || got.App.ClientID != "shop" ||
+		len(got.Client.Secrets) != 1 {
 		t.Fatalf("%+v", got.Client)
 	}
 	if !slices.ContainsFunc(p.Changes, func(c Change) bool { return strings.HasSuffix(c.Text, ", as shop") }) {
@@ -47,7 +48,8 @@ func TestClientIDOfTheManifest(t *testing.T) {
 	} {
 		var denied *DeniedError
 		_, err := d.Plan(t.Context(), documents(t, manifest))
-		if !errors.As(err, &denied) || len(denied.Denials) != 1 || denied.Denials[0].Code != "client_id_taken" || denied.Denials[0].Line == 0 ||
+		if !errors.As(err, &denied) || len(denied.Denials) != 1 || denied.Denials[0].Code != "client_id_taken" ||
+			denied.Denials[0].Line == 0 ||
 			!strings.Contains(err.Error(), "is or was the client id of "+owner+",") {
 			t.Errorf("%s: %v", owner, err)
 		}
@@ -96,7 +98,8 @@ func TestClientIDThatChangesEndsTheClient(t *testing.T) {
 		t.Errorf("%+v", p.Changes)
 	}
 	// The id before is still the app's, and the tokens of then are not.
-	if _, _, err := d.ApplyFiles(t.Context(), []File{{Name: "app.yml", Data: []byte(with("one", api+"\n    clientId: "+was.ID))}},
+	if _, _, err := d.ApplyFiles(t.Context(), []File{{Name: "app.yml",
+		Data: []byte(with("one", api+"\n    clientId: "+was.ID))}},
 		ApplyOptions{AllowDelete: true}); err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +133,8 @@ func TestThreatOneClientIDForTwoApps(t *testing.T) {
 			case err == nil:
 				won.Add(1)
 				winner.Store(p.App)
-			case !errors.Is(err, storage.ErrConflict) || !strings.Contains(err.Error(), "the client id shop belongs to app app-"):
+			case !errors.Is(err, storage.ErrConflict) || !strings.Contains(err.Error(),
+				"the client id shop belongs to app app-"):
 				t.Errorf("%s: %v", p.App, err)
 			}
 		})
@@ -152,11 +156,13 @@ func TestThreatOneClientIDForTwoApps(t *testing.T) {
 func TestClientIDOfAnOlderVersionIsNobodyElses(t *testing.T) {
 	r := newRig(t)
 	d := r.deployer()
-	if _, err := r.etcd.Client.Put(t.Context(), r.etcd.Prefix+"clientids/gone", `{"id":"gone-abc","ended":"2026-01-02T03:04:05Z"}`); err != nil {
+	if _, err := r.etcd.Client.Put(t.Context(), r.etcd.Prefix+"clientids/gone",
+		`{"id":"gone-abc","ended":"2026-01-02T03:04:05Z"}`); err != nil {
 		t.Fatal(err)
 	}
 	var denied *DeniedError
-	if _, err := d.Plan(t.Context(), documents(t, chosen("two", "gone-abc"))); !errors.As(err, &denied) || !strings.Contains(err.Error(), "of app gone,") {
+	if _, err := d.Plan(t.Context(), documents(t, chosen("two", "gone-abc"))); !errors.As(err, &denied) ||
+		!strings.Contains(err.Error(), "of app gone,") {
 		t.Errorf("%v", err)
 	}
 	r.apply(d, chosen("gone", "gone-abc"))
@@ -168,13 +174,16 @@ func TestClientIDOfAnOlderVersionIsNobodyElses(t *testing.T) {
 // A client id is read alike by all who get it, in a form, in a query and in Basic, and names no document.
 func TestClientIDIsPlain(t *testing.T) {
 	for id, good := range map[string]bool{
-		"kubernetes": true, "0oa1b2c3": true, "123-abc.apps.example.com": true, "0f8fad5b-d9cb-469f-a165-70867728950e": true, "my_app@x~y": true,
-		"https://app.example.com/client.json": false, "a:b": false, "a b": false, "a+b": false, "a/b": false, "-a": false, "ü": false,
+		"kubernetes": true, "0oa1b2c3": true, "123-abc.apps.example.com": true, "0f8fad5b-d9cb-469f-a165-70867728950e": true,
+		"my_app@x~y":                          true,
+		"https://app.example.com/client.json": false, "a:b": false, "a b": false, "a+b": false, "a/b": false,
+		"-a": false, "ü": false,
 		strings.Repeat("a", 128): true, strings.Repeat("a", 129): false, `""`: false,
 	} {
 		_, faults := Parse("app.yml", []byte(chosen("app", id)), Options{})
 		err, wrong := faults.Err(), faults.Errors()
-		if (err == nil) != good || !good && (len(wrong) != 1 || wrong[0].Path != "spec.oauth.clientId" || wrong[0].Line == 0) {
+		if (err == nil) != good || !good && (len(wrong) != 1 || wrong[0].Path != "spec.oauth.clientId" ||
+			wrong[0].Line == 0) {
 			t.Errorf("%.20s: %v", id, err)
 		}
 	}

@@ -52,7 +52,8 @@ func TestSuccessorTakesOverOwnClaimAndLooksFirst(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.set("app", "web", &held{generation: claimed.Generation, fence: claimed.Fence, digest: claimed.Digest}) // it got that far
+	// It got that far
+	m.set("app", "web", &held{generation: claimed.Generation, fence: claimed.Fence, digest: claimed.Digest})
 	r.run(r.deployer(named))
 	r.awaitReady("app")
 	if m.count("push", "app") != 0 || m.count("observe", "app") == 0 {
@@ -94,7 +95,8 @@ func TestEachTargetIsPushedByOneAtATime(t *testing.T) {
 	d := r.deployer()
 	for round := range 5 {
 		for app := range 4 {
-			r.apply(d, worker(fmt.Sprintf("app%d", app), "{web: {}}", "{web: {}, cron: {}}", noEnv, []string{noEnv, isPublic}[round%2]))
+			r.apply(d, worker(fmt.Sprintf("app%d", app), "{web: {}}", "{web: {}, cron: {}}", noEnv,
+				[]string{noEnv, isPublic}[round%2]))
 		}
 	}
 	for app := range 4 {
@@ -146,12 +148,14 @@ func TestStuckTargetDelaysNoOtherApp(t *testing.T) {
 
 func TestFailedDeliveryIsTriedAgain(t *testing.T) {
 	for name, fails := range map[string]reply{
-		"refused":           {Fail: "unavailable"},
-		"unknown error":     {Fail: "something else"},
-		"process dies":      {Exit: true},
-		"retryable failure": {Status: plugins.Status{State: plugins.StateFailed, Diagnostic: &plugins.Diagnostic{Message: "image missing", Retryable: true}}},
-		"accepts another generation": {Status: plugins.Status{State: plugins.StateReady, AcceptedGeneration: 99, ServingGeneration: 99,
-			Digest: "other", Present: true}},
+		"refused":       {Fail: "unavailable"},
+		"unknown error": {Fail: "something else"},
+		"process dies":  {Exit: true},
+		"retryable failure": {Status: plugins.Status{State: plugins.StateFailed,
+			Diagnostic: &plugins.Diagnostic{Message: "image missing", Retryable: true}}},
+		"accepts another generation": {Status: plugins.Status{State: plugins.StateReady, AcceptedGeneration: 99,
+			ServingGeneration: 99,
+			Digest:            "other", Present: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
@@ -556,7 +560,8 @@ func TestRetryOfUnknownApp(t *testing.T) {
 
 func TestBackoffDoublesWithJitterUpToItsBound(t *testing.T) {
 	p := Pace{}.withDefaults()
-	for attempts, want := range map[int]time.Duration{1: time.Second, 2: 2 * time.Second, 5: 16 * time.Second, 9: 256 * time.Second, 10: 5 * time.Minute, 10000: 5 * time.Minute} {
+	for attempts, want := range map[int]time.Duration{1: time.Second, 2: 2 * time.Second, 5: 16 * time.Second,
+		9: 256 * time.Second, 10: 5 * time.Minute, 10000: 5 * time.Minute} {
 		for range 100 {
 			if got := p.backoff(attempts); got < want*3/4 || got > want*5/4 {
 				t.Errorf("after %d attempts: %s, want about %s", attempts, got, want)

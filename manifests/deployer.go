@@ -181,7 +181,8 @@ func (d *Deployer) set() *settings { return d.settings.Load() }
 func New(opts DeployerOptions) *Deployer {
 	d := &Deployer{
 		store: opts.Store, issuer: opts.Issuer,
-		replica: opts.Replica, metrics: opts.Metrics, traces: opts.Traces, log: opts.Logger, now: opts.Now, pace: opts.Pace.withDefaults(),
+		replica: opts.Replica, metrics: opts.Metrics, traces: opts.Traces, log: opts.Logger, now: opts.Now,
+		pace:       opts.Pace.withDefaults(),
 		unfinished: newUnfinished(), renewed: make(chan struct{}, 1), aging: make(chan struct{}, 1),
 	}
 	d.settings.Store(settingsOf(opts))
@@ -198,8 +199,8 @@ func New(opts DeployerOptions) *Deployer {
 }
 
 // Use replaces how it works: all but store, issuer, replica, log, clock and pace. What is under way with a hook or a
-// runtime ends there. With anew, because there are other runtimes, or the same ones with other settings, deliveries that
-// wait go to those that there are now, and those that failed or are due later are tried at once, as after a start.
+// runtime ends there. With anew, because there are other runtimes, or the same ones with other settings, deliveries
+// that wait go to those that there are now, and those that failed or are due later are tried at once, as after a start.
 func (d *Deployer) Use(opts DeployerOptions, anew bool) {
 	d.settings.Store(settingsOf(opts))
 	if anew {

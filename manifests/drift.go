@@ -275,7 +275,8 @@ func (d *Deployer) runtimeDrift(ctx context.Context, rt Runtime, deliveries []*s
 		}
 		target := targetOf(t.Target)
 		found = append(found, Finding{App: t.App, Target: &target, Runtime: rt.Name(), Kind: FoundLeftover,
-			Text: "the runtime has env from warifu that no app wants there", Remedy: "remove it in the runtime, unless another warifu delivers there"})
+			Text: "the runtime has env from warifu that no app wants there", Remedy: "remove it in the runtime, " +
+				"unless another warifu delivers there"})
 	}
 	return found
 }

@@ -19,7 +19,8 @@ func (r *rig) drift(d *Deployer, docs []*Document, app string) []string {
 	}
 	lines := []string{}
 	for _, f := range drift.Findings {
-		lines = append(lines, strings.Join(strings.Fields(strings.Join([]string{f.App, f.place(), string(f.Kind), f.Text}, " ")), " "))
+		lines = append(lines, strings.Join(strings.Fields(strings.Join([]string{f.App, f.place(), string(f.Kind), f.Text},
+			" ")), " "))
 	}
 	return lines
 }
@@ -52,7 +53,8 @@ func TestDriftOfWhatRuntimesHave(t *testing.T) {
 	wantLines(t, r.drift(d, nil, ""))
 	good := *m.target("app", "web")
 	for change, want := range map[string]string{
-		"lost": "app worker/web missing", "older": "app worker/web older", "newer": "app worker/web changed", "digest": "app worker/web changed",
+		"lost": "app worker/web missing", "older": "app worker/web older", "newer": "app worker/web changed",
+		"digest": "app worker/web changed",
 	} {
 		h := good
 		switch change {
@@ -100,9 +102,12 @@ func TestDriftOfTheClientAndTheManifest(t *testing.T) {
 	r.awaitReady("app")
 	before := r.etcd.Dump()
 	wantLines(t, r.drift(d, documents(t, worker("app", "threads:read", "files:read")), ""),
-		"app client the manifest leads to: scopes: add files:read", "app client the manifest leads to: scopes: remove threads:read")
-	wantLines(t, r.drift(d, documents(t, worker("app", "1.0.0", "1.1.0")), ""), "app unapplied the manifest leads to: version")
-	wantLines(t, r.drift(d, documents(t, worker("app", "web: {}", "api: {}")), ""), "app worker/api env", "app worker/web env")
+		"app client the manifest leads to: scopes: add files:read", "app client the manifest leads to: scopes: "+
+			"remove threads:read")
+	wantLines(t, r.drift(d, documents(t, worker("app", "1.0.0", "1.1.0")), ""), "app unapplied the manifest "+
+		"leads to: version")
+	wantLines(t, r.drift(d, documents(t, worker("app", "web: {}", "api: {}")), ""), "app worker/api env",
+		"app worker/web env")
 	wantLines(t, r.drift(d, documents(t, worker("stranger")), ""), "stranger unapplied the app is not applied")
 	if r.etcd.Dump() != before {
 		t.Error("looking at drift has changed the store")
@@ -114,10 +119,12 @@ func TestDriftOfTheClientAndTheManifest(t *testing.T) {
 	if err := r.store.CommitRelease(t.Context(), storage.Release{App: *view.App, Client: &c}); err != nil {
 		t.Fatal(err)
 	}
-	wantLines(t, r.drift(d, nil, ""), "app client the manifest leads to: redirectUris: remove https://evil.example.com/callback")
+	wantLines(t, r.drift(d, nil, ""), "app client the manifest leads to: redirectUris: remove "+
+		"https://evil.example.com/callback")
 	// The issuer is another one since the env was delivered.
 	moved := r.deployer(func(o *DeployerOptions) { o.Issuer = "https://new.example.com" })
-	wantLines(t, r.drift(moved, nil, ""), "app client", "app worker/web env the manifest leads to: worker web: set OAUTH_ISSUER")
+	wantLines(t, r.drift(moved, nil, ""), "app client", "app worker/web env the manifest leads to: worker web: "+
+		"set OAUTH_ISSUER")
 	if _, err := d.Drift(t.Context(), nil, "nobody"); !errors.Is(err, storage.ErrNotFound) {
 		t.Error(err)
 	}

@@ -12,7 +12,8 @@ import (
 
 // withoutClient is a manifest of an app that has no spec.oauth.
 func withoutClient(app string) string {
-	return "apiVersion: takos.dev/v1alpha1\nkind: App\nmetadata: {name: " + app + "}\nspec: {version: 1.0.0, workers: {web: {}}}\n"
+	return "apiVersion: takos.dev/v1alpha1\nkind: App\nmetadata: {name: " + app +
+		"}\nspec: {version: 1.0.0, workers: {web: {}}}\n"
 }
 
 // audited are the entries of the audit log about an app that hold all of the words, oldest first.
@@ -44,7 +45,8 @@ func TestFileThatLeavesOutTheClientIsRefused(t *testing.T) {
 		t.Errorf("plans end %v and %v", plans[0].Ends, plans[1].Ends)
 	}
 	var deletion *DeletionError
-	if _, _, err := d.ApplyFiles(t.Context(), files, ApplyOptions{}); !errors.As(err, &deletion) || !slices.Equal(deletion.Ends, []Ending{want}) {
+	if _, _, err := d.ApplyFiles(t.Context(), files, ApplyOptions{}); !errors.As(err, &deletion) ||
+		!slices.Equal(deletion.Ends, []Ending{want}) {
 		t.Fatalf("applied without a word that it may: %v", err)
 	}
 	if r.view("app").Client == nil || r.view("other").App != nil {
@@ -82,7 +84,8 @@ func TestWatchedFileThatLeavesOutTheClientIsRefusedOnce(t *testing.T) {
 	d.ApplyPaths(t.Context(), []string{dir})
 	r.deployer().ApplyPaths(t.Context(), []string{dir}) // another replica, or the next start
 	view := r.view("app")
-	if view.Client == nil || view.App.Version != before.App.Version || string(view.App.Manifest) != string(before.App.Manifest) {
+	if view.Client == nil || view.App.Version != before.App.Version ||
+		string(view.App.Manifest) != string(before.App.Manifest) {
 		t.Fatal("a saved file removed a client")
 	}
 	if _, err := r.store.Grant(t.Context(), client, g.ID, g.UserID); err != nil {

@@ -154,13 +154,15 @@ func (d *Deployer) checkAnswer(doc *Document, answer *plugins.Answer) []plugins.
 				add("env_source", path, "%s wants the credentials of a client that the app does not have", name)
 			case value.Source == plugins.SourceClientSecret && answer.Client.Public:
 				add("env_source", path, "%s wants the secret of a public client, which has none", name)
-			case value.Source == plugins.SourceClientSecret && answer.Client.TokenEndpointAuthMethod == plugins.AuthMethodWorkload:
+			case value.Source == plugins.SourceClientSecret &&
+				answer.Client.TokenEndpointAuthMethod == plugins.AuthMethodWorkload:
 				add("env_source", path, "%s wants the secret of a client that is a workload (identities) and has no secret", name)
 			case value.Source == plugins.SourceClientSecret && answer.Client.OnlyForwardAuth():
 				add("env_source", path, "%s wants the secret of an app that is only behind "+
 					"forward auth and has no secret", name)
 			case value.Source == plugins.SourceClientSecret && !answer.Client.HasSecret():
-				add("env_source", path, "%s wants the secret of a client that signs with its own key (private_key_jwt) and has no secret", name)
+				add("env_source", path, "%s wants the secret of a client that signs with its own key (private_key_jwt) and "+
+					"has no secret", name)
 			case strings.ContainsRune(value.Literal, 0):
 				add("env_value", path, "%s has a NUL byte in its value", name)
 			}
@@ -208,8 +210,9 @@ func (d *Deployer) warnings(answer *plugins.Answer) []plugins.Notice {
 		if oauth.IsLoopbackRedirect(address.uri) {
 			warnings = append(warnings, plugins.Notice{
 				Code: "loopback_address", Path: "spec.oauth." + address.key,
-				Message: "leads to the machine that this server runs on, where it sends requests only if outbound.allow in its configuration permits it",
-				Remedy:  "use an https address before production",
+				Message: "leads to the machine that this server runs on, where it sends requests only if outbound.allow in its " +
+					"configuration permits it",
+				Remedy: "use an https address before production",
 			})
 		}
 	}

@@ -46,7 +46,8 @@ func (a *attempt) drifted(ctx context.Context, x storage.Delivery, st plugins.St
 	if a.d.set().leaveDrift && a.before == storage.DeliveryReady {
 		a.before = storage.DeliveryDegraded // the entry of the drift says it all
 		e.Outcome = storage.OutcomeFailed
-		x.State, x.Error, x.Remedy = storage.DeliveryDegraded, found, "find out why; then warifu retry "+x.App+", or apply again"
+		x.State, x.Error, x.Remedy = storage.DeliveryDegraded, found, "find out why; then warifu retry "+x.App+
+			", or apply again"
 	} else {
 		a.d.afresh(&x)
 	}

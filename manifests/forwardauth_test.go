@@ -61,7 +61,8 @@ func TestThreatOneHostPlannedForTwo(t *testing.T) {
 	}
 	before := r.etcd.Dump()
 	err := other.Apply(context.Background(), second)
-	if !errors.Is(err, storage.ErrConflict) || !strings.Contains(err.Error(), "the host wiki.example.com belongs to app one since") {
+	if !errors.Is(err, storage.ErrConflict) || !strings.Contains(err.Error(), "the host wiki.example.com belongs "+
+		"to app one since") {
 		t.Errorf("%v", err)
 	}
 	if r.etcd.Dump() != before {
@@ -71,10 +72,12 @@ func TestThreatOneHostPlannedForTwo(t *testing.T) {
 
 // A host on the user's own machine is for development, as a redirect URI there is.
 func TestHostOnTheUsersOwnMachine(t *testing.T) {
-	manifest := with("one", "\n    forwardAuth: {hosts: [wiki.example.com, localhost:8080]}", "scopes: [", "scopes: [openid, ")
+	manifest := with("one", "\n    forwardAuth: {hosts: [wiki.example.com, localhost:8080]}", "scopes: [",
+		"scopes: [openid, ")
 	r := newRig(t)
 	p := r.plan(r.deployer(), manifest)
-	if len(p.Warnings) != 1 || p.Warnings[0].Code != "loopback_redirect" || p.Warnings[0].Path != "spec.oauth.forwardAuth.hosts[1]" {
+	if len(p.Warnings) != 1 || p.Warnings[0].Code != "loopback_redirect" ||
+		p.Warnings[0].Path != "spec.oauth.forwardAuth.hosts[1]" {
 		t.Errorf("warnings: %+v", p.Warnings)
 	}
 	_, err := Parse("app.yml", []byte(manifest), Options{DenyLoopback: true, Scopes: catalogue})
@@ -123,12 +126,14 @@ func TestPlanOfForwardAuth(t *testing.T) {
 		says      []string
 	}{
 		"its first": {at(""), at(two), nil},
-		"another host, and another name for users": {only(two), only("    forwardAuth: {hosts: [b.example.com, c.example.com], user: email}\n"),
+		"another host, and another name for users": {only(two),
+			only("    forwardAuth: {hosts: [b.example.com, c.example.com], user: email}\n"),
 			[]string{"removes the host a.example.com: requests to this host will be refused",
 				"gives every user another Remote-User: the app will take them for new users"}},
-		"the name that it is without one": {only(two), only("    forwardAuth: {hosts: [a.example.com, b.example.com]}\n"), nil},
-		"nothing else any more":           {at(two), only(two), []string{token}},
-		"something else as well":          {only(two), at(two), []string{"gives the client a secret"}},
+		"the name that it is without one": {only(two), only("    forwardAuth: {hosts: [a.example.com, b.example.com]}\n"),
+			nil},
+		"nothing else any more":  {at(two), only(two), []string{token}},
+		"something else as well": {only(two), at(two), []string{"gives the client a secret"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)

@@ -147,7 +147,8 @@ func TestDirectoryThatDisappears(t *testing.T) {
 func TestEmptyDirectoryAtTheFirstStart(t *testing.T) {
 	r := newRig(t)
 	r.deployer().ApplyPaths(t.Context(), []string{t.TempDir()})
-	if log := r.log.String(); strings.Contains(log, "level=ERROR") || strings.Contains(log, "level=WARN") || !strings.Contains(log, "no manifest in this directory yet") {
+	if log := r.log.String(); strings.Contains(log, "level=ERROR") || strings.Contains(log, "level=WARN") ||
+		!strings.Contains(log, "no manifest in this directory yet") {
 		t.Errorf("log:\n%s", log)
 	}
 	if got := r.refusedIn(); len(got) != 0 {

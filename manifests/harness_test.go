@@ -124,7 +124,8 @@ func newRig(t testing.TB) *rig {
 		}
 	})
 	r.opts = DeployerOptions{
-		Store: r.store, Hooks: []Hook{oauthHook(t)}, Issuer: "https://issuer.example.com", Parsing: Options{Scopes: catalogue}, Logger: logger,
+		Store: r.store, Hooks: []Hook{oauthHook(t)}, Issuer: "https://issuer.example.com",
+		Parsing: Options{Scopes: catalogue}, Logger: logger,
 		Pace: Pace{
 			RetryMin: 5 * time.Millisecond, RetryMax: 50 * time.Millisecond,
 			RollMin: time.Millisecond, RollMax: 10 * time.Millisecond, Reconcile: time.Hour,
@@ -326,7 +327,8 @@ func (r *rig) grant(clientID string, scopes ...string) storage.Grant {
 	}
 	g := storage.Grant{ID: storage.NewGrantID(), ClientID: clientID, UserID: user.ID, Scopes: scopes,
 		CreatedAt: time.Now(), ExpiresAt: time.Now().Add(1000 * time.Hour)}
-	if _, err := r.store.CreateGrant(ctx, g, g.ExpiresAt, storage.Revisions{Client: client.Revision, User: user.Revision}); err != nil {
+	if _, err := r.store.CreateGrant(ctx, g, g.ExpiresAt, storage.Revisions{Client: client.Revision,
+		User: user.Revision}); err != nil {
 		r.t.Fatal(err)
 	}
 	return g

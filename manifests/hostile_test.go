@@ -23,20 +23,25 @@ func TestHostileInputEnds(t *testing.T) {
 	count := func(format string) string { return countTo(size, format) }
 	for name, text := range map[string]string{
 		"open lists": repeat("["), "open mappings": repeat("{"), "open pairs": repeat("{a: "), "compact lists": repeat("- "),
-		"complex keys": repeat("? "), "comments": repeat("#\n"), "commented items": repeat("- #\n"), "line breaks": repeat("\n"),
+		"complex keys": repeat("? "), "comments": repeat("#\n"), "commented items": repeat("- #\n"),
+		"line breaks":   repeat("\n"),
 		"an open quote": "\"" + repeat("\n"), "anchors": count("- &a%d x\n"), "aliases": "- &a x\n" + repeat("- *a\n"),
-		"tags": repeat("!"), "colons": repeat(": "), "directives": repeat("%a\n"), "documents": repeat("---\n"), "ends": repeat("...\n"),
-		"scopes":         envelope + "  oauth:\n    scopes:\n" + count("    - s%d\n"),
-		"grant types":    envelope + "  oauth:\n    grantTypes:\n" + count("    - g%d\n"),
-		"keys":           envelope + "  oauth:\n    jwks:\n      keys:\n" + count("      - {kty: RSA, e: AQAB, n: n%d}\n"),
-		"sectors":        envelope + "  oauth:\n    subjectType: pairwise\n    frontchannelLogoutUri: https://a.example/\n    redirectUris:\n" + count("    - https://h%d.example/\n"),
+		"tags": repeat("!"), "colons": repeat(": "), "directives": repeat("%a\n"), "documents": repeat("---\n"),
+		"ends":        repeat("...\n"),
+		"scopes":      envelope + "  oauth:\n    scopes:\n" + count("    - s%d\n"),
+		"grant types": envelope + "  oauth:\n    grantTypes:\n" + count("    - g%d\n"),
+		"keys":        envelope + "  oauth:\n    jwks:\n      keys:\n" + count("      - {kty: RSA, e: AQAB, n: n%d}\n"),
+		"sectors": envelope + "  oauth:\n    subjectType: pairwise\n    frontchannelLogoutUri: https://a.example/\n" +
+			"    redirectUris:\n" + count("    - https://h%d.example/\n"),
 		"one huge key":   envelope + "  oauth: {jwks: {keys: [{kty: RSA, e: AQAB, n: " + repeat("A") + "}]}}\n",
 		"top-level keys": envelope + count("k%d: x\n"),
 		"spec keys":      envelope + count("  k%d: x\n"),
-		"routes":         envelope + "  workers:\n" + countTo(size/3, "    w%d:\n") + "  routes:\n" + countTo(size/2, "  - target: r%d\n"),
+		"routes": envelope + "  workers:\n" + countTo(size/3, "    w%d:\n") + "  routes:\n" +
+			countTo(size/2, "  - target: r%d\n"),
 		"one long key":   envelope + "  oauth:\n    " + repeat("k") + ": x\n",
 		"one long value": envelope + "  oauth: {clientName: x, redirectUris: [\"https://a.example/" + repeat("a") + "\"]}\n",
-		"merge keys":     envelope + "  takos:\n    a: &a {" + countTo(size/4, "k%d: x,") + "}\n    b: [" + repeat("{<<: *a},")[:size/2/9*9] + "]\n",
+		"merge keys": envelope + "  takos:\n    a: &a {" + countTo(size/4, "k%d: x,") + "}\n    b: [" +
+			repeat("{<<: *a},")[:size/2/9*9] + "]\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, faults := Parse("app.yml", []byte(text), Options{Scopes: catalogue})

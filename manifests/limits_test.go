@@ -61,12 +61,14 @@ func TestBytesThatAreRefused(t *testing.T) {
 
 		{"the most documents", many(strictyaml.MaxDocuments-1, "---\n# none\n") + "---\n" + envelope, ""},
 		{"the most documents with content", many(strictyaml.MaxDocuments, "---\nx\n"), "2:1 wrong-type"},
-		{"a document more", many(strictyaml.MaxDocuments+1, "---\nx\n"), fmt.Sprintf("%d:1 too-many-documents", 2*strictyaml.MaxDocuments+1)},
+		{"a document more", many(strictyaml.MaxDocuments+1, "---\nx\n"), fmt.Sprintf("%d:1 too-many-documents",
+			2*strictyaml.MaxDocuments+1)},
 		{"a client name that turns the text around", envelope + "  oauth:\n    clientName: \"a\\u202eb\"\n" +
 			"    redirectUris: [https://a.example/]\n    scopes: [a]\n", "7:17 client-name"},
 		{"a client name with a line break", envelope + "  oauth:\n    clientName: \"a\\nb\"\n" +
 			"    redirectUris: [https://a.example/]\n    scopes: [a]\n", "7:17 client-name"},
-		{"a client name that fits no page", envelope + "  oauth:\n    clientName: " + many(oauth.MaxClientName+1, "あ") + "\n" +
+		{"a client name that fits no page", envelope + "  oauth:\n    clientName: " +
+			many(oauth.MaxClientName+1, "あ") + "\n" +
 			"    redirectUris: [https://a.example/]\n    scopes: [a]\n", "7:17 client-name"},
 		{"a long client name", envelope + "  oauth:\n    clientName: " + many(oauth.MaxClientName, "あ") + "\n" +
 			"    redirectUris: [https://a.example/]\n    scopes: [a]\n", ""},

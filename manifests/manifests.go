@@ -60,8 +60,8 @@
 //     rolled out once. After an attempt whose outcome is unknown, the target is observed before anything is pushed
 //     again.
 //   - One replica at a time pushes to a target. It claims the delivery by a compare in etcd, renews the claim while it
-//     works, and ends before its claim does (claim.go). The record decides: a result is stored only if no newer wish has replaced the one that it belongs
-//     to.
+//     works, and ends before its claim does (claim.go). The record decides: a result is stored only if no newer wish
+//     has replaced the one that it belongs to.
 //   - Runtimes do not wait for each other, nor do apps. What is ready is observed every 10 minutes and delivered
 //     again when it was lost, unless manifests.repair is off and drift stays until an operator has seen it.
 //   - A client is removed only when somebody has allowed that (ending.go), never because a watched file was saved. A

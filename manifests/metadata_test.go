@@ -17,7 +17,8 @@ import (
 
 const (
 	key1 = "{kty: OKP, kid: first, crv: Ed25519, x: KmXLKxMcVazSq2oGL6_sc1SuiL27d58bX_kCg0bwKgc}"
-	key2 = "{kty: EC, kid: second, crv: P-256, x: QKrvCEV6Mx2cNcXBBaofJDA_36FzhbWtmZBJ5bSsvAg, y: O5fAdi6gy-jsPH1fZL7UTiJ7A5peKV7H3TOsFzf7PBg}"
+	key2 = "{kty: EC, kid: second, crv: P-256, x: QKrvCEV6Mx2cNcXBBaofJDA_36FzhbWtmZBJ5bSsvAg, y: " +
+		"O5fAdi6gy-jsPH1fZL7UTiJ7A5peKV7H3TOsFzf7PBg}"
 	// signs has a client sign with its own key.
 	signs = "\n    tokenEndpointAuthMethod: private_key_jwt\n    jwks: {keys: [" + key1 + "]}"
 )
@@ -52,21 +53,25 @@ func TestMetadataReachesTheClient(t *testing.T) {
 		}
 	}
 	var set struct{ Keys []map[string]string }
-	if err := json.Unmarshal([]byte(client.JWKS), &set); err != nil || len(set.Keys) != 3 || set.Keys[0]["kid"] != "2026-01" {
+	if err := json.Unmarshal([]byte(client.JWKS), &set); err != nil || len(set.Keys) != 3 ||
+		set.Keys[0]["kid"] != "2026-01" {
 		t.Errorf("jwks is %s: %v", client.JWKS, err)
 	}
 	if got := registrationOf(client).ClientMetadata; !reflect.DeepEqual(oauth.ClientMetadata(got), client.ClientMetadata) {
 		t.Errorf("hooks see %+v", got)
 	}
-	if wiki := r.view("wiki").Client; !wiki.IsBehindForwardAuth("wiki.example.com:8443") || wiki.ForwardAuthUser != oauth.ForwardUserUsername ||
+	if wiki := r.view("wiki").Client; !wiki.IsBehindForwardAuth("wiki.example.com:8443") ||
+		wiki.ForwardAuthUser != oauth.ForwardUserUsername ||
 		wiki.IsBehindForwardAuth("wiki.example.org") || len(wiki.Secrets) > 0 {
 		t.Errorf("wiki: %+v", wiki)
 	}
-	if service := r.view("service").Client; len(service.RedirectURIs) > 0 || service.JWKS != "" || service.DefaultMaxAge != nil || len(service.Secrets) != 1 {
+	if service := r.view("service").Client; len(service.RedirectURIs) > 0 || service.JWKS != "" ||
+		service.DefaultMaxAge != nil || len(service.Secrets) != 1 {
 		t.Errorf("service: %+v", service)
 	}
 	if job := r.view("job").Client; len(job.Secrets) > 0 || !slices.Equal(job.Identities, []oauth.WorkloadIdentity{
-		{Issuer: "https://ci.example.com", Subject: "job"}, {Issuer: "spiffe://example.org", Subject: "spiffe://example.org/job", Audience: "warifu"}}) {
+		{Issuer: "https://ci.example.com", Subject: "job"}, {Issuer: "spiffe://example.org",
+			Subject: "spiffe://example.org/job", Audience: "warifu"}}) {
 		t.Errorf("job: %+v", job)
 	}
 	if local := r.view("local").Client; local.DefaultMaxAge == nil || *local.DefaultMaxAge != 0 {
@@ -88,35 +93,48 @@ func TestPlanOfMetadata(t *testing.T) {
 		want      string // one line a change
 		says      []string
 	}{
-		"usual grant types, written": {"", "\n    grantTypes: [refresh_token, authorization_code]", "store the new manifest; nothing else changes", nil},
+		"usual grant types, written": {"", "\n    grantTypes: [refresh_token, authorization_code]",
+			"store the new manifest; nothing else changes", nil},
 		"no refresh tokens any more": {"", "\n    grantTypes: [authorization_code]", "grantTypes: remove refresh_token",
 			[]string{"removes the grant type refresh_token: 1 grant can no longer be refreshed"}},
-		"other grant types": {"\n    grantTypes: [authorization_code, client_credentials]", "\n    grantTypes: [authorization_code, refresh_token]",
-			"grantTypes: add refresh_token\ngrantTypes: remove client_credentials", []string{"removes the grant type client_credentials: token requests with it will fail"}},
+		"other grant types": {"\n    grantTypes: [authorization_code, client_credentials]",
+			"\n    grantTypes: [authorization_code, refresh_token]",
+			"grantTypes: add refresh_token\ngrantTypes: remove client_credentials",
+			[]string{"removes the grant type client_credentials: token requests with it will fail"}},
 		"its own key": {"", signs, `tokenEndpointAuthMethod: "" -> "private_key_jwt"` + "\njwks: add key first\n" + takeAway,
-			[]string{"makes the client sign with its own key: its secret stops working, and token requests that are not signed will fail"}},
+			[]string{"makes the client sign with its own key: its secret stops working, and token requests that are not " +
+				"signed will fail"}},
 		"a secret again": {signs, "", `tokenEndpointAuthMethod: "private_key_jwt" -> ""` + "\njwks: remove key first\n" + set,
-			[]string{"gives the client a secret: token requests that are signed with its key will fail", "removes key first: what is signed with it will be refused"}},
-		"public instead of its own key": {signs, "\n    public: true", "public: false -> true\n" + `tokenEndpointAuthMethod: "private_key_jwt" -> ""` + "\njwks: remove key first",
+			[]string{"gives the client a secret: token requests that are signed with its key will fail",
+				"removes key first: what is signed with it will be refused"}},
+		"public instead of its own key": {signs, "\n    public: true", "public: false -> true\n" +
+			`tokenEndpointAuthMethod: "private_key_jwt" -> ""` + "\njwks: remove key first",
 			[]string{"makes the client public: it no longer has to sign token requests, and PKCE is required of every sign-in"}},
-		"its own key instead of public": {"\n    public: true", signs, "public: true -> false\n" + `tokenEndpointAuthMethod: "" -> "private_key_jwt"` + "\njwks: add key first",
+		"its own key instead of public": {"\n    public: true", signs, "public: true -> false\n" +
+			`tokenEndpointAuthMethod: "" -> "private_key_jwt"` + "\njwks: add key first",
 			[]string{"makes the client confidential: token requests that are not signed with its key will fail"}},
 		"another key": {signs, strings.Replace(signs, key1, key2, 1), "jwks: add key second\njwks: remove key first",
 			[]string{"removes key first: what is signed with it will be refused"}},
-		"another key of that name": {signs, strings.Replace(signs, key1, strings.Replace(key2, "second", "first", 1), 1), "jwks: replace key first",
+		"another key of that name": {signs, strings.Replace(signs, key1, strings.Replace(key2, "second", "first", 1), 1),
+			"jwks: replace key first",
 			[]string{"replaces key first: what is signed with the previous one will be refused"}},
-		"basic only": {"", "\n    tokenEndpointAuthMethod: client_secret_basic", `tokenEndpointAuthMethod: "" -> "client_secret_basic"`,
+		"basic only": {"", "\n    tokenEndpointAuthMethod: client_secret_basic",
+			`tokenEndpointAuthMethod: "" -> "client_secret_basic"`,
 			[]string{"accepts the secret only by HTTP Basic: token requests that have it in the body will fail"}},
-		"algorithms": {"", "\n    idTokenSignedResponseAlg: ES256\n    userinfoSignedResponseAlg: EdDSA\n    requestObjectSigningAlg: none",
-			`idTokenSignedResponseAlg: "" -> "ES256"` + "\n" + `userinfoSignedResponseAlg: "" -> "EdDSA"` + "\n" + `requestObjectSigningAlg: "" -> "none"`,
+		"algorithms": {"", "\n    idTokenSignedResponseAlg: ES256\n    userinfoSignedResponseAlg: EdDSA\n" +
+			"    requestObjectSigningAlg: none",
+			`idTokenSignedResponseAlg: "" -> "ES256"` + "\n" + `userinfoSignedResponseAlg: "" -> "EdDSA"` + "\n" +
+				`requestObjectSigningAlg: "" -> "none"`,
 			[]string{"signs ID tokens with ES256: an app that expects RS256 will refuse them",
 				"makes userinfo a JWT that is signed with EdDSA: an app that expects something else will refuse it",
 				"accepts no request objects that are signed: sign-ins that use them will fail"}},
 		"ID tokens": {"", "\n    idTokenClaims: standard\n    idTokenOnRefresh: never",
 			`idTokenClaims: "" -> "standard"` + "\n" + `idTokenOnRefresh: "" -> "never"`,
-			[]string{"takes the claims of scopes out of ID tokens: an app that does not ask userinfo no longer knows its users by name and e-mail",
+			[]string{"takes the claims of scopes out of ID tokens: an app that does not ask userinfo no longer " +
+				"knows its users by name and e-mail",
 				"gives no ID token on a refresh: an app that needs a fresh one has to send its users through sign-in again"}},
-		"claims in ID tokens": {"\n    idTokenClaims: standard", "\n    idTokenClaims: scopes", `idTokenClaims: "standard" -> "scopes"`,
+		"claims in ID tokens": {"\n    idTokenClaims: standard", "\n    idTokenClaims: scopes",
+			`idTokenClaims: "standard" -> "scopes"`,
 			[]string{"puts the claims of scopes into ID tokens: whoever sees one learns them"}},
 		"access tokens": {"", "\n    accessTokenType: JWT\n    accessTokenAlg: RS256",
 			`accessTokenType: "" -> "JWT"` + "\n" + `accessTokenAlg: "" -> "RS256"`,
@@ -124,46 +142,62 @@ func TestPlanOfMetadata(t *testing.T) {
 		"opaque access tokens": {"\n    accessTokenAlg: RS256", "\n    accessTokenType: opaque",
 			`accessTokenType: "" -> "opaque"` + "\n" + `accessTokenAlg: "RS256" -> ""`,
 			[]string{"makes access tokens opaque: whoever expects at+jwt with RS256 will refuse them"}},
-		"requirements": {"", "\n    requirePushedAuthorizationRequests: true\n    dpopBoundAccessTokens: true\n    requireAuthTime: true\n    defaultMaxAge: 60",
-			"requirePushedAuthorizationRequests: false -> true\ndpopBoundAccessTokens: false -> true\ndefaultMaxAge: none -> 60\nrequireAuthTime: false -> true",
+		"requirements": {"", "\n    requirePushedAuthorizationRequests: true\n    dpopBoundAccessTokens: true\n" +
+			"    requireAuthTime: true\n    defaultMaxAge: 60",
+			"requirePushedAuthorizationRequests: false -> true\ndpopBoundAccessTokens: false -> true\ndefaultMaxAge: none -> " +
+				"60\nrequireAuthTime: false -> true",
 			[]string{"binds all access tokens to a key of the app: token requests without a DPoP proof will fail",
 				"accepts only pushed requests (RFC 9126): other sign-ins will fail",
 				"asks users to sign in again if they did so more than 60 seconds ago"}},
-		"pairwise":        {"", "\n    subjectType: pairwise", `subjectType: "" -> "pairwise"`, []string{another}},
-		"public subjects": {"\n    subjectType: pairwise", "\n    subjectType: public", `subjectType: "pairwise" -> "public"`, []string{another}},
-		"another sector": {"\n    subjectType: pairwise", "\n    subjectType: pairwise\n    sectorIdentifierUri: https://sector.example.com/",
+		"pairwise": {"", "\n    subjectType: pairwise", `subjectType: "" -> "pairwise"`, []string{another}},
+		"public subjects": {"\n    subjectType: pairwise", "\n    subjectType: public", `subjectType: "pairwise" -> "public"`,
+			[]string{another}},
+		"another sector": {"\n    subjectType: pairwise", "\n    subjectType: pairwise\n    sectorIdentifierUri: " +
+			"https://sector.example.com/",
 			`sectorIdentifierUri: "" -> "https://sector.example.com/"`, []string{another}},
-		"the same sector": {"\n    subjectType: pairwise", "\n    subjectType: pairwise\n    sectorIdentifierUri: https://app.example.com/sector",
+		"the same sector": {"\n    subjectType: pairwise", "\n    subjectType: pairwise\n    sectorIdentifierUri: " +
+			"https://app.example.com/sector",
 			`sectorIdentifierUri: "" -> "https://app.example.com/sector"`, nil},
-		"logout": {"\n    backchannelLogoutUri: https://app.example.com/back\n    frontchannelLogoutUri: https://app.example.com/front",
+		"logout": {"\n    backchannelLogoutUri: https://app.example.com/back\n    frontchannelLogoutUri: " +
+			"https://app.example.com/front",
 			"\n    backchannelLogoutUri: https://app.example.com/bye\n    backchannelLogoutSessionRequired: true",
 			`backchannelLogoutUri: "https://app.example.com/back" -> "https://app.example.com/bye"` + "\n" +
-				"backchannelLogoutSessionRequired: false -> true\n" + `frontchannelLogoutUri: "https://app.example.com/front" -> ""`,
+				"backchannelLogoutSessionRequired: false -> true\n" +
+				`frontchannelLogoutUri: "https://app.example.com/front" -> ""`,
 			[]string{"removes the front-channel logout: it no longer tells the app when users sign out"}},
 		"a reuse interval": {"", "\n    refreshTokens: {reuseInterval: 30s}", `refreshTokens.reuseInterval: "" -> "30s"`,
 			[]string{"takes a refresh token again for 30s after its use: for that long a stolen one is not noticed"}},
 		"a shorter reuse interval": {"\n    refreshTokens: {reuseInterval: 30s}", "\n    refreshTokens: {reuseInterval: 0s}",
 			`refreshTokens.reuseInterval: "30s" -> "0s"`, nil},
 		"resources": {"\n    resourceIdentifiers: [urn:a, urn:b]", "\n    resourceIdentifiers: [urn:b, urn:c]",
-			"resourceIdentifiers: add urn:c\nresourceIdentifiers: remove urn:a", []string{"removes urn:a: the app can no longer introspect tokens for it"}},
-		"audiences of token exchange": {"\n    tokenExchangeAudiences: [urn:a, urn:b]", "\n    tokenExchangeAudiences: [urn:b, urn:c]",
+			"resourceIdentifiers: add urn:c\nresourceIdentifiers: remove urn:a",
+			[]string{"removes urn:a: the app can no longer introspect tokens for it"}},
+		"audiences of token exchange": {"\n    tokenExchangeAudiences: [urn:a, urn:b]",
+			"\n    tokenExchangeAudiences: [urn:b, urn:c]",
 			"tokenExchangeAudiences: add urn:c\ntokenExchangeAudiences: remove urn:a",
-			[]string{"adds urn:c: the app may call it for every user who calls the app", "removes urn:a: token exchanges for it will fail"}},
-		"trusted peers": {"\n    trustedPeers: [a, b]", "\n    trustedPeers: [b, c]", "trustedPeers: add c\ntrustedPeers: remove a",
+			[]string{"adds urn:c: the app may call it for every user who calls the app", "removes urn:a: token exchanges " +
+				"for it will fail"}},
+		"trusted peers": {"\n    trustedPeers: [a, b]", "\n    trustedPeers: [b, c]", "trustedPeers: add c\n" +
+			"trustedPeers: remove a",
 			[]string{"trusts c: with consent it gets ID tokens of users that this app takes as well",
 				"no longer trusts a: its next ID tokens are not for this app, and sign-ins that ask for that will fail"}},
-		"access": {"", "\n    access: {groups: [staff], emails: [ann@example.com]}", "access.groups: add staff\naccess.emails: add ann@example.com",
+		"access": {"", "\n    access: {groups: [staff], emails: [ann@example.com]}", "access.groups: add staff\n" +
+			"access.emails: add ann@example.com",
 			[]string{"limits who may use the app: grants of all others can no longer be refreshed"}},
-		"other access": {"\n    access: {groups: [staff]}", "\n    access: {groups: [staff], connectors: [local]}", "access.connectors: add local",
+		"other access": {"\n    access: {groups: [staff]}", "\n    access: {groups: [staff], connectors: [local]}",
+			"access.connectors: add local",
 			[]string{"changes who may use the app: grants of those who no longer may can no longer be refreshed"}},
 		"a second factor": {"", "\n    access: {mfa: required}", `access.mfa: "" -> "required"`,
 			[]string{"asks users for a second factor: grants of those who signed in without one can no longer be refreshed"}},
-		"a passkey": {"\n    access: {mfa: required}", "\n    access: {mfa: phishing-resistant}", `access.mfa: "required" -> "phishing-resistant"`,
+		"a passkey": {"\n    access: {mfa: required}", "\n    access: {mfa: phishing-resistant}",
+			`access.mfa: "required" -> "phishing-resistant"`,
 			[]string{"asks users for a passkey: grants of those who signed in without one can no longer be refreshed"}},
 		"no second factor": {"\n    access: {mfa: required}", "", `access.mfa: "required" -> ""`,
 			[]string{"no longer asks users for a second factor, unless the server's configuration does"}},
-		"access for all":   {"\n    access: {groups: [staff]}", "", "access.groups: remove staff", []string{"lets everybody who can sign in use the app"}},
-		"what tokens tell": {"", "\n    accessTokenClaims: [email]\n    groupFilter: [a*]", "groupFilter: add a*\naccessTokenClaims: add email", nil},
+		"access for all": {"\n    access: {groups: [staff]}", "", "access.groups: remove staff",
+			[]string{"lets everybody who can sign in use the app"}},
+		"what tokens tell": {"", "\n    accessTokenClaims: [email]\n    groupFilter: [a*]", "groupFilter: add a*\n" +
+			"accessTokenClaims: add email", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
@@ -216,7 +250,8 @@ func TestSecretAndOwnKeyInPlace(t *testing.T) {
 	if client.ID != first.ID || len(client.Secrets) != 0 || client.JWKS == "" {
 		t.Errorf("with its own key: %+v", client)
 	}
-	if _, err := d.Rotate(context.Background(), "app", RotateOptions{}); !errors.Is(err, ErrNoSecret) || !strings.Contains(err.Error(), "private_key_jwt") {
+	if _, err := d.Rotate(context.Background(), "app", RotateOptions{}); !errors.Is(err, ErrNoSecret) ||
+		!strings.Contains(err.Error(), "private_key_jwt") {
 		t.Errorf("rotate: %v", err)
 	}
 	if secrets, err := d.Secrets(context.Background(), "app"); err != nil || len(secrets) > 0 {
@@ -264,16 +299,22 @@ func TestHookCannotSmuggleMetadata(t *testing.T) {
 		hook amending
 		code string
 	}{
-		"a grant type that is off":    {client("grantTypes", []string{"authorization_code", oauth.GrantTokenExchange}), "grant_type"},
-		"a grant type that is none":   {client("grantTypes", []string{"password"}), "grant_type"},
-		"no way to authenticate":      {client("tokenEndpointAuthMethod", "none"), "auth_method"},
-		"an unknown way":              {client("tokenEndpointAuthMethod", "tls_client_auth"), "wrong_value"},
-		"keys that are none":          {client("jwks", "hunter2"), "wrong_type"},
-		"keys with something behind":  {client("jwks", `{"keys":[{"kty":"oct"}]} {}`), "wrong_type"},
-		"a private key":               {client("jwks", `{"keys":[{"kty":"OKP","crv":"Ed25519","x":"KmXLKxMcVazSq2oGL6_sc1SuiL27d58bX_kCg0bwKgc","d":"hunter2"}]}`), "private_key"},
-		"a symmetric key":             {client("jwks", `{"keys":[{"kty":"oct","k":"hunter2"}]}`), "private_key"},
-		"keys by plain http":          {client("jwksUri", "http://keys.example.com"), "url"},
-		"a secret for its own key":    {amending{Client: map[string]any{"tokenEndpointAuthMethod": "private_key_jwt", "jwksUri": "https://app.example.com/jwks"}, Env: []plugins.TargetEnv{{Target: plugins.Target{Kind: plugins.TargetWorker, Name: "web"}, Env: map[string]plugins.EnvValue{"X": secret}}}}, ""},
+		"a grant type that is off": {client("grantTypes", []string{"authorization_code", oauth.GrantTokenExchange}),
+			"grant_type"},
+		"a grant type that is none":  {client("grantTypes", []string{"password"}), "grant_type"},
+		"no way to authenticate":     {client("tokenEndpointAuthMethod", "none"), "auth_method"},
+		"an unknown way":             {client("tokenEndpointAuthMethod", "tls_client_auth"), "wrong_value"},
+		"keys that are none":         {client("jwks", "hunter2"), "wrong_type"},
+		"keys with something behind": {client("jwks", `{"keys":[{"kty":"oct"}]} {}`), "wrong_type"},
+		"a private key": {client("jwks",
+			`{"keys":[{"kty":"OKP","crv":"Ed25519","x":"KmXLKxMcVazSq2oGL6_sc1SuiL27d58bX_kCg0bwKgc","d":"hunter2"}]}`),
+			"private_key"},
+		"a symmetric key":    {client("jwks", `{"keys":[{"kty":"oct","k":"hunter2"}]}`), "private_key"},
+		"keys by plain http": {client("jwksUri", "http://keys.example.com"), "url"},
+		"a secret for its own key": {amending{Client: map[string]any{"tokenEndpointAuthMethod": "private_key_jwt",
+			"jwksUri": "https://app.example.com/jwks"},
+			Env: []plugins.TargetEnv{{Target: plugins.Target{Kind: plugins.TargetWorker, Name: "web"},
+				Env: map[string]plugins.EnvValue{"X": secret}}}}, ""},
 		"a negative age":              {client("defaultMaxAge", -1), "wrong_value"},
 		"a logout page elsewhere":     {client("frontchannelLogoutUri", "https://evil.example.com"), "front_channel"},
 		"a resource of nobody's kind": {client("resourceIdentifiers", []string{"api"}), "resource_identifier"},
@@ -295,7 +336,9 @@ func TestHookCannotSmuggleMetadata(t *testing.T) {
 			if c.code == "" { // package plugins refuses the answer
 				return
 			}
-			if !errors.As(err, &denied) || !slices.ContainsFunc(denied.Denials, func(d Denial) bool { return d.Code == c.code }) {
+			if !errors.As(err, &denied) || !slices.ContainsFunc(denied.Denials, func(d Denial) bool {
+				return d.Code == c.code
+			}) {
 				t.Errorf("%v, want a denial with the code %s", err, c.code)
 			}
 		})
@@ -304,7 +347,8 @@ func TestHookCannotSmuggleMetadata(t *testing.T) {
 
 // Whatever spelling a hook gives the keys, the record has the one that was checked.
 func TestKeysOfHooksAreStoredAsChecked(t *testing.T) {
-	const odd = "{ \"keys\" : [ {\"x\":\"KmXLKxMcVazSq2oGL6_sc1SuiL27d58bX_kCg0bwKgc\", \"crv\":\"X25519\",\n \"crv\":\"Ed25519\", \"kty\":\"OKP\"} ] }"
+	const odd = "{ \"keys\" : [ {\"x\":\"KmXLKxMcVazSq2oGL6_sc1SuiL27d58bX_kCg0bwKgc\", \"crv\":\"X25519\",\n" +
+		" \"crv\":\"Ed25519\", \"kty\":\"OKP\"} ] }"
 	r := newRig(t).withAmending(amending{Client: map[string]any{"jwks": odd}})
 	d := r.deployer()
 	r.apply(d, appYML("app"))
@@ -355,7 +399,8 @@ func TestThreatOneResourceIdentifierPlannedForTwo(t *testing.T) {
 	}
 	before := r.etcd.Dump()
 	err := other.Apply(context.Background(), second)
-	if !errors.Is(err, storage.ErrConflict) || !strings.Contains(err.Error(), "https://api.example.com belongs to app one since this plan was made") {
+	if !errors.Is(err, storage.ErrConflict) || !strings.Contains(err.Error(), "https://api.example.com belongs to app "+
+		"one since this plan was made") {
 		t.Errorf("%v", err)
 	}
 	if r.etcd.Dump() != before {
@@ -384,18 +429,21 @@ func TestSectorIsAskedAboutWhenItIsNew(t *testing.T) {
 	answer = refuse
 	_, err := d.Plan(context.Background(), documents(t, with("app", sector)))
 	var denied *DeniedError
-	if !errors.As(err, &denied) || denied.Denials[0].Code != "sector_identifier" || !strings.Contains(err.Error(), refuse.Error()) {
+	if !errors.As(err, &denied) || denied.Denials[0].Code != "sector_identifier" ||
+		!strings.Contains(err.Error(), refuse.Error()) {
 		t.Errorf("%v", err)
 	}
 	answer = nil
 	r.apply(d, with("app", sector))
 	answer = refuse // the address has gone away, which is no reason to refuse a deployment that changes nothing of it
 	r.apply(d, with("app", sector, "My App", "Your App"))
-	if _, err := d.Plan(context.Background(), documents(t, with("app", sector, "app.example.com", "app.example.org"))); !errors.As(err, &denied) {
+	if _, err := d.Plan(context.Background(), documents(t, with("app", sector, "app.example.com",
+		"app.example.org"))); !errors.As(err, &denied) {
 		t.Errorf("another redirect URI: %v", err)
 	}
 	want := []string{
-		"https://sector.example.com/apps.json https://app.example.com/callback", "https://sector.example.com/apps.json https://app.example.com/callback",
+		"https://sector.example.com/apps.json https://app.example.com/callback", "https://sector.example.com/apps.json " +
+			"https://app.example.com/callback",
 		"https://sector.example.com/apps.json https://app.example.org/callback",
 	}
 	if !slices.Equal(asked, want) {
@@ -409,10 +457,12 @@ func TestGrantTypesAreThoseOfTheServer(t *testing.T) {
 		on   []string
 		want int
 	}{
-		"no server at hand": {nil, 0}, "on": {[]string{oauth.GrantAuthorizationCode, oauth.GrantClientCredentials}, 0}, "off": {[]string{oauth.GrantAuthorizationCode}, 1},
+		"no server at hand": {nil, 0}, "on": {[]string{oauth.GrantAuthorizationCode, oauth.GrantClientCredentials}, 0},
+		"off": {[]string{oauth.GrantAuthorizationCode}, 1},
 	} {
 		_, faults := Parse("app.yml", text, Options{GrantTypes: c.on})
-		if len(faults.Errors()) != c.want || c.want > 0 && (faults[0].Code != "grant-type" || !strings.Contains(faults[0].Message, "oauth2.grantTypes")) {
+		if len(faults.Errors()) != c.want || c.want > 0 && (faults[0].Code != "grant-type" ||
+			!strings.Contains(faults[0].Message, "oauth2.grantTypes")) {
 			t.Errorf("%s: %v", name, faults)
 		}
 	}
@@ -443,11 +493,13 @@ func TestTrustedPeersThatAreNotThere(t *testing.T) {
 			got = append(got, w.Path+": "+w.Message)
 		}
 	}
-	if want := []string{"spec.oauth.trustedPeers[1]: later is not an app here yet: if somebody applies one of that name, it is trusted"}; !slices.Equal(got, want) {
+	if want := []string{"spec.oauth.trustedPeers[1]: later is not an app here yet: if somebody applies " +
+		"one of that name, it is trusted"}; !slices.Equal(got, want) {
 		t.Errorf("%q", got)
 	}
 	_, faults := Parse("app.yml", []byte(with("app", "\n    trustedPeers: [here, Client_ID, here]")), Options{})
-	if text := fmt.Sprint(faults); len(faults) != 2 || !strings.Contains(text, "trustedPeers[1] must be the name of an app") ||
+	if text := fmt.Sprint(faults); len(faults) != 2 ||
+		!strings.Contains(text, "trustedPeers[1] must be the name of an app") ||
 		!strings.Contains(text, "trustedPeers[2] is in the list twice") {
 		t.Error(text)
 	}
@@ -474,7 +526,8 @@ func TestLoopbackOfTheServerIsWarnedOfOutsideDev(t *testing.T) {
 // resource identifier does.
 func TestOnlyAResourceServer(t *testing.T) {
 	only := func(app, more string) string {
-		return "apiVersion: takos.dev/v1alpha1\nkind: App\nmetadata: {name: " + app + "}\nspec:\n  version: 1.0.0\n  oauth:\n    " + more + "\n"
+		return "apiVersion: takos.dev/v1alpha1\nkind: App\nmetadata: {name: " + app + "}\nspec:\n  version: 1.0.0\n" +
+			"  oauth:\n    " + more + "\n"
 	}
 	r := newRig(t)
 	d := r.deployer()
@@ -489,11 +542,13 @@ func TestOnlyAResourceServer(t *testing.T) {
 	}
 	var denied *DeniedError
 	_, err := d.Plan(context.Background(), documents(t, only("other", "resource: https://mcp.example.com/")))
-	if !errors.As(err, &denied) || denied.Denials[0].Path != "spec.oauth.resource" || !strings.Contains(err.Error(), "belongs to app mcp,") {
+	if !errors.As(err, &denied) || denied.Denials[0].Path != "spec.oauth.resource" ||
+		!strings.Contains(err.Error(), "belongs to app mcp,") {
 		t.Errorf("%v", err)
 	}
 	for more, want := range map[string]string{
-		"resource: mcp.example.com": "resource-identifier spec.oauth.resource", "resource: \"\"": "required spec.oauth.resource",
+		"resource: mcp.example.com": "resource-identifier spec.oauth.resource",
+		"resource: \"\"":            "required spec.oauth.resource",
 		"resource: https://mcp.example.com\n    public: true":                     "public-client spec.oauth.resource",
 		"resource: https://mcp.example.com\n    grantTypes: [client_credentials]": "required spec.oauth.clientName",
 		"resource: https://mcp.example.com\n    redirectUris: [https://a.test/]":  "required spec.oauth.clientName",

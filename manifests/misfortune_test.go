@@ -70,11 +70,13 @@ func TestMisfortunesOfExecutables(t *testing.T) {
 		sha256 string
 		words  string
 	}{
-		"missing":                {nil, "", "no such file"},
-		"wrong checksum":         {script("exit 1"), sum, "its sha256 is not the configured one"},
-		"wrong protocol version": {script(`echo "1|99|unix|$PLUGIN_UNIX_SOCKET_DIR/s|grpc|"; exec sleep 30`), "", "another version of the plugin protocol"},
-		"crash loop":             {script("exit 3"), "", "ended before the handshake"},
-		"floods its output":      {script("i=0; while [ $i -lt 20000 ]; do echo flood flood flood flood flood >&2; i=$((i+1)); done; exit 3"), "", "ended before the handshake"},
+		"missing":        {nil, "", "no such file"},
+		"wrong checksum": {script("exit 1"), sum, "its sha256 is not the configured one"},
+		"wrong protocol version": {script(`echo "1|99|unix|$PLUGIN_UNIX_SOCKET_DIR/s|grpc|"; exec sleep 30`), "",
+			"another version of the plugin protocol"},
+		"crash loop": {script("exit 3"), "", "ended before the handshake"},
+		"floods its output": {script("i=0; while [ $i -lt 20000 ]; do echo flood flood flood flood flood >&2; " +
+			"i=$((i+1)); done; exit 3"), "", "ended before the handshake"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t).withFiles()
@@ -179,7 +181,8 @@ func TestMisfortunesOfPlugins(t *testing.T) {
 			r.bystander(d)
 			over.Store(true)
 			x := r.awaitReady("app")[0]
-			if h := m.target("app", "web"); h == nil || h.generation != x.Generation || h.env["OAUTH_CLIENT_SECRET"] != r.secret("app") {
+			if h := m.target("app", "web"); h == nil || h.generation != x.Generation ||
+				h.env["OAUTH_CLIENT_SECRET"] != r.secret("app") {
 				t.Error("not delivered")
 			}
 			if h := m.target("neighbour", "web"); h == nil || h.digest != "of another app" {
@@ -223,7 +226,8 @@ func TestRuntimeThatIsDownForAnHour(t *testing.T) {
 	skew.Store(int64(time.Hour))
 	for _, app := range []string{"app", "old-app", "doomed-app"} {
 		x := r.await(app, "it is given up", state(storage.DeliveryDegraded))[0]
-		if !strings.Contains(x.Error, "the cluster is away") || !strings.Contains(x.Remedy, "once the runtime answers, it is delivered") {
+		if !strings.Contains(x.Error, "the cluster is away") || !strings.Contains(x.Remedy, "once the runtime answers, "+
+			"it is delivered") {
 			t.Errorf("%s: %q, %q", app, x.Error, x.Remedy)
 		}
 	}

@@ -14,7 +14,8 @@ import (
 func (o Options) policy() oauth.Policy {
 	return oauth.Policy{
 		GrantTypes: o.GrantTypes, Scopes: o.Scopes, Claims: o.Claims, Connectors: o.Connectors, Groups: o.Groups,
-		Issuers: o.Issuers, Workloads: true, WildcardPort: true, Native: true, AnyScheme: true, Loopback: true, Development: o.Dev,
+		Issuers: o.Issuers, Workloads: true, WildcardPort: true, Native: true, AnyScheme: true, Loopback: true,
+		Development: o.Dev,
 	}
 }
 

@@ -66,8 +66,8 @@ func documentOf(written strictyaml.Document, r *strictyaml.Report, opts Options)
 	return d
 }
 
-// denyLoopback adds a fault for each redirect URI that leads to the user's own machine, and each host that is there, and
-// reports whether there are any.
+// denyLoopback adds a fault for each redirect URI that leads to the user's own machine, and each host that is there,
+// and reports whether there are any.
 func (d *Document) denyLoopback(r *strictyaml.Report) bool {
 	if d.App.Spec.OAuth == nil {
 		return false

@@ -90,7 +90,8 @@ func TestFaultsAreReportedTogether(t *testing.T) {
 	for _, file := range fixtures(t, "faults") {
 		t.Run(filepath.Base(file), func(t *testing.T) {
 			data := read(t, file)
-			_, faults := Parse("app.yml", data, Options{Scopes: catalogue, Dev: strings.Contains(file, "on-loopback"), Issuers: trusted})
+			_, faults := Parse("app.yml", data, Options{Scopes: catalogue, Dev: strings.Contains(file, "on-loopback"),
+				Issuers: trusted})
 			var b strings.Builder
 			for _, f := range faults {
 				fmt.Fprintf(&b, "%s\n    %s %s\n", f, f.Code, f.Path)
@@ -143,12 +144,14 @@ func TestSpecExampleIsUnderstood(t *testing.T) {
 	}
 	d := documents[0]
 	app, oauth := d.App, d.App.Spec.OAuth
-	if app.APIVersion != APIVersion || app.Kind != Kind || app.Metadata.Name != "my-oauth-app" || app.Spec.Version != "1.0.0" {
+	if app.APIVersion != APIVersion || app.Kind != Kind || app.Metadata.Name != "my-oauth-app" ||
+		app.Spec.Version != "1.0.0" {
 		t.Errorf("envelope: %+v", app)
 	}
 	if oauth == nil || oauth.ClientName != "My OAuth App" || !oauth.AutoEnv || oauth.Public ||
 		!slices.Equal(oauth.Scopes, []string{"threads:read", "threads:write", "runs:read"}) ||
-		!slices.Equal(oauth.RedirectURIs, []string{"https://my-app.example.com/callback", "http://localhost:3000/callback"}) ||
+		!slices.Equal(oauth.RedirectURIs, []string{"https://my-app.example.com/callback",
+			"http://localhost:3000/callback"}) ||
 		oauth.Metadata != (ConsentPage{
 			"https://my-app.example.com/logo.png", "https://my-app.example.com/terms", "https://my-app.example.com/privacy",
 		}) {

@@ -62,7 +62,8 @@ func TestReleaseKeepsPlacesOfKeys(t *testing.T) {
 }
 
 func TestDenialHasItsPlace(t *testing.T) {
-	r := newRig(t).withAmending(amending{Deny: &plugins.Notice{Code: "no_friday", Path: "spec.version", Message: "not on a Friday"}})
+	r := newRig(t).withAmending(amending{Deny: &plugins.Notice{Code: "no_friday", Path: "spec.version",
+		Message: "not on a Friday"}})
 	_, err := r.deployer().Plan(context.Background(), documents(t, appYML("one")+"---\n"+appYML("two")))
 	var denied *DeniedError
 	if !errors.As(err, &denied) || len(denied.Denials) != 2 {

@@ -196,9 +196,11 @@ func (c *comparison) publicConsequences(was, want *plugins.Registration) {
 	case want.Public && was.HasSecret():
 		c.consequence("makes the client public: its secret stops working, and PKCE is required of every sign-in")
 	case want.Public && was.TokenEndpointAuthMethod == oauth.AuthWorkload:
-		c.consequence("makes the client public: anybody can pose as it, and not its workloads alone; PKCE is required of every sign-in")
+		c.consequence("makes the client public: anybody can pose as it, and not its workloads alone; PKCE is required " +
+			"of every sign-in")
 	case want.Public:
-		c.consequence("makes the client public: it no longer has to sign token requests, and PKCE is required of every sign-in")
+		c.consequence("makes the client public: it no longer has to sign token requests, and PKCE is required " +
+			"of every sign-in")
 	case want.HasSecret():
 		c.consequence("makes the client confidential: it gets a secret, and token requests without it will fail")
 	case want.TokenEndpointAuthMethod == oauth.AuthWorkload:

@@ -117,14 +117,17 @@ func (c *comparison) authenticationConsequences(was, want *plugins.Registration)
 		had, none := was.OnlyForwardAuth(), want.OnlyForwardAuth()
 		switch {
 		case none && !had:
-			c.consequence("leaves the app behind forward auth and nothing else: its token requests will fail, however it authenticates")
+			c.consequence("leaves the app behind forward auth and nothing else: its token requests will fail, however " +
+				"it authenticates")
 		case had && want.HasSecret():
 			c.consequence("gives the client a secret")
 		case had:
 		case after && was.HasSecret():
-			c.consequence("takes the client's secret away: it stops working, and token requests without the token of a workload will fail")
+			c.consequence("takes the client's secret away: it stops working, and token requests without the token of a " +
+				"workload will fail")
 		case after && !before:
-			c.consequence("takes tokens of workloads in place of the client's own key: token requests that are signed with it will fail")
+			c.consequence("takes tokens of workloads in place of the client's own key: token requests that are signed " +
+				"with it will fail")
 		case after:
 			c.identityConsequences(was, want)
 		case before && want.HasSecret():
@@ -132,7 +135,8 @@ func (c *comparison) authenticationConsequences(was, want *plugins.Registration)
 		case before:
 			c.consequence("makes the client sign with its own key: token requests with the token of a workload will fail")
 		case was.HasSecret() && !want.HasSecret():
-			c.consequence("makes the client sign with its own key: its secret stops working, and token requests that are not signed will fail")
+			c.consequence("makes the client sign with its own key: its secret stops working, and token requests that are not " +
+				"signed will fail")
 		case !was.HasSecret() && want.HasSecret():
 			c.consequence("gives the client a secret: token requests that are signed with its key will fail")
 		case was.TokenEndpointAuthMethod == want.TokenEndpointAuthMethod:
@@ -183,7 +187,8 @@ func (c *comparison) keyConsequences(was, want map[string]string) {
 }
 
 func (c *comparison) signatureConsequences(was, want *plugins.ClientMetadata) {
-	before, after := cmp.Or(was.IDTokenSignedResponseAlg, oauth.DefaultAlg), cmp.Or(want.IDTokenSignedResponseAlg, oauth.DefaultAlg)
+	before, after := cmp.Or(was.IDTokenSignedResponseAlg, oauth.DefaultAlg),
+		cmp.Or(want.IDTokenSignedResponseAlg, oauth.DefaultAlg)
 	if before != after {
 		c.consequence("signs ID tokens with %s: an app that expects %s will refuse them", after, before)
 	}

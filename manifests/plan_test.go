@@ -32,7 +32,8 @@ func TestPlanOfNewApp(t *testing.T) {
 	if p.Revisions != (Revisions{}) {
 		t.Errorf("revisions of what does not exist: %+v", p.Revisions)
 	}
-	if last := p.Changes[3]; !slices.Equal(last.Names, []string{"OAUTH_CLIENT_ID", "OAUTH_CLIENT_SECRET", "OAUTH_ISSUER"}) {
+	if last := p.Changes[3]; !slices.Equal(last.Names, []string{"OAUTH_CLIENT_ID", "OAUTH_CLIENT_SECRET",
+		"OAUTH_ISSUER"}) {
 		t.Errorf("env of the last target: %v", last.Names)
 	}
 	for _, c := range p.Changes {
@@ -62,12 +63,14 @@ func TestPlanOfChanges(t *testing.T) {
 		want   string // one line a change
 		says   []string
 	}{
-		"nothing":        {},
-		"client name":    {[]string{"My App", "Your App"}, `clientName: "My App" -> "Your App"`, nil},
-		"version":        {[]string{"1.0.0", "1.1.0"}, "version: 1.0.0 -> 1.1.0", nil},
-		"another key":    {[]string{"web: {}", "web: {triggers: {}}"}, "store the new manifest; nothing else changes", nil},
-		"scope added":    {[]string{"runs:write", "runs:write, openid"}, "scopes: add openid", []string{"adds `openid`: users are asked to allow it at their next sign-in"}},
-		"scopes removed": {[]string{", runs:write", ""}, "scopes: remove runs:write", []string{"removes `runs:write`: 2 grants lose it", "removes all that users allowed: 1 grant ends"}},
+		"nothing":     {},
+		"client name": {[]string{"My App", "Your App"}, `clientName: "My App" -> "Your App"`, nil},
+		"version":     {[]string{"1.0.0", "1.1.0"}, "version: 1.0.0 -> 1.1.0", nil},
+		"another key": {[]string{"web: {}", "web: {triggers: {}}"}, "store the new manifest; nothing else changes", nil},
+		"scope added": {[]string{"runs:write", "runs:write, openid"}, "scopes: add openid",
+			[]string{"adds `openid`: users are asked to allow it at their next sign-in"}},
+		"scopes removed": {[]string{", runs:write", ""}, "scopes: remove runs:write",
+			[]string{"removes `runs:write`: 2 grants lose it", "removes all that users allowed: 1 grant ends"}},
 		"redirect URI": {[]string{"app.example.com/callback", "app.example.com/cb"},
 			"redirectUris: add https://app.example.com/cb\nredirectUris: remove https://app.example.com/callback",
 			[]string{"removes https://app.example.com/callback: sign-ins that use it will fail"}},
@@ -75,9 +78,12 @@ func TestPlanOfChanges(t *testing.T) {
 			"public: false -> true\nworker web: take away OAUTH_CLIENT_SECRET\ncontainer api: take away OAUTH_CLIENT_SECRET",
 			[]string{"makes the client public: its secret stops working, and PKCE is required of every sign-in"}},
 		"autoEnv off": {[]string{"    autoEnv: true\n", ""},
-			"container api: take away OAUTH_CLIENT_ID, OAUTH_CLIENT_SECRET, OAUTH_ISSUER\nworker web: take away OAUTH_CLIENT_ID, OAUTH_CLIENT_SECRET, OAUTH_ISSUER", nil},
-		"target gone": {[]string{"  containers: {api: {}}\n", ""}, "container api: take away OAUTH_CLIENT_ID, OAUTH_CLIENT_SECRET, OAUTH_ISSUER", nil},
-		"target new":  {[]string{"{web: {}}", "{web: {}, cron: {}}"}, "worker cron: deliver OAUTH_CLIENT_ID, OAUTH_CLIENT_SECRET, OAUTH_ISSUER", nil},
+			"container api: take away OAUTH_CLIENT_ID, OAUTH_CLIENT_SECRET, OAUTH_ISSUER\nworker web: take away " +
+				"OAUTH_CLIENT_ID, OAUTH_CLIENT_SECRET, OAUTH_ISSUER", nil},
+		"target gone": {[]string{"  containers: {api: {}}\n", ""}, "container api: take away OAUTH_CLIENT_ID, " +
+			"OAUTH_CLIENT_SECRET, OAUTH_ISSUER", nil},
+		"target new": {[]string{"{web: {}}", "{web: {}, cron: {}}"}, "worker cron: deliver OAUTH_CLIENT_ID, " +
+			"OAUTH_CLIENT_SECRET, OAUTH_ISSUER", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
@@ -111,7 +117,8 @@ func TestPlanOfRemovedClient(t *testing.T) {
 	r.apply(d, appYML("app"))
 	client := r.view("app").Client.ID
 	g := r.grant(client, "threads:read")
-	without := "apiVersion: takos.dev/v1alpha1\nkind: App\nmetadata: {name: app}\nspec: {version: 1.0.0, workers: {web: {}}}\n"
+	without := "apiVersion: takos.dev/v1alpha1\nkind: App\nmetadata: {name: app}\nspec: {version: 1.0.0, " +
+		"workers: {web: {}}}\n"
 	p := r.plan(d, without)
 	if !slices.Equal(p.Consequences, []string{"removes the client: 1 grant ends"}) {
 		t.Errorf("%q", p.Consequences)
@@ -144,7 +151,8 @@ func TestLoopbackIsWarnedOfOutsideDev(t *testing.T) {
 	}
 	// A command line tool or a phone's app is there in production as well (RFC 8252).
 	for uris, want := range map[string]int{
-		`"http://127.0.0.1:*"`: 0, `"http://127.0.0.1/cb", "com.example.app:/cb"`: 0, `"http://localhost:*", "https://app.example.com/cb"`: 1,
+		`"http://127.0.0.1:*"`: 0, `"http://127.0.0.1/cb", "com.example.app:/cb"`: 0,
+		`"http://localhost:*", "https://app.example.com/cb"`: 1,
 	} {
 		native := appYML("app", "[https://app.example.com/callback]", "["+uris+"]", "autoEnv: true", "public: true")
 		if p := r.plan(r.deployer(), native); len(p.Warnings) != want {
@@ -171,18 +179,21 @@ func TestHooksAreChained(t *testing.T) {
 func TestHookCannotSmuggle(t *testing.T) {
 	client := func(field string, value any) amending { return amending{Client: map[string]any{field: value}} }
 	env := func(kind, name string, value plugins.EnvValue) amending {
-		return amending{Env: []plugins.TargetEnv{{Target: plugins.Target{Kind: kind, Name: name}, Env: map[string]plugins.EnvValue{"X": value}}}}
+		return amending{Env: []plugins.TargetEnv{{Target: plugins.Target{Kind: kind, Name: name},
+			Env: map[string]plugins.EnvValue{"X": value}}}}
 	}
 	for name, c := range map[string]struct {
 		hook amending
 		code string
 	}{
-		"plain http redirect":  {client("redirectUris", []string{"http://evil.example.com/"}), "redirect_uri_loopback"},
-		"wildcard redirect":    {client("redirectUris", []string{"https://*.example.com/"}), "redirect_uri_wildcard"},
-		"script redirect":      {client("redirectUris", []string{"javascript:alert(1)"}), "redirect_uri_scheme"},
-		"no redirect":          {client("redirectUris", []string{}), "required"},
-		"same redirect twice":  {client("redirectUris", []string{"https://a.example.com/", "https://a.example.com/"}), "duplicate"},
-		"logout redirect":      {client("postLogoutRedirectUris", []string{"http://evil.example.com/"}), "redirect_uri_loopback"},
+		"plain http redirect": {client("redirectUris", []string{"http://evil.example.com/"}), "redirect_uri_loopback"},
+		"wildcard redirect":   {client("redirectUris", []string{"https://*.example.com/"}), "redirect_uri_wildcard"},
+		"script redirect":     {client("redirectUris", []string{"javascript:alert(1)"}), "redirect_uri_scheme"},
+		"no redirect":         {client("redirectUris", []string{}), "required"},
+		"same redirect twice": {client("redirectUris", []string{"https://a.example.com/", "https://a.example.com/"}),
+			"duplicate"},
+		"logout redirect": {client("postLogoutRedirectUris", []string{"http://evil.example.com/"}),
+			"redirect_uri_loopback"},
 		"unknown scope":        {client("scopes", []string{"admin"}), "unknown_scope"},
 		"no scope":             {client("scopes", []string{}), "required"},
 		"script logo":          {client("logoUri", "javascript:alert(1)"), "url"},
@@ -219,7 +230,8 @@ func TestDenialSaysWhoWhatWhyAndRemedy(t *testing.T) {
 	_, err := r.deployer().Plan(context.Background(), documents(t, appYML("one")+"---\n"+appYML("two")))
 	want := ""
 	for _, app := range []string{"one", "two"} {
-		want += "app " + app + ": deploy hook amending refuses spec.version: nothing is deployed on a Friday [no_friday]; wait until Monday\n"
+		want += "app " + app + ": deploy hook amending refuses spec.version: nothing is deployed on a Friday [no_friday]; " +
+			"wait until Monday\n"
 	}
 	if err == nil || err.Error() != strings.TrimSpace(want) {
 		t.Errorf("%v\nwant:\n%s", err, want)
@@ -273,7 +285,8 @@ func TestReleaseThatIsTooLargeIsDenied(t *testing.T) {
 	for i := range cap(urls) {
 		urls = append(urls, fmt.Sprintf("https://app.example.com/%d%s", i, strings.Repeat("y", 1600)))
 	}
-	_, err = d.Plan(context.Background(), documents(t, appYML("other", "https://app.example.com/callback", strings.Join(urls, ", "))))
+	_, err = d.Plan(context.Background(), documents(t, appYML("other", "https://app.example.com/callback",
+		strings.Join(urls, ", "))))
 	var denied *DeniedError
 	if !errors.As(err, &denied) || denied.Denials[0].Code != "too_large" {
 		t.Errorf("%.200v", err)
@@ -297,7 +310,8 @@ func TestPlanShowsNoSecret(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if shown := string(data) + fmt.Sprintf("%+v", *p); strings.Contains(shown, r.secret("app")) || strings.Contains(shown, "wfs_") {
+	if shown := string(data) + fmt.Sprintf("%+v", *p); strings.Contains(shown, r.secret("app")) ||
+		strings.Contains(shown, "wfs_") {
 		t.Error("a plan shows the client's secret")
 	}
 }

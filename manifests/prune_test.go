@@ -75,7 +75,8 @@ func TestAppWhoseManifestIsGoneEndsAfterTheDelay(t *testing.T) {
 	if _, err := p.store.Grant(t.Context(), client, g.ID, g.UserID); !errors.Is(err, storage.ErrNotFound) {
 		t.Errorf("its grant: %v", err)
 	}
-	entries := p.audited("one", "delete|done|its manifest "+p.file("one")+" has been gone since ", "client "+client+": 1 grant ends; ")
+	entries := p.audited("one", "delete|done|its manifest "+p.file("one")+" has been gone since ", "client "+client+
+		": 1 grant ends; ")
 	if len(entries) != 1 || entries[0].Actor != storage.ActorServer {
 		t.Errorf("audit log: %+v", entries)
 	}

@@ -93,7 +93,8 @@ func (p *remoteControlled) ObserveEnv(ctx context.Context, app string, t plugins
 }
 
 func (p *remoteControlled) RemoveEnv(ctx context.Context, req plugins.RemoveRequest) error {
-	_, err := p.ask(ctx, call{Op: "remove", App: req.App, Target: req.Target, Generation: req.Generation, Fence: req.Fence})
+	_, err := p.ask(ctx, call{Op: "remove", App: req.App, Target: req.Target, Generation: req.Generation,
+		Fence: req.Fence})
 	return err
 }
 
@@ -212,7 +213,8 @@ func (m *remote) contract(c call) reply {
 
 func (h *held) status() plugins.Status {
 	if h == nil {
-		return plugins.Status{State: plugins.StateFailed, Diagnostic: &plugins.Diagnostic{Message: "nothing is there", Retryable: true}}
+		return plugins.Status{State: plugins.StateFailed, Diagnostic: &plugins.Diagnostic{Message: "nothing is there",
+			Retryable: true}}
 	}
 	return plugins.Status{State: plugins.StateReady, AcceptedGeneration: h.generation, ServingGeneration: h.generation,
 		Digest: h.digest, Instances: 1, Location: "remote", Present: true}

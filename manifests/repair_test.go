@@ -89,7 +89,8 @@ func TestNoRuntimeIsVisibleAndMendedByConfiguration(t *testing.T) {
 		t.Fatal(err)
 	}
 	container := deliveryOf(list, storage.Target{Kind: "container", Name: "api"})
-	if container.State != storage.DeliveryFailed || container.Error != "no runtime serves containers" || container.Remedy == "" || container.Runtime != "" {
+	if container.State != storage.DeliveryFailed || container.Error != "no runtime serves containers" ||
+		container.Remedy == "" || container.Runtime != "" {
 		t.Errorf("%s, %q, %q", container.State, container.Error, container.Remedy)
 	}
 	if w := deliveryOf(list, storage.Target{Kind: "worker", Name: "web"}); w.State != storage.DeliveryReady {

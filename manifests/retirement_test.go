@@ -16,8 +16,9 @@ import (
 // A target that does not confirm keeps the old secret valid, for as long as it takes.
 func TestLaggingTargetKeepsTheOldSecret(t *testing.T) {
 	for name, lag := range map[string]*reply{
-		"refuses":     {Fail: "unavailable"},
-		"broken":      {Status: plugins.Status{Present: true, State: plugins.StateFailed, Diagnostic: &plugins.Diagnostic{Message: "does not start", Retryable: true}}},
+		"refuses": {Fail: "unavailable"},
+		"broken": {Status: plugins.Status{Present: true, State: plugins.StateFailed,
+			Diagnostic: &plugins.Diagnostic{Message: "does not start", Retryable: true}}},
 		"never ready": nil,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -31,10 +32,12 @@ func TestLaggingTargetKeepsTheOldSecret(t *testing.T) {
 				case lag != nil:
 					return lag
 				case c.Op == "push":
-					return &reply{Status: plugins.Status{Present: true, State: plugins.StateRolling, AcceptedGeneration: c.Generation, Digest: c.Digest, Instances: 2}}
+					return &reply{Status: plugins.Status{Present: true, State: plugins.StateRolling, AcceptedGeneration: c.Generation,
+						Digest: c.Digest, Instances: 2}}
 				}
 				x := deliveryOf(r.view("app").Deliveries, storage.Target{Kind: "worker", Name: "late"})
-				return &reply{Status: plugins.Status{Present: true, State: plugins.StateRolling, AcceptedGeneration: x.Generation, Digest: x.Digest, Instances: 2}}
+				return &reply{Status: plugins.Status{Present: true, State: plugins.StateRolling, AcceptedGeneration: x.Generation,
+					Digest: x.Digest, Instances: 2}}
 			})
 			d := r.deployer()
 			r.run(d)
@@ -45,7 +48,10 @@ func TestLaggingTargetKeepsTheOldSecret(t *testing.T) {
 			r.rotate(d, "app", RotateOptions{})
 			second := r.secret("app")
 			r.await("app", "one is ready", func(list []*storage.Delivery) bool {
-				return slices.ContainsFunc(list, func(x *storage.Delivery) bool { return x.State == storage.DeliveryReady && x.Target.Name == "web" })
+				return slices.ContainsFunc(list, func(x *storage.Delivery) bool {
+					return x.State == storage.DeliveryReady &&
+						x.Target.Name == "web"
+				})
 			})
 			r.use("app", second) // by the target that has it
 			r.awaitRotation("app", "it is used", func(rot *storage.SecretRotation) bool { return !rot.UsedAt.IsZero() })
@@ -67,7 +73,9 @@ func TestLaggingTargetKeepsTheOldSecret(t *testing.T) {
 				t.Fatal(err)
 			}
 			r.awaitReady("app")
-			r.awaitRotation("app", "the old secret is retired", func(rot *storage.SecretRotation) bool { return !rot.UnderWay() })
+			r.awaitRotation("app", "the old secret is retired", func(rot *storage.SecretRotation) bool {
+				return !rot.UnderWay()
+			})
 			r.valid("app", second)
 		})
 	}

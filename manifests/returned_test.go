@@ -33,7 +33,9 @@ func TestClientIDComesBack(t *testing.T) {
 			g := r.grant(before.ID, "threads:read")
 			goes(r, d)
 			p := r.plan(d, manifest)
-			if want := "brings back the client id " + before.ID; !slices.ContainsFunc(p.Consequences, func(c string) bool { return strings.HasPrefix(c, want) }) {
+			if want := "brings back the client id " + before.ID; !slices.ContainsFunc(p.Consequences, func(c string) bool {
+				return strings.HasPrefix(c, want)
+			}) {
 				t.Errorf("consequences: %q", p.Consequences)
 			}
 			ended := r.view("app").Former.Ended
@@ -49,7 +51,8 @@ func TestClientIDComesBack(t *testing.T) {
 				t.Errorf("the former grant: %v", err)
 			}
 			// Tokens say the second in which they were issued.
-			if client.Issued(ended.Truncate(time.Second)) || client.Issued(ended) || !client.Issued(time.Now().Truncate(time.Second)) {
+			if client.Issued(ended.Truncate(time.Second)) || client.Issued(ended) ||
+				!client.Issued(time.Now().Truncate(time.Second)) {
 				t.Errorf("ended %s, returned %s", ended, client.Returned)
 			}
 		})

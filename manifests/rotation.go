@@ -124,7 +124,8 @@ func (d *Deployer) rotate(ctx context.Context, app string, opts RotateOptions, r
 	}
 	d.metrics.Rotation("begun")
 	d.log.InfoContext(ctx, "rotation of a client secret begins", "app", app, "client", begun.Rotation.ClientID,
-		"secret", begun.Rotation.SecretID, "previous", begun.Rotation.Previous, "targets", len(begun.Targets), "compromised", opts.Compromised)
+		"secret", begun.Rotation.SecretID, "previous", begun.Rotation.Previous, "targets", len(begun.Targets),
+		"compromised", opts.Compromised)
 	return begun, nil
 }
 
@@ -268,7 +269,8 @@ func (d *Deployer) withSecret(view storage.AppView, value string) ([]storage.Del
 		}
 		env, err := d.store.OpenEnv(x)
 		if err != nil {
-			return nil, fmt.Errorf("rotate %s: the env of %s %w: put the missing key back into encryptionKeyFiles, or apply the app again",
+			return nil, fmt.Errorf("rotate %s: the env of %s %w: put the missing key back into encryptionKeyFiles, or "+
+				"apply the app again",
 				view.App.Name, words(x.Target), ErrSealed)
 		}
 		holds := false

@@ -137,7 +137,8 @@ func TestRotationEndToEnd(t *testing.T) {
 	}
 	r.valid("app", first, second)
 	for _, x := range r.awaitReady("app") {
-		if env := r.env("app", x.Target.Kind, x.Target.Name); env["OAUTH_CLIENT_SECRET"] != second || env["OAUTH_CLIENT_ID"] != clientID || x.Generation <= before {
+		if env := r.env("app", x.Target.Kind, x.Target.Name); env["OAUTH_CLIENT_SECRET"] != second ||
+			env["OAUTH_CLIENT_ID"] != clientID || x.Generation <= before {
 			t.Errorf("%s: generation %d, %v", x.Target, x.Generation, env["OAUTH_CLIENT_ID"])
 		}
 	}
@@ -160,7 +161,9 @@ func TestRotationEndToEnd(t *testing.T) {
 	r.valid("app", first, second)
 	clock.forward(10 * time.Minute)
 	r.settleRotations()
-	rot = r.awaitRotation("app", "the old one is retired", func(rot *storage.SecretRotation) bool { return !rot.UnderWay() })
+	rot = r.awaitRotation("app", "the old one is retired", func(rot *storage.SecretRotation) bool {
+		return !rot.UnderWay()
+	})
 	r.valid("app", second)
 	if rot.RetiredAt.IsZero() || !rot.Over() {
 		t.Errorf("%+v", rot)
@@ -212,7 +215,8 @@ func TestRotationSurvivesItsProcessAtEveryStep(t *testing.T) {
 					return nil
 				})
 				for range 3 { // as a person would
-					if _, err := r.deployer().Rotate(t.Context(), "app", RotateOptions{Grace: time.Hour}); err == nil || errors.Is(err, ErrRotating) {
+					if _, err := r.deployer().Rotate(t.Context(), "app", RotateOptions{Grace: time.Hour}); err == nil ||
+						errors.Is(err, ErrRotating) {
 						break
 					}
 				}
@@ -283,7 +287,8 @@ func TestRotationRefused(t *testing.T) {
 	if err := d.Delete(t.Context(), "going"); err != nil {
 		t.Fatal(err)
 	}
-	for app, want := range map[string]error{"public": ErrNoSecret, "none": ErrNoSecret, "going": ErrDeleting, "nobody": storage.ErrNotFound} {
+	for app, want := range map[string]error{"public": ErrNoSecret, "none": ErrNoSecret, "going": ErrDeleting,
+		"nobody": storage.ErrNotFound} {
 		if _, err := d.Rotate(t.Context(), app, RotateOptions{}); !errors.Is(err, want) {
 			t.Errorf("%s: %v, want %v", app, err, want)
 		}
@@ -315,7 +320,8 @@ func TestRotationDuringApply(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 6 {
 		wg.Go(func() {
-			plans, err := d.Plan(context.Background(), documents(t, appYML("app", "web: {}", fmt.Sprintf("web: {}, w%d: {}", i))))
+			plans, err := d.Plan(context.Background(), documents(t,
+				appYML("app", "web: {}", fmt.Sprintf("web: {}, w%d: {}", i))))
 			if err == nil {
 				err = d.Apply(context.Background(), plans[0])
 			}
@@ -324,7 +330,8 @@ func TestRotationDuringApply(t *testing.T) {
 			}
 		})
 		wg.Go(func() {
-			if _, err := d.Rotate(context.Background(), "app", RotateOptions{Compromised: true}); err != nil && !errors.Is(err, storage.ErrConflict) {
+			if _, err := d.Rotate(context.Background(), "app", RotateOptions{Compromised: true}); err != nil &&
+				!errors.Is(err, storage.ErrConflict) {
 				t.Error(err)
 			}
 		})
@@ -333,7 +340,9 @@ func TestRotationDuringApply(t *testing.T) {
 	last := r.secret("app")
 	r.valid("app", last)
 	for _, x := range r.await("app", "all is ready and nothing is removed any more", func(list []*storage.Delivery) bool {
-		return all(storage.DeliveryReady)(list) && !slices.ContainsFunc(list, func(x *storage.Delivery) bool { return x.Remove })
+		return all(storage.DeliveryReady)(list) && !slices.ContainsFunc(list, func(x *storage.Delivery) bool {
+			return x.Remove
+		})
 	}) {
 		if r.env("app", x.Target.Kind, x.Target.Name)["OAUTH_CLIENT_SECRET"] != last {
 			t.Errorf("%s has another secret", x.Target)
@@ -409,7 +418,8 @@ func TestRotationWithoutTargets(t *testing.T) {
 	d := r.deployer()
 	r.apply(d, appYML("app", noEnv, ""))
 	first := r.secret("app")
-	if got := r.rotate(d, "app", RotateOptions{}); len(got.Targets) != 0 || !strings.Contains(strings.Join(got.Consequences, " "), "warifu credentials app") {
+	if got := r.rotate(d, "app", RotateOptions{}); len(got.Targets) != 0 ||
+		!strings.Contains(strings.Join(got.Consequences, " "), "warifu credentials app") {
 		t.Errorf("%+v", got)
 	}
 	second := r.secret("app")
@@ -481,7 +491,9 @@ func TestOldSecretsRotateByThemselves(t *testing.T) {
 	r.settleRotations()
 	clock.forward(DefaultGrace)
 	r.run(d) // does all that is due by itself: ends the one rotation, begins the next
-	r.awaitRotation("app", "the old one is retired", func(rot *storage.SecretRotation) bool { return !r.view("app").Client.Verify(first) })
+	r.awaitRotation("app", "the old one is retired", func(rot *storage.SecretRotation) bool {
+		return !r.view("app").Client.Verify(first)
+	})
 	d.rotateOld(t.Context())
 	r.valid("app", second, r.secret("app"))
 }
@@ -506,20 +518,26 @@ func TestSecretFromElsewhere(t *testing.T) {
 	r.apply(d, appYML("app"))
 	const weak = "ZXhhbXBsZS1hcHAtc2VjcmV0"
 	before := r.etcd.Dump()
-	if _, err := d.Rotate(t.Context(), "app", RotateOptions{Secret: weak}); !errors.Is(err, ErrSecret) || strings.Contains(err.Error(), weak) {
+	if _, err := d.Rotate(t.Context(), "app", RotateOptions{Secret: weak}); !errors.Is(err, ErrSecret) ||
+		strings.Contains(err.Error(), weak) {
 		t.Errorf("weak: %v", err)
 	}
-	if first := r.secret("app"); first == "" || strings.Count(r.etcd.Dump(), "\"secrets\"") != strings.Count(before, "\"secrets\"") {
+	if first := r.secret("app"); first == "" || strings.Count(r.etcd.Dump(), "\"secrets\"") != strings.Count(before,
+		"\"secrets\"") {
 		t.Error("a secret that was refused is there")
 	}
 	got := r.rotate(d, "app", RotateOptions{Secret: weak, Imported: true})
-	if len(got.Targets) != 2 || !slices.ContainsFunc(got.Consequences, func(c string) bool { return strings.Contains(c, "has 144 bits at most") }) {
+	if len(got.Targets) != 2 || !slices.ContainsFunc(got.Consequences, func(c string) bool {
+		return strings.Contains(c, "has 144 bits at most")
+	}) {
 		t.Errorf("%+v", got)
 	}
-	if c := r.view("app").Client; !c.Verify(weak) || len(c.Secrets) != 2 || r.secret("app") != weak || r.delivered("app")["OAUTH_CLIENT_SECRET"] != weak {
+	if c := r.view("app").Client; !c.Verify(weak) || len(c.Secrets) != 2 || r.secret("app") != weak ||
+		r.delivered("app")["OAUTH_CLIENT_SECRET"] != weak {
 		t.Error("the secret is not the client's")
 	}
-	if _, err := d.Rotate(t.Context(), "app", RotateOptions{Secret: weak, Imported: true}); !errors.Is(err, ErrSecret) || !strings.Contains(err.Error(), "already") {
+	if _, err := d.Rotate(t.Context(), "app", RotateOptions{Secret: weak, Imported: true}); !errors.Is(err, ErrSecret) ||
+		!strings.Contains(err.Error(), "already") {
 		t.Errorf("again: %v", err)
 	}
 	if dump := r.etcd.Dump(); strings.Contains(dump, weak) || strings.Contains(r.log.String(), weak) {

@@ -45,7 +45,9 @@ func TestAssignmentThatCannotWorkIsVisible(t *testing.T) {
 	r := newRig(t).withFiles()
 	r.withRemote(nil) // workers only
 	r.apply(r.deployer(), appYML("app", "workers: {web: {}}", "services: {}"))
-	stop := r.run(r.deployer(func(o *DeployerOptions) { o.Assignments = []Assignment{{Kind: "container", Runtime: "remote"}} }))
+	stop := r.run(r.deployer(func(o *DeployerOptions) {
+		o.Assignments = []Assignment{{Kind: "container", Runtime: "remote"}}
+	}))
 	unservedTarget(t, r, "serves only workers")
 	stop()
 	stop = r.run(r.deployer(func(o *DeployerOptions) { o.Assignments = []Assignment{{Runtime: "elsewhere"}} }))
@@ -89,7 +91,10 @@ func TestTargetMovesToAnotherRuntime(t *testing.T) {
 	stop() // and nothing of it is forgotten
 	close(open)
 	stop = r.run(r.deployer(moving))
-	r.await("app", "it has moved", func(list []*storage.Delivery) bool { return len(list) == 1 && list[0].State == storage.DeliveryReady })
+	r.await("app", "it has moved", func(list []*storage.Delivery) bool {
+		return len(list) == 1 &&
+			list[0].State == storage.DeliveryReady
+	})
 	if h := m.target("app", "web"); h == nil || h.env["OAUTH_CLIENT_SECRET"] != r.secret("app") {
 		t.Error("not delivered at the new runtime")
 	}
@@ -122,10 +127,15 @@ func TestTargetMovesBackBeforeItHasLeft(t *testing.T) {
 	r.awaitReady("app")
 	stop()
 	stop = r.run(r.deployer(func(o *DeployerOptions) { o.Assignments = []Assignment{{Runtime: "remote"}} }))
-	r.await("app", "it fails there", func(list []*storage.Delivery) bool { return list[0].State == storage.DeliveryFailed })
+	r.await("app", "it fails there", func(list []*storage.Delivery) bool {
+		return list[0].State == storage.DeliveryFailed
+	})
 	stop()
 	r.run(r.deployer(func(o *DeployerOptions) { o.Assignments = []Assignment{{Runtime: "file"}} }))
-	r.await("app", "it is back", func(list []*storage.Delivery) bool { return len(list) == 1 && list[0].State == storage.DeliveryReady })
+	r.await("app", "it is back", func(list []*storage.Delivery) bool {
+		return len(list) == 1 &&
+			list[0].State == storage.DeliveryReady
+	})
 	if r.env("app", "worker", "web")["OAUTH_CLIENT_SECRET"] != r.secret("app") {
 		t.Error("the env is gone")
 	}
@@ -148,9 +158,12 @@ func TestDeleteWhileItMovesTakesAwayAtBoth(t *testing.T) {
 	stop()
 	d := r.deployer(func(o *DeployerOptions) { o.Assignments = []Assignment{{Runtime: "remote"}} })
 	r.run(d)
-	r.await("app", "it fails there", func(list []*storage.Delivery) bool { return list[0].State == storage.DeliveryFailed })
+	r.await("app", "it fails there", func(list []*storage.Delivery) bool {
+		return list[0].State == storage.DeliveryFailed
+	})
 	// Who waits for it hears of the failure, though the rest of the move has still to come.
-	if list, err := d.Settle(t.Context(), "app"); err != nil || len(list) != 2 || !list[1].Leaving || list[1].State != storage.DeliveryPending {
+	if list, err := d.Settle(t.Context(), "app"); err != nil || len(list) != 2 || !list[1].Leaving ||
+		list[1].State != storage.DeliveryPending {
 		t.Errorf("settled as %v, %v", list, err)
 	}
 	if err := d.Delete(t.Context(), "app"); err != nil {
@@ -235,7 +248,8 @@ func TestAuditTellsOfDeliveriesWithoutRepeating(t *testing.T) {
 	if _, err := d.Settle(t.Context(), "app"); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{storage.AuditApply, storage.AuditDeliveryFailed, storage.AuditDeliveryReady, storage.AuditDelete, storage.AuditDeliveryRemoved, storage.AuditDeleted}
+	want := []string{storage.AuditApply, storage.AuditDeliveryFailed, storage.AuditDeliveryReady, storage.AuditDelete,
+		storage.AuditDeliveryRemoved, storage.AuditDeleted}
 	if got := r.told("app"); !slices.Equal(got, want) {
 		t.Errorf("%v", got)
 	}
@@ -246,7 +260,8 @@ func TestAuditTellsOfDeliveriesWithoutRepeating(t *testing.T) {
 	if entries[0].Actor != "uid:42" || entries[1].Actor != storage.ActorServer || entries[3].Actor != "uid:43" {
 		t.Errorf("%+v", entries)
 	}
-	if e := entries[1]; e.Outcome != storage.OutcomeFailed || e.Target != "worker/web" || !strings.Contains(e.Reason, "the cluster is away") {
+	if e := entries[1]; e.Outcome != storage.OutcomeFailed || e.Target != "worker/web" ||
+		!strings.Contains(e.Reason, "the cluster is away") {
 		t.Errorf("%+v", e)
 	}
 }

@@ -82,8 +82,10 @@ func TestSchemaNeverRefusesWhatParseAccepts(t *testing.T) {
 
 func TestSchemaTakesEveryIntervalThatParseTakes(t *testing.T) {
 	schema := resolved(t)
-	for _, interval := range []string{"30s", "0", "0m30s", "1s500ms", "0.5m", ".5s", "500000us", "+1s", "-0s", "0h", "30", "s", "1 s"} {
-		data := []byte("apiVersion: takos.dev/v1alpha1\nkind: App\nmetadata: {name: app}\nspec:\n  version: 1.0.0\n  oauth:\n" +
+	for _, interval := range []string{"30s", "0", "0m30s", "1s500ms", "0.5m", ".5s", "500000us", "+1s", "-0s", "0h",
+		"30", "s", "1 s"} {
+		data := []byte("apiVersion: takos.dev/v1alpha1\nkind: App\nmetadata: {name: app}\nspec:\n  version: 1.0.0\n" +
+			"  oauth:\n" +
 			"    clientName: App\n    redirectUris: [https://app.test/cb]\n    scopes: [openid]\n" +
 			"    refreshTokens: {reuseInterval: \"" + interval + "\"}\n")
 		_, faults := Parse("app.yml", data, Options{})

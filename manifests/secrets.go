@@ -79,7 +79,8 @@ func (d *Deployer) secrets(ctx context.Context, view storage.AppView) ([]Secret,
 	for i, s := range c.Secrets {
 		use := seen.Uses[s.ID]
 		one := Secret{
-			App: c.App, ClientID: c.ID, ID: s.ID, State: SecretCurrent, CreatedAt: s.CreatedAt, UsedAt: use.First, LastUsedAt: use.Last,
+			App: c.App, ClientID: c.ID, ID: s.ID, State: SecretCurrent, CreatedAt: s.CreatedAt, UsedAt: use.First,
+			LastUsedAt: use.Last,
 		}
 		if rot != nil && rot.SecretID == s.ID {
 			one.ServedAt = rot.ServedAt

@@ -169,7 +169,8 @@ var routeShape = &shape{
 
 var envShape = &shape{
 	rule: checkEnv, describe: describeEnv,
-	about: "Environment variables: names to values, or a list of name and value. The names that spec.oauth.autoEnv sets are reserved.",
+	about: "Environment variables: names to values, or a list of name and value. The names that spec.oauth.autoEnv " +
+		"sets are reserved.",
 }
 
 // passing is a key that other tools act on.

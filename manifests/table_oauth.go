@@ -162,8 +162,8 @@ var identityShape = &shape{kind: objectKind, about: "A workload.", fields: []fie
 			"SPIFFE ID (spiffe://example.org) where the tokens have none."}},
 	{"subject", true, &shape{kind: textKind, rule: checkWritten, describe: describeIdentitySubject,
 		about: "The sub of its tokens, all of it: system:serviceaccount:NAMESPACE:NAME on Kubernetes, " +
-			"repo:OWNER/NAME:environment:NAME for a job of GitHub Actions, project_path:GROUP/NAME:ref_type:branch:ref:main for " +
-			"one of GitLab CI, spiffe://DOMAIN/PATH with SPIFFE."}},
+			"repo:OWNER/NAME:environment:NAME for a job of GitHub Actions, " +
+			"project_path:GROUP/NAME:ref_type:branch:ref:main for one of GitLab CI, spiffe://DOMAIN/PATH with SPIFFE."}},
 	{"audience", false, &shape{kind: textKind, rule: checkWritten, describe: describeIdentityPart,
 		about: "For whom its tokens are, and nobody else. Without it: this server (its issuer), unless the server's " +
 			"configuration says otherwise of the issuer."}},

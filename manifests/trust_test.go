@@ -16,8 +16,8 @@ import (
 
 const skips = "\n    consent: skip"
 
-// A manifest alone does not keep users from being asked: it takes the operator's word, which the plan says and the audit
-// log keeps, and which holds for what it was given for.
+// A manifest alone does not keep users from being asked: it takes the operator's word, which the plan says and the
+// audit log keeps, and which holds for what it was given for.
 func TestConsentIsSkippedOnlyOnTheOperatorsWord(t *testing.T) {
 	r := newRig(t)
 	d := r.deployer()
@@ -54,13 +54,16 @@ func TestConsentIsSkippedOnlyOnTheOperatorsWord(t *testing.T) {
 		t.Errorf("the plan says %q, %q", p.Trust, p.Consequences)
 	}
 	p, err := apply(with("app", skips), trust)
-	if err != nil || p.Trust != TrustGiven || !slices.Contains(p.Consequences, "skips the question for consent: users are not asked what the app may do") {
+	if err != nil || p.Trust != TrustGiven || !slices.Contains(p.Consequences, "skips the question for consent: users "+
+		"are not asked what the app may do") {
 		t.Fatalf("with the word: %+v, %v", p, err)
 	}
 	trusted("with the word", true)
-	if entries, _, err := r.store.Audit(t.Context(), storage.AuditQuery{}); err != nil || !slices.ContainsFunc(entries, func(e storage.AuditEntry) bool {
-		return e.Action == storage.AuditApply && strings.Contains(e.Detail, "users are not asked for consent (by the operator's word)")
-	}) {
+	if entries, _, err := r.store.Audit(t.Context(), storage.AuditQuery{}); err != nil ||
+		!slices.ContainsFunc(entries, func(e storage.AuditEntry) bool {
+			return e.Action == storage.AuditApply && strings.Contains(e.Detail, "users are not asked for consent (by the "+
+				"operator's word)")
+		}) {
 		t.Errorf("audit log: %+v, %v", entries, err)
 	}
 	for _, c := range []struct{ rule, text string }{
@@ -73,7 +76,8 @@ func TestConsentIsSkippedOnlyOnTheOperatorsWord(t *testing.T) {
 		trusted(c.rule, true)
 	}
 	refused("a scope more", with("app", skips), "scopes: add runs:write")
-	refused("another place to go back to", with("app", skips, ", runs:write", "", "callback]", "callback, https://evil.example/cb]"),
+	refused("another place to go back to", with("app", skips, ", runs:write", "", "callback]",
+		"callback, https://evil.example/cb]"),
 		"redirectUris: add https://evil.example/cb")
 	refused("public", with("app", skips+"\n    public: true", ", runs:write", ""), "public: true")
 	refused("another resource server", with("app", skips+"\n    tokenExchangeAudiences: [urn:a]", ", runs:write", ""),
@@ -83,7 +87,8 @@ func TestConsentIsSkippedOnlyOnTheOperatorsWord(t *testing.T) {
 	}
 	trusted("a scope more, with the word", true)
 	p, err = apply(with("app", ""), ApplyOptions{})
-	if err != nil || r.view("app").Client.Trusted || !slices.Contains(p.Consequences, "asks users for consent from now on") {
+	if err != nil || r.view("app").Client.Trusted || !slices.Contains(p.Consequences,
+		"asks users for consent from now on") {
 		t.Errorf("without consent: %+v, %v", p, err)
 	}
 	refused("consent: skip again", with("app", skips))
@@ -129,7 +134,8 @@ func TestAWatchedManifestGivesNoWord(t *testing.T) {
 	if err := r.deployer().Follow(t.Context(), []string{dir}, false); err != nil {
 		t.Fatal(err)
 	}
-	if refused := r.view("app").App.Refused; refused == nil || !strings.HasPrefix(refused.Reason, "needs the operator's word for app") {
+	if refused := r.view("app").App.Refused; refused == nil || !strings.HasPrefix(refused.Reason,
+		"needs the operator's word for app") {
 		t.Errorf("not trusted any more: %+v", refused)
 	}
 }
@@ -164,8 +170,9 @@ func TestAHookCannotLoseTheAccess(t *testing.T) {
 // Who may use an app is a fault or a warning where it cannot be meant: never everybody, and never silently nobody.
 func TestAccessThatCannotBeMeant(t *testing.T) {
 	opts := Options{
-		Scopes: []string{"threads:read", "runs:write", "groups", "profile"}, Groups: []string{"staff", "team-a"}, Connectors: []string{"local"},
-		Claims: map[string]string{"groups": "groups", "department": "profile", "email": "email"},
+		Scopes: []string{"threads:read", "runs:write", "groups", "profile"}, Groups: []string{"staff", "team-a"},
+		Connectors: []string{"local"},
+		Claims:     map[string]string{"groups": "groups", "department": "profile", "email": "email"},
 	}
 	for lines, want := range map[string]string{
 		"access:":                                      "spec.oauth.access required",
@@ -217,8 +224,8 @@ func TestAccessThatCannotBeMeant(t *testing.T) {
 	}
 }
 
-// Nobody is warned of a group in which somebody may be who is kept in the store, whichever replica has put them there: in
-// the same moment, and without a start.
+// Nobody is warned of a group in which somebody may be who is kept in the store, whichever replica has put them there:
+// in the same moment, and without a start.
 func TestGroupsOfPeopleInTheStore(t *testing.T) {
 	r := newRig(t)
 	warnings := func(groups []string) (out []string) {
@@ -243,7 +250,8 @@ func TestGroupsOfPeopleInTheStore(t *testing.T) {
 	if got := warnings(nil); got != nil {
 		t.Errorf("connectors know: %q", got)
 	}
-	ann := storage.User{ID: "ann", Connector: "local", Email: "ann@example.com", Groups: storage.NamesOf([]string{"staff"})}
+	ann := storage.User{ID: "ann", Connector: "local", Email: "ann@example.com",
+		Groups: storage.NamesOf([]string{"staff"})}
 	if _, err := r.store.PutAccount(t.Context(), ann, nil, nil, storage.AuditEntry{}); err != nil {
 		t.Fatal(err)
 	}

@@ -28,13 +28,15 @@ func TestSecretAndWorkloadInPlace(t *testing.T) {
 	first, secret := r.view("app").Client, r.secret("app")
 
 	p := r.plan(d, with("app", runs("web")))
-	for _, want := range []string{`tokenEndpointAuthMethod: "" -> "workload"`, "identities: add https://ci.example.com web",
+	for _, want := range []string{`tokenEndpointAuthMethod: "" -> "workload"`,
+		"identities: add https://ci.example.com web",
 		"worker web: set OAUTH_CLIENT_ASSERTION_FILE", "worker web: take away OAUTH_CLIENT_SECRET"} {
 		if !slices.ContainsFunc(p.Changes, func(c Change) bool { return c.Text == want }) {
 			t.Errorf("the plan does not say %q: %+v", want, p.Changes)
 		}
 	}
-	if want := "takes the client's secret away: it stops working, and token requests without the token of a workload will fail"; !slices.Contains(p.Consequences, want) {
+	if want := "takes the client's secret away: it stops working, and token requests without the token of a " +
+		"workload will fail"; !slices.Contains(p.Consequences, want) {
 		t.Errorf("%q", p.Consequences)
 	}
 	r.apply(d, with("app", runs("web")))
@@ -43,21 +45,25 @@ func TestSecretAndWorkloadInPlace(t *testing.T) {
 	if client.ID != first.ID || len(client.Secrets) != 0 || len(client.Identities) != 1 {
 		t.Errorf("as a workload: %+v", client)
 	}
-	if _, err := d.Rotate(context.Background(), "app", RotateOptions{}); !errors.Is(err, ErrNoSecret) || !strings.Contains(err.Error(), "nothing to rotate") {
+	if _, err := d.Rotate(context.Background(), "app", RotateOptions{}); !errors.Is(err, ErrNoSecret) ||
+		!strings.Contains(err.Error(), "nothing to rotate") {
 		t.Errorf("rotate: %v", err)
 	}
-	if _, err := d.Rotate(context.Background(), "app", RotateOptions{Secret: strings.Repeat("0123456789abcdef", 4)}); !errors.Is(err, ErrNoSecret) {
+	if _, err := d.Rotate(context.Background(), "app", RotateOptions{Secret: strings.Repeat("0123456789abcdef",
+		4)}); !errors.Is(err, ErrNoSecret) {
 		t.Errorf("credentials set: %v", err)
 	}
 	for _, kind := range []string{"worker-web", "container-api"} {
 		kind, name, _ := strings.Cut(kind, "-")
-		if env := r.env("app", kind, name); env["OAUTH_CLIENT_ID"] != first.ID || env["OAUTH_CLIENT_SECRET"] != "" || env["OAUTH_ISSUER"] == "" ||
+		if env := r.env("app", kind, name); env["OAUTH_CLIENT_ID"] != first.ID || env["OAUTH_CLIENT_SECRET"] != "" ||
+			env["OAUTH_ISSUER"] == "" ||
 			env["OAUTH_CLIENT_ASSERTION_FILE"] != "/var/run/secrets/warifu/token" {
 			t.Errorf("%s %s: %v", kind, name, env)
 		}
 	}
 	p = r.plan(d, with("app", runs("web", "job")))
-	if want := "lets https://ci.example.com job be the app: whoever gets a token of it can do all that the app may"; !slices.Contains(p.Consequences, want) {
+	if want := "lets https://ci.example.com job be the app: whoever gets a token of it can do all that " +
+		"the app may"; !slices.Contains(p.Consequences, want) {
 		t.Errorf("%q", p.Consequences)
 	}
 
@@ -95,7 +101,8 @@ func TestWorkloadBelongsToOneApp(t *testing.T) {
 		var denied *DeniedError
 		_, err := d.Plan(context.Background(), documents(t, manifest))
 		if !errors.As(err, &denied) || len(denied.Denials) != 1 || denied.Denials[0].Code != "identity_taken" ||
-			denied.Denials[0].Path != "spec.oauth.identities[1]" || !strings.Contains(denied.Denials[0].Message, owner) || denied.Denials[0].Line == 0 {
+			denied.Denials[0].Path != "spec.oauth.identities[1]" || !strings.Contains(denied.Denials[0].Message, owner) ||
+			denied.Denials[0].Line == 0 {
 			t.Errorf("%s: %v", owner, err)
 		}
 	}

@@ -13,11 +13,12 @@ type Held struct {
 // Admit holds a push against what its target has; every runtime calls it before it changes anything, while nobody else
 // can change the target. It is the contract's rule (pluginpb, Runtime.PushEnv):
 //
-//   - An older generation or an older fence is [ErrStale]: a server that was thought dead, or a delivery that was overtaken.
-//   - The same generation with another digest is [ErrDigestConflict]: two servers count alike, and nobody can say whose wish is
-//     the newer one.
-//   - The same generation with the same digest is nil. The target may have it already; then the runtime answers with the target's
-//     status, and otherwise it puts the target right.
+//   - An older generation or an older fence is [ErrStale]: a server that was thought dead, or a delivery that was
+//     overtaken.
+//   - The same generation with another digest is [ErrDigestConflict]: two servers count alike, and nobody can say whose
+//     wish is the newer one.
+//   - The same generation with the same digest is nil. The target may have it already; then the runtime answers with
+//     the target's status, and otherwise it puts the target right.
 //   - Anything newer is nil. The runtime takes it, and remembers its generation, fence and digest with the target.
 //
 // Return its error as it is: [ServeRuntime] knows which code it is.

@@ -24,10 +24,12 @@ func TestAdmit(t *testing.T) {
 		"an older fence, newer generation":   {has, 8, 2, "d8", ErrStale, ErrStale},
 		"an older fence with another digest": {has, 7, 2, "dx", ErrStale, ErrStale},
 	} {
-		if err := Admit(c.has, PushRequest{Generation: c.generation, Fence: c.fence, Digest: c.digest}); !errors.Is(err, c.push) || (err == nil) != (c.push == nil) {
+		if err := Admit(c.has, PushRequest{Generation: c.generation, Fence: c.fence, Digest: c.digest}); !errors.Is(err,
+			c.push) || (err == nil) != (c.push == nil) {
 			t.Errorf("%s: push: %v", rule, err)
 		}
-		if err := AdmitRemoval(c.has, RemoveRequest{Generation: c.generation, Fence: c.fence}); !errors.Is(err, c.removal) || (err == nil) != (c.removal == nil) {
+		if err := AdmitRemoval(c.has, RemoveRequest{Generation: c.generation, Fence: c.fence}); !errors.Is(err, c.removal) ||
+			(err == nil) != (c.removal == nil) {
 			t.Errorf("%s: removal: %v", rule, err)
 		}
 	}

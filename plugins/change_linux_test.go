@@ -46,7 +46,8 @@ func TestPluginsChangeUnderACall(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	change, err := h.Change(t.Context(), []Spec{configured("hook", "second"), configured("same", "x"), configured("new", "x")}, nil)
+	change, err := h.Change(t.Context(), []Spec{configured("hook", "second"), configured("same", "x"),
+		configured("new", "x")}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -159,8 +159,10 @@ func statusToPB(s Status) *pluginpb.Status {
 
 func statusFromPB(s *pluginpb.Status) Status {
 	out := Status{
-		State: stateFromPB[s.GetState()], AcceptedGeneration: s.GetAcceptedGeneration(), ServingGeneration: s.GetServingGeneration(),
-		Digest: s.GetDigest(), Instances: int(s.GetInstances()), Location: s.GetLocation(), Present: s.GetPresent(),
+		State: stateFromPB[s.GetState()], AcceptedGeneration: s.GetAcceptedGeneration(),
+		ServingGeneration: s.GetServingGeneration(),
+		Digest:            s.GetDigest(), Instances: int(s.GetInstances()), Location: s.GetLocation(),
+		Present: s.GetPresent(),
 	}
 	if d := s.GetDiagnostic(); d != nil {
 		out.Diagnostic = &Diagnostic{Message: d.GetMessage(), Remedy: d.GetRemedy(), Retryable: d.GetRetryable()}

@@ -74,7 +74,8 @@ func registrationFromPB(r *pluginpb.Registration) *Registration {
 			}
 		case *[]oauth.WorkloadIdentity:
 			for _, id := range r.GetIdentities() {
-				*to = append(*to, oauth.WorkloadIdentity{Issuer: id.GetIssuer(), Subject: id.GetSubject(), Audience: id.GetAudience()})
+				*to = append(*to, oauth.WorkloadIdentity{Issuer: id.GetIssuer(), Subject: id.GetSubject(),
+					Audience: id.GetAudience()})
 			}
 		}
 	}

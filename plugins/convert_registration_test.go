@@ -25,7 +25,8 @@ func TestRegistrationOnTheWire(t *testing.T) {
 		case *[]string:
 			*to = []string{f.Key, "and more"}
 		case *[]oauth.WorkloadIdentity:
-			*to = []oauth.WorkloadIdentity{{Issuer: "https://ci.example.com", Subject: "job", Audience: "here"}, {Issuer: "i", Subject: "s"}}
+			*to = []oauth.WorkloadIdentity{{Issuer: "https://ci.example.com", Subject: "job", Audience: "here"},
+				{Issuer: "i", Subject: "s"}}
 		}
 	}
 	if got := registrationFromPB(registrationToPB(full)); !reflect.DeepEqual(got, full) {

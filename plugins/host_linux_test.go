@@ -47,7 +47,8 @@ func (l *logBuffer) String() string {
 // await waits for a word of a plugin, which comes by a pipe or a stream of its own: not before the plugin's answers.
 func (l *logBuffer) await(t *testing.T, word string) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(l.String(), word); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(l.String(), word); time.Sleep(
+		5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%q is not in the log:\n%s", word, l)
 		}
@@ -175,7 +176,8 @@ func TestHookIsStartedOnFirstCallAndAnswers(t *testing.T) {
 		t.Errorf("Describe: %+v, %v", d, err)
 	}
 	req := script("full")
-	req.Registered = &Registration{ClientName: "n", RedirectURIs: []string{"https://a/cb"}, Scopes: []string{"openid"}, Public: true,
+	req.Registered = &Registration{ClientName: "n", RedirectURIs: []string{"https://a/cb"}, Scopes: []string{"openid"},
+		Public:  true,
 		LogoURI: "l", TOSURI: "t", PolicyURI: "p", PostLogoutRedirectURIs: []string{"https://a/out"}}
 	req.Issuer, req.Dev = "https://issuer.test", true
 	answer, err := hook.Evaluate(t.Context(), req)
@@ -220,7 +222,8 @@ func TestHostEnvironmentIsWithheld(t *testing.T) {
 	for _, line := range strings.Split(env, "\n") {
 		name, _, isVariable := strings.Cut(line, "=")
 		// go-plugin's own words; the lines of the certificate have no name.
-		if isVariable && name != "WARIFU_PLUGIN" && strings.ToUpper(name) == name && !strings.HasPrefix(name, "PLUGIN_") && !strings.Contains(name, "/") && len(name) < 40 {
+		if isVariable && name != "WARIFU_PLUGIN" && strings.ToUpper(name) == name && !strings.HasPrefix(name, "PLUGIN_") &&
+			!strings.Contains(name, "/") && len(name) < 40 {
 			t.Errorf("the plugin has %s", name)
 		}
 	}
@@ -345,7 +348,8 @@ func TestCallersOwnDeadlineIsNotThePluginsFault(t *testing.T) {
 	before := hook.pid(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if _, err := hook.Evaluate(ctx, script("hang")); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrDeadline) {
+	if _, err := hook.Evaluate(ctx, script("hang")); !errors.Is(err, context.DeadlineExceeded) ||
+		errors.Is(err, ErrDeadline) {
 		t.Errorf("error: %v", err)
 	}
 	if hook.pid(t) != before {
@@ -445,18 +449,19 @@ func TestStartsThatFailSayWhatWhereAndWhatToDo(t *testing.T) {
 		spec  Spec
 		words []string
 	}{
-		"missing binary":         {at(filepath.Join(dir, "absent")), []string{"no such file", "install the plugin there"}},
-		"directory":              {at(dir), []string{"not a file"}},
-		"not executable":         {at(text), []string{"may not be executed", "make the file executable"}},
-		"not a program":          {at(filepath.Join(dir, "garbage")), []string{"exec format error"}},
-		"not a plugin":           {roleSpec("not-a-plugin"), []string{"ended before the handshake"}},
-		"wrong protocol version": {roleSpec("version-2"), []string{"another version of the plugin protocol", "install a build"}},
-		"no mutual TLS":          {roleSpec("no-certificate"), []string{"no certificate for mutual TLS"}},
-		"listens elsewhere":      {roleSpec("elsewhere"), []string{"outside its socket directory"}},
-		"never shakes hands":     {roleSpec("silent"), []string{"did not finish its start in 1.5s"}},
-		"wrong kind":             {roleSpec("runtime"), []string{"not a hook plugin"}},
-		"refuses its config":     {refusing, []string{"refuses its configuration", "no setting of that name"}},
-		"checksum not hex":       {badSum, []string{"not hexadecimal"}},
+		"missing binary": {at(filepath.Join(dir, "absent")), []string{"no such file", "install the plugin there"}},
+		"directory":      {at(dir), []string{"not a file"}},
+		"not executable": {at(text), []string{"may not be executed", "make the file executable"}},
+		"not a program":  {at(filepath.Join(dir, "garbage")), []string{"exec format error"}},
+		"not a plugin":   {roleSpec("not-a-plugin"), []string{"ended before the handshake"}},
+		"wrong protocol version": {roleSpec("version-2"), []string{"another version of the plugin protocol",
+			"install a build"}},
+		"no mutual TLS":      {roleSpec("no-certificate"), []string{"no certificate for mutual TLS"}},
+		"listens elsewhere":  {roleSpec("elsewhere"), []string{"outside its socket directory"}},
+		"never shakes hands": {roleSpec("silent"), []string{"did not finish its start in 1.5s"}},
+		"wrong kind":         {roleSpec("runtime"), []string{"not a hook plugin"}},
+		"refuses its config": {refusing, []string{"refuses its configuration", "no setting of that name"}},
+		"checksum not hex":   {badSum, []string{"not hexadecimal"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			deadlines := Deadlines{}

@@ -38,8 +38,9 @@ func TestStrangerWhoFindsTheSocketCannotTalk(t *testing.T) {
 		}
 	}
 	for name, creds := range map[string]credentials.TransportCredentials{
-		"without TLS":           insecure.NewCredentials(),
-		"TLS without our key":   credentials.NewTLS(&tls.Config{InsecureSkipVerify: true}), // even who trusts the plugin is not trusted by it
+		"without TLS": insecure.NewCredentials(),
+		// Even who trusts the plugin is not trusted by it
+		"TLS without our key":   credentials.NewTLS(&tls.Config{InsecureSkipVerify: true}),
 		"TLS with another host": credentials.NewTLS(&tls.Config{ServerName: "localhost"}),
 	} {
 		conn, err := grpc.NewClient("unix:"+sockets[0], grpc.WithTransportCredentials(creds))
@@ -236,7 +237,8 @@ func TestSocketDirectoryWithALongPathIsElsewhere(t *testing.T) {
 func TestBackoffDoublesFromMinToMaxWithJitter(t *testing.T) {
 	t.Parallel()
 	b := Backoff{}.orDefault()
-	for failures, want := range map[int]time.Duration{1: time.Second, 2: 2 * time.Second, 5: 16 * time.Second, 9: 256 * time.Second, 10: 5 * time.Minute, 1000: 5 * time.Minute} {
+	for failures, want := range map[int]time.Duration{1: time.Second, 2: 2 * time.Second, 5: 16 * time.Second,
+		9: 256 * time.Second, 10: 5 * time.Minute, 1000: 5 * time.Minute} {
 		seen := map[time.Duration]bool{}
 		for range 50 {
 			got := b.delay(failures)

@@ -101,7 +101,8 @@ func checkBinary(spec Spec) error {
 	}
 	if !ok {
 		return fault("its sha256 is not the configured one, so it was not run",
-			"if you replaced the plugin, put the new sha256 into the configuration; otherwise find out who did", plugin.ErrChecksumsDoNotMatch)
+			"if you replaced the plugin, put the new sha256 into the configuration; otherwise find out who did",
+			plugin.ErrChecksumsDoNotMatch)
 	}
 	return nil
 }

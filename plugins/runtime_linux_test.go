@@ -35,10 +35,12 @@ func TestRuntimeCallsArriveAndReturn(t *testing.T) {
 		t.Errorf("Describe: %+v, %v", d, err)
 	}
 	st, err := r.PushEnv(t.Context(), push("app", map[string]string{"A": "b"}))
-	if want := (Status{State: StateReady, AcceptedGeneration: 3, ServingGeneration: 3, Digest: "d", Instances: 2, Location: "here", Present: true}); err != nil || st != want {
+	if want := (Status{State: StateReady, AcceptedGeneration: 3, ServingGeneration: 3, Digest: "d", Instances: 2,
+		Location: "here", Present: true}); err != nil || st != want {
 		t.Errorf("PushEnv: %+v, %v", st, err)
 	}
-	if st, err := r.PushEnv(t.Context(), push("rolling", nil)); err != nil || st.State != StateRolling || st.ServingGeneration != 2 {
+	if st, err := r.PushEnv(t.Context(), push("rolling", nil)); err != nil || st.State != StateRolling ||
+		st.ServingGeneration != 2 {
 		t.Errorf("PushEnv that rolls: %+v, %v", st, err)
 	}
 	if st, err := r.ObserveEnv(t.Context(), "app", webWorker); err != nil || !st.Present || st.ServingGeneration != 3 {
@@ -47,7 +49,8 @@ func TestRuntimeCallsArriveAndReturn(t *testing.T) {
 	if err := r.RemoveEnv(t.Context(), RemoveRequest{App: "app", Target: webWorker, Generation: 4}); err != nil {
 		t.Errorf("RemoveEnv: %v", err)
 	}
-	if err := r.RemoveEnv(t.Context(), RemoveRequest{App: "stale", Target: webWorker, Generation: 4}); !errors.Is(err, ErrStale) {
+	if err := r.RemoveEnv(t.Context(), RemoveRequest{App: "stale", Target: webWorker, Generation: 4}); !errors.Is(err,
+		ErrStale) {
 		t.Errorf("RemoveEnv of an older generation: %v", err)
 	}
 	if all, err := r.ListTargets(t.Context(), ""); err != nil || len(all) != 2 {
@@ -109,7 +112,8 @@ func TestPushedSecretIsInNoLogErrorArgumentOrEnvironment(t *testing.T) {
 	if err != nil || st.State != StateFailed {
 		t.Fatalf("%+v, %v", st, err)
 	}
-	if said := fmt.Sprintf("%+v", *st.Diagnostic); strings.Contains(said, "CanaryCanary") || !strings.Contains(said, oauth.Redacted) {
+	if said := fmt.Sprintf("%+v", *st.Diagnostic); strings.Contains(said, "CanaryCanary") ||
+		!strings.Contains(said, oauth.Redacted) {
 		t.Errorf("diagnostic: %s", said)
 	}
 	for _, word := range []string{"SECRET=" + oauth.Redacted, "got " + oauth.Redacted} {
@@ -146,7 +150,8 @@ func TestPushedSecretIsInNoLogErrorArgumentOrEnvironment(t *testing.T) {
 func TestPushRequestPrintsNoValue(t *testing.T) {
 	t.Parallel()
 	req := push("a", map[string]string{"A": canary})
-	for _, text := range []string{fmt.Sprint(req), fmt.Sprintf("%+v %#v %s %q %v", req, req, req, req, &req), req.LogValue().String()} {
+	for _, text := range []string{fmt.Sprint(req), fmt.Sprintf("%+v %#v %s %q %v", req, req, req, req, &req),
+		req.LogValue().String()} {
 		if strings.Contains(text, canary) {
 			t.Errorf("a value is in %q", text)
 		}

@@ -191,7 +191,8 @@ func (s *supervisor) release(p *process) {
 	}
 }
 
-// leave ends a process that gets no more calls, once those under way are over: each has a deadline. The caller holds mu.
+// leave ends a process that gets no more calls, once those under way are over: each has a deadline. The caller holds
+// mu.
 func (s *supervisor) leave(p *process) {
 	if p.left {
 		return

@@ -115,8 +115,9 @@ func (h *scriptedHook) Evaluate(_ context.Context, req EvaluateRequest) (Answer,
 		return said(string(raw)), err
 	case "full":
 		return Answer{
-			Client:   req.Registered,
-			Targets:  []TargetEnv{{Target: worker, Env: map[string]EnvValue{"A": {Literal: "a"}, "ID": {Source: SourceClientID}}}},
+			Client: req.Registered,
+			Targets: []TargetEnv{{Target: worker, Env: map[string]EnvValue{"A": {Literal: "a"},
+				"ID": {Source: SourceClientID}}}},
 			Warnings: []Notice{{Code: "w", Path: "p", Message: req.Issuer, Remedy: "r"}},
 			Denials:  []Notice{{Code: "d", Message: fmt.Sprint(req.Dev)}},
 		}, nil
@@ -155,7 +156,8 @@ func (h *scriptedHook) Evaluate(_ context.Context, req EvaluateRequest) (Answer,
 	case "lie-name":
 		return Answer{Targets: []TargetEnv{{Target: worker, Env: map[string]EnvValue{"A=B\nC": {}}}}}, nil
 	case "lie-secret":
-		return Answer{Targets: []TargetEnv{{Target: worker, Env: map[string]EnvValue{"S": {Source: SourceClientSecret}}}}}, nil
+		return Answer{Targets: []TargetEnv{{Target: worker, Env: map[string]EnvValue{"S": {Source: SourceClientSecret}}}}},
+			nil
 	case "lie-notice":
 		return Answer{Denials: []Notice{{Code: "no_words"}}}, nil
 	}
@@ -176,7 +178,8 @@ func (*scriptedRuntime) Describe() Description {
 func (*scriptedRuntime) Configure(context.Context, json.RawMessage, string) error { return nil }
 
 func (*scriptedRuntime) PushEnv(ctx context.Context, req PushRequest) (Status, error) {
-	st := Status{State: StateReady, AcceptedGeneration: req.Generation, ServingGeneration: req.Generation, Digest: req.Digest, Instances: 2, Location: "here", Present: true}
+	st := Status{State: StateReady, AcceptedGeneration: req.Generation, ServingGeneration: req.Generation,
+		Digest: req.Digest, Instances: 2, Location: "here", Present: true}
 	switch req.App {
 	case "leaks":
 		for name, value := range req.Env {
@@ -184,7 +187,8 @@ func (*scriptedRuntime) PushEnv(ctx context.Context, req PushRequest) (Status, e
 			slog.New(slog.NewJSONHandler(os.Stderr, nil)).Info("json", "value", value)
 			fmt.Fprintf(os.Stderr, `{"@level":"warn","@message":"got %s","@module":"x","v":%q}`+"\n", value, value)
 		}
-		return Status{State: StateFailed, Diagnostic: &Diagnostic{Message: "cannot use " + req.Env["SECRET"], Remedy: req.Env["SECRET"]}}, nil
+		return Status{State: StateFailed, Diagnostic: &Diagnostic{Message: "cannot use " + req.Env["SECRET"],
+			Remedy: req.Env["SECRET"]}}, nil
 	case "leaks-in-error":
 		return Status{}, errors.New("cannot use " + req.Env["SECRET"])
 	case "leaks-in-panic":
@@ -257,7 +261,8 @@ func playHost(args []string) {
 // playGrandchild is a plugin that leaves a child behind, which holds its pipes.
 func playGrandchild() {
 	child := exec.Command(os.Args[0], asPlugin, "silent")
-	child.Stdout, child.Stderr = os.Stdout, os.Stderr // files of its own for 1 and 2 would close them when they are collected
+	// Files of its own for 1 and 2 would close them when they are collected
+	child.Stdout, child.Stderr = os.Stdout, os.Stderr
 	if err := child.Start(); err != nil {
 		panic(err)
 	}

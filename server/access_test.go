@@ -52,7 +52,8 @@ func TestWhoMayNotUseTheAppIsToldSo(t *testing.T) {
 	} {
 		b := e.browser()
 		got := b.follow(b.signIn(b.get(e.authorizeURL("ui_locales", lang, "state", "s-1")), "bob@app.test", userPassword))
-		if got.status != http.StatusForbidden || !strings.Contains(got.body, says) || !strings.Contains(got.body, "bob@app.test") {
+		if got.status != http.StatusForbidden || !strings.Contains(got.body, says) ||
+			!strings.Contains(got.body, "bob@app.test") {
 			t.Fatalf("%s: %d %s", lang, got.status, shown(got.body))
 		}
 		if id := got.header.Get("X-Request-Id"); id == "" || !strings.Contains(got.body, id) {
@@ -126,7 +127,8 @@ func TestWhoMayUseTheAppIsCheckedAtEveryGrant(t *testing.T) {
 	if why := e.of(got.header).Reasons[0].Rule; why != oauth.RuleUserNotAdmitted {
 		t.Errorf("userinfo was refused by %s", why)
 	}
-	for name, token := range map[string]string{"access": refreshed.text("access_token"), "refresh": refreshed.text("refresh_token")} {
+	for name, token := range map[string]string{"access": refreshed.text("access_token"),
+		"refresh": refreshed.text("refresh_token")} {
 		if e.active(token) {
 			t.Errorf("the %s token is active", name)
 		}
@@ -181,7 +183,10 @@ func TestARuleThatChangesIsAskedOnce(t *testing.T) {
 	e.refusedBy(got.header, "(not verified)")
 	e.update("my-app", func(c *storage.Client) { c.AccessEmails, c.AccessConnectors = nil, []string{"github"} })
 	e.refresh(newest.text("refresh_token")).wants(t, "another connector", http.StatusBadRequest, "invalid_grant")
-	e.update("my-app", func(c *storage.Client) { c.AccessConnectors, c.AccessGroups = []string{"local"}, []string{"team-a"} })
+	e.update("my-app", func(c *storage.Client) {
+		c.AccessConnectors, c.AccessGroups = []string{"local"},
+			[]string{"team-a"}
+	})
 	if got := e.refresh(newest.text("refresh_token")); got.status != http.StatusOK {
 		t.Errorf("both: %s", got.raw)
 	}
@@ -234,7 +239,8 @@ func TestWhoMayUseTheAppIsCheckedOfExchanges(t *testing.T) {
 		{"the app is for staff", "my-app", []string{"staff"}, http.StatusOK},
 	} {
 		p.update(c.app, func(client *storage.Client) { client.AccessGroups = c.groups })
-		if got := runs.swap(subject); got.status != c.status || c.status != http.StatusOK && got.text("error") != "invalid_request" {
+		if got := runs.swap(subject); got.status != c.status || c.status != http.StatusOK &&
+			got.text("error") != "invalid_request" {
 			t.Errorf("%s: %d %s", c.rule, got.status, got.raw)
 		}
 	}
@@ -270,7 +276,8 @@ func TestConsentIsSkippedOnTheOperatorsWord(t *testing.T) {
 		{"the manifest does not want it", "asking", given, nil, true},
 		{"the client wants to ask", "prompting", skipping(given), []string{"prompt", "consent"}, true},
 		{"on the user's machine", "public", skipping(func(c *storage.Client) { c.Trusted, c.Public = true, true }),
-			[]string{"redirect_uri", "http://localhost:7/", "code_challenge", challengeOf(verifier), "code_challenge_method", "S256"}, true},
+			[]string{"redirect_uri", "http://localhost:7/", "code_challenge", challengeOf(verifier), "code_challenge_method",
+				"S256"}, true},
 		{"at a resource that the manifest does not name", "reaching", skipping(given), []string{"resource", filesAPI}, true},
 		{"at a resource that it names", "exchanging", skipping(func(c *storage.Client) {
 			c.Trusted, c.TokenExchangeAudiences = true, []string{filesAPI}
@@ -280,7 +287,8 @@ func TestConsentIsSkippedOnTheOperatorsWord(t *testing.T) {
 		b := q.browser()
 		silent := append([]string{"prompt", "none"}, c.params...)
 		got := b.follow(b.signIn(b.get(q.authorizeURL(c.params...)), userEmail, userPassword))
-		if asked := got.asks() == "decision"; asked != c.asked || !asked && (got.location == nil || !got.location.Query().Has("code")) {
+		if asked := got.asks() == "decision"; asked != c.asked || !asked &&
+			(got.location == nil || !got.location.Query().Has("code")) {
 			t.Errorf("%s: asked is %v: %d %s", c.rule, asked, got.status, shown(got.body))
 		}
 		if c.rule == "the client wants to ask" {

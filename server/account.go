@@ -25,8 +25,8 @@ const pathAccount = "/account"
 // recentFor is how old a sign-in may be by which somebody changes how they sign in.
 const recentFor = 10 * time.Minute
 
-// newChanges bounds how many forms of their account each user sends, and all together: most of them store something, and
-// are in the audit log and in a mail, which nobody is to flood.
+// newChanges bounds how many forms of their account each user sends, and all together: most of them store something,
+// and are in the audit log and in a mail, which nobody is to flood.
 func newChanges() *budget { return newBudget(0.2, 100, 50, 1000) }
 
 // visitor is somebody at a page of their own account.
@@ -217,10 +217,12 @@ func (s *Server) overview(w http.ResponseWriter, r *http.Request) {
 	f := v.account.Factors
 	page := pages.Account{
 		AccountFrame: s.accountFrame(w, r, v, ""), Person: shownPerson(v.user()), SignOut: s.base + pathLogout,
-		Password: v.at(f.Password.At), Profile: s.base + pathProfile, Sessions: s.base + pathSessions, Apps: s.base + pathApps,
+		Password: v.at(f.Password.At), Profile: s.base + pathProfile, Sessions: s.base + pathSessions, Apps: s.base +
+			pathApps,
 		Activity: s.base + pathActivity,
-		Factors: pages.AccountFactors{TOTP: v.at(f.TOTP.At), Codes: factor.UnusedRecovery(f.Recovery), AnyFactors: hasSecond(f),
-			TOTPPage: s.base + pathTOTP, CodesPage: s.base + pathCodes},
+		Factors: pages.AccountFactors{TOTP: v.at(f.TOTP.At), Codes: factor.UnusedRecovery(f.Recovery),
+			AnyFactors: hasSecond(f),
+			TOTPPage:   s.base + pathTOTP, CodesPage: s.base + pathCodes},
 	}
 	if s.passkeys != nil {
 		page.Factors.Passkeys, page.Factors.PasskeysPage = len(f.Passkeys), s.base+pathPasskeys

@@ -41,7 +41,8 @@ func TestAccountAsksWhoIsThere(t *testing.T) {
 		t.Fatalf("nobody is signed in: %d\n%s", got.status, shown(got.body))
 	}
 	got = b.follow(b.signIn(got, userEmail, userPassword))
-	if got.status != http.StatusOK || !strings.Contains(got.body, userEmail) || !strings.Contains(got.body, "<title>Your account") {
+	if got.status != http.StatusOK || !strings.Contains(got.body, userEmail) ||
+		!strings.Contains(got.body, "<title>Your account") {
 		t.Fatalf("%d\n%s", got.status, shown(got.body))
 	}
 	if got := b.get(p.issuer + "/account?lang=ja"); !strings.Contains(got.body, "<title>アカウント") {
@@ -132,7 +133,8 @@ func TestAuthenticatorAppIsSetUp(t *testing.T) {
 	codes := b.submit(got, "confirm", "code", code)
 	shownCodes := recoveryCodes(codes)
 	f := p.factors("user-ann")
-	if codes.status != http.StatusOK || len(shownCodes) != 10 || factor.TOTPText(f.TOTP.Secret) != secret || len(f.Recovery) != 10 {
+	if codes.status != http.StatusOK || len(shownCodes) != 10 || factor.TOTPText(f.TOTP.Secret) != secret ||
+		len(f.Recovery) != 10 {
 		t.Fatalf("%d, %d recovery codes\n%s", codes.status, len(shownCodes), shown(codes.body))
 	}
 	for _, c := range shownCodes {
@@ -143,11 +145,13 @@ func TestAuthenticatorAppIsSetUp(t *testing.T) {
 	if _, again := factor.CheckTOTP(f.TOTP, code, p.clock.now()); again {
 		t.Error("the code that confirmed the app can be used again")
 	}
-	if p.audits(storage.AuditFactorAdded, "authenticator app") != 1 || p.audits(storage.AuditFactorAdded, "recovery codes") != 1 {
+	if p.audits(storage.AuditFactorAdded, "authenticator app") != 1 || p.audits(storage.AuditFactorAdded,
+		"recovery codes") != 1 {
 		t.Errorf("audit log: %+v", p.audited(storage.AuditFactorAdded))
 	}
 	file := b.submit(codes, "download")
-	if !strings.HasPrefix(file.header.Get("Content-Disposition"), "attachment") || !slices.Equal(recoveryCodes(file), shownCodes) ||
+	if !strings.HasPrefix(file.header.Get("Content-Disposition"), "attachment") ||
+		!slices.Equal(recoveryCodes(file), shownCodes) ||
 		!strings.HasPrefix(file.header.Get("Content-Type"), "text/plain") {
 		t.Errorf("the file: %v\n%s", file.header, file.body)
 	}
@@ -217,8 +221,10 @@ func TestAuthenticatorAppOfAnotherSession(t *testing.T) {
 			t.Fatal(err)
 		}
 		twice := bob.submit(got, "confirm", "code", code)
-		if f := p.factors("user-bob"); f.TOTP.Step != held.TOTP.Step+1 || factor.TOTPText(f.TOTP.Secret) != secret || twice.status != http.StatusSeeOther {
-			t.Errorf("a code counts again: step %d, then %d\n%d %s", held.TOTP.Step+1, f.TOTP.Step, twice.status, shown(twice.body))
+		if f := p.factors("user-bob"); f.TOTP.Step != held.TOTP.Step+1 || factor.TOTPText(f.TOTP.Secret) != secret ||
+			twice.status != http.StatusSeeOther {
+			t.Errorf("a code counts again: step %d, then %d\n%d %s", held.TOTP.Step+1, f.TOTP.Step, twice.status,
+				shown(twice.body))
 		}
 	})
 	t.Run("after an hour", func(t *testing.T) {
@@ -249,7 +255,8 @@ func TestAuthenticatorAppOfAnotherSession(t *testing.T) {
 			t.Error("what has happened is said twice")
 		}
 		gone := ann.follow(ann.submit(ann.get(p.issuer+"/account/totp"), "remove"))
-		if f := p.factors("user-ann"); f.TOTP.Secret != nil || f.Recovery != nil || !strings.Contains(gone.body, `role="status"`) {
+		if f := p.factors("user-ann"); f.TOTP.Secret != nil || f.Recovery != nil ||
+			!strings.Contains(gone.body, `role="status"`) {
 			t.Errorf("removed: %+v\n%s", f, shown(gone.body))
 		}
 		if p.audits(storage.AuditFactorRemoved, "authenticator app") != 1 {
@@ -280,7 +287,8 @@ func TestSessionIsEndedInTheAccount(t *testing.T) {
 		return found[1]
 	}
 	got := mine.get(p.issuer + "/account/sessions")
-	if got.status != http.StatusOK || strings.Count(got.body, "<h2><bdi>Go-http-client") != 2 || !strings.Contains(got.body, "This browser") ||
+	if got.status != http.StatusOK || strings.Count(got.body, "<h2><bdi>Go-http-client") != 2 ||
+		!strings.Contains(got.body, "This browser") ||
 		!strings.Contains(got.body, p.client.ClientName) || !strings.Contains(got.body, "127.0.0.1") {
 		t.Errorf("%d\n%s", got.status, shown(got.body))
 	}
@@ -297,7 +305,8 @@ func TestSessionIsEndedInTheAccount(t *testing.T) {
 		tokens = got
 	}
 	got = mine.submit(got, "end", "session", sid(mine))
-	other.refresh(tokens.text("refresh_token")).wants(t, "a session that was ended", http.StatusBadRequest, "invalid_grant")
+	other.refresh(tokens.text("refresh_token")).wants(t, "a session that was ended", http.StatusBadRequest,
+		"invalid_grant")
 	if got = mine.follow(got); !strings.Contains(got.body, `role="status"`) || sid(mine) != "" {
 		t.Errorf("%d\n%s", got.status, shown(got.body))
 	}

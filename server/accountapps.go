@@ -12,8 +12,8 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// The apps that somebody has allowed something, or that hold something of theirs: each with what that is and when it was
-// used last. What is taken back ends at once; the app asks again.
+// The apps that somebody has allowed something, or that hold something of theirs: each with what that is and when it
+// was used last. What is taken back ends at once; the app asks again.
 
 const pathApps = pathAccount + "/apps"
 
@@ -40,7 +40,8 @@ func (s *Server) appsPage(w http.ResponseWriter, r *http.Request) {
 	}
 	page := pages.Apps{AccountFrame: s.accountFrame(w, r, v, "")}
 	for _, a := range all {
-		shown := pages.AllowedApp{ID: a.client, Since: v.at(a.since), UsedAt: v.at(a.use), Resources: s.shownResources(a.resources)}
+		shown := pages.AllowedApp{ID: a.client, Since: v.at(a.since), UsedAt: v.at(a.use),
+			Resources: s.shownResources(a.resources)}
 		c, err := s.clients.Client(r.Context(), a.client)
 		switch {
 		case err == nil:

@@ -39,7 +39,8 @@ func TestPasswordIsChangedInTheAccount(t *testing.T) {
 	other := p.browser()
 	other.account("/account", "carol")
 	tokens := p.exchange(other.code())
-	if got := b.get(p.issuer + "/.well-known/change-password"); got.location == nil || got.location.String() != p.issuer+"/account/password" {
+	if got := b.get(p.issuer + "/.well-known/change-password"); got.location == nil || got.location.String() != p.issuer+
+		"/account/password" {
 		t.Fatalf("where password managers look: %d %v", got.status, got.location)
 	}
 	page := b.get(p.issuer + "/account/password")
@@ -49,7 +50,8 @@ func TestPasswordIsChangedInTheAccount(t *testing.T) {
 		"carol carol":             "easy to guess",
 		strings.Repeat("x ", 600): "too long",
 	} {
-		if got := b.choose(page, typed, typed); got.status != http.StatusUnprocessableEntity || !strings.Contains(got.body, says) {
+		if got := b.choose(page, typed, typed); got.status != http.StatusUnprocessableEntity ||
+			!strings.Contains(got.body, says) {
 			t.Errorf("%.20q: %d\n%s", typed, got.status, shown(got.body))
 		}
 	}
@@ -58,7 +60,8 @@ func TestPasswordIsChangedInTheAccount(t *testing.T) {
 	}
 	held := b.cookie("session")
 	got := b.follow(b.choose(page, newPassword, newPassword))
-	if got.status != http.StatusOK || !strings.Contains(got.body, `role="status"`) || !strings.Contains(got.body, "Carol") {
+	if got.status != http.StatusOK || !strings.Contains(got.body, `role="status"`) ||
+		!strings.Contains(got.body, "Carol") {
 		t.Fatalf("%d\n%s", got.status, shown(got.body))
 	}
 	if b.cookie("session") == held {
@@ -69,10 +72,12 @@ func TestPasswordIsChangedInTheAccount(t *testing.T) {
 	}
 	p.refresh(tokens.text("refresh_token")).wants(t, "of the password before", http.StatusBadRequest, "invalid_grant")
 	b2 := p.browser()
-	if got := b2.signIn(b2.follow(b2.get(p.issuer+"/account")), "carol", userPassword); got.status != http.StatusUnprocessableEntity {
+	if got := b2.signIn(b2.follow(b2.get(p.issuer+"/account")), "carol",
+		userPassword); got.status != http.StatusUnprocessableEntity {
 		t.Errorf("the old password: %d", got.status)
 	}
-	if got := b2.follow(b2.signIn(b2.follow(b2.get(p.issuer+"/account")), "carol", newPassword)); !strings.Contains(got.body, "Carol") {
+	if got := b2.follow(b2.signIn(b2.follow(b2.get(p.issuer+"/account")), "carol", newPassword)); !strings.Contains(
+		got.body, "Carol") {
 		t.Errorf("the new password: %d\n%s", got.status, shown(got.body))
 	}
 	if n := p.audits(storage.AuditPasswordSet, "in the account"); n != 1 {
@@ -91,7 +96,8 @@ func TestChangesNeedARecentSignIn(t *testing.T) {
 	b := p.carol()
 	page := b.get(p.issuer + "/account/password")
 	p.clock.forward(11 * time.Minute)
-	if got := b.follow(b.choose(page, newPassword, newPassword)); got.asks() != "password" || !strings.Contains(got.body, `value="carol`) {
+	if got := b.follow(b.choose(page, newPassword, newPassword)); got.asks() != "password" ||
+		!strings.Contains(got.body, `value="carol`) {
 		t.Fatalf("a form after eleven minutes: %d\n%s", got.status, shown(got.body))
 	}
 	for _, path := range []string{"/account/password", "/account/totp", "/account/codes"} {
@@ -108,7 +114,8 @@ func TestChangesNeedARecentSignIn(t *testing.T) {
 		}
 		p.clock.forward(11 * time.Minute)
 	}
-	for _, path := range []string{"/account", "/account/sessions", "/account/apps", "/account/activity", "/account/profile"} {
+	for _, path := range []string{"/account", "/account/sessions", "/account/apps", "/account/activity",
+		"/account/profile"} {
 		if got := b.get(p.issuer + path); got.status != http.StatusOK {
 			t.Errorf("%s: to look needs a recent sign-in: %d", path, got.status)
 		}
@@ -121,7 +128,8 @@ func TestChangesNeedARecentSignIn(t *testing.T) {
 	}
 }
 
-// Somebody with an authenticator app shows it before they change how they sign in, even if their session began with less.
+// Somebody with an authenticator app shows it before they change how they sign in, even if their session began with
+// less.
 func TestChangesNeedTheSecondFactor(t *testing.T) {
 	t.Parallel()
 	p := newPeople(t, mailtest.Options{}, withManaged)
@@ -148,18 +156,21 @@ func TestAppIsTakenBack(t *testing.T) {
 	}
 	tokens := p.exchange(b.code("scope", "openid offline_access threads:read"))
 	got = b.get(p.issuer + "/account/apps")
-	if got.status != http.StatusOK || !strings.Contains(got.body, p.client.ClientName) || !strings.Contains(got.body, "threads:read") {
+	if got.status != http.StatusOK || !strings.Contains(got.body, p.client.ClientName) ||
+		!strings.Contains(got.body, "threads:read") {
 		t.Fatalf("%d\n%s", got.status, shown(got.body))
 	}
 	_, form := b.form(got, "client")
 	got = b.follow(b.submit(got, "end", "client", form.Get("client")))
-	if got.status != http.StatusOK || !strings.Contains(got.body, `role="status"`) || strings.Contains(got.body, p.client.ClientName) {
+	if got.status != http.StatusOK || !strings.Contains(got.body, `role="status"`) ||
+		strings.Contains(got.body, p.client.ClientName) {
 		t.Errorf("after: %d\n%s", got.status, shown(got.body))
 	}
 	p.refresh(tokens.text("refresh_token")).wants(t, "taken back", http.StatusBadRequest, "invalid_grant")
 	got = b.follow(b.get(p.authorizeURL("scope", "openid offline_access threads:read")))
 	if got.asks() != "decision" || !strings.Contains(got.body, `href="/account/apps"`) {
-		t.Errorf("the app is not asked for again, or it is not said where it is taken back: %d\n%s", got.status, shown(got.body))
+		t.Errorf("the app is not asked for again, or it is not said where it is taken back: %d\n%s",
+			got.status, shown(got.body))
 	}
 	revoked := p.audited(storage.AuditConsentRevoked)
 	if len(revoked) != 1 || revoked[0].Actor != storage.UserActor("user-ann") || revoked[0].Address == "" {
@@ -167,7 +178,8 @@ func TestAppIsTakenBack(t *testing.T) {
 	}
 	_, hidden := b.form(b.get(p.issuer+"/account/totp"), "code") // an app that there is not
 	hidden.Set("client", "no/../such")
-	if got := b.post(p.issuer+"/account/apps", url.Values{"form": hidden["form"], "client": hidden["client"]}); got.status != http.StatusSeeOther {
+	if got := b.post(p.issuer+"/account/apps", url.Values{"form": hidden["form"],
+		"client": hidden["client"]}); got.status != http.StatusSeeOther {
 		t.Errorf("an app that there is not: %d", got.status)
 	}
 }
@@ -196,10 +208,12 @@ func TestProfile(t *testing.T) {
 		t.Errorf("%d\n%s", got.status, shown(got.body))
 	}
 	ann := p.browser()
-	if got := ann.account("/account/profile", userEmail); !strings.Contains(got.body, userEmail) || strings.Contains(got.body, `name="name"`) {
+	if got := ann.account("/account/profile", userEmail); !strings.Contains(got.body, userEmail) ||
+		strings.Contains(got.body, `name="name"`) {
 		t.Errorf("a user of the configuration: %d\n%s", got.status, shown(got.body))
 	}
-	if got := ann.get(p.issuer + "/account/password"); got.status != http.StatusOK || strings.Contains(got.body, `name="password"`) {
+	if got := ann.get(p.issuer + "/account/password"); got.status != http.StatusOK ||
+		strings.Contains(got.body, `name="password"`) {
 		t.Errorf("the password of a user of the configuration: %d\n%s", got.status, shown(got.body))
 	}
 }
@@ -268,11 +282,14 @@ func TestAccountIsClosedToStrangers(t *testing.T) {
 			continue
 		}
 		stranger = p.browser()
-		if got := stranger.follow(stranger.post(p.issuer+path, url.Values{"decision": {"remove"}})); got.asks() != "password" {
+		if got := stranger.follow(stranger.post(p.issuer+
+			path, url.Values{"decision": {"remove"}})); got.asks() != "password" {
 			t.Errorf("%s takes a form of a stranger: %d", path, got.status)
 		}
-		b.post(p.issuer+path, url.Values{"decision": {"remove"}}).wants(t, path+": a form without a token", http.StatusForbidden, "invalid_request")
-		req := p.request(http.MethodPost, p.issuer+path, "decision=remove", "Content-Type", formType, "Origin", "https://evil.example",
+		b.post(p.issuer+path, url.Values{"decision": {"remove"}}).wants(t, path+": a form without a token",
+			http.StatusForbidden, "invalid_request")
+		req := p.request(http.MethodPost, p.issuer+path, "decision=remove", "Content-Type", formType, "Origin",
+			"https://evil.example",
 			"Sec-Fetch-Site", "cross-site")
 		if got := b.do(req); got.status != http.StatusForbidden {
 			t.Errorf("%s: a form of another site: %d", path, got.status)

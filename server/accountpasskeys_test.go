@@ -34,23 +34,27 @@ func TestPasskeysOfAnAccount(t *testing.T) {
 	p.clock.stop()
 	b := p.browser()
 	got := b.account("/account/passkeys", userEmail)
-	if got.status != http.StatusOK || !strings.Contains(got.body, "Add a passkey") || strings.Contains(got.body, "Your passkeys") {
+	if got.status != http.StatusOK || !strings.Contains(got.body, "Add a passkey") ||
+		strings.Contains(got.body, "Your passkeys") {
 		t.Fatalf("%d %s", got.status, shown(got.body))
 	}
 	var o struct {
 		RP, User struct{ ID, Name, DisplayName string }
 	}
-	if err := json.Unmarshal([]byte(got.asked(t)), &o); err != nil || o.RP.ID != "id.app.test" || o.User.Name != userEmail || o.User.DisplayName != "Ann" {
+	if err := json.Unmarshal([]byte(got.asked(t)), &o); err != nil || o.RP.ID != "id.app.test" ||
+		o.User.Name != userEmail || o.User.DisplayName != "Ann" {
 		t.Errorf("asked for %+v, %v", o, err)
 	}
 	if a, err := p.store.Account(t.Context(), "user-ann"); err != nil || a.Factors.Revision != 0 {
 		t.Errorf("something is stored before there is a passkey: %+v, %v", a.Factors, err)
 	}
-	laptop, phone := &factortest.Authenticator{Origin: p.issuer}, &factortest.Authenticator{Origin: p.issuer, NoCounter: true}
+	laptop, phone := &factortest.Authenticator{Origin: p.issuer}, &factortest.Authenticator{Origin: p.issuer,
+		NoCounter: true}
 	copy(laptop.AAGUID[:], "\xd5\x48\x82\x6e\x79\xb4\xdb\x40\xa3\xd8\x11\x11\x6f\x7e\x83\x49")
 	first := got
 	got = b.follow(b.make(got, laptop))
-	if got.status != http.StatusOK || !strings.Contains(got.body, "Your passkey is set up") || !strings.Contains(got.body, "Bitwarden") {
+	if got.status != http.StatusOK || !strings.Contains(got.body, "Your passkey is set up") ||
+		!strings.Contains(got.body, "Bitwarden") {
 		t.Fatalf("%d %s", got.status, shown(got.body))
 	}
 	if s := p.sessions("user-ann"); len(s) != 1 || !slices.Equal(s[0].AMR, []string{"pwd", "pop", "user", "mfa"}) {
@@ -60,7 +64,8 @@ func TestPasskeysOfAnAccount(t *testing.T) {
 		t.Error("the device makes a second passkey")
 	}
 	// The page from before knows of no user handle, and its device would sign in nobody.
-	if got := b.make(first, &factortest.Authenticator{Origin: p.issuer}); got.status != http.StatusUnprocessableEntity || len(p.passkeys("user-ann")) != 1 {
+	if got := b.make(first, &factortest.Authenticator{Origin: p.issuer}); got.status != http.StatusUnprocessableEntity ||
+		len(p.passkeys("user-ann")) != 1 {
 		t.Errorf("from a page with another user handle: %d %s", got.status, shown(got.body))
 	}
 	answer, err := phone.Create(got.asked(t))
@@ -90,8 +95,9 @@ func TestPasskeysOfAnAccount(t *testing.T) {
 		p := p.at(t)
 		action, form := b.form(got, "name")
 		for name, want := range map[string]string{
-			"  My \t phone\n ": "My phone", "<b>x</b>": "<b>x</b>", "\u202egnp.exe\u0000": "gnp.exe", strings.Repeat("あ", 5_000): strings.Repeat("あ", 64),
-			"\xff\xfe": "", "": "",
+			"  My \t phone\n ": "My phone", "<b>x</b>": "<b>x</b>", "\u202egnp.exe\u0000": "gnp.exe",
+			strings.Repeat("あ", 5_000): strings.Repeat("あ", 64),
+			"\xff\xfe":                 "", "": "",
 		} {
 			form.Set("name", name)
 			form.Set("decision", "rename")
@@ -112,7 +118,9 @@ func TestPasskeysOfAnAccount(t *testing.T) {
 		if keys := p.passkeys("user-ann"); len(keys) != 1 || !strings.Contains(after.body, "The passkey is removed") {
 			t.Errorf("%d passkeys: %s", len(keys), shown(after.body))
 		}
-		if ids := []string{base64.RawURLEncoding.EncodeToString(laptop.Keys()[0].ID), base64.RawURLEncoding.EncodeToString(phone.Keys()[0].ID)}; strings.Contains(acceptedOf.FindString(after.body), ids[0]) || !strings.Contains(acceptedOf.FindString(after.body), ids[1]) {
+		if ids := []string{base64.RawURLEncoding.EncodeToString(laptop.Keys()[0].ID),
+			base64.RawURLEncoding.EncodeToString(phone.Keys()[0].ID)}; strings.Contains(acceptedOf.FindString(after.body),
+			ids[0]) || !strings.Contains(acceptedOf.FindString(after.body), ids[1]) {
 			t.Errorf("the browser is told that these count: %s", acceptedOf.FindString(after.body))
 		}
 		if got := b.post(action, form); got.status != http.StatusSeeOther || len(p.passkeys("user-ann")) != 1 {
@@ -135,7 +143,8 @@ func TestPasskeysOfAnAccount(t *testing.T) {
 			}
 		}
 		slices.Sort(told) // the clock stands
-		if !slices.Equal(told, []string{"factor-added passkey", "factor-added passkey of Bitwarden", "factor-removed passkey of Bitwarden"}) {
+		if !slices.Equal(told, []string{"factor-added passkey", "factor-added passkey of Bitwarden",
+			"factor-removed passkey of Bitwarden"}) {
 			t.Errorf("audit: %q", told)
 		}
 	})
@@ -168,7 +177,8 @@ func TestPasskeysOfAnAccount(t *testing.T) {
 		if got := b.follow(b.get(p.issuer + "/account/passkeys")); got.asks() != "password" {
 			t.Errorf("%d %s", got.status, shown(got.body))
 		}
-		if got := b.follow(b.make(open, &factortest.Authenticator{Origin: p.issuer})); got.asks() != "password" || len(p.passkeys("user-ann")) != 1 {
+		if got := b.follow(b.make(open, &factortest.Authenticator{Origin: p.issuer})); got.asks() != "password" ||
+			len(p.passkeys("user-ann")) != 1 {
 			t.Errorf("the form of before: %d %s", got.status, shown(got.body))
 		}
 	})

@@ -82,7 +82,8 @@ func (s *Server) profile(w http.ResponseWriter, r *http.Request) {
 		if languageOf(next.Locale) != lang { // one that says more, such as ja-JP, stays
 			next.Locale = lang
 		}
-		_, err := s.store.PutAccount(r.Context(), next, v.account, nil, s.ownEntry(r, v, storage.AuditUserApplied, "name and language"))
+		_, err := s.store.PutAccount(r.Context(), next, v.account, nil, s.ownEntry(r, v, storage.AuditUserApplied,
+			"name and language"))
 		return err
 	})
 	if errors.Is(err, storage.ErrNotManaged) { // the configuration has them since

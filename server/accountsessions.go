@@ -95,7 +95,8 @@ func (s *Server) sessions(w http.ResponseWriter, r *http.Request) {
 		}
 		why := s.ownEntry(r, v, "", "")
 		why.Reason = "the user ended it in their account"
-		if _, err := s.store.RevokeSession(r.Context(), session.SID, why); err != nil && !errors.Is(err, storage.ErrNotFound) {
+		if _, err := s.store.RevokeSession(r.Context(), session.SID, why); err != nil &&
+			!errors.Is(err, storage.ErrNotFound) {
 			s.refuse(w, r, err)
 			return
 		}

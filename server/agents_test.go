@@ -45,7 +45,8 @@ func TestResourcesByAnySpelling(t *testing.T) {
 			if got.audience(t) != registered {
 				t.Errorf("%s, then %s: %s", spelled, again, got.raw)
 			}
-			refreshed := p.asking(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {got.text("refresh_token")}}, spelled)
+			refreshed := p.asking(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {got.text("refresh_token")}},
+				spelled)
 			if refreshed.audience(t) != registered {
 				t.Errorf("refresh for %s: %s", spelled, refreshed.raw)
 			}
@@ -105,7 +106,8 @@ func TestResourceMetadata(t *testing.T) {
 		"an unknown one": oauth.ResourceMetadataURL(p.issuer, "https://unknown.test"), "none": p.issuer + "/oauth/resource",
 		"two": oauth.ResourceMetadataURL(p.issuer, filesAPI) + "&resource=x",
 	} {
-		if got := p.send(p.request(http.MethodGet, address, "")); got.status != http.StatusNotFound && got.status != http.StatusBadRequest ||
+		if got := p.send(p.request(http.MethodGet, address, "")); got.status != http.StatusNotFound &&
+			got.status != http.StatusBadRequest ||
 			got.text("error") == "" {
 			t.Errorf("%s: %d %s", rule, got.status, got.raw)
 		}
@@ -116,10 +118,14 @@ func TestResourceMetadata(t *testing.T) {
 // what this server does not have for it is left out, and it is told.
 func TestScopesOfClientsWithoutAManifest(t *testing.T) {
 	const most = "openid threads:read threads:write"
-	p := newIDP(t, openToAll, func(c *server.Config) { c.RegistrationScopes = oauth.ParseScopes(most + " offline_access") })
+	p := newIDP(t, openToAll, func(c *server.Config) {
+		c.RegistrationScopes = oauth.ParseScopes(most +
+			" offline_access")
+	})
 	registered := func(members string) (*idp, string) {
 		t.Helper()
-		got := p.registration(`{"redirect_uris":["` + callback + `"],"token_endpoint_auth_method":"client_secret_post"` + members + `}`)
+		got := p.registration(`{"redirect_uris":["` + callback + `"],"token_endpoint_auth_method":"client_secret_post"` +
+			members + `}`)
 		return p.itself(got), got.text("scope")
 	}
 	agent, scope := registered("")
@@ -169,14 +175,16 @@ func TestScopesThatAreNamed(t *testing.T) {
 	})
 	vouched := func(members string) *idp {
 		t.Helper()
-		got := p.dynamic(http.MethodPost, p.issuer+"/oauth/register", initialToken, `{"redirect_uris":["`+callback+`"],"token_endpoint_auth_method":"client_secret_post",`+members+`}`)
+		got := p.dynamic(http.MethodPost, p.issuer+"/oauth/register", initialToken, `{"redirect_uris":["`+callback+
+			`"],"token_endpoint_auth_method":"client_secret_post",`+members+`}`)
 		if got.status != http.StatusCreated {
 			t.Fatal(got.raw)
 		}
 		return p.itself(got)
 	}
 	q := vouched(`"scope":"openid threads:read"`)
-	q.redirected(q.browser().get(q.authorizeURL("scope", "openid threads:write")), "beyond the registration", "invalid_scope")
+	q.redirected(q.browser().get(q.authorizeURL("scope", "openid threads:write")), "beyond the registration",
+		"invalid_scope")
 	open := vouched(`"client_name":"Any","grant_types":["authorization_code","client_credentials"]`)
 	if got := open.tokens("scope", "threads:write"); got.text("scope") != "threads:write" {
 		t.Errorf("it names none: %s", got.raw)
@@ -199,7 +207,8 @@ func TestScopesThatAreNamed(t *testing.T) {
 // RFC 7591 section 3.2.1: a registration is told all that was registered, application_type among it.
 func TestApplicationTypeOfARegistration(t *testing.T) {
 	p := newIDP(t, openToAll)
-	for said, want := range map[string]string{"": "web", `,"application_type":"native"`: "native", `,"application_type":"web"`: "web"} {
+	for said, want := range map[string]string{"": "web", `,"application_type":"native"`: "native",
+		`,"application_type":"web"`: "web"} {
 		for _, uri := range []string{"http://127.0.0.1:3118/callback", "http://localhost:3118/callback", callback} {
 			got := p.registration(`{"redirect_uris":["` + uri + `"],"token_endpoint_auth_method":"none"` + said + `}`)
 			again := p.dynamic(http.MethodGet, got.text("registration_client_uri"), got.text("registration_access_token"), "")
@@ -230,7 +239,8 @@ func TestNoManifestForWhoHasNone(t *testing.T) {
 	} {
 		for _, lang := range []string{"en", "ja"} {
 			got := p.browser().get(address + "&ui_locales=" + lang)
-			if strings.Contains(got.body, "app.yml") || strings.Contains(got.body, "spec.oauth") || got.status != http.StatusBadRequest {
+			if strings.Contains(got.body, "app.yml") || strings.Contains(got.body, "spec.oauth") ||
+				got.status != http.StatusBadRequest {
 				t.Errorf("%s: %d %s", rule, got.status, shown(got.body))
 			}
 		}
@@ -238,7 +248,8 @@ func TestNoManifestForWhoHasNone(t *testing.T) {
 	for rule, got := range map[string]reply{
 		"a grant type": agent.call("/oauth/token", url.Values{"grant_type": {"client_credentials"}}),
 		"a device":     agent.call("/oauth/device_authorization", url.Values{}),
-		"a secret":     p.as(agent.client, "wrong").call("/oauth/token", url.Values{"grant_type": {"refresh_token"}, "refresh_token": {"x"}}),
+		"a secret": p.as(agent.client, "wrong").call("/oauth/token", url.Values{"grant_type": {"refresh_token"},
+			"refresh_token": {"x"}}),
 	} {
 		if got.status < 400 || strings.Contains(fmt.Sprint(got.json), "app.yml") {
 			t.Errorf("%s: %s", rule, got.raw)
@@ -270,7 +281,8 @@ func TestOneAddressKeepsNobodyFromRegistering(t *testing.T) {
 		t.Errorf("another address: %d", got)
 	}
 	p.clock.forward(20 * time.Second)
-	if one, two := register("203.0.113.1", ""), register("203.0.113.1", ""); one != http.StatusCreated || two != http.StatusServiceUnavailable {
+	if one, two := register("203.0.113.1", ""), register("203.0.113.1", ""); one != http.StatusCreated ||
+		two != http.StatusServiceUnavailable {
 		t.Errorf("after a while: %d, %d", one, two)
 	}
 }

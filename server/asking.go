@@ -15,8 +15,8 @@ import (
 )
 
 // A connector can be asked again about those who have signed in by it, as often as the configuration says
-// ([connector.Connector.Ask]). That happens here, beside all requests: no token ever waits for an upstream. What is due,
-// and who asks, is decided in storage (see its upstreams.go); what comes of the answer, here:
+// ([connector.Connector.Ask]). That happens here, beside all requests: no token ever waits for an upstream. What is
+// due, and who asks, is decided in storage (see its upstreams.go); what comes of the answer, here:
 //
 //   - The user is still there: their record is brought up to date. Codes and refresh tokens carry the revision of the
 //     record, so the next use of each decides anew who may use the app.
@@ -32,14 +32,15 @@ const (
 	askHold = 3 * time.Minute
 	// asksEvery is how often this replica looks for what is due.
 	asksEvery = 15 * time.Second
-	// askAgain is when a question is due again after a fault, twice as long after the next one, and so on, to mostAskAgain.
+	// askAgain is when a question is due again after a fault, twice as long after the next one, and so on, to
+	// mostAskAgain.
 	askAgain     = time.Minute
 	mostAskAgain = time.Hour
 	// restOfFault is how long a connector is asked nothing after a fault, so that one that does not answer does not keep
 	// the questions to others waiting.
 	restOfFault = 30 * time.Second
-	// storeTime is how long it may take to store an answer; storeTimes, how often it is tried: the upstream may take what it
-	// was asked with only once.
+	// storeTime is how long it may take to store an answer; storeTimes, how often it is tried: the upstream may take what
+	// it was asked with only once.
 	storeTime, storeTimes = 5 * time.Second, 4
 )
 

@@ -60,7 +60,8 @@ func TestOpenIDProviderIsAskedAgain(t *testing.T) {
 	if issued.status != http.StatusOK {
 		t.Fatal(issued.raw)
 	}
-	if _, err := up.store.EndUser(t.Context(), "user-ann", storage.AuditEntry{Reason: "revoked by an operator"}); err != nil {
+	if _, err := up.store.EndUser(t.Context(), "user-ann",
+		storage.AuditEntry{Reason: "revoked by an operator"}); err != nil {
 		t.Fatal(err)
 	}
 	p.asksAfter(16 * time.Minute)

@@ -89,8 +89,8 @@ func (p *idp) eve() *storage.User {
 	return u
 }
 
-// What an upstream says of groups decides at the next refresh, which asks nobody: it is one proposal as before, and once
-// two, to look at what has changed.
+// What an upstream says of groups decides at the next refresh, which asks nobody: it is one proposal as before, and
+// once two, to look at what has changed.
 func TestGroupsOfAnUpstreamActAtTheNextRefresh(t *testing.T) {
 	p, d := employed(t)
 	p.clock.stop()
@@ -102,7 +102,8 @@ func TestGroupsOfAnUpstreamActAtTheNextRefresh(t *testing.T) {
 		anns = p.refresh(anns.text("refresh_token")) // makes the leases of this hour
 		before := len(d.asked)
 		var got reply
-		if n := p.etcd.Count(func() { got = p.refresh(tokens.text("refresh_token")) }); n != want || got.status != status || len(d.asked) != before {
+		if n := p.etcd.Count(func() { got = p.refresh(tokens.text("refresh_token")) }); n != want || got.status != status ||
+			len(d.asked) != before {
 			t.Fatalf("%+v, %d %s; asked %d times", n, got.status, got.raw, len(d.asked)-before)
 		}
 		tokens = got
@@ -133,7 +134,8 @@ func TestUpstreamThatSaysNoEndsTheUser(t *testing.T) {
 	tokens := eves(p, "scope", "openid")
 	d.refreshErr = connector.Refuse("the account is gone")
 	p.asksAfter(16 * time.Minute)
-	if got := p.refresh(tokens.text("refresh_token")); got.status != http.StatusBadRequest || got.text("error") != "invalid_grant" {
+	if got := p.refresh(tokens.text("refresh_token")); got.status != http.StatusBadRequest ||
+		got.text("error") != "invalid_grant" {
 		t.Errorf("%d %s", got.status, got.raw)
 	}
 	if p.active(tokens.text("access_token")) || !p.eve().Active() {
@@ -227,7 +229,8 @@ func TestConnectorThatHasGoneIsNotAsked(t *testing.T) {
 	}
 	p.reload(func(c *server.Config) { c.Connectors = p.cfg.Connectors[:1] })
 	p.asksAfter(16 * time.Minute)
-	if dump := p.etcd.Dump(); len(d.asked) != 0 || strings.Contains(dump, "upstreams/") || strings.Contains(dump, "asks/") {
+	if dump := p.etcd.Dump(); len(d.asked) != 0 || strings.Contains(dump, "upstreams/") ||
+		strings.Contains(dump, "asks/") {
 		t.Errorf("asked %d times, or something is left", len(d.asked))
 	}
 }

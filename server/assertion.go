@@ -46,8 +46,8 @@ const (
 	maxSigned        = 16 << 10         // bytes of what a client signs
 )
 
-// Each assertion leaves a mark in storage until it would have expired. Where strangers make clients, they make the marks
-// as well: so many per second and at once from such a client, and of all of them, at each replica.
+// Each assertion leaves a mark in storage until it would have expired. Where strangers make clients, they make the
+// marks as well: so many per second and at once from such a client, and of all of them, at each replica.
 const (
 	strangersAssertions      = 5
 	strangersAssertionsBurst = 200

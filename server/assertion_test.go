@@ -44,13 +44,15 @@ func (p *idp) keyed(app, alg string, change ...func(*storage.Client)) *idp {
 // assertion is one of p's client, with changes to its claims; nil leaves a claim out.
 func (p *idp) assertion(alg string, changes map[string]any) string {
 	p.t.Helper()
-	return signedBy(p.t, testKeys()[alg], jose.SignatureAlgorithm(alg), map[string]any{"kid": "k", "typ": "JWT"}, p.assertionClaims(changes))
+	return signedBy(p.t, testKeys()[alg], jose.SignatureAlgorithm(alg), map[string]any{"kid": "k", "typ": "JWT"},
+		p.assertionClaims(changes))
 }
 
 func (p *idp) assertionClaims(changes map[string]any) map[string]any {
 	now := p.clock.now()
 	claims := map[string]any{
-		"iss": p.client.ID, "sub": p.client.ID, "aud": p.issuer, "exp": now.Add(time.Minute).Unix(), "iat": now.Unix(), "jti": rand.Text(),
+		"iss": p.client.ID, "sub": p.client.ID, "aud": p.issuer, "exp": now.Add(time.Minute).Unix(), "iat": now.Unix(),
+		"jti": rand.Text(),
 	}
 	for name, value := range changes {
 		if claims[name] = value; value == nil {
@@ -116,7 +118,8 @@ func TestPrivateKeyJWT(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := k.send(k.request(http.MethodPost, p.issuer+"/oauth/token", string(body), "Content-Type", "application/json")); got.status != http.StatusOK {
+	if got := k.send(k.request(http.MethodPost, p.issuer+"/oauth/token", string(body), "Content-Type",
+		"application/json")); got.status != http.StatusOK {
 		t.Errorf("JSON: %d %s", got.status, got.raw)
 	}
 }
@@ -171,10 +174,11 @@ func TestForgedAssertions(t *testing.T) {
 		return got
 	}
 	for rule, forged := range map[string]string{
-		"alg none":                       unsigned("none") + ".",
-		"alg none, the signature kept":   unsigned("none") + "." + parts[2],
-		"no signature":                   parts[0] + "." + parts[1] + ".",
-		"zero signature":                 parts[0] + "." + parts[1] + "." + base64.RawURLEncoding.EncodeToString(make([]byte, 64)),
+		"alg none":                     unsigned("none") + ".",
+		"alg none, the signature kept": unsigned("none") + "." + parts[2],
+		"no signature":                 parts[0] + "." + parts[1] + ".",
+		"zero signature": parts[0] + "." + parts[1] + "." +
+			base64.RawURLEncoding.EncodeToString(make([]byte, 64)),
 		"HS256 with the public key, DER": signedBy(t, der, jose.HS256, header, claims),
 		"HS256 with the public key, PEM": signedBy(t, publicPEM, jose.HS256, header, claims),
 		"HS256 with the public key, JWK": signedBy(t, jwk, jose.HS256, header, claims),
@@ -183,17 +187,21 @@ func TestForgedAssertions(t *testing.T) {
 		"another key under our kid":      signedBy(t, stranger, jose.ES256, header, claims),
 		"another client's key":           signedBy(t, testKeys()["EdDSA"], jose.EdDSA, header, claims),
 		"unknown kid":                    signedBy(t, key, jose.ES256, with("kid", "x"), claims),
-		"unknown critical header":        signedBy(t, key, jose.ES256, map[string]any{"kid": "k", "crit": []string{"x"}, "x": 1}, claims),
-		"changed claims":                 parts[0] + "." + part(t, like("exp", now.Add(time.Hour).Unix())) + "." + parts[2],
-		"JSON serialization":             `{"payload":"` + parts[1] + `","protected":"` + parts[0] + `","signature":"` + parts[2] + `"}`,
-		"a dot more":                     genuine + ".",
-		"a megabyte of dots":             strings.Repeat(".", 60<<10),
-		"PBES2 with a huge count":        part(t, map[string]any{"alg": "PBES2-HS256+A128KW", "enc": "A128GCM", "p2c": 1<<31 - 1, "p2s": "AAAAAAAAAAA"}) + ".AAAA.AAAA.AAAA.AAAA",
-		"compressed bomb":                bomb(t),
-		"too long":                       signed(like("x", strings.Repeat("x", 16<<10))),
-		"no JWT":                         "x",
-		"the server's own token":         p.tokens().text("access_token"),
-		"another client's assertion":     other.assertion("EdDSA", map[string]any{"iss": k.client.ID, "sub": k.client.ID, "jti": jti}),
+		"unknown critical header": signedBy(t, key, jose.ES256, map[string]any{"kid": "k", "crit": []string{"x"},
+			"x": 1}, claims),
+		"changed claims": parts[0] + "." + part(t, like("exp", now.Add(time.Hour).Unix())) + "." + parts[2],
+		"JSON serialization": `{"payload":"` + parts[1] + `","protected":"` + parts[0] + `","signature":"` +
+			parts[2] + `"}`,
+		"a dot more":         genuine + ".",
+		"a megabyte of dots": strings.Repeat(".", 60<<10),
+		"PBES2 with a huge count": part(t, map[string]any{"alg": "PBES2-HS256+A128KW", "enc": "A128GCM",
+			"p2c": 1<<31 - 1, "p2s": "AAAAAAAAAAA"}) + ".AAAA.AAAA.AAAA.AAAA",
+		"compressed bomb":        bomb(t),
+		"too long":               signed(like("x", strings.Repeat("x", 16<<10))),
+		"no JWT":                 "x",
+		"the server's own token": p.tokens().text("access_token"),
+		"another client's assertion": other.assertion("EdDSA", map[string]any{"iss": k.client.ID, "sub": k.client.ID,
+			"jti": jti}),
 	} {
 		if got := try(rule, forged); got.raw != wrongSecret.raw {
 			t.Errorf("%s: %s, a wrong secret gets %s", rule, got.raw, wrongSecret.raw)
@@ -237,17 +245,25 @@ func TestForgedAssertions(t *testing.T) {
 		}
 	}
 	// sub alone decides whose assertion it is.
-	k.asserting("/oauth/token", signed(like("sub", p.client.ID)), forItself("threads:read")).wants(t, "another subject", http.StatusUnauthorized, "invalid_client")
-	k.asserting("/oauth/token", genuine, forItself("threads:read"), "client_id", other.client.ID).wants(t, "another client_id", http.StatusUnauthorized, "invalid_client")
-	k.asserting("/oauth/token", genuine, forItself("threads:read"), "client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:saml2-bearer").wants(t, "another type", http.StatusUnauthorized, "invalid_client")
-	k.machine("/oauth/token", url.Values{"client_assertion": {genuine}, "grant_type": {"client_credentials"}}).wants(t, "no type", http.StatusBadRequest, "invalid_request")
-	k.machine("/oauth/token", url.Values{"client_assertion_type": {jwtBearer}, "grant_type": {"client_credentials"}, "client_id": {k.client.ID}}).wants(t, "no assertion", http.StatusBadRequest, "invalid_request")
-	k.asserting("/oauth/token", genuine, forItself("threads:read"), "client_secret", "x").wants(t, "a secret beside it", http.StatusBadRequest, "invalid_request")
+	k.asserting("/oauth/token", signed(like("sub", p.client.ID)), forItself("threads:read")).wants(t, "another subject",
+		http.StatusUnauthorized, "invalid_client")
+	k.asserting("/oauth/token", genuine, forItself("threads:read"), "client_id", other.client.ID).wants(t,
+		"another client_id", http.StatusUnauthorized, "invalid_client")
+	k.asserting("/oauth/token", genuine, forItself("threads:read"), "client_assertion_type",
+		"urn:ietf:params:oauth:client-assertion-type:saml2-bearer").wants(t, "another type", http.StatusUnauthorized,
+		"invalid_client")
+	k.machine("/oauth/token", url.Values{"client_assertion": {genuine}, "grant_type": {"client_credentials"}}).wants(t,
+		"no type", http.StatusBadRequest, "invalid_request")
+	k.machine("/oauth/token", url.Values{"client_assertion_type": {jwtBearer}, "grant_type": {"client_credentials"},
+		"client_id": {k.client.ID}}).wants(t, "no assertion", http.StatusBadRequest, "invalid_request")
+	k.asserting("/oauth/token", genuine, forItself("threads:read"), "client_secret", "x").wants(t, "a secret beside it",
+		http.StatusBadRequest, "invalid_request")
 
 	if got := k.asserting("/oauth/token", genuine, forItself("threads:read")); got.status != http.StatusOK {
 		t.Errorf("the genuine one was burnt: %d %s", got.status, got.raw)
 	}
-	k.asserting("/oauth/token", genuine, forItself("threads:read")).wants(t, "a second time", http.StatusUnauthorized, "invalid_client")
+	k.asserting("/oauth/token", genuine, forItself("threads:read")).wants(t, "a second time", http.StatusUnauthorized,
+		"invalid_client")
 }
 
 func mustJSON(t testing.TB, v any) string {
@@ -271,8 +287,11 @@ func TestAssertionAlgorithmIsPinned(t *testing.T) {
 	both := func(c *storage.Client) {
 		c.JWKS = jwksOf(t, publicJWK(testKeys()["ES256"], "k"), publicJWK(testKeys()["RS256"], "k"))
 	}
-	for alg, works := range map[string]string{"": "RS256 PS256 ES256", "ES256": "ES256", "PS256": "PS256", "HS256": "", "none": ""} {
-		k := p.keyed("app-"+strings.ToLower(alg), "ES256", both, func(c *storage.Client) { c.TokenEndpointAuthSigningAlg = alg })
+	for alg, works := range map[string]string{"": "RS256 PS256 ES256", "ES256": "ES256", "PS256": "PS256",
+		"HS256": "", "none": ""} {
+		k := p.keyed("app-"+strings.ToLower(alg), "ES256", both, func(c *storage.Client) {
+			c.TokenEndpointAuthSigningAlg = alg
+		})
 		for _, used := range []string{"RS256", "PS256", "ES256"} {
 			got := k.asserting("/oauth/token", k.assertion(used, nil), forItself("threads:read"))
 			if (got.status == http.StatusOK) != strings.Contains(works, used) {
@@ -285,8 +304,10 @@ func TestAssertionAlgorithmIsPinned(t *testing.T) {
 		key.Algorithm = "PS256"
 		c.JWKS = jwksOf(t, key)
 	})
-	k.asserting("/oauth/token", k.assertion("RS256", nil), forItself("threads:read")).wants(t, "a key for something else", http.StatusUnauthorized, "invalid_client")
-	if got := k.asserting("/oauth/token", k.assertion("PS256", nil), forItself("threads:read")); got.status != http.StatusOK {
+	k.asserting("/oauth/token", k.assertion("RS256", nil), forItself("threads:read")).wants(t, "a key for something else",
+		http.StatusUnauthorized, "invalid_client")
+	if got := k.asserting("/oauth/token", k.assertion("PS256", nil),
+		forItself("threads:read")); got.status != http.StatusOK {
 		t.Errorf("%d %s", got.status, got.raw)
 	}
 }
@@ -314,7 +335,8 @@ func TestAssertionAudience(t *testing.T) {
 		{"somebody else, too", []string{p.issuer, "https://other.test"}, false, false},
 	} {
 		for k, works := range map[*idp]bool{plain: c.plain, strict: c.strict} {
-			got := k.asserting("/oauth/introspect", k.assertion("ES256", map[string]any{"aud": c.aud}), url.Values{"token": {"x"}})
+			got := k.asserting("/oauth/introspect", k.assertion("ES256", map[string]any{"aud": c.aud}),
+				url.Values{"token": {"x"}})
 			if (got.status == http.StatusOK) != works {
 				t.Errorf("%s for %s: %d %s", c.rule, k.client.App, got.status, got.raw)
 			}
@@ -322,8 +344,10 @@ func TestAssertionAudience(t *testing.T) {
 	}
 	strict.client.JWKS = jwksOf(t, publicJWK(testKeys()["RS256"], "k"))
 	p.update("strict", func(c *storage.Client) { c.JWKS = strict.client.JWKS })
-	strict.asserting("/oauth/introspect", strict.assertion("RS256", nil), url.Values{"token": {"x"}}).wants(t, "RS256 under FAPI 2.0", http.StatusUnauthorized, "invalid_client")
-	if got := strict.asserting("/oauth/introspect", strict.assertion("PS256", nil), url.Values{"token": {"x"}}); got.status != http.StatusOK {
+	strict.asserting("/oauth/introspect", strict.assertion("RS256", nil), url.Values{"token": {"x"}}).wants(t,
+		"RS256 under FAPI 2.0", http.StatusUnauthorized, "invalid_client")
+	if got := strict.asserting("/oauth/introspect", strict.assertion("PS256", nil),
+		url.Values{"token": {"x"}}); got.status != http.StatusOK {
 		t.Errorf("PS256 under FAPI 2.0: %d %s", got.status, got.raw)
 	}
 }
@@ -342,7 +366,8 @@ func TestAssertionTimes(t *testing.T) {
 		"a jti of 256 bytes":         {"jti": strings.Repeat("j", 256)},
 		"a jti that is no nice text": {"jti": "../\x00\"é"},
 	} {
-		if got := k.asserting("/oauth/token", k.assertion("ES256", changes), forItself("threads:read")); got.status != http.StatusOK {
+		if got := k.asserting("/oauth/token", k.assertion("ES256", changes),
+			forItself("threads:read")); got.status != http.StatusOK {
 			t.Errorf("%s: %d %s", rule, got.status, got.raw)
 		}
 	}
@@ -368,16 +393,20 @@ func TestAssertionIsUsedOnce(t *testing.T) {
 		{"no code", "/oauth/token", url.Values{"grant_type": {"authorization_code"}}, 400},
 		{"refresh", "/oauth/token", refreshing(refresh), 200},
 		{"garbage for a refresh token", "/oauth/token", refreshing("x"), 400},
-		{"refresh for more scopes", "/oauth/token", url.Values{"grant_type": {"refresh_token"}, "refresh_token": {refresh}, "scope": {"x"}}, 400},
+		{"refresh for more scopes", "/oauth/token", url.Values{"grant_type": {"refresh_token"}, "refresh_token": {refresh},
+			"scope": {"x"}}, 400},
 		{"no grant type", "/oauth/introspect", url.Values{"token": {"x"}}, 200},
 		{"client credentials", "/oauth/token", forItself("threads:read"), 200},
 		{"client credentials without scope", "/oauth/token", forItself(""), 400},
 		{"introspection", "/oauth/introspect", url.Values{"token": {refresh}}, 200},
 		{"revocation", "/oauth/revoke", url.Values{"token": {"x"}}, 200},
-		{"pushed request", "/oauth/par", url.Values{"response_type": {"code"}, "redirect_uri": {callback}, "scope": {"threads:read"}}, 201},
-		{"pushed request that is wrong", "/oauth/par", url.Values{"response_type": {"code"}, "redirect_uri": {callback}, "scope": {"x"}}, 400},
+		{"pushed request", "/oauth/par", url.Values{"response_type": {"code"}, "redirect_uri": {callback},
+			"scope": {"threads:read"}}, 201},
+		{"pushed request that is wrong", "/oauth/par", url.Values{"response_type": {"code"}, "redirect_uri": {callback},
+			"scope": {"x"}}, 400},
 		{"device authorization", "/oauth/device_authorization", url.Values{"scope": {"threads:read"}}, 400},
-		{"a poll with garbage", "/oauth/token", url.Values{"grant_type": {oauth.GrantDeviceCode}, "device_code": {"wfd_x"}}, 400},
+		{"a poll with garbage", "/oauth/token", url.Values{"grant_type": {oauth.GrantDeviceCode}, "device_code": {"wfd_x"}},
+			400},
 		{"a poll without a device code", "/oauth/token", url.Values{"grant_type": {oauth.GrantDeviceCode}}, 400},
 	} {
 		assertion := k.assertion("ES256", nil)
@@ -385,24 +414,29 @@ func TestAssertionIsUsedOnce(t *testing.T) {
 			t.Errorf("%s: %d %s", c.rule, got.status, got.raw)
 		}
 		k.asserting(c.path, assertion, c.form).wants(t, c.rule+", again", http.StatusUnauthorized, "invalid_client")
-		k.asserting("/oauth/token", assertion, forItself("threads:read")).wants(t, c.rule+", elsewhere", http.StatusUnauthorized, "invalid_client")
+		k.asserting("/oauth/token", assertion, forItself("threads:read")).wants(t, c.rule+", elsewhere",
+			http.StatusUnauthorized, "invalid_client")
 	}
 	// A replayed assertion harms nothing: the code that it comes with stays good, and a used one's grant alive.
 	spent := k.assertion("ES256", nil)
 	code := k.code()
 	first := k.asserting("/oauth/token", spent, redeeming(code))
-	k.asserting("/oauth/token", spent, redeeming(code)).wants(t, "both replayed", http.StatusUnauthorized, "invalid_client")
-	if next := k.asserting("/oauth/token", k.assertion("ES256", nil), refreshing(first.text("refresh_token"))); next.status != http.StatusOK {
+	k.asserting("/oauth/token", spent, redeeming(code)).wants(t, "both replayed", http.StatusUnauthorized,
+		"invalid_client")
+	if next := k.asserting("/oauth/token", k.assertion("ES256", nil),
+		refreshing(first.text("refresh_token"))); next.status != http.StatusOK {
 		t.Errorf("a replayed assertion killed a grant: %d %s", next.status, next.raw)
 	}
 	code = k.code()
-	k.asserting("/oauth/token", spent, redeeming(code)).wants(t, "a fresh code with a spent assertion", http.StatusUnauthorized, "invalid_client")
+	k.asserting("/oauth/token", spent, redeeming(code)).wants(t, "a fresh code with a spent assertion",
+		http.StatusUnauthorized, "invalid_client")
 	if got := k.asserting("/oauth/token", k.assertion("ES256", nil), redeeming(code)); got.status != http.StatusOK {
 		t.Errorf("a spent assertion burnt a code: %d %s", got.status, got.raw)
 	}
 	// The same jti of another client is another one.
 	other := p.keyed("other-app", "EdDSA")
-	mine, theirs := k.assertion("ES256", map[string]any{"jti": "same"}), other.assertion("EdDSA", map[string]any{"jti": "same"})
+	mine, theirs := k.assertion("ES256", map[string]any{"jti": "same"}),
+		other.assertion("EdDSA", map[string]any{"jti": "same"})
 	if got := k.asserting("/oauth/token", mine, forItself("threads:read")); got.status != http.StatusOK {
 		t.Error(got.raw)
 	}
@@ -423,7 +457,8 @@ func TestAssertionOutlivesTheWishForANonce(t *testing.T) {
 	subject := p.tokens("resource", "https://key-app.test").text("access_token")
 	for rule, form := range map[string]url.Values{
 		"code": redeeming(k.code()), "refresh": refreshing(refresh), "client credentials": forItself("threads:read"),
-		"token exchange": {"grant_type": {oauth.GrantTokenExchange}, "subject_token": {subject}, "subject_token_type": {accessType}, "resource": {filesAPI}},
+		"token exchange": {"grant_type": {oauth.GrantTokenExchange}, "subject_token": {subject},
+			"subject_token_type": {accessType}, "resource": {filesAPI}},
 	} {
 		form.Set("client_assertion", k.assertion("ES256", nil))
 		form.Set("client_assertion_type", jwtBearer)
@@ -481,8 +516,10 @@ func TestAssertionAtALaggingReplica(t *testing.T) {
 		code   string
 	}{
 		{"renamed", func(c *storage.Client) { c.ClientName = "New" }, 200, ""},
-		{"another key", func(c *storage.Client) { c.JWKS = jwksOf(t, publicJWK(testKeys()["EdDSA"], "k")) }, 401, "invalid_client"},
-		{"another method", func(c *storage.Client) { c.TokenEndpointAuthMethod = "client_secret_basic" }, 401, "invalid_client"},
+		{"another key", func(c *storage.Client) { c.JWKS = jwksOf(t, publicJWK(testKeys()["EdDSA"], "k")) }, 401,
+			"invalid_client"},
+		{"another method", func(c *storage.Client) { c.TokenEndpointAuthMethod = "client_secret_basic" }, 401,
+			"invalid_client"},
 		{"another algorithm", func(c *storage.Client) { c.TokenEndpointAuthSigningAlg = "EdDSA" }, 401, "invalid_client"},
 		{"disabled", func(c *storage.Client) { c.Disabled = true }, 401, "invalid_client"},
 		{"no grant type", func(c *storage.Client) { c.GrantTypes = []string{"urn:x"} }, 400, "unauthorized_client"},
@@ -516,7 +553,8 @@ func TestAssertionWithJWKSURI(t *testing.T) {
 	k := p.keyed("key-app", "ES256", func(c *storage.Client) { c.JWKS, c.JWKSURI = "", at.URL })
 	works := func(alg, kid string) bool {
 		t.Helper()
-		assertion := signedBy(t, testKeys()[alg], jose.SignatureAlgorithm(alg), map[string]any{"kid": kid}, k.assertionClaims(nil))
+		assertion := signedBy(t, testKeys()[alg], jose.SignatureAlgorithm(alg), map[string]any{"kid": kid},
+			k.assertionClaims(nil))
 		got := k.asserting("/oauth/token", assertion, forItself("threads:read"))
 		if got.status != http.StatusOK {
 			got.wants(t, alg, http.StatusUnauthorized, "invalid_client")
@@ -550,14 +588,18 @@ func TestAssertionsOfStrangersAreBounded(t *testing.T) {
 	p := newIDP(t)
 	p.clock.stop()
 	known := p.keyed("known", "EdDSA")
-	stranger := p.keyed("stranger", "EdDSA", func(c *storage.Client) { c.RegistrationToken = []byte("of a client that registered itself") })
+	stranger := p.keyed("stranger", "EdDSA", func(c *storage.Client) {
+		c.RegistrationToken = []byte("of a client that registered itself")
+	})
 	garbage := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {"wfr_x"}}
 	busy := 0
 	for range 250 {
-		if got := stranger.asserting("/oauth/token", stranger.assertion("EdDSA", nil), garbage); got.status == http.StatusServiceUnavailable {
+		if got := stranger.asserting("/oauth/token", stranger.assertion("EdDSA", nil),
+			garbage); got.status == http.StatusServiceUnavailable {
 			busy++
 		}
-		known.asserting("/oauth/token", known.assertion("EdDSA", nil), garbage).wants(t, "an app's client", http.StatusBadRequest, "invalid_grant")
+		known.asserting("/oauth/token", known.assertion("EdDSA", nil), garbage).wants(t, "an app's client",
+			http.StatusBadRequest, "invalid_grant")
 	}
 	marks, err := p.etcd.Client.Get(t.Context(), p.etcd.Prefix+"spent/", clientv3.WithPrefix(), clientv3.WithCountOnly())
 	if err != nil || busy != 50 || marks.Count != 450 {
@@ -573,7 +615,8 @@ func TestAssertionJTIsAreBounded(t *testing.T) {
 	jti := strings.Repeat("j", 256)
 	for range 20 {
 		changes := map[string]any{"jti": rand.Text() + jti[26:], "exp": p.clock.now().Add(time.Hour).Unix()}
-		if got := k.asserting("/oauth/token", k.assertion("EdDSA", changes), forItself("threads:read")); got.status != http.StatusOK {
+		if got := k.asserting("/oauth/token", k.assertion("EdDSA", changes),
+			forItself("threads:read")); got.status != http.StatusOK {
 			t.Fatalf("%d %s", got.status, got.raw)
 		}
 	}

@@ -18,16 +18,21 @@ func FuzzAssertion(f *testing.F) {
 	claims := `{"iss":"` + k.client.ID + `","sub":"` + k.client.ID + `","aud":"` + p.issuer + `","jti":"j","exp":`
 	for _, signed := range []bool{true, false} {
 		for _, seed := range []string{
-			"", "a.b.c", "..", "{}", "[]", "null", claims + "1}", claims + "1e300}", claims + "-1}", claims + `"x"}`, claims + "null}", claims + `1,"exp":2}`,
-			strings.Replace(claims, `"aud":"`, `"aud":["x","`, 1) + `1}`, strings.Replace(claims, p.issuer, "\\ud800", 1) + "9999999999}",
-			`{"sub":"` + k.client.ID + `"}`, `{"sub":"my-app"}`, `{"sub":{"a":[]}}`, "\xff\x00", strings.Repeat("[", 5000), `{"aud":[[[[]]]],"sub":"` + k.client.ID + `"}`,
-			"eyJhbGciOiJub25lIn0.e30.", "eyJhbGciOiJFUzI1NiIsImtpZCI6ImsiLCJjcml0IjpbImV4cCJdfQ.e30.AAAA", k.assertion("EdDSA", nil),
+			"", "a.b.c", "..", "{}", "[]", "null", claims + "1}", claims + "1e300}", claims + "-1}", claims + `"x"}`, claims +
+				"null}", claims + `1,"exp":2}`,
+			strings.Replace(claims, `"aud":"`, `"aud":["x","`, 1) + `1}`, strings.Replace(claims, p.issuer, "\\ud800", 1) +
+				"9999999999}",
+			`{"sub":"` + k.client.ID + `"}`, `{"sub":"my-app"}`, `{"sub":{"a":[]}}`, "\xff\x00", strings.Repeat("[", 5000),
+			`{"aud":[[[[]]]],"sub":"` + k.client.ID + `"}`,
+			"eyJhbGciOiJub25lIn0.e30.", "eyJhbGciOiJFUzI1NiIsImtpZCI6ImsiLCJjcml0IjpbImV4cCJdfQ.e30.AAAA",
+			k.assertion("EdDSA", nil),
 		} {
 			f.Add(seed, signed, "")
 			f.Add(seed, signed, k.client.ID)
 		}
 	}
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: testKeys()["ES256"], KeyID: "k"}}, nil)
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: testKeys()["ES256"],
+		KeyID: "k"}}, nil)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -41,7 +46,8 @@ func FuzzAssertion(f *testing.F) {
 				t.Fatal(err)
 			}
 		}
-		form := url.Values{"client_assertion": {assertion}, "client_assertion_type": {jwtBearer}, "grant_type": {"client_credentials"}, "scope": {"threads:read"}, "token": {"x"}}
+		form := url.Values{"client_assertion": {assertion}, "client_assertion_type": {jwtBearer},
+			"grant_type": {"client_credentials"}, "scope": {"threads:read"}, "token": {"x"}}
 		if clientID != "" {
 			form.Set("client_id", clientID)
 		}

@@ -130,8 +130,8 @@ func (s *Server) showEnrol(w http.ResponseWriter, r *http.Request, t turn, p sto
 	s.render(w, r, http.StatusOK, page)
 }
 
-// reachable is how surely somebody can prove who they are, who has begun with a password or a connector: by what they have
-// at this server, where passkeys may be of no use.
+// reachable is how surely somebody can prove who they are, who has begun with a password or a connector: by what they
+// have at this server, where passkeys may be of no use.
 func reachable(f *storage.Factors, passkeys bool) oauth.Assurance {
 	switch {
 	case len(f.Passkeys) > 0 && passkeys:

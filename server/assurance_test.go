@@ -69,7 +69,8 @@ func TestASessionWithoutTheFactorIsAskedForIt(t *testing.T) {
 	e.redirected(b.post(action, form), "who does not want to", "access_denied")
 
 	secret, _ := e.enrol("user-ann")
-	if got = b.follow(b.get(e.issuer + "/oauth/continue?" + url.Values{"request": form["request"]}.Encode())); !got.asksCode() {
+	if got = b.follow(b.get(e.issuer + "/oauth/continue?" +
+		url.Values{"request": form["request"]}.Encode())); !got.asksCode() {
 		t.Fatalf("once there is a factor: %d %s", got.status, shown(got.body))
 	}
 	if wrong := b.prove(got, "code", "000000"); wrong.status != http.StatusUnprocessableEntity {
@@ -94,8 +95,8 @@ func TestASessionWithoutTheFactorIsAskedForIt(t *testing.T) {
 	}
 }
 
-// Nothing that was issued without the factor goes on once an app demands one, and all of it does when it no longer does:
-// a refusal uses nothing up. No request is dearer for it.
+// Nothing that was issued without the factor goes on once an app demands one, and all of it does when it no longer
+// does: a refusal uses nothing up. No request is dearer for it.
 func TestTokensWithoutTheFactorAreRefused(t *testing.T) {
 	e := newExplained(t, atHost)
 	e.clock.stop()
@@ -104,7 +105,9 @@ func TestTokensWithoutTheFactorAreRefused(t *testing.T) {
 	e.demands("my-app", oauth.MFARequired)
 	none := storagetest.Counts{}
 	for rule, do := range map[string]func() reply{
-		"a code": func() reply { return e.exchange(code) }, "a refresh": func() reply { return e.refresh(issued.text("refresh_token")) },
+		"a code": func() reply { return e.exchange(code) }, "a refresh": func() reply {
+			return e.refresh(issued.text("refresh_token"))
+		},
 	} {
 		var got reply
 		if counts := e.etcd.Count(func() { got = do() }); counts != none {
@@ -128,7 +131,10 @@ func TestTokensWithoutTheFactorAreRefused(t *testing.T) {
 	if fmt.Sprint(claimsOf(t, with.text("access_token"))["acr"]) != oauth.ACRMFA || !e.active(with.text("access_token")) {
 		t.Errorf("%s", with.raw)
 	}
-	if counts := e.etcd.Count(func() { with = e.refresh(with.text("refresh_token")) }); counts != (storagetest.Counts{Proposals: 1}) ||
+	if counts := e.etcd.Count(func() {
+		with = e.refresh(
+			with.text("refresh_token"))
+	}); counts != (storagetest.Counts{Proposals: 1}) ||
 		with.status != http.StatusOK {
 		t.Errorf("a refresh with the factor: %+v, %s", counts, with.raw)
 	}
@@ -138,7 +144,8 @@ func TestTokensWithoutTheFactorAreRefused(t *testing.T) {
 	e.shortOf(got.header, "spec.oauth.access.mfa", "signed in by pwd, otp, mfa")
 
 	e.demands("my-app", "")
-	for rule, got := range map[string]reply{"the code": e.exchange(code), "the refresh token": e.refresh(issued.text("refresh_token"))} {
+	for rule, got := range map[string]reply{"the code": e.exchange(code),
+		"the refresh token": e.refresh(issued.text("refresh_token"))} {
 		if got.status != http.StatusOK {
 			t.Errorf("%s was used up by the refusal: %s", rule, got.raw)
 		}
@@ -180,7 +187,8 @@ func TestDemandsOfTheConfiguration(t *testing.T) {
 		t.Errorf("userinfo: %d", got.status)
 	}
 	e.member("user-ann", "staff", "others")
-	e.shortOf(refresh("she joins it", storagetest.Counts{Proposals: 1, Reads: 1}, http.StatusBadRequest).header, "mfa", "pwd")
+	e.shortOf(refresh("she joins it", storagetest.Counts{Proposals: 1, Reads: 1}, http.StatusBadRequest).header,
+		"mfa", "pwd")
 	e.userinfo(newest.text("access_token")).wants(t, "userinfo, in the group", http.StatusUnauthorized, "invalid_token")
 	e.member("user-ann", "staff")
 	begin(of("admins"))
@@ -193,10 +201,12 @@ func TestDemandsOfTheConfiguration(t *testing.T) {
 	begin(of("admins"))
 	b := e.browser()
 	got := b.follow(b.signIn(b.get(e.issuer+"/signin"), userEmail, userPassword))
-	if got.leadsTo("passkeys") == "" || got.leadsTo("totp") != "" || !strings.Contains(got.body, "asks you to prove who you are with a passkey") {
+	if got.leadsTo("passkeys") == "" || got.leadsTo("totp") != "" ||
+		!strings.Contains(got.body, "asks you to prove who you are with a passkey") {
 		t.Errorf("at the front page: %d %s", got.status, shown(got.body))
 	}
-	if got = b.follow(b.get(e.issuer + "/account")); got.status != http.StatusOK || got.asks() != "" || got.leadsTo("passkeys") != "" {
+	if got = b.follow(b.get(e.issuer + "/account")); got.status != http.StatusOK || got.asks() != "" ||
+		got.leadsTo("passkeys") != "" {
 		t.Errorf("her account: %d %s", got.status, shown(got.body))
 	}
 }
@@ -228,7 +238,8 @@ func TestStepUpByACRValues(t *testing.T) {
 	b := p.browser()
 	for _, c := range []struct{ wanted, acr string }{
 		{"", oauth.ACRMFA}, {oauth.ACRMFA, oauth.ACRMFA}, {"phr " + oauth.ACRMFA, oauth.ACRMFA},
-		{oauth.ACRPassword, oauth.ACRPassword}, {oauth.ACRPassword + " " + oauth.ACRMFA, oauth.ACRPassword}, {"urn:x", oauth.ACRMFA},
+		{oauth.ACRPassword, oauth.ACRPassword}, {oauth.ACRPassword + " " + oauth.ACRMFA, oauth.ACRPassword},
+		{"urn:x", oauth.ACRMFA},
 	} {
 		_, code := step(b, "acr_values", c.wanted)
 		issued := p.exchange(code)
@@ -250,8 +261,10 @@ func TestStepUpByACRValues(t *testing.T) {
 	action, form := b.form(got, "cancel")
 	form.Set("cancel", "yes")
 	p.redirected(b.post(action, form), "who has none, and wants none", "unmet_authentication_requirements")
-	p.redirected(b.get(p.authorizeURL("prompt", "none", "acr_values", "phr")), "silently", "unmet_authentication_requirements")
-	p.redirected(b.get(p.authorizeURL("prompt", "none", "claims", `{"id_token":{"acr":{"essential":true,"value":"phr"}}}`)),
+	p.redirected(b.get(p.authorizeURL("prompt", "none", "acr_values", "phr")), "silently",
+		"unmet_authentication_requirements")
+	p.redirected(b.get(p.authorizeURL("prompt", "none", "claims",
+		`{"id_token":{"acr":{"essential":true,"value":"phr"}}}`)),
 		"silently, essential", "unmet_authentication_requirements")
 
 	// A password that an app asks for anew (max_age) is asked for together with the code.
@@ -325,7 +338,8 @@ func TestWhatAnIdentityProviderSaysOfTheSignIn(t *testing.T) {
 		amr       []string
 		enough    bool
 	}{
-		{"nothing", "", nil, false}, {"a code", "", []string{"pwd", "otp", "mfa"}, false}, {"a class of its own", "urn:gold", nil, false},
+		{"nothing", "", nil, false}, {"a code", "", []string{"pwd", "otp", "mfa"}, false},
+		{"a class of its own", "urn:gold", nil, false},
 		{"by its class", "phr", nil, true}, {"by its methods", "", []string{"hwk", "pin", "mfa"}, true},
 	} {
 		up.somebody("user-bob")
@@ -333,14 +347,15 @@ func TestWhatAnIdentityProviderSaysOfTheSignIn(t *testing.T) {
 		b := p.browser()
 		got := b.follow(b.get(p.authorizeURL("idp_hint", "up")))
 		got = b.follow(b.through(up, got, "bob@app.test"))
-		if enough := !strings.Contains(got.body, "Passkeys cannot be used at this address"); enough != c.enough || enough && got.asks() != "decision" {
+		if enough := !strings.Contains(got.body, "Passkeys cannot be used at this address"); enough != c.enough || enough &&
+			got.asks() != "decision" {
 			t.Errorf("%s: %d %s", c.rule, got.status, shown(got.body))
 		}
 	}
 }
 
-// Who has no second factor sets one up on the way to the app, and goes on from there: the session is as good as one that
-// was begun with it, and nothing is asked twice.
+// Who has no second factor sets one up on the way to the app, and goes on from there: the session is as good as one
+// that was begun with it, and nothing is asked twice.
 func TestAFactorIsSetUpOnTheWayToTheApp(t *testing.T) {
 	p := newIDP(t, atHost)
 	p.clock.stop()
@@ -395,8 +410,8 @@ func TestAFactorIsSetUpOnTheWayToTheApp(t *testing.T) {
 	b.answered(b.follow(b.touch(b.get(p.authorizeURL("scope", "openid")), device)), "with the passkey alone")
 }
 
-// Whoever opened the page of a new factor with the password alone, before its owner has set one up, adds nothing with it
-// afterwards.
+// Whoever opened the page of a new factor with the password alone, before its owner has set one up, adds nothing with
+// it afterwards.
 func TestNoFactorIsAddedBesideOneThatWasNotProven(t *testing.T) {
 	p := newIDP(t, atHost)
 	p.clock.stop()
@@ -420,8 +435,9 @@ func TestNoFactorIsAddedBesideOneThatWasNotProven(t *testing.T) {
 	}
 }
 
-// A resource server asks for a surer sign-in, or a younger one, by the challenge of RFC 9470, and gets it: the app takes
-// the challenge to the authorization endpoint as it is, and its user is asked for what is missing and for nothing else.
+// A resource server asks for a surer sign-in, or a younger one, by the challenge of RFC 9470, and gets it: the app
+// takes the challenge to the authorization endpoint as it is, and its user is asked for what is missing and for nothing
+// else.
 func TestStepUpAtAResourceServer(t *testing.T) {
 	p := newIDP(t, withFilesAPI)
 	p.clock.stop()
@@ -441,7 +457,8 @@ func TestStepUpAtAResourceServer(t *testing.T) {
 		case token["active"] != true:
 			why = `error="invalid_token"`
 		case r.Method == http.MethodDelete && acr != oauth.ACRMFA && acr != oauth.ACRPhishingResistant:
-			why = `error="insufficient_user_authentication", acr_values="` + oauth.ACRMFA + ` ` + oauth.ACRPhishingResistant + `"`
+			why = `error="insufficient_user_authentication", acr_values="` + oauth.ACRMFA + ` ` +
+				oauth.ACRPhishingResistant + `"`
 		case r.Method == http.MethodPut && p.clock.now().Sub(time.Unix(int64(at), 0)) > 5*time.Minute:
 			why = `error="insufficient_user_authentication", max_age="300"`
 		}
@@ -459,7 +476,8 @@ func TestStepUpAtAResourceServer(t *testing.T) {
 		}
 		resp.Body.Close()
 		challenge = make(map[string]string)
-		for _, found := range regexp.MustCompile(`(\w+)="([^"]*)"`).FindAllStringSubmatch(resp.Header.Get("WWW-Authenticate"), -1) {
+		for _, found := range regexp.MustCompile(`(\w+)="([^"]*)"`).FindAllStringSubmatch(resp.Header.Get("WWW-Authenticate"),
+			-1) {
 			challenge[found[1]] = found[2]
 		}
 		return resp.StatusCode, challenge
@@ -485,7 +503,8 @@ func TestStepUpAtAResourceServer(t *testing.T) {
 		t.Errorf("to read: %d", status)
 	}
 	// The user sets up an app of their own; the session and the token stay what they are.
-	if _, _, err := p.store.ChangeFactors(t.Context(), a, storage.FactorChange{Next: storage.Factors{TOTP: stored.TOTP}}); err != nil {
+	if _, _, err := p.store.ChangeFactors(t.Context(), a,
+		storage.FactorChange{Next: storage.Factors{TOTP: stored.TOTP}}); err != nil {
 		t.Fatal(err)
 	}
 	status, asked := call(http.MethodDelete, plain)

@@ -56,7 +56,8 @@ func (s *Server) checkParams(c *storage.Client, params url.Values, a *AuthReques
 		return err
 	}
 	if a.DPoPKey = params.Get("dpop_jkt"); a.DPoPKey != "" && !oauth.ValidThumbprint(a.DPoPKey) {
-		return invalidRequest(oauth.RuleParameterMalformed, "dpop_jkt must be a SHA-256 thumbprint in base64url") // RFC 9449 section 10
+		// RFC 9449 section 10
+		return invalidRequest(oauth.RuleParameterMalformed, "dpop_jkt must be a SHA-256 thumbprint in base64url")
 	}
 	asked := slices.DeleteFunc(slices.Clone(params["resource"]), func(value string) bool { return value == "" })
 	if a.Resources, err = s.checkResources(asked); err != nil {
@@ -92,7 +93,8 @@ func checkResponse(params url.Values) error {
 	case len(params.Get("nonce")) > maxNonce:
 		return invalidRequest(oauth.RuleRequestTooLong, "nonce is longer than 512 bytes")
 	case strings.ContainsFunc(params.Get("state")+params.Get("nonce"), unicode.IsControl):
-		return invalidRequest(oauth.RuleParameterMalformed, "state and nonce must not have control characters") // RFC 6749 appendix A.5
+		// RFC 6749 appendix A.5
+		return invalidRequest(oauth.RuleParameterMalformed, "state and nonce must not have control characters")
 	}
 	return nil
 }

@@ -40,7 +40,8 @@ const (
 // logoutPauses come after each failed attempt, about an hour in all; after the last one the server gives up. A client
 // that has read the token and refuses it is not asked that often.
 var logoutPauses = []time.Duration{
-	5 * time.Second, 15 * time.Second, 45 * time.Second, 2 * time.Minute, 6 * time.Minute, 15 * time.Minute, 35 * time.Minute,
+	5 * time.Second, 15 * time.Second, 45 * time.Second, 2 * time.Minute, 6 * time.Minute, 15 * time.Minute,
+	35 * time.Minute,
 }
 
 const mostRefusals = 3

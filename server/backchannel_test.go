@@ -105,13 +105,15 @@ func TestLogoutToken(t *testing.T) {
 			}
 			iat, exp := claims["iat"].(float64), claims["exp"].(float64)
 			events, _ := claims["events"].(map[string]any)
-			if exp <= iat || exp-iat > 120 || claims["jti"] == "" || fmt.Sprint(events[eventLogout]) != "map[]" || len(events) != 1 || claims["nonce"] != nil || len(claims) != 8 {
+			if exp <= iat || exp-iat > 120 || claims["jti"] == "" || fmt.Sprint(events[eventLogout]) != "map[]" ||
+				len(events) != 1 || claims["nonce"] != nil || len(claims) != 8 {
 				t.Errorf("claims %v", claims)
 			}
 			if p.good(token) {
 				t.Error("it passes for an access token")
 			}
-			p.browser().get(p.logoutURL("id_token_hint", token)).wants(t, "it passes for an ID token", http.StatusBadRequest, "invalid_request")
+			p.browser().get(p.logoutURL("id_token_hint", token)).wants(t, "it passes for an ID token", http.StatusBadRequest,
+				"invalid_request")
 		})
 	}
 }
@@ -131,7 +133,8 @@ func TestLogoutTokensNameSessionsBySector(t *testing.T) {
 	sids, hint := map[string]string{}, ""
 	for _, c := range []struct{ name, host, subject string }{
 		{"one", "https://app.test", oauth.SubjectPairwise}, {"two", "https://app.test", oauth.SubjectPairwise},
-		{"three", "https://other.test", oauth.SubjectPairwise}, {"four", "https://app.test", ""}, {"five", "https://other.test", ""},
+		{"three", "https://other.test", oauth.SubjectPairwise}, {"four", "https://app.test", ""},
+		{"five", "https://other.test", ""},
 	} {
 		q := with(c.name, c.host, c.subject)
 		code := (&browser{q, b.http}).code("scope", "openid", "redirect_uri", c.host+"/callback")
@@ -139,7 +142,8 @@ func TestLogoutTokensNameSessionsBySector(t *testing.T) {
 		sids[c.name], _ = claimsOf(t, hint)["sid"].(string)
 		sids[q.client.ID] = sids[c.name]
 	}
-	if sids["one"] == "" || sids["one"] != sids["two"] || sids["one"] == sids["three"] || sids["one"] == sids["four"] || sids["three"] == sids["five"] || sids["four"] != sids["five"] {
+	if sids["one"] == "" || sids["one"] != sids["two"] || sids["one"] == sids["three"] || sids["one"] == sids["four"] ||
+		sids["three"] == sids["five"] || sids["four"] != sids["five"] {
 		t.Errorf("sids %v", sids)
 	}
 	got := b.get(p.logoutURL("id_token_hint", hint))
@@ -181,7 +185,8 @@ func TestWhoIsToldOfALogout(t *testing.T) {
 	at(api, "threads:read") // no sign-in
 	at(silent, "openid")
 	revoked := at(second, "openid") // whose app has already left
-	if got := second.call("/oauth/revoke", url.Values{"token": {revoked.text("refresh_token")}}); got.status != http.StatusOK {
+	if got := second.call("/oauth/revoke",
+		url.Values{"token": {revoked.text("refresh_token")}}); got.status != http.StatusOK {
 		t.Fatal(got.status)
 	}
 	user.get(p.logoutURL("id_token_hint", id)).signedOut(t, "sign-out")
@@ -194,7 +199,8 @@ func TestWhoIsToldOfALogout(t *testing.T) {
 			t.Errorf("%s: told %d times, want %d", name, n, got.want)
 		}
 	}
-	if claimsOf(t, a.tokens()[0])["aud"] != p.client.ID || claimsOf(t, b.tokens()[0])["aud"] != second.client.ID || len(p.outbox()) != 0 {
+	if claimsOf(t, a.tokens()[0])["aud"] != p.client.ID || claimsOf(t, b.tokens()[0])["aud"] != second.client.ID ||
+		len(p.outbox()) != 0 {
 		t.Error("the tokens are mixed up, or something is left to be sent")
 	}
 }
@@ -206,7 +212,8 @@ func TestLogoutIsTriedAgain(t *testing.T) {
 		status, attempts int
 		within           time.Duration
 	}{
-		"500": {500, 8, 70 * time.Minute}, "503": {503, 8, 70 * time.Minute}, "429": {429, 8, 70 * time.Minute}, "a redirect": {302, 3, time.Minute}, "400": {400, 3, time.Minute}, "404": {404, 3, time.Minute},
+		"500": {500, 8, 70 * time.Minute}, "503": {503, 8, 70 * time.Minute}, "429": {429, 8, 70 * time.Minute},
+		"a redirect": {302, 3, time.Minute}, "400": {400, 3, time.Minute}, "404": {404, 3, time.Minute},
 	} {
 		t.Run(rule, func(t *testing.T) {
 			back := newReceiver(t)
@@ -228,7 +235,8 @@ func TestLogoutIsTriedAgain(t *testing.T) {
 			if took := p.clock.now().Sub(start); len(back.tokens()) != c.attempts || took > c.within {
 				t.Errorf("%d attempts in %s", len(back.tokens()), took)
 			}
-			if e := p.audited(storage.AuditLogoutFailed); len(e) != 1 || e[0].App != "my-app" || e[0].Outcome != storage.OutcomeFailed ||
+			if e := p.audited(storage.AuditLogoutFailed); len(e) != 1 || e[0].App != "my-app" ||
+				e[0].Outcome != storage.OutcomeFailed ||
 				e[0].Reason != fmt.Sprintf("status %d", c.status) || !strings.Contains(e[0].Detail, p.client.ID) {
 				t.Errorf("audit: %+v", e)
 			}
@@ -248,7 +256,8 @@ func TestLogoutIsTriedAgain(t *testing.T) {
 		if len(tokens) != 2 || len(p.outbox()) != 0 || len(p.audited(storage.AuditLogoutFailed)) != 0 {
 			t.Fatalf("%d: %d tokens, %d left", status, len(tokens), len(p.outbox()))
 		}
-		if first, second := claimsOf(t, tokens[0]), claimsOf(t, tokens[1]); first["jti"] == second["jti"] || second["exp"].(float64) <= first["exp"].(float64) {
+		if first, second := claimsOf(t, tokens[0]), claimsOf(t, tokens[1]); first["jti"] == second["jti"] ||
+			second["exp"].(float64) <= first["exp"].(float64) {
 			t.Error("the second attempt sends a token that is used or old")
 		}
 	}
@@ -290,7 +299,10 @@ func TestLogoutIsSentAtOnce(t *testing.T) {
 	back := newReceiver(t)
 	hang := make(chan struct{})
 	arrived := make(chan struct{}, 100)
-	hanging := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { arrived <- struct{}{}; <-hang }))
+	hanging := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		arrived <- struct{}{}
+		<-hang
+	}))
 	t.Cleanup(hanging.Close)
 	t.Cleanup(func() { close(hang) })
 	p := logoutIDP(t, func(c *storage.Client) { c.BackchannelLogoutURI = hanging.URL })
@@ -359,14 +371,18 @@ func TestBackchannelLogoutSSRF(t *testing.T) {
 	p.clock.stop()
 	tried := 0
 	for rule, address := range map[string]string{
-		"loopback": inside.URL, "loopback by name": strings.Replace(inside.URL, "127.0.0.1", "localhost", 1), "https to loopback": strings.Replace(inside.URL, "http:", "https:", 1),
-		"private": "https://10.0.0.1/", "metadata": "http://169.254.169.254/", "file": "file:///etc/passwd", "user info": "https://a:b@127.0.0.1/", "unspecified": "https://0.0.0.0/",
+		"loopback": inside.URL, "loopback by name": strings.Replace(inside.URL, "127.0.0.1", "localhost", 1),
+		"https to loopback": strings.Replace(inside.URL, "http:", "https:", 1),
+		"private":           "https://10.0.0.1/", "metadata": "http://169.254.169.254/", "file": "file:///etc/passwd",
+		"user info": "https://a:b@127.0.0.1/", "unspecified": "https://0.0.0.0/",
 	} {
 		p.update("my-app", func(c *storage.Client) { c.BackchannelLogoutURI = address })
 		p.signedOutOf()
 		p.sendLogouts()
 		tried++
-		if list := p.outbox(); len(list) != tried || slices.ContainsFunc(list, func(l storage.Logout) bool { return l.Attempts != 1 }) {
+		if list := p.outbox(); len(list) != tried || slices.ContainsFunc(list, func(l storage.Logout) bool {
+			return l.Attempts != 1
+		}) {
 			t.Errorf("%s: %+v", rule, list)
 		}
 	}

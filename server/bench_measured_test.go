@@ -20,9 +20,9 @@ import (
 
 // BenchmarkRefreshMeasured is what it costs a refresh to be seen: by metrics, with an access log as well, and with
 // traces of 1 % of the requests, sent to a collector in this process. The servers have one etcd, and take turns of some
-// hundred requests each within one run, so that whatever else the machine does meets them all. X-cpu-ns is the processor's
-// time for one request in the cheapest turn, and X-percent how much more that is than without; X-median-percent is the
-// median of what it was more in turns that followed each other.
+// hundred requests each within one run, so that whatever else the machine does meets them all. X-cpu-ns is the
+// processor's time for one request in the cheapest turn, and X-percent how much more that is than without;
+// X-median-percent is the median of what it was more in turns that followed each other.
 func BenchmarkRefreshMeasured(b *testing.B) {
 	p := newBenchIDP(b)
 	collector := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {

@@ -96,12 +96,14 @@ func BenchmarkRefresh(b *testing.B) {
 	})
 }
 
-// BenchmarkRefreshOpenID is BenchmarkRefresh with an ID token that tells about the user, by the algorithm of its client:
-// what that costs is the difference.
+// BenchmarkRefreshOpenID is BenchmarkRefresh with an ID token that tells about the user, by the algorithm of its
+// client: what that costs is the difference.
 func BenchmarkRefreshOpenID(b *testing.B) {
 	p := newBenchIDP(b)
 	for _, alg := range idTokenAlgs {
-		c, secret := p.at(b).register("bench-"+strings.ToLower(alg), func(c *storage.Client) { c.IDTokenSignedResponseAlg = alg })
+		c, secret := p.at(b).register("bench-"+strings.ToLower(alg), func(c *storage.Client) {
+			c.IDTokenSignedResponseAlg = alg
+		})
 		q := &benchIDP{p.as(c, secret), p.handler}
 		first := func() string {
 			return post(b, q.handler, "/oauth/token", q.withClient(url.Values{"grant_type": {"authorization_code"},
@@ -130,7 +132,8 @@ func BenchmarkRefreshDPoP(b *testing.B) {
 	head := inJSON(b, header)
 	first := func() string { return p.grantTokens(b)["refresh_token"].(string) }
 	bothWays(b, first, func(b *testing.B, token string) string {
-		body := inJSON(b, map[string]any{"jti": storage.NewGrantID(), "htm": claims["htm"], "htu": claims["htu"], "iat": time.Now().Unix(), "nonce": p.nonce(b)})
+		body := inJSON(b, map[string]any{"jti": storage.NewGrantID(), "htm": claims["htm"], "htu": claims["htu"],
+			"iat": time.Now().Unix(), "nonce": p.nonce(b)})
 		return post(b, p.handler, "/oauth/token", p.withClient(url.Values{
 			"grant_type": {"refresh_token"}, "refresh_token": {token}}), "DPoP", d.signRaw(head, body))["refresh_token"].(string)
 	})
@@ -139,7 +142,8 @@ func BenchmarkRefreshDPoP(b *testing.B) {
 // nonce is the one that clients are told.
 func (p *benchIDP) nonce(b *testing.B) string {
 	w := httptest.NewRecorder()
-	p.handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/oauth/token", nil)) // refused before anything else is done
+	// Refused before anything else is done
+	p.handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/oauth/token", nil))
 	if w.Header().Get("DPoP-Nonce") == "" {
 		b.Fatal("no nonce")
 	}
@@ -166,7 +170,8 @@ func BenchmarkClientCredentials(b *testing.B) {
 	p := newBenchIDP(b)
 	b.Run("secret", func(b *testing.B) {
 		s := p.at(b).service("batch")
-		form := url.Values{"grant_type": {"client_credentials"}, "scope": {"threads:read"}, "client_id": {s.client.ID}, "client_secret": {s.secret}}
+		form := url.Values{"grant_type": {"client_credentials"}, "scope": {"threads:read"}, "client_id": {s.client.ID},
+			"client_secret": {s.secret}}
 		bothWays(b, func() url.Values { return form }, func(b *testing.B, form url.Values) url.Values {
 			post(b, p.handler, "/oauth/token", form)
 			return form
@@ -176,7 +181,8 @@ func BenchmarkClientCredentials(b *testing.B) {
 		k := p.at(b).keyed("key-app", "EdDSA")
 		bothWays(b, func() *idp { return k }, func(b *testing.B, k *idp) *idp {
 			post(b, p.handler, "/oauth/token", url.Values{"grant_type": {"client_credentials"}, "scope": {"threads:read"},
-				"client_assertion": {k.assertion("EdDSA", nil)}, "client_assertion_type": {jwtBearer}}) // made here as well: add what a signature costs
+				// Made here as well: add what a signature costs
+				"client_assertion": {k.assertion("EdDSA", nil)}, "client_assertion_type": {jwtBearer}})
 			return k
 		})
 	})
@@ -262,9 +268,9 @@ func (p *benchIDP) grantTokens(b *testing.B) map[string]any {
 		"grant_type": {"authorization_code"}, "code": {code}, "redirect_uri": {callback}}))
 }
 
-// How long a wrong password takes, by whose it is: at a name that nobody has, of the configuration, of managed accounts,
-// and of those whose hash came from elsewhere. spread-% is the difference of the first quintiles. By turns, so that all meet the
-// same machine:
+// How long a wrong password takes, by whose it is: at a name that nobody has, of the configuration, of managed
+// accounts, and of those whose hash came from elsewhere. spread-% is the difference of the first quintiles. By turns,
+// so that all meet the same machine:
 //
 //	go test -run '^$' -bench WrongPassword -benchtime 200x ./server
 func BenchmarkWrongPassword(b *testing.B) {
@@ -311,7 +317,8 @@ func BenchmarkForwardAuth(b *testing.B) {
 	guest := p.visitor()
 	const page = "https://" + wikiHost + "/"
 	guest.enters(page)
-	req := p.request(http.MethodGet, p.issuer+"/auth/verify", "", "X-Forwarded-Host", wikiHost, "X-Forwarded-Proto", "https",
+	req := p.request(http.MethodGet, p.issuer+"/auth/verify", "", "X-Forwarded-Host", wikiHost, "X-Forwarded-Proto",
+		"https",
 		"X-Forwarded-Uri", "/", "Cookie", "__Host-warifu_app="+guest.hostCookies(page)["__Host-warifu_app"])
 	for b.Loop() {
 		w := httptest.NewRecorder()

@@ -31,7 +31,8 @@ func TestJSONBodies(t *testing.T) {
 	} {
 		p.json("/oauth/token", body).wants(t, rule, http.StatusBadRequest, "invalid_request")
 	}
-	p.json("/oauth/token", " {"+grant+","+credentials+"}\n").wants(t, "white space around is fine", http.StatusBadRequest, "invalid_grant")
+	p.json("/oauth/token", " {"+grant+","+credentials+"}\n").wants(t, "white space around is fine", http.StatusBadRequest,
+		"invalid_grant")
 	// What JSON clients send beside text means what a form would say.
 	for rule, body := range map[string]string{
 		"a number":                   `{` + grant + `,` + credentials + `,"expires_in":3600}`,
@@ -43,14 +44,16 @@ func TestJSONBodies(t *testing.T) {
 	} {
 		p.json("/oauth/token", body).wants(t, rule, http.StatusBadRequest, "invalid_grant")
 	}
-	if got := p.json("/oauth/introspect", `{"token":"x",`+credentials+`}`); strings.TrimSpace(got.raw) != `{"active":false}` {
+	if got := p.json("/oauth/introspect", `{"token":"x",`+credentials+
+		`}`); strings.TrimSpace(got.raw) != `{"active":false}` {
 		t.Errorf("introspection by JSON: %d %s", got.status, got.raw)
 	}
 	if got := p.json("/oauth/revoke", `{"token":"x",`+credentials+`}`); got.status != http.StatusOK {
 		t.Errorf("revocation by JSON: %d %s", got.status, got.raw)
 	}
 	code := p.code()
-	req := p.request(http.MethodPost, p.issuer+"/oauth/token", `{"grant_type":"authorization_code","code":`+quoted(t, code)+`}`,
+	req := p.request(http.MethodPost, p.issuer+"/oauth/token", `{"grant_type":"authorization_code","code":`+
+		quoted(t, code)+`}`,
 		"Content-Type", "application/json", "Authorization", basic(p.client.ID, p.secret))
 	if got := p.send(req); got.status != http.StatusOK {
 		t.Errorf("JSON with Basic: %d %s", got.status, got.raw)
@@ -73,13 +76,17 @@ func (p *idp) saysWhatFormsSay() {
 	if got := refresh(`,"scope":null,"resource":[]`); got.status != http.StatusOK {
 		t.Errorf("nothing: %d %s", got.status, got.raw)
 	}
-	refresh(`,"scope":["threads:read","files:write"]`).wants(t, "a scope beyond the grant", http.StatusBadRequest, "invalid_scope")
-	refresh(`,"resource":[`+quoted(t, p.issuer)+`,"https://other.test"]`).wants(t, "a resource of two", http.StatusBadRequest, "invalid_target")
+	refresh(`,"scope":["threads:read","files:write"]`).wants(t, "a scope beyond the grant", http.StatusBadRequest,
+		"invalid_scope")
+	refresh(`,"resource":[`+quoted(t, p.issuer)+`,"https://other.test"]`).wants(t, "a resource of two",
+		http.StatusBadRequest, "invalid_target")
 	push := `{"response_type":"code","redirect_uri":` + quoted(t, callback) + `,"scope":["openid","email"],` + credentials
-	if got := p.json("/oauth/par", push+`,"max_age":600,"claims":{"id_token":{"email":null}}}`); got.status != http.StatusCreated {
+	if got := p.json("/oauth/par", push+
+		`,"max_age":600,"claims":{"id_token":{"email":null}}}`); got.status != http.StatusCreated {
 		t.Errorf("a pushed request: %d %s", got.status, got.raw)
 	}
-	p.json("/oauth/par", push+`,"claims":{"id_token":1}}`).wants(t, "claims that are wrong", http.StatusBadRequest, "invalid_request")
+	p.json("/oauth/par", push+`,"claims":{"id_token":1}}`).wants(t, "claims that are wrong", http.StatusBadRequest,
+		"invalid_request")
 	p.json("/oauth/par", push+`,"max_age":-600}`).wants(t, "a negative age", http.StatusBadRequest, "invalid_request")
 	bare := p.send(p.request(http.MethodPost, p.issuer+"/oauth/userinfo", "", "Content-Type", "application/json",
 		"Authorization", "Bearer "+p.tokens("scope", "openid").text("access_token")))
@@ -99,17 +106,25 @@ func quoted(t testing.TB, text string) string {
 
 func TestContentTypes(t *testing.T) {
 	p := newIDP(t)
-	form := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {"wfr_x"}, "client_id": {p.client.ID}, "client_secret": {p.secret}}.Encode()
+	form := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {"wfr_x"}, "client_id": {p.client.ID},
+		"client_secret": {p.secret}}.Encode()
 	for contentType, code := range map[string]string{
-		formType: "invalid_grant", formType + "; charset=UTF-8": "invalid_grant", "APPLICATION/X-WWW-FORM-URLENCODED": "invalid_grant",
-		"": "invalid_request", "text/plain": "invalid_request", "multipart/form-data; boundary=x": "invalid_request", "application/xml": "invalid_request",
-		"application/jsonp": "invalid_request", "application/json": "invalid_request", "nonsense": "invalid_request", formType + "; charset": "invalid_request",
+		formType: "invalid_grant", formType + "; charset=UTF-8": "invalid_grant",
+		"APPLICATION/X-WWW-FORM-URLENCODED": "invalid_grant",
+		"":                                  "invalid_request", "text/plain": "invalid_request",
+		"multipart/form-data; boundary=x": "invalid_request",
+		"application/xml":                 "invalid_request",
+		"application/jsonp":               "invalid_request", "application/json": "invalid_request",
+		"nonsense":             "invalid_request",
+		formType + "; charset": "invalid_request",
 	} {
 		req := p.request(http.MethodPost, p.issuer+"/oauth/token", form, "Content-Type", contentType)
 		p.send(req).wants(t, contentType, http.StatusBadRequest, code)
 	}
-	for rule, body := range map[string]string{"broken escape": "grant_type=%zz", "not UTF-8": "grant_type=%ff", "NUL": "grant_type=a%00", "semicolons": "grant_type=a;b=c"} {
-		req := p.request(http.MethodPost, p.issuer+"/oauth/token", body, "Content-Type", formType, "Authorization", basic(p.client.ID, p.secret))
+	for rule, body := range map[string]string{"broken escape": "grant_type=%zz", "not UTF-8": "grant_type=%ff",
+		"NUL": "grant_type=a%00", "semicolons": "grant_type=a;b=c"} {
+		req := p.request(http.MethodPost, p.issuer+"/oauth/token", body, "Content-Type", formType, "Authorization",
+			basic(p.client.ID, p.secret))
 		p.send(req).wants(t, rule, http.StatusBadRequest, "invalid_request")
 	}
 }
@@ -132,7 +147,8 @@ func TestHugeBodies(t *testing.T) {
 	if got := b.post(action, form); got.status != http.StatusRequestEntityTooLarge && got.status != http.StatusBadRequest {
 		t.Errorf("sign-in: %d", got.status)
 	}
-	if got := p.browser().post(p.issuer+"/oauth/authorize", url.Values{"state": {huge}}); got.status != http.StatusBadRequest {
+	if got := p.browser().post(p.issuer+"/oauth/authorize",
+		url.Values{"state": {huge}}); got.status != http.StatusBadRequest {
 		t.Errorf("authorize by POST: %d", got.status)
 	}
 }
@@ -153,7 +169,8 @@ func TestFloodsAreCapped(t *testing.T) {
 	p.redirected(b.get(p.authorizeURL("scope", strings.Repeat("x", 8000))), "a long scope", "invalid_scope")
 	p.redirected(b.get(p.authorizeURL("prompt", strings.Repeat("login x", 1000))), "many prompts", "invalid_request")
 	p.redirected(b.get(p.authorizeURL("nonce", strings.Repeat("n", 513))), "a long nonce", "invalid_request")
-	for _, locales := range []string{strings.Repeat("ja-", 4000), strings.Repeat("x-y ", 3000), strings.Repeat("-", 12000)} {
+	for _, locales := range []string{strings.Repeat("ja-", 4000), strings.Repeat("x-y ", 3000),
+		strings.Repeat("-", 12000)} {
 		if got := b.get(p.authorizeURL("ui_locales", locales)); got.asks() != "password" {
 			t.Errorf("ui_locales: %d", got.status)
 		}
@@ -162,17 +179,21 @@ func TestFloodsAreCapped(t *testing.T) {
 			t.Errorf("Accept-Language: %d", got.status)
 		}
 	}
-	if got := b.get(p.authorizeURL("login_hint", strings.Repeat("h", 10000))); got.asks() != "password" || len(got.body) > 40000 {
+	if got := b.get(p.authorizeURL("login_hint", strings.Repeat("h", 10000))); got.asks() != "password" ||
+		len(got.body) > 40000 {
 		t.Errorf("login_hint: %d, %d bytes", got.status, len(got.body))
 	}
-	for _, path := range []string{"/oauth/authorize", "/oauth/continue", "/", "/oauth/jwks", "/oauth/token", "/oauth/userinfo"} {
+	for _, path := range []string{"/oauth/authorize", "/oauth/continue", "/", "/oauth/jwks", "/oauth/token",
+		"/oauth/userinfo"} {
 		got := b.get(p.issuer + path + "?x=" + strings.Repeat("x", 20<<10))
 		if got.status != http.StatusBadRequest && got.status != http.StatusRequestURITooLong {
 			t.Errorf("%s with a query of 20 KiB: %d", path, got.status)
 		}
 	}
 	code := b.code()
-	p.exchange(code, "code_verifier", strings.Repeat("v", 30000)).wants(t, "a long verifier", http.StatusBadRequest, "invalid_grant")
+	p.exchange(code, "code_verifier", strings.Repeat("v", 30000)).wants(t, "a long verifier", http.StatusBadRequest,
+		"invalid_grant")
 	first := p.exchange(code).text("refresh_token")
-	p.refresh(first, "scope", strings.Repeat("a b ", 8000)).wants(t, "many scopes at the refresh", http.StatusBadRequest, "invalid_scope")
+	p.refresh(first, "scope", strings.Repeat("a b ", 8000)).wants(t, "many scopes at the refresh", http.StatusBadRequest,
+		"invalid_scope")
 }

@@ -22,20 +22,23 @@ func TestHTMLInForeignText(t *testing.T) {
 	logo := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { fetched.Add(1) }))
 	defer logo.Close()
 	app, _ := p.register("hostile", func(c *storage.Client) {
-		c.ClientName, c.LogoURI, c.TOSURI, c.PolicyURI = hostile, logo.URL+"/logo.png?<script>", "javascript:alert(1)", "data:text/html,<script>alert(1)</script>"
+		c.ClientName, c.LogoURI, c.TOSURI, c.PolicyURI = hostile, logo.URL+"/logo.png?<script>", "javascript:alert(1)",
+			"data:text/html,<script>alert(1)</script>"
 	})
 	b := p.browser()
-	at := []string{"client_id", app.ID, "login_hint", hostile, "state", hostile[:len(hostile)-3], "ui_locales", hostile, "scope", "threads:read"}
+	at := []string{"client_id", app.ID, "login_hint", hostile, "state", hostile[:len(hostile)-3], "ui_locales", hostile,
+		"scope", "threads:read"}
 	signIn := b.get(p.authorizeURL(at...))
 	wrong := b.signIn(signIn, hostile, hostile)
 	consent := b.follow(b.signIn(signIn, userEmail, userPassword))
 	pages := map[string]page{
 		"sign-in": signIn, "failed sign-in": wrong, "consent": consent,
-		"unknown client":      b.get(p.authorizeURL("client_id", hostile)),
-		"unknown redirect":    b.get(p.authorizeURL("redirect_uri", "https://app.test/"+hostile)),
-		"broken continuation": b.get(p.issuer + "/oauth/continue?request=" + url.QueryEscape(hostile) + "&lang=" + url.QueryEscape(hostile)),
-		"odd path":            b.get(p.issuer + "/" + url.PathEscape(hostile)),
-		"landing":             b.get(p.issuer + "/?lang=" + url.QueryEscape(hostile)),
+		"unknown client":   b.get(p.authorizeURL("client_id", hostile)),
+		"unknown redirect": b.get(p.authorizeURL("redirect_uri", "https://app.test/"+hostile)),
+		"broken continuation": b.get(p.issuer + "/oauth/continue?request=" + url.QueryEscape(hostile) + "&lang=" +
+			url.QueryEscape(hostile)),
+		"odd path": b.get(p.issuer + "/" + url.PathEscape(hostile)),
+		"landing":  b.get(p.issuer + "/?lang=" + url.QueryEscape(hostile)),
 	}
 	if consent.asks() != "decision" {
 		t.Fatalf("no consent page: %d", consent.status)
@@ -65,12 +68,15 @@ func TestHTMLInForeignText(t *testing.T) {
 				t.Errorf("%s: policy %q lacks %s", rule, policy, want)
 			}
 		}
-		if strings.Contains(policy, "unsafe") || strings.Contains(policy, "script-src") || got.header.Get("X-Frame-Options") != "DENY" || got.header.Get("X-Content-Type-Options") != "nosniff" {
+		if strings.Contains(policy, "unsafe") || strings.Contains(policy, "script-src") ||
+			got.header.Get("X-Frame-Options") != "DENY" || got.header.Get("X-Content-Type-Options") != "nosniff" {
 			t.Errorf("%s: headers %v", rule, got.header)
 		}
 	}
-	p.redirected(b.get(p.authorizeURL("client_id", app.ID, "scope", hostile, "state", hostile)), "the description", "invalid_scope")
-	if got := b.get(p.authorizeURL("client_id", app.ID, "scope", hostile)); strings.ContainsAny(got.location.Query().Get("error_description"), "\"\\\u202e") {
+	p.redirected(b.get(p.authorizeURL("client_id", app.ID, "scope", hostile, "state", hostile)), "the description",
+		"invalid_scope")
+	if got := b.get(p.authorizeURL("client_id", app.ID, "scope", hostile)); strings.ContainsAny(
+		got.location.Query().Get("error_description"), "\"\\\u202e") {
 		t.Errorf("error_description: %q", got.location.Query().Get("error_description"))
 	}
 	if fetched.Load() != 0 {
@@ -116,8 +122,10 @@ func TestConsentAndLoginCSRF(t *testing.T) {
 		} {
 			b.post(target.action, form).wants(t, target.what+": "+rule, http.StatusForbidden, "invalid_request")
 		}
-		b.post(target.action, changed(target.form, "request", "")).wants(t, target.what+": no request", http.StatusBadRequest, "invalid_request")
-		b.post(target.action, changed(target.form, "request", strangersForm.Get("request"))).wants(t, target.what+": a stranger's request", http.StatusBadRequest, "invalid_request")
+		b.post(target.action, changed(target.form, "request", "")).wants(t, target.what+": no request", http.StatusBadRequest,
+			"invalid_request")
+		b.post(target.action, changed(target.form, "request", strangersForm.Get("request"))).wants(t, target.what+
+			": a stranger's request", http.StatusBadRequest, "invalid_request")
 		for rule, header := range map[string][]string{
 			"cross-site":             {"Sec-Fetch-Site", "cross-site", "Origin", "https://evil.test"},
 			"cross-site, no origin":  {"Sec-Fetch-Site", "cross-site"},
@@ -198,13 +206,15 @@ func TestRequestTamperingBetweenPages(t *testing.T) {
 	action, form := b.form(consent, "decision")
 	form.Set("decision", "allow")
 	for name, value := range map[string]string{
-		"response_type": "token", "scope": "threads:read runs:write", "redirect_uri": "http://localhost:1/", "state": "other", "client_id": "other", "nonce": "x",
+		"response_type": "token", "scope": "threads:read runs:write", "redirect_uri": "http://localhost:1/", "state": "other",
+		"client_id": "other", "nonce": "x",
 	} {
 		form.Add(name, value)
 	}
 	got := b.post(action+"?response_type=token&redirect_uri=http://localhost:1/&scope=runs:write", form)
 	code := b.answered(got, "with parameters added")
-	if !strings.HasPrefix(got.location.String(), callback+"?") || got.location.Query().Get("state") != "state-1" || got.location.Fragment != "" {
+	if !strings.HasPrefix(got.location.String(), callback+"?") || got.location.Query().Get("state") != "state-1" ||
+		got.location.Fragment != "" {
 		t.Errorf("answered at %s", got.location)
 	}
 	if issued := p.exchange(code); issued.text("scope") != "threads:read" {
@@ -213,7 +223,8 @@ func TestRequestTamperingBetweenPages(t *testing.T) {
 	sealed := form.Get("request")
 	for i := 4; i < len(sealed); i += 7 {
 		altered := sealed[:i] + string(sealed[i]^1) + sealed[i+1:]
-		b.get(p.issuer+"/oauth/continue?request="+url.QueryEscape(altered)).wants(t, "one bit", http.StatusBadRequest, "invalid_request")
+		b.get(p.issuer+"/oauth/continue?request="+url.QueryEscape(altered)).wants(t, "one bit", http.StatusBadRequest,
+			"invalid_request")
 	}
 }
 
@@ -247,7 +258,8 @@ func TestSessionFixation(t *testing.T) {
 
 // On https, cookies keep to this host and to TLS; everywhere, to HTTP.
 func TestCookies(t *testing.T) {
-	for issuer, prefix := range map[string]string{"https://id.test": "__Host-", "https://id.test/tenant": "__Host-", "": ""} {
+	for issuer, prefix := range map[string]string{"https://id.test": "__Host-", "https://id.test/tenant": "__Host-",
+		"": ""} {
 		t.Run(issuer, func(t *testing.T) {
 			p := newIDP(t, func(c *server.Config) {
 				if issuer != "" {
@@ -260,11 +272,13 @@ func TestCookies(t *testing.T) {
 			consent := b.follow(back)
 			switched := b.decide(consent, "switch")
 			var names []string
-			for _, got := range []page{signIn, back, consent, switched, b.get(p.issuer + "/?lang=ja"), b.get(p.authorizeURL("client_id", "x"))} {
+			for _, got := range []page{signIn, back, consent, switched, b.get(p.issuer + "/?lang=ja"),
+				b.get(p.authorizeURL("client_id", "x"))} {
 				resp := http.Response{Header: got.header}
 				for _, c := range resp.Cookies() {
 					names = append(names, c.Name)
-					if !c.HttpOnly || c.SameSite != http.SameSiteLaxMode || c.Path != "/" || c.Domain != "" || c.Secure != (prefix != "") || !strings.HasPrefix(c.Name, prefix+"warifu_") {
+					if !c.HttpOnly || c.SameSite != http.SameSiteLaxMode || c.Path != "/" || c.Domain != "" ||
+						c.Secure != (prefix != "") || !strings.HasPrefix(c.Name, prefix+"warifu_") {
 						t.Errorf("cookie %s", c.Raw[:min(len(c.Raw), 20)]+"…"+c.Raw[max(0, len(c.Raw)-60):])
 					}
 				}
@@ -282,7 +296,8 @@ func TestCookies(t *testing.T) {
 				// Without the prefix, a cookie may come from a neighbour.
 				thief := p.browser()
 				thief.plantAs(strings.TrimPrefix(p.cookieName("session"), "__Host-"), b.cookie("session"))
-				p.redirected(thief.get(p.authorizeURL("prompt", "none")), "a session in a cookie of the other name", "login_required")
+				p.redirected(thief.get(p.authorizeURL("prompt", "none")), "a session in a cookie of the other name",
+					"login_required")
 			}
 		})
 	}
@@ -295,7 +310,8 @@ func TestCookiesOfTwoServersOnOneHostDoNotMix(t *testing.T) {
 	c.http.Jar = b.http.Jar
 	pending := b.get(p.authorizeURL())
 	c.code()
-	b.answered(b.follow(b.decide(b.follow(b.signIn(pending, userEmail, userPassword)), "allow")), "a sign-in during another one")
+	b.answered(b.follow(b.decide(b.follow(b.signIn(pending, userEmail, userPassword)), "allow")),
+		"a sign-in during another one")
 	c.answered(c.get(q.authorizeURL("prompt", "none")), "the other server's user is still signed in")
 
 	const usual = "__Host-warifu_session"
@@ -303,7 +319,8 @@ func TestCookiesOfTwoServersOnOneHostDoNotMix(t *testing.T) {
 	if got := server.CookieNameAt("https://id.test"); got != usual {
 		t.Errorf("the usual name is %s", got)
 	}
-	for _, issuer := range []string{"https://id.test/a", "https://id.test/b", "https://id.test:8443", "http://localhost:5556", "http://localhost:5557"} {
+	for _, issuer := range []string{"https://id.test/a", "https://id.test/b", "https://id.test:8443",
+		"http://localhost:5556", "http://localhost:5557"} {
 		name := server.CookieNameAt(issuer)
 		if other := names[name]; other != "" {
 			t.Errorf("%s and %s both have %s", issuer, other, name)

@@ -51,7 +51,8 @@ func TestParallelGuessesAreCounted(t *testing.T) {
 		}
 	})
 	if checked.Load() != 10 || wrong.Load() != 10 || locked.Load() != 30 || other.Load() != 0 {
-		t.Errorf("%d passwords checked; %d wrong, %d locked, %d other", checked.Load(), wrong.Load(), locked.Load(), other.Load())
+		t.Errorf("%d passwords checked; %d wrong, %d locked, %d other", checked.Load(), wrong.Load(),
+			locked.Load(), other.Load())
 	}
 	if got := b.signIn(signIn, userEmail, userPassword); got.status != http.StatusTooManyRequests {
 		t.Errorf("the right password while locked: %d", got.status)

@@ -18,26 +18,32 @@ import (
 var (
 	annProfile = connector.Profile{
 		GivenName: "Ann", FamilyName: "Example", MiddleName: "M.", Nickname: "annie", ProfileURL: "https://ann.test/about",
-		PictureURL: "https://ann.test/picture.png", WebsiteURL: "https://ann.test/", Gender: "female", Birthdate: "1990-04-01",
-		Zoneinfo: "Asia/Tokyo", Locale: "ja-JP", PhoneNumber: "+81 3 1234 5678", PhoneNumberVerified: true,
+		PictureURL: "https://ann.test/picture.png", WebsiteURL: "https://ann.test/", Gender: "female",
+		Birthdate: "1990-04-01",
+		Zoneinfo:  "Asia/Tokyo", Locale: "ja-JP", PhoneNumber: "+81 3 1234 5678", PhoneNumberVerified: true,
 	}
 	annAddress = connector.Address{
-		Formatted: "1-2-3 Marunouchi\nChiyoda-ku, Tokyo 100-0005\nJapan", StreetAddress: "1-2-3 Marunouchi", Locality: "Chiyoda-ku",
-		Region: "Tokyo", PostalCode: "100-0005", Country: "Japan",
+		Formatted: "1-2-3 Marunouchi\nChiyoda-ku, Tokyo 100-0005\nJapan", StreetAddress: "1-2-3 Marunouchi",
+		Locality: "Chiyoda-ku",
+		Region:   "Tokyo", PostalCode: "100-0005", Country: "Japan",
 	}
 )
 
 // claimsByScope are Ann's, but for updated_at (OpenID Connect Core 1.0 section 5.4).
 var claimsByScope = map[string]map[string]any{
 	"profile": {
-		"name": "Ann", "given_name": "Ann", "family_name": "Example", "middle_name": "M.", "nickname": "annie", "preferred_username": "ann",
-		"profile": "https://ann.test/about", "picture": "https://ann.test/picture.png", "website": "https://ann.test/", "gender": "female",
+		"name": "Ann", "given_name": "Ann", "family_name": "Example", "middle_name": "M.", "nickname": "annie",
+		"preferred_username": "ann",
+		"profile":            "https://ann.test/about", "picture": "https://ann.test/picture.png",
+		"website":   "https://ann.test/",
+		"gender":    "female",
 		"birthdate": "1990-04-01", "zoneinfo": "Asia/Tokyo", "locale": "ja-JP",
 	},
 	"email": {"email": userEmail, "email_verified": true},
 	"address": {"address": map[string]any{
-		"formatted": "1-2-3 Marunouchi\nChiyoda-ku, Tokyo 100-0005\nJapan", "street_address": "1-2-3 Marunouchi", "locality": "Chiyoda-ku",
-		"region": "Tokyo", "postal_code": "100-0005", "country": "Japan",
+		"formatted": "1-2-3 Marunouchi\nChiyoda-ku, Tokyo 100-0005\nJapan", "street_address": "1-2-3 Marunouchi",
+		"locality": "Chiyoda-ku",
+		"region":   "Tokyo", "postal_code": "100-0005", "country": "Japan",
 	}},
 	"phone": {"phone_number": "+81 3 1234 5678", "phone_number_verified": true},
 }
@@ -98,7 +104,8 @@ func TestIDTokenTellsTheClaimsOfScopes(t *testing.T) {
 		issued := q.tokens(append(asking(`{}`, `{"nickname": null}`), "scope", "openid email threads:read")...)
 		for _, got := range []reply{issued, q.refresh(issued.text("refresh_token"))} {
 			claims := claimsOf(t, got.text("id_token"))
-			if _, told := claims["email"]; told != c.told || told && (claims["email"] != userEmail || claims["email_verified"] != true) {
+			if _, told := claims["email"]; told != c.told || told && (claims["email"] != userEmail ||
+				claims["email_verified"] != true) {
 				t.Errorf("%s: %v", rule, claims)
 			}
 			if claims["nickname"] != "annie" || claims["name"] != nil {
@@ -121,9 +128,11 @@ func TestUnknownClaimsAreLeftOut(t *testing.T) {
 	if want, _ := json.Marshal(map[string]any{"sub": "user-ann"}); got.status != http.StatusOK || len(got.json) != 1 {
 		t.Errorf("%s, want %s", got.raw, want)
 	}
-	p.putUser(storage.User{ID: "user-ann", Email: "new@app.test", Profile: storage.Profile{PhoneNumber: "+1 555 0100"}, Address: storage.Address{Country: "Japan"}})
+	p.putUser(storage.User{ID: "user-ann", Email: "new@app.test", Profile: storage.Profile{PhoneNumber: "+1 555 0100"},
+		Address: storage.Address{Country: "Japan"}})
 	got = p.userinfo(token)
-	if got.json["email_verified"] != false || got.json["phone_number_verified"] != false || !reflect.DeepEqual(got.json["address"], map[string]any{"country": "Japan"}) {
+	if got.json["email_verified"] != false || got.json["phone_number_verified"] != false ||
+		!reflect.DeepEqual(got.json["address"], map[string]any{"country": "Japan"}) {
 		t.Errorf("%s", got.raw)
 	}
 }
@@ -141,7 +150,8 @@ func TestEachClaimWhereItIsAskedFor(t *testing.T) {
 		for name, want := range claims {
 			for _, how := range []string{`null`, `{"essential": true}`, `{"essential": false}`} {
 				wish := `{"` + name + `": ` + how + `}`
-				told, asked := p.tokens(append(asking(wish, `{}`), "scope", "openid")...), p.tokens(append(asking(`{}`, wish), "scope", "openid")...)
+				told, asked := p.tokens(append(asking(wish, `{}`), "scope", "openid")...),
+					p.tokens(append(asking(`{}`, wish), "scope", "openid")...)
 				for rule, c := range map[string]struct {
 					issued      reply
 					info, token bool
@@ -229,9 +239,11 @@ func TestClaimsNeedTheScopeThatCoversThem(t *testing.T) {
 	p.putUser(storage.User{ID: "user-ann", Username: "ann", Email: "new@app.test"})
 	told(p.userinfo(refreshed.text("access_token")).json, "of a changed user", map[string]any{"email": "new@app.test"})
 	code := p.code(ask...)
-	p.putUser(storage.User{ID: "user-ann", Username: "ann", Email: "newest@app.test", Profile: storage.Profile{Nickname: "a"}})
+	p.putUser(storage.User{ID: "user-ann", Username: "ann", Email: "newest@app.test",
+		Profile: storage.Profile{Nickname: "a"}})
 	now := p.exchange(code)
-	told(claimsOf(t, now.text("id_token")), "of a user who changed after the code", map[string]any{"email": "newest@app.test", "nickname": "a"})
+	told(claimsOf(t, now.text("id_token")), "of a user who changed after the code",
+		map[string]any{"email": "newest@app.test", "nickname": "a"})
 
 	code = p.code(ask...)
 	p.update(p.client.App, func(c *storage.Client) { c.Scopes = []string{"openid", "profile"} })
@@ -252,7 +264,10 @@ func TestClaimsAreInNoToken(t *testing.T) {
 	if got := p.etcd.Count(func() { issued = p.exchange(code) }); got != (storagetest.Counts{Proposals: 1}) {
 		t.Errorf("exchange: %+v", got)
 	}
-	if got := p.etcd.Count(func() { info = p.userinfo(issued.text("access_token")) }); got != (storagetest.Counts{Reads: 1}) || len(info.json) != 5 {
+	if got := p.etcd.Count(func() {
+		info = p.userinfo(
+			issued.text("access_token"))
+	}); got != (storagetest.Counts{Reads: 1}) || len(info.json) != 5 {
 		t.Errorf("userinfo: %+v, %s", got, info.raw)
 	}
 	if len(code) > 2000 {
@@ -280,7 +295,8 @@ func TestClaimsNeedConsent(t *testing.T) {
 	b := p.browser()
 	b.code("scope", "openid")
 	for wish, c := range map[string]struct{ description, scope string }{
-		`{"nickname": null}`:                     {"See your name, user name, picture, web pages, gender, date of birth, time zone and language<", "profile"},
+		`{"nickname": null}`: {"See your name, user name, picture, web pages, gender, date of birth, " +
+			"time zone and language<", "profile"},
 		`{"email_verified": null}`:               {"See your e-mail address<", "email"},
 		`{"address": {"essential": true}}`:       {"See your postal address<", "address"},
 		`{"phone_number": {"value": "+1 2345"}}`: {"See your phone number<", "phone"},

@@ -163,7 +163,8 @@ func parseClaims(param string) (*claimsRequest, error) {
 }
 
 func parseWishes(members map[string]json.RawMessage) (claimWishes, error) {
-	bad := errors.New("claims: each claim must be null or an object with essential (true or false), value, or values (a list)")
+	bad := errors.New("claims: each claim must be null or an object with essential (true or false), value, " +
+		"or values (a list)")
 	out := make(claimWishes, len(members))
 	for name, raw := range members {
 		var wish struct {

@@ -40,7 +40,8 @@ type credentials struct {
 // well-formed. Basic with an empty secret is what some libraries make of having none.
 func credentialsOf(r *http.Request, form url.Values, path string) (credentials, error) {
 	shown := credentials{
-		method: oauth.AuthNone, id: form.Get("client_id"), secret: form.Get("client_secret"), assertion: form.Get("client_assertion"), endpoint: path}
+		method: oauth.AuthNone, id: form.Get("client_id"), secret: form.Get("client_secret"),
+		assertion: form.Get("client_assertion"), endpoint: path}
 	headers := r.Header["Authorization"]
 	id, secret, basic := r.BasicAuth()
 	if basic {
@@ -142,7 +143,8 @@ func (s *Server) authenticate(ctx context.Context, c *storage.Client, shown cred
 	}
 	switch {
 	case c == nil:
-		return nil, invalidClient(clients.Unknown(shown.id, shown.unknown).Rule).About(shownClient(shown.id, maxShownClient), "", "")
+		return nil, invalidClient(clients.Unknown(shown.id, shown.unknown).Rule).About(shownClient(shown.id, maxShownClient),
+			"", "")
 	case !c.Active():
 		return nil, invalidClient(oauth.RuleClientDisabled)
 	case shown.forward:

@@ -18,7 +18,8 @@ func basic(id, secret string) string {
 // machine posts a form with headers of its own.
 func (p *idp) machine(path string, form url.Values, header ...string) reply {
 	p.t.Helper()
-	return p.send(p.request(http.MethodPost, p.issuer+path, form.Encode(), append([]string{"Content-Type", formType}, header...)...))
+	return p.send(p.request(http.MethodPost, p.issuer+path, form.Encode(), append([]string{"Content-Type", formType},
+		header...)...))
 }
 
 // The operator learns that a client is there and disabled, wherever it is refused.
@@ -82,7 +83,8 @@ func TestWrongSecretAndUnknownClientLookTheSame(t *testing.T) {
 				}
 				got := p.machine(path, sent, header...)
 				got.wants(t, path+" "+c.rule, http.StatusUnauthorized, "invalid_client")
-				if !strings.HasPrefix(got.header.Get("WWW-Authenticate"), "Basic realm=") || got.header.Get("Cache-Control") != "no-store" {
+				if !strings.HasPrefix(got.header.Get("WWW-Authenticate"), "Basic realm=") ||
+					got.header.Get("Cache-Control") != "no-store" {
 					t.Errorf("%s %s: headers %v", path, c.rule, got.header)
 				}
 				got.header.Del("X-Request-Id")
@@ -118,26 +120,37 @@ func TestClientAuthentication(t *testing.T) {
 	}{
 		{"Basic", grant(), []string{"Authorization", right}, 400, "invalid_grant"},
 		{"Basic, the scheme in lower case", grant(), []string{"Authorization", "basic " + right[6:]}, 400, "invalid_grant"},
-		{"Basic and the same client_id", grant("client_id", p.client.ID), []string{"Authorization", right}, 400, "invalid_grant"},
-		{"Basic and another client_id", grant("client_id", public.ID), []string{"Authorization", right}, 400, "invalid_request"},
+		{"Basic and the same client_id", grant("client_id", p.client.ID), []string{"Authorization", right},
+			400, "invalid_grant"},
+		{"Basic and another client_id", grant("client_id", public.ID), []string{"Authorization", right}, 400,
+			"invalid_request"},
 		{"body", grant("client_id", p.client.ID, "client_secret", p.secret), nil, 400, "invalid_grant"},
 		{"public client", grant("client_id", public.ID), nil, 400, "invalid_grant"},
 		{"public client, empty secret", grant("client_id", public.ID, "client_secret", ""), nil, 400, "invalid_grant"},
-		{"two methods", grant("client_id", p.client.ID, "client_secret", p.secret), []string{"Authorization", right}, 400, "invalid_request"},
-		{"two methods, secret alone in the body", grant("client_secret", p.secret), []string{"Authorization", right}, 400, "invalid_request"},
-		{"two Authorization headers", grant(), []string{"Authorization", right, "Authorization", right}, 400, "invalid_request"},
+		{"two methods", grant("client_id", p.client.ID, "client_secret", p.secret), []string{"Authorization", right}, 400,
+			"invalid_request"},
+		{"two methods, secret alone in the body", grant("client_secret", p.secret), []string{"Authorization", right}, 400,
+			"invalid_request"},
+		{"two Authorization headers", grant(), []string{"Authorization", right, "Authorization", right}, 400,
+			"invalid_request"},
 		{"no client at all", grant(), nil, 401, "invalid_client"},
 		{"a secret without client_id", grant("client_secret", p.secret), nil, 401, "invalid_client"},
 		{"confidential without a secret", grant("client_id", p.client.ID), nil, 401, "invalid_client"},
-		{"confidential with an empty secret", grant("client_id", p.client.ID, "client_secret", ""), nil, 401, "invalid_client"},
+		{"confidential with an empty secret", grant("client_id", p.client.ID, "client_secret", ""), nil, 401,
+			"invalid_client"},
 		{"Basic with an empty secret", grant(), []string{"Authorization", basic(p.client.ID, "")}, 401, "invalid_client"},
 		{"Basic that is no base64", grant(), []string{"Authorization", "Basic !"}, 401, "invalid_client"},
-		{"Basic without a colon", grant(), []string{"Authorization", "Basic " + base64.StdEncoding.EncodeToString([]byte(p.client.ID))}, 401, "invalid_client"},
-		{"Basic with a broken escape", grant(), []string{"Authorization", "Basic " + base64.StdEncoding.EncodeToString([]byte("%zz:%zz"))}, 401, "invalid_client"},
+		{"Basic without a colon", grant(), []string{"Authorization", "Basic " +
+			base64.StdEncoding.EncodeToString([]byte(p.client.ID))}, 401, "invalid_client"},
+		{"Basic with a broken escape", grant(), []string{"Authorization", "Basic " +
+			base64.StdEncoding.EncodeToString([]byte("%zz:%zz"))}, 401, "invalid_client"},
 		{"Bearer", grant("client_id", public.ID), []string{"Authorization", "Bearer " + p.secret}, 401, "invalid_client"},
-		{"assertion", grant("client_id", p.client.ID, "client_assertion", "a.b.c", "client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"), nil, 401, "invalid_client"},
-		{"assertion without client_id", grant("client_assertion", "a.b.c", "client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"), nil, 401, "invalid_client"},
-		{"assertion beside Basic", grant("client_assertion", "a.b.c"), []string{"Authorization", right}, 400, "invalid_request"},
+		{"assertion", grant("client_id", p.client.ID, "client_assertion", "a.b.c", "client_assertion_type",
+			"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"), nil, 401, "invalid_client"},
+		{"assertion without client_id", grant("client_assertion", "a.b.c", "client_assertion_type",
+			"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"), nil, 401, "invalid_client"},
+		{"assertion beside Basic", grant("client_assertion", "a.b.c"), []string{"Authorization", right}, 400,
+			"invalid_request"},
 	} {
 		got := p.machine("/oauth/token", c.form, c.header...)
 		got.wants(t, c.rule, c.status, c.code)
@@ -158,7 +171,8 @@ func TestBasicWithOddCharacters(t *testing.T) {
 		t.Errorf("%d %s", got.status, got.raw)
 	}
 	raw := "Basic " + base64.StdEncoding.EncodeToString([]byte(odd.ID+":"+secret))
-	q.machine("/oauth/token", form, "Authorization", raw).wants(t, "not encoded: the colon splits it elsewhere", http.StatusUnauthorized, "invalid_client")
+	q.machine("/oauth/token", form, "Authorization", raw).wants(t, "not encoded: the colon splits it elsewhere",
+		http.StatusUnauthorized, "invalid_client")
 }
 
 // Credentials and parameters in an address end up in logs.
@@ -169,7 +183,8 @@ func TestQueryStringIsRefused(t *testing.T) {
 	credentials := url.Values{"client_id": {p.client.ID}, "client_secret": {p.secret}}
 	p.machine("/oauth/token?"+credentials.Encode(), form).wants(t, "credentials", http.StatusBadRequest, "invalid_request")
 	p.machine("/oauth/token?"+form.Encode(), credentials).wants(t, "parameters", http.StatusBadRequest, "invalid_request")
-	p.machine("/oauth/token?x=y", form, "Authorization", basic(p.client.ID, p.secret)).wants(t, "anything", http.StatusBadRequest, "invalid_request")
+	p.machine("/oauth/token?x=y", form, "Authorization", basic(p.client.ID, p.secret)).wants(t, "anything",
+		http.StatusBadRequest, "invalid_request")
 	p.machine("/oauth/introspect?token=x", credentials).wants(t, "introspection", http.StatusBadRequest, "invalid_request")
 	p.machine("/oauth/revoke?token=x", credentials).wants(t, "revocation", http.StatusBadRequest, "invalid_request")
 	if got := p.exchange(code); got.status != http.StatusOK {
@@ -180,9 +195,11 @@ func TestQueryStringIsRefused(t *testing.T) {
 func TestMethodsOfMachineEndpoints(t *testing.T) {
 	p := newIDP(t)
 	for path, allow := range map[string]string{
-		"/oauth/token": "POST", "/oauth/introspect": "POST", "/oauth/revoke": "POST", "/oauth/userinfo": "GET, POST", "/oauth/jwks": "GET, HEAD",
+		"/oauth/token": "POST", "/oauth/introspect": "POST", "/oauth/revoke": "POST", "/oauth/userinfo": "GET, POST",
+		"/oauth/jwks":                       "GET, HEAD",
 		"/.well-known/openid-configuration": "GET, HEAD", "/.well-known/oauth-authorization-server": "GET, HEAD",
-		"/oauth/authorize": "GET, HEAD, POST", "/oauth/continue": "GET, HEAD", "/oauth/signin": "POST", "/oauth/consent": "POST", "/signin": "GET, HEAD",
+		"/oauth/authorize": "GET, HEAD, POST", "/oauth/continue": "GET, HEAD", "/oauth/signin": "POST",
+		"/oauth/consent": "POST", "/signin": "GET, HEAD",
 	} {
 		for _, method := range []string{"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW"} {
 			if strings.Contains(allow, method) || (method == "HEAD" && strings.Contains(allow, "GET")) {
@@ -199,17 +216,22 @@ func TestMethodsOfMachineEndpoints(t *testing.T) {
 func TestGrantTypes(t *testing.T) {
 	p := newIDP(t)
 	for grantType, code := range map[string]string{
-		"": "invalid_request", "password": "unsupported_grant_type", "client_credentials": "unauthorized_client", "implicit": "unsupported_grant_type",
+		"": "invalid_request", "password": "unsupported_grant_type", "client_credentials": "unauthorized_client",
+		"implicit": "unsupported_grant_type",
 		"urn:ietf:params:oauth:grant-type:jwt-bearer":     "unsupported_grant_type",
 		"urn:ietf:params:oauth:grant-type:device_code":    "unauthorized_client", // on, but not registered
 		"urn:ietf:params:oauth:grant-type:token-exchange": "unsupported_grant_type",
-		"Authorization_Code":                              "unsupported_grant_type", "authorization_code ": "unsupported_grant_type", "nonsense\"\\\x7f": "unsupported_grant_type",
+		"Authorization_Code":                              "unsupported_grant_type",
+		"authorization_code ":                             "unsupported_grant_type",
+		"nonsense\"\\\x7f":                                "unsupported_grant_type",
 	} {
-		got := p.call("/oauth/token", url.Values{"grant_type": {grantType}, "assertion": {"x"}, "subject_token": {"x"}, "device_code": {"x"}})
+		got := p.call("/oauth/token", url.Values{"grant_type": {grantType}, "assertion": {"x"}, "subject_token": {"x"},
+			"device_code": {"x"}})
 		got.wants(t, "grant type "+grantType, http.StatusBadRequest, code)
 	}
 	for rule, form := range map[string]url.Values{
-		"no code": {"grant_type": {"authorization_code"}, "redirect_uri": {callback}}, "no refresh token": {"grant_type": {"refresh_token"}},
+		"no code":          {"grant_type": {"authorization_code"}, "redirect_uri": {callback}},
+		"no refresh token": {"grant_type": {"refresh_token"}},
 	} {
 		p.call("/oauth/token", form).wants(t, rule, http.StatusBadRequest, "invalid_request")
 	}

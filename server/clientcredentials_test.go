@@ -51,7 +51,8 @@ func TestClientCredentials(t *testing.T) {
 	p := newIDP(t)
 	s := p.service("batch")
 	got := s.call("/oauth/token", forItself("runs:write threads:read"))
-	if got.status != http.StatusOK || got.text("token_type") != "Bearer" || got.json["expires_in"] != 3600.0 || got.text("scope") != "runs:write threads:read" ||
+	if got.status != http.StatusOK || got.text("token_type") != "Bearer" || got.json["expires_in"] != 3600.0 ||
+		got.text("scope") != "runs:write threads:read" ||
 		got.header.Get("Cache-Control") != "no-store" {
 		t.Fatalf("%d %s", got.status, got.raw)
 	}
@@ -62,7 +63,8 @@ func TestClientCredentials(t *testing.T) {
 	}
 	token := got.text("access_token")
 	header, claims := takenApart(t, token)
-	if header["typ"] != "at+jwt" || claims["sub"] != s.client.ID || claims["client_id"] != s.client.ID || claims["aud"] != p.issuer ||
+	if header["typ"] != "at+jwt" || claims["sub"] != s.client.ID || claims["client_id"] != s.client.ID ||
+		claims["aud"] != p.issuer ||
 		claims["scope"] != "runs:write threads:read" || !strings.HasPrefix(claims["jti"].(string), ".") {
 		t.Errorf("%v %v", header, claims)
 	}
@@ -70,7 +72,8 @@ func TestClientCredentials(t *testing.T) {
 		t.Errorf("%v", claims)
 	}
 	intro := s.call("/oauth/introspect", url.Values{"token": {token}})
-	if intro.json["active"] != true || intro.text("sub") != s.client.ID || intro.text("scope") != "runs:write threads:read" || intro.json["username"] != nil {
+	if intro.json["active"] != true || intro.text("sub") != s.client.ID ||
+		intro.text("scope") != "runs:write threads:read" || intro.json["username"] != nil {
 		t.Errorf("%s", intro.raw)
 	}
 	if p.active(token) {
@@ -89,16 +92,21 @@ func TestClientCredentialsThatAreRefused(t *testing.T) {
 	s := p.service("batch", func(c *storage.Client) { c.Scopes = append(c.Scopes, "offline_access") })
 	for scope, rule := range map[string]string{
 		"": "no scope", "files:read": "a scope that app.yml does not list", "threads:read admin": "a scope that nobody knows",
-		"openid": "openid", "threads:read openid": "openid beside others", "offline_access": "offline_access", "threads:read email": "a scope about a user",
+		"openid": "openid", "threads:read openid": "openid beside others", "offline_access": "offline_access",
+		"threads:read email": "a scope about a user",
 	} {
 		s.call("/oauth/token", forItself(scope)).wants(t, rule, http.StatusBadRequest, "invalid_scope")
 	}
-	p.call("/oauth/token", forItself("threads:read")).wants(t, "a client that did not register it", http.StatusBadRequest, "unauthorized_client")
+	p.call("/oauth/token", forItself("threads:read")).wants(t, "a client that did not register it", http.StatusBadRequest,
+		"unauthorized_client")
 	public := p.service("public", func(c *storage.Client) { c.Public = true })
-	public.machine("/oauth/token", url.Values{"grant_type": {"client_credentials"}, "scope": {"threads:read"}, "client_id": {public.client.ID}}).
+	public.machine("/oauth/token", url.Values{"grant_type": {"client_credentials"}, "scope": {"threads:read"},
+		"client_id": {public.client.ID}}).
 		wants(t, "a public client", http.StatusBadRequest, "unauthorized_client")
-	p.call("/oauth/token", forItself("x")).wants(t, "before the scope is looked at", http.StatusBadRequest, "unauthorized_client")
-	s.call("/oauth/token", url.Values{"grant_type": {"client_credentials"}, "scope": {"threads:read"}, "client_id": {s.client.ID}, "client_secret": {"wfs_x"}}).
+	p.call("/oauth/token", forItself("x")).wants(t, "before the scope is looked at", http.StatusBadRequest,
+		"unauthorized_client")
+	s.call("/oauth/token", url.Values{"grant_type": {"client_credentials"}, "scope": {"threads:read"},
+		"client_id": {s.client.ID}, "client_secret": {"wfs_x"}}).
 		wants(t, "a wrong secret", http.StatusUnauthorized, "invalid_client")
 	b := s.browser()
 	s.redirected(b.get(s.authorizeURL()), "authorization for a client without that grant type", "unauthorized_client")
@@ -107,8 +115,10 @@ func TestClientCredentialsThatAreRefused(t *testing.T) {
 
 	off := newIDP(t, func(c *server.Config) { c.GrantTypes = []string{} })
 	s = off.service("batch")
-	s.call("/oauth/token", forItself("threads:read")).wants(t, "where it is off", http.StatusBadRequest, "unsupported_grant_type")
-	if doc := off.document(off.issuer + "/.well-known/openid-configuration").json; slices.Contains(texts(doc["grant_types_supported"]), "client_credentials") {
+	s.call("/oauth/token", forItself("threads:read")).wants(t, "where it is off", http.StatusBadRequest,
+		"unsupported_grant_type")
+	if doc := off.document(off.issuer + "/.well-known/openid-configuration").json; slices.Contains(
+		texts(doc["grant_types_supported"]), "client_credentials") {
 		t.Error("discovery says it is on")
 	}
 	if got := off.tokens(); got.status != http.StatusOK {
@@ -120,13 +130,16 @@ func TestClientCredentialsThatAreRefused(t *testing.T) {
 func TestRevocationOfClientCredentials(t *testing.T) {
 	p := newIDP(t)
 	s, other := p.service("batch"), p.service("other")
-	token, kept := s.call("/oauth/token", forItself("threads:read")).text("access_token"), s.call("/oauth/token", forItself("threads:read")).text("access_token")
-	other.call("/oauth/revoke", url.Values{"token": {token}}).wants(t, "by another client", http.StatusBadRequest, "invalid_grant")
+	token, kept := s.call("/oauth/token", forItself("threads:read")).text("access_token"),
+		s.call("/oauth/token", forItself("threads:read")).text("access_token")
+	other.call("/oauth/revoke", url.Values{"token": {token}}).wants(t, "by another client", http.StatusBadRequest,
+		"invalid_grant")
 	if !s.active(token) {
 		t.Error("revoked by another client")
 	}
 	for range 2 { // the second time it is revoked already
-		if got := s.call("/oauth/revoke", url.Values{"token": {token}, "token_type_hint": {"access_token"}}); got.status != http.StatusOK {
+		if got := s.call("/oauth/revoke", url.Values{"token": {token},
+			"token_type_hint": {"access_token"}}); got.status != http.StatusOK {
 			t.Errorf("%d %s", got.status, got.raw)
 		}
 	}
@@ -158,16 +171,23 @@ func TestClientCredentialsAtALaggingReplica(t *testing.T) {
 		code   string
 		active bool
 	}{
-		{"renamed", func(p *idp, app string) { p.update(app, func(c *storage.Client) { c.ClientName = "New" }) }, 200, "", true},
-		{"scope removed", func(p *idp, app string) { p.update(app, func(c *storage.Client) { c.Scopes = []string{"runs:write"} }) }, 400, "invalid_scope", false},
-		{"grant type removed", func(p *idp, app string) { p.update(app, func(c *storage.Client) { c.GrantTypes = nil }) }, 400, "unauthorized_client", true},
+		{"renamed", func(p *idp, app string) { p.update(app, func(c *storage.Client) { c.ClientName = "New" }) }, 200,
+			"", true},
+		{"scope removed", func(p *idp, app string) {
+			p.update(app, func(c *storage.Client) {
+				c.Scopes = []string{"runs:write"}
+			})
+		}, 400, "invalid_scope", false},
+		{"grant type removed", func(p *idp, app string) { p.update(app, func(c *storage.Client) { c.GrantTypes = nil }) },
+			400, "unauthorized_client", true},
 		{"secret ended", func(p *idp, app string) {
 			p.update(app, func(c *storage.Client) {
 				secret, _ := p.store.NewClientSecret(c.ID)
 				c.Secrets = []storage.ClientSecret{secret}
 			})
 		}, 401, "invalid_client", true},
-		{"disabled", func(p *idp, app string) { p.update(app, func(c *storage.Client) { c.Disabled = true }) }, 401, "invalid_client", false},
+		{"disabled", func(p *idp, app string) { p.update(app, func(c *storage.Client) { c.Disabled = true }) }, 401,
+			"invalid_client", false},
 	} {
 		t.Run(c.rule, func(t *testing.T) {
 			p := newIDP(t)
@@ -209,7 +229,8 @@ func TestClientWithoutRefreshToken(t *testing.T) {
 		t.Error("a replayed code left its token alive")
 	}
 	got = c.exchange(c.code())
-	if c.call("/oauth/revoke", url.Values{"token": {got.text("access_token")}}).status != http.StatusOK || c.active(got.text("access_token")) {
+	if c.call("/oauth/revoke", url.Values{"token": {got.text("access_token")}}).status != http.StatusOK ||
+		c.active(got.text("access_token")) {
 		t.Error("revocation")
 	}
 }

@@ -41,9 +41,11 @@ func TestDocumentsOfDeniedHosts(t *testing.T) {
 func TestClientsOfAHostThatIsNewlyDenied(t *testing.T) {
 	p, s := newDescribed(t, withFilesAPI)
 	b := p.browser()
-	tokens := p.exchange(b.codeFor(p.withResources("openid threads:read", filesAPI, p.issuer)+"&code_challenge="+challengeOf(verifier)+"&code_challenge_method=S256"), "code_verifier", verifier)
+	tokens := p.exchange(b.codeFor(p.withResources("openid threads:read", filesAPI, p.issuer)+"&code_challenge="+
+		challengeOf(verifier)+"&code_challenge_method=S256"), "code_verifier", verifier)
 	access := tokens.text("access_token")
-	p.files(access).active(t, "a resource server asks about a described client's token", map[string]any{"client_id": s.id()})
+	p.files(access).active(t, "a resource server asks about a described client's token",
+		map[string]any{"client_id": s.id()})
 	held := func() []storage.DescribedClient {
 		t.Helper()
 		list, _, err := p.store.DescribedClients(t.Context(), storage.Part{})
@@ -86,7 +88,8 @@ func TestClientsOfAHostThatIsNewlyDenied(t *testing.T) {
 	if got := held(); len(got) > 0 {
 		t.Errorf("left: %+v", got)
 	}
-	if got := p.audited(storage.AuditClientDenied); len(got) != 1 || !strings.Contains(got[0].Reason, "grants: 1, consents: 1") {
+	if got := p.audited(storage.AuditClientDenied); len(got) != 1 || !strings.Contains(got[0].Reason,
+		"grants: 1, consents: 1") {
 		t.Errorf("audit: %+v", got)
 	}
 	now(oauth.HostRules{})
@@ -95,7 +98,8 @@ func TestClientsOfAHostThatIsNewlyDenied(t *testing.T) {
 		t.Errorf("userinfo: %d %s", got.status, got.raw)
 	}
 	after := p.browser()
-	if got := after.follow(after.signIn(after.get(p.authorizeURL(withPKCE...)), userEmail, userPassword)); got.asks() != "decision" {
+	if got := after.follow(after.signIn(after.get(p.authorizeURL(withPKCE...)), userEmail,
+		userPassword)); got.asks() != "decision" {
 		t.Errorf("the consent is back: %d %v", got.status, got.location)
 	}
 }

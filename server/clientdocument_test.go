@@ -52,8 +52,9 @@ func (s *documentServer) document(changes map[string]any) string {
 	s.t.Helper()
 	doc := map[string]any{
 		"client_id": s.id(), "client_name": "Fancy Agent", "redirect_uris": []string{callback},
-		"token_endpoint_auth_method": "none", "grant_types": []string{"authorization_code", "refresh_token"}, "response_types": []string{"code"},
-		"scope": "openid threads:read",
+		"token_endpoint_auth_method": "none", "grant_types": []string{"authorization_code", "refresh_token"},
+		"response_types": []string{"code"},
+		"scope":          "openid threads:read",
 	}
 	maps.Copy(doc, changes)
 	maps.DeleteFunc(doc, func(_ string, v any) bool { return v == nil })
@@ -80,7 +81,8 @@ func (s *documentServer) withDocuments(c *server.Config) {
 	roots := x509.NewCertPool()
 	roots.AddCert(s.Certificate())
 	c.ClientIDMetadataDocuments = true
-	c.Outbound = outbound.New(outbound.Options{Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, RootCAs: roots})
+	c.Outbound = outbound.New(outbound.Options{Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+		RootCAs: roots})
 }
 
 // newDescribed is an idp, seen by a client that is a document at s.
@@ -119,7 +121,8 @@ func (p *idp) knows(id string) *storage.Client {
 func TestClientIDMetadataDocument(t *testing.T) {
 	p, s := newDescribed(t)
 	s.says(s.document(map[string]any{
-		"grant_types": []string{"authorization_code", "refresh_token", deviceGrant}, "post_logout_redirect_uris": []string{"https://app.test/bye"},
+		"grant_types":               []string{"authorization_code", "refresh_token", deviceGrant},
+		"post_logout_redirect_uris": []string{"https://app.test/bye"},
 	}))
 	b := p.browser()
 	tokens := p.exchange(b.code(append(withPKCE, "scope", "openid threads:read")...), "code_verifier", verifier)
@@ -159,10 +162,12 @@ func TestClientIDMetadataDocument(t *testing.T) {
 	}
 	p.refresh(next.text("refresh_token")).wants(t, "a refresh after a revocation", http.StatusBadRequest, "invalid_grant")
 	p.refresh("wfr_garbage").wants(t, "garbage", http.StatusBadRequest, "invalid_grant")
-	if got := b.get(p.logoutURL("id_token_hint", again.text("id_token"), "post_logout_redirect_uri", "https://app.test/bye")); got.location == nil || !strings.HasPrefix(got.location.String(), "https://app.test/bye") {
+	if got := b.get(p.logoutURL("id_token_hint", again.text("id_token"), "post_logout_redirect_uri",
+		"https://app.test/bye")); got.location == nil || !strings.HasPrefix(got.location.String(), "https://app.test/bye") {
 		t.Errorf("logout: %d, %v", got.status, got.location)
 	}
-	if got := b.get(p.logoutURL("client_id", s.id(), "post_logout_redirect_uri", "https://app.test/other")); got.status != http.StatusBadRequest {
+	if got := b.get(p.logoutURL("client_id", s.id(), "post_logout_redirect_uri",
+		"https://app.test/other")); got.status != http.StatusBadRequest {
 		t.Errorf("logout to elsewhere: %d", got.status)
 	}
 	if got := s.asked.Load(); got != 1 {
@@ -176,9 +181,11 @@ func TestClientIDMetadataDocument(t *testing.T) {
 // A document may hold keys, or say where they are. Then nobody is the client without them.
 func TestClientIDMetadataDocumentWithKeys(t *testing.T) {
 	for rule, doc := range map[string]map[string]any{
-		"jwks":              {"jwks": json.RawMessage(jwksOf(t, publicJWK(testKeys()["ES256"], "k"))), "token_endpoint_auth_method": "private_key_jwt"},
-		"jwks_uri":          {"jwks_uri": "/keys", "token_endpoint_auth_method": "private_key_jwt"},
-		"jwks, and no word": {"jwks": json.RawMessage(jwksOf(t, publicJWK(testKeys()["ES256"], "k"))), "token_endpoint_auth_method": nil},
+		"jwks": {"jwks": json.RawMessage(jwksOf(t, publicJWK(testKeys()["ES256"], "k"))),
+			"token_endpoint_auth_method": "private_key_jwt"},
+		"jwks_uri": {"jwks_uri": "/keys", "token_endpoint_auth_method": "private_key_jwt"},
+		"jwks, and no word": {"jwks": json.RawMessage(jwksOf(t, publicJWK(testKeys()["ES256"], "k"))),
+			"token_endpoint_auth_method": nil},
 	} {
 		p, s := newDescribed(t)
 		if doc["jwks_uri"] != nil {
@@ -196,9 +203,11 @@ func TestClientIDMetadataDocumentWithKeys(t *testing.T) {
 		})
 		code := p.code()
 		p.exchange(code).wants(t, rule+": without an assertion", http.StatusUnauthorized, "invalid_client")
-		p.exchange(code, "client_id", s.id(), "client_secret", "wfs_x").wants(t, rule+": with a secret", http.StatusUnauthorized, "invalid_client")
+		p.exchange(code, "client_id", s.id(), "client_secret", "wfs_x").wants(t, rule+": with a secret",
+			http.StatusUnauthorized, "invalid_client")
 		forged := signedBy(t, testKeys()["EdDSA"], jose.EdDSA, map[string]any{"kid": "k"}, p.assertionClaims(nil))
-		p.asserting("/oauth/token", forged, redeeming(code)).wants(t, rule+": a forged assertion", http.StatusUnauthorized, "invalid_client")
+		p.asserting("/oauth/token", forged, redeeming(code)).wants(t, rule+": a forged assertion", http.StatusUnauthorized,
+			"invalid_client")
 		tokens := p.asserting("/oauth/token", p.assertion("ES256", nil), redeeming(code), "client_id", s.id())
 		if tokens.status != http.StatusOK {
 			t.Fatalf("%s: %d %s", rule, tokens.status, tokens.raw)
@@ -207,7 +216,8 @@ func TestClientIDMetadataDocumentWithKeys(t *testing.T) {
 		if got := p.asserting("/oauth/introspect", p.assertion("ES256", nil), token); got.json["active"] != true {
 			t.Errorf("%s: introspection: %d %s", rule, got.status, got.raw)
 		}
-		if got := p.asserting("/oauth/introspect", p.assertion("ES256", nil), url.Values{"token": {tokens.text("refresh_token")}}); got.json["active"] != true {
+		if got := p.asserting("/oauth/introspect", p.assertion("ES256", nil),
+			url.Values{"token": {tokens.text("refresh_token")}}); got.json["active"] != true {
 			t.Errorf("%s: introspection of a refresh token: %d %s", rule, got.status, got.raw)
 		}
 		next := p.asserting("/oauth/token", p.assertion("ES256", nil), refreshing(tokens.text("refresh_token")))
@@ -218,7 +228,8 @@ func TestClientIDMetadataDocumentWithKeys(t *testing.T) {
 		if got := p.asserting("/oauth/revoke", once, token); got.status != http.StatusOK {
 			t.Errorf("%s: revocation: %d %s", rule, got.status, got.raw)
 		}
-		p.asserting("/oauth/revoke", once, token).wants(t, rule+": an assertion used twice", http.StatusUnauthorized, "invalid_client")
+		p.asserting("/oauth/revoke", once, token).wants(t, rule+": an assertion used twice", http.StatusUnauthorized,
+			"invalid_client")
 		p.asserting("/oauth/token", p.assertion("ES256", nil), forItself("threads:read")).
 			wants(t, rule+": a token for itself", http.StatusBadRequest, "unauthorized_client")
 	}
@@ -234,7 +245,8 @@ func TestPagesSayThatAClientDescribesItself(t *testing.T) {
 		t.Errorf("sign-in: %s", shown(got.body))
 	}
 	got = b.follow(b.signIn(got, userEmail, userPassword))
-	if !strings.Contains(got.body, `<span class="host">`+host+`</span>`) || !strings.Contains(got.body, `<span class="host">app.test</span>`) ||
+	if !strings.Contains(got.body, `<span class="host">`+host+`</span>`) ||
+		!strings.Contains(got.body, `<span class="host">app.test</span>`) ||
 		!strings.Contains(got.body, "Nobody here has registered this app: it describes itself, in a document of "+host) {
 		t.Errorf("consent: %s", shown(got.body))
 	}
@@ -275,8 +287,10 @@ func TestClientIDMetadataDocumentsAreOff(t *testing.T) {
 // Section 3: what a client_id has to be to name a document.
 func TestClientIDsThatNameADocument(t *testing.T) {
 	for _, id := range []string{
-		"https://app.test/client", "https://app.test/", "https://app.test:8443/c.json", "https://127.0.0.1/c", "https://[::1]/c",
-		"https://app.test/a%2Fb", "https://app.test/a/...", "https://app.test/c?v=1", "https://app.test/.well-known/c", "https://app.test/~a;b",
+		"https://app.test/client", "https://app.test/", "https://app.test:8443/c.json", "https://127.0.0.1/c",
+		"https://[::1]/c",
+		"https://app.test/a%2Fb", "https://app.test/a/...", "https://app.test/c?v=1", "https://app.test/.well-known/c",
+		"https://app.test/~a;b",
 		"https://app.test/" + strings.Repeat("a", 256-len("https://app.test/")),
 	} {
 		if !server.IsDocumentURL(id) {
@@ -284,15 +298,21 @@ func TestClientIDsThatNameADocument(t *testing.T) {
 		}
 	}
 	for rule, ids := range map[string][]string{
-		"scheme":       {"http://app.test/c", "HTTPS://app.test/c", "https:/app.test/c", "https:app.test/c", "//app.test/c", "ftp://app.test/c", "javascript://app.test/c", " https://app.test/c"},
-		"path":         {"https://app.test", "https://app.test?a=/", "https://app.test:443"},
-		"fragment":     {"https://app.test/c#", "https://app.test/c#a", "https://app.test#/c"},
-		"user info":    {"https://a@app.test/c", "https://a:b@app.test/c", "https://@app.test/c", "https://app.test:443@evil.test/c"},
-		"dot segments": {"https://app.test/a/../c", "https://app.test/./c", "https://app.test/..", "https://app.test/.", "https://app.test/%2e%2e/c", "https://app.test/.%2E/c", "https://app.test/a%2f..%2fc"},
-		"host":         {"https:///c", "https://*/c", "https://app.test:*/c", "https://app.test:0/c", "https://app.test:99999/c", "https://app.test./c", "https://äpp.test/c", "https://app%2etest/c", "https://[fe80::1%25eth0]/c", "https://[::1/c"},
-		"characters":   {"https://app.test/a b", "https://app.test/\n", "https://app.test/\x00", "https://app.test/é", `https://app.test/\..`, "https://app.test/<c>", "https://app.test/%zz", "https://app.test/%"},
-		"length":       {"https://app.test/" + strings.Repeat("a", 257-len("https://app.test/"))},
-		"none":         {"", "my-app-abcdefghijkl", "https", "https://"},
+		"scheme": {"http://app.test/c", "HTTPS://app.test/c", "https:/app.test/c", "https:app.test/c", "//app.test/c",
+			"ftp://app.test/c", "javascript://app.test/c", " https://app.test/c"},
+		"path":     {"https://app.test", "https://app.test?a=/", "https://app.test:443"},
+		"fragment": {"https://app.test/c#", "https://app.test/c#a", "https://app.test#/c"},
+		"user info": {"https://a@app.test/c", "https://a:b@app.test/c", "https://@app.test/c",
+			"https://app.test:443@evil.test/c"},
+		"dot segments": {"https://app.test/a/../c", "https://app.test/./c", "https://app.test/..", "https://app.test/.",
+			"https://app.test/%2e%2e/c", "https://app.test/.%2E/c", "https://app.test/a%2f..%2fc"},
+		"host": {"https:///c", "https://*/c", "https://app.test:*/c", "https://app.test:0/c",
+			"https://app.test:99999/c", "https://app.test./c", "https://äpp.test/c", "https://app%2etest/c",
+			"https://[fe80::1%25eth0]/c", "https://[::1/c"},
+		"characters": {"https://app.test/a b", "https://app.test/\n", "https://app.test/\x00", "https://app.test/é",
+			`https://app.test/\..`, "https://app.test/<c>", "https://app.test/%zz", "https://app.test/%"},
+		"length": {"https://app.test/" + strings.Repeat("a", 257-len("https://app.test/"))},
+		"none":   {"", "my-app-abcdefghijkl", "https", "https://"},
 	} {
 		for _, id := range ids {
 			if server.IsDocumentURL(id) {
@@ -303,7 +323,8 @@ func TestClientIDsThatNameADocument(t *testing.T) {
 }
 
 func FuzzDocumentURL(f *testing.F) {
-	for _, id := range []string{"https://app.test/client", "https://app.test:8443/a/%2e%2e/c?x=y", "https://a:b@app.test/c#d", "https://[::1]/c", "http://localhost:*/"} {
+	for _, id := range []string{"https://app.test/client", "https://app.test:8443/a/%2e%2e/c?x=y",
+		"https://a:b@app.test/c#d", "https://[::1]/c", "http://localhost:*/"} {
 		f.Add(id)
 	}
 	f.Fuzz(func(t *testing.T, id string) {
@@ -311,7 +332,8 @@ func FuzzDocumentURL(f *testing.F) {
 			return
 		}
 		u, err := url.Parse(id)
-		if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.Fragment != "" || u.Path == "" || len(id) > 256 || u.String() != id {
+		if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.Fragment != "" || u.Path == "" ||
+			len(id) > 256 || u.String() != id {
 			t.Errorf("%q: %v", id, err)
 		}
 		if clean := u.JoinPath(); clean.Path != u.Path && strings.Contains(u.Path, "./") {

@@ -49,46 +49,64 @@ func TestDocumentsThatAreRefused(t *testing.T) {
 		changes map[string]any
 		why     string
 	}{
-		"client_id of another":          {map[string]any{"client_id": "https://app.test/client"}, ""},
-		"client_id in another spelling": {map[string]any{"client_id": strings.Replace(s.id(), "127.0.0.1", "127.0.0.01", 1)}, ""},
-		"client_id with a slash more":   {map[string]any{"client_id": s.id() + "/"}, ""},
-		"no client_id":                  {map[string]any{"client_id": nil}, ""},
-		"client_id in capitals":         {map[string]any{"client_id": nil, "Client_ID": s.id()}, ""},
-		"client_id that is no text":     {map[string]any{"client_id": []string{s.id()}}, ""},
-		"client_secret":                 {map[string]any{"client_secret": "x"}, "must not have client_secret"},
-		"client_secret, empty":          {map[string]any{"client_secret": nil, "client_secret_expires_at": 0}, "must not have client_secret_expires_at"},
-		"client_secret_basic":           {map[string]any{"token_endpoint_auth_method": "client_secret_basic"}, secrets},
-		"client_secret_post":            {map[string]any{"token_endpoint_auth_method": "client_secret_post"}, secrets},
-		"client_secret_jwt":             {map[string]any{"token_endpoint_auth_method": "client_secret_jwt"}, secrets},
-		"tls_client_auth":               {map[string]any{"token_endpoint_auth_method": "tls_client_auth"}, secrets},
-		"private_key_jwt without keys":  {map[string]any{"token_endpoint_auth_method": "private_key_jwt"}, "needs jwks or jwks_uri"},
-		"a private key":                 {map[string]any{"token_endpoint_auth_method": "private_key_jwt", "jwks": json.RawMessage(private)}, "is part of a private key"},
-		"a symmetric key":               {map[string]any{"jwks": map[string]any{"keys": []any{map[string]any{"kty": "oct", "k": "c2VjcmV0"}}}}, "is part of a private key"},
-		"jwks and jwks_uri":             {map[string]any{"token_endpoint_auth_method": "private_key_jwt", "jwks_uri": s.URL + "/keys", "jwks": json.RawMessage(jwksOf(t, publicJWK(testKeys()["ES256"], "k")))}, "exclude each other"},
-		"no redirect URIs":              {map[string]any{"redirect_uris": nil}, "redirect_uris is required"},
-		"a redirect URI of plain http":  {map[string]any{"redirect_uris": []string{"http://app.test/cb"}}, "redirect_uris[0] must be https"},
+		"client_id of another": {map[string]any{"client_id": "https://app.test/client"}, ""},
+		"client_id in another spelling": {map[string]any{"client_id": strings.Replace(s.id(), "127.0.0.1", "127.0.0.01", 1)},
+			""},
+		"client_id with a slash more": {map[string]any{"client_id": s.id() + "/"}, ""},
+		"no client_id":                {map[string]any{"client_id": nil}, ""},
+		"client_id in capitals":       {map[string]any{"client_id": nil, "Client_ID": s.id()}, ""},
+		"client_id that is no text":   {map[string]any{"client_id": []string{s.id()}}, ""},
+		"client_secret":               {map[string]any{"client_secret": "x"}, "must not have client_secret"},
+		"client_secret, empty": {map[string]any{"client_secret": nil, "client_secret_expires_at": 0},
+			"must not have client_secret_expires_at"},
+		"client_secret_basic": {map[string]any{"token_endpoint_auth_method": "client_secret_basic"}, secrets},
+		"client_secret_post":  {map[string]any{"token_endpoint_auth_method": "client_secret_post"}, secrets},
+		"client_secret_jwt":   {map[string]any{"token_endpoint_auth_method": "client_secret_jwt"}, secrets},
+		"tls_client_auth":     {map[string]any{"token_endpoint_auth_method": "tls_client_auth"}, secrets},
+		"private_key_jwt without keys": {map[string]any{"token_endpoint_auth_method": "private_key_jwt"},
+			"needs jwks or jwks_uri"},
+		"a private key": {map[string]any{"token_endpoint_auth_method": "private_key_jwt",
+			"jwks": json.RawMessage(private)}, "is part of a private key"},
+		"a symmetric key": {map[string]any{"jwks": map[string]any{"keys": []any{map[string]any{"kty": "oct",
+			"k": "c2VjcmV0"}}}}, "is part of a private key"},
+		"jwks and jwks_uri": {map[string]any{"token_endpoint_auth_method": "private_key_jwt", "jwks_uri": s.URL +
+			"/keys", "jwks": json.RawMessage(jwksOf(t, publicJWK(testKeys()["ES256"], "k")))}, "exclude each other"},
+		"no redirect URIs": {map[string]any{"redirect_uris": nil}, "redirect_uris is required"},
+		"a redirect URI of plain http": {map[string]any{"redirect_uris": []string{"http://app.test/cb"}},
+			"redirect_uris[0] must be https"},
 		"a redirect URI that is script": {map[string]any{"redirect_uris": []string{"javascript:alert(1)"}}, "redirect_uris"},
-		"any port of this machine":      {map[string]any{"redirect_uris": []string{"http://localhost:*"}}, "redirect_uris[0] must not have a wildcard"},
-		"a logo that is script":         {map[string]any{"logo_uri": "javascript:alert(1)"}, "logo_uri must be an https URL"},
-		"a logo of plain http":          {map[string]any{"logo_uri": "http://app.test/logo"}, "logo_uri must be an https URL"},
-		"a name that turns around":      {map[string]any{"client_name": "Fancy \u202eknaB"}, "client_name"},
-		"a name without end":            {map[string]any{"client_name": strings.Repeat("x", 101)}, "client_name"},
-		"client credentials alone":      {map[string]any{"grant_types": []string{"client_credentials"}}, "grant_types has none"},
-		"token exchange alone":          {map[string]any{"grant_types": []string{oauth.GrantTokenExchange}}, "grant_types has none"},
-		"implicit alone":                {map[string]any{"grant_types": []string{"implicit"}, "response_types": []string{"token"}}, "grant_types has none"},
-		"no code":                       {map[string]any{"response_types": []string{"id_token"}}, "response_types must be code"},
-		"a member of another type":      {map[string]any{"redirect_uris": callback}, "redirect_uris must be a list of texts"},
-		"devices in any sector":         {map[string]any{"subject_type": "pairwise", "grant_types": []string{"authorization_code", deviceGrant}}, "must be the host of the document"},
-		"redirects of somebody else":    {map[string]any{"subject_type": "pairwise"}, "must be the host of the document"},
-		"a sector of somebody else":     {map[string]any{"subject_type": "pairwise", "sector_identifier_uri": "https://10.0.0.1/sector"}, "must be the host of the document"},
-		"a sector that is not fetched":  {map[string]any{"sector_identifier_uri": "https://10.0.0.1/sector"}, "sector_identifier_uri cannot be fetched"},
+		"any port of this machine": {map[string]any{"redirect_uris": []string{"http://localhost:*"}},
+			"redirect_uris[0] must not have a wildcard"},
+		"a logo that is script": {map[string]any{"logo_uri": "javascript:alert(1)"}, "logo_uri must be an https URL"},
+		"a logo of plain http": {map[string]any{"logo_uri": "http://app.test/logo"},
+			"logo_uri must be an https URL"},
+		"a name that turns around": {map[string]any{"client_name": "Fancy \u202eknaB"}, "client_name"},
+		"a name without end":       {map[string]any{"client_name": strings.Repeat("x", 101)}, "client_name"},
+		"client credentials alone": {map[string]any{"grant_types": []string{"client_credentials"}},
+			"grant_types has none"},
+		"token exchange alone": {map[string]any{"grant_types": []string{oauth.GrantTokenExchange}},
+			"grant_types has none"},
+		"implicit alone": {map[string]any{"grant_types": []string{"implicit"},
+			"response_types": []string{"token"}}, "grant_types has none"},
+		"no code": {map[string]any{"response_types": []string{"id_token"}},
+			"response_types must be code"},
+		"a member of another type": {map[string]any{"redirect_uris": callback}, "redirect_uris must be a list of texts"},
+		"devices in any sector": {map[string]any{"subject_type": "pairwise",
+			"grant_types": []string{"authorization_code", deviceGrant}}, "must be the host of the document"},
+		"redirects of somebody else": {map[string]any{"subject_type": "pairwise"}, "must be the host of the document"},
+		"a sector of somebody else": {map[string]any{"subject_type": "pairwise",
+			"sector_identifier_uri": "https://10.0.0.1/sector"}, "must be the host of the document"},
+		"a sector that is not fetched": {map[string]any{"sector_identifier_uri": "https://10.0.0.1/sector"},
+			"sector_identifier_uri cannot be fetched"},
 	} {
 		s.says(s.document(c.changes))
 		refused(rule, c.why)
 	}
 	good := s.document(nil)
 	for rule, answer := range map[string]http.HandlerFunc{
-		"a redirect":       func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere.id(), http.StatusFound) },
+		"a redirect": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, elsewhere.id(), http.StatusFound)
+		},
 		"a redirect to us": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, p.issuer, http.StatusFound) },
 		"status 201": func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(http.StatusCreated)
@@ -114,8 +132,10 @@ func TestDocumentsThatAreRefused(t *testing.T) {
 		refused(rule, "")
 	}
 	for rule, text := range map[string]string{
-		"no JSON": "<html>", "nothing": "", "null": "null", "an array": "[" + good + "]", "a string": `"x"`, "two documents": good + good, "cut off": good[:len(good)-1],
-		"17 KiB": good + strings.Repeat(" ", 17<<10), "deep": strings.Repeat("[", 16000), "bad text": strings.Replace(good, "Fancy", "\xff\x00", 1),
+		"no JSON": "<html>", "nothing": "", "null": "null", "an array": "[" + good + "]", "a string": `"x"`,
+		"two documents": good + good, "cut off": good[:len(good)-1],
+		"17 KiB": good + strings.Repeat(" ", 17<<10), "deep": strings.Repeat("[", 16000), "bad text": strings.Replace(good,
+			"Fancy", "\xff\x00", 1),
 	} {
 		s.says(text)
 		refused(rule, "")
@@ -138,14 +158,17 @@ func TestDocumentForManyServers(t *testing.T) {
 	p, s := newDescribed(t)
 	s.says(s.document(map[string]any{
 		"grant_types":    []string{"authorization_code", "client_credentials", oauth.GrantTokenExchange, "urn:example:other"},
-		"response_types": []string{"code", "code id_token"}, "scope": "openid other:read threads:read", "token_endpoint_auth_method": nil,
-		"client_uri": "https://app.test/", "software_version": "7", "contacts": []string{"a@app.test"}, "client_name#ja": "すごい",
+		"response_types": []string{"code", "code id_token"}, "scope": "openid other:read threads:read",
+		"token_endpoint_auth_method": nil,
+		"client_uri":                 "https://app.test/", "software_version": "7", "contacts": []string{"a@app.test"},
+		"client_name#ja": "すごい",
 	}))
 	c := p.knows(s.id())
 	if c == nil {
 		t.Fatal("refused")
 	}
-	if got := strings.Join(c.GrantTypes, " ") + " / " + strings.Join(c.Scopes, " "); got != "authorization_code / openid threads:read" {
+	if got := strings.Join(c.GrantTypes, " ") + " / " + strings.Join(c.Scopes, " "); got != "authorization_code / "+
+		"openid threads:read" {
 		t.Errorf("grant types and scopes %q", got)
 	}
 	if !c.Public || c.Revision != 0 || len(c.Secrets) > 0 || c.App != "" {
@@ -187,7 +210,8 @@ func TestDocumentOnLoopbackIsNeverDialled(t *testing.T) {
 		q.browser().get(q.authorizeURL(withPKCE...)).wants(t, host, http.StatusBadRequest, "invalid_client")
 		q.refresh("wfr_x").wants(t, host, http.StatusUnauthorized, "invalid_client")
 	}
-	for _, id := range []string{"http://127.0.0.1:" + port + "/c", "https://a@127.0.0.1:" + port + "/c", "https://127.0.0.1:" + port, "https://127.0.0.1:" + port + "/a/../c"} {
+	for _, id := range []string{"http://127.0.0.1:" + port + "/c", "https://a@127.0.0.1:" + port +
+		"/c", "https://127.0.0.1:" + port, "https://127.0.0.1:" + port + "/a/../c"} {
 		q := p.as(&storage.Client{ID: id}, "")
 		q.browser().get(q.authorizeURL(withPKCE...)).wants(t, id, http.StatusBadRequest, "invalid_client")
 	}
@@ -207,8 +231,10 @@ func TestDocumentChanges(t *testing.T) {
 	code := p.code(withPKCE...)
 	p.clock.forward(11 * time.Minute)
 	b := p.browser()
-	b.get(p.authorizeURL(withPKCE...)).wants(t, "a redirect URI that was removed", http.StatusBadRequest, "unauthorized_client")
-	if got := b.get(p.authorizeURL(withPKCE...)); !strings.Contains(got.body, "add it to redirect_uris of the client&#39;s document") {
+	b.get(p.authorizeURL(withPKCE...)).wants(t, "a redirect URI that was removed", http.StatusBadRequest,
+		"unauthorized_client")
+	if got := b.get(p.authorizeURL(withPKCE...)); !strings.Contains(got.body, "add it to redirect_uris of the "+
+		"client&#39;s document") {
 		t.Errorf("the developer is not told what to do: %s", shown(got.body))
 	}
 	p.exchange(code, "code_verifier", verifier).wants(t, "an old code", http.StatusBadRequest, "invalid_grant")
@@ -218,7 +244,8 @@ func TestDocumentChanges(t *testing.T) {
 	}
 
 	// It becomes a confidential client: nobody refreshes without its key.
-	s.says(s.document(map[string]any{"token_endpoint_auth_method": "private_key_jwt", "jwks": json.RawMessage(jwksOf(t, publicJWK(testKeys()["ES256"], "k")))}))
+	s.says(s.document(map[string]any{"token_endpoint_auth_method": "private_key_jwt",
+		"jwks": json.RawMessage(jwksOf(t, publicJWK(testKeys()["ES256"], "k")))}))
 	p.clock.forward(11 * time.Minute)
 	p.refresh(next.text("refresh_token")).wants(t, "without the key", http.StatusUnauthorized, "invalid_client")
 	next = p.asserting("/oauth/token", p.assertion("ES256", nil), refreshing(next.text("refresh_token")))
@@ -253,9 +280,12 @@ func TestDocumentChanges(t *testing.T) {
 // Section 5.2, RFC 9111 section 5.2.2: its site says how long a document is good, within bounds.
 func TestDocumentCaching(t *testing.T) {
 	for control, want := range map[string]time.Duration{
-		"": 10 * time.Minute, "public": 10 * time.Minute, "max-age=600": 10 * time.Minute, "public, MAX-AGE=3600": time.Hour, `max-age="120"`: 2 * time.Minute,
-		"max-age=0": time.Minute, "no-store": time.Minute, "max-age=3600, no-cache": time.Minute, "max-age=99999999": 24 * time.Hour,
-		"max-age=-1": 10 * time.Minute, "max-age=x": 10 * time.Minute, "max-age=99999999999999999999": 10 * time.Minute, "max-age": 10 * time.Minute, ",,=,": 10 * time.Minute,
+		"": 10 * time.Minute, "public": 10 * time.Minute, "max-age=600": 10 * time.Minute, "public, MAX-AGE=3600": time.Hour,
+		`max-age="120"`: 2 * time.Minute,
+		"max-age=0":     time.Minute, "no-store": time.Minute, "max-age=3600, no-cache": time.Minute,
+		"max-age=99999999": 24 * time.Hour,
+		"max-age=-1":       10 * time.Minute, "max-age=x": 10 * time.Minute, "max-age=99999999999999999999": 10 * time.Minute,
+		"max-age": 10 * time.Minute, ",,=,": 10 * time.Minute,
 	} {
 		if got := server.FreshFor(control); got != want {
 			t.Errorf("%q: %s, want %s", control, got, want)
@@ -367,17 +397,20 @@ func TestFloodOfDocuments(t *testing.T) {
 		return n
 	}
 	before := s.asked.Load()
-	if got := busy(func(i int) string { return fmt.Sprintf("%s/%d", s.URL, i) }); got != 1481 || s.asked.Load()-before != 19 {
+	if got := busy(func(i int) string { return fmt.Sprintf("%s/%d", s.URL, i) }); got != 1481 ||
+		s.asked.Load()-before != 19 {
 		t.Errorf("one host: %d refused, asked %d times", got, s.asked.Load()-before)
 	}
-	if got := busy(func(i int) string { return fmt.Sprintf("https://10.0.%d.%d/c", i/250, i%250) }); got < 1400 || got > 1450 {
+	if got := busy(func(i int) string { return fmt.Sprintf("https://10.0.%d.%d/c", i/250, i%250) }); got < 1400 ||
+		got > 1450 {
 		t.Errorf("many hosts: %d refused", got)
 	}
 	if got := srv.Documents(); got != 1000 {
 		t.Errorf("%d kept", got)
 	}
 	q := p.as(&storage.Client{ID: "https://10.9.9.9/c"}, "")
-	q.browser().get(q.authorizeURL(withPKCE...)).wants(t, "beyond the limit", http.StatusServiceUnavailable, "temporarily_unavailable")
+	q.browser().get(q.authorizeURL(withPKCE...)).wants(t, "beyond the limit", http.StatusServiceUnavailable,
+		"temporarily_unavailable")
 	q.refresh("wfr_x").wants(t, "beyond the limit", http.StatusServiceUnavailable, "temporarily_unavailable")
 	lines := 0
 	for line := range strings.Lines(p.log.String()) {
@@ -404,21 +437,26 @@ func TestFloodOfDocuments(t *testing.T) {
 // 4.11.2).
 func TestOpenRedirectByADocument(t *testing.T) {
 	p, s := newDescribed(t)
-	s.says(s.document(map[string]any{"redirect_uris": []string{callback, "https://evil.test/"}, "initiate_login_uri": "https://evil.test/"}))
+	s.says(s.document(map[string]any{"redirect_uris": []string{callback, "https://evil.test/"},
+		"initiate_login_uri": "https://evil.test/"}))
 	for rule, change := range map[string][]string{
-		"a scope that is none": {"scope", "x"}, "no PKCE": {"code_challenge", ""}, "another response type": {"response_type", "token"}, "a prompt that is none": {"prompt", "x"},
+		"a scope that is none": {"scope", "x"}, "no PKCE": {"code_challenge", ""}, "another response type": {"response_type",
+			"token"}, "a prompt that is none": {"prompt", "x"},
 		"a form post": {"response_type", "token", "response_mode", "form_post"},
 	} {
-		got := p.browser().get(p.authorizeURL(append(append([]string{"redirect_uri", "https://evil.test/"}, withPKCE...), change...)...))
+		got := p.browser().get(p.authorizeURL(append(append([]string{"redirect_uri", "https://evil.test/"}, withPKCE...),
+			change...)...))
 		if got.status != http.StatusBadRequest || got.location != nil || strings.Contains(got.body, "<script") {
 			t.Errorf("%s: %d, %v, %s", rule, got.status, got.location, shown(got.body))
 		}
 	}
-	if got := p.browser().get(p.issuer + "/oauth/start?" + url.Values{"client_id": {s.id()}}.Encode()); got.status != http.StatusBadRequest || got.location != nil {
+	if got := p.browser().get(p.issuer + "/oauth/start?" +
+		url.Values{"client_id": {s.id()}}.Encode()); got.status != http.StatusBadRequest || got.location != nil {
 		t.Errorf("start: %d %v", got.status, got.location)
 	}
 	b, page := p.signedInAt(withPKCE...)
-	if got := b.decide(page, "deny"); got.location != nil || b.link(got, "denied").Query().Get("error") != "access_denied" {
+	if got := b.decide(page, "deny"); got.location != nil ||
+		b.link(got, "denied").Query().Get("error") != "access_denied" {
 		t.Errorf("denied: %d %v", got.status, got.location)
 	}
 	silent := p.browser().get(p.authorizeURL(append(withPKCE, "prompt", "none")...))
@@ -438,7 +476,8 @@ func TestDocumentOfALocalProgram(t *testing.T) {
 	if got := b.get(p.authorizeURL(append(withPKCE, "redirect_uri", local)...)); got.asks() != "decision" {
 		t.Errorf("not asked again: %d %v", got.status, got.location)
 	}
-	if got := b.get(p.authorizeURL(append(withPKCE, "redirect_uri", local, "prompt", "none")...)); b.link(got, "prompt=none").Query().Get("error") != "consent_required" {
+	if got := b.get(p.authorizeURL(append(withPKCE, "redirect_uri", local, "prompt", "none")...)); b.link(got,
+		"prompt=none").Query().Get("error") != "consent_required" {
 		t.Errorf("prompt=none: %d %v", got.status, got.location)
 	}
 	pushed := p.push(append(withPKCE, "redirect_uri", local)...)
@@ -473,7 +512,8 @@ func TestRecordInThePlaceOfADocument(t *testing.T) {
 	if c := p.knows(s.id()); c == nil || c.ClientName != "Registered" {
 		t.Fatalf("%+v", c)
 	}
-	behind.exchange(code, "code_verifier", verifier).wants(t, "by the document, where memory lags", http.StatusUnauthorized, "invalid_client")
+	behind.exchange(code, "code_verifier", verifier).wants(t, "by the document, where memory lags",
+		http.StatusUnauthorized, "invalid_client")
 	p.refresh(tokens.text("refresh_token")).wants(t, "by the document", http.StatusUnauthorized, "invalid_client")
 	if got := p.as(stored, secret).exchange(p.code(), "client_secret", secret); got.status != http.StatusOK {
 		t.Errorf("by the record: %d %s", got.status, got.raw)
@@ -493,7 +533,10 @@ func TestUserChangesWithADocument(t *testing.T) {
 	code := p.code(withPKCE...)
 	p.putUser(storage.User{ID: "user-ann", Email: "new@app.test"})
 	var next, exchanged reply
-	if got := p.etcd.Count(func() { next = p.refresh(tokens.text("refresh_token")) }); got != (storagetest.Counts{Proposals: 2, Reads: 1}) || next.status != http.StatusOK {
+	if got := p.etcd.Count(func() {
+		next = p.refresh(
+			tokens.text("refresh_token"))
+	}); got != (storagetest.Counts{Proposals: 2, Reads: 1}) || next.status != http.StatusOK {
 		t.Errorf("refresh: %+v, %d %s", got, next.status, next.raw)
 	}
 	if exchanged = p.exchange(code, "code_verifier", verifier); exchanged.status != http.StatusOK {
@@ -521,11 +564,16 @@ func TestWhatDocumentsAskOfEtcd(t *testing.T) {
 		status int
 		do     func() int
 	}{
-		{"authorize before sign-in", storagetest.Counts{}, 200, func() int { return stranger.get(p.authorizeURL(withPKCE...)).status }},
+		{"authorize before sign-in", storagetest.Counts{}, 200, func() int {
+			return stranger.get(p.authorizeURL(withPKCE...)).status
+		}},
 		{"authorize with a document that is none", storagetest.Counts{}, 400, func() int {
 			return stranger.get(p.authorizeURL("client_id", "https://10.0.0.1/c")).status
 		}},
-		{"refresh", storagetest.Counts{Proposals: 1}, 200, func() int { warm = p.refresh(warm.text("refresh_token")); return warm.status }},
+		{"refresh", storagetest.Counts{Proposals: 1}, 200, func() int {
+			warm = p.refresh(warm.text("refresh_token"))
+			return warm.status
+		}},
 		{"userinfo", storagetest.Counts{Reads: 1}, 200, func() int { return p.userinfo(warm.text("access_token")).status }},
 		{"an unknown document at the token endpoint", storagetest.Counts{}, 401, func() int {
 			return p.refresh("wfr_x", "client_id", "https://10.0.0.2/c").status
@@ -540,7 +588,10 @@ func TestWhatDocumentsAskOfEtcd(t *testing.T) {
 		t.Error("a code of 12 minutes is good")
 	}
 	code = p.code(append(withPKCE, "scope", "openid")...)
-	if got := p.etcd.Count(func() { p.exchange(code, "code_verifier", verifier) }); got != (storagetest.Counts{Proposals: 1}) {
+	if got := p.etcd.Count(func() {
+		p.exchange(code, "code_verifier",
+			verifier)
+	}); got != (storagetest.Counts{Proposals: 1}) {
 		t.Errorf("exchange: %+v", got)
 	}
 }

@@ -119,10 +119,13 @@ func TestClientKeysThatAreLeftOut(t *testing.T) {
 	set := jwksOf(t,
 		publicJWK(good["RS256"], "rsa"), publicJWK(good["ES256"], "ec"), publicJWK(good["EdDSA"], "ed"),
 		jose.JSONWebKey{Key: good["ES256"], KeyID: "private"}, jose.JSONWebKey{Key: good["RS256"], KeyID: "private-rsa"},
-		jose.JSONWebKey{Key: []byte("symmetric"), KeyID: "symmetric"}, jose.JSONWebKey{Key: good["ES256"].Public(), KeyID: "for-encryption", Use: "enc"},
+		jose.JSONWebKey{Key: []byte("symmetric"), KeyID: "symmetric"}, jose.JSONWebKey{Key: good["ES256"].Public(),
+			KeyID: "for-encryption", Use: "enc"},
 		publicJWK(weak, "weak"), publicJWK(long, "p384"))
-	odd := `,{"kty":"ML-DSA","kid":"odd"},{"kty":"EC","crv":"P-256","kid":"off-curve","x":"AQ","y":"AQ"},{"kid":"none"},17,null,"x",{"kty":"RSA","kid":"empty"}]}`
-	c := &storage.Client{ID: "c", Client: oauth.Client{ClientMetadata: oauth.ClientMetadata{JWKS: strings.TrimSuffix(set, "]}") + odd}}}
+	odd :=
+		`,{"kty":"ML-DSA","kid":"odd"},{"kty":"EC","crv":"P-256","kid":"off-curve","x":"AQ","y":"AQ"},{"kid":"none"},17,null,"x",{"kty":"RSA","kid":"empty"}]}`
+	c := &storage.Client{ID: "c", Client: oauth.Client{ClientMetadata: oauth.ClientMetadata{JWKS: strings.TrimSuffix(set,
+		"]}") + odd}}}
 	if got := p.keys(c, ""); got != "ec ed rsa" {
 		t.Errorf("keys %q", got)
 	}
@@ -273,7 +276,8 @@ func TestJWKSURIOnLoopbackIsNeverDialled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, address := range []string{"https://127.0.0.1:" + port, "https://localhost:" + port, "http://127.0.0.1:" + port, "https://[::ffff:127.0.0.1]:" + port} {
+	for _, address := range []string{"https://127.0.0.1:" + port, "https://localhost:" + port, "http://127.0.0.1:" +
+		port, "https://[::ffff:127.0.0.1]:" + port} {
 		c := &storage.Client{ID: "c", Client: oauth.Client{ClientMetadata: oauth.ClientMetadata{JWKSURI: address}}}
 		if got := p.keys(c, "k"); got != "" {
 			t.Errorf("%s: keys %q", address, got)
@@ -293,7 +297,8 @@ func TestFloodOfJWKSURIs(t *testing.T) {
 	srv := p.handler.(*server.Server)
 	busy := 0
 	for i := range 1500 {
-		c := &storage.Client{ID: "c", Client: oauth.Client{ClientMetadata: oauth.ClientMetadata{JWKSURI: fmt.Sprintf("https://127.0.0.1/%d", i)}}}
+		c := &storage.Client{ID: "c", Client: oauth.Client{ClientMetadata: oauth.ClientMetadata{JWKSURI: fmt.Sprintf(
+			"https://127.0.0.1/%d", i)}}}
 		if keys, err := srv.ClientKeys(t.Context(), c, "k"); err != nil {
 			busy++
 		} else if len(keys) > 0 {

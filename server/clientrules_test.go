@@ -259,11 +259,13 @@ var clientRules = []clientRule{
 	},
 	{
 		"a scope that nobody knows", `"scope":"openid unknown"`,
-		refuses, takes, takes, "a slip in a file that somebody writes; a client asks for what a resource server told it, and is told what it has got",
+		refuses, takes, takes, "a slip in a file that somebody writes; a client asks for what a resource server told it, " +
+			"and is told what it has got",
 	},
 	{
 		"an odd scope", `"scope":"openid \\"`,
-		refuses, takes, takes, "refused (RFC 6749 section 3.3); elsewhere it is a scope that this server does not have, and left out",
+		refuses, takes, takes, "refused (RFC 6749 section 3.3); elsewhere it is a scope that this server does not " +
+			"have, and left out",
 	},
 	{
 		"a terms page with a fragment", `"tos_uri":"https://app.test/legal#tos"`,
@@ -344,7 +346,8 @@ var clientRules = []clientRule{
 	},
 	{
 		"a scope of 101 characters", `"scope":"openid ` + strings.Repeat("s", 101) + `"`,
-		refuses, takes, takes, "refused, as in the catalogue; elsewhere it is a scope that this server does not have, and left out",
+		refuses, takes, takes, "refused, as in the catalogue; elsewhere it is a scope that this server does not " +
+			"have, and left out",
 	},
 	{"a negative age", `"default_max_age":-1`, refuses, refuses, refuses, "refused"},
 	{"an age of 70 years", `"default_max_age":2147483648`, refuses, refuses, refuses, "refused"},
@@ -399,7 +402,8 @@ func TestClientRules(t *testing.T) {
 				t.Errorf("a registration: %s: %s", got, reply.raw)
 			}
 
-			_, faults := manifests.Parse("app.yml", asManifest(t, members), manifests.Options{Scopes: []string{"openid", "runs:write"}})
+			_, faults := manifests.Parse("app.yml", asManifest(t, members),
+				manifests.Options{Scopes: []string{"openid", "runs:write"}})
 			if got := verdict(faults.Err() == nil); got != row.manifest {
 				t.Errorf("a manifest: %s: %v", got, faults)
 			}

@@ -38,14 +38,16 @@ func walkWithLibraries(t *testing.T, p *idp, style any) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conf := &oauth2.Config{ClientID: p.client.ID, ClientSecret: p.secret, Endpoint: provider.Endpoint(), RedirectURL: callback,
-		Scopes: []string{oidc.ScopeOpenID, "email", "threads:read"}}
+	conf := &oauth2.Config{ClientID: p.client.ID, ClientSecret: p.secret, Endpoint: provider.Endpoint(),
+		RedirectURL: callback,
+		Scopes:      []string{oidc.ScopeOpenID, "email", "threads:read"}}
 	if chosen, ok := style.(oauth2.AuthStyle); ok {
 		conf.Endpoint.AuthStyle = chosen
 	}
 	pkce := oauth2.GenerateVerifier()
 	b := p.browser()
-	got := b.follow(b.get(conf.AuthCodeURL("state-2", oauth2.S256ChallengeOption(pkce), oidc.Nonce("nonce-2"), oauth2.AccessTypeOffline)))
+	got := b.follow(b.get(conf.AuthCodeURL("state-2", oauth2.S256ChallengeOption(pkce), oidc.Nonce("nonce-2"),
+		oauth2.AccessTypeOffline)))
 	if got.asks() == "password" {
 		got = b.follow(b.signIn(got, userEmail, userPassword))
 	}
@@ -60,7 +62,8 @@ func walkWithLibraries(t *testing.T, p *idp, style any) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if token.Type() != "Bearer" || token.RefreshToken == "" || !token.Valid() || token.Extra("scope") != "openid email threads:read" {
+	if token.Type() != "Bearer" || token.RefreshToken == "" || !token.Valid() ||
+		token.Extra("scope") != "openid email threads:read" {
 		t.Errorf("token of type %s, valid: %v, scope %v", token.Type(), token.Valid(), token.Extra("scope"))
 	}
 	raw, _ := token.Extra("id_token").(string)
@@ -114,17 +117,21 @@ func TestLibrariesRefuseWhatIsNotTheirs(t *testing.T) {
 		config oidc.Config
 		token  string
 	}{
-		"another client's":    {oidc.Config{ClientID: "other"}, got.text("id_token")},
-		"an access token":     {oidc.Config{ClientID: p.client.ID, SupportedSigningAlgs: []string{"RS256", "ES256"}}, got.text("access_token")},
-		"after its expiry":    {oidc.Config{ClientID: p.client.ID, Now: func() time.Time { return time.Now().Add(61 * time.Minute) }}, got.text("id_token")},
-		"another algorithm's": {oidc.Config{ClientID: p.client.ID, SupportedSigningAlgs: []string{"ES256"}}, got.text("id_token")},
+		"another client's": {oidc.Config{ClientID: "other"}, got.text("id_token")},
+		"an access token": {oidc.Config{ClientID: p.client.ID, SupportedSigningAlgs: []string{"RS256", "ES256"}},
+			got.text("access_token")},
+		"after its expiry": {oidc.Config{ClientID: p.client.ID,
+			Now: func() time.Time { return time.Now().Add(61 * time.Minute) }}, got.text("id_token")},
+		"another algorithm's": {oidc.Config{ClientID: p.client.ID, SupportedSigningAlgs: []string{"ES256"}},
+			got.text("id_token")},
 	} {
 		if _, err := provider.Verifier(&c.config).Verify(ctx, c.token); err == nil {
 			t.Errorf("%s: verified", rule)
 		}
 	}
 	header, claims := takenApart(t, got.text("id_token"))
-	if header["alg"] != "RS256" || header["typ"] != "JWT" || claims["aud"] != p.client.ID || claims["sub"] != "user-ann" || claims["auth_time"] == nil || claims["nonce"] != nil {
+	if header["alg"] != "RS256" || header["typ"] != "JWT" || claims["aud"] != p.client.ID || claims["sub"] != "user-ann" ||
+		claims["auth_time"] == nil || claims["nonce"] != nil {
 		t.Errorf("ID token %v %v", header, claims)
 	}
 }

@@ -24,7 +24,8 @@ type authCode struct {
 	Challenge   string `json:"p,omitempty"` // PKCE, always S256
 	Issued      int64  `json:"i"`           // Unix milliseconds, as Expires
 	Expires     int64  `json:"x"`
-	// SessionEnds is when the session ends that the code came from, unless it is ended before; 0 in codes of older versions.
+	// SessionEnds is when the session ends that the code came from, unless it is ended before; 0 in codes of older
+	// versions.
 	SessionEnds int64 `json:"e,omitempty"`
 }
 
@@ -52,8 +53,9 @@ func (s *Server) redeemCode(ctx context.Context, q *clientRequest) (any, error) 
 		return nil, s.lateCode(ctx, q.client, code)
 	}
 	grant := storage.Grant{
-		ID: code.Grant, ClientID: q.client.ID, UserID: code.User, AuthTime: time.UnixMilli(code.AuthTime).UTC(), CreatedAt: now.UTC(),
-		Term: code.UserTerm, AsOf: code.AsOf}
+		ID: code.Grant, ClientID: q.client.ID, UserID: code.User, AuthTime: time.UnixMilli(code.AuthTime).UTC(),
+		CreatedAt: now.UTC(),
+		Term:      code.UserTerm, AsOf: code.AsOf}
 	if err := storeWishes(&grant, code.Claims.forUserinfo()); err != nil {
 		return nil, err
 	}
@@ -88,7 +90,8 @@ func (code *authCode) check(c *storage.Client, sent *oidc.AccessTokenRequest) er
 
 // createGrant is the transaction of a code: it creates the grant, as what client and scopes are now.
 func (s *Server) createGrant(
-	ctx context.Context, c *client, q *clientRequest, code authCode, key string, grant storage.Grant, refresh refreshToken) (any, error) {
+	ctx context.Context, c *client, q *clientRequest, code authCode, key string, grant storage.Grant,
+	refresh refreshToken) (any, error) {
 	if !c.Issued(time.UnixMilli(code.Issued)) {
 		return nil, invalidGrant(oauth.RuleClientReturned, "the authorization code is older than the client")
 	}

@@ -78,8 +78,10 @@ func TestCodeRedeemedByAnotherClient(t *testing.T) {
 	public := p.as(p.register("public-app", func(c *storage.Client) { c.Public = true }))
 	code := p.code()
 	other.exchange(code).wants(t, "another client", http.StatusBadRequest, "invalid_grant")
-	public.exchange(code, "client_id", public.client.ID).wants(t, "a public client", http.StatusBadRequest, "invalid_grant")
-	p.exchange(code, "client_id", p.client.ID, "client_secret", other.secret).wants(t, "with its own secret", http.StatusUnauthorized, "invalid_client")
+	public.exchange(code, "client_id", public.client.ID).wants(t, "a public client", http.StatusBadRequest,
+		"invalid_grant")
+	p.exchange(code, "client_id", p.client.ID, "client_secret", other.secret).wants(t, "with its own secret",
+		http.StatusUnauthorized, "invalid_client")
 	if got := p.exchange(code); got.status != http.StatusOK {
 		t.Errorf("the owner's code does not work any more: %d %s", got.status, got.raw)
 	}
@@ -124,13 +126,16 @@ func TestOtherSealedStringsAsCodes(t *testing.T) {
 				t.Errorf("%s as %s is an active token", own, prefix)
 			}
 			if prefix != "wfp_" || own != "wfp_" {
-				b.get(p.authorizeURL("request_uri", "urn:ietf:params:oauth:request_uri:"+forged)).wants(t, own+" as "+prefix+" as a pushed request", http.StatusBadRequest, "invalid_request_uri")
+				b.get(p.authorizeURL("request_uri", "urn:ietf:params:oauth:request_uri:"+forged)).wants(t, own+" as "+prefix+
+					" as a pushed request", http.StatusBadRequest, "invalid_request_uri")
 			}
 			if prefix != "wfl_" || own != "wfl_" {
-				b.post(p.issuer+"/oauth/signout", url.Values{"request": {forged}, "form": {question.Get("form")}, "decision": {"signout"}}).wants(t, own+" as "+prefix+" as a logout", http.StatusBadRequest, "invalid_request")
+				b.post(p.issuer+"/oauth/signout", url.Values{"request": {forged}, "form": {question.Get("form")},
+					"decision": {"signout"}}).wants(t, own+" as "+prefix+" as a logout", http.StatusBadRequest, "invalid_request")
 			}
 			if prefix != "wfq_" || own != "wfq_" {
-				b.get(p.issuer+"/oauth/continue?request="+url.QueryEscape(forged)).wants(t, own+" as "+prefix+" as a request", http.StatusBadRequest, "invalid_request")
+				b.get(p.issuer+"/oauth/continue?request="+url.QueryEscape(forged)).wants(t, own+" as "+prefix+" as a request",
+					http.StatusBadRequest, "invalid_request")
 			}
 			if prefix != "wfk_" || own != "wfk_" {
 				thief := p.browser()
@@ -155,7 +160,8 @@ func TestAlteredCodes(t *testing.T) {
 	}
 	for rule, altered := range map[string]string{
 		"cut": code[:len(code)-1], "lengthened": code + "A", "last character": code[:len(code)-1] + string(flipped),
-		"key number": "wfc_BBBB" + code[8:], "padding": code + "=", "line break": code + "\n", "only its beginning": "wfc_", "space": " " + code,
+		"key number": "wfc_BBBB" + code[8:], "padding": code + "=", "line break": code + "\n", "only its beginning": "wfc_",
+		"space":           " " + code,
 		"standard base64": strings.NewReplacer("-", "+", "_", "/").Replace(code),
 	} {
 		p.exchange(altered).wants(t, rule, http.StatusBadRequest, "invalid_grant")
@@ -185,7 +191,8 @@ func TestApprovalURLOpenedInAnotherBrowser(t *testing.T) {
 	form.Set("login", userEmail)
 	form.Set("password", userPassword)
 	thief.post(action, form).wants(t, "sends the sign-in form", http.StatusBadRequest, "invalid_request")
-	if p.redirected(thief.get(p.authorizeURL("prompt", "none")), "still bob, who allowed nothing", "consent_required"); t.Failed() {
+	if p.redirected(thief.get(p.authorizeURL("prompt", "none")), "still bob, who allowed nothing",
+		"consent_required"); t.Failed() {
 		return
 	}
 	if got := victim.decide(consent, "allow"); got.location == nil || !got.location.Query().Has("code") {
@@ -216,8 +223,9 @@ func TestLeakByReferer(t *testing.T) {
 	done := b.decide(consent, "allow")
 	for rule, got := range map[string]page{
 		"sign-in": signIn, "after sign-in": back, "consent": consent, "answer": done, "landing": b.get(p.issuer + "/"),
-		"error": b.get(p.authorizeURL("client_id", "stranger")), "form_post": b.get(p.authorizeURL("response_mode", "form_post")),
-		"device": b.get(p.issuer + "/device?user_code=BBBB-BBBB"), "logout": b.get(p.issuer + "/oauth/logout"),
+		"error":     b.get(p.authorizeURL("client_id", "stranger")),
+		"form_post": b.get(p.authorizeURL("response_mode", "form_post")),
+		"device":    b.get(p.issuer + "/device?user_code=BBBB-BBBB"), "logout": b.get(p.issuer + "/oauth/logout"),
 	} {
 		if got.header.Get("Referrer-Policy") != "no-referrer" {
 			t.Errorf("%s: Referrer-Policy %q", rule, got.header.Get("Referrer-Policy"))
@@ -237,7 +245,8 @@ func TestChangesBetweenAuthorizeAndExchange(t *testing.T) {
 		status     int
 		code, rule string
 	}{
-		"user disabled": {func(p *idp) { p.putUser(storage.User{ID: "user-ann", Email: userEmail, Disabled: true}) }, 400, "invalid_grant", oauth.RuleUserInactive},
+		"user disabled": {func(p *idp) { p.putUser(storage.User{ID: "user-ann", Email: userEmail, Disabled: true}) }, 400,
+			"invalid_grant", oauth.RuleUserInactive},
 		"user gone": {func(p *idp) {
 			if _, err := p.etcd.Client.Delete(p.t.Context(), p.etcd.Prefix+"users/user-ann"); err != nil {
 				p.t.Fatal(err)
@@ -253,14 +262,20 @@ func TestChangesBetweenAuthorizeAndExchange(t *testing.T) {
 				p.t.Fatal(err)
 			}
 		}, 400, "invalid_grant", oauth.RuleConsentWithdrawn},
-		"client deleted":         {(*idp).deleteApp, 401, "invalid_client", oauth.RuleClientUnknown},
-		"client disabled":        {update(func(c *storage.Client) { c.Disabled = true }), 401, "invalid_client", oauth.RuleClientDisabled},
-		"all scopes gone":        {update(func(c *storage.Client) { c.Scopes = []string{"email"} }), 400, "invalid_grant", oauth.RuleScopeWithdrawn},
-		"redirect URI gone":      {update(func(c *storage.Client) { c.RedirectURIs = []string{"https://new.test/"} }), 400, "invalid_grant", oauth.RuleRedirectURIWithdrawn},
-		"made public":            {update(func(c *storage.Client) { c.Public, c.Secrets = true, nil }), 401, "invalid_client", oauth.RuleClientAuthMethod},
-		"secret taken away":      {update(func(c *storage.Client) { c.Secrets = nil }), 401, "invalid_client", oauth.RuleClientSecretWrong},
+		"client deleted": {(*idp).deleteApp, 401, "invalid_client", oauth.RuleClientUnknown},
+		"client disabled": {update(func(c *storage.Client) { c.Disabled = true }), 401, "invalid_client",
+			oauth.RuleClientDisabled},
+		"all scopes gone": {update(func(c *storage.Client) { c.Scopes = []string{"email"} }), 400, "invalid_grant",
+			oauth.RuleScopeWithdrawn},
+		"redirect URI gone": {update(func(c *storage.Client) { c.RedirectURIs = []string{"https://new.test/"} }), 400,
+			"invalid_grant", oauth.RuleRedirectURIWithdrawn},
+		"made public": {update(func(c *storage.Client) { c.Public, c.Secrets = true, nil }), 401, "invalid_client",
+			oauth.RuleClientAuthMethod},
+		"secret taken away": {update(func(c *storage.Client) { c.Secrets = nil }), 401, "invalid_client",
+			oauth.RuleClientSecretWrong},
 		"changed, and all right": {update(func(c *storage.Client) { c.ClientName = "New name" }), 200, "", ""},
-		"user changed":           {func(p *idp) { p.putUser(storage.User{ID: "user-ann", Email: "new@app.test"}) }, 200, "", ""},
+		"user changed": {func(p *idp) { p.putUser(storage.User{ID: "user-ann", Email: "new@app.test"}) }, 200,
+			"", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := newExplained(t)

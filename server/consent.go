@@ -176,8 +176,8 @@ func (s *Server) trusts(c *storage.Client) bool {
 	return c.Consent == oauth.ConsentSkip && c.App != "" && (c.Trusted || slices.Contains(s.cfg.Trusted, c.App))
 }
 
-// consentWaived reports whether the word for a trusted client covers a request. It does not cover resource servers that the
-// client's manifest does not name, and no peers: a token for these is a user's to give.
+// consentWaived reports whether the word for a trusted client covers a request. It does not cover resource servers that
+// the client's manifest does not name, and no peers: a token for these is a user's to give.
 func consentWaived(c *storage.Client, a *AuthRequest) bool {
 	if slices.ContainsFunc(a.Scopes, func(scope string) bool { return strings.HasPrefix(scope, oauth.PeerScope) }) {
 		return false

@@ -70,7 +70,8 @@ func TestConsentGoesOnForAnotherName(t *testing.T) {
 		}},
 		"registration": {open, func() {
 			body := map[string]any{"client_id": open.client.ID, "redirect_uris": []string{callback}, "client_name": "Your Bank"}
-			if got := open.dynamic(http.MethodPut, registered.text("registration_client_uri"), registered.text("registration_access_token"), inJSON(t, body)); got.status != http.StatusOK {
+			if got := open.dynamic(http.MethodPut, registered.text("registration_client_uri"),
+				registered.text("registration_access_token"), inJSON(t, body)); got.status != http.StatusOK {
 				t.Fatal(got.raw)
 			}
 		}},
@@ -147,7 +148,8 @@ func TestConsentOfAnOlderVersion(t *testing.T) {
 func TestAdoptionDoesNotBringAConsentBack(t *testing.T) {
 	p := newIDP(t)
 	p.older("threads:read")
-	id, err := p.store.CreateSession(t.Context(), storage.Session{UserID: "user-ann", ExpiresAt: time.Now().Add(time.Hour)}, "")
+	id, err := p.store.CreateSession(t.Context(), storage.Session{UserID: "user-ann",
+		ExpiresAt: time.Now().Add(time.Hour)}, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,7 +172,10 @@ func TestAdoptionDoesNotBringAConsentBack(t *testing.T) {
 func TestPublicClientOnLoopbackIsAskedEachTime(t *testing.T) {
 	const local = "http://127.0.0.1:33418/"
 	p := newIDP(t)
-	public := p.as(p.register("cli", func(c *storage.Client) { c.Public, c.RedirectURIs = true, []string{callback, "http://127.0.0.1:*"} }))
+	public := p.as(p.register("cli", func(c *storage.Client) {
+		c.Public, c.RedirectURIs = true,
+			[]string{callback, "http://127.0.0.1:*"}
+	}))
 	ask := append([]string{"redirect_uri", local}, withPKCE...)
 	b := public.browser()
 	b.code(ask...)
@@ -179,14 +184,16 @@ func TestPublicClientOnLoopbackIsAskedEachTime(t *testing.T) {
 		"client_id": {public.client.ID}, "redirect_uri": {local}, "response_type": {"code"}, "scope": {"threads:read"},
 		"code_challenge": {challengeOf(verifier)}, "code_challenge_method": {"S256"}})), "after a push")
 	got := b.get(public.authorizeURL(append(ask, "prompt", "none")...))
-	if got.location == nil || got.location.Query().Get("error") != "consent_required" || got.location.Query().Get("state") != "state-1" {
+	if got.location == nil || got.location.Query().Get("error") != "consent_required" ||
+		got.location.Query().Get("state") != "state-1" {
 		t.Errorf("prompt=none: %d %v", got.status, got.location)
 	}
 	b.allows(public.authorizeURL(withPKCE...), "at its https address")
 	// A secret says who it is.
 	confidential := p.browser()
 	confidential.code("redirect_uri", "http://localhost:33418/")
-	confidential.answered(confidential.get(p.authorizeURL("redirect_uri", "http://localhost:4711/")), "a confidential client, at another port")
+	confidential.answered(confidential.get(p.authorizeURL("redirect_uri", "http://localhost:4711/")),
+		"a confidential client, at another port")
 }
 
 // Pages name the resources, by the name of the app that runs one, and by the identifier.
@@ -196,12 +203,14 @@ func TestPagesNameResources(t *testing.T) {
 	p.register("runs-api", func(c *storage.Client) {
 		c.ClientName, c.ResourceIdentifiers = "Runs "+evil, []string{runsAPI, "urn:x:" + evil}
 	})
-	for lang, want := range map[string][]string{"en": {"To be used at", "This service itself"}, "ja": {"利用先のサービス", "このサービス自体"}} {
+	for lang, want := range map[string][]string{"en": {"To be used at", "This service itself"},
+		"ja": {"利用先のサービス", "このサービス自体"}} {
 		b := p.browser()
 		address := p.withResources("threads:read", filesAPI, runsAPI, p.issuer, "urn:x:"+evil) + "&ui_locales=" + lang
 		got := b.follow(b.signIn(b.follow(b.get(address)), userEmail, userPassword))
 		b.get(p.issuer + "/?lang=" + lang)
-		shownThere := b.reach(p.call("/oauth/device_authorization", url.Values{"scope": {"threads:read"}, "resource": {filesAPI, runsAPI, p.issuer, "urn:x:" + evil}}), userEmail)
+		shownThere := b.reach(p.call("/oauth/device_authorization", url.Values{"scope": {"threads:read"},
+			"resource": {filesAPI, runsAPI, p.issuer, "urn:x:" + evil}}), userEmail)
 		for kind, body := range map[string]string{"consent": got.body, "device": shownThere.body} {
 			for _, text := range append(want, filesAPI, runsAPI, "Runs &lt;script&gt;", "urn:x:&lt;script&gt;") {
 				if !strings.Contains(body, text) {
@@ -214,7 +223,8 @@ func TestPagesNameResources(t *testing.T) {
 		}
 	}
 	b := p.browser()
-	if got := b.follow(b.signIn(b.follow(b.get(p.authorizeURL())), userEmail, userPassword)); strings.Contains(got.body, "To be used at") {
+	if got := b.follow(b.signIn(b.follow(b.get(p.authorizeURL())), userEmail, userPassword)); strings.Contains(got.body,
+		"To be used at") {
 		t.Error("a request without resources names some")
 	}
 }
@@ -229,7 +239,8 @@ func TestDeviceConsentForAnotherName(t *testing.T) {
 	if got := b.follow(b.decide(held, "allow")); got.asks() != "decision" || !strings.Contains(got.body, "Your Bank") {
 		t.Errorf("%d %s", got.status, shown(got.body))
 	}
-	if got := b.follow(b.decide(b.enter(device.text("user_code")), "allow")); !strings.Contains(got.body, "Your device is connected") {
+	if got := b.follow(b.decide(b.enter(device.text("user_code")), "allow")); !strings.Contains(got.body,
+		"Your device is connected") {
 		t.Errorf("%d %s", got.status, shown(got.body))
 	}
 }

@@ -19,19 +19,23 @@ func TestConsentNamesWhatIsKnown(t *testing.T) {
 		c.Scopes = []string{"openid", "profile", "email", "phone", "address", "offline_access"}
 	})
 	for login, c := range map[string]struct{ scope, line, names string }{
-		userEmail: {"openid profile email phone", "Confirm who you are, and see your name, user name, picture, web pages, gender, " +
+		userEmail: {"openid profile email phone", "Confirm who you are, and see your name, user name, picture, web " +
+			"pages, gender, " +
 			"date of birth, time zone, language, e-mail address and phone number<", ">openid profile email phone<"},
-		"bob@app.test": {"openid profile email phone", "Confirm who you are, and see your e-mail address<", ">openid profile email phone<"},
-		"ann":          {"openid offline_access", "Confirm who you are<", ">openid<"},
+		"bob@app.test": {"openid profile email phone", "Confirm who you are, and see your e-mail address<",
+			">openid profile email phone<"},
+		"ann": {"openid offline_access", "Confirm who you are<", ">openid<"},
 	} {
 		b := p.browser()
 		got := b.follow(b.signIn(b.get(p.authorizeURL("scope", c.scope)), login, userPassword))
-		if !strings.Contains(got.body, c.line) || !strings.Contains(got.body, c.names) || strings.Contains(got.body, "View your") {
+		if !strings.Contains(got.body, c.line) || !strings.Contains(got.body, c.names) ||
+			strings.Contains(got.body, "View your") {
 			t.Errorf("%s, %s: no %q\n%s", login, c.scope, c.line, got.body)
 		}
 	}
 	b := p.browser()
-	got := b.follow(b.signIn(b.get(p.authorizeURL("scope", "email address phone", "ui_locales", "ja")), "bob@app.test", userPassword))
+	got := b.follow(b.signIn(b.get(p.authorizeURL("scope", "email address phone", "ui_locales", "ja")), "bob@app.test",
+		userPassword))
 	for _, want := range []string{"メールアドレスの閲覧<", ">email phone<", "荷物の発送<", ">address<"} {
 		if !strings.Contains(got.body, want) {
 			t.Errorf("no %q\n%s", want, got.body)
@@ -55,13 +59,15 @@ func TestLandingLeadsOn(t *testing.T) {
 		t.Fatal(front.body)
 	}
 	signIn := b.get(p.issuer + "/signin")
-	if signIn.asks() != "password" || strings.Contains(signIn.body, `name="cancel"`) || strings.Contains(signIn.body, "to continue to") {
+	if signIn.asks() != "password" || strings.Contains(signIn.body, `name="cancel"`) ||
+		strings.Contains(signIn.body, "to continue to") {
 		t.Fatalf("%d\n%s", signIn.status, shown(signIn.body))
 	}
 	p.clock.forward(overtime)
 	wrong := b.signIn(signIn, userEmail, "wrong")
 	home := b.follow(b.signIn(wrong, userEmail, userPassword))
-	if home.address != p.issuer+"/" || !strings.Contains(home.body, userEmail) || !strings.Contains(home.body, ">My App<") ||
+	if home.address != p.issuer+"/" || !strings.Contains(home.body, userEmail) ||
+		!strings.Contains(home.body, ">My App<") ||
 		strings.Contains(home.body, "Quiet App") {
 		t.Fatalf("at %s\n%s", home.address, home.body)
 	}
@@ -69,7 +75,8 @@ func TestLandingLeadsOn(t *testing.T) {
 		t.Errorf("signed in already: at %s", got.address)
 	}
 	start := b.get(p.issuer + "/oauth/start?client_id=" + p.client.ID)
-	if start.location == nil || start.location.Host != "app.test" || !strings.Contains(home.body, "/oauth/start?client_id="+p.client.ID) {
+	if start.location == nil || start.location.Host != "app.test" ||
+		!strings.Contains(home.body, "/oauth/start?client_id="+p.client.ID) {
 		t.Errorf("the app begins at %v", start.location)
 	}
 }

@@ -148,8 +148,9 @@ func (b knownBrowser) knowsHash(user string) bool {
 	return user != "" && b.ID != "" && (slices.Contains(b.Users, user) || b.proved(user))
 }
 
-// proved reports whether the user, by the hash of their id, has given a second factor in this browser. To have signed in
-// is not enough for guesses of codes: whoever had the password before there was a second factor has many such browsers.
+// proved reports whether the user, by the hash of their id, has given a second factor in this browser. To have signed
+// in is not enough for guesses of codes: whoever had the password before there was a second factor has many such
+// browsers.
 func (b knownBrowser) proved(user string) bool {
 	return user != "" && b.ID != "" && slices.Contains(b.Users, provedMark(user))
 }

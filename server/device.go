@@ -236,8 +236,9 @@ func (s *Server) redeemDevice(ctx context.Context, q *clientRequest, code device
 		return nil, fmt.Errorf("read what was approved: %w", err)
 	}
 	grant := storage.Grant{
-		ID: allowed.Grant, ClientID: q.client.ID, UserID: allowed.User, AuthTime: time.UnixMilli(allowed.AuthTime).UTC(), CreatedAt: now.UTC(),
-		Term: allowed.UserTerm, AsOf: allowed.AsOf}
+		ID: allowed.Grant, ClientID: q.client.ID, UserID: allowed.User, AuthTime: time.UnixMilli(allowed.AuthTime).UTC(),
+		CreatedAt: now.UTC(),
+		Term:      allowed.UserTerm, AsOf: allowed.AsOf}
 	refresh := refreshToken{approval: allowed, Generation: 1, Issued: now.UnixMilli()}
 	refresh.DPoPKey, refresh.AsOf = boundTo(q.client.Client, key), 0
 	reply, err := s.decide(ctx, q.client, allowed, func(c *client, at storage.Revisions) (any, error) {

@@ -18,7 +18,8 @@ func newBenchDevices(b *testing.B) (p *benchIDP, ask func(b *testing.B, code str
 	p.clock.stop()
 	return p, func(b *testing.B, _ string) string {
 		p.clock.forward(100 * time.Millisecond)
-		return post(b, p.handler, "/oauth/device_authorization", p.withClient(url.Values{"scope": {"threads:read"}}))["device_code"].(string)
+		return post(b, p.handler, "/oauth/device_authorization",
+			p.withClient(url.Values{"scope": {"threads:read"}}))["device_code"].(string)
 	}
 }
 

@@ -97,14 +97,16 @@ func (b *browser) reach(device reply, login string) page {
 func (p *idp) approve(device reply) {
 	p.t.Helper()
 	b := p.browser()
-	if got := b.follow(b.decide(b.reach(device, userEmail), "allow")); !strings.Contains(got.body, "Your device is connected") {
+	if got := b.follow(b.decide(b.reach(device, userEmail), "allow")); !strings.Contains(got.body,
+		"Your device is connected") {
 		p.t.Fatalf("%d %s", got.status, shown(got.body))
 	}
 }
 
 func TestDeviceFlow(t *testing.T) {
 	texts := map[string][]string{
-		"en": {"Connect a device", "Let a device use “My App” with your account?", "Did you start this yourself?", "Your device is connected"},
+		"en": {"Connect a device", "Let a device use “My App” with your account?", "Did you start this yourself?",
+			"Your device is connected"},
 		"ja": {"デバイスを接続", "デバイスで「My App」を使うことを許可しますか？", "ご自身で始めた操作ですか？", "デバイスを接続しました"},
 	}
 	for lang, want := range texts {
@@ -112,7 +114,8 @@ func TestDeviceFlow(t *testing.T) {
 			p := newDeviceIDP(t)
 			device := p.device("scope", "openid threads:read")
 			code := device.text("user_code")
-			if device.text("verification_uri") != p.issuer+"/device" || device.text("verification_uri_complete") != p.issuer+"/device?user_code="+code ||
+			if device.text("verification_uri") != p.issuer+"/device" || device.text("verification_uri_complete") != p.issuer+
+				"/device?user_code="+code ||
 				device.json["expires_in"] != 600.0 || device.json["interval"] != 5.0 {
 				t.Errorf("%s", device.raw)
 			}
@@ -151,7 +154,8 @@ func TestDeviceFlow(t *testing.T) {
 			}
 
 			tokens := p.poll(device)
-			if tokens.status != http.StatusOK || tokens.text("scope") != "openid threads:read" || tokens.text("token_type") != "Bearer" ||
+			if tokens.status != http.StatusOK || tokens.text("scope") != "openid threads:read" ||
+				tokens.text("token_type") != "Bearer" ||
 				tokens.json["expires_in"] != 3600.0 || tokens.text("id_token") == "" {
 				t.Fatalf("%d %s", tokens.status, tokens.raw)
 			}
@@ -188,19 +192,26 @@ func TestDeviceAuthorizationRequest(t *testing.T) {
 	p := newDeviceIDP(t)
 	p.asks("scope", "").wants(t, "no scope", http.StatusBadRequest, "invalid_scope")
 	p.asks("scope", "repos:write").wants(t, "a scope that app.yml does not list", http.StatusBadRequest, "invalid_scope")
-	p.asks("resource", "https://unknown.test").wants(t, "a resource that nobody knows", http.StatusBadRequest, "invalid_target")
-	p.asks("client_id", p.client.ID, "client_secret", "wrong").wants(t, "a wrong secret", http.StatusUnauthorized, "invalid_client")
+	p.asks("resource", "https://unknown.test").wants(t, "a resource that nobody knows", http.StatusBadRequest,
+		"invalid_target")
+	p.asks("client_id", p.client.ID, "client_secret", "wrong").wants(t, "a wrong secret", http.StatusUnauthorized,
+		"invalid_client")
 	other := p.as(p.register("other-app", func(*storage.Client) {}))
 	other.asks().wants(t, "the grant type is not registered", http.StatusBadRequest, "unauthorized_client")
 	other.pollNow(p.device()).wants(t, "the grant type is not registered", http.StatusBadRequest, "unauthorized_client")
-	if got := p.send(p.request(http.MethodGet, p.issuer+"/oauth/device_authorization", "")); got.status != http.StatusMethodNotAllowed {
+	if got := p.send(p.request(http.MethodGet, p.issuer+"/oauth/device_authorization",
+		"")); got.status != http.StatusMethodNotAllowed {
 		t.Errorf("GET: %d", got.status)
 	}
-	if got := p.send(p.request(http.MethodPost, p.issuer+"/oauth/device_authorization?scope=threads:read", "", "Content-Type", formType)); got.status != http.StatusBadRequest {
+	if got := p.send(p.request(http.MethodPost, p.issuer+"/oauth/device_authorization?scope=threads:read", "",
+		"Content-Type", formType)); got.status != http.StatusBadRequest {
 		t.Errorf("parameters in the query: %d", got.status)
 	}
 
-	public := p.as(p.register("public-app", func(c *storage.Client) { c.Public, c.GrantTypes = true, []string{deviceGrant} }))
+	public := p.as(p.register("public-app", func(c *storage.Client) {
+		c.Public, c.GrantTypes = true,
+			[]string{deviceGrant}
+	}))
 	device := public.device("client_id", public.client.ID)
 	public.approve(device)
 	if got := public.poll(device, "client_id", public.client.ID); got.status != http.StatusOK {
@@ -218,7 +229,8 @@ func TestDeviceDenied(t *testing.T) {
 	}
 	p.poll(device).wants(t, "denied", http.StatusBadRequest, "access_denied")
 	// Nobody can change that.
-	if got := b.follow(b.decide(asked, "allow")); got.status != http.StatusUnprocessableEntity || !strings.Contains(got.body, "This code has been used") {
+	if got := b.follow(b.decide(asked, "allow")); got.status != http.StatusUnprocessableEntity ||
+		!strings.Contains(got.body, "This code has been used") {
 		t.Errorf("allowed after it was denied: %d %s", got.status, shown(got.body))
 	}
 	if got := p.browser().enter(device.text("user_code")); got.asks() != "password" {
@@ -405,13 +417,17 @@ func TestUserCodeAsTyped(t *testing.T) {
 	wide := strings.Map(func(r rune) rune { return r - 'A' + 'Ａ' }, strings.Replace(code, "-", "", 1))
 	b := p.browser()
 	b.reach(device, userEmail)
-	for _, typed := range []string{code, strings.ToLower(code), code[:4] + code[5:], " " + code[:4] + " " + code[5:] + " ", code[:4] + "–" + code[5:], wide[:12] + "－" + wide[12:], wide[:12] + "　" + strings.ToLower(wide[12:]), code[:4] + "ー" + code[5:]} {
+	for _, typed := range []string{code, strings.ToLower(code), code[:4] + code[5:], " " + code[:4] + " " + code[5:] +
+		" ", code[:4] + "–" + code[5:], wide[:12] + "－" + wide[12:], wide[:12] + "　" + strings.ToLower(wide[12:]), code[:4] +
+		"ー" + code[5:]} {
 		if got := b.enter(typed); got.asks() != "decision" {
 			t.Errorf("%q: %d %s", typed, got.status, shown(got.body))
 		}
 	}
-	for _, typed := range []string{"", "x", code[:8], code + "B", "AEIO-UYAA", "1234-5678", strings.Repeat("B", 300), "<script>", "WDJB\x00MJHT"} {
-		if got := b.enter(typed); got.status != http.StatusUnprocessableEntity || !strings.Contains(got.body, "This is not a code") || strings.Contains(got.body, "<script>") {
+	for _, typed := range []string{"", "x", code[:8], code + "B", "AEIO-UYAA", "1234-5678", strings.Repeat("B", 300),
+		"<script>", "WDJB\x00MJHT"} {
+		if got := b.enter(typed); got.status != http.StatusUnprocessableEntity ||
+			!strings.Contains(got.body, "This is not a code") || strings.Contains(got.body, "<script>") {
 			t.Errorf("%q: %d %s", typed, got.status, shown(got.body))
 		}
 	}
@@ -435,7 +451,8 @@ func TestDeviceOfSomebodyElse(t *testing.T) {
 		t.Fatalf("%s", shown(got.body))
 	}
 	b.follow(b.decide(got, "allow"))
-	if tokens := p.poll(device); tokens.status != http.StatusOK || claimsOf(t, tokens.text("access_token"))["sub"] != "user-ann" {
+	if tokens := p.poll(device); tokens.status != http.StatusOK ||
+		claimsOf(t, tokens.text("access_token"))["sub"] != "user-ann" {
 		t.Errorf("%s", tokens.raw)
 	}
 }
@@ -450,13 +467,15 @@ func TestDeviceProvesItsKey(t *testing.T) {
 	public.poll(device, "client_id", public.client.ID).wants(t, "no proof", http.StatusBadRequest, "invalid_dpop_proof")
 	public.approve(device)
 	p.clock.forward(time.Minute)
-	form := url.Values{"grant_type": {deviceGrant}, "device_code": {device.text("device_code")}, "client_id": {public.client.ID}}
+	form := url.Values{"grant_type": {deviceGrant}, "device_code": {device.text("device_code")},
+		"client_id": {public.client.ID}}
 	d := public.prover()
 	got := d.token(form)
 	if got.status != http.StatusOK || got.text("token_type") != "DPoP" {
 		t.Fatalf("%d %s", got.status, got.raw)
 	}
-	refresh := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {got.text("refresh_token")}, "client_id": {public.client.ID}}
+	refresh := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {got.text("refresh_token")},
+		"client_id": {public.client.ID}}
 	public.prover().token(refresh).wants(t, "another key", http.StatusBadRequest, "invalid_grant")
 	if next := d.token(refresh); next.status != http.StatusOK {
 		t.Errorf("its own key: %d %s", next.status, next.raw)
@@ -501,18 +520,31 @@ func TestWhatDevicesAskOfEtcd(t *testing.T) {
 		do   func() (status int)
 		fine int
 	}{
-		{"device authorization", storagetest.Counts{Proposals: 1}, func() int { device = p.asks(); return device.status }, 200},
+		{"device authorization", storagetest.Counts{Proposals: 1}, func() int { device = p.asks(); return device.status },
+			200},
 		{"a pending poll", storagetest.Counts{Reads: 1}, func() int { return p.pollNow(device).status }, 400},
 		{"a poll too early", storagetest.Counts{}, func() int { return p.pollNow(device).status }, 400},
-		{"a poll with garbage", storagetest.Counts{}, func() int { return p.pollNow(device, "device_code", "wfd_garbage").status }, 400},
-		{"the page for the code", storagetest.Counts{}, func() int { return b.get(device.text("verification_uri_complete")).status }, 200},
+		{"a poll with garbage", storagetest.Counts{}, func() int {
+			return p.pollNow(device, "device_code", "wfd_garbage").status
+		}, 400},
+		{"the page for the code", storagetest.Counts{}, func() int {
+			return b.get(device.text("verification_uri_complete")).status
+		}, 200},
 		{"a code that cannot be one", storagetest.Counts{}, func() int { return b.enter("x").status }, 422},
-		{"a stranger's code", storagetest.Counts{}, func() int { return p.browser().enter(device.text("user_code")).status }, 200},
+		{"a stranger's code", storagetest.Counts{}, func() int { return p.browser().enter(device.text("user_code")).status },
+			200},
 		// Who is there, twice; the guess; the record.
-		{"a code", storagetest.Counts{Reads: 3, Proposals: 1}, func() int { asked = b.enter(device.text("user_code")); return asked.status }, 200},
+		{"a code", storagetest.Counts{Reads: 3, Proposals: 1}, func() int {
+			asked = b.enter(device.text("user_code"))
+			return asked.status
+		}, 200},
 		{"the question again", storagetest.Counts{Reads: 1}, func() int { return b.get(asked.address).status }, 200},
-		{"the decision", storagetest.Counts{Reads: 1, Proposals: 1}, func() int { return b.follow(b.decide(asked, "allow")).status }, 200},
-		{"the poll that gets tokens", storagetest.Counts{Reads: 1, Proposals: 1}, func() int { return p.pollNow(device).status }, 200},
+		{"the decision", storagetest.Counts{Reads: 1, Proposals: 1}, func() int {
+			return b.follow(b.decide(asked, "allow")).status
+		}, 200},
+		{"the poll that gets tokens", storagetest.Counts{Reads: 1, Proposals: 1}, func() int {
+			return p.pollNow(device).status
+		}, 200},
 		{"its replay", storagetest.Counts{Reads: 1, Proposals: 1}, func() int { return p.pollNow(device).status }, 400},
 	} {
 		if c.rule != "a poll too early" {
@@ -537,12 +569,14 @@ func TestDeviceOfAClientWithAKey(t *testing.T) {
 	}
 	k.asserting(asking, first, scope).wants(t, "the assertion again", http.StatusUnauthorized, "invalid_client")
 	poll := url.Values{"grant_type": {deviceGrant}, "device_code": {device.text("device_code")}}
-	k.asserting("/oauth/token", first, poll).wants(t, "the assertion again, to poll", http.StatusUnauthorized, "invalid_client")
+	k.asserting("/oauth/token", first, poll).wants(t, "the assertion again, to poll", http.StatusUnauthorized,
+		"invalid_client")
 	shown := k.assertion("ES256", nil)
 	k.asserting("/oauth/token", shown, poll).wants(t, "a poll", http.StatusBadRequest, "authorization_pending")
 	k.approve(device)
 	p.clock.forward(10 * time.Second)
-	k.asserting("/oauth/token", shown, poll).wants(t, "the assertion of another poll", http.StatusUnauthorized, "invalid_client")
+	k.asserting("/oauth/token", shown, poll).wants(t, "the assertion of another poll", http.StatusUnauthorized,
+		"invalid_client")
 	if got := k.asserting("/oauth/token", k.assertion("ES256", nil), poll); got.status != http.StatusOK {
 		t.Errorf("%d %s", got.status, got.raw)
 	}

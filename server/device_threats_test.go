@@ -28,7 +28,8 @@ func TestDeviceRemotePhishing(t *testing.T) {
 	}
 	p.poll(device).wants(t, "the link was opened", http.StatusBadRequest, "authorization_pending")
 	got = victim.enter(device.text("user_code"))
-	for _, want := range []string{device.text("user_code"), "My App", "Did you start this yourself?", "somebody sent you this code"} {
+	for _, want := range []string{device.text("user_code"), "My App", "Did you start this yourself?",
+		"somebody sent you this code"} {
 		if !strings.Contains(got.body, want) {
 			t.Errorf("the page does not say %q: %s", want, shown(got.body))
 		}
@@ -40,12 +41,14 @@ func TestDeviceRemotePhishing(t *testing.T) {
 	}
 	// It is no consent: the next device is asked about again, and another browser is asked by authorize.
 	other := p.browser()
-	if asked := other.follow(other.signIn(other.get(p.authorizeURL("scope", "runs:write")), "bob@app.test", userPassword)); asked.asks() != "decision" {
+	if asked := other.follow(other.signIn(other.get(p.authorizeURL("scope", "runs:write")), "bob@app.test",
+		userPassword)); asked.asks() != "decision" {
 		t.Errorf("%s", shown(asked.body))
 	}
 	bobs := p.device("scope", "runs:write")
 	other.follow(other.decide(other.reach(bobs, ""), "allow"))
-	p.redirected(other.get(p.authorizeURL("scope", "runs:write", "prompt", "none")), "a device's approval", "consent_required")
+	p.redirected(other.get(p.authorizeURL("scope", "runs:write", "prompt", "none")), "a device's approval",
+		"consent_required")
 }
 
 // Who may decide about a device is the browser, and in it the account, that was shown the question.
@@ -87,7 +90,8 @@ func TestDeviceCSRF(t *testing.T) {
 		action      string
 		form, other url.Values
 	}{"code": {codeAction, codeForm, confirmForm}, "decision": {confirmAction, confirmForm, codeForm}} {
-		for rule, token := range map[string]string{"no token": "", "a wrong token": "wff_x", "the token of the other form": target.other.Get("form")} {
+		for rule, token := range map[string]string{"no token": "", "a wrong token": "wff_x",
+			"the token of the other form": target.other.Get("form")} {
 			form := url.Values{}
 			for name, values := range target.form {
 				form[name] = values
@@ -95,8 +99,10 @@ func TestDeviceCSRF(t *testing.T) {
 			form.Set("form", token)
 			b.post(target.action, form).wants(t, what+": "+rule, http.StatusForbidden, "invalid_request")
 		}
-		p.browser().post(target.action, target.form).wants(t, what+": a browser without cookies", http.StatusBadRequest, "invalid_request")
-		for _, header := range [][]string{{"Sec-Fetch-Site", "cross-site"}, {"Origin", "https://evil.test"}, {"Origin", "null"}} {
+		p.browser().post(target.action, target.form).wants(t, what+": a browser without cookies", http.StatusBadRequest,
+			"invalid_request")
+		for _, header := range [][]string{{"Sec-Fetch-Site", "cross-site"}, {"Origin", "https://evil.test"},
+			{"Origin", "null"}} {
 			req := p.request(http.MethodPost, target.action, target.form.Encode(), append(header, "Content-Type", formType)...)
 			if got := b.do(req); got.status != http.StatusForbidden || got.location != nil {
 				t.Errorf("%s: %v: %d", what, header, got.status)
@@ -115,12 +121,15 @@ func TestDevicePagesCannotBeFramed(t *testing.T) {
 	b := p.browser()
 	asked := b.reach(device, userEmail)
 	for rule, got := range map[string]page{
-		"code": b.get(p.issuer + "/device?user_code=" + url.QueryEscape(`"><script>alert(1)</script>`)), "wrong code": b.enter("BBBBBBBB"),
-		"question": asked, "done": b.follow(b.decide(asked, "allow")),
+		"code":       b.get(p.issuer + "/device?user_code=" + url.QueryEscape(`"><script>alert(1)</script>`)),
+		"wrong code": b.enter("BBBBBBBB"),
+		"question":   asked, "done": b.follow(b.decide(asked, "allow")),
 	} {
 		policy := got.header.Get("Content-Security-Policy")
-		if got.header.Get("X-Frame-Options") != "DENY" || !strings.Contains(policy, "frame-ancestors 'none'") || strings.Contains(policy, "script-src") ||
-			got.header.Get("Cache-Control") != "no-store" || got.header.Get("Referrer-Policy") != "no-referrer" || strings.Contains(got.body, "<script") {
+		if got.header.Get("X-Frame-Options") != "DENY" || !strings.Contains(policy, "frame-ancestors 'none'") ||
+			strings.Contains(policy, "script-src") ||
+			got.header.Get("Cache-Control") != "no-store" || got.header.Get("Referrer-Policy") != "no-referrer" ||
+			strings.Contains(got.body, "<script") {
 			t.Errorf("%s: %v", rule, got.header)
 		}
 	}
@@ -161,7 +170,8 @@ func TestUserCodeGuessing(t *testing.T) {
 		t.Errorf("%d wrong, %d locked, %d other; %+v", wrong.Load(), locked.Load(), other.Load(), counts)
 	}
 	got := first.enter(right)
-	if got.status != http.StatusTooManyRequests || got.header.Get("Retry-After") == "" || !strings.Contains(got.body, "Too many codes") {
+	if got.status != http.StatusTooManyRequests || got.header.Get("Retry-After") == "" ||
+		!strings.Contains(got.body, "Too many codes") {
 		t.Errorf("the right one while locked: %d %s", got.status, shown(got.body))
 	}
 	bob, _ := p.signedIn("bob@app.test")
@@ -192,11 +202,13 @@ func TestOtherSealedStringsAsDeviceCodes(t *testing.T) {
 	code, refresh := p.code(), p.tokens().text("refresh_token")
 	sealed := device.text("device_code")
 	for rule, value := range map[string]string{
-		"a code": code, "a refresh token": refresh, "a code as one": "wfd_" + code[4:], "garbage": "wfd_AAAAAQ", "text": "x", "altered": sealed[:len(sealed)-2] + "AA",
+		"a code": code, "a refresh token": refresh, "a code as one": "wfd_" + code[4:], "garbage": "wfd_AAAAAQ", "text": "x",
+		"altered":       sealed[:len(sealed)-2] + "AA",
 		"its user code": device.text("user_code"), "with a line break": sealed[:9] + "\n" + sealed[9:],
 	} {
 		if counts := p.etcd.Count(func() {
-			p.call("/oauth/token", url.Values{"grant_type": {deviceGrant}, "device_code": {value}}).wants(t, rule, http.StatusBadRequest, "invalid_grant")
+			p.call("/oauth/token", url.Values{"grant_type": {deviceGrant}, "device_code": {value}}).wants(t, rule,
+				http.StatusBadRequest, "invalid_grant")
 		}); counts != (storagetest.Counts{}) {
 			t.Errorf("%s reaches storage: %+v", rule, counts)
 		}
@@ -272,7 +284,8 @@ func TestDeviceCodeReplayKillsTheFamily(t *testing.T) {
 			if wait == 0 && p.active(next.text("access_token")) {
 				t.Error("the access token is active")
 			}
-			p.poll(device).wants(t, "and again", http.StatusBadRequest, map[bool]string{true: "invalid_grant", false: "expired_token"}[wait == 0])
+			p.poll(device).wants(t, "and again", http.StatusBadRequest, map[bool]string{true: "invalid_grant",
+				false: "expired_token"}[wait == 0])
 		})
 	}
 }
@@ -281,7 +294,10 @@ func TestDeviceCodeReplayKillsTheFamily(t *testing.T) {
 // others do not suffer.
 func TestFloodOfDeviceAuthorizations(t *testing.T) {
 	p := newDeviceIDP(t)
-	public := p.as(p.register("public-app", func(c *storage.Client) { c.Public, c.GrantTypes = true, []string{deviceGrant} }))
+	public := p.as(p.register("public-app", func(c *storage.Client) {
+		c.Public, c.GrantTypes = true,
+			[]string{deviceGrant}
+	}))
 	p.device() // the shared lease is there
 	var fine, busy atomic.Int64
 	counts := p.etcd.Count(func() {
@@ -405,8 +421,10 @@ func FuzzDevice(f *testing.F) {
 	p := withDevices(newFuzzed(f))
 	credentials := "client_id=" + p.client.ID + "&client_secret=" + p.secret
 	for _, body := range []string{
-		"", credentials, "scope=threads:read&" + credentials, "scope=threads:read&client_id=" + p.client.ID, "scope=%ff&resource=x&resource=y&" + credentials,
-		"grant_type=x&scope=threads:read&" + credentials, "user_code=WDJB-MJHT&form=wff_x", "user_code=%EF%BC%A2&lang=ja", "user_code=a&user_code=b", "scope=a;b", "%", "user_code=%00",
+		"", credentials, "scope=threads:read&" + credentials, "scope=threads:read&client_id=" + p.client.ID,
+		"scope=%ff&resource=x&resource=y&" + credentials,
+		"grant_type=x&scope=threads:read&" + credentials, "user_code=WDJB-MJHT&form=wff_x", "user_code=%EF%BC%A2&lang=ja",
+		"user_code=a&user_code=b", "scope=a;b", "%", "user_code=%00",
 		"grant_type=urn:ietf:params:oauth:grant-type:device_code&device_code=wfd_AAAAAQ&" + credentials,
 	} {
 		f.Add(body, "")
@@ -414,7 +432,8 @@ func FuzzDevice(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, body, authorization string) {
 		right := strings.Contains(body, p.secret) || authorization == basic(p.client.ID, p.secret)
-		for _, path := range []string{"/oauth/device_authorization", "/oauth/token", "/device", "/device?" + url.QueryEscape(body)} {
+		for _, path := range []string{"/oauth/device_authorization", "/oauth/token", "/device", "/device?" +
+			url.QueryEscape(body)} {
 			method := http.MethodPost
 			if strings.Contains(path, "?") {
 				method = http.MethodGet

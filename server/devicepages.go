@@ -76,7 +76,8 @@ func (s *Server) enterUserCode(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.withRequest(w, r, AuthRequest{
-		Prompt: []string{"consent"}, Started: s.now().UnixNano(), Browser: hashOf(held), Device: &deviceRequest{UserCode: code}})
+		Prompt: []string{"consent"}, Started: s.now().UnixNano(), Browser: hashOf(held),
+		Device: &deviceRequest{UserCode: code}})
 }
 
 // withRequest goes on with a pending request that was just made, by GET.

@@ -45,7 +45,8 @@ type metadata struct {
 	RequestObjectAlgs     []string `json:"request_object_signing_alg_values_supported"`
 	RequestURIParameter   bool     `json:"request_uri_parameter_supported"` // its default is true
 	RequirePushed         bool     `json:"require_pushed_authorization_requests"`
-	ClientIDDocuments     bool     `json:"client_id_metadata_document_supported,omitempty"` // draft-ietf-oauth-client-id-metadata-document
+	// Draft-ietf-oauth-client-id-metadata-document
+	ClientIDDocuments bool `json:"client_id_metadata_document_supported,omitempty"`
 	logoutMetadata
 }
 

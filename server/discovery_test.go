@@ -18,7 +18,8 @@ import (
 func (p *idp) document(address string) reply {
 	p.t.Helper()
 	got := p.send(p.request(http.MethodGet, address, ""))
-	if got.status != http.StatusOK || !strings.HasPrefix(got.header.Get("Content-Type"), "application/json") || !strings.Contains(got.header.Get("Cache-Control"), "max-age=300") {
+	if got.status != http.StatusOK || !strings.HasPrefix(got.header.Get("Content-Type"), "application/json") ||
+		!strings.Contains(got.header.Get("Cache-Control"), "max-age=300") {
 		p.t.Errorf("%s: %d %v", address, got.status, got.header)
 	}
 	return got
@@ -41,7 +42,8 @@ func TestDiscoverySaysWhatWorks(t *testing.T) {
 		c.PostLogoutRedirectURIs = []string{afterLogout} // so that there is a sid
 	})
 	doc := p.document(p.issuer + "/.well-known/openid-configuration").json
-	if other := p.document(p.issuer + "/.well-known/oauth-authorization-server").json; !maps.EqualFunc(doc, other, func(a, b any) bool { return fmt.Sprint(a) == fmt.Sprint(b) }) {
+	if other := p.document(p.issuer + "/.well-known/oauth-authorization-server").json; !maps.EqualFunc(doc, other,
+		func(a, b any) bool { return fmt.Sprint(a) == fmt.Sprint(b) }) {
 		t.Errorf("the two documents differ: %v and %v", doc, other)
 	}
 	if doc["issuer"] != p.issuer {
@@ -80,7 +82,8 @@ func TestDiscoverySaysWhatWorks(t *testing.T) {
 		t.Errorf("endpoints %s, %s", start, at("token_endpoint"))
 	}
 	scopes := use("scopes_supported")
-	code := b.code("scope", strings.Join(scopes, " "), "response_mode", "query", "nonce", "n", "acr_values", "urn:warifu:acr:pwd", "code_challenge", challengeOf(verifier), "code_challenge_method", "S256")
+	code := b.code("scope", strings.Join(scopes, " "), "response_mode", "query", "nonce", "n", "acr_values",
+		"urn:warifu:acr:pwd", "code_challenge", challengeOf(verifier), "code_challenge_method", "S256")
 	got := p.exchange(code, "code_verifier", verifier)
 	if got.text("scope") != strings.Join(scopes, " ") {
 		t.Errorf("scopes %v, granted %s", scopes, got.raw)
@@ -113,8 +116,10 @@ func TestDiscoverySaysWhatWorks(t *testing.T) {
 		offered := use(name)
 		algs := use(endpoint + "_endpoint_auth_signing_alg_values_supported")
 		same(endpoint+"_endpoint_auth_signing_alg_values_supported", "RS256", "PS256", "ES256", "EdDSA")
-		for _, method := range []string{"client_secret_basic", "client_secret_post", "none", "private_key_jwt", "client_secret_jwt"} {
-			form, header := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {"wfr_x"}, "token": {"x"}}, []string(nil)
+		for _, method := range []string{"client_secret_basic", "client_secret_post", "none", "private_key_jwt",
+			"client_secret_jwt"} {
+			form, header := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {"wfr_x"}, "token": {"x"}},
+				[]string(nil)
 			switch method {
 			case "client_secret_basic":
 				header = []string{"Authorization", basic(p.client.ID, p.secret)}
@@ -145,7 +150,8 @@ func TestDiscoverySaysWhatWorks(t *testing.T) {
 	exercised["introspection_endpoint"], exercised["revocation_endpoint"] = true, true
 
 	exercised["device_authorization_endpoint"] = true
-	if at("device_authorization_endpoint") != "/oauth/device_authorization" || withDevices(p).device().text("device_code") == "" {
+	if at("device_authorization_endpoint") != "/oauth/device_authorization" ||
+		withDevices(p).device().text("device_code") == "" {
 		t.Error("no device authorization")
 	}
 
@@ -165,13 +171,15 @@ func TestDiscoverySaysWhatWorks(t *testing.T) {
 	}
 	p.redirected(b.get(p.authorizeURL("display", "hologram")), "a display that is not offered", "invalid_request")
 	for _, prompt := range use("prompt_values_supported") {
-		if answer := b.get(p.authorizeURL("prompt", prompt)); answer.location != nil && answer.location.Query().Get("error") != "" {
+		if answer := b.get(p.authorizeURL("prompt", prompt)); answer.location != nil &&
+			answer.location.Query().Get("error") != "" {
 			t.Errorf("prompt %s: %s", prompt, answer.location)
 		}
 	}
 	p.redirected(b.get(p.authorizeURL("prompt", "create")), "a prompt that is not offered", "invalid_request")
 	for _, locale := range use("ui_locales_supported") {
-		if shown := p.browser().get(p.authorizeURL("ui_locales", locale)); !strings.Contains(shown.body, `<html lang="`+locale+`"`) {
+		if shown := p.browser().get(p.authorizeURL("ui_locales", locale)); !strings.Contains(shown.body, `<html lang="`+
+			locale+`"`) {
 			t.Errorf("ui_locales %s is not spoken", locale)
 		}
 	}
@@ -183,22 +191,28 @@ func TestDiscoverySaysWhatWorks(t *testing.T) {
 	keys := p.withKeys()
 	same("request_object_signing_alg_values_supported", append(slices.Collect(maps.Keys(keys)), "none")...)
 	for alg, key := range keys {
-		b.answered(b.get(p.objectURL(signedBy(t, key, jose.SignatureAlgorithm(alg), nil, p.asked(nil)))), "a request object of "+alg)
+		b.answered(b.get(p.objectURL(signedBy(t, key, jose.SignatureAlgorithm(alg), nil, p.asked(nil)))),
+			"a request object of "+alg)
 	}
 	b.answered(b.get(p.objectURL(unsigned(t, p.asked(nil)))), "an unsigned request object")
 	exercised["pushed_authorization_request_endpoint"], exercised["require_pushed_authorization_requests"] = true, true
-	if doc["require_pushed_authorization_requests"] != false || at("pushed_authorization_request_endpoint") != "/oauth/par" {
-		t.Errorf("pushed requests: %v at %s", doc["require_pushed_authorization_requests"], at("pushed_authorization_request_endpoint"))
+	if doc["require_pushed_authorization_requests"] != false ||
+		at("pushed_authorization_request_endpoint") != "/oauth/par" {
+		t.Errorf("pushed requests: %v at %s", doc["require_pushed_authorization_requests"],
+			at("pushed_authorization_request_endpoint"))
 	}
 	b.answered(b.get(p.pushedURL(p.push())), "a pushed request")
 	exercised["claims_parameter_supported"] = true
-	asked := p.tokens(append(asking(`{}`, `{"email": null}`), "scope", "openid")...) // see also TestEachClaimWhereItIsAskedFor
+	// See also TestEachClaimWhereItIsAskedFor
+	asked := p.tokens(append(asking(`{}`, `{"email": null}`), "scope", "openid")...)
 	if doc["claims_parameter_supported"] != true || claimsOf(t, asked.text("id_token"))["email"] != userEmail {
 		t.Error("claims_parameter_supported")
 	}
 	exercised["authorization_response_iss_parameter_supported"] = true // see TestMixUpIss
-	p.redirected(b.get(p.authorizeURL("response_type", "code id_token")), "a response type that is not offered", "unsupported_response_type")
-	p.redirected(b.get(p.authorizeURL("response_mode", "fragment")), "a response mode that is not offered", "invalid_request")
+	p.redirected(b.get(p.authorizeURL("response_type", "code id_token")), "a response type that is not offered",
+		"unsupported_response_type")
+	p.redirected(b.get(p.authorizeURL("response_mode", "fragment")), "a response mode that is not offered",
+		"invalid_request")
 	p.redirected(b.get(p.authorizeURL("registration", "{}")), "registration", "registration_not_supported")
 	p.exerciseLogout(doc, exercised)
 	for name := range doc {
@@ -206,7 +220,8 @@ func TestDiscoverySaysWhatWorks(t *testing.T) {
 			t.Errorf("%s is said, and not tested", name)
 		}
 	}
-	for _, engine := range []string{"/authorize/callback", "/oauth/v2/authorize", "/device_authorization", "/end_session", "/keys", "/userinfo", "/oauth/token/", "/debug/pprof/", "/.well-known/"} {
+	for _, engine := range []string{"/authorize/callback", "/oauth/v2/authorize", "/device_authorization", "/end_session",
+		"/keys", "/userinfo", "/oauth/token/", "/debug/pprof/", "/.well-known/"} {
 		if got := p.send(p.request(http.MethodGet, p.issuer+engine, "")); got.status != http.StatusNotFound {
 			t.Errorf("%s answers %d", engine, got.status)
 		}
@@ -233,14 +248,17 @@ func TestIssuerWithAPath(t *testing.T) {
 			b.signIn(signIn, userEmail, "wrong").asksAgain(t)
 			code := b.code("scope", "openid threads:read")
 			got := p.exchange(code)
-			if got.status != http.StatusOK || claimsOf(t, got.text("id_token"))["iss"] != p.issuer || claimsOf(t, got.text("access_token"))["aud"] != p.issuer {
+			if got.status != http.StatusOK || claimsOf(t, got.text("id_token"))["iss"] != p.issuer ||
+				claimsOf(t, got.text("access_token"))["aud"] != p.issuer {
 				t.Fatalf("%d %s", got.status, got.raw)
 			}
 			next := p.refresh(got.text("refresh_token"))
-			if !p.active(next.text("access_token")) || p.userinfo(next.text("access_token")).status != http.StatusOK || len(p.jwks().Keys) == 0 {
+			if !p.active(next.text("access_token")) || p.userinfo(next.text("access_token")).status != http.StatusOK ||
+				len(p.jwks().Keys) == 0 {
 				t.Error("tokens are not good")
 			}
-			if revoked := p.call("/oauth/revoke", url.Values{"token": {next.text("access_token")}}); revoked.status != http.StatusOK {
+			if revoked := p.call("/oauth/revoke",
+				url.Values{"token": {next.text("access_token")}}); revoked.status != http.StatusOK {
 				t.Errorf("revocation: %d", revoked.status)
 			}
 			want := p.document(p.issuer + "/.well-known/openid-configuration")
@@ -253,7 +271,9 @@ func TestIssuerWithAPath(t *testing.T) {
 					t.Errorf("%s: %s", address, got.raw)
 				}
 			}
-			for _, outside := range []string{"/oauth/token", "/oauth/authorize", "/oauth/jwks", "/.well-known/openid-configuration", "/.well-known/oauth-authorization-server", "/.well-known/openid-configuration/other"} {
+			for _, outside := range []string{"/oauth/token", "/oauth/authorize", "/oauth/jwks",
+				"/.well-known/openid-configuration", "/.well-known/oauth-authorization-server",
+				"/.well-known/openid-configuration/other"} {
 				if got := p.send(p.request(http.MethodGet, root+outside, "")); got.status != http.StatusNotFound {
 					t.Errorf("%s outside the issuer: %d", outside, got.status)
 				}
@@ -272,8 +292,10 @@ func (got page) asksAgain(t *testing.T) {
 func TestIssuersThatAreRefused(t *testing.T) {
 	p := newIDP(t)
 	for _, issuer := range []string{
-		"", "id.test", "https://", "http://id.test", "ftp://id.test", "https://id.test/", "https://id.test/a/", "https://id.test?x=y", "https://id.test#x", "https://user@id.test",
-		"https://id.test/{a}", "https://id.test/a%20b", "https://id.test/a b", "https://id.test/a/../b", "https://id.test/a//b", "https://id.test/.", "https://id.test/ä",
+		"", "id.test", "https://", "http://id.test", "ftp://id.test", "https://id.test/", "https://id.test/a/",
+		"https://id.test?x=y", "https://id.test#x", "https://user@id.test",
+		"https://id.test/{a}", "https://id.test/a%20b", "https://id.test/a b", "https://id.test/a/../b",
+		"https://id.test/a//b", "https://id.test/.", "https://id.test/ä",
 	} {
 		cfg := p.cfg
 		cfg.Issuer = issuer

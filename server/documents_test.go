@@ -28,7 +28,8 @@ func (p *idp) raw(method, address string, header ...string) (*http.Response, str
 	return resp, string(body)
 }
 
-var documentPaths = []string{"/oauth/jwks", "/.well-known/openid-configuration", "/.well-known/oauth-authorization-server"}
+var documentPaths = []string{"/oauth/jwks", "/.well-known/openid-configuration",
+	"/.well-known/oauth-authorization-server"}
 
 // Who has a document shows its entity tag, and is not sent it again (RFC 9110 section 13.1.2).
 func TestDocumentsAreNotSentTwice(t *testing.T) {
@@ -105,7 +106,8 @@ func TestDocumentsBelowAPathAndOfOtherOrigins(t *testing.T) {
 		p.issuer + "/.well-known/oauth-authorization-server", root + "/.well-known/oauth-authorization-server/id",
 	} {
 		got := p.send(p.request(http.MethodGet, address, "", "Origin", "https://any.test"))
-		if got.status != http.StatusOK || got.header.Get("Access-Control-Allow-Origin") != "*" || got.header.Get("ETag") == "" {
+		if got.status != http.StatusOK || got.header.Get("Access-Control-Allow-Origin") != "*" ||
+			got.header.Get("ETag") == "" {
 			t.Errorf("%s: %d %v", address, got.status, got.header)
 		}
 	}

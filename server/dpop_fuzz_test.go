@@ -25,10 +25,15 @@ func FuzzDPoP(f *testing.F) {
 	header["alg"] = "ES256"
 	head, body := inJSON(f, header), inJSON(f, claims)
 	for _, seed := range [][2]string{
-		{head, `{}`}, {`{}`, body}, {`{"typ":"dpop+jwt","alg":"none"}`, body}, {`{"typ":"dpop+jwt","alg":"HS256","jwk":{"kty":"oct","k":"AAAA"}}`, body},
-		{strings.Replace(head, `"kty":"EC"`, `"kty":"EC","d":"AAAA"`, 1), body}, {strings.Replace(head, "P-256", "P-521", 1), body}, {strings.Replace(head, `"alg"`, `"crit":["b64"],"b64":false,"alg"`, 1), body},
-		{head, strings.Replace(body, `"htm":"POST"`, `"htm":"GET"`, 1)}, {head, strings.Replace(body, `"iat":`, `"iat":-1e308,"x":`, 1)}, {head, strings.Replace(body, `"htu":"http`, `"htu":"http:\u002f\u002f[::1`, 1)},
-		{head, strings.Replace(body, `"nonce":"wfn_`, `"nonce":"wfr_`, 1)}, {head + head, body}, {"[]", "[]"}, {"", ""}, {"\x00", "\xff"}, {`{"typ":"dpop+jwt","alg":"RS256","jwk":{"kty":"RSA","n":"AQAB","e":"AQAB"}}`, body},
+		{head, `{}`}, {`{}`, body}, {`{"typ":"dpop+jwt","alg":"none"}`, body},
+		{`{"typ":"dpop+jwt","alg":"HS256","jwk":{"kty":"oct","k":"AAAA"}}`, body},
+		{strings.Replace(head, `"kty":"EC"`, `"kty":"EC","d":"AAAA"`, 1), body}, {strings.Replace(head, "P-256", "P-521", 1),
+			body}, {strings.Replace(head, `"alg"`, `"crit":["b64"],"b64":false,"alg"`, 1), body},
+		{head, strings.Replace(body, `"htm":"POST"`, `"htm":"GET"`, 1)},
+		{head, strings.Replace(body, `"iat":`, `"iat":-1e308,"x":`, 1)},
+		{head, strings.Replace(body, `"htu":"http`, `"htu":"http:\u002f\u002f[::1`, 1)},
+		{head, strings.Replace(body, `"nonce":"wfn_`, `"nonce":"wfr_`, 1)}, {head + head, body}, {"[]", "[]"}, {"", ""},
+		{"\x00", "\xff"}, {`{"typ":"dpop+jwt","alg":"RS256","jwk":{"kty":"RSA","n":"AQAB","e":"AQAB"}}`, body},
 	} {
 		f.Add(seed[0], seed[1], "")
 	}
@@ -41,7 +46,8 @@ func FuzzDPoP(f *testing.F) {
 			proof = d.signRaw(header, claims)
 		}
 		for _, path := range []string{"/oauth/token", "/oauth/userinfo"} {
-			form := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {issued.text("refresh_token")}, "resource": {"https://unknown.test"}, "client_id": {p.client.ID}, "client_secret": {p.secret}}
+			form := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {issued.text("refresh_token")},
+				"resource": {"https://unknown.test"}, "client_id": {p.client.ID}, "client_secret": {p.secret}}
 			req := httptest.NewRequest(http.MethodPost, path, strings.NewReader(form.Encode()))
 			req.Header.Set("Content-Type", formType)
 			req.Header["Dpop"] = []string{proof}
@@ -66,7 +72,8 @@ func FuzzDPoP(f *testing.F) {
 
 // signRaw makes a JWS of any header and claims.
 func (d *prover) signRaw(header, claims string) string {
-	input := base64.RawURLEncoding.EncodeToString([]byte(header)) + "." + base64.RawURLEncoding.EncodeToString([]byte(claims))
+	input := base64.RawURLEncoding.EncodeToString([]byte(header)) + "." +
+		base64.RawURLEncoding.EncodeToString([]byte(claims))
 	sum := sha256.Sum256([]byte(input))
 	r, s, err := ecdsa.Sign(rand.Reader, d.key.(*ecdsa.PrivateKey), sum[:])
 	if err != nil {
@@ -95,10 +102,13 @@ func FuzzIntrospection(f *testing.F) {
 	runs := p.as(p.register("runs-api", func(c *storage.Client) { c.ResourceIdentifiers = []string{runsAPI} }))
 	access, refresh := p.tokens("scope", "openid").text("access_token"), p.tokens().text("refresh_token")
 	for _, body := range []string{
-		"", "token=" + access, "token=" + refresh, "token=" + access + "&token_type_hint=refresh_token", "token=a.b.c", "token=" + strings.Repeat(".", 100),
-		"token=" + access[:len(access)-2], "token=x&client_id=" + filesID + "&client_secret=x", "token=x&token=y", "token=%ff", "client_assertion=a.b.c&token=x", "resource=x&resource=y&token=x",
+		"", "token=" + access, "token=" + refresh, "token=" + access + "&token_type_hint=refresh_token", "token=a.b.c",
+		"token=" + strings.Repeat(".", 100),
+		"token=" + access[:len(access)-2], "token=x&client_id=" + filesID + "&client_secret=x", "token=x&token=y",
+		"token=%ff", "client_assertion=a.b.c&token=x", "resource=x&resource=y&token=x",
 	} {
-		for _, accept := range []string{"", "application/token-introspection+jwt", "a/b;q=\"", ",,;=", "application/token-introspection+jwt;q=0.0"} {
+		for _, accept := range []string{"", "application/token-introspection+jwt", "a/b;q=\"", ",,;=",
+			"application/token-introspection+jwt;q=0.0"} {
 			f.Add(body, accept)
 		}
 	}

@@ -30,7 +30,8 @@ func TestDPoPBindsAccessTokens(t *testing.T) {
 	p := newIDP(t)
 	d := p.prover()
 	code := p.code("scope", "openid threads:read")
-	form := url.Values{"grant_type": {"authorization_code"}, "code": {code}, "client_id": {p.client.ID}, "client_secret": {p.secret}}
+	form := url.Values{"grant_type": {"authorization_code"}, "code": {code}, "client_id": {p.client.ID},
+		"client_secret": {p.secret}}
 	first := p.machine("/oauth/token", form, "DPoP", d.proof(http.MethodPost, "/oauth/token", ""))
 	first.wants(t, "without a nonce", http.StatusBadRequest, "use_dpop_nonce")
 	d.nonce = first.header.Get("DPoP-Nonce")
@@ -48,7 +49,8 @@ func TestDPoPBindsAccessTokens(t *testing.T) {
 	if plain.text("token_type") != "Bearer" || claimsOf(t, plain.text("access_token"))["cnf"] != nil {
 		t.Errorf("refresh without a proof: %s", plain.raw)
 	}
-	if intro := p.call("/oauth/introspect", url.Values{"token": {again.text("access_token")}}); intro.text("token_type") != "DPoP" ||
+	if intro := p.call("/oauth/introspect", url.Values{"token": {again.text("access_token")}}); intro.text(
+		"token_type") != "DPoP" ||
 		fmt.Sprint(intro.json["cnf"]) != fmt.Sprint(map[string]any{"jkt": other.thumbprint()}) {
 		t.Errorf("introspection: %s", intro.raw)
 	}
@@ -62,7 +64,8 @@ func TestDPoPBindsRefreshTokensOfPublicClients(t *testing.T) {
 	d.bound(got, "code exchange")
 	stolen := got.text("refresh_token")
 	thief.refresh(stolen).wants(t, "another key", http.StatusBadRequest, "invalid_grant")
-	p.machine("/oauth/token", url.Values{"grant_type": {"refresh_token"}, "refresh_token": {stolen}, "client_id": {p.client.ID}}).
+	p.machine("/oauth/token", url.Values{"grant_type": {"refresh_token"}, "refresh_token": {stolen},
+		"client_id": {p.client.ID}}).
 		wants(t, "no proof", http.StatusBadRequest, "invalid_grant")
 	for range 3 {
 		got = d.refresh(got.text("refresh_token"))
@@ -91,7 +94,8 @@ func TestClientThatMustUseDPoP(t *testing.T) {
 	p.update("my-app", func(c *storage.Client) { c.DPoPBoundAccessTokens = false })
 	fresh := p.tokens()
 	p.update("my-app", func(c *storage.Client) { c.DPoPBoundAccessTokens = true })
-	lagging.refresh(fresh.text("refresh_token")).wants(t, "at a replica that has not heard of it", http.StatusBadRequest, "invalid_dpop_proof")
+	lagging.refresh(fresh.text("refresh_token")).wants(t, "at a replica that has not heard of it", http.StatusBadRequest,
+		"invalid_dpop_proof")
 }
 
 // Every algorithm of discovery proves, and no other.
@@ -179,85 +183,92 @@ func TestForgedDPoPProofs(t *testing.T) {
 	now := p.clock.now()
 
 	for rule, proof := range map[string]string{
-		"empty":                            "",
-		"no JWT":                           "proof",
-		"empty parts":                      "..",
-		"a JWE":                            bomb(t),
-		"many dots":                        strings.Repeat(".", 4000),
-		"typ JWT":                          head("typ", "JWT"),
-		"typ at+jwt":                       head("typ", "at+jwt"),
-		"no typ":                           head("typ", nil),
-		"no jwk":                           head("jwk", nil),
-		"alg none":                         unsigned,
-		"alg none with a signature":        unsigned + good[2],
-		"no signature":                     good[0] + "." + good[1] + ".",
-		"a signature of something else":    good[0] + "." + part(t, with(claims)) + "." + good[2],
-		"HS256 with a jwk of its secret":   signedBy(t, secret, jose.HS256, with(header, "jwk", octet), with(claims)),
-		"HS256 with the public key":        signedBy(t, publicJWK, jose.HS256, header, with(claims)),
-		"ES256 with a symmetric jwk":       head("jwk", octet),
-		"a private jwk":                    head("jwk", private),
-		"a jwk with a symmetric secret":    head("jwk", with(d.jwk(), "k", "AAAA", "jti", nil)),
-		"another key's jwk":                head("jwk", other.jwk()),
-		"a jwk off its curve":              head("jwk", with(d.jwk(), "y", d.jwk()["x"], "jti", nil)),
-		"a jwk for encryption":             head("jwk", with(d.jwk(), "use", "enc", "jti", nil)),
-		"a jwk for another algorithm":      head("jwk", with(d.jwk(), "alg", "RS256", "jti", nil)),
-		"a jwk that is a kid":              head("jwk", p.signingKey(storage.UseES256).Name()),
-		"a jwk with certificates":          head("jwk", with(d.jwk(), "x5c", []string{"AAAA"}, "jti", nil)),
-		"a jwk that points to its key":     head("jwk", with(d.jwk(), "x5u", "https://evil.test/key", "jti", nil)),
-		"a kid of ours in the place of it": signedBy(t, p.signingKey(storage.UseES256).Private, jose.ES256, with(header, "jwk", nil, "kid", p.signingKey(storage.UseES256).Name()), with(claims)),
-		"critical headers":                 head("crit", []string{"b64"}, "b64", true),
-		"unknown critical headers":         head("crit", []string{"x"}, "x", 1),
-		"a small RSA key":                  smallProver.proof(http.MethodPost, "/oauth/token", ""),
-		"no jti":                           claim("jti", nil),
-		"an empty jti":                     claim("jti", ""),
-		"a huge jti":                       claim("jti", strings.Repeat("x", 257)),
-		"a jti that is a number":           claim("jti", 7),
-		"no htm":                           claim("htm", nil),
-		"htm GET":                          claim("htm", "GET"),
-		"htm in lower case":                claim("htm", "post"),
-		"no htu":                           claim("htu", nil),
-		"htu of another server":            claim("htu", "https://evil.test/oauth/token"),
-		"htu of another endpoint":          claim("htu", p.issuer+"/oauth/userinfo"),
-		"htu of the issuer":                claim("htu", p.issuer),
-		"htu with another scheme":          claim("htu", strings.Replace(p.issuer, "http:", "https:", 1)+"/oauth/token"),
-		"htu with an encoded slash":        claim("htu", p.issuer+"/oauth%2ftoken"),
-		"htu with a user":                  claim("htu", strings.Replace(p.issuer, "://", "://u@", 1)+"/oauth/token"),
-		"htu in another case":              claim("htu", p.issuer+"/OAuth/token"),
-		"no iat":                           claim("iat", nil),
-		"iat as text":                      claim("iat", fmt.Sprint(now.Unix())),
-		"iat six minutes ago":              claim("iat", now.Add(-6*time.Minute).Unix()),
-		"iat in two minutes":               claim("iat", now.Add(2*time.Minute).Unix()),
-		"iat beyond all time":              claim("iat", 1e300),
-		"claims that are no object":        signedBy(t, d.key, jose.ES256, header, []string{"x"}),
-		"an access token":                  p.tokens().text("access_token"),
-		"two proofs in one":                claim() + ", " + claim(),
-		"longer than any proof":            claim("x", strings.Repeat("x", 10<<10)),
+		"empty":                          "",
+		"no JWT":                         "proof",
+		"empty parts":                    "..",
+		"a JWE":                          bomb(t),
+		"many dots":                      strings.Repeat(".", 4000),
+		"typ JWT":                        head("typ", "JWT"),
+		"typ at+jwt":                     head("typ", "at+jwt"),
+		"no typ":                         head("typ", nil),
+		"no jwk":                         head("jwk", nil),
+		"alg none":                       unsigned,
+		"alg none with a signature":      unsigned + good[2],
+		"no signature":                   good[0] + "." + good[1] + ".",
+		"a signature of something else":  good[0] + "." + part(t, with(claims)) + "." + good[2],
+		"HS256 with a jwk of its secret": signedBy(t, secret, jose.HS256, with(header, "jwk", octet), with(claims)),
+		"HS256 with the public key":      signedBy(t, publicJWK, jose.HS256, header, with(claims)),
+		"ES256 with a symmetric jwk":     head("jwk", octet),
+		"a private jwk":                  head("jwk", private),
+		"a jwk with a symmetric secret":  head("jwk", with(d.jwk(), "k", "AAAA", "jti", nil)),
+		"another key's jwk":              head("jwk", other.jwk()),
+		"a jwk off its curve":            head("jwk", with(d.jwk(), "y", d.jwk()["x"], "jti", nil)),
+		"a jwk for encryption":           head("jwk", with(d.jwk(), "use", "enc", "jti", nil)),
+		"a jwk for another algorithm":    head("jwk", with(d.jwk(), "alg", "RS256", "jti", nil)),
+		"a jwk that is a kid":            head("jwk", p.signingKey(storage.UseES256).Name()),
+		"a jwk with certificates":        head("jwk", with(d.jwk(), "x5c", []string{"AAAA"}, "jti", nil)),
+		"a jwk that points to its key":   head("jwk", with(d.jwk(), "x5u", "https://evil.test/key", "jti", nil)),
+		"a kid of ours in the place of it": signedBy(t, p.signingKey(storage.UseES256).Private, jose.ES256,
+			with(header, "jwk", nil, "kid", p.signingKey(storage.UseES256).Name()), with(claims)),
+		"critical headers":          head("crit", []string{"b64"}, "b64", true),
+		"unknown critical headers":  head("crit", []string{"x"}, "x", 1),
+		"a small RSA key":           smallProver.proof(http.MethodPost, "/oauth/token", ""),
+		"no jti":                    claim("jti", nil),
+		"an empty jti":              claim("jti", ""),
+		"a huge jti":                claim("jti", strings.Repeat("x", 257)),
+		"a jti that is a number":    claim("jti", 7),
+		"no htm":                    claim("htm", nil),
+		"htm GET":                   claim("htm", "GET"),
+		"htm in lower case":         claim("htm", "post"),
+		"no htu":                    claim("htu", nil),
+		"htu of another server":     claim("htu", "https://evil.test/oauth/token"),
+		"htu of another endpoint":   claim("htu", p.issuer+"/oauth/userinfo"),
+		"htu of the issuer":         claim("htu", p.issuer),
+		"htu with another scheme":   claim("htu", strings.Replace(p.issuer, "http:", "https:", 1)+"/oauth/token"),
+		"htu with an encoded slash": claim("htu", p.issuer+"/oauth%2ftoken"),
+		"htu with a user":           claim("htu", strings.Replace(p.issuer, "://", "://u@", 1)+"/oauth/token"),
+		"htu in another case":       claim("htu", p.issuer+"/OAuth/token"),
+		"no iat":                    claim("iat", nil),
+		"iat as text":               claim("iat", fmt.Sprint(now.Unix())),
+		"iat six minutes ago":       claim("iat", now.Add(-6*time.Minute).Unix()),
+		"iat in two minutes":        claim("iat", now.Add(2*time.Minute).Unix()),
+		"iat beyond all time":       claim("iat", 1e300),
+		"claims that are no object": signedBy(t, d.key, jose.ES256, header, []string{"x"}),
+		"an access token":           p.tokens().text("access_token"),
+		"two proofs in one":         claim() + ", " + claim(),
+		"longer than any proof":     claim("x", strings.Repeat("x", 10<<10)),
 	} {
-		form := url.Values{"grant_type": {"authorization_code"}, "code": {code}, "client_id": {p.client.ID}, "client_secret": {p.secret}}
+		form := url.Values{"grant_type": {"authorization_code"}, "code": {code}, "client_id": {p.client.ID},
+			"client_secret": {p.secret}}
 		got := p.machine("/oauth/token", form, "DPoP", proof)
 		got.wants(t, rule, http.StatusBadRequest, "invalid_dpop_proof")
 		if got.header.Get("DPoP-Nonce") == "" {
 			t.Errorf("%s: no nonce", rule)
 		}
 	}
-	form := url.Values{"grant_type": {"authorization_code"}, "code": {code}, "client_id": {p.client.ID}, "client_secret": {p.secret}}
-	p.machine("/oauth/token", form, "DPoP", claim(), "DPoP", claim()).wants(t, "two headers", http.StatusBadRequest, "invalid_dpop_proof")
+	form := url.Values{"grant_type": {"authorization_code"}, "code": {code}, "client_id": {p.client.ID},
+		"client_secret": {p.secret}}
+	p.machine("/oauth/token", form, "DPoP", claim(), "DPoP", claim()).wants(t, "two headers", http.StatusBadRequest,
+		"invalid_dpop_proof")
 	used := claim()
 	d.bound(p.machine("/oauth/token", form, "DPoP", used), "what a proof must be")
-	p.machine("/oauth/token", form, "DPoP", used).wants(t, "the same proof again", http.StatusBadRequest, "invalid_dpop_proof")
+	p.machine("/oauth/token", form, "DPoP", used).wants(t, "the same proof again", http.StatusBadRequest,
+		"invalid_dpop_proof")
 }
 
 // What names the endpoint another way is right (RFC 3986 sections 6.2.2 and 6.2.3), whatever Host header comes along.
 func TestDPoPAddressIsNormalized(t *testing.T) {
 	for issuer, addresses := range map[string][]string{
-		"https://id.test": {"https://id.test/oauth/token", "HTTPS://ID.Test/oauth/token", "https://id.test:443/oauth/token", "https://id.test/oauth/token?x=y#z",
+		"https://id.test": {"https://id.test/oauth/token", "HTTPS://ID.Test/oauth/token", "https://id.test:443/oauth/token",
+			"https://id.test/oauth/token?x=y#z",
 			"https://id.test/%6fauth/token", "https://id.test/x/../oauth/./token"},
 		"https://id.test:8443/tenant": {"https://id.test:8443/tenant/oauth/token"},
 	} {
 		p := newIDP(t, func(c *server.Config) { c.Issuer = issuer })
 		d, got := p.informed(), p.tokens()
 		for _, address := range addresses {
-			form := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {got.text("refresh_token")}, "client_id": {p.client.ID}, "client_secret": {p.secret}}
+			form := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {got.text("refresh_token")},
+				"client_id": {p.client.ID}, "client_secret": {p.secret}}
 			req := p.request(http.MethodPost, p.issuer+"/oauth/token", form.Encode(), "Content-Type", formType,
 				"DPoP", d.proof(http.MethodPost, "/oauth/token", "", "htu", address), "X-Forwarded-Host", "evil.test")
 			req.Host = "evil.test"
@@ -283,10 +294,13 @@ func TestDPoPNonces(t *testing.T) {
 		t.Error("the same nonce after four minutes")
 	}
 	p.clock.forward(time.Minute)
-	form := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {next.text("refresh_token")}, "client_id": {p.client.ID}, "client_secret": {p.secret}}
+	form := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {next.text("refresh_token")},
+		"client_id": {p.client.ID}, "client_secret": {p.secret}}
 	for rule, nonce := range map[string]any{
-		"missing": nil, "empty": "", "old": first, "of another server": foreign, "garbage": "x", "altered": p.proofNonce() + "A",
-		"a session of ours": "wfk_AAAA", "a refresh token of ours": next.text("refresh_token"), "huge": strings.Repeat("x", 4000),
+		"missing": nil, "empty": "", "old": first, "of another server": foreign, "garbage": "x",
+		"altered":           p.proofNonce() + "A",
+		"a session of ours": "wfk_AAAA", "a refresh token of ours": next.text("refresh_token"),
+		"huge": strings.Repeat("x", 4000),
 	} {
 		got := p.machine("/oauth/token", form, "DPoP", d.proof(http.MethodPost, "/oauth/token", "", "nonce", nonce))
 		got.wants(t, rule, http.StatusBadRequest, "use_dpop_nonce")
@@ -321,7 +335,8 @@ func TestDPoPProofReplayed(t *testing.T) {
 	var replies [16]reply
 	together(len(replies), func(i int) {
 		// The resource is unknown, so the request whose proof passes uses up nothing.
-		replies[i] = p.machine("/oauth/token", url.Values{"grant_type": {"refresh_token"}, "refresh_token": {token}, "scope": {"threads:read"},
+		replies[i] = p.machine("/oauth/token", url.Values{"grant_type": {"refresh_token"}, "refresh_token": {token},
+			"scope":     {"threads:read"},
 			"client_id": {p.client.ID}, "client_secret": {p.secret}, "resource": {"https://unknown.test"}}, "DPoP", proof)
 	})
 	passed := 0
@@ -339,7 +354,8 @@ func TestDPoPProofReplayed(t *testing.T) {
 	jti := storage.NewGrantID()
 	for range 2 {
 		d = p.informed()
-		got := p.machine("/oauth/token", url.Values{"grant_type": {"refresh_token"}, "refresh_token": {token}, "client_id": {p.client.ID}, "client_secret": {p.secret}},
+		got := p.machine("/oauth/token", url.Values{"grant_type": {"refresh_token"}, "refresh_token": {token},
+			"client_id": {p.client.ID}, "client_secret": {p.secret}},
 			"DPoP", d.proof(http.MethodPost, "/oauth/token", "", "jti", jti))
 		d.bound(got, "the jti of somebody else")
 		token = got.text("refresh_token")
@@ -356,7 +372,8 @@ func TestDPoPAcrossOrigins(t *testing.T) {
 			t.Errorf("%s: allowed headers %q", path, allowed)
 		}
 		got := p.send(p.request(http.MethodPost, p.issuer+path, "", "Origin", "https://app.test"))
-		if exposed := got.header.Get("Access-Control-Expose-Headers"); !strings.Contains(strings.ToLower(exposed), "dpop-nonce") {
+		if exposed := got.header.Get("Access-Control-Expose-Headers"); !strings.Contains(strings.ToLower(exposed),
+			"dpop-nonce") {
 			t.Errorf("%s: exposed headers %q", path, exposed)
 		}
 	}
@@ -365,7 +382,8 @@ func TestDPoPAcrossOrigins(t *testing.T) {
 // userinfo shows an access token with a proof of d's.
 func (d *prover) userinfo(method, token string, changes ...any) reply {
 	d.p.t.Helper()
-	return d.p.send(d.p.request(method, d.p.issuer+"/oauth/userinfo", "", "Authorization", "DPoP "+token, "DPoP", d.proof(method, "/oauth/userinfo", token, changes...)))
+	return d.p.send(d.p.request(method, d.p.issuer+"/oauth/userinfo", "", "Authorization", "DPoP "+token, "DPoP",
+		d.proof(method, "/oauth/userinfo", token, changes...)))
 }
 
 // RFC 9449 section 7: a token that is bound to a key is good with a proof of that key for that token, and never as
@@ -375,12 +393,14 @@ func TestUserinfoWithDPoP(t *testing.T) {
 	d := p.informed()
 	token := d.tokens("openid email").text("access_token")
 	for _, method := range []string{http.MethodGet, http.MethodPost} {
-		if got := d.userinfo(method, token); got.status != http.StatusOK || got.text("email") != userEmail || got.header.Get("DPoP-Nonce") == "" {
+		if got := d.userinfo(method, token); got.status != http.StatusOK || got.text("email") != userEmail ||
+			got.header.Get("DPoP-Nonce") == "" {
 			t.Errorf("%s: %d %s", method, got.status, got.raw)
 		}
 	}
 	address := p.issuer + "/oauth/userinfo"
-	scheme := p.request(http.MethodGet, address, "", "Authorization", "dpop "+token, "DPoP", d.proof(http.MethodGet, "/oauth/userinfo", token))
+	scheme := p.request(http.MethodGet, address, "", "Authorization", "dpop "+token, "DPoP",
+		d.proof(http.MethodGet, "/oauth/userinfo", token))
 	if got := p.send(scheme); got.status != http.StatusOK {
 		t.Errorf("scheme in lower case: %d %s", got.status, got.raw)
 	}
@@ -404,31 +424,44 @@ func TestUserinfoWithDPoP(t *testing.T) {
 		code          string
 		first, second string
 	}{
-		"as Bearer":                      {show("Bearer", token, ""), "invalid_token", bearer, dpop},
-		"as Bearer, with a proof":        {show("Bearer", token, d.proof(http.MethodGet, "/oauth/userinfo", token)), "invalid_token", bearer, dpop},
-		"in a form":                      {p.send(p.request(http.MethodPost, address, url.Values{"access_token": {token}}.Encode(), "Content-Type", formType)), "invalid_token", bearer, dpop},
-		"in a form, with a proof":        {p.send(p.request(http.MethodPost, address, url.Values{"access_token": {token}}.Encode(), "Content-Type", formType, "DPoP", d.proof(http.MethodPost, "/oauth/userinfo", token))), "invalid_token", bearer, dpop},
-		"a Bearer token as DPoP":         {show("DPoP", plain, d.proof(http.MethodGet, "/oauth/userinfo", plain)), "invalid_token", dpop, bearer},
-		"garbage as DPoP":                {show("DPoP", "garbage", d.proof(http.MethodGet, "/oauth/userinfo", "garbage")), "invalid_token", dpop, bearer},
-		"no proof":                       {show("DPoP", token, ""), "invalid_dpop_proof", dpop, bearer},
-		"a proof that was used":          {show("DPoP", token, replayed), "invalid_dpop_proof", dpop, bearer},
-		"another key":                    {other.userinfo(http.MethodGet, token), "invalid_token", dpop, bearer},
-		"no ath":                         {d.userinfo(http.MethodGet, token, "ath", nil), "invalid_dpop_proof", dpop, bearer},
-		"ath of another token":           {show("DPoP", token, d.proof(http.MethodGet, "/oauth/userinfo", second)), "invalid_dpop_proof", dpop, bearer},
-		"ath that is the token":          {d.userinfo(http.MethodGet, token, "ath", token), "invalid_dpop_proof", dpop, bearer},
-		"htm of another request":         {d.userinfo(http.MethodGet, token, "htm", "POST"), "invalid_dpop_proof", dpop, bearer},
-		"htu of the token endpoint":      {d.userinfo(http.MethodGet, token, "htu", p.issuer+"/oauth/token"), "invalid_dpop_proof", dpop, bearer},
-		"no nonce":                       {d.userinfo(http.MethodGet, token, "nonce", nil), "use_dpop_nonce", dpop, bearer},
-		"a nonce of nobody":              {d.userinfo(http.MethodGet, token, "nonce", "x"), "use_dpop_nonce", dpop, bearer},
-		"a proof for the token endpoint": {show("DPoP", token, d.proof(http.MethodPost, "/oauth/token", "")), "invalid_dpop_proof", dpop, bearer},
+		"as Bearer": {show("Bearer", token, ""), "invalid_token", bearer, dpop},
+		"as Bearer, with a proof": {show("Bearer", token, d.proof(http.MethodGet, "/oauth/userinfo", token)),
+			"invalid_token", bearer, dpop},
+		"in a form": {p.send(p.request(http.MethodPost, address,
+			url.Values{"access_token": {token}}.Encode(), "Content-Type", formType)), "invalid_token", bearer, dpop},
+		"in a form, with a proof": {p.send(p.request(http.MethodPost, address,
+			url.Values{"access_token": {token}}.Encode(), "Content-Type", formType, "DPoP",
+			d.proof(http.MethodPost, "/oauth/userinfo", token))), "invalid_token", bearer, dpop},
+		"a Bearer token as DPoP": {show("DPoP", plain, d.proof(http.MethodGet, "/oauth/userinfo", plain)),
+			"invalid_token", dpop, bearer},
+		"garbage as DPoP": {show("DPoP", "garbage", d.proof(http.MethodGet, "/oauth/userinfo", "garbage")),
+			"invalid_token", dpop, bearer},
+		"no proof":              {show("DPoP", token, ""), "invalid_dpop_proof", dpop, bearer},
+		"a proof that was used": {show("DPoP", token, replayed), "invalid_dpop_proof", dpop, bearer},
+		"another key":           {other.userinfo(http.MethodGet, token), "invalid_token", dpop, bearer},
+		"no ath":                {d.userinfo(http.MethodGet, token, "ath", nil), "invalid_dpop_proof", dpop, bearer},
+		"ath of another token": {show("DPoP", token, d.proof(http.MethodGet, "/oauth/userinfo", second)),
+			"invalid_dpop_proof", dpop, bearer},
+		"ath that is the token": {d.userinfo(http.MethodGet, token, "ath", token), "invalid_dpop_proof", dpop,
+			bearer},
+		"htm of another request": {d.userinfo(http.MethodGet, token, "htm", "POST"), "invalid_dpop_proof", dpop,
+			bearer},
+		"htu of the token endpoint": {d.userinfo(http.MethodGet, token, "htu", p.issuer+"/oauth/token"),
+			"invalid_dpop_proof", dpop, bearer},
+		"no nonce":          {d.userinfo(http.MethodGet, token, "nonce", nil), "use_dpop_nonce", dpop, bearer},
+		"a nonce of nobody": {d.userinfo(http.MethodGet, token, "nonce", "x"), "use_dpop_nonce", dpop, bearer},
+		"a proof for the token endpoint": {show("DPoP", token, d.proof(http.MethodPost, "/oauth/token", "")),
+			"invalid_dpop_proof", dpop, bearer},
 	} {
 		c.got.wants(t, rule, http.StatusUnauthorized, c.code)
 		challenges := c.got.header.Values("WWW-Authenticate")
-		if !slices.Equal(challenges, []string{c.first + `, error="` + c.code + `"`, c.second}) || c.got.header.Get("DPoP-Nonce") == "" {
+		if !slices.Equal(challenges, []string{c.first + `, error="` + c.code + `"`, c.second}) ||
+			c.got.header.Get("DPoP-Nonce") == "" {
 			t.Errorf("%s: challenges %q", rule, challenges)
 		}
 	}
-	p.send(p.request(http.MethodPost, address, url.Values{"access_token": {token}}.Encode(), "Content-Type", formType, "Authorization", "DPoP "+token)).
+	p.send(p.request(http.MethodPost, address, url.Values{"access_token": {token}}.Encode(), "Content-Type", formType,
+		"Authorization", "DPoP "+token)).
 		wants(t, "header and form", http.StatusBadRequest, "invalid_request")
 	got := d.userinfo(http.MethodGet, d.tokens("threads:read").text("access_token"))
 	got.wants(t, "without openid", http.StatusForbidden, "insufficient_scope")
@@ -455,7 +488,8 @@ func TestDPoPBindsCodes(t *testing.T) {
 	public := p.publicApp()
 	d.p, thief.p = public, public
 	code = public.publicCode("dpop_jkt", d.thumbprint())
-	thief.exchange(code, "code_verifier", verifier).wants(t, "another key, public client", http.StatusBadRequest, "invalid_grant")
+	thief.exchange(code, "code_verifier", verifier).wants(t, "another key, public client", http.StatusBadRequest,
+		"invalid_grant")
 	got = d.exchange(code, "code_verifier", verifier)
 	d.bound(got, "the key, public client")
 	thief.refresh(got.text("refresh_token")).wants(t, "refresh with another key", http.StatusBadRequest, "invalid_grant")

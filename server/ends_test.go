@@ -95,7 +95,8 @@ func steal(p *idp) stolen {
 // worthless checks that nothing of it is good for anything; but the tokens may have been used up in vain already.
 func (loot stolen) worthless(p *idp, rule string) {
 	p.t.Helper()
-	b := &browser{p, &http.Client{Transport: p.transport, Jar: loot.browser.http.Jar, CheckRedirect: loot.browser.http.CheckRedirect}}
+	b := &browser{p, &http.Client{Transport: p.transport, Jar: loot.browser.http.Jar,
+		CheckRedirect: loot.browser.http.CheckRedirect}}
 	p.redirected(b.get(p.authorizeURL("prompt", "none")), rule+": the session", "login_required")
 	if got := b.follow(b.get(p.authorizeURL())); got.asks() != "password" {
 		p.t.Errorf("%s: the session lives: asked for %q", rule, got.asks())
@@ -126,7 +127,8 @@ func (p *idp) begins(password string) {
 		p.t.Fatalf("not asked again what the app may do: %d %s", got.status, shown(got.body))
 	}
 	tokens := p.exchange(b.answered(b.follow(b.decide(got, "allow")), "signing in anew"))
-	if tokens.status != http.StatusOK || !p.active(tokens.text("access_token")) || p.refresh(tokens.text("refresh_token")).status != http.StatusOK {
+	if tokens.status != http.StatusOK || !p.active(tokens.text("access_token")) ||
+		p.refresh(tokens.text("refresh_token")).status != http.StatusOK {
 		p.t.Errorf("what was begun anew is not good: %d %s", tokens.status, tokens.raw)
 	}
 	b.answered(b.get(p.authorizeURL("scope", "openid", "prompt", "none")), "what was allowed anew")
@@ -152,7 +154,8 @@ func TestNothingEndsWithoutAChangeOfTheUser(t *testing.T) {
 	}
 	renamed := *user
 	renamed.Name = "Ann with another name"
-	if err := p.store.SyncUsers(t.Context(), connector.StaticName, []storage.User{renamed, {ID: "user-bob", Email: "bob@app.test"}}); err != nil {
+	if err := p.store.SyncUsers(t.Context(), connector.StaticName,
+		[]storage.User{renamed, {ID: "user-bob", Email: "bob@app.test"}}); err != nil {
 		t.Fatal(err)
 	}
 	if !loot.browser.signedInHere() {
@@ -222,11 +225,13 @@ func TestRevokedUserBeginsAnew(t *testing.T) {
 	count := make(map[string]int)
 	for _, e := range entries {
 		count[e.Action]++
-		if e.Action == storage.AuditUserCleared && (e.Detail != "user user-ann: 2 sessions, 2 grants, 1 consent" || e.Reason != "revoked by an operator") {
+		if e.Action == storage.AuditUserCleared && (e.Detail != "user user-ann: 2 sessions, 2 grants, 1 consent" ||
+			e.Reason != "revoked by an operator") {
 			t.Errorf("%+v", e)
 		}
 	}
-	if count[storage.AuditUserEnded] != 1 || count[storage.AuditUserCleared] != 1 || count[storage.AuditSessionEnded] != 2 {
+	if count[storage.AuditUserEnded] != 1 || count[storage.AuditUserCleared] != 1 ||
+		count[storage.AuditSessionEnded] != 2 {
 		t.Errorf("audit: %v", count)
 	}
 }
@@ -238,7 +243,8 @@ func TestOldPasswordAtAReplicaOfBefore(t *testing.T) {
 	b := a.replica(a.etcd.Client) // knows the old hashes
 	a.configured(map[string]string{"user-ann": "another horse", "user-bob": userPassword})
 	thief := b.browser()
-	if got := thief.signIn(thief.get(b.authorizeURL()), userEmail, userPassword); got.status != http.StatusUnprocessableEntity {
+	if got := thief.signIn(thief.get(b.authorizeURL()), userEmail,
+		userPassword); got.status != http.StatusUnprocessableEntity {
 		t.Errorf("signed in: %d", got.status)
 	}
 	if thief.cookie("session") != "" {
@@ -461,7 +467,8 @@ func TestRevokedConsentOfADeviceThatHasNotCome(t *testing.T) {
 	p := newDeviceIDP(t)
 	device := p.device()
 	p.approve(device)
-	if ended := p.operator("DELETE", "/v1/clients/my-app/consents/user-ann"); ended["grants"] != 0.0 || ended["consents"] != 0.0 {
+	if ended := p.operator("DELETE", "/v1/clients/my-app/consents/user-ann"); ended["grants"] != 0.0 ||
+		ended["consents"] != 0.0 {
 		t.Errorf("%v", ended)
 	}
 	p.poll(device).wants(t, "approved before", http.StatusBadRequest, "invalid_grant")

@@ -31,8 +31,9 @@ func TestTheLogTellsRefusalsAndNotSteps(t *testing.T) {
 	p.poll(device).wants(t, "no decision yet", http.StatusBadRequest, "authorization_pending")
 	p.pollNow(device).wants(t, "too early", http.StatusBadRequest, "slow_down")
 	proof := p.prover().proof(http.MethodPost, "/oauth/token", "")
-	p.machine("/oauth/token", url.Values{"grant_type": {"authorization_code"}, "code": {p.code()}, "redirect_uri": {callback},
-		"client_id": {p.client.ID}, "client_secret": {p.secret}}, "DPoP", proof).
+	p.machine("/oauth/token", url.Values{"grant_type": {"authorization_code"}, "code": {p.code()},
+		"redirect_uri": {callback},
+		"client_id":    {p.client.ID}, "client_secret": {p.secret}}, "DPoP", proof).
 		wants(t, "no nonce", http.StatusBadRequest, "use_dpop_nonce")
 	p.redirected(p.browser().get(p.authorizeURL("prompt", "none")), "nobody is there", "login_required")
 	if lines := p.refusedLines(); len(lines) > 0 {
@@ -52,7 +53,8 @@ func TestTheLogTellsRefusalsAndNotSteps(t *testing.T) {
 		before := len(p.refusedLines())
 		ask()
 		lines := p.refusedLines()[before:]
-		if len(lines) != 1 || !strings.Contains(lines[0], " rule="+rule+" ") || !strings.Contains(lines[0], " client="+p.client.ID+" ") {
+		if len(lines) != 1 || !strings.Contains(lines[0], " rule="+rule+" ") || !strings.Contains(lines[0], " client="+
+			p.client.ID+" ") {
 			t.Errorf("%s is told as %q", rule, lines)
 		}
 	}

@@ -79,7 +79,8 @@ func TestExplainNamesTheRuleOfEveryError(t *testing.T) {
 	other := e.as(e.register("other", func(*storage.Client) {}))
 	public := e.as(e.register("public", func(c *storage.Client) { c.Public = true }))
 	machine := e.as(e.register("machine", func(c *storage.Client) {
-		c.TokenEndpointAuthMethod, c.GrantTypes, c.RedirectURIs = "client_secret_basic", []string{oauth.GrantClientCredentials}, nil
+		c.TokenEndpointAuthMethod, c.GrantTypes, c.RedirectURIs = "client_secret_basic",
+			[]string{oauth.GrantClientCredentials}, nil
 	}))
 	lost := e.as(e.register("lost", func(c *storage.Client) { c.Scopes = append(c.Scopes, "gone:read") }))
 	token := func(form ...string) func() http.Header {
@@ -92,24 +93,34 @@ func TestExplainNamesTheRuleOfEveryError(t *testing.T) {
 	authorize := func(p *idp, changes ...string) func() http.Header {
 		return func() http.Header { return p.browser().get(p.authorizeURL(changes...)).header }
 	}
-	withoutCodes := e.as(e.register("without-codes", func(c *storage.Client) { c.GrantTypes = []string{oauth.GrantClientCredentials} }))
+	withoutCodes := e.as(e.register("without-codes", func(c *storage.Client) {
+		c.GrantTypes = []string{oauth.GrantClientCredentials}
+	}))
 	for _, c := range []struct {
 		name, code, rule string
 		do               func() http.Header
 	}{
-		{"client is unknown", "invalid_client", oauth.RuleClientUnknown, token("client_id", "nobody", "client_secret", "x", "grant_type", "refresh_token", "refresh_token", "x")},
-		{"client is unknown, in a browser", "invalid_client", oauth.RuleClientUnknown, authorize(e.idp, "client_id", "nobody")},
+		{"client is unknown", "invalid_client", oauth.RuleClientUnknown, token("client_id", "nobody", "client_secret", "x",
+			"grant_type", "refresh_token", "refresh_token", "x")},
+		{"client is unknown, in a browser", "invalid_client", oauth.RuleClientUnknown,
+			authorize(e.idp, "client_id", "nobody")},
 		{"no client at all", "invalid_client", oauth.RuleClientMissing, func() http.Header {
-			return e.send(e.request("POST", e.issuer+"/oauth/token", "grant_type=refresh_token", "Content-Type", formType)).header
+			return e.send(e.request("POST", e.issuer+"/oauth/token", "grant_type=refresh_token", "Content-Type",
+				formType)).header
 		}},
-		{"wrong secret", "invalid_client", oauth.RuleClientSecretWrong, token("client_id", e.client.ID, "client_secret", other.secret, "grant_type", "authorization_code", "code", "x")},
-		{"no secret", "invalid_client", oauth.RuleClientAuthMethod, token("client_id", e.client.ID, "grant_type", "authorization_code", "code", "x")},
-		{"secret of a public client", "invalid_client", oauth.RuleClientAuthMethod, token("client_id", public.client.ID, "client_secret", "x", "grant_type", "authorization_code", "code", "x")},
+		{"wrong secret", "invalid_client", oauth.RuleClientSecretWrong, token("client_id", e.client.ID, "client_secret",
+			other.secret, "grant_type", "authorization_code", "code", "x")},
+		{"no secret", "invalid_client", oauth.RuleClientAuthMethod, token("client_id", e.client.ID, "grant_type",
+			"authorization_code", "code", "x")},
+		{"secret of a public client", "invalid_client", oauth.RuleClientAuthMethod, token("client_id", public.client.ID,
+			"client_secret", "x", "grant_type", "authorization_code", "code", "x")},
 		{"secret in the body", "invalid_client", oauth.RuleClientAuthMethod, func() http.Header {
-			return machine.call("/oauth/token", url.Values{"grant_type": {"client_credentials"}, "scope": {"threads:read"}}).header
+			return machine.call("/oauth/token", url.Values{"grant_type": {"client_credentials"},
+				"scope": {"threads:read"}}).header
 		}},
 		{"header cannot be read", "invalid_client", oauth.RuleClientAuthMalformed, func() http.Header {
-			return e.send(e.request("POST", e.issuer+"/oauth/token", "grant_type=refresh_token", "Content-Type", formType, "Authorization", "Basic %%%")).header
+			return e.send(e.request("POST", e.issuer+"/oauth/token", "grant_type=refresh_token", "Content-Type", formType,
+				"Authorization", "Basic %%%")).header
 		}},
 
 		{"made-up code", "invalid_grant", oauth.RuleCodeInvalid, func() http.Header { return e.exchange("made-up").header }},
@@ -123,7 +134,8 @@ func TestExplainNamesTheRuleOfEveryError(t *testing.T) {
 			e.exchange(code)
 			return e.exchange(code).header
 		}},
-		{"code of another client", "invalid_grant", oauth.RuleCodeOtherClient, func() http.Header { return other.exchange(e.code()).header }},
+		{"code of another client", "invalid_grant", oauth.RuleCodeOtherClient,
+			func() http.Header { return other.exchange(e.code()).header }},
 		{"another redirect URI", "invalid_grant", oauth.RuleRedirectURIDiffers, func() http.Header {
 			return e.exchange(e.code(), "redirect_uri", "http://localhost:1/").header
 		}},
@@ -137,7 +149,8 @@ func TestExplainNamesTheRuleOfEveryError(t *testing.T) {
 		{"a verifier without a challenge", "invalid_grant", oauth.RulePKCEUnexpected, func() http.Header {
 			return e.exchange(e.code(), "code_verifier", verifier).header
 		}},
-		{"made-up refresh token", "invalid_grant", oauth.RuleRefreshTokenInvalid, func() http.Header { return e.refresh("made-up").header }},
+		{"made-up refresh token", "invalid_grant", oauth.RuleRefreshTokenInvalid,
+			func() http.Header { return e.refresh("made-up").header }},
 		{"refresh token of another client", "invalid_grant", oauth.RuleRefreshTokenOtherClient, func() http.Header {
 			return other.refresh(e.tokens().text("refresh_token")).header
 		}},
@@ -160,15 +173,18 @@ func TestExplainNamesTheRuleOfEveryError(t *testing.T) {
 		}},
 
 		{"no scope", "invalid_scope", oauth.RuleScopeMissing, authorize(e.idp, "scope", "")},
-		{"scope that is not registered", "invalid_scope", oauth.RuleScopeNotInManifest, authorize(e.idp, "scope", "threads:write")},
+		{"scope that is not registered", "invalid_scope", oauth.RuleScopeNotInManifest,
+			authorize(e.idp, "scope", "threads:write")},
 		{"an ID token for an app that does not trust it", "invalid_scope", oauth.RuleScopePeer,
 			authorize(e.idp, "scope", "openid audience:server:client_id:"+other.client.ID)},
-		{"scope that the server does not have", "invalid_scope", oauth.RuleScopeNotInCatalogue, authorize(lost, "scope", "gone:read")},
+		{"scope that the server does not have", "invalid_scope", oauth.RuleScopeNotInCatalogue,
+			authorize(lost, "scope", "gone:read")},
 		{"more than was granted", "invalid_scope", oauth.RuleScopeBeyondGrant, func() http.Header {
 			return e.refresh(e.tokens().text("refresh_token"), "scope", "threads:read runs:write").header
 		}},
 		{"a user's scope for the client itself", "invalid_scope", oauth.RuleScopeAboutUser, func() http.Header {
-			req := e.request("POST", e.issuer+"/oauth/token", "grant_type=client_credentials&scope=openid", "Content-Type", formType)
+			req := e.request("POST", e.issuer+"/oauth/token", "grant_type=client_credentials&scope=openid", "Content-Type",
+				formType)
 			req.SetBasicAuth(machine.client.ID, machine.secret)
 			return e.send(req).header
 		}},
@@ -185,13 +201,15 @@ func TestExplainNamesTheRuleOfEveryError(t *testing.T) {
 			return b.post(action, form).header
 		}},
 
-		{"redirect URI that is not registered", "unauthorized_client", oauth.RuleRedirectURIUnregistered, authorize(e.idp, "redirect_uri", callback+"/")},
-		{"no second factor, where the app has come to demand one", "invalid_grant", oauth.RuleFactorNeeded, func() http.Header {
-			code := e.code()
-			e.demands("my-app", oauth.MFARequired)
-			defer e.demands("my-app", "")
-			return e.exchange(code).header
-		}},
+		{"redirect URI that is not registered", "unauthorized_client", oauth.RuleRedirectURIUnregistered,
+			authorize(e.idp, "redirect_uri", callback+"/")},
+		{"no second factor, where the app has come to demand one", "invalid_grant", oauth.RuleFactorNeeded,
+			func() http.Header {
+				code := e.code()
+				e.demands("my-app", oauth.MFARequired)
+				defer e.demands("my-app", "")
+				return e.exchange(code).header
+			}},
 		{"no second factor, silently", "login_required", oauth.RuleFactorNeeded, func() http.Header {
 			b := e.browser()
 			e.exchange(b.code())
@@ -200,8 +218,10 @@ func TestExplainNamesTheRuleOfEveryError(t *testing.T) {
 			return b.get(e.authorizeURL("prompt", "none")).header
 		}},
 
-		{"grant type that is not registered", "unauthorized_client", oauth.RuleGrantTypeUnregistered, token("grant_type", "client_credentials", "scope", "threads:read")},
-		{"grant type of the token endpoint alone", "unauthorized_client", oauth.RuleGrantTypeUnregistered, authorize(withoutCodes)},
+		{"grant type that is not registered", "unauthorized_client", oauth.RuleGrantTypeUnregistered,
+			token("grant_type", "client_credentials", "scope", "threads:read")},
+		{"grant type of the token endpoint alone", "unauthorized_client", oauth.RuleGrantTypeUnregistered,
+			authorize(withoutCodes)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			e.t, e.idp.t = t, t
@@ -218,14 +238,18 @@ func TestExplainNamesTheRuleOfEveryError(t *testing.T) {
 		url                        string
 		asked, nearest, key, place string
 	}{
-		"redirect URI": {e.authorizeURL("redirect_uri", callback+"/"), callback + "/", callback, "spec.oauth.redirectUris", "apps/app.yml:9:5"},
-		"scope":        {e.authorizeURL("scope", "threads:write"), "threads:write", "threads:read", "spec.oauth.scopes", "apps/app.yml:12:5"},
+		"redirect URI": {e.authorizeURL("redirect_uri", callback+"/"), callback + "/", callback, "spec.oauth.redirectUris",
+			"apps/app.yml:9:5"},
+		"scope": {e.authorizeURL("scope", "threads:write"), "threads:write", "threads:read", "spec.oauth.scopes",
+			"apps/app.yml:12:5"},
 	} {
 		got := e.of(e.browser().get(c.url).header)
-		if why := got.Reasons[0]; why.Asked != c.asked || why.Nearest != c.nearest || why.Key != c.key || why.Place != c.place {
+		if why := got.Reasons[0]; why.Asked != c.asked || why.Nearest != c.nearest || why.Key != c.key ||
+			why.Place != c.place {
 			t.Errorf("%s: %+v", name, why)
 		}
-		if got.Endpoint != "/oauth/authorize" || got.ClientID != e.client.ID || got.App != "my-app" || got.Params["response_type"] != "code" {
+		if got.Endpoint != "/oauth/authorize" || got.ClientID != e.client.ID || got.App != "my-app" ||
+			got.Params["response_type"] != "code" {
 			t.Errorf("%s: %+v", name, got)
 		}
 	}
@@ -236,7 +260,9 @@ func TestExplainNamesTheRuleOfDevicesAndKeys(t *testing.T) {
 	e := newExplained(t)
 	e.idp = withDevices(e.idp)
 	e.clock.stop()
-	other := e.as(e.register("other", func(c *storage.Client) { c.GrantTypes = []string{oauth.GrantAuthorizationCode, deviceGrant} }))
+	other := e.as(e.register("other", func(c *storage.Client) {
+		c.GrantTypes = []string{oauth.GrantAuthorizationCode, deviceGrant}
+	}))
 	keyed := e.keyed("keyed-app", "ES256")
 	asserting := func(assertion string) http.Header {
 		return keyed.asserting("/oauth/token", assertion, forItself("threads:read")).header
@@ -250,13 +276,19 @@ func TestExplainNamesTheRuleOfDevicesAndKeys(t *testing.T) {
 		{"invalid_client", oauth.RuleAssertionSignature, func() http.Header {
 			return asserting(signedBy(t, newKey(t), jose.ES256, map[string]any{"kid": "k"}, keyed.assertionClaims(nil)))
 		}},
-		{"invalid_client", oauth.RuleAssertionClaims, func() http.Header { return asserting(keyed.assertion("ES256", map[string]any{"aud": "x"})) }},
+		{"invalid_client", oauth.RuleAssertionClaims, func() http.Header {
+			return asserting(keyed.assertion("ES256",
+				map[string]any{"aud": "x"}))
+		}},
 		{"invalid_client", oauth.RuleAssertionUsed, func() http.Header {
 			once := keyed.assertion("ES256", nil)
 			asserting(once)
 			return asserting(once)
 		}},
-		{"invalid_grant", oauth.RuleDeviceCodeInvalid, func() http.Header { return e.poll(e.device(), "device_code", "made-up").header }},
+		{"invalid_grant", oauth.RuleDeviceCodeInvalid, func() http.Header {
+			return e.poll(e.device(), "device_code",
+				"made-up").header
+		}},
 		{"invalid_grant", oauth.RuleDeviceCodeOtherClient, func() http.Header { return other.poll(e.device()).header }},
 		{"slow_down", oauth.RuleDevicePollEarly, func() http.Header {
 			device := e.device()
@@ -318,11 +350,13 @@ func TestExplainHoldsNoSecret(t *testing.T) {
 	code := e.code("state", "canary-state", "nonce", "canary-nonce", "login_hint", "canary-hint")
 	secrets := []string{
 		e.secret, code, tokens.text("access_token"), tokens.text("refresh_token"), tokens.text("id_token"), verifier,
-		"canary-state", "canary-nonce", "canary-hint", "canary-password", "canary-verifier", "canary-assertion", "canary-unknown",
+		"canary-state", "canary-nonce", "canary-hint", "canary-password", "canary-verifier", "canary-assertion",
+		"canary-unknown",
 	}
 	everything := func(grant string) url.Values {
 		return url.Values{
-			"grant_type": {grant}, "code": {code + "x"}, "refresh_token": {tokens.text("refresh_token") + "x"}, "code_verifier": {"canary-verifier"},
+			"grant_type": {grant}, "code": {code + "x"}, "refresh_token": {tokens.text("refresh_token") + "x"},
+			"code_verifier": {"canary-verifier"},
 			"subject_token": {tokens.text("access_token")}, "token": {tokens.text("access_token")}, "state": {"canary-state"},
 			"password": {"canary-password"}, "id_token_hint": {tokens.text("id_token")}, "unheard_of": {"canary-unknown"},
 		}
@@ -341,15 +375,19 @@ func TestExplainHoldsNoSecret(t *testing.T) {
 	asserted.Set("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")
 	headers = append(headers, e.call("/oauth/token", asserted).header)
 	// Secrets where they do not belong.
-	misplaced := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {tokens.text("refresh_token")}, "scope": {e.secret}, "resource": {code}}
+	misplaced := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {tokens.text("refresh_token")},
+		"scope": {e.secret}, "resource": {code}}
 	headers = append(headers, e.call("/oauth/token", misplaced).header)
 	for _, changes := range [][]string{
-		{"redirect_uri", "https://app.test/" + code}, {"scope", e.secret}, {"client_id", e.secret}, {"response_type", tokens.text("access_token")},
+		{"redirect_uri", "https://app.test/" + code}, {"scope", e.secret}, {"client_id", e.secret},
+		{"response_type", tokens.text("access_token")},
 		{"prompt", code}, {"id_token_hint", tokens.text("id_token") + "x"}, {"request", tokens.text("id_token")},
 	} {
-		headers = append(headers, e.browser().get(e.authorizeURL(append([]string{"state", "canary-state", "nonce", "canary-nonce"}, changes...)...)).header)
+		headers = append(headers, e.browser().get(e.authorizeURL(append([]string{"state", "canary-state", "nonce",
+			"canary-nonce"}, changes...)...)).header)
 	}
-	userinfo := e.request("GET", e.issuer+"/oauth/userinfo", "", "Authorization", "Bearer "+tokens.text("access_token")+"x")
+	userinfo := e.request("GET", e.issuer+"/oauth/userinfo", "", "Authorization", "Bearer "+
+		tokens.text("access_token")+"x")
 	headers = append(headers, e.send(userinfo).header)
 	b := e.browser()
 	page := b.get(e.authorizeURL())
@@ -391,9 +429,11 @@ func TestAddressesInRequestsTellNoSecret(t *testing.T) {
 			got := e.browser().get(e.authorizeURL(changes...))
 			look(got.header, got.body+got.header.Get("Location"))
 		}
-		got := e.browser().get(e.issuer + "/oauth/logout?" + url.Values{"client_id": {e.client.ID}, "post_logout_redirect_uri": {uri}}.Encode())
+		got := e.browser().get(e.issuer + "/oauth/logout?" + url.Values{"client_id": {e.client.ID},
+			"post_logout_redirect_uri": {uri}}.Encode())
 		look(got.header, got.body)
-		got = e.browser().get(e.issuer + "/oauth/logout?" + url.Values{"client_id": {uri}, "post_logout_redirect_uri": {uri}}.Encode())
+		got = e.browser().get(e.issuer + "/oauth/logout?" +
+			url.Values{"client_id": {uri}, "post_logout_redirect_uri": {uri}}.Encode())
 		look(got.header, got.body)
 		for _, form := range []url.Values{
 			{"grant_type": {"authorization_code"}, "code": {e.code()}, "redirect_uri": {uri}},
@@ -404,7 +444,8 @@ func TestAddressesInRequestsTellNoSecret(t *testing.T) {
 			look(reply.header, reply.raw)
 		}
 		reply := e.call("/oauth/par", url.Values{"response_type": {"code"}, "scope": {"openid"}, "redirect_uri": {uri}})
-		if look(reply.header, reply.raw); strings.ContainsAny(reply.text("error_description"), `"\`) || reply.text("error_description") == "" {
+		if look(reply.header, reply.raw); strings.ContainsAny(reply.text("error_description"), `"\`) ||
+			reply.text("error_description") == "" {
 			t.Errorf("error_description %s", reply.raw)
 		}
 	}
@@ -421,7 +462,8 @@ func TestAddressesInRequestsTellNoSecret(t *testing.T) {
 // What is told of a refusal fits what was wrong: another rule, place or remedy would send the operator elsewhere.
 func TestExplainSaysWhatWasWrong(t *testing.T) {
 	e := newExplained(t, func(c *server.Config) {
-		c.ResourceServers = []server.ResourceServer{{ID: "api", Identifier: "https://api.test/v1", Secret: strings.Repeat("x", 32)},
+		c.ResourceServers = []server.ResourceServer{{ID: "api", Identifier: "https://api.test/v1",
+			Secret: strings.Repeat("x", 32)},
 			{Identifier: "https://rsa.test", AccessTokenAlg: oauth.AlgRS256}}
 		c.Registration = &server.Registration{}
 	})
@@ -453,26 +495,35 @@ func TestExplainSaysWhatWasWrong(t *testing.T) {
 		name, rule, nearest, key, said string
 		do                             func() http.Header
 	}{
-		{"a client id that is almost right", oauth.RuleClientUnknown, e.client.ID, "", "", token("client_id", typo, "client_secret", "x", "grant_type", "refresh_token", "refresh_token", "x")},
+		{"a client id that is almost right", oauth.RuleClientUnknown, e.client.ID, "", "",
+			token("client_id", typo, "client_secret", "x", "grant_type", "refresh_token", "refresh_token", "x")},
 		{"in a browser", oauth.RuleClientUnknown, e.client.ID, "", "", get(e.authorizeURL("client_id", typo))},
-		{"a resource server of the configuration", oauth.RuleResourceUnknown, "https://api.test/v1", "oauth2.resourceServers", "", get(e.authorizeURL("resource", "https://api.test/v2"))},
-		{"resource servers with different forms", oauth.RuleResourceForms, "https://api.test/v1", "", "https://rsa.test", func() http.Header {
-			code := e.browser().codeFor(e.withResources("threads:read", "https://api.test/v1", "https://rsa.test"))
-			return e.asking(url.Values{"grant_type": {"authorization_code"}, "code": {code}}).header
-		}},
-		{"a resource server that is a client", oauth.RuleResourceUnknown, "https://speaks.test/", "oauth2.resourceServers", "", get(e.authorizeURL("resource", "https://speaks.test/x"))},
-		{"logout of no client", oauth.RuleClientUnknown, "", "", "'nosuch'", get(e.issuer + "/oauth/logout?client_id=nosuch")},
+		{"a resource server of the configuration", oauth.RuleResourceUnknown, "https://api.test/v1", "oauth2.resourceServers",
+			"", get(e.authorizeURL("resource", "https://api.test/v2"))},
+		{"resource servers with different forms", oauth.RuleResourceForms, "https://api.test/v1", "", "https://rsa.test",
+			func() http.Header {
+				code := e.browser().codeFor(e.withResources("threads:read", "https://api.test/v1", "https://rsa.test"))
+				return e.asking(url.Values{"grant_type": {"authorization_code"}, "code": {code}}).header
+			}},
+		{"a resource server that is a client", oauth.RuleResourceUnknown, "https://speaks.test/", "oauth2.resourceServers",
+			"", get(e.authorizeURL("resource", "https://speaks.test/x"))},
+		{"logout of no client", oauth.RuleClientUnknown, "", "", "'nosuch'", get(e.issuer +
+			"/oauth/logout?client_id=nosuch")},
 		{"introspection by a public client", oauth.RuleIntrospectionPublic, "", "spec.oauth.public", "", func() http.Header {
 			return e.machine("/oauth/introspect", url.Values{"client_id": {public.client.ID}, "token": {"x"}}).header
 		}},
-		{"a secret of a public client", oauth.RuleClientAuthMethod, "none", "spec.oauth.public", "", token("client_id", public.client.ID, "client_secret", "x", "grant_type", "authorization_code", "code", "x")},
+		{"a secret of a public client", oauth.RuleClientAuthMethod, "none", "spec.oauth.public", "",
+			token("client_id", public.client.ID, "client_secret", "x", "grant_type", "authorization_code", "code", "x")},
 		{"a resource server's secret", oauth.RuleResourceServerSecret, "", "oauth2.resourceServers", "", func() http.Header {
-			return e.machine("/oauth/introspect", url.Values{"client_id": {"api"}, "client_secret": {"x"}, "token": {"x"}}).header
+			return e.machine("/oauth/introspect", url.Values{"client_id": {"api"}, "client_secret": {"x"},
+				"token": {"x"}}).header
 		}},
 		{"a grant type that there is nowhere", oauth.RuleGrantTypeUnknown, "", "", "", token("grant_type", "password")},
 		{"a slip in a grant type", oauth.RuleGrantTypeUnknown, "refresh_token", "", "", token("grant_type", "refresh-token")},
-		{"a grant type without its namespace", oauth.RuleGrantTypeUnknown, oauth.GrantDeviceCode, "", "", token("grant_type", "device_code")},
-		{"a grant type that is off", oauth.RuleGrantTypeOff, "", "oauth2.grantTypes", "", token("grant_type", oauth.GrantTokenExchange)},
+		{"a grant type without its namespace", oauth.RuleGrantTypeUnknown, oauth.GrantDeviceCode, "", "",
+			token("grant_type", "device_code")},
+		{"a grant type that is off", oauth.RuleGrantTypeOff, "", "oauth2.grantTypes", "",
+			token("grant_type", oauth.GrantTokenExchange)},
 		{"a refresh token of an earlier client", oauth.RuleClientReturned, "", "", "", func() http.Header {
 			got := e.tokens().text("refresh_token")
 			e.call("/oauth/revoke", url.Values{"token": {got}})
@@ -483,13 +534,18 @@ func TestExplainSaysWhatWasWrong(t *testing.T) {
 		{"a registration access token", oauth.RuleRegistrationAccessToken, "", "", "", func() http.Header {
 			return e.dynamic("GET", e.issuer+"/oauth/register/"+own.client.ID, "x", "").header
 		}},
-		{"a scope that this server does not have", oauth.RuleScopeCeiling, "", "oauth2.registration.scopes", "not a scope that this server has for clients", get(own.authorizeURL("scope", "x"))},
-		{"a redirect URI of a registration", oauth.RuleRedirectURIUnregistered, callback, "redirect_uris", "add it to redirect_uris of the client's registration",
+		{"a scope that this server does not have", oauth.RuleScopeCeiling, "", "oauth2.registration.scopes",
+			"not a scope that this server has for clients", get(own.authorizeURL("scope", "x"))},
+		{"a redirect URI of a registration", oauth.RuleRedirectURIUnregistered, callback, "redirect_uris",
+			"add it to redirect_uris of the client's registration",
 			get(own.authorizeURL("redirect_uri", callback+"/"))},
-		{"a registration that is no object", oauth.RuleBodyMalformed, "", "", "the body must be a JSON object", register("[]")},
-		{"all faults at once", "redirect-uri-loopback", "https://app.test/", "redirect_uris[0]", "; logo_uri must be", register(`{"logo_uri":"x","redirect_uris":["http://app.test/"]}`)},
+		{"a registration that is no object", oauth.RuleBodyMalformed, "", "", "the body must be a JSON object",
+			register("[]")},
+		{"all faults at once", "redirect-uri-loopback", "https://app.test/", "redirect_uris[0]", "; logo_uri must be",
+			register(`{"logo_uri":"x","redirect_uris":["http://app.test/"]}`)},
 		{"keys of which none can be used", "key-type", "P-256", "jwks.keys[0].crv", "jwks.keys[1].kid", register(
-			`{"redirect_uris":["` + callback + `"],"token_endpoint_auth_method":"private_key_jwt","jwks":{"keys":[{"kty":"EC","crv":"P-384","x":"AA","y":"AA"},` +
+			`{"redirect_uris":["` + callback +
+				`"],"token_endpoint_auth_method":"private_key_jwt","jwks":{"keys":[{"kty":"EC","crv":"P-384","x":"AA","y":"AA"},` +
 				`{"kty":"EC","crv":"P-256","x":"AA","y":"AA","kid":1}]}}`)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -531,7 +587,8 @@ func TestExplainOfPages(t *testing.T) {
 	}{
 		{wrong.header, oauth.RuleSignInWrong, ""}, {locked.header, oauth.RuleSignInLocked, ""},
 		{put.header, oauth.RuleMethodNotAllowed, "invalid_request"}, {missing.header, oauth.RuleAccessTokenMissing, ""},
-		{nowhere.header, oauth.RulePathUnknown, "invalid_request"}, {foreign.header, oauth.RuleFormForeign, "invalid_request"},
+		{nowhere.header, oauth.RulePathUnknown, "invalid_request"}, {foreign.header, oauth.RuleFormForeign,
+			"invalid_request"},
 	} {
 		if got := e.of(c.header); got.Reasons[0].Rule != c.rule || got.Error != c.code {
 			t.Errorf("%s, not %s: %+v", c.rule, c.code, got)

@@ -40,7 +40,8 @@ func forgeries() []string {
 	var all []string
 	for _, line := range []string{"time=2026-01-31T12:00:00.000Z " + text, `{"time":"2026-01-31T12:00:00.000Z",` + json,
 		"Jan 31 12:00:00 host warifu[1]: time=2026-01-31T12:00:00.000Z " + text} {
-		all = append(all, line, "\n"+line+"\n", "\r\n"+line, `"`+line, `x" `+text+` y="`, `x\" `+text, `x\\" `+text, `x",`+json,
+		all = append(all, line, "\n"+line+"\n", "\r\n"+line, `"`+line, `x" `+text+` y="`, `x\" `+
+			text, `x\\" `+text, `x",`+json,
 			"x address="+forgedAddress, `"}`+"\u2028"+line)
 	}
 	return all
@@ -55,7 +56,8 @@ func failInAllWays(p *idp) map[string]int {
 		for i := 0; i < len(values); i += 2 {
 			form.Set(values[i], values[i+1])
 		}
-		return b.follow(b.do(p.request(http.MethodPost, action, form.Encode(), "Content-Type", formType, "X-Forwarded-For", address)))
+		return b.follow(b.do(p.request(http.MethodPost, action, form.Encode(), "Content-Type", formType, "X-Forwarded-For",
+			address)))
 	}
 	guess := func(address, login, password string) {
 		b := p.browser()
@@ -96,7 +98,8 @@ func failInAllWays(p *idp) map[string]int {
 	const forger = "198.51.100.9"
 	for _, line := range forgeries() {
 		b := p.browser()
-		if got := b.calling(strings.Map(visible, line)).get(p.issuer + "/" + url.PathEscape(line)); got.status != http.StatusNotFound {
+		if got := b.calling(strings.Map(visible, line)).get(p.issuer + "/" +
+			url.PathEscape(line)); got.status != http.StatusNotFound {
 			p.t.Errorf("%q: %d", line, got.status)
 		}
 		for _, param := range []string{"client_id", "redirect_uri", "scope", "state", "prompt"} {
@@ -193,7 +196,8 @@ func TestFail2banTakesTheJail(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	told := string(out)
-	for _, want := range []string{"['add', 'warifu', 'systemd']", "['set', 'warifu', 'maxretry', 20]", "_SYSTEMD_UNIT=warifu.service",
+	for _, want := range []string{"['add', 'warifu', 'systemd']", "['set', 'warifu', 'maxretry', 20]",
+		"_SYSTEMD_UNIT=warifu.service",
 		"['start', 'warifu']"} {
 		if !strings.Contains(told, want) {
 			t.Errorf("the jail lacks %s:\n%s", want, told)

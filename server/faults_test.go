@@ -90,19 +90,21 @@ func TestStorageFaults(t *testing.T) {
 		}, 200},
 		{"introspection", func(p *idp) (func() answer, func(*testing.T, bool)) {
 			token := p.tokens().text("access_token")
-			return func() answer { return ofReply(p.call("/oauth/introspect", url.Values{"token": {token}})) }, func(t *testing.T, _ bool) {
-				if !p.active(token) {
-					t.Error("not active any more")
+			return func() answer { return ofReply(p.call("/oauth/introspect", url.Values{"token": {token}})) },
+				func(t *testing.T, _ bool) {
+					if !p.active(token) {
+						t.Error("not active any more")
+					}
 				}
-			}
 		}, 200},
 		{"introspection of a refresh token", func(p *idp) (func() answer, func(*testing.T, bool)) {
 			token := p.tokens().text("refresh_token")
-			return func() answer { return ofReply(p.call("/oauth/introspect", url.Values{"token": {token}})) }, func(t *testing.T, _ bool) {
-				if !p.active(token) {
-					t.Error("not active any more")
+			return func() answer { return ofReply(p.call("/oauth/introspect", url.Values{"token": {token}})) },
+				func(t *testing.T, _ bool) {
+					if !p.active(token) {
+						t.Error("not active any more")
+					}
 				}
-			}
 		}, 200},
 		{"userinfo", func(p *idp) (func() answer, func(*testing.T, bool)) {
 			token := p.tokens("scope", "openid").text("access_token")
@@ -155,11 +157,12 @@ func TestStorageFaults(t *testing.T) {
 		}, 200},
 		{"client credentials", func(p *idp) (func() answer, func(*testing.T, bool)) {
 			s := p.asService("batch")
-			return func() answer { return ofReply(s.call("/oauth/token", forItself("threads:read"))) }, func(t *testing.T, _ bool) {
-				if got := s.call("/oauth/token", forItself("threads:read")); got.status != http.StatusOK {
-					t.Errorf("%d %s", got.status, got.raw)
+			return func() answer { return ofReply(s.call("/oauth/token", forItself("threads:read"))) },
+				func(t *testing.T, _ bool) {
+					if got := s.call("/oauth/token", forItself("threads:read")); got.status != http.StatusOK {
+						t.Errorf("%d %s", got.status, got.raw)
+					}
 				}
-			}
 		}, 200},
 		{"client credentials with an assertion", func(p *idp) (func() answer, func(*testing.T, bool)) {
 			k := p.asKeyed("key-app")
@@ -178,11 +181,12 @@ func TestStorageFaults(t *testing.T) {
 		{"a client's own token", func(p *idp) (func() answer, func(*testing.T, bool)) {
 			s := p.asService("batch")
 			token := s.call("/oauth/token", forItself("threads:read")).text("access_token")
-			return func() answer { return ofReply(s.call("/oauth/introspect", url.Values{"token": {token}})) }, func(t *testing.T, _ bool) {
-				if !s.active(token) {
-					t.Error("not active any more")
+			return func() answer { return ofReply(s.call("/oauth/introspect", url.Values{"token": {token}})) },
+				func(t *testing.T, _ bool) {
+					if !s.active(token) {
+						t.Error("not active any more")
+					}
 				}
-			}
 		}, 200},
 		{"revocation of a client's own token", func(p *idp) (func() answer, func(*testing.T, bool)) {
 			s := p.asService("batch")
@@ -198,9 +202,11 @@ func TestStorageFaults(t *testing.T) {
 			}
 		}, 200},
 		{"a client that memory does not know", func(p *idp) (func() answer, func(*testing.T, bool)) {
-			return func() answer { return ofReply(p.exchange("x", "client_id", "unknown", "client_secret", "x")) }, func(t *testing.T, _ bool) {
-				p.exchange("x", "client_id", "unknown", "client_secret", "x").wants(t, "unknown", http.StatusUnauthorized, "invalid_client")
-			}
+			return func() answer { return ofReply(p.exchange("x", "client_id", "unknown", "client_secret", "x")) },
+				func(t *testing.T, _ bool) {
+					p.exchange("x", "client_id", "unknown", "client_secret", "x").wants(t, "unknown", http.StatusUnauthorized,
+						"invalid_client")
+				}
 		}, 401},
 		{"authorize with an unknown client", func(p *idp) (func() answer, func(*testing.T, bool)) {
 			b, address := p.browser(), p.authorizeURL("client_id", "unknown")
@@ -345,7 +351,8 @@ func TestStorageFaults(t *testing.T) {
 						t.Fatalf("step %d of %d was not taken", n, steps)
 					}
 					met++
-					if strings.Contains(got.body, "injected") || strings.Contains(got.body, "etcd") || strings.Contains(got.body, "10.0.0.7") {
+					if strings.Contains(got.body, "injected") || strings.Contains(got.body, "etcd") ||
+						strings.Contains(got.body, "10.0.0.7") {
 						t.Errorf("fault %d shows: %s", n, got.body)
 					}
 					if got.status == c.fine {
@@ -402,7 +409,8 @@ func TestOutage(t *testing.T) {
 	told := p.refresh(got.text("refresh_token"))
 	for range 3 {
 		for rule, r := range map[string]reply{
-			"exchange": p.exchange(code), "refresh": p.refresh(got.text("refresh_token")), "userinfo": p.userinfo(got.text("access_token")),
+			"exchange": p.exchange(code), "refresh": p.refresh(got.text("refresh_token")),
+			"userinfo":      p.userinfo(got.text("access_token")),
 			"introspection": p.call("/oauth/introspect", url.Values{"token": {got.text("access_token")}}),
 			"revocation":    p.call("/oauth/revoke", url.Values{"token": {got.text("access_token")}}),
 		} {
@@ -425,14 +433,17 @@ func TestOutage(t *testing.T) {
 	if ready := p.send(p.request(http.MethodGet, p.issuer+"/readyz", "")); ready.status != http.StatusOK {
 		t.Errorf("not ready: %d", ready.status)
 	}
-	if p.exchange(code).status != http.StatusOK || !p.active(got.text("access_token")) || p.refresh(got.text("refresh_token")).status != http.StatusOK {
+	if p.exchange(code).status != http.StatusOK || !p.active(got.text("access_token")) ||
+		p.refresh(got.text("refresh_token")).status != http.StatusOK {
 		t.Error("the outage left something behind")
 	}
 	grants, _, err := p.store.Grants(t.Context(), storage.GrantQuery{})
 	if err != nil || len(grants) != 2 {
 		t.Errorf("%d grants, %v", len(grants), err)
 	}
-	if !regexp.MustCompile(`level=ERROR msg="request failed" endpoint=/oauth/token error="refresh: .*injected.*request_id=` + told.header.Get("X-Request-Id")).MatchString(p.log.String()) {
+	if !regexp.MustCompile(
+		`level=ERROR msg="request failed" endpoint=/oauth/token error="refresh: .*injected.*request_id=` +
+			told.header.Get("X-Request-Id")).MatchString(p.log.String()) {
 		t.Error("the operator was not told what happened to that request")
 	}
 }

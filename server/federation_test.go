@@ -42,8 +42,9 @@ func TestOneConnectorAloneNeedsNoPage(t *testing.T) {
 	}
 	_, form := b.form(got, "cancel")
 	for name, address := range map[string]string{
-		"a reload":       p.issuer + "/oauth/continue?" + url.Values{"request": {form.Get("request")}}.Encode(),
-		"a new language": p.issuer + "/oauth/continue?" + url.Values{"request": {form.Get("request")}, "lang": {"en"}}.Encode(),
+		"a reload": p.issuer + "/oauth/continue?" + url.Values{"request": {form.Get("request")}}.Encode(),
+		"a new language": p.issuer + "/oauth/continue?" + url.Values{"request": {form.Get("request")},
+			"lang": {"en"}}.Encode(),
 	} {
 		if again := b.get(address); again.location != nil || again.status != http.StatusOK {
 			t.Errorf("%s after a refusal: %d to %v", name, again.status, again.location)
@@ -54,7 +55,8 @@ func TestOneConnectorAloneNeedsNoPage(t *testing.T) {
 	p.redirected(b.post(action, form), "cancelled", "access_denied")
 	up.doneErr = nil
 	// Who wants to be somebody else is not taken back at once to where they are signed in.
-	got = b.follow(b.through(up, b.press(b.follow(b.get(b.p.issuer+"/oauth/continue?request="+url.QueryEscape(form.Get("request")))), "up"), "bob@app.test"))
+	got = b.follow(b.through(up, b.press(b.follow(b.get(b.p.issuer+"/oauth/continue?request="+
+		url.QueryEscape(form.Get("request")))), "up"), "bob@app.test"))
 	got = b.follow(b.decide(got, "switch"))
 	if got.location != nil || !strings.Contains(got.body, "Sign in with UP") {
 		t.Errorf("somebody else: %d to %v %s", got.status, got.location, shown(got.body))
@@ -67,7 +69,8 @@ func TestOneConnectorAloneNeedsNoPage(t *testing.T) {
 	if got := front.get(p.issuer + "/"); !strings.Contains(got.body, `href="/signin"`) {
 		t.Error("the front page leads to no sign-in")
 	}
-	if got := front.follow(front.through(up, front.get(p.issuer+"/signin"), "bob@app.test")); got.status != http.StatusOK || !strings.Contains(got.body, "bob@app.test") {
+	if got := front.follow(front.through(up, front.get(p.issuer+"/signin"),
+		"bob@app.test")); got.status != http.StatusOK || !strings.Contains(got.body, "bob@app.test") {
 		t.Errorf("the front page: %d %s", got.status, shown(got.body))
 	}
 	p.update("my-app", func(c *storage.Client) { c.GrantTypes = append(oauth.UsualGrantTypes(), oauth.GrantDeviceCode) })
@@ -83,7 +86,8 @@ func TestOneConnectorAloneNeedsNoPage(t *testing.T) {
 	if got = person.follow(person.through(up, got, "bob@app.test")); got.asks() != "decision" {
 		t.Fatalf("a device: %d %s", got.status, shown(got.body))
 	}
-	if got = person.follow(person.decide(got, "allow")); got.status != http.StatusOK || !strings.Contains(got.body, "Your device is connected") {
+	if got = person.follow(person.decide(got, "allow")); got.status != http.StatusOK ||
+		!strings.Contains(got.body, "Your device is connected") {
 		t.Errorf("a device: %d %s", got.status, shown(got.body))
 	}
 	p.cfg.AlwaysShowLoginScreen = true
@@ -117,7 +121,8 @@ func TestFreshSignInsAtAnIdentityProvider(t *testing.T) {
 		up.somebody("user-bob")
 		up.always.AuthTime = time.Now().Add(-time.Hour)
 		got = b.get(b.through(up, got, "bob@app.test").location.String())
-		if got.status != http.StatusForbidden || !strings.Contains(got.body, "UP did not ask who you are") || got.location != nil {
+		if got.status != http.StatusForbidden || !strings.Contains(got.body, "UP did not ask who you are") ||
+			got.location != nil {
 			t.Errorf("%s: %d to %v %s", param, got.status, got.location, shown(got.body))
 		}
 	}
@@ -126,21 +131,25 @@ func TestFreshSignInsAtAnIdentityProvider(t *testing.T) {
 	b := p.browser()
 	claims := claimsOf(t, p.exchange(b.by(up, "bob@app.test", "scope", "openid", "acr_values", "x")).text("id_token"))
 	amr, _ := claims["amr"].([]any)
-	if at, _ := claims["auth_time"].(float64); int64(at) != up.always.AuthTime.Unix() || len(amr) != 2 || claims["acr"] != up.always.ACR {
+	if at, _ := claims["auth_time"].(float64); int64(at) != up.always.AuthTime.Unix() || len(amr) != 2 ||
+		claims["acr"] != up.always.ACR {
 		t.Errorf("%v", claims)
 	}
 	essential := func(values string) string { return `{"id_token":{"acr":{"essential":true,"values":[` + values + `]}}}` }
-	if code := p.browser().by(up, "bob@app.test", "scope", "openid", "claims", essential(`"urn:example:loa3"`)); code == "" {
+	if code := p.browser().by(up, "bob@app.test", "scope", "openid", "claims",
+		essential(`"urn:example:loa3"`)); code == "" {
 		t.Error("an acr that the upstream has")
 	}
 	up.always.AMR = nil // by methods that are known to be surer than a password, it would be one as well
 	other := p.browser()
 	got := other.press(other.get(p.authorizeURL("scope", "openid", "claims", essential(`"urn:warifu:acr:pwd"`))), "up")
-	p.redirected(other.follow(other.through(up, got, "bob@app.test")), "an acr that it has not", "unmet_authentication_requirements")
+	p.redirected(other.follow(other.through(up, got, "bob@app.test")), "an acr that it has not",
+		"unmet_authentication_requirements")
 	// Who has signed in by another way before can still do so by the one that is asked for.
 	b = p.browser()
 	b.by(up, "bob@app.test")
-	if got := b.get(p.authorizeURL("scope", "openid", "claims", essential(`"urn:warifu:acr:pwd"`))); got.asks() != "password" {
+	if got := b.get(p.authorizeURL("scope", "openid", "claims",
+		essential(`"urn:warifu:acr:pwd"`))); got.asks() != "password" {
 		t.Errorf("a password is asked for: %d to %v", got.status, got.location)
 	}
 }
@@ -152,7 +161,8 @@ func TestAppsOfCertainConnectors(t *testing.T) {
 	p.update("my-app", func(c *storage.Client) { c.AccessConnectors = []string{"other", connector.StaticName} })
 	b := p.browser()
 	got := b.get(p.authorizeURL())
-	if strings.Contains(got.body, "/oauth/connect/up?") || !strings.Contains(got.body, "/oauth/connect/other?") || got.asks() != "password" {
+	if strings.Contains(got.body, "/oauth/connect/up?") || !strings.Contains(got.body, "/oauth/connect/other?") ||
+		got.asks() != "password" {
 		t.Error(shown(got.body))
 	}
 	if got := b.get(p.authorizeURL("connector_id", "up")); got.location != nil {
@@ -163,7 +173,8 @@ func TestAppsOfCertainConnectors(t *testing.T) {
 		t.Errorf("only one is left: %d to %v", got.status, got.location)
 	}
 	p.update("my-app", func(c *storage.Client) { c.AccessConnectors = []string{"gone"} })
-	if got := b.get(p.authorizeURL()); got.status != http.StatusServiceUnavailable || !strings.Contains(got.body, "no way to sign in") {
+	if got := b.get(p.authorizeURL()); got.status != http.StatusServiceUnavailable ||
+		!strings.Contains(got.body, "no way to sign in") {
 		t.Errorf("none is left: %d %s", got.status, shown(got.body))
 	}
 }
@@ -172,16 +183,19 @@ func TestAppsOfCertainConnectors(t *testing.T) {
 func TestSigningInByADirectory(t *testing.T) {
 	dir := &directory{people: map[string]string{"ann": "secret of ann", "bob": "secret of bob"}}
 	p := newIDP(t, func(c *server.Config) {
-		c.Connectors = append(c.Connectors, connector.Connector{ID: "ldap", Name: "University", Prompt: "Matriculation number", Password: dir})
+		c.Connectors = append(c.Connectors, connector.Connector{ID: "ldap", Name: "University",
+			Prompt: "Matriculation number", Password: dir})
 	})
 	p.clock.begin()
 	b := p.browser()
 	signIn := b.press(b.get(p.authorizeURL("scope", "openid", "acr_values", "x")), "ldap")
 	action, _ := b.form(signIn, "password")
-	if !strings.Contains(signIn.body, "Matriculation number") || action != p.issuer+"/oauth/signin/ldap" || !strings.Contains(signIn.body, "Sign in with a password") {
+	if !strings.Contains(signIn.body, "Matriculation number") || action != p.issuer+"/oauth/signin/ldap" ||
+		!strings.Contains(signIn.body, "Sign in with a password") {
 		t.Fatal(shown(signIn.body))
 	}
-	if got := b.signIn(signIn, "ann", "wrong"); got.status != http.StatusUnprocessableEntity || !strings.Contains(got.body, "Matriculation number") || !strings.Contains(got.body, `value="ann"`) {
+	if got := b.signIn(signIn, "ann", "wrong"); got.status != http.StatusUnprocessableEntity ||
+		!strings.Contains(got.body, "Matriculation number") || !strings.Contains(got.body, `value="ann"`) {
 		t.Errorf("a wrong password: %d %s", got.status, shown(got.body))
 	}
 	got := b.follow(b.signIn(signIn, "ann", "secret of ann"))
@@ -190,18 +204,21 @@ func TestSigningInByADirectory(t *testing.T) {
 	}
 	claims := claimsOf(t, p.exchange(b.answered(got, "signed in")).text("id_token"))
 	amr, _ := claims["amr"].([]any)
-	if claims["sub"] != connector.SubjectsHashed.Of("ldap", "uid=ann") || len(amr) != 1 || amr[0] != "pwd" || claims["acr"] != "urn:warifu:acr:pwd" {
+	if claims["sub"] != connector.SubjectsHashed.Of("ldap", "uid=ann") || len(amr) != 1 || amr[0] != "pwd" ||
+		claims["acr"] != "urn:warifu:acr:pwd" {
 		t.Errorf("%v", claims)
 	}
 	stranger := p.browser()
 	signIn = stranger.press(stranger.get(p.authorizeURL()), "ldap")
 	for i := range 10 {
-		if got := stranger.signIn(signIn, []string{"ann", "ANN"}[i%2], "guess"); got.status != http.StatusUnprocessableEntity {
+		if got := stranger.signIn(signIn, []string{"ann", "ANN"}[i%2],
+			"guess"); got.status != http.StatusUnprocessableEntity {
 			t.Fatalf("guess %d: %d", i, got.status)
 		}
 	}
 	asked := dir.asked.Load()
-	if got := stranger.signIn(signIn, "ann", "secret of ann"); got.status != http.StatusTooManyRequests || dir.asked.Load() != asked {
+	if got := stranger.signIn(signIn, "ann", "secret of ann"); got.status != http.StatusTooManyRequests ||
+		dir.asked.Load() != asked {
 		t.Errorf("the eleventh guess: %d", got.status)
 	}
 	if got := stranger.follow(stranger.signIn(signIn, "bob", "secret of bob")); got.asks() != "decision" {
@@ -218,12 +235,14 @@ func TestSigningInByADirectory(t *testing.T) {
 	// It is away: that is no wrong password, and nobody else suffers.
 	dir.err = errAway
 	fresh := p.browser()
-	if got := fresh.signIn(fresh.press(fresh.get(p.authorizeURL()), "ldap"), "bob", "secret of bob"); got.status != http.StatusServiceUnavailable ||
+	if got := fresh.signIn(fresh.press(fresh.get(p.authorizeURL()), "ldap"), "bob",
+		"secret of bob"); got.status != http.StatusServiceUnavailable ||
 		!strings.Contains(got.body, "University does not answer") || !strings.Contains(got.body, "Matriculation number") {
 		t.Errorf("%d %s", got.status, shown(got.body))
 	}
 	dir.err = connector.Refuse("the reason")
-	if got := fresh.signIn(fresh.press(fresh.get(p.authorizeURL()), "ldap"), "bob", "secret of bob"); got.status != http.StatusForbidden ||
+	if got := fresh.signIn(fresh.press(fresh.get(p.authorizeURL()), "ldap"), "bob",
+		"secret of bob"); got.status != http.StatusForbidden ||
 		strings.Contains(got.body, "the reason") {
 		t.Errorf("%d %s", got.status, shown(got.body))
 	}
@@ -233,7 +252,8 @@ func TestSigningInByADirectory(t *testing.T) {
 	dir.err = nil
 	alone := p.browser()
 	got = alone.get(p.authorizeURL())
-	if !strings.Contains(got.body, "Matriculation number") || strings.Contains(got.body, "/oauth/connect/ldap?request=") && strings.Contains(got.body, "Sign in with") {
+	if !strings.Contains(got.body, "Matriculation number") || strings.Contains(got.body, "/oauth/connect/ldap?request=") &&
+		strings.Contains(got.body, "Sign in with") {
 		t.Fatal(shown(got.body))
 	}
 	if got := alone.follow(alone.signIn(got, "bob", "secret of bob")); got.asks() != "decision" {
@@ -281,12 +301,14 @@ func TestAskingByAForm(t *testing.T) {
 		made.Redirect = posting{up, &asked}
 		c.Connectors = append(c.Connectors, made)
 	})
-	asked = connector.Away{URL: "https://idp.example/saml?x=1&y=2", Post: map[string]string{"SAMLRequest": `"><script>`, "RelayState": "r"}}
+	asked = connector.Away{URL: "https://idp.example/saml?x=1&y=2", Post: map[string]string{"SAMLRequest": `"><script>`,
+		"RelayState": "r"}}
 	b := p.browser()
 	got := b.press(b.get(p.authorizeURL()), "saml")
 	action, fields := b.form(got, "SAMLRequest")
 	policy := got.header.Get("Content-Security-Policy")
-	if action != asked.URL || fields.Get("SAMLRequest") != `"><script>` || !strings.Contains(policy, "script-src 'sha256-") ||
+	if action != asked.URL || fields.Get("SAMLRequest") != `"><script>` ||
+		!strings.Contains(policy, "script-src 'sha256-") ||
 		strings.Contains(html.UnescapeString(got.body), `action="javascript`) {
 		t.Errorf("%s %v %s", action, fields, policy)
 	}
@@ -323,7 +345,8 @@ func TestSigningOutOfTheIdentityProviderAsWell(t *testing.T) {
 	// One that is away keeps nobody from signing out here, and neither does another way to sign in.
 	b.by(up, "bob@app.test")
 	up.startErr = errAway
-	if got := b.decide(b.get(p.issuer+"/oauth/logout"), "signout"); strings.Contains(got.body, "Sign out of UP") || b.signedIn() {
+	if got := b.decide(b.get(p.issuer+"/oauth/logout"), "signout"); strings.Contains(got.body, "Sign out of UP") ||
+		b.signedIn() {
 		t.Error(shown(got.body))
 	}
 	b = p.browser()

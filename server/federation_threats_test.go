@@ -30,7 +30,8 @@ func TestAnAnswerIsOnlyForTheBrowserThatAsked(t *testing.T) {
 	p := federated(t, []*upstream{up})
 	attacker := p.browser()
 	answer := attacker.through(up, attacker.press(attacker.get(p.authorizeURL()), "up"), userEmail).location.String()
-	for name, victim := range map[string]*browser{"a browser that is new": p.browser(), "one that waits itself": p.browser()} {
+	for name, victim := range map[string]*browser{"a browser that is new": p.browser(),
+		"one that waits itself": p.browser()} {
 		if name == "one that waits itself" {
 			victim.press(victim.get(p.authorizeURL()), "up")
 		}
@@ -115,7 +116,8 @@ func TestMixUpOfIdentityProviders(t *testing.T) {
 	// At the callback that all share, the connector finds who has answered.
 	got = b.press(b.get(p.authorizeURL()), "evil")
 	asked := got.location.Query()
-	b.get(p.issuer + "/callback?" + url.Values{"state": {asked.Get("state")}, "code": {"x"}, "iss": {honest.issuer}}.Encode())
+	b.get(p.issuer + "/callback?" + url.Values{"state": {asked.Get("state")}, "code": {"x"},
+		"iss": {honest.issuer}}.Encode())
 	if b.signedIn() {
 		t.Error("signed in")
 	}
@@ -129,9 +131,11 @@ func TestHintsLeadNowhereElse(t *testing.T) {
 	up := newUpstream(t, "up")
 	p := federated(t, []*upstream{up})
 	b := p.browser()
-	for _, hint := range []string{"https://evil.example/", "//evil.example", "evil.example", "..", "../up", "up/", "UP", "local", "\x00", strings.Repeat("u", 5000)} {
+	for _, hint := range []string{"https://evil.example/", "//evil.example", "evil.example", "..", "../up", "up/", "UP",
+		"local", "\x00", strings.Repeat("u", 5000)} {
 		for _, param := range []string{"idp_hint", "connector_id"} {
-			if got := b.get(p.authorizeURL(param, hint)); got.location != nil && !strings.HasPrefix(got.location.String(), callback) ||
+			if got := b.get(p.authorizeURL(param, hint)); got.location != nil &&
+				!strings.HasPrefix(got.location.String(), callback) ||
 				got.location == nil && got.asks() != "password" {
 				t.Errorf("%s %.20q: %d to %v", param, hint, got.status, got.location)
 			}
@@ -144,7 +148,8 @@ func TestHintsLeadNowhereElse(t *testing.T) {
 		}
 	}
 	for _, param := range []string{"idp_hint", "connector_id"} {
-		if got := b.get(p.authorizeURL(param, "up")); got.location == nil || !strings.HasPrefix(got.location.String(), up.issuer) {
+		if got := b.get(p.authorizeURL(param, "up")); got.location == nil ||
+			!strings.HasPrefix(got.location.String(), up.issuer) {
 			t.Errorf("%s: %d to %v", param, got.status, got.location)
 		}
 	}
@@ -241,7 +246,8 @@ func TestFaultsAndRefusalsOfAConnector(t *testing.T) {
 	begin := func() page { return b.press(b.get(p.authorizeURL()), "up") }
 	up.startErr = errAway
 	says("it is away", begin(), http.StatusServiceUnavailable, "UP does not answer")
-	says("it is away, by a hint", b.get(p.authorizeURL("idp_hint", "up")), http.StatusServiceUnavailable, "UP does not answer")
+	says("it is away, by a hint", b.get(p.authorizeURL("idp_hint", "up")), http.StatusServiceUnavailable,
+		"UP does not answer")
 	up.startErr = connector.Refuse("the reason")
 	says("it refuses at once", begin(), http.StatusForbidden, "UP did not sign you in")
 	up.startErr, up.doneErr = nil, errAway
@@ -409,7 +415,8 @@ func TestALongRequestIsAwayInSeveralCookies(t *testing.T) {
 	nonce := base64.RawURLEncoding.EncodeToString(randomBytes(380))
 	hint := base64.RawURLEncoding.EncodeToString(randomBytes(190))
 	claims := `{"id_token":{"name":{"value":"` + base64.RawURLEncoding.EncodeToString(randomBytes(1450)) + `"}}}`
-	got = b.get(p.authorizeURL("scope", "openid profile", "state", state, "nonce", nonce, "login_hint", hint, "claims", claims, "idp_hint", "up", "prompt", "login"))
+	got = b.get(p.authorizeURL("scope", "openid profile", "state", state, "nonce", nonce, "login_hint", hint, "claims",
+		claims, "idp_hint", "up", "prompt", "login"))
 	if got.status != http.StatusBadRequest || !strings.Contains(got.body, "shorten its state") ||
 		strings.Contains(strings.Join(got.header["Set-Cookie"], " "), "away") {
 		t.Errorf("%d %s", got.status, shown(got.body))
@@ -435,7 +442,8 @@ func TestTheEmailAddressOfSomebodyElseOpensNothing(t *testing.T) {
 	up.somebody("mallory")
 	up.always.Email = userEmail
 	b := p.browser()
-	if got := b.follow(b.through(up, b.press(b.get(p.authorizeURL()), "up"), userEmail)); got.status != http.StatusForbidden {
+	if got := b.follow(b.through(up, b.press(b.get(p.authorizeURL()), "up"),
+		userEmail)); got.status != http.StatusForbidden {
 		t.Errorf("an address that is not verified: %d %s", got.status, shown(got.body))
 	}
 }
@@ -476,7 +484,8 @@ func TestExplainTellsOfConnectors(t *testing.T) {
 	}
 	up.startErr, up.doneErr = nil, connector.Refuse("the nonce is missing")
 	got := b.get(b.through(up, b.press(b.get(e.authorizeURL()), "up"), userEmail).location.String())
-	if r := e.of(got.header).Reasons[0]; r.Rule != oauth.RuleConnectorRefused || !strings.Contains(e.said[1], "the nonce is missing") {
+	if r := e.of(got.header).Reasons[0]; r.Rule != oauth.RuleConnectorRefused ||
+		!strings.Contains(e.said[1], "the nonce is missing") {
 		t.Errorf("%+v", r)
 	}
 }

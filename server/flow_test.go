@@ -176,7 +176,8 @@ func newIDPOn(t testing.TB, etcd *storagetest.Etcd, change ...func(*server.Confi
 	}
 	cfg := server.Config{
 		Issuer: p.issuer, Store: p.store, Connectors: local(static), Scopes: server.DefaultScopes(),
-		Lifetimes: server.DefaultLifetimes(), Logger: slog.New(server.LogHandler(slog.NewTextHandler(p.log, &slog.HandlerOptions{Level: slog.LevelDebug}))), Now: p.clock.now,
+		Lifetimes: server.DefaultLifetimes(), Logger: slog.New(server.LogHandler(slog.NewTextHandler(p.log,
+			&slog.HandlerOptions{Level: slog.LevelDebug}))), Now: p.clock.now,
 	}
 	for _, c := range change {
 		c(&cfg)
@@ -216,14 +217,16 @@ func (p *idp) register(app string, change func(*storage.Client)) (*storage.Clien
 	c := &storage.Client{
 		ID: id, App: app, Secrets: []storage.ClientSecret{record},
 		Client: oauth.Client{
-			ClientName: "My App", RedirectURIs: []string{callback, "http://localhost:*"}, Scopes: []string{"threads:read", "runs:write", "openid", "email", "profile"},
+			ClientName: "My App", RedirectURIs: []string{callback, "http://localhost:*"}, Scopes: []string{"threads:read",
+				"runs:write", "openid", "email", "profile"},
 		},
 	}
 	change(c)
 	if c.Public {
 		c.Secrets, secret = nil, ""
 	}
-	if err := p.store.CommitRelease(p.t.Context(), storage.Release{App: storage.App{Name: app, ClientID: c.ID}, Client: c}); err != nil {
+	if err := p.store.CommitRelease(p.t.Context(), storage.Release{App: storage.App{Name: app, ClientID: c.ID},
+		Client: c}); err != nil {
 		p.t.Fatal(err)
 	}
 	stored, err := p.store.Client(p.t.Context(), c.ID)
@@ -258,7 +261,8 @@ func (p *idp) browser() *browser {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	return &browser{p, &http.Client{Transport: p.transport, Jar: jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
+	return &browser{p, &http.Client{Transport: p.transport, Jar: jar,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
 }
 
 // page is an answer to a browser.

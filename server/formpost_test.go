@@ -24,7 +24,8 @@ func (b *browser) posted(got page, at string) url.Values {
 	if action != at {
 		b.p.t.Errorf("posted to %s", action)
 	}
-	if got.header.Get("Cache-Control") != "no-store" || got.header.Get("X-Frame-Options") != "DENY" || got.header.Get("Referrer-Policy") != "no-referrer" {
+	if got.header.Get("Cache-Control") != "no-store" || got.header.Get("X-Frame-Options") != "DENY" ||
+		got.header.Get("Referrer-Policy") != "no-referrer" {
 		b.p.t.Errorf("headers %v", got.header)
 	}
 	policy, scripts := got.header.Get("Content-Security-Policy"), 0
@@ -38,7 +39,8 @@ func (b *browser) posted(got page, at string) url.Values {
 		}
 		scripts++
 		sum := sha256.Sum256([]byte(n.FirstChild.Data))
-		if want := "; script-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"; !strings.HasSuffix(policy, want) {
+		if want := "; script-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) +
+			"'"; !strings.HasSuffix(policy, want) {
 			b.p.t.Errorf("policy %q, want %s", policy, want)
 		}
 	}
@@ -75,10 +77,13 @@ func TestFormPost(t *testing.T) {
 		t.Errorf("%d %s", issued.status, issued.raw)
 	}
 	// Once all is known, without a page of ours in between. Some redirect URIs have a query.
-	app, secret := p.register("odd-app", func(c *storage.Client) { c.RedirectURIs = []string{"https://app.test/(cb)?a=1&b='2'"} })
+	app, secret := p.register("odd-app", func(c *storage.Client) {
+		c.RedirectURIs = []string{"https://app.test/(cb)?a=1&b='2'"}
+	})
 	odd := p.as(app, secret)
 	b.follow(b.decide(b.get(p.authorizeURL("client_id", app.ID, "redirect_uri", app.RedirectURIs[0])), "allow"))
-	form = b.posted(b.get(odd.authorizeURL("redirect_uri", app.RedirectURIs[0], "response_mode", "form_post")), app.RedirectURIs[0])
+	form = b.posted(b.get(odd.authorizeURL("redirect_uri", app.RedirectURIs[0], "response_mode", "form_post")),
+		app.RedirectURIs[0])
 	if issued := odd.exchange(form.Get("code"), "redirect_uri", app.RedirectURIs[0]); issued.status != http.StatusOK {
 		t.Errorf("%d %s", issued.status, issued.raw)
 	}
@@ -99,24 +104,30 @@ func TestFormPostOfErrors(t *testing.T) {
 		"another response type":       {post("response_type", "token"), "unsupported_response_type"},
 		"an unknown scope":            {post("scope", `<script>`), "invalid_scope"},
 		"a parameter that is no text": {post("nonce", "a\xff"), "invalid_request"},
-		"a duplicate":                 {b.get(p.authorizeURL("response_mode", "form_post") + "&nonce=a&nonce=b"), "invalid_request"},
-		"two states":                  {b.get(p.authorizeURL("response_mode", "form_post") + "&state=b"), "invalid_request"},
-		"registration":                {post("registration", "{}"), "registration_not_supported"},
+		"a duplicate": {b.get(p.authorizeURL("response_mode", "form_post") + "&nonce=a&nonce=b"),
+			"invalid_request"},
+		"two states":   {b.get(p.authorizeURL("response_mode", "form_post") + "&state=b"), "invalid_request"},
+		"registration": {post("registration", "{}"), "registration_not_supported"},
 	} {
 		form := b.posted(c.got, callback)
-		if form.Get("error") != c.code || form.Get("error_description") == "" || form.Get("state") != "state-1" || form.Has("code") {
+		if form.Get("error") != c.code || form.Get("error_description") == "" || form.Get("state") != "state-1" ||
+			form.Has("code") {
 			t.Errorf("%s: %v", rule, form)
 		}
 	}
 	got := b.follow(b.signIn(post(), userEmail, userPassword))
-	if form := b.posted(b.decide(got, "deny"), callback); form.Get("error") != "access_denied" || form.Get("state") != "state-1" {
+	if form := b.posted(b.decide(got, "deny"), callback); form.Get("error") != "access_denied" ||
+		form.Get("state") != "state-1" {
 		t.Errorf("denied: %v", form)
 	}
 	if form := b.posted(post("prompt", "none"), callback); form.Get("error") != "consent_required" {
 		t.Errorf("consent: %v", form)
 	}
-	p.redirected(b.get(p.authorizeURL("prompt", "none")+"&response_mode=form_post&response_mode=form_post"), "two response modes", "invalid_request")
-	p.redirected(b.get(p.authorizeURL("prompt", "none", "response_mode", "web_message")), "an unknown response mode", "invalid_request")
+	p.redirected(b.get(p.authorizeURL("prompt", "none")+"&response_mode=form_post&response_mode=form_post"),
+		"two response modes", "invalid_request")
+	p.redirected(b.get(p.authorizeURL("prompt", "none", "response_mode", "web_message")), "an unknown response mode",
+		"invalid_request")
 	// Nothing is posted to a redirect URI that is not known to be good.
-	post("redirect_uri", "https://evil.test/").wants(t, "another redirect URI", http.StatusBadRequest, "unauthorized_client")
+	post("redirect_uri", "https://evil.test/").wants(t, "another redirect URI", http.StatusBadRequest,
+		"unauthorized_client")
 }

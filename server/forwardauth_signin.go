@@ -140,9 +140,9 @@ func (s *Server) redeemForwarded(ctx context.Context, f *forwarded, sent, verifi
 	}, nil
 }
 
-// bindToHost makes a grant one of the browser at the host where the code came back to: it ends with the session, also if
-// somebody has written offline_access into the address on the way. A session that goes on, because its user has signed in
-// once more, makes the grant no longer: then the browser gets another one.
+// bindToHost makes a grant one of the browser at the host where the code came back to: it ends with the session, also
+// if somebody has written offline_access into the address on the way. A session that goes on, because its user has
+// signed in once more, makes the grant no longer: then the browser gets another one.
 func (iss *issuer) bindToHost(grant *storage.Grant, code authCode) {
 	grant.Host, grant.OutlivesSession = oauth.ForwardHost(code.RedirectURI), false
 	grant.ExpiresAt = iss.forwardEnds(code).UTC()

@@ -140,11 +140,13 @@ func TestForwardAuthSignsInAndTellsTheApp(t *testing.T) {
 		t.Fatalf("%d %v %v", first.status, first.location, first.header)
 	}
 	asked := first.location.Query()
-	if asked.Get("redirect_uri") != "https://"+wikiHost+"/.warifu/callback" || asked.Get("code_challenge_method") != "S256" {
+	if asked.Get("redirect_uri") != "https://"+wikiHost+"/.warifu/callback" ||
+		asked.Get("code_challenge_method") != "S256" {
 		t.Errorf("%v", asked)
 	}
 	consent := b.follow(b.signIn(b.get(first.location.String()), userEmail, userPassword))
-	if consent.asks() != "decision" || !strings.Contains(consent.body, "Wiki") || !strings.Contains(consent.body, wikiHost) {
+	if consent.asks() != "decision" || !strings.Contains(consent.body, "Wiki") ||
+		!strings.Contains(consent.body, wikiHost) {
 		t.Fatalf("the question of consent: %d %s", consent.status, shown(consent.body))
 	}
 	if refused := b.decide(consent, "deny"); refused.location == nil {
@@ -210,17 +212,23 @@ func TestForwardAuthTellsWhatTheAppMayKnow(t *testing.T) {
 		want   string
 	}{
 		{"as registered", func() {}, 200, sub + " | Ann | " + userEmail + " | a%2Cb,staff"},
-		{"by user name", app(func(c *storage.Client) { c.ForwardAuthUser = oauth.ForwardUserUsername }), 200, "ann | Ann | " + userEmail + " | a%2Cb,staff"},
+		{"by user name", app(func(c *storage.Client) { c.ForwardAuthUser = oauth.ForwardUserUsername }), 200, "ann | Ann | " +
+			userEmail + " | a%2Cb,staff"},
 		{"a user name that would be smoothed", ann(func(u *storage.User) { u.Username = "ann " }), 403, ""},
 		{"one that would be cut", ann(func(u *storage.User) { u.Username = strings.Repeat("a", 300) }), 403, ""},
 		{"one that hides something", ann(func(u *storage.User) { u.Username = "a\u200bnn" }), 403, ""},
 		{"none", ann(func(u *storage.User) { u.Username = "" }), 403, ""},
-		{"in Japanese", ann(func(u *storage.User) { u.Username, u.Name = "安", "安\r\nX: y" }), 200, "安 | 安 X: y | " + userEmail + " | a%2Cb,staff"},
-		{"by address", app(func(c *storage.Client) { c.ForwardAuthUser = oauth.ForwardUserEmail }), 200, userEmail + " | 安 X: y | " + userEmail + " | a%2Cb,staff"},
+		{"in Japanese", ann(func(u *storage.User) { u.Username, u.Name = "安", "安\r\nX: y" }), 200, "安 | 安 X: y | " +
+			userEmail + " | a%2Cb,staff"},
+		{"by address", app(func(c *storage.Client) { c.ForwardAuthUser = oauth.ForwardUserEmail }), 200, userEmail +
+			" | 安 X: y | " + userEmail + " | a%2Cb,staff"},
 		{"an address that nobody has verified", ann(func(u *storage.User) { u.EmailVerified = false }), 403, ""},
-		{"by subject again", app(func(c *storage.Client) { c.ForwardAuthUser = "" }), 200, sub + " | 安 X: y |  | a%2Cb,staff"},
-		{"those groups of the filter", app(func(c *storage.Client) { c.GroupFilter = []string{"st*"} }), 200, sub + " | 安 X: y |  | staff"},
-		{"a group that is not one line", func() { p.member("user-ann", "staff", "st\naff", "st100%") }, 200, sub + " | 安 X: y |  | st100%25,staff"},
+		{"by subject again", app(func(c *storage.Client) { c.ForwardAuthUser = "" }), 200, sub +
+			" | 安 X: y |  | a%2Cb,staff"},
+		{"those groups of the filter", app(func(c *storage.Client) { c.GroupFilter = []string{"st*"} }), 200, sub +
+			" | 安 X: y |  | staff"},
+		{"a group that is not one line", func() { p.member("user-ann", "staff", "st\naff", "st100%") }, 200, sub +
+			" | 安 X: y |  | st100%25,staff"},
 		{"no scopes but openid", app(func(c *storage.Client) { c.Scopes = []string{"openid"} }), 200, sub + " |  |  | "},
 	} {
 		c.change()
@@ -240,7 +248,8 @@ func TestForwardAuthRedirectsNavigationsAlone(t *testing.T) {
 		status             int
 	}{
 		{"a page", "GET", "", nil, 303},
-		{"a page, of a browser that says so", "GET", "", []string{"Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"}, 303},
+		{"a page, of a browser that says so", "GET", "", []string{"Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest",
+			"document"}, 303},
 		{"only its header", "HEAD", "", nil, 303},
 		{"a form", "POST", "", nil, 401},
 		{"another method", "DELETE", "", nil, 401},
@@ -250,7 +259,8 @@ func TestForwardAuthRedirectsNavigationsAlone(t *testing.T) {
 		{"a picture", "GET", "", []string{"Sec-Fetch-Mode", "no-cors", "Sec-Fetch-Dest", "image"}, 401},
 		{"a frame", "GET", "", []string{"Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "iframe"}, 401},
 		{"an old frame", "GET", "", []string{"Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "frame"}, 401},
-		{"a WebSocket", "GET", "", []string{"Sec-Fetch-Mode", "websocket", "Upgrade", "websocket", "Connection", "Upgrade"}, 401},
+		{"a WebSocket", "GET", "", []string{"Sec-Fetch-Mode", "websocket", "Upgrade", "websocket", "Connection", "Upgrade"},
+			401},
 		{"a page with a query that is the browser's", "GET", "?answer=status", nil, 303},
 		{"the proxy asks for a status", "GET", "/status", nil, 401},
 	} {
@@ -267,7 +277,8 @@ func TestForwardAuthRedirectsNavigationsAlone(t *testing.T) {
 	b := p.visitor()
 	b.enters(page)
 	for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"} {
-		if got := b.do(p.request(method, page, "", "Accept", "*/*")); got.status != http.StatusOK || got.header.Get("Remote-User") == "" {
+		if got := b.do(p.request(method, page, "", "Accept", "*/*")); got.status != http.StatusOK ||
+			got.header.Get("Remote-User") == "" {
 			t.Errorf("%s with a sign-in: %d %s", method, got.status, got.body)
 		}
 	}
@@ -282,7 +293,8 @@ func TestForwardAuthSaysWhyItCameToNothing(t *testing.T) {
 	const app = "https://" + wikiHost + "/"
 	b := p.visitor()
 	script := b.do(p.request(http.MethodGet, app, "", "Accept", "*/*"))
-	if why := e.of(script.header).Reasons[0]; script.status != http.StatusUnauthorized || why.Rule != oauth.RuleForwardSignIn {
+	if why := e.of(script.header).Reasons[0]; script.status != http.StatusUnauthorized ||
+		why.Rule != oauth.RuleForwardSignIn {
 		t.Errorf("a script: %d %+v", script.status, why)
 	}
 	answer := b.decide(b.follow(b.signIn(b.get(b.get(app).location.String()), userEmail, userPassword)), "allow").location
@@ -298,11 +310,15 @@ func TestForwardAuthSaysWhyItCameToNothing(t *testing.T) {
 		status        int
 	}{
 		{"no cookie", answer.String(), p.visitor(), oauth.RuleForwardCookies, "keeps no cookies", 400},
-		{"another state", with(func(q url.Values) { q.Set("state", "x") }), b, oauth.RuleForwardReturn, "could not be finished", 400},
+		{"another state", with(func(q url.Values) { q.Set("state", "x") }), b, oauth.RuleForwardReturn,
+			"could not be finished", 400},
 		{"no", with(func(q url.Values) { q.Set("error", "access_denied") }), b, oauth.RuleForwardAnswer, "You said no", 200},
-		{"a fault", with(func(q url.Values) { q.Set("error", "server_error") }), b, oauth.RuleForwardAnswer, "Not available", 503},
-		{"late", with(func(q url.Values) { q.Set("error", "temporarily_unavailable") }), b, oauth.RuleForwardAnswer, "Not available", 503},
-		{"another error", with(func(q url.Values) { q.Set("error", "x") }), b, oauth.RuleForwardAnswer, "could not be finished", 400},
+		{"a fault", with(func(q url.Values) { q.Set("error", "server_error") }), b, oauth.RuleForwardAnswer,
+			"Not available", 503},
+		{"late", with(func(q url.Values) { q.Set("error", "temporarily_unavailable") }), b, oauth.RuleForwardAnswer,
+			"Not available", 503},
+		{"another error", with(func(q url.Values) { q.Set("error", "x") }), b, oauth.RuleForwardAnswer,
+			"could not be finished", 400},
 		{"another code", with(func(q url.Values) { q.Set("code", "x") }), b, "", "could not be finished", 400},
 	} {
 		failed := c.browser.get(c.address)
@@ -315,7 +331,8 @@ func TestForwardAuthSaysWhyItCameToNothing(t *testing.T) {
 			t.Errorf("%s: %+v", c.name, why)
 		}
 		page := c.browser.get(failed.location.String() + "&lang=en")
-		for _, want := range []string{c.says, failed.header.Get("X-Request-Id"), `href="` + app + `"`, "Back to " + wikiHost} {
+		for _, want := range []string{c.says, failed.header.Get("X-Request-Id"), `href="` + app + `"`, "Back to " +
+			wikiHost} {
 			if page.status != c.status || !strings.Contains(page.body, want) {
 				t.Errorf("%s: %d without %q: %s", c.name, page.status, want, shown(page.body))
 			}
@@ -328,16 +345,19 @@ func TestForwardAuthSaysWhyItCameToNothing(t *testing.T) {
 		}
 	}
 	done := b.get(answer.String())
-	if left := b.hostCookies(app); done.status != http.StatusSeeOther || left["__Host-warifu_app"] == "" || len(left) != 1 {
+	if left := b.hostCookies(app); done.status != http.StatusSeeOther || left["__Host-warifu_app"] == "" ||
+		len(left) != 1 {
 		t.Errorf("signed in: %d, and the browser keeps %d cookies", done.status, len(left))
 	}
 	p.update("wiki", func(c *storage.Client) { c.AccessMFA = oauth.MFADemands()[0] })
-	if got := b.do(p.request(http.MethodGet, app, "", "Accept", "*/*")); got.status != http.StatusUnauthorized || !strings.Contains(got.body, "second factor") {
+	if got := b.do(p.request(http.MethodGet, app, "", "Accept", "*/*")); got.status != http.StatusUnauthorized ||
+		!strings.Contains(got.body, "second factor") {
 		t.Errorf("a second factor is demanded: %d %s", got.status, got.body)
 	}
 	// A proxy that takes a yes or a no alone is told one.
 	b.http.Transport = behindProxy{p: p, more: "/status"}
-	if got := b.do(p.request(http.MethodGet, app, "", "X-Forwarded-Uri", "/.warifu/../a")); got.status != http.StatusForbidden {
+	if got := b.do(p.request(http.MethodGet, app, "", "X-Forwarded-Uri",
+		"/.warifu/../a")); got.status != http.StatusForbidden {
 		t.Errorf("a path of this server's, to nginx: %d", got.status)
 	}
 }
@@ -350,7 +370,8 @@ func TestForwardAuthWithoutCookies(t *testing.T) {
 	begun := b.get(page)
 	back := b.decide(b.follow(b.signIn(b.get(begun.location.String()), userEmail, userPassword)), "allow")
 	got := b.without(page, "__Host-warifu_away").get(back.location.String())
-	if got = b.follow(got); got.status != http.StatusBadRequest || !strings.HasPrefix(got.address, p.issuer+"/auth/stopped") {
+	if got = b.follow(got); got.status != http.StatusBadRequest || !strings.HasPrefix(got.address, p.issuer+
+		"/auth/stopped") {
 		t.Errorf("%s: %d %s", got.address, got.status, shown(got.body))
 	}
 }
@@ -369,7 +390,8 @@ func TestForwardAuthWithoutTrustedProxiesIsLogged(t *testing.T) {
 	p.register("wiki", func(c *storage.Client) { stands(c, "Wiki", wikiHost) })
 	for range 3 {
 		p.visitor().get("https://" + wikiHost + "/")
-		if n := look(); n != 1 || !strings.Contains(p.log.String(), "web.trustedProxies") || !strings.Contains(p.log.String(), "apps=wiki\n") {
+		if n := look(); n != 1 || !strings.Contains(p.log.String(), "web.trustedProxies") ||
+			!strings.Contains(p.log.String(), "apps=wiki\n") {
 			t.Errorf("with one app there are %d lines: %s", n, p.log)
 		}
 	}
@@ -462,7 +484,8 @@ func TestForwardAuthOfManyTabsAtOnce(t *testing.T) {
 		kept = append(kept, tab.hostCookies(wiki)["__Host-warifu_app"])
 	}
 	for i, cookie := range kept {
-		if got := p.visitor().do(p.request(http.MethodGet, wiki, "", "Cookie", "__Host-warifu_app="+cookie)); got.status != http.StatusOK {
+		if got := p.visitor().do(p.request(http.MethodGet, wiki, "", "Cookie", "__Host-warifu_app="+
+			cookie)); got.status != http.StatusOK {
 			t.Errorf("with the cookie of tab %d: %d", i, got.status)
 		}
 	}
@@ -552,7 +575,8 @@ func TestForwardAuthRefusesInText(t *testing.T) {
 		{"yes or no", ask(p.visitor(), "/status"), 401, nobody, ""},
 		{"a script", ask(p.visitor(), "", "Accept", "*/*"), 401, nobody, oauth.RuleForwardSignIn},
 		{"below", ask(known, "", "X-Forwarded-Uri", "/.warifu/other"), 404, nothing, oauth.RuleForwardRequest},
-		{"below, yes or no", ask(known, "/status", "X-Forwarded-Uri", "/.warifu/other"), 403, nothing, oauth.RuleForwardRequest},
+		{"below, yes or no", ask(known, "/status", "X-Forwarded-Uri", "/.warifu/other"), 403, nothing,
+			oauth.RuleForwardRequest},
 	} {
 		got := c.got
 		if want := c.text + "\nrequest " + got.header.Get("X-Request-Id") + "\n"; got.status != c.status || got.body != want {
@@ -579,7 +603,8 @@ func TestForwardAuthWhileStorageIsAway(t *testing.T) {
 	b.enters(page)
 	p.etcd.Inject(func(bool, bool) error { return errors.New("etcd is away") })
 	defer p.etcd.Inject(nil)
-	if got := b.get(page); got.status != http.StatusServiceUnavailable || got.header["Remote-User"] != nil || got.location != nil {
+	if got := b.get(page); got.status != http.StatusServiceUnavailable || got.header["Remote-User"] != nil ||
+		got.location != nil {
 		t.Errorf("%d %v", got.status, got.header)
 	}
 }

@@ -44,7 +44,8 @@ func TestThreatForwardAuthOutlivesWhatItIsFor(t *testing.T) {
 				t.Fatal(grants, err)
 			}
 			for _, g := range grants {
-				if _, err := p.store.RevokeGrant(t.Context(), g, storage.AuditEntry{Action: storage.AuditGrantRevoked}); err != nil {
+				if _, err := p.store.RevokeGrant(t.Context(), g,
+					storage.AuditEntry{Action: storage.AuditGrantRevoked}); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -59,7 +60,8 @@ func TestThreatForwardAuthOutlivesWhatItIsFor(t *testing.T) {
 		}, func() {
 			p.update("wiki", func(c *storage.Client) { c.Scopes = []string{"openid", "profile", "email", "groups"} })
 		}},
-		{"the cookie is too old", func(*browser) { p.clock.forward(server.DefaultLifetimes().Session + time.Minute) }, func() {}},
+		{"the cookie is too old", func(*browser) { p.clock.forward(server.DefaultLifetimes().Session + time.Minute) },
+			func() {}},
 		{"the user is gone", func(*browser) { p.syncs(map[string]string{"user-bob": userPassword}) }, func() {}},
 	} {
 		b := p.visitor()
@@ -87,7 +89,8 @@ func TestThreatForwardAuthOfForgedHeaders(t *testing.T) {
 	if got := b.enters(page); got.status != http.StatusOK {
 		t.Fatalf("%d %s", got.status, got.body)
 	}
-	for _, name := range []string{"Remote-User", "remote-user", "Remote_User", "REMOTE_USER", "Remote.User", "Remote~User", "Remote-Name",
+	for _, name := range []string{"Remote-User", "remote-user", "Remote_User", "REMOTE_USER", "Remote.User",
+		"Remote~User", "Remote-Name",
 		"Remote-Email", "Remote_Email", "Remote-Groups", "remote_groups", "Remote!Groups"} {
 		req := p.request(http.MethodGet, page, "")
 		req.Header[name] = []string{""}
@@ -135,7 +138,8 @@ func TestThreatForwardAuthOfForgedHeaders(t *testing.T) {
 		t.Errorf("asked by a stranger: %d %s", got.status, got.body)
 	}
 	// Also one that says that it speaks for a proxy.
-	if got := b.do(p.request(http.MethodGet, page, "", "X-Forwarded-For", "192.0.2.1")); got.status != http.StatusForbidden {
+	if got := b.do(p.request(http.MethodGet, page, "", "X-Forwarded-For",
+		"192.0.2.1")); got.status != http.StatusForbidden {
 		t.Errorf("asked by a stranger for a proxy: %d", got.status)
 	}
 }
@@ -162,7 +166,8 @@ func TestThreatForwardAuthReplayed(t *testing.T) {
 	}
 	stopped := func(rule string, got page) {
 		t.Helper()
-		if got.location == nil || !strings.HasPrefix(got.location.String(), p.issuer+"/auth/stopped?") || got.header.Get("Set-Cookie") != "" {
+		if got.location == nil || !strings.HasPrefix(got.location.String(), p.issuer+"/auth/stopped?") ||
+			got.header.Get("Set-Cookie") != "" {
 			t.Errorf("%s: %d %v %v", rule, got.status, got.location, got.header["Set-Cookie"])
 		}
 	}
@@ -171,7 +176,8 @@ func TestThreatForwardAuthReplayed(t *testing.T) {
 	stopped("the answer at another app", b.get(at(foreign)))
 	began := p.visitor()
 	began.get(wiki) // has a cookie of its own
-	if got := began.get(answer.String()); got.location == nil || got.location.String() != wiki || got.header.Get("Set-Cookie") != "" {
+	if got := began.get(answer.String()); got.location == nil || got.location.String() != wiki ||
+		got.header.Get("Set-Cookie") != "" {
 		t.Errorf("the answer in another browser that asked: %d %v %v", got.status, got.location, got.header)
 	}
 	changed := *answer
@@ -183,12 +189,14 @@ func TestThreatForwardAuthReplayed(t *testing.T) {
 	query.Set("error", "access_denied")
 	changed.RawQuery = query.Encode()
 	stopped("a refusal", b.get(changed.String()))
-	if got := b.get(answer.String()); got.location == nil || got.location.String() != wiki || got.header.Get("Set-Cookie") == "" {
+	if got := b.get(answer.String()); got.location == nil || got.location.String() != wiki ||
+		got.header.Get("Set-Cookie") == "" {
 		t.Fatalf("the answer: %d %v", got.status, got.location)
 	}
 	held := b.hostCookies(wiki)["__Host-warifu_app"]
 	for range 2 {
-		if got := b.get(answer.String()); got.location == nil || got.location.String() != wiki || got.header.Get("Set-Cookie") != "" {
+		if got := b.get(answer.String()); got.location == nil || got.location.String() != wiki ||
+			got.header.Get("Set-Cookie") != "" {
 			t.Errorf("the answer once more: %d %v", got.status, got.location)
 		}
 	}
@@ -215,12 +223,14 @@ func TestThreatForwardAuthReplayed(t *testing.T) {
 	}
 	form := url.Values{"grant_type": {"authorization_code"}, "code": {second.location.Query().Get("code")},
 		"redirect_uri": {"https://" + wikiHost + "/.warifu/callback"}, "client_id": {p.store.AtHost(wikiHost).ID}}
-	p.call("/oauth/token", form).wants(t, "an app without a secret asks for tokens", http.StatusUnauthorized, "invalid_client")
+	p.call("/oauth/token", form).wants(t, "an app without a secret asks for tokens", http.StatusUnauthorized,
+		"invalid_client")
 	form.Set("client_id", p.client.ID)
 	form.Set("client_secret", p.secret)
 	p.call("/oauth/token", form).wants(t, "another app asks for tokens", http.StatusBadRequest, "invalid_grant")
 	// Nobody is led away from the app.
-	for _, uri := range []string{"//evil.test/x", "/\\evil.test", "/@evil.test", "/?to=https://evil.test", "/" + strings.Repeat("a", 3000)} {
+	for _, uri := range []string{"//evil.test/x", "/\\evil.test", "/@evil.test", "/?to=https://evil.test", "/" +
+		strings.Repeat("a", 3000)} {
 		got := late.do(p.request(http.MethodGet, wiki, "", "X-Forwarded-Uri", uri))
 		if got.location == nil {
 			t.Errorf("%.20s: %d", uri, got.status)
@@ -258,7 +268,8 @@ func TestThreatForwardAuthSignedOutByAnotherSite(t *testing.T) {
 	b := p.visitor()
 	b.enters(page)
 	got := b.get(page + ".warifu/logout")
-	if got.location == nil || !strings.HasPrefix(got.location.String(), p.issuer+"/oauth/logout?client_id=") || got.header.Get("Set-Cookie") != "" {
+	if got.location == nil || !strings.HasPrefix(got.location.String(), p.issuer+"/oauth/logout?client_id=") ||
+		got.header.Get("Set-Cookie") != "" {
 		t.Fatalf("%d %v", got.status, got.location)
 	}
 	question := b.get(got.location.String())

@@ -52,7 +52,8 @@ func TestFrontchannelLogout(t *testing.T) {
 	got := b.get(p.logoutURL("id_token_hint", id, "post_logout_redirect_uri", afterLogout, "state", "a b"))
 	got.signedOut(t, "with frames")
 	want := map[string]bool{
-		"https://app.test/front?app=1&" + url.Values{"iss": {p.issuer}, "sid": {claimsOf(t, id)["sid"].(string)}}.Encode(): true,
+		"https://app.test/front?app=1&" + url.Values{"iss": {p.issuer},
+			"sid": {claimsOf(t, id)["sid"].(string)}}.Encode(): true,
 		"http://localhost:4711/front": true, "https://app.test/other": true,
 	}
 	frames := got.elements(t, "iframe")
@@ -96,7 +97,8 @@ func TestFrontchannelLogout(t *testing.T) {
 		t.Error("still signed in")
 	}
 	// Once more there is nothing to show.
-	if again := b.get(p.logoutURL("id_token_hint", id, "post_logout_redirect_uri", afterLogout, "state", "a b")); again.status != http.StatusSeeOther {
+	if again := b.get(p.logoutURL("id_token_hint", id, "post_logout_redirect_uri", afterLogout, "state",
+		"a b")); again.status != http.StatusSeeOther {
 		t.Errorf("again: %d", again.status)
 	}
 }
@@ -117,7 +119,8 @@ func TestFrontchannelLogoutStays(t *testing.T) {
 	// A session that no app with a frame was used with goes straight back.
 	other := p.browser()
 	other.code("scope", "threads:read")
-	if got := other.decide(other.get(p.logoutURL("client_id", p.client.ID, "post_logout_redirect_uri", afterLogout)), "signout"); got.location == nil {
+	if got := other.decide(other.get(p.logoutURL("client_id", p.client.ID, "post_logout_redirect_uri", afterLogout)),
+		"signout"); got.location == nil {
 		t.Errorf("%d", got.status)
 	}
 }

@@ -46,14 +46,18 @@ func FuzzToken(f *testing.F) {
 	p := newFuzzed(f)
 	credentials := "client_id=" + p.client.ID + "&client_secret=" + p.secret
 	for _, body := range []string{
-		"", "grant_type=authorization_code&code=wfc_AAAAAQ&" + credentials, "grant_type=refresh_token&refresh_token=wfr_AAAAAQ&scope=a+b&" + credentials,
-		"grant_type=authorization_code&code=x&code.x=y&scopes.99999999=z&" + credentials, "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer&assertion=a.b.c",
-		"grant_type=refresh_token&refresh_token=%ff&" + credentials, "a=b;c=d", "%", "grant_type=client_credentials&" + credentials, "client_assertion=a.b.c&client_assertion_type=x&grant_type=refresh_token",
+		"", "grant_type=authorization_code&code=wfc_AAAAAQ&" + credentials,
+		"grant_type=refresh_token&refresh_token=wfr_AAAAAQ&scope=a+b&" + credentials,
+		"grant_type=authorization_code&code=x&code.x=y&scopes.99999999=z&" + credentials,
+		"grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer&assertion=a.b.c",
+		"grant_type=refresh_token&refresh_token=%ff&" + credentials, "a=b;c=d", "%", "grant_type=client_credentials&" +
+			credentials, "client_assertion=a.b.c&client_assertion_type=x&grant_type=refresh_token",
 	} {
 		f.Add(false, body, "")
 	}
 	for _, body := range []string{
-		`{}`, `{"grant_type":"refresh_token","refresh_token":"wfr_AAAAAQ","client_id":"` + p.client.ID + `","client_secret":"` + p.secret + `"}`,
+		`{}`, `{"grant_type":"refresh_token","refresh_token":"wfr_AAAAAQ","client_id":"` + p.client.ID +
+			`","client_secret":"` + p.secret + `"}`,
 		`{"grant_type":["x"]}`, `{"a":{"b":{}}}`, `{"a":"b","a":"c"}`, `[]`, `{"a":1e999}`, `{"\ud800":"\udfff"}`,
 	} {
 		f.Add(true, body, "Basic Og==")
@@ -74,7 +78,8 @@ func FuzzToken(f *testing.F) {
 			if faults := p.log.faults(); faults != "" || got.Code >= 500 && got.Code != http.StatusServiceUnavailable {
 				t.Errorf("%s: %d %s\n%s", path, got.Code, got.Body, faults)
 			}
-			if found := anyToken.FindString(got.Body.String()); found != "" || strings.Contains(got.Body.String(), `"active":true`) {
+			if found := anyToken.FindString(got.Body.String()); found != "" || strings.Contains(got.Body.String(),
+				`"active":true`) {
 				t.Errorf("%s: %d %s", path, got.Code, got.Body)
 			}
 			if got.Code == http.StatusOK && path == "/oauth/token" {
@@ -96,11 +101,17 @@ func FuzzAuthorize(f *testing.F) {
 	p := newFuzzed(f)
 	_, own, _ := strings.Cut(p.authorizeURL(), "?")
 	for _, query := range []string{
-		"", own, own + "&response_mode=form_post&prompt=none", own + "&claims=%7B%22id_token%22%3A%7B%22sub%22%3A%7B%22value%22%3A%22x%22%7D%7D%7D&prompt=none", own + "&request=" + unsigned(f, p.asked(nil)), own + "&id_token_hint=a.b.c&dpop_jkt=x",
-		"client_id=" + p.client.ID + "&request_uri=" + url.QueryEscape(p.push().text("request_uri")), own + "&request_uri=urn:ietf:params:oauth:request_uri:wfp_AAAAAQ&resource=a&resource=b",
-		own + "&prompt=none", own + "&state=%00", own + "&request=a.b.c", own + "&redirect_uri=x", own + "&max_age=-1&prompt=none+login",
-		own + "&ui_locales=ja-JP-x-y+%F0%9F&login_hint=%3Cscript%3E", own + "&code_challenge=x&code_challenge_method=plain", "client_id=%ff", "%zz", own + ";x=y",
-		strings.Replace(own, "https%3A%2F%2Fapp.test", "http%3A%2F%2Flocalhost%3A%40evil.test", 1), strings.Replace(own, "https%3A%2F%2Fapp.test", "http%3A%2F%2Flocalhost%3A8080", 1),
+		"", own, own + "&response_mode=form_post&prompt=none", own +
+			"&claims=%7B%22id_token%22%3A%7B%22sub%22%3A%7B%22value%22%3A%22x%22%7D%7D%7D&prompt=none", own + "&request=" +
+			unsigned(f, p.asked(nil)), own + "&id_token_hint=a.b.c&dpop_jkt=x",
+		"client_id=" + p.client.ID + "&request_uri=" + url.QueryEscape(p.push().text("request_uri")), own +
+			"&request_uri=urn:ietf:params:oauth:request_uri:wfp_AAAAAQ&resource=a&resource=b",
+		own + "&prompt=none", own + "&state=%00", own + "&request=a.b.c", own + "&redirect_uri=x", own +
+			"&max_age=-1&prompt=none+login",
+		own + "&ui_locales=ja-JP-x-y+%F0%9F&login_hint=%3Cscript%3E", own + "&code_challenge=x&code_challenge_method=plain",
+		"client_id=%ff", "%zz", own + ";x=y",
+		strings.Replace(own, "https%3A%2F%2Fapp.test", "http%3A%2F%2Flocalhost%3A%40evil.test", 1),
+		strings.Replace(own, "https%3A%2F%2Fapp.test", "http%3A%2F%2Flocalhost%3A8080", 1),
 	} {
 		f.Add(query, false)
 		f.Add(query, true)
@@ -143,8 +154,11 @@ func FuzzPush(f *testing.F) {
 	p := newFuzzed(f)
 	_, own, _ := strings.Cut(p.authorizeURL(), "?")
 	for _, body := range []string{
-		"", own, own + "&response_mode=form_post", own + "&request=" + unsigned(f, p.asked(nil)), own + "&request=" + unsigned(f, map[string]any{"claims": map[string]any{"userinfo": nil}, "redirect_uri": callback, "scope": "openid", "response_type": "code"}),
-		own + "&request_uri=x", own + "&claims=%7B%7D", own + "&resource=a&resource=b&dpop_jkt=x", own + "&nonce=%ff", "%zz", own + "&request=e30.e30.", own + "&request=eyJhbGciOiJub25lIn0.bnVsbA.", own + "&request=eyJhbGciOiJub25lIn0.e30.",
+		"", own, own + "&response_mode=form_post", own + "&request=" + unsigned(f, p.asked(nil)), own + "&request=" +
+			unsigned(f, map[string]any{"claims": map[string]any{"userinfo": nil}, "redirect_uri": callback, "scope": "openid",
+				"response_type": "code"}),
+		own + "&request_uri=x", own + "&claims=%7B%7D", own + "&resource=a&resource=b&dpop_jkt=x", own + "&nonce=%ff", "%zz",
+		own + "&request=e30.e30.", own + "&request=eyJhbGciOiJub25lIn0.bnVsbA.", own + "&request=eyJhbGciOiJub25lIn0.e30.",
 	} {
 		f.Add(body, "")
 	}
@@ -172,7 +186,8 @@ func FuzzPush(f *testing.F) {
 		if err := json.Unmarshal(got.Body.Bytes(), &reply); err != nil {
 			t.Fatal(err)
 		}
-		page := p.serveOnce(httptest.NewRequest(http.MethodGet, "/oauth/authorize?"+url.Values{"client_id": {p.client.ID}, "request_uri": {reply.RequestURI}}.Encode(), nil))
+		page := p.serveOnce(httptest.NewRequest(http.MethodGet, "/oauth/authorize?"+
+			url.Values{"client_id": {p.client.ID}, "request_uri": {reply.RequestURI}}.Encode(), nil))
 		to := page.Header().Get("Location")
 		if page.Code != http.StatusOK && (page.Code != http.StatusSeeOther || !registeredRedirect.MatchString(to)) {
 			t.Errorf("%d to %q\n%s", page.Code, to, page.Body)

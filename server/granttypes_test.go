@@ -18,6 +18,7 @@ func TestGrantTypesOfAClient(t *testing.T) {
 	if got := p.refresh(refresh); got.status != http.StatusOK {
 		t.Errorf("a registration that names none: %d %s", got.status, got.raw)
 	}
-	p.call("/oauth/token", map[string][]string{"grant_type": {"urn:ietf:params:oauth:grant-type:jwt-bearer"}, "assertion": {"a.b.c"}}).
+	p.call("/oauth/token", map[string][]string{"grant_type": {"urn:ietf:params:oauth:grant-type:jwt-bearer"},
+		"assertion": {"a.b.c"}}).
 		wants(t, "a grant type that is not served", http.StatusBadRequest, "unsupported_grant_type")
 }

@@ -82,7 +82,8 @@ func TestGroupsAreToldByTheirScope(t *testing.T) {
 	if both["email"] != userEmail || both["email_verified"] != nil {
 		t.Errorf("accessTokenClaims: %v", both)
 	}
-	if doc := p.document(p.issuer + "/.well-known/openid-configuration").json; !slices.Contains(texts(doc["scopes_supported"]), "groups") ||
+	if doc := p.document(p.issuer + "/.well-known/openid-configuration").json; !slices.Contains(
+		texts(doc["scopes_supported"]), "groups") ||
 		!slices.Contains(texts(doc["claims_supported"]), "groups") {
 		t.Errorf("discovery: %v %v", doc["scopes_supported"], doc["claims_supported"])
 	}
@@ -110,7 +111,10 @@ func TestGroupsInTokensCostNothing(t *testing.T) {
 	p := newIDP(t).withAllScopes()
 	p.clock.stop()
 	p.member("user-ann", "staff")
-	p.update("my-app", func(c *storage.Client) { c.AccessTokenClaims, c.AccessGroups = []string{"groups"}, []string{"staff"} })
+	p.update("my-app", func(c *storage.Client) {
+		c.AccessTokenClaims, c.AccessGroups = []string{"groups"},
+			[]string{"staff"}
+	})
 	newest := p.refresh(p.tokens("scope", "openid groups").text("refresh_token"))
 	code := p.code("scope", "openid groups")
 	for rule, do := range map[string]func() reply{
@@ -118,7 +122,8 @@ func TestGroupsInTokensCostNothing(t *testing.T) {
 		"refresh":       func() reply { return p.refresh(newest.text("refresh_token")) },
 	} {
 		var got reply
-		if counts := p.etcd.Count(func() { got = do() }); counts != (storagetest.Counts{Proposals: 1}) || got.status != http.StatusOK {
+		if counts := p.etcd.Count(func() { got = do() }); counts != (storagetest.Counts{Proposals: 1}) ||
+			got.status != http.StatusOK {
 			t.Errorf("%s: %+v, %d", rule, counts, got.status)
 		}
 		saysGroups(t, rule, claimsOf(t, got.text("access_token")), "staff")
@@ -153,7 +158,8 @@ func TestTheLargestTokensAreTaken(t *testing.T) {
 	}
 	p.putUser(*u)
 	p.update("my-app", func(c *storage.Client) {
-		c.AccessTokenClaims = []string{"groups", "roles", "name", "email", "address", "picture", "website", "profile", "phone_number"}
+		c.AccessTokenClaims = []string{"groups", "roles", "name", "email", "address", "picture", "website",
+			"profile", "phone_number"}
 	})
 	issued := p.tokens("scope", "openid profile email address phone groups")
 	token := issued.text("access_token")
@@ -167,7 +173,8 @@ func TestTheLargestTokensAreTaken(t *testing.T) {
 		t.Error("introspection does not take it")
 	}
 	b := p.browser()
-	if got := b.post(p.issuer+"/oauth/logout", url.Values{"id_token_hint": {issued.text("id_token")}}); got.status >= http.StatusBadRequest {
+	if got := b.post(p.issuer+"/oauth/logout", url.Values{"id_token_hint": {issued.text(
+		"id_token")}}); got.status >= http.StatusBadRequest {
 		t.Errorf("as a hint: %d %s", got.status, shown(got.body))
 	}
 }
@@ -177,7 +184,8 @@ func TestTheLargestTokensAreTaken(t *testing.T) {
 func TestClaimsOfAttributes(t *testing.T) {
 	p := newIDP(t, func(c *server.Config) {
 		c.Claims = []server.Claim{
-			{Name: "department", Scope: "profile"}, {Name: "https://app.test/level", Attribute: "level", Scope: "threads:read"}, {Name: "roles"},
+			{Name: "department", Scope: "profile"}, {Name: "https://app.test/level", Attribute: "level", Scope: "threads:read"},
+			{Name: "roles"},
 		}
 	}).withAllScopes()
 	u, err := p.store.User(t.Context(), "user-ann")
@@ -211,8 +219,10 @@ func TestClaimsOfAttributes(t *testing.T) {
 	p.update("my-app", func(c *storage.Client) { c.Claims = []string{"roles"} })
 	check("listed", p.tokens("scope", "openid profile"), map[string]any{"department": "Sales & <More>", "roles": roles})
 	check("listed, without the scope", p.tokens("scope", "openid"), nil)
-	check("listed, by name", p.tokens(append(wish, "scope", "openid")...), map[string]any{"department": "Sales & <More>", "roles": roles})
-	if got := p.userinfo(p.tokens("scope", "openid profile").text("access_token")).json["preferred_username"]; got != "ann.example" {
+	check("listed, by name", p.tokens(append(wish, "scope", "openid")...), map[string]any{"department": "Sales & <More>",
+		"roles": roles})
+	if got := p.userinfo(p.tokens("scope", "openid profile").text(
+		"access_token")).json["preferred_username"]; got != "ann.example" {
 		t.Errorf("preferred_username is %v", got)
 	}
 	b, first := p.signedIn("bob@app.test")
@@ -220,7 +230,8 @@ func TestClaimsOfAttributes(t *testing.T) {
 	if first.asks() != "decision" || !strings.Contains(got.body, "<code>profile</code>") {
 		t.Errorf("the scope of a claim by name is not asked for: %s", shown(got.body))
 	}
-	if doc := p.document(p.issuer + "/.well-known/openid-configuration").json; !slices.Contains(texts(doc["claims_supported"]), level) {
+	if doc := p.document(p.issuer + "/.well-known/openid-configuration").json; !slices.Contains(
+		texts(doc["claims_supported"]), level) {
 		t.Errorf("claims_supported: %v", doc["claims_supported"])
 	}
 }
@@ -236,7 +247,8 @@ func TestCheckClaims(t *testing.T) {
 	for _, w := range wrong {
 		got = append(got, fmt.Sprintf("%d %s %d %s", w.Index, w.Key, w.Twin, w.Nearest))
 	}
-	want := []string{"1 name -1 ", "2 name -1 ", "3 name -1 ", "4 name 0 ", "5 name -1 ", "6 name -1 ", "7 scope -1 profile",
+	want := []string{"1 name -1 ", "2 name -1 ", "3 name -1 ", "4 name 0 ", "5 name -1 ", "6 name -1 ",
+		"7 scope -1 profile",
 		"8 attribute -1 ", "9 name -1 ", "10 name -1 "}
 	if !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)

@@ -137,7 +137,8 @@ func (p *idp) redirected(got page, rule, code string) {
 		return
 	}
 	q := got.location.Query()
-	if !strings.HasPrefix(got.location.String(), callback+"?") || q.Get("error") != code || q.Get("error_description") == "" ||
+	if !strings.HasPrefix(got.location.String(), callback+"?") || q.Get("error") != code ||
+		q.Get("error_description") == "" ||
 		q.Get("iss") != p.issuer || q.Has("code") {
 		p.t.Errorf("%s: redirected to %s, want %s", rule, got.location, code)
 	}

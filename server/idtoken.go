@@ -47,8 +47,8 @@ func (c idClaims) client() string {
 }
 
 // idToken makes an ID token, with what it tells about the user, for the client and those of its peers that the user may
-// use. That of a refresh says the same of the sign-in as the first one, without a nonce (OpenID Connect Core 1.0 section
-// 12.2). Only clients that take part in logouts get a sid: to others it means nothing.
+// use. That of a refresh says the same of the sign-in as the first one, without a nonce (OpenID Connect Core 1.0
+// section 12.2). Only clients that take part in logouts get a sid: to others it means nothing.
 func (iss *issuer) idToken(ctx context.Context, spec tokenSpec, accessToken string, user *storage.User) (string,
 	error) {
 	sub, err := iss.subject(spec.client, spec.User)

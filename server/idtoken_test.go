@@ -33,7 +33,8 @@ func (p *idp) verified(token, alg string) map[string]any {
 	}
 	header := object.Signatures[0].Header
 	keys := p.jwks().Key(header.KeyID)
-	if len(keys) != 1 || keys[0].Algorithm != alg || len(header.ExtraHeaders) != 1 || header.ExtraHeaders[jose.HeaderType] != "JWT" {
+	if len(keys) != 1 || keys[0].Algorithm != alg || len(header.ExtraHeaders) != 1 ||
+		header.ExtraHeaders[jose.HeaderType] != "JWT" {
 		p.t.Fatalf("%s: header %+v, keys %v", alg, header, keys)
 	}
 	payload, err := object.Verify(keys[0])
@@ -55,7 +56,9 @@ func TestIDTokenAlgorithms(t *testing.T) {
 		if alg == "" {
 			alg = "RS256"
 		}
-		q := p.as(p.register("app-"+strings.ToLower(alg)+registered, func(c *storage.Client) { c.IDTokenSignedResponseAlg = registered }))
+		q := p.as(p.register("app-"+strings.ToLower(alg)+registered, func(c *storage.Client) {
+			c.IDTokenSignedResponseAlg = registered
+		}))
 		issued := q.tokens("scope", "openid threads:read", "nonce", "n-1")
 		access := issued.text("access_token")
 		claims := q.verified(issued.text("id_token"), alg)
@@ -64,7 +67,8 @@ func TestIDTokenAlgorithms(t *testing.T) {
 				t.Errorf("%s %s: %v, want %v", alg, name, claims[name], want)
 			}
 		}
-		if methods := texts(claims["amr"]); !slices.Equal(methods, []string{"pwd"}) || claims["auth_time"] == nil || claims["sid"] != nil {
+		if methods := texts(claims["amr"]); !slices.Equal(methods, []string{"pwd"}) || claims["auth_time"] == nil ||
+			claims["sid"] != nil {
 			t.Errorf("%s: %v", alg, claims)
 		}
 		half := func(sum []byte) string { return base64.RawURLEncoding.EncodeToString(sum[:len(sum)/2]) }
@@ -97,20 +101,25 @@ func TestIDTokenAlgorithms(t *testing.T) {
 	}
 }
 
-// A confused ID token: the claims of one kind of token under another type than it can have, by every key of ours. Access
-// tokens may have the type JWT, and be signed by each of them; then their claims tell them from ID tokens.
+// A confused ID token: the claims of one kind of token under another type than it can have, by every key of ours.
+// Access tokens may have the type JWT, and be signed by each of them; then their claims tell them from ID tokens.
 func TestIDTokenNeverPassesAsAnAccessToken(t *testing.T) {
 	p := newIDP(t)
 	issued := p.tokens("scope", "openid threads:read")
 	access, id := claimsOf(t, issued.text("access_token")), claimsOf(t, issued.text("id_token"))
-	for use, alg := range map[string]jose.SignatureAlgorithm{storage.UseRS256: jose.RS256, storage.UseES256: jose.ES256, storage.UseEdDSA: jose.EdDSA} {
+	for use, alg := range map[string]jose.SignatureAlgorithm{storage.UseRS256: jose.RS256, storage.UseES256: jose.ES256,
+		storage.UseEdDSA: jose.EdDSA} {
 		k := p.signingKey(use)
 		for rule, forged := range map[string]string{
-			"ID token claims, typ JWT":            signedBy(t, k.Private, alg, map[string]any{"typ": "JWT", "kid": k.Name()}, id),
-			"access claims, typ jwt":              signedBy(t, k.Private, alg, map[string]any{"typ": "jwt", "kid": k.Name()}, access),
-			"access claims, no typ":               signedBy(t, k.Private, alg, map[string]any{"kid": k.Name()}, access),
-			"ID token claims, typ at+jwt":         signedBy(t, k.Private, alg, map[string]any{"typ": "at+jwt", "kid": k.Name()}, id),
-			"ID token claims, application/at+jwt": signedBy(t, k.Private, alg, map[string]any{"typ": "application/at+jwt", "kid": k.Name()}, id),
+			"ID token claims, typ JWT": signedBy(t, k.Private, alg, map[string]any{"typ": "JWT", "kid": k.Name()},
+				id),
+			"access claims, typ jwt": signedBy(t, k.Private, alg, map[string]any{"typ": "jwt", "kid": k.Name()},
+				access),
+			"access claims, no typ": signedBy(t, k.Private, alg, map[string]any{"kid": k.Name()}, access),
+			"ID token claims, typ at+jwt": signedBy(t, k.Private, alg, map[string]any{"typ": "at+jwt", "kid": k.Name()},
+				id),
+			"ID token claims, application/at+jwt": signedBy(t, k.Private, alg, map[string]any{"typ": "application/at+jwt",
+				"kid": k.Name()}, id),
 		} {
 			if p.good(forged) {
 				t.Errorf("%s by %s: good", rule, alg)
@@ -163,7 +172,10 @@ func TestRefreshBringsAnIDToken(t *testing.T) {
 		q.putUser(storage.User{ID: "user-ann", Username: "ann", Email: "new@app.test", EmailVerified: true})
 		second := q.refresh(issued.text("refresh_token")) // finds another user than it knows, and decides once more
 		var third reply
-		if got := q.etcd.Count(func() { third = q.refresh(second.text("refresh_token")) }); got != (storagetest.Counts{Proposals: 1}) {
+		if got := q.etcd.Count(func() {
+			third = q.refresh(
+				second.text("refresh_token"))
+		}); got != (storagetest.Counts{Proposals: 1}) {
 			t.Errorf("%s: %+v", rule, got)
 		}
 		first := claimsOf(t, issued.text("id_token"))
@@ -177,7 +189,8 @@ func TestRefreshBringsAnIDToken(t *testing.T) {
 					t.Errorf("%s: %s is %v, and was %v", rule, same, claims[same], first[same])
 				}
 			}
-			if claims["nonce"] != nil || claims["iat"] != first["iat"].(float64)+60 || claims["exp"] != first["exp"].(float64)+60 ||
+			if claims["nonce"] != nil || claims["iat"] != first["iat"].(float64)+60 || claims["exp"] != first["exp"].(float64)+
+				60 ||
 				claims["email"] != "new@app.test" || claims["email_verified"] != true {
 				t.Errorf("%s: %v", rule, claims)
 			}
@@ -226,8 +239,8 @@ func TestSessionIsNamedToClientsThatTakePartInLogouts(t *testing.T) {
 	}
 }
 
-// The key is in the JWK Set as soon as a client asks for its algorithm, by its registration or its document: an app that
-// reads the set when it signs somebody in for the first time, and keeps it, takes the first token that it gets.
+// The key is in the JWK Set as soon as a client asks for its algorithm, by its registration or its document: an app
+// that reads the set when it signs somebody in for the first time, and keeps it, takes the first token that it gets.
 func TestKeyIsPublishedBeforeItSigns(t *testing.T) {
 	for name, become := range map[string]func(*idp, *documentServer){
 		"registered": func(p *idp, _ *documentServer) {
@@ -262,7 +275,8 @@ func TestSignedUserinfo(t *testing.T) {
 		token := q.tokens("scope", "openid email").text("access_token")
 		form := url.Values{"access_token": {token}}.Encode()
 		for rule, req := range map[string]*http.Request{
-			"GET":               q.request(http.MethodGet, q.issuer+"/oauth/userinfo", "", "Authorization", "Bearer "+token, "Accept", "application/json"),
+			"GET": q.request(http.MethodGet, q.issuer+"/oauth/userinfo", "", "Authorization", "Bearer "+
+				token, "Accept", "application/json"),
 			"POST, form":        q.request(http.MethodPost, q.issuer+"/oauth/userinfo", form, "Content-Type", formType),
 			"POST, with header": q.request(http.MethodPost, q.issuer+"/oauth/userinfo", "", "Authorization", "Bearer "+token),
 		} {
@@ -270,11 +284,13 @@ func TestSignedUserinfo(t *testing.T) {
 			if counts := q.etcd.Count(func() { got = q.send(req) }); counts != (storagetest.Counts{Reads: 1}) {
 				t.Errorf("%s, %s: %+v", alg, rule, counts)
 			}
-			if got.status != http.StatusOK || got.header.Get("Content-Type") != "application/jwt" || got.header.Get("Cache-Control") != "no-store" {
+			if got.status != http.StatusOK || got.header.Get("Content-Type") != "application/jwt" ||
+				got.header.Get("Cache-Control") != "no-store" {
 				t.Fatalf("%s, %s: %d %v %s", alg, rule, got.status, got.header, got.raw)
 			}
 			claims := q.verified(got.raw, alg)
-			for name, want := range map[string]any{"iss": q.issuer, "aud": q.client.ID, "sub": "user-ann", "email": userEmail, "email_verified": true} {
+			for name, want := range map[string]any{"iss": q.issuer, "aud": q.client.ID, "sub": "user-ann", "email": userEmail,
+				"email_verified": true} {
 				if claims[name] != want {
 					t.Errorf("%s %s: %v, want %v", alg, name, claims[name], want)
 				}

@@ -21,21 +21,26 @@ func (p *idp) startURL(changes ...string) string {
 func TestLoginThatAThirdPartyBegins(t *testing.T) {
 	p := newIDP(t)
 	p.update("my-app", func(c *storage.Client) { c.InitiateLoginURI = "https://app.test/login?via=portal" })
-	for rule, b := range map[string]*browser{"a stranger": p.browser(), "somebody signed in": func() *browser { b := p.browser(); b.code(); return b }()} {
+	for rule, b := range map[string]*browser{"a stranger": p.browser(),
+		"somebody signed in": func() *browser { b := p.browser(); b.code(); return b }()} {
 		got := b.get(p.startURL())
-		if want := "https://app.test/login?via=portal&iss=" + url.QueryEscape(p.issuer); got.status != http.StatusSeeOther || got.location.String() != want {
+		if want := "https://app.test/login?via=portal&iss=" + url.QueryEscape(p.issuer); got.status != http.StatusSeeOther ||
+			got.location.String() != want {
 			t.Errorf("%s: %d to %v, want %s", rule, got.status, got.location, want)
 		}
 		if len(got.header.Values("Set-Cookie")) > 0 || got.header.Get("Cache-Control") != "no-store" {
 			t.Errorf("%s: %v", rule, got.header)
 		}
-		got = b.get(p.startURL("target_link_uri", "https://app.test/threads?x=1&y=2", "login_hint", "ann", "iss", "https://evil.test"))
-		if q := got.location.Query(); q.Get("target_link_uri") != "https://app.test/threads?x=1&y=2" || q.Get("iss") != p.issuer || q.Has("login_hint") || len(q["iss"]) != 1 {
+		got = b.get(p.startURL("target_link_uri", "https://app.test/threads?x=1&y=2", "login_hint", "ann", "iss",
+			"https://evil.test"))
+		if q := got.location.Query(); q.Get("target_link_uri") != "https://app.test/threads?x=1&y=2" ||
+			q.Get("iss") != p.issuer || q.Has("login_hint") || len(q["iss"]) != 1 {
 			t.Errorf("%s: to %v", rule, got.location)
 		}
 	}
 	status := 0
-	if got := p.etcd.Count(func() { status = p.browser().get(p.startURL()).status }); got != (storagetest.Counts{}) || status != http.StatusSeeOther {
+	if got := p.etcd.Count(func() { status = p.browser().get(p.startURL()).status }); got != (storagetest.Counts{}) ||
+		status != http.StatusSeeOther {
 		t.Errorf("%+v, %d", got, status)
 	}
 }
@@ -66,10 +71,12 @@ func TestStartIsNoOpenRedirect(t *testing.T) {
 	b.get(p.startURL("client_id", "")).wants(t, "no client", http.StatusBadRequest, "invalid_request")
 	b.get(p.startURL("client_id", `"><script>`)).wants(t, "an unknown client", http.StatusBadRequest, "invalid_client")
 	b.get(p.startURL()+"&%zz").wants(t, "not well-formed", http.StatusBadRequest, "invalid_request")
-	if got := b.post(p.startURL(), url.Values{}); got.status != http.StatusMethodNotAllowed || got.header.Get("Allow") != "GET, HEAD" {
+	if got := b.post(p.startURL(), url.Values{}); got.status != http.StatusMethodNotAllowed ||
+		got.header.Get("Allow") != "GET, HEAD" {
 		t.Errorf("POST: %d", got.status)
 	}
-	for _, registered := range []string{"javascript:alert(1)", "http://evil.test/", "http://localhost:*", "/relative", "https://user@app.test/"} {
+	for _, registered := range []string{"javascript:alert(1)", "http://evil.test/", "http://localhost:*", "/relative",
+		"https://user@app.test/"} {
 		p.update("my-app", func(c *storage.Client) { c.InitiateLoginURI = registered })
 		b.get(p.startURL()).wants(t, registered, http.StatusBadRequest, "invalid_request")
 	}

@@ -186,7 +186,8 @@ func (s *Server) introspect(ctx context.Context, who asker, token string) (intro
 		return introspection{}, err
 	}
 	reply := introspection{
-		Active: true, Scope: oauth.JoinScopes(scopes), ClientID: claims.ClientID, TokenType: kindOf(claims.key()), Expires: claims.Expires,
+		Active: true, Scope: oauth.JoinScopes(scopes), ClientID: claims.ClientID, TokenType: kindOf(claims.key()),
+		Expires:  claims.Expires,
 		IssuedAt: claims.IssuedAt, Subject: claims.Subject, Audience: claims.Audience, Issuer: claims.Issuer, ID: claims.ID,
 		Confirm: claims.Confirm, Actor: claims.Actor, ACR: claims.ACR, AuthTime: claims.AuthTime, About: about,
 	}
@@ -261,8 +262,9 @@ func (s *Server) introspectRefresh(ctx context.Context, who asker, sealed string
 		return introspection{}, err
 	}
 	reply := introspection{
-		Active: true, Scope: oauth.JoinScopes(scopes), ClientID: who.id, Expires: expires.Unix(), IssuedAt: token.Issued / 1000,
-		Subject: sub, Issuer: s.cfg.Issuer, Confirm: confirm(token.DPoPKey),
+		Active: true, Scope: oauth.JoinScopes(scopes), ClientID: who.id, Expires: expires.Unix(),
+		IssuedAt: token.Issued / 1000,
+		Subject:  sub, Issuer: s.cfg.Issuer, Confirm: confirm(token.DPoPKey),
 	}
 	if who.named {
 		reply.Username = view.User.login()

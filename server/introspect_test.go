@@ -36,19 +36,23 @@ func withFilesAPI(c *server.Config) {
 // speaker is p seen by an app that speaks for runsAPI, and for what else is named.
 func (p *idp) speaker(more ...string) *idp {
 	p.t.Helper()
-	return p.as(p.register("runs-api", func(c *storage.Client) { c.ResourceIdentifiers = append([]string{runsAPI}, more...) }))
+	return p.as(p.register("runs-api", func(c *storage.Client) {
+		c.ResourceIdentifiers = append([]string{runsAPI}, more...)
+	}))
 }
 
 // introspect asks as p's client; header may be more headers.
 func (p *idp) introspect(token string, header ...string) reply {
 	p.t.Helper()
-	return p.machine("/oauth/introspect", url.Values{"token": {token}, "client_id": {p.client.ID}, "client_secret": {p.secret}}, header...)
+	return p.machine("/oauth/introspect", url.Values{"token": {token}, "client_id": {p.client.ID},
+		"client_secret": {p.secret}}, header...)
 }
 
 // files asks as the resource server of the configuration.
 func (p *idp) files(token string, header ...string) reply {
 	p.t.Helper()
-	return p.machine("/oauth/introspect", url.Values{"token": {token}}, append([]string{"Authorization", basic(filesID, filesSecret)}, header...)...)
+	return p.machine("/oauth/introspect", url.Values{"token": {token}},
+		append([]string{"Authorization", basic(filesID, filesSecret)}, header...)...)
 }
 
 const inactive = `{"active":false}`
@@ -84,8 +88,10 @@ func TestIntrospectionByResourceServers(t *testing.T) {
 	forUs := p.tokens("scope", "openid threads:read")
 	claims := claimsOf(t, forFiles.text("access_token"))
 	want := map[string]any{
-		"scope": "threads:read", "client_id": p.client.ID, "sub": "user-ann", "aud": filesAPI, "iss": p.issuer, "token_type": "Bearer", "acr": claims["acr"],
-		"exp": claims["exp"], "iat": claims["iat"], "jti": claims["jti"], "auth_time": claims["auth_time"], "username": nil, "cnf": nil, "act": nil,
+		"scope": "threads:read", "client_id": p.client.ID, "sub": "user-ann", "aud": filesAPI, "iss": p.issuer,
+		"token_type": "Bearer", "acr": claims["acr"],
+		"exp": claims["exp"], "iat": claims["iat"], "jti": claims["jti"], "auth_time": claims["auth_time"], "username": nil,
+		"cnf": nil, "act": nil,
 	}
 	p.files(forFiles.text("access_token")).active(t, "a resource server of the configuration", want)
 	want["aud"] = runsAPI
@@ -93,7 +99,8 @@ func TestIntrospectionByResourceServers(t *testing.T) {
 		delete(want, name)
 	}
 	runs.introspect(forRuns.text("access_token")).active(t, "an app that speaks for one", want)
-	p.introspect(forRuns.text("access_token")).active(t, "the token's own client", map[string]any{"username": "ann", "aud": runsAPI})
+	p.introspect(forRuns.text("access_token")).active(t, "the token's own client",
+		map[string]any{"username": "ann", "aud": runsAPI})
 	for rule, got := range map[string]reply{
 		"another resource server's token":         p.files(forRuns.text("access_token")),
 		"another's, asked by an app":              runs.introspect(forFiles.text("access_token")),
@@ -110,7 +117,8 @@ func TestIntrospectionByResourceServers(t *testing.T) {
 	bound := p.informed()
 	form := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {both.text("refresh_token")}}
 	token := bound.token(form).text("access_token")
-	p.files(token).active(t, "a bound token", map[string]any{"token_type": "DPoP", "cnf": map[string]any{"jkt": bound.thumbprint()}})
+	p.files(token).active(t, "a bound token", map[string]any{"token_type": "DPoP",
+		"cnf": map[string]any{"jkt": bound.thumbprint()}})
 
 	// What ends the token ends it here as well, with the very next question.
 	p.call("/oauth/revoke", url.Values{"token": {both.text("refresh_token")}})
@@ -142,27 +150,35 @@ func TestResourceServerAuthenticates(t *testing.T) {
 	p.machine("/oauth/introspect", form(), "Authorization", basic(filesID, filesSecret)).active(t, "basic", nil)
 	unknown := p.machine("/oauth/introspect", form("client_id", "nobody", "client_secret", filesSecret))
 	for rule, got := range map[string]reply{
-		"wrong secret":                p.machine("/oauth/introspect", form("client_id", filesID, "client_secret", "x")),
-		"wrong secret, basic":         p.machine("/oauth/introspect", form(), "Authorization", basic(filesID, "x")),
-		"the secret of another":       p.machine("/oauth/introspect", form("client_id", filesID, "client_secret", strings.Repeat("u", 64))),
-		"its identifier as its id":    p.machine("/oauth/introspect", form("client_id", filesAPI, "client_secret", filesSecret)),
-		"no secret":                   p.machine("/oauth/introspect", form("client_id", filesID)),
-		"an empty secret":             p.machine("/oauth/introspect", form(), "Authorization", basic(filesID, "")),
-		"nobody":                      p.machine("/oauth/introspect", form()),
-		"a token endpoint it is not":  p.machine("/oauth/token", form("client_id", filesID, "client_secret", filesSecret, "grant_type", "client_credentials", "scope", "runs:write")),
-		"it revokes nothing":          p.machine("/oauth/revoke", form("client_id", filesID, "client_secret", filesSecret)),
-		"an assertion in its place":   p.machine("/oauth/introspect", form("client_id", filesID, "client_assertion", "a.b.c", "client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")),
+		"wrong secret":        p.machine("/oauth/introspect", form("client_id", filesID, "client_secret", "x")),
+		"wrong secret, basic": p.machine("/oauth/introspect", form(), "Authorization", basic(filesID, "x")),
+		"the secret of another": p.machine("/oauth/introspect", form("client_id", filesID, "client_secret",
+			strings.Repeat("u", 64))),
+		"its identifier as its id": p.machine("/oauth/introspect", form("client_id", filesAPI, "client_secret",
+			filesSecret)),
+		"no secret":       p.machine("/oauth/introspect", form("client_id", filesID)),
+		"an empty secret": p.machine("/oauth/introspect", form(), "Authorization", basic(filesID, "")),
+		"nobody":          p.machine("/oauth/introspect", form()),
+		"a token endpoint it is not": p.machine("/oauth/token", form("client_id", filesID, "client_secret", filesSecret,
+			"grant_type", "client_credentials", "scope", "runs:write")),
+		"it revokes nothing": p.machine("/oauth/revoke", form("client_id", filesID, "client_secret", filesSecret)),
+		"an assertion in its place": p.machine("/oauth/introspect", form("client_id", filesID, "client_assertion", "a.b.c",
+			"client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")),
 		"a client with its client_id": p.machine("/oauth/introspect", form("client_id", filesID, "client_secret", p.secret)),
 	} {
 		got.wants(t, rule, http.StatusUnauthorized, "invalid_client")
-		if got.raw != unknown.raw || got.header.Get("WWW-Authenticate") == "" || got.header.Get("Cache-Control") != "no-store" {
+		if got.raw != unknown.raw || got.header.Get("WWW-Authenticate") == "" ||
+			got.header.Get("Cache-Control") != "no-store" {
 			t.Errorf("%s: %s, an unknown client gets %s", rule, got.raw, unknown.raw)
 		}
 	}
-	p.machine("/oauth/introspect", form("client_id", filesID, "client_secret", filesSecret), "Authorization", basic(filesID, filesSecret)).
+	p.machine("/oauth/introspect", form("client_id", filesID, "client_secret", filesSecret), "Authorization",
+		basic(filesID, filesSecret)).
 		wants(t, "two ways at once", http.StatusBadRequest, "invalid_request")
-	p.machine("/oauth/introspect", url.Values{"client_id": {filesID}, "client_secret": {filesSecret}}).wants(t, "no token", http.StatusBadRequest, "invalid_request")
-	p.send(p.request(http.MethodGet, p.issuer+"/oauth/introspect?token="+token, "", "Authorization", basic(filesID, filesSecret))).
+	p.machine("/oauth/introspect", url.Values{"client_id": {filesID}, "client_secret": {filesSecret}}).wants(t, "no token",
+		http.StatusBadRequest, "invalid_request")
+	p.send(p.request(http.MethodGet, p.issuer+"/oauth/introspect?token="+token, "", "Authorization",
+		basic(filesID, filesSecret))).
 		wants(t, "GET", http.StatusMethodNotAllowed, "invalid_request")
 }
 
@@ -173,8 +189,10 @@ func TestAppsSpeakForNobodyElse(t *testing.T) {
 		c.ResourceIdentifiers = []string{p.issuer, p.issuer + "/oauth/userinfo", filesAPI, "https://mine.test"}
 	}))
 	liar.introspect(p.tokens("scope", "openid").text("access_token")).inactive(t, "a token for the issuer")
-	liar.introspect(p.tokens("resource", filesAPI).text("access_token")).inactive(t, "one for a resource server of the configuration")
-	liar.introspect(p.tokens("scope", "openid", "resource", runsAPIOf(p)).text("access_token")).inactive(t, "one for another app's, and userinfo")
+	liar.introspect(p.tokens("resource", filesAPI).text("access_token")).inactive(t, "one for a resource server of "+
+		"the configuration")
+	liar.introspect(p.tokens("scope", "openid", "resource", runsAPIOf(p)).text("access_token")).inactive(t,
+		"one for another app's, and userinfo")
 	liar.introspect(p.tokens("resource", "https://mine.test").text("access_token")).active(t, "one for its own", nil)
 }
 
@@ -188,10 +206,12 @@ func TestSignedIntrospection(t *testing.T) {
 	es, esSecret := p.register("es-app", func(c *storage.Client) {
 		c.ResourceIdentifiers, c.IntrospectionSignedResponseAlg = []string{runsAPI}, "ES256"
 	})
-	offered := texts(p.document(p.issuer + "/.well-known/openid-configuration").json["introspection_signing_alg_values_supported"])
+	offered := texts(p.document(p.issuer +
+		"/.well-known/openid-configuration").json["introspection_signing_alg_values_supported"])
 	opened := func(rule string, got reply, alg, audience string) map[string]any {
 		t.Helper()
-		if got.status != http.StatusOK || got.header.Get("Content-Type") != mediaType || got.header.Get("Cache-Control") != "no-store" || !slices.Contains(offered, alg) {
+		if got.status != http.StatusOK || got.header.Get("Content-Type") != mediaType ||
+			got.header.Get("Cache-Control") != "no-store" || !slices.Contains(offered, alg) {
 			t.Fatalf("%s: %d %v %s", rule, got.status, got.header, got.raw)
 		}
 		header, claims := takenApart(t, got.raw)
@@ -218,15 +238,18 @@ func TestSignedIntrospection(t *testing.T) {
 	}
 	app := p.as(es, esSecret)
 	forRuns := p.tokens("resource", runsAPI).text("access_token")
-	if inner = opened("an app with an algorithm", app.introspect(forRuns, "Accept", "application/json;q=0.5, "+mediaType), "ES256", es.ID); inner["active"] != true {
+	if inner = opened("an app with an algorithm", app.introspect(forRuns, "Accept", "application/json;q=0.5, "+mediaType),
+		"ES256", es.ID); inner["active"] != true {
 		t.Errorf("%v", inner)
 	}
 	for _, other := range []string{token, "garbage"} {
-		if inner = opened("not active", app.introspect(other, "Accept", mediaType), "ES256", es.ID); len(inner) != 1 || inner["active"] != false {
+		if inner = opened("not active", app.introspect(other, "Accept", mediaType), "ES256", es.ID); len(inner) != 1 ||
+			inner["active"] != false {
 			t.Errorf("%v", inner)
 		}
 	}
-	for _, accept := range []string{"", "*/*", "application/json", "application/*", mediaType + ";q=0", mediaType + "x", "application/jwt"} {
+	for _, accept := range []string{"", "*/*", "application/json", "application/*", mediaType + ";q=0", mediaType +
+		"x", "application/jwt"} {
 		if got := p.files(token, "Accept", accept); got.json["active"] != true {
 			t.Errorf("Accept %q: %s %s", accept, got.header.Get("Content-Type"), got.raw)
 		}
@@ -245,17 +268,20 @@ func TestWhatIntrospectionCosts(t *testing.T) {
 	forFiles := p.tokens("resource", filesAPI).text("access_token")
 	forRuns := p.tokens("resource", runsAPI).text("access_token")
 	p.update("my-app", func(c *storage.Client) { c.GrantTypes = []string{"client_credentials"} })
-	own := p.call("/oauth/token", url.Values{"grant_type": {"client_credentials"}, "scope": {"threads:read"}, "resource": {filesAPI}}).text("access_token")
+	own := p.call("/oauth/token", url.Values{"grant_type": {"client_credentials"}, "scope": {"threads:read"},
+		"resource": {filesAPI}}).text("access_token")
 	for _, c := range []struct {
 		rule string
 		do   func() reply
 		want storagetest.Counts
 		good bool
 	}{
-		{"resource server of the configuration", func() reply { return p.files(forFiles) }, storagetest.Counts{Reads: 1}, true},
+		{"resource server of the configuration", func() reply { return p.files(forFiles) },
+			storagetest.Counts{Reads: 1}, true},
 		{"app that speaks for one", func() reply { return runs.introspect(forRuns) }, storagetest.Counts{Reads: 1}, true},
 		{"a client's own token", func() reply { return p.files(own) }, storagetest.Counts{Reads: 1}, true},
-		{"signed", func() reply { return p.files(forFiles, "Accept", "application/json") }, storagetest.Counts{Reads: 1}, true},
+		{"signed", func() reply { return p.files(forFiles, "Accept", "application/json") },
+			storagetest.Counts{Reads: 1}, true},
 		{"somebody else's token", func() reply { return p.files(forRuns) }, storagetest.Counts{}, false},
 		{"garbage", func() reply { return p.files("garbage") }, storagetest.Counts{}, false},
 		{"wrong secret", func() reply {
@@ -277,7 +303,8 @@ func TestIntrospectionOfPairwiseSubjects(t *testing.T) {
 	sub := claimsOf(t, issued.text("id_token"))["sub"]
 	p.files(issued.text("access_token")).active(t, "resource server", map[string]any{"sub": sub, "username": nil})
 	p.introspect(issued.text("access_token")).active(t, "its client", map[string]any{"sub": sub, "username": nil})
-	p.introspect(issued.text("refresh_token")).active(t, "its client, of the refresh token", map[string]any{"sub": sub, "username": nil})
+	p.introspect(issued.text("refresh_token")).active(t, "its client, of the refresh token",
+		map[string]any{"sub": sub, "username": nil})
 	if sub == "user-ann" {
 		t.Error("not pairwise")
 	}

@@ -41,7 +41,8 @@ func TestFixedSize(t *testing.T) {
 	if short == 0 {
 		t.Error("no number was short")
 	}
-	for _, wrong := range [][]byte{nil, {0x30}, {0x30, 6, 2, 1, 0xff, 2, 1, 1}, append([]byte{0x30, 38, 2, 33, 1}, append(bytes.Repeat([]byte{1}, 32), 2, 1, 1)...)} {
+	for _, wrong := range [][]byte{nil, {0x30}, {0x30, 6, 2, 1, 0xff, 2, 1, 1}, append([]byte{0x30, 38, 2, 33, 1},
+		append(bytes.Repeat([]byte{1}, 32), 2, 1, 1)...)} {
 		if got, err := fixedSize(wrong); err == nil {
 			t.Errorf("%x gave %x", wrong, got)
 		}

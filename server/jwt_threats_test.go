@@ -166,45 +166,62 @@ func TestForgedJWTs(t *testing.T) {
 	}
 
 	for rule, forged := range map[string]string{
-		"alg none, no signature":          unsigned("none") + ".",
-		"alg none, the signature kept":    unsigned("none") + "." + parts[2],
-		"alg None":                        unsigned("None") + ".",
-		"no signature":                    parts[0] + "." + parts[1] + ".",
-		"zero signature":                  parts[0] + "." + parts[1] + "." + base64.RawURLEncoding.EncodeToString(make([]byte, 64)),
-		"HS256 with the public key, DER":  signedBy(t, public, jose.HS256, ours, claims),
-		"HS256 with the public key, PEM":  signedBy(t, publicPEM, jose.HS256, ours, claims),
-		"HS256 with the public key, JWK":  signedBy(t, jwk, jose.HS256, ours, claims),
-		"embedded jwk":                    signedBy(t, private, jose.ES256, map[string]any{"typ": "at+jwt", "kid": kid, "jwk": mineMap}, claims),
-		"embedded jwk, no kid":            signedBy(t, private, jose.ES256, map[string]any{"typ": "at+jwt", "jwk": mineMap}, claims),
-		"jku":                             signedBy(t, private, jose.ES256, map[string]any{"typ": "at+jwt", "kid": kid, "jku": "https://evil.test/jwks"}, claims),
+		"alg none, no signature":       unsigned("none") + ".",
+		"alg none, the signature kept": unsigned("none") + "." + parts[2],
+		"alg None":                     unsigned("None") + ".",
+		"no signature":                 parts[0] + "." + parts[1] + ".",
+		"zero signature": parts[0] + "." + parts[1] + "." +
+			base64.RawURLEncoding.EncodeToString(make([]byte, 64)),
+		"HS256 with the public key, DER": signedBy(t, public, jose.HS256, ours, claims),
+		"HS256 with the public key, PEM": signedBy(t, publicPEM, jose.HS256, ours, claims),
+		"HS256 with the public key, JWK": signedBy(t, jwk, jose.HS256, ours, claims),
+		"embedded jwk": signedBy(t, private, jose.ES256, map[string]any{"typ": "at+jwt", "kid": kid,
+			"jwk": mineMap}, claims),
+		"embedded jwk, no kid": signedBy(t, private, jose.ES256, map[string]any{"typ": "at+jwt", "jwk": mineMap},
+			claims),
+		"jku": signedBy(t, private, jose.ES256, map[string]any{"typ": "at+jwt", "kid": kid,
+			"jku": "https://evil.test/jwks"}, claims),
 		"another key under our kid":       signedBy(t, private, jose.ES256, ours, claims),
 		"the RSA key under the other kid": signedBy(t, p.signingKey(storage.UseRS256).Private, jose.RS256, ours, claims),
-		"unknown kid":                     signedBy(t, es.Private, jose.ES256, map[string]any{"typ": "at+jwt", "kid": "ES256-9"}, claims),
-		"no kid":                          signedBy(t, es.Private, jose.ES256, map[string]any{"typ": "at+jwt"}, claims),
-		"typ JWT, no client_id":           signedBy(t, es.Private, jose.ES256, map[string]any{"typ": "JWT", "kid": kid}, like(map[string]any{"client_id": nil})),
-		"typ JWT, no jti":                 signedBy(t, es.Private, jose.ES256, map[string]any{"typ": "JWT", "kid": kid}, like(map[string]any{"jti": nil})),
-		"no typ":                          signedBy(t, es.Private, jose.ES256, map[string]any{"kid": kid}, claims),
-		"unknown critical header":         signedBy(t, es.Private, jose.ES256, map[string]any{"typ": "at+jwt", "kid": kid, "crit": []string{"x"}, "x": 1}, claims),
-		"an ID token":                     issued.text("id_token"),
-		"an ID token with our typ":        signedBy(t, p.signingKey(storage.UseRS256).Private, jose.RS256, map[string]any{"typ": "at+jwt", "kid": p.signingKey(storage.UseRS256).Name()}, claimsOf(t, issued.text("id_token"))),
-		"another issuer":                  signedBy(t, es.Private, jose.ES256, ours, like(map[string]any{"iss": "https://evil.test"})),
-		"no issuer":                       signedBy(t, es.Private, jose.ES256, ours, like(map[string]any{"iss": nil})),
-		"expired":                         signedBy(t, es.Private, jose.ES256, ours, like(map[string]any{"exp": time.Now().Add(-time.Second).Unix()})),
-		"no expiry":                       signedBy(t, es.Private, jose.ES256, ours, like(map[string]any{"exp": nil})),
-		"another user's grant":            signedBy(t, es.Private, jose.ES256, ours, like(map[string]any{"sub": "user-bob"})),
-		"no grant":                        signedBy(t, es.Private, jose.ES256, ours, like(map[string]any{"jti": nil})),
-		"a grant that never was":          signedBy(t, es.Private, jose.ES256, ours, like(map[string]any{"jti": storage.NewGrantID() + ".x"})),
-		"a grant's name with a path":      signedBy(t, es.Private, jose.ES256, ours, like(map[string]any{"jti": "../" + claims["jti"].(string)})),
-		"claims that are no object":       signedBy(t, es.Private, jose.ES256, ours, []string{"x"}),
-		"claims of other types":           signedBy(t, es.Private, jose.ES256, ours, like(map[string]any{"exp": "soon"})),
-		"changed claims":                  parts[0] + "." + part(t, like(map[string]any{"scope": "openid email"})) + "." + parts[2],
-		"JSON serialization":              `{"payload":"` + parts[1] + `","protected":"` + parts[0] + `","signature":"` + parts[2] + `"}`,
-		"a dot more":                      genuine + ".",
-		"PBES2 with a huge count":         part(t, map[string]any{"alg": "PBES2-HS256+A128KW", "enc": "A128GCM", "p2c": 1<<31 - 1, "p2s": "AAAAAAAAAAA", "typ": "at+jwt", "kid": kid}) + ".AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA.AAAAAAAAAAAAAAAA.AAAA.AAAAAAAAAAAAAAAAAAAAAA",
-		"compressed bomb":                 bomb(t),
-		"many dots":                       strings.Repeat(".", 60<<10),
-		"empty parts":                     "..",
-		"nothing but spaces":              "  ",
+		"unknown kid": signedBy(t, es.Private, jose.ES256, map[string]any{"typ": "at+jwt",
+			"kid": "ES256-9"}, claims),
+		"no kid": signedBy(t, es.Private, jose.ES256, map[string]any{"typ": "at+jwt"}, claims),
+		"typ JWT, no client_id": signedBy(t, es.Private, jose.ES256, map[string]any{"typ": "JWT", "kid": kid},
+			like(map[string]any{"client_id": nil})),
+		"typ JWT, no jti": signedBy(t, es.Private, jose.ES256, map[string]any{"typ": "JWT", "kid": kid},
+			like(map[string]any{"jti": nil})),
+		"no typ": signedBy(t, es.Private, jose.ES256, map[string]any{"kid": kid}, claims),
+		"unknown critical header": signedBy(t, es.Private, jose.ES256, map[string]any{"typ": "at+jwt", "kid": kid,
+			"crit": []string{"x"}, "x": 1}, claims),
+		"an ID token": issued.text("id_token"),
+		"an ID token with our typ": signedBy(t, p.signingKey(storage.UseRS256).Private, jose.RS256,
+			map[string]any{"typ": "at+jwt", "kid": p.signingKey(storage.UseRS256).Name()}, claimsOf(t, issued.text("id_token"))),
+		"another issuer": signedBy(t, es.Private, jose.ES256, ours,
+			like(map[string]any{"iss": "https://evil.test"})),
+		"no issuer": signedBy(t, es.Private, jose.ES256, ours, like(map[string]any{"iss": nil})),
+		"expired": signedBy(t, es.Private, jose.ES256, ours,
+			like(map[string]any{"exp": time.Now().Add(-time.Second).Unix()})),
+		"no expiry":            signedBy(t, es.Private, jose.ES256, ours, like(map[string]any{"exp": nil})),
+		"another user's grant": signedBy(t, es.Private, jose.ES256, ours, like(map[string]any{"sub": "user-bob"})),
+		"no grant":             signedBy(t, es.Private, jose.ES256, ours, like(map[string]any{"jti": nil})),
+		"a grant that never was": signedBy(t, es.Private, jose.ES256, ours,
+			like(map[string]any{"jti": storage.NewGrantID() + ".x"})),
+		"a grant's name with a path": signedBy(t, es.Private, jose.ES256, ours,
+			like(map[string]any{"jti": "../" + claims["jti"].(string)})),
+		"claims that are no object": signedBy(t, es.Private, jose.ES256, ours, []string{"x"}),
+		"claims of other types":     signedBy(t, es.Private, jose.ES256, ours, like(map[string]any{"exp": "soon"})),
+		"changed claims": parts[0] + "." + part(t, like(map[string]any{"scope": "openid email"})) + "." +
+			parts[2],
+		"JSON serialization": `{"payload":"` + parts[1] + `","protected":"` + parts[0] + `","signature":"` +
+			parts[2] + `"}`,
+		"a dot more": genuine + ".",
+		"PBES2 with a huge count": part(t, map[string]any{"alg": "PBES2-HS256+A128KW", "enc": "A128GCM",
+			"p2c": 1<<31 - 1, "p2s": "AAAAAAAAAAA", "typ": "at+jwt", "kid": kid}) +
+			".AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA.AAAAAAAAAAAAAAAA.AAAA.AAAAAAAAAAAAAAAAAAAAAA",
+		"compressed bomb":    bomb(t),
+		"many dots":          strings.Repeat(".", 60<<10),
+		"empty parts":        "..",
+		"nothing but spaces": "  ",
 	} {
 		if p.good(forged) {
 			t.Errorf("%s: good", rule)
@@ -261,9 +278,11 @@ func TestIntrospectionByAStranger(t *testing.T) {
 	public := p.as(p.register("public-app", func(c *storage.Client) { c.Public = true }))
 	public.call("/oauth/introspect", url.Values{"token": {got.text("access_token")}, "client_id": {public.client.ID}}).
 		wants(t, "a public client, which proves nothing", http.StatusUnauthorized, "invalid_client")
-	owner := p.call("/oauth/introspect", url.Values{"token": {got.text("access_token")}, "token_type_hint": {"refresh_token"}})
+	owner := p.call("/oauth/introspect", url.Values{"token": {got.text("access_token")},
+		"token_type_hint": {"refresh_token"}})
 	for name, want := range map[string]any{
-		"active": true, "scope": "openid", "client_id": p.client.ID, "username": "ann", "token_type": "Bearer", "sub": "user-ann", "iss": p.issuer, "aud": p.issuer,
+		"active": true, "scope": "openid", "client_id": p.client.ID, "username": "ann", "token_type": "Bearer",
+		"sub": "user-ann", "iss": p.issuer, "aud": p.issuer,
 	} {
 		if owner.json[name] != want {
 			t.Errorf("%s: %v, want %v", name, owner.json[name], want)
@@ -279,11 +298,13 @@ func TestAccessTokenIsRFC9068(t *testing.T) {
 	p := newIDP(t)
 	issued := p.tokens("scope", "threads:read runs:write")
 	header, claims := takenApart(t, issued.text("access_token"))
-	if header["typ"] != "at+jwt" || header["alg"] != "ES256" || header["kid"] != p.signingKey(storage.UseES256).Name() || len(header) != 3 {
+	if header["typ"] != "at+jwt" || header["alg"] != "ES256" || header["kid"] != p.signingKey(storage.UseES256).Name() ||
+		len(header) != 3 {
 		t.Errorf("header %v", header)
 	}
 	for name, want := range map[string]any{
-		"iss": p.issuer, "sub": "user-ann", "aud": p.issuer, "client_id": p.client.ID, "scope": "threads:read runs:write", "acr": "urn:warifu:acr:pwd",
+		"iss": p.issuer, "sub": "user-ann", "aud": p.issuer, "client_id": p.client.ID, "scope": "threads:read runs:write",
+		"acr": "urn:warifu:acr:pwd",
 	} {
 		if claims[name] != want {
 			t.Errorf("%s: %v, want %v", name, claims[name], want)
@@ -308,7 +329,8 @@ func TestAccessTokenIsRFC9068(t *testing.T) {
 		t.Errorf("by the published key: %v", err)
 	}
 	for name := range claims {
-		if !slices.Contains([]string{"iss", "sub", "aud", "exp", "iat", "jti", "client_id", "scope", "auth_time", "acr", "amr"}, name) {
+		if !slices.Contains([]string{"iss", "sub", "aud", "exp", "iat", "jti", "client_id", "scope", "auth_time",
+			"acr", "amr"}, name) {
 			t.Errorf("claim %s that nobody promised", name)
 		}
 	}
@@ -317,7 +339,8 @@ func TestAccessTokenIsRFC9068(t *testing.T) {
 func TestJWKSHoldsOnlyPublicKeys(t *testing.T) {
 	p := newIDP(t)
 	got := p.send(p.request(http.MethodGet, p.issuer+"/oauth/jwks", ""))
-	if !strings.HasPrefix(got.header.Get("Content-Type"), "application/json") || !strings.Contains(got.header.Get("Cache-Control"), "max-age=300") {
+	if !strings.HasPrefix(got.header.Get("Content-Type"), "application/json") ||
+		!strings.Contains(got.header.Get("Cache-Control"), "max-age=300") {
 		t.Errorf("headers %v", got.header)
 	}
 	for _, k := range p.jwks().Keys {

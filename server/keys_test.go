@@ -58,13 +58,17 @@ func TestCompromisedKeyIsRefusedEverywhere(t *testing.T) {
 	kids := a.kids()
 	a.compromise(storage.UseES256)
 	a.compromise(storage.UseRS256)
-	soon(t, "the other replica has heard of it", func() bool { return slices.Contains(b.kids(), "RS256-3") && slices.Contains(b.kids(), "ES256-3") })
+	soon(t, "the other replica has heard of it", func() bool {
+		return slices.Contains(b.kids(), "RS256-3") &&
+			slices.Contains(b.kids(), "ES256-3")
+	})
 	c := a.replica(a.etcd.Client)
 	for name, p := range map[string]*idp{"where it was ended": a, "the other": b, "one that has started since": c} {
 		if p.active(access) || p.userinfo(access).status != http.StatusUnauthorized {
 			t.Errorf("%s: an access token of a compromised key is good", name)
 		}
-		p.browser().get(p.logoutURL("id_token_hint", id)).wants(t, name+": an ID token of a compromised key", http.StatusBadRequest, "invalid_request")
+		p.browser().get(p.logoutURL("id_token_hint", id)).wants(t, name+": an ID token of a compromised key",
+			http.StatusBadRequest, "invalid_request")
 		for _, kid := range p.kids() {
 			if slices.Contains(kids, kid) && !strings.HasPrefix(kid, "EdDSA") {
 				t.Errorf("%s: %s is still published", name, kid)
@@ -96,14 +100,16 @@ func TestCompromisedSealingKey(t *testing.T) {
 		keys := b.store.Keys(storage.UseSeal)
 		return len(keys) > 0 && keys[len(keys)-1].Sequence == 3
 	})
-	for name, p := range map[string]*idp{"where it was ended": a, "the other": b, "one that has started since": a.replica(a.etcd.Client)} {
+	for name, p := range map[string]*idp{"where it was ended": a, "the other": b,
+		"one that has started since": a.replica(a.etcd.Client)} {
 		p.exchange(code).wants(t, name+": a code", http.StatusBadRequest, "invalid_grant")
 		p.refresh(issued.text("refresh_token")).wants(t, name+": a refresh token", http.StatusBadRequest, "invalid_grant")
 		if p.active(issued.text("refresh_token")) {
 			t.Errorf("%s: introspection takes a refresh token for good", name)
 		}
 	}
-	if got := browser.get(a.authorizeURL("prompt", "none", "scope", "openid")); got.location == nil || got.location.Query().Get("error") != "login_required" {
+	if got := browser.get(a.authorizeURL("prompt", "none", "scope", "openid")); got.location == nil ||
+		got.location.Query().Get("error") != "login_required" {
 		t.Errorf("still signed in: %d %v", got.status, got.location)
 	}
 	if got := pending.signIn(form, userEmail, userPassword); got.location != nil && got.location.Query().Has("code") {
@@ -138,13 +144,15 @@ func TestClockMinutesAhead(t *testing.T) {
 		t.Fatalf("a code of the one that is ahead: %d %s", issued.status, issued.raw)
 	}
 	ahead := b.refresh(issued.text("refresh_token"))
-	if ahead.status != http.StatusOK || !a.active(ahead.text("access_token")) || a.userinfo(ahead.text("access_token")).status != http.StatusOK {
+	if ahead.status != http.StatusOK || !a.active(ahead.text("access_token")) ||
+		a.userinfo(ahead.text("access_token")).status != http.StatusOK {
 		t.Errorf("a token of the one that is ahead: %d %s", ahead.status, ahead.raw)
 	}
 	if got := a.refresh(ahead.text("refresh_token")); got.status != http.StatusOK || !b.active(got.text("access_token")) {
 		t.Errorf("%d %s", got.status, got.raw)
 	}
-	if _, body := a.raw(http.MethodGet, a.issuer+"/readyz"); body != "ready\nthe clock of another replica is 5m0s ahead of this one's\n" {
+	if _, body := a.raw(http.MethodGet, a.issuer+"/readyz"); body != "ready\nthe clock of another replica is 5m0s ahead "+
+		"of this one's\n" {
 		t.Errorf("readyz says %q", body)
 	}
 }

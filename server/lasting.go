@@ -58,8 +58,8 @@ func newLasting(cfg Config) *lasting {
 	}
 }
 
-// With makes a Server of another configuration of the same issuer, with the same store, log, metrics, traces and clock, on
-// what lasts. It counts from [Server.TakeOver] on; an error leaves everything as it was.
+// With makes a Server of another configuration of the same issuer, with the same store, log, metrics, traces and clock,
+// on what lasts. It counts from [Server.TakeOver] on; an error leaves everything as it was.
 func (s *Server) With(cfg Config) (*Server, error) {
 	before := s.InForce()
 	if cfg.Issuer != s.cfg.Issuer {

@@ -46,7 +46,8 @@ func TestASignInGoesOnUnderAnotherConfiguration(t *testing.T) {
 	if reply := p.refresh(refresh); reply.status != 200 {
 		t.Errorf("%+v", reply)
 	}
-	if again := b.follow(b.get(p.authorizeURL("prompt", "none"))); again.location == nil || again.location.Query().Get("code") == "" {
+	if again := b.follow(b.get(p.authorizeURL("prompt", "none"))); again.location == nil ||
+		again.location.Query().Get("code") == "" {
 		t.Errorf("the session has ended: %v", again.location)
 	}
 }
@@ -58,7 +59,8 @@ func TestARaisedDemandCountsForSessions(t *testing.T) {
 	b := p.browser()
 	b.code()
 	p.reload(func(c *server.Config) { c.Demands.Everybody = oauth.AssuranceMFA })
-	if got := b.follow(b.get(p.authorizeURL("prompt", "none"))); got.location == nil || got.location.Query().Get("error") == "" {
+	if got := b.follow(b.get(p.authorizeURL("prompt", "none"))); got.location == nil ||
+		got.location.Query().Get("error") == "" {
 		t.Errorf("%v", got.location)
 	}
 	for name, change := range map[string]func(*server.Config){

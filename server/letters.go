@@ -44,8 +44,8 @@ func (s *Server) letter(u *storage.User, kind mail.Kind, lang language.Tag) mail
 }
 
 // notify writes to a user what has happened to their account, if this server sends mail and the user has an address.
-// what is the name of the passkey that it is about, "" otherwise. r is the request by which it happened, nil for what an
-// operator did. It waits for nothing.
+// what is the name of the passkey that it is about, "" otherwise. r is the request by which it happened, nil for what
+// an operator did. It waits for nothing.
 func (s *Server) notify(r *http.Request, u *storage.User, kind mail.Kind, what string) {
 	if s.cfg.Mail != nil && mailable(u) != "" {
 		s.from(r)(u, kind, what)
@@ -105,8 +105,8 @@ func (s *Server) firstTime(ctx context.Context, userID string) (bool, error) {
 // Notify writes to a user what an operator has done to their account, see [mail.FactorsRemoved].
 func (s *Server) Notify(u *storage.User, kind mail.Kind) { s.notify(nil, u, kind, "") }
 
-// SendLink mails a link of [Server.MakeLink] to its user, and reports whether it is on its way: that takes a mail server
-// and an address.
+// SendLink mails a link of [Server.MakeLink] to its user, and reports whether it is on its way: that takes a mail
+// server and an address.
 func (s *Server) SendLink(u *storage.User, kind, address string, valid time.Duration) bool {
 	return s.sendLink(u, kind, address, valid, language.English)
 }

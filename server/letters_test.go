@@ -35,7 +35,8 @@ func (p *people) noLetter(id string) {
 	p.mail.None()
 }
 
-// In the language of their record, a user learns of a sign-in in a browser in which they never did, and not of their first one, nor twice of a browser.
+// In the language of their record, a user learns of a sign-in in a browser in which they never did, and not of their
+// first one, nor twice of a browser.
 func TestLetterOfANewDevice(t *testing.T) {
 	t.Parallel()
 	p := newPeople(t, mailtest.Options{})

@@ -31,7 +31,8 @@ type Lifetimes struct {
 func DefaultLifetimes() Lifetimes {
 	const day = 24 * time.Hour
 	return Lifetimes{
-		AccessToken: time.Hour, IDToken: time.Hour, Code: time.Minute, AuthRequest: time.Hour, DeviceCode: 10 * time.Minute, Session: day,
+		AccessToken: time.Hour, IDToken: time.Hour, Code: time.Minute, AuthRequest: time.Hour, DeviceCode: 10 * time.Minute,
+		Session:     day,
 		RefreshIdle: 90 * day, RefreshAbsolute: 165 * day, SigningKeys: 30 * day, SealingKeys: 30 * day,
 	}
 }

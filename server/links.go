@@ -11,11 +11,11 @@ import (
 )
 
 // A link lets somebody in who has no way to sign in yet, or not any more: from an invitation, or from a mail that they
-// asked for on /forgot. It is a sealed string, so making one writes nothing but its entry in the audit log. It names the
-// revision of what its user has to sign in with, and the transaction that uses it compares and moves that: so a link
-// works once, and no longer when the user has signed in with a new factor, or has got another link and used it. It also
-// ends with the user's term, and when the user has another e-mail address: what went to the wrong one opens nothing once
-// that is put right. Looking at it spends nothing: mail scanners do that.
+// asked for on /forgot. It is a sealed string, so making one writes nothing but its entry in the audit log. It names
+// the revision of what its user has to sign in with, and the transaction that uses it compares and moves that: so a
+// link works once, and no longer when the user has signed in with a new factor, or has got another link and used it. It
+// also ends with the user's term, and when the user has another e-mail address: what went to the wrong one opens
+// nothing once that is put right. Looking at it spends nothing: mail scanners do that.
 
 // Kinds of links.
 const (

@@ -19,9 +19,12 @@ func FuzzLogout(f *testing.F) {
 	registered := regexp.MustCompile(`^(https://app\.test/bye([?]state=|$)|http://localhost(:[0-9]{1,5})?([/?]|$))`)
 	id := p.tokens("scope", "openid").text("id_token")
 	for _, query := range []string{
-		"", "state=x", "id_token_hint=" + id, "id_token_hint=" + id[:len(id)-4], "id_token_hint=a.b.c&post_logout_redirect_uri=https://evil.test/", "id_token_hint=..",
-		"client_id=" + p.client.ID + "&post_logout_redirect_uri=" + url.QueryEscape(afterLogout), "client_id=x&client_id=y", "post_logout_redirect_uri=//evil.test", "%zz", "a;b", "state=%00&ui_locales=ja",
-		"client_id=" + p.client.ID + "&post_logout_redirect_uri=http%3A%2F%2Flocalhost%3A1%2F&state=%0d%0aSet-Cookie:x", "lang=ja&logout_hint=%ff", "id_token_hint=eyJhbGciOiJub25lIn0.e30.",
+		"", "state=x", "id_token_hint=" + id, "id_token_hint=" + id[:len(id)-4],
+		"id_token_hint=a.b.c&post_logout_redirect_uri=https://evil.test/", "id_token_hint=..",
+		"client_id=" + p.client.ID + "&post_logout_redirect_uri=" + url.QueryEscape(afterLogout), "client_id=x&client_id=y",
+		"post_logout_redirect_uri=//evil.test", "%zz", "a;b", "state=%00&ui_locales=ja",
+		"client_id=" + p.client.ID + "&post_logout_redirect_uri=http%3A%2F%2Flocalhost%3A1%2F&state=%0d%0aSet-Cookie:x",
+		"lang=ja&logout_hint=%ff", "id_token_hint=eyJhbGciOiJub25lIn0.e30.",
 	} {
 		f.Add(query, false)
 		f.Add(query, true)
@@ -38,7 +41,8 @@ func FuzzLogout(f *testing.F) {
 		if faults := p.log.faults(); faults != "" || got.Code >= 500 && got.Code != http.StatusServiceUnavailable {
 			t.Errorf("%d %s\n%s", got.Code, got.Body, faults)
 		}
-		if to := got.Header().Get("Location"); to != "" && (!post || !strings.HasPrefix(to, p.issuer+"/oauth/logout?")) && !registered.MatchString(to) {
+		if to := got.Header().Get("Location"); to != "" && (!post || !strings.HasPrefix(to, p.issuer+"/oauth/logout?")) &&
+			!registered.MatchString(to) {
 			t.Errorf("sent to %q", to)
 		}
 	})

@@ -137,8 +137,9 @@ func (p *idp) exerciseLogout(doc map[string]any, exercised map[string]bool) {
 	q.sendLogouts()
 	sid := claimsOf(q.t.(*testing.T), id)["sid"].(string)
 	for name, works := range map[string]bool{
-		"backchannel_logout_supported":          len(back.tokens()) == 1,
-		"backchannel_logout_session_supported":  len(back.tokens()) == 1 && claimsOf(q.t.(*testing.T), back.tokens()[0])["sid"] == sid,
+		"backchannel_logout_supported": len(back.tokens()) == 1,
+		"backchannel_logout_session_supported": len(back.tokens()) == 1 &&
+			claimsOf(q.t.(*testing.T), back.tokens()[0])["sid"] == sid,
 		"frontchannel_logout_supported":         strings.Contains(got.body, `<iframe class="app-frame" src="`+front.URL),
 		"frontchannel_logout_session_supported": strings.Contains(got.body, "sid="+sid),
 	} {
@@ -197,7 +198,8 @@ func TestAfterALogout(t *testing.T) {
 		for _, method := range []string{http.MethodGet, http.MethodPost} {
 			b := p.browser()
 			id := p.exchange(b.code("scope", "openid")).text("id_token")
-			address := p.logoutURL("id_token_hint", id, "client_id", p.client.ID, "post_logout_redirect_uri", c.redirect, "state", c.state)
+			address := p.logoutURL("id_token_hint", id, "client_id", p.client.ID, "post_logout_redirect_uri",
+				c.redirect, "state", c.state)
 			got := page{}
 			if method == http.MethodGet {
 				got = b.get(address)
@@ -214,7 +216,8 @@ func TestAfterALogout(t *testing.T) {
 			switch {
 			case c.want == "":
 				got.signedOut(t, c.rule)
-			case got.location == nil || got.location.String() != c.want || !strings.Contains(got.header.Get("Cache-Control"), "no-store"):
+			case got.location == nil || got.location.String() != c.want || !strings.Contains(got.header.Get("Cache-Control"),
+				"no-store"):
 				t.Errorf("%s: %d to %v, want %s", c.rule, got.status, got.location, c.want)
 			}
 			if b.signedInHere() {
@@ -230,10 +233,12 @@ func TestLogoutWithoutASession(t *testing.T) {
 	b := p.browser()
 	id := p.exchange(b.code("scope", "openid")).text("id_token")
 	b.get(p.logoutURL("id_token_hint", id)).signedOut(t, "the session")
-	for rule, params := range map[string][]string{"again": {"id_token_hint", id}, "nothing": {}, "client_id": {"client_id", p.client.ID}} {
+	for rule, params := range map[string][]string{"again": {"id_token_hint", id}, "nothing": {},
+		"client_id": {"client_id", p.client.ID}} {
 		for who, b := range map[string]*browser{"signed out": b, "never here": p.browser()} {
 			b.get(p.logoutURL(params...)).signedOut(t, who+": "+rule)
-			got := b.get(p.logoutURL(append(params, "client_id", p.client.ID, "post_logout_redirect_uri", afterLogout, "state", "s")...))
+			got := b.get(p.logoutURL(append(params, "client_id", p.client.ID, "post_logout_redirect_uri", afterLogout,
+				"state", "s")...))
 			if got.location == nil || got.location.String() != afterLogout+"?state=s" {
 				t.Errorf("%s: %s: %d to %v", who, rule, got.status, got.location)
 			}
@@ -253,7 +258,9 @@ func TestLogoutWithoutASession(t *testing.T) {
 func TestIDTokenHints(t *testing.T) {
 	for rule, change := range map[string]func(*storage.Client){
 		"RS256": func(*storage.Client) {}, "ES256": func(c *storage.Client) { c.IDTokenSignedResponseAlg = "ES256" },
-		"EdDSA": func(c *storage.Client) { c.IDTokenSignedResponseAlg = "EdDSA" }, "pairwise": func(c *storage.Client) { c.SubjectType = oauth.SubjectPairwise },
+		"EdDSA": func(c *storage.Client) { c.IDTokenSignedResponseAlg = "EdDSA" }, "pairwise": func(c *storage.Client) {
+			c.SubjectType = oauth.SubjectPairwise
+		},
 	} {
 		t.Run(rule, func(t *testing.T) {
 			p := logoutIDP(t, change, func(c *storage.Client) { c.RedirectURIs = []string{callback} })
@@ -266,7 +273,8 @@ func TestIDTokenHints(t *testing.T) {
 				p.clock.forward(7 * time.Hour)
 				p.rotate()
 			}
-			if got := b.get(p.logoutURL("id_token_hint", id, "post_logout_redirect_uri", afterLogout)); got.location == nil || got.location.String() != afterLogout {
+			if got := b.get(p.logoutURL("id_token_hint", id, "post_logout_redirect_uri", afterLogout)); got.location == nil ||
+				got.location.String() != afterLogout {
 				t.Errorf("%d to %v\n%s", got.status, got.location, shown(got.body))
 			}
 			if b.signedInHere() {
@@ -309,7 +317,8 @@ func TestLogoutQuestionAnswered(t *testing.T) {
 	p := logoutIDP(t)
 	b := p.browser()
 	b.code("scope", "openid")
-	question := b.get(p.logoutURL("client_id", p.client.ID, "post_logout_redirect_uri", afterLogout, "state", "s", "ui_locales", "ja"))
+	question := b.get(p.logoutURL("client_id", p.client.ID, "post_logout_redirect_uri", afterLogout, "state", "s",
+		"ui_locales", "ja"))
 	if !strings.Contains(question.body, "ログアウトしますか") || !strings.Contains(question.body, "My App") {
 		t.Errorf("not in Japanese, or without the app:\n%s", shown(question.body))
 	}
@@ -318,7 +327,8 @@ func TestLogoutQuestionAnswered(t *testing.T) {
 		t.Errorf("not in English:\n%s", shown(inEnglish.body))
 	}
 	stays := b.decide(question, "stay")
-	if stays.status != http.StatusOK || !strings.Contains(stays.body, "You are still signed in") || !strings.Contains(stays.body, `href="`+afterLogout+`"`) {
+	if stays.status != http.StatusOK || !strings.Contains(stays.body, "You are still signed in") ||
+		!strings.Contains(stays.body, `href="`+afterLogout+`"`) {
 		t.Errorf("stay: %d to %v\n%s", stays.status, stays.location, shown(stays.body))
 	}
 	if !b.signedInHere() {

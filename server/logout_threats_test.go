@@ -20,27 +20,37 @@ import (
 // of any other, and stays signed in.
 func TestOpenRedirectOnLogout(t *testing.T) {
 	p := logoutIDP(t)
-	other := p.as(p.register("other-app", func(c *storage.Client) { c.PostLogoutRedirectURIs = []string{"https://other.test/"} }))
+	other := p.as(p.register("other-app", func(c *storage.Client) {
+		c.PostLogoutRedirectURIs = []string{"https://other.test/"}
+	}))
 	b := p.browser()
 	id := p.exchange(b.code("scope", "openid")).text("id_token")
 	out := p.browser() // without a session nothing would be asked
 	for rule, redirect := range map[string]string{
-		"another site": "https://evil.test/", "a query added": afterLogout + "?x=y", "a fragment added": afterLogout + "#x", "a slash added": afterLogout + "/",
-		"other case": "https://app.test/BYE", "host in other case": "https://APP.test/bye", "percent-encoded": "https://app.test/%62ye", "dot segment": "https://app.test/x/../bye",
-		"user info": "https://app.test@evil.test/bye", "of another app": "https://other.test/", "a redirect URI": callback, "relative": "/bye", "scheme-relative": "//app.test/bye",
-		"javascript": "javascript:alert(1)", "data": "data:text/html,x", "localhost, user info": "http://localhost:@evil.test/", "localhost, longer": "http://localhost.evil.test/",
-		"the wildcard itself": "http://localhost:*", "white space": " " + afterLogout, "a line break": afterLogout + "\r\nSet-Cookie: x=y", "http": strings.Replace(afterLogout, "https", "http", 1),
+		"another site": "https://evil.test/", "a query added": afterLogout + "?x=y", "a fragment added": afterLogout +
+			"#x", "a slash added": afterLogout + "/",
+		"other case": "https://app.test/BYE", "host in other case": "https://APP.test/bye",
+		"percent-encoded": "https://app.test/%62ye", "dot segment": "https://app.test/x/../bye",
+		"user info": "https://app.test@evil.test/bye", "of another app": "https://other.test/", "a redirect URI": callback,
+		"relative": "/bye", "scheme-relative": "//app.test/bye",
+		"javascript": "javascript:alert(1)", "data": "data:text/html,x",
+		"localhost, user info": "http://localhost:@evil.test/", "localhost, longer": "http://localhost.evil.test/",
+		"the wildcard itself": "http://localhost:*", "white space": " " + afterLogout, "a line break": afterLogout +
+			"\r\nSet-Cookie: x=y", "http": strings.Replace(afterLogout, "https", "http", 1),
 		"long": afterLogout + strings.Repeat("x", 3000), "backslash": `https:\\evil.test`,
 	} {
-		for _, params := range [][]string{{"id_token_hint", id}, {"client_id", p.client.ID}, {"id_token_hint", id, "client_id", p.client.ID}} {
+		for _, params := range [][]string{{"id_token_hint", id}, {"client_id", p.client.ID},
+			{"id_token_hint", id, "client_id", p.client.ID}} {
 			for _, at := range []*browser{b, out} {
-				at.get(p.logoutURL(append(params, "post_logout_redirect_uri", redirect, "state", "s")...)).wants(t, rule, http.StatusBadRequest, "invalid_request")
+				at.get(p.logoutURL(append(params, "post_logout_redirect_uri", redirect, "state", "s")...)).wants(t, rule,
+					http.StatusBadRequest, "invalid_request")
 			}
 		}
 	}
 	for rule, params := range map[string][]string{
-		"without a client":     {"post_logout_redirect_uri", afterLogout},
-		"client mixed up":      {"id_token_hint", id, "client_id", other.client.ID, "post_logout_redirect_uri", "https://other.test/"},
+		"without a client": {"post_logout_redirect_uri", afterLogout},
+		"client mixed up": {"id_token_hint", id, "client_id", other.client.ID, "post_logout_redirect_uri",
+			"https://other.test/"},
 		"unknown client":       {"client_id", "unknown", "post_logout_redirect_uri", afterLogout},
 		"unknown client alone": {"client_id", "unknown"},
 	} {
@@ -49,14 +59,19 @@ func TestOpenRedirectOnLogout(t *testing.T) {
 		}
 	}
 	for _, query := range []string{
-		"client_id=" + p.client.ID + "&post_logout_redirect_uri=" + url.QueryEscape(afterLogout) + "&post_logout_redirect_uri=https://evil.test/",
-		"client_id=" + p.client.ID + "&client_id=x", "id_token_hint=x&id_token_hint=y", "state=a&state=b", "state=%00", "state=%ff", "state=%zz",
+		"client_id=" + p.client.ID + "&post_logout_redirect_uri=" + url.QueryEscape(afterLogout) +
+			"&post_logout_redirect_uri=https://evil.test/",
+		"client_id=" + p.client.ID + "&client_id=x", "id_token_hint=x&id_token_hint=y", "state=a&state=b", "state=%00",
+		"state=%ff", "state=%zz",
 		"state=" + strings.Repeat("x", 4097), "ui_locales=en&ui_locales=ja",
 	} {
-		b.get(p.issuer+"/oauth/logout?"+query).wants(t, "query "+query[:min(len(query), 60)], http.StatusBadRequest, "invalid_request")
+		b.get(p.issuer+"/oauth/logout?"+query).wants(t, "query "+query[:min(len(query), 60)], http.StatusBadRequest,
+			"invalid_request")
 	}
-	page := b.get(p.logoutURL("client_id", p.client.ID, "post_logout_redirect_uri", "https://evil.test/", "ui_locales", "ja"))
-	if !strings.Contains(b.get(p.logoutURL("id_token_hint", "x")).body, "You were not signed out") || strings.Contains(page.body, `href="https://evil.test`) {
+	page := b.get(p.logoutURL("client_id", p.client.ID, "post_logout_redirect_uri", "https://evil.test/",
+		"ui_locales", "ja"))
+	if !strings.Contains(b.get(p.logoutURL("id_token_hint", "x")).body, "You were not signed out") ||
+		strings.Contains(page.body, `href="https://evil.test`) {
 		t.Errorf("the page:\n%s", shown(page.body))
 	}
 	if !b.signedInHere() {
@@ -89,24 +104,32 @@ func TestForgedIDTokenHints(t *testing.T) {
 	other["iss"] = "https://other.test"
 	for rule, hint := range map[string]string{
 		"garbage": "x", "two dots": "..", "a megabyte of dots": strings.Repeat(".", 12<<10), "cut": id[:len(id)-5],
-		"alg none":                  part(t, map[string]any{"alg": "none", "typ": "JWT", "kid": key.Name()}) + "." + parts[1] + ".",
-		"alg none, with signature":  part(t, map[string]any{"alg": "none", "typ": "JWT", "kid": key.Name()}) + "." + parts[1] + "." + parts[2],
-		"claims changed":            parts[0] + "." + part(t, bob) + "." + parts[2],
-		"signed by somebody":        signedBy(t, foreign, jose.RS256, typed, claims),
-		"HS256 with our public key": signedBy(t, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}), jose.HS256, typed, claims),
-		"another issuer":            signedBy(t, key.Private, jose.RS256, typed, other),
-		"another type":              signedBy(t, key.Private, jose.RS256, map[string]any{"kid": key.Name(), "typ": "logout+jwt"}, claims),
-		"no type":                   signedBy(t, key.Private, jose.RS256, map[string]any{"kid": key.Name()}, claims),
-		"unknown key":               signedBy(t, key.Private, jose.RS256, map[string]any{"kid": "RS256-9", "typ": "JWT"}, claims),
-		"the access token":          got.text("access_token"), "the refresh token": got.text("refresh_token"),
+		"alg none": part(t, map[string]any{"alg": "none", "typ": "JWT", "kid": key.Name()}) +
+			"." + parts[1] + ".",
+		"alg none, with signature": part(t, map[string]any{"alg": "none", "typ": "JWT", "kid": key.Name()}) + "." +
+			parts[1] + "." + parts[2],
+		"claims changed":     parts[0] + "." + part(t, bob) + "." + parts[2],
+		"signed by somebody": signedBy(t, foreign, jose.RS256, typed, claims),
+		"HS256 with our public key": signedBy(t, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}),
+			jose.HS256, typed, claims),
+		"another issuer": signedBy(t, key.Private, jose.RS256, typed, other),
+		"another type": signedBy(t, key.Private, jose.RS256, map[string]any{"kid": key.Name(),
+			"typ": "logout+jwt"}, claims),
+		"no type": signedBy(t, key.Private, jose.RS256, map[string]any{"kid": key.Name()}, claims),
+		"unknown key": signedBy(t, key.Private, jose.RS256, map[string]any{"kid": "RS256-9", "typ": "JWT"},
+			claims),
+		"the access token": got.text("access_token"), "the refresh token": got.text("refresh_token"),
 	} {
-		b.get(p.logoutURL("id_token_hint", hint, "post_logout_redirect_uri", afterLogout, "state", "s")).wants(t, rule, http.StatusBadRequest, "invalid_request")
-		b.get(p.logoutURL("id_token_hint", hint, "client_id", p.client.ID, "post_logout_redirect_uri", afterLogout)).wants(t, rule+", client_id", http.StatusBadRequest, "invalid_request")
+		b.get(p.logoutURL("id_token_hint", hint, "post_logout_redirect_uri", afterLogout, "state", "s")).wants(t, rule,
+			http.StatusBadRequest, "invalid_request")
+		b.get(p.logoutURL("id_token_hint", hint, "client_id", p.client.ID, "post_logout_redirect_uri", afterLogout)).wants(t,
+			rule+", client_id", http.StatusBadRequest, "invalid_request")
 	}
 	if header["typ"] != "JWT" || !b.signedInHere() {
 		t.Error("signed out by a forged hint")
 	}
-	b.get(p.logoutURL("id_token_hint", signedBy(t, key.Private, jose.RS256, typed, claims))).signedOut(t, "made by hand like ours, or this test says nothing")
+	b.get(p.logoutURL("id_token_hint", signedBy(t, key.Private, jose.RS256, typed, claims))).signedOut(t,
+		"made by hand like ours, or this test says nothing")
 }
 
 // A session ends by a form that this server made for this browser, and by nothing that another site can send (CSRF).
@@ -131,25 +154,30 @@ func TestLogoutCSRF(t *testing.T) {
 		form   url.Values
 		status int
 	}{
-		"no token":                       {with("form", ""), http.StatusForbidden},
-		"a wrong token":                  {with("form", "wff_x"), http.StatusForbidden},
-		"the token of another form":      {with("form", authorization.Get("form")), http.StatusForbidden},
-		"the token of another browser":   {with("form", strangers.Get("form")), http.StatusForbidden},
-		"the form of another browser":    {with("form", strangers.Get("form"), "request", strangers.Get("request")), http.StatusForbidden},
-		"no request":                     {with("request", ""), http.StatusBadRequest},
-		"garbage":                        {with("request", "wfl_x"), http.StatusBadRequest},
-		"an authorization request":       {with("request", authorization.Get("request"), "form", authorization.Get("form")), http.StatusBadRequest},
-		"an authorization, named anew":   {with("request", "wfl_"+authorization.Get("request")[4:]), http.StatusBadRequest},
-		"one bit":                        {with("request", form.Get("request")[:9]+string(form.Get("request")[9]^1)+form.Get("request")[10:]), http.StatusBadRequest},
+		"no token":                     {with("form", ""), http.StatusForbidden},
+		"a wrong token":                {with("form", "wff_x"), http.StatusForbidden},
+		"the token of another form":    {with("form", authorization.Get("form")), http.StatusForbidden},
+		"the token of another browser": {with("form", strangers.Get("form")), http.StatusForbidden},
+		"the form of another browser": {with("form", strangers.Get("form"), "request", strangers.Get("request")),
+			http.StatusForbidden},
+		"no request": {with("request", ""), http.StatusBadRequest},
+		"garbage":    {with("request", "wfl_x"), http.StatusBadRequest},
+		"an authorization request": {with("request", authorization.Get("request"), "form", authorization.Get("form")),
+			http.StatusBadRequest},
+		"an authorization, named anew": {with("request", "wfl_"+authorization.Get("request")[4:]), http.StatusBadRequest},
+		"one bit": {with("request", form.Get("request")[:9]+string(form.Get("request")[9]^1)+
+			form.Get("request")[10:]), http.StatusBadRequest},
 		"another request with its token": {with("request", strangers.Get("request")), http.StatusForbidden},
 	} {
 		b.post(action, c.form).wants(t, rule, c.status, "invalid_request")
 	}
 	for rule, header := range map[string][]string{
-		"cross-site": {"Sec-Fetch-Site", "cross-site", "Origin", "https://evil.test"}, "same-site": {"Sec-Fetch-Site", "same-site", "Origin", "https://evil.app.test"},
+		"cross-site": {"Sec-Fetch-Site", "cross-site", "Origin", "https://evil.test"}, "same-site": {"Sec-Fetch-Site",
+			"same-site", "Origin", "https://evil.app.test"},
 		"of an old browser": {"Origin", "https://evil.test"}, "null": {"Origin", "null"},
 	} {
-		if got := b.do(p.request(http.MethodPost, action, form.Encode(), append(header, "Content-Type", formType)...)); got.status != http.StatusForbidden {
+		if got := b.do(p.request(http.MethodPost, action, form.Encode(), append(header, "Content-Type",
+			formType)...)); got.status != http.StatusForbidden {
 			t.Errorf("%s: %d", rule, got.status)
 		}
 	}
@@ -175,12 +203,15 @@ func TestFramingOfLogout(t *testing.T) {
 	b := p.browser()
 	id := p.exchange(b.code("scope", "openid")).text("id_token")
 	for rule, got := range map[string]page{
-		"question": b.get(p.logoutURL("client_id", p.client.ID, "post_logout_redirect_uri", afterLogout)), "refused": b.get(p.logoutURL("id_token_hint", "x")),
+		"question":   b.get(p.logoutURL("client_id", p.client.ID, "post_logout_redirect_uri", afterLogout)),
+		"refused":    b.get(p.logoutURL("id_token_hint", "x")),
 		"front page": b.get(p.issuer + "/"), "signed out": b.get(p.logoutURL("id_token_hint", id)),
 	} {
 		policy := got.header.Get("Content-Security-Policy")
-		if !strings.Contains(policy, "frame-ancestors 'none'") || !strings.Contains(policy, "default-src 'none'") || strings.Contains(policy, "frame-src") ||
-			strings.Contains(policy, "script-src") || got.header.Get("X-Frame-Options") != "DENY" || got.header.Get("Referrer-Policy") != "no-referrer" || got.header.Get("Cache-Control") != "no-store" {
+		if !strings.Contains(policy, "frame-ancestors 'none'") || !strings.Contains(policy, "default-src 'none'") ||
+			strings.Contains(policy, "frame-src") ||
+			strings.Contains(policy, "script-src") || got.header.Get("X-Frame-Options") != "DENY" ||
+			got.header.Get("Referrer-Policy") != "no-referrer" || got.header.Get("Cache-Control") != "no-store" {
 			t.Errorf("%s: %v", rule, got.header)
 		}
 		if rule == "question" && !strings.Contains(policy, "form-action 'self';") {
@@ -197,10 +228,13 @@ func TestHTMLInLogoutText(t *testing.T) {
 	})
 	b := p.browser()
 	id := p.exchange(b.code("scope", "openid")).text("id_token")
-	question := b.get(p.logoutURL("client_id", p.client.ID, "post_logout_redirect_uri", afterLogout, "state", hostile, "ui_locales", hostile, "logout_hint", hostile, "lang", hostile))
+	question := b.get(p.logoutURL("client_id", p.client.ID, "post_logout_redirect_uri", afterLogout, "state", hostile,
+		"ui_locales", hostile, "logout_hint", hostile, "lang", hostile))
 	for rule, got := range map[string]page{
-		"question": question, "stay": b.decide(question, "stay"), "refused": b.get(p.logoutURL("client_id", hostile, "post_logout_redirect_uri", hostile, hostile, hostile)),
-		"a parameter twice": b.get(p.issuer + "/oauth/logout?" + strings.Repeat(url.QueryEscape(hostile)+"=x&", 2)), "done": b.get(p.logoutURL("id_token_hint", id)),
+		"question": question, "stay": b.decide(question, "stay"),
+		"refused":           b.get(p.logoutURL("client_id", hostile, "post_logout_redirect_uri", hostile, hostile, hostile)),
+		"a parameter twice": b.get(p.issuer + "/oauth/logout?" + strings.Repeat(url.QueryEscape(hostile)+"=x&", 2)),
+		"done":              b.get(p.logoutURL("id_token_hint", id)),
 	} {
 		for _, live := range []string{"<script", "<img src=x", "javascript:", "<iframe"} {
 			if strings.Contains(got.body, live) {

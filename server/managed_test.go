@@ -108,7 +108,8 @@ func TestOldHashesAreMadeAnew(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.HasPrefix(a.Factors.Password.Hash, "$argon2id$") || !a.Factors.Password.At.Equal(before.Factors.Password.At) {
+	if !strings.HasPrefix(a.Factors.Password.Hash, "$argon2id$") ||
+		!a.Factors.Password.At.Equal(before.Factors.Password.At) {
 		t.Error("the hash is the old one, or the password seems to be new")
 	}
 	if a.User.Term != before.User.Term || a.User.Credential != before.User.Credential {
@@ -117,7 +118,8 @@ func TestOldHashesAreMadeAnew(t *testing.T) {
 	if got := b.follow(b.get(p.authorizeURL())); got.asks() != "decision" {
 		t.Errorf("the session: %s", shown(got.body))
 	}
-	if got := p.browser().get(p.authorizeURL()); b.signIn(got, "mia@app.test", userPassword).status == http.StatusSeeOther {
+	if got := p.browser().get(p.authorizeURL()); b.signIn(got, "mia@app.test",
+		userPassword).status == http.StatusSeeOther {
 		t.Error("a form of another browser")
 	}
 	b = p.browser()
@@ -129,10 +131,12 @@ func TestOldHashesAreMadeAnew(t *testing.T) {
 	p.managed("max-1", "max@app.test", "", string(userHash()))
 	p.enrol("max-1")
 	b = p.browser()
-	if got := b.follow(b.signIn(b.get(p.authorizeURL()), "max@app.test", userPassword)); !strings.Contains(got.body, `name="code"`) {
+	if got := b.follow(b.signIn(b.get(p.authorizeURL()), "max@app.test", userPassword)); !strings.Contains(got.body,
+		`name="code"`) {
 		t.Errorf("no factor page: %s", shown(got.body))
 	}
-	if a, err := p.store.Account(t.Context(), "max-1"); err != nil || !strings.HasPrefix(a.Factors.Password.Hash, "$argon2id$") {
+	if a, err := p.store.Account(t.Context(), "max-1"); err != nil ||
+		!strings.HasPrefix(a.Factors.Password.Hash, "$argon2id$") {
 		t.Errorf("the hash is the old one, %v", err)
 	}
 
@@ -165,13 +169,15 @@ func TestChangedPasswordsOpenNothing(t *testing.T) {
 	}
 	next := a.Factors.Clone()
 	next.Password.Hash = factor.HashPassword("another one of Mia")
-	if _, _, err := p.store.ChangeFactors(t.Context(), a, storage.FactorChange{Next: next, Ends: "the password has changed"}); err != nil {
+	if _, _, err := p.store.ChangeFactors(t.Context(), a, storage.FactorChange{Next: next,
+		Ends: "the password has changed"}); err != nil {
 		t.Fatal(err)
 	}
 	if got := b.follow(b.get(p.authorizeURL())); !strings.Contains(got.body, `name="password"`) {
 		t.Errorf("a session from before the change: %s", shown(got.body))
 	}
-	if got := b.signIn(b.get(p.authorizeURL()), "mia@app.test", userPassword); got.status != http.StatusUnprocessableEntity {
+	if got := b.signIn(b.get(p.authorizeURL()), "mia@app.test",
+		userPassword); got.status != http.StatusUnprocessableEntity {
 		t.Errorf("the old password: %d", got.status)
 	}
 	if got := b.signIn(b.get(p.authorizeURL()), "mia@app.test", "another one of Mia"); got.status != http.StatusSeeOther {
@@ -210,7 +216,8 @@ func TestTheMemoryOfHashingIsBounded(t *testing.T) {
 	close(done)
 	<-watched
 	t.Logf("%d MiB before, at most %d MiB for %d at once", before>>20, most>>20, 20*slots)
-	if grew := most - min(before, most); grew > before+uint64(6*slots*hash) { // garbage is collected when there is as much again
+	// Garbage is collected when there is as much again
+	if grew := most - min(before, most); grew > before+uint64(6*slots*hash) {
 		t.Errorf("the heap grew by %d MiB", grew>>20)
 	}
 }

@@ -88,7 +88,8 @@ func (s *Server) middleware(next http.Handler) http.Handler {
 		ctx := &visit{Context: r.Context(), from: s.addressOf(r), id: [1]string{newRequestID()}, begun: time.Now(),
 			route: s.elsewhere, reply: reply{ResponseWriter: w}}
 		if s.cfg.Traces != nil {
-			ctx.Context, ctx.span = s.cfg.Traces.Request(r.Context(), r.Header, s.proxies.trust(addressIn(r.RemoteAddr)), r.Method)
+			ctx.Context, ctx.span = s.cfg.Traces.Request(r.Context(), r.Header, s.proxies.trust(addressIn(r.RemoteAddr)),
+				r.Method)
 		}
 		w, r = &ctx.reply, r.WithContext(ctx)
 		defer s.served(ctx, r)

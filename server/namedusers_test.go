@@ -82,18 +82,25 @@ func TestForgedHintsToAuthorize(t *testing.T) {
 	b := p.browser()
 	b.code()
 	for rule, hint := range map[string]string{
-		"garbage":                        "x",
-		"an access token":                issued.text("access_token"),
-		"a refresh token":                issued.text("refresh_token"),
-		"of another client":              other.idTokenOf(userEmail),
-		"alg none":                       part(t, map[string]any{"alg": "none", "typ": "JWT", "kid": header["kid"]}) + "." + parts[1] + ".",
-		"no signature":                   parts[0] + "." + parts[1] + ".",
-		"HS256 with the public key":      signedBy(t, secret, jose.HS256, map[string]any{"typ": "JWT", "kid": header["kid"]}, claims),
-		"signed by nobody known":         signedBy(t, testKeys()["RS256"], jose.RS256, map[string]any{"typ": "JWT", "kid": header["kid"]}, claims),
-		"many dots":                      strings.Repeat(".", 12<<10),
-		"of another issuer":              signedBy(t, p.signingKey(storage.UseRS256).Private, jose.RS256, map[string]any{"typ": "JWT", "kid": header["kid"]}, map[string]any{"iss": "https://evil.test", "sub": "user-ann", "aud": p.client.ID}),
-		"typ of an access token":         signedBy(t, p.signingKey(storage.UseRS256).Private, jose.RS256, map[string]any{"typ": "at+jwt", "kid": header["kid"]}, claims),
-		"an embedded jwk, no known kid":  signedBy(t, testKeys()["RS256"], jose.RS256, map[string]any{"typ": "JWT", "kid": "x"}, claims),
+		"garbage":           "x",
+		"an access token":   issued.text("access_token"),
+		"a refresh token":   issued.text("refresh_token"),
+		"of another client": other.idTokenOf(userEmail),
+		"alg none": part(t, map[string]any{"alg": "none", "typ": "JWT", "kid": header["kid"]}) +
+			"." + parts[1] + ".",
+		"no signature": parts[0] + "." + parts[1] + ".",
+		"HS256 with the public key": signedBy(t, secret, jose.HS256, map[string]any{"typ": "JWT", "kid": header["kid"]},
+			claims),
+		"signed by nobody known": signedBy(t, testKeys()["RS256"], jose.RS256, map[string]any{"typ": "JWT",
+			"kid": header["kid"]}, claims),
+		"many dots": strings.Repeat(".", 12<<10),
+		"of another issuer": signedBy(t, p.signingKey(storage.UseRS256).Private, jose.RS256,
+			map[string]any{"typ": "JWT", "kid": header["kid"]}, map[string]any{"iss": "https://evil.test", "sub": "user-ann",
+				"aud": p.client.ID}),
+		"typ of an access token": signedBy(t, p.signingKey(storage.UseRS256).Private, jose.RS256,
+			map[string]any{"typ": "at+jwt", "kid": header["kid"]}, claims),
+		"an embedded jwk, no known kid": signedBy(t, testKeys()["RS256"], jose.RS256, map[string]any{"typ": "JWT",
+			"kid": "x"}, claims),
 		"more than one after each other": genuine + " " + genuine,
 	} {
 		p.redirected(b.get(p.authorizeURL("id_token_hint", hint)), rule, "invalid_request")
@@ -112,7 +119,9 @@ func TestClaimsForOneSubject(t *testing.T) {
 		return b.get(p.authorizeURL(append([]string{"prompt", "none", "claims", claims}, more...)...))
 	}
 	b.answered(none(`{"id_token": {"sub": {"value": "user-ann"}}}`), "the one who is signed in")
-	b.answered(none(`{"id_token": {"sub": {"values": ["user-bob", "user-ann"]}}, "userinfo": {"sub": {"value": "user-ann"}}}`), "one of several")
+	b.answered(
+		none(`{"id_token": {"sub": {"values": ["user-bob", "user-ann"]}}, "userinfo": {"sub": {"value": "user-ann"}}}`),
+		"one of several")
 	b.answered(none(`{"id_token": {"sub": null}}`), "anybody")
 	for rule, claims := range map[string]string{
 		"another in the ID token":  `{"id_token": {"sub": {"value": "user-bob"}}}`,
@@ -125,8 +134,10 @@ func TestClaimsForOneSubject(t *testing.T) {
 			t.Errorf("%s: %d to %v", rule, got.status, got.location)
 		}
 	}
-	p.redirected(none(`{"id_token": {"sub": {"value": "user-bob"}}, "userinfo": {"sub": {"value": "user-ann"}}}`), "two at once", "invalid_request")
-	p.redirected(none(`{"id_token": {"sub": {"value": "user-bob"}}}`, "id_token_hint", p.idTokenOf(userEmail)), "another than the hint", "invalid_request")
+	p.redirected(none(`{"id_token": {"sub": {"value": "user-bob"}}, "userinfo": {"sub": {"value": "user-ann"}}}`),
+		"two at once", "invalid_request")
+	p.redirected(none(`{"id_token": {"sub": {"value": "user-bob"}}}`, "id_token_hint", p.idTokenOf(userEmail)),
+		"another than the hint", "invalid_request")
 	p.redirected(none(`{"id_token": {"sub": {"value": 1}}}`), "a number", "invalid_request")
 }
 
@@ -134,7 +145,8 @@ func TestBadClaimsParameter(t *testing.T) {
 	p := newIDP(t)
 	b := p.browser()
 	for rule, claims := range map[string]string{
-		"no JSON": "x", "a list": "[]", "a string": `"x"`, "deep": strings.Repeat(`{"userinfo":`, 150), "too long": `{"userinfo":{"` + strings.Repeat("x", 2048) + `":null}}`,
+		"no JSON": "x", "a list": "[]", "a string": `"x"`, "deep": strings.Repeat(`{"userinfo":`, 150),
+		"too long":                  `{"userinfo":{"` + strings.Repeat("x", 2048) + `":null}}`,
 		"a claim that is no object": `{"userinfo":{"email":"x"}}`,
 	} {
 		p.redirected(b.get(p.authorizeURL("claims", claims)), rule, "invalid_request")
@@ -147,9 +159,11 @@ func TestConsentToClaims(t *testing.T) {
 	p := newIDP(t)
 	app := p.as(p.register("bare-app", func(c *storage.Client) { c.Scopes = []string{"openid", "email"} }))
 	b := p.browser()
-	claims := []string{"scope", "openid", "claims", `{"userinfo": {"email": null, "name": {"essential": true}, "odd": null}}`}
+	claims := []string{"scope", "openid", "claims",
+		`{"userinfo": {"email": null, "name": {"essential": true}, "odd": null}}`}
 	got := b.follow(b.signIn(b.get(app.authorizeURL(claims...)), userEmail, userPassword))
-	if got.asks() != "decision" || !strings.Contains(got.body, "and see your e-mail address<") || strings.Contains(got.body, "profile") {
+	if got.asks() != "decision" || !strings.Contains(got.body, "and see your e-mail address<") ||
+		strings.Contains(got.body, "profile") {
 		t.Fatalf("%d\n%s", got.status, shown(got.body))
 	}
 	code := b.answered(b.decide(got, "allow"), "allowed")
@@ -172,16 +186,19 @@ func TestACR(t *testing.T) {
 		"acr_values not offered": {[]string{"acr_values", "urn:mace:incommon:iap:silver 1"}, "urn:warifu:acr:pwd"},
 		"claims":                 {[]string{"claims", `{"id_token": {"acr": null}}`}, "urn:warifu:acr:pwd"},
 		"claims, voluntary":      {[]string{"claims", `{"id_token": {"acr": {"values": ["x"]}}}`}, "urn:warifu:acr:pwd"},
-		"claims, essential":      {[]string{"claims", `{"id_token": {"acr": {"essential": true, "values": ["x", "urn:warifu:acr:pwd"]}}}`}, "urn:warifu:acr:pwd"},
-		"claims, any essential":  {[]string{"claims", `{"id_token": {"acr": {"essential": true}}}`}, "urn:warifu:acr:pwd"},
-		"claims of userinfo":     {[]string{"claims", `{"userinfo": {"acr": {"essential": true, "value": "x"}}}`}, nil},
+		"claims, essential": {[]string{"claims",
+			`{"id_token": {"acr": {"essential": true, "values": ["x", "urn:warifu:acr:pwd"]}}}`}, "urn:warifu:acr:pwd"},
+		"claims, any essential": {[]string{"claims", `{"id_token": {"acr": {"essential": true}}}`}, "urn:warifu:acr:pwd"},
+		"claims of userinfo":    {[]string{"claims", `{"userinfo": {"acr": {"essential": true, "value": "x"}}}`}, nil},
 	} {
 		code := b.answered(b.get(p.authorizeURL(append([]string{"scope", "openid"}, c.changes...)...)), rule)
-		if claims := claimsOf(t, p.exchange(code).text("id_token")); claims["acr"] != c.want || fmt.Sprint(claims["amr"]) != "[pwd]" {
+		if claims := claimsOf(t, p.exchange(code).text("id_token")); claims["acr"] != c.want ||
+			fmt.Sprint(claims["amr"]) != "[pwd]" {
 			t.Errorf("%s: acr %v, amr %v", rule, claims["acr"], claims["amr"])
 		}
 	}
-	for _, claims := range []string{`{"id_token": {"acr": {"essential": true, "value": "x"}}}`, `{"id_token": {"acr": {"essential": true, "values": ["x", "y"]}}}`} {
+	for _, claims := range []string{`{"id_token": {"acr": {"essential": true, "value": "x"}}}`,
+		`{"id_token": {"acr": {"essential": true, "values": ["x", "y"]}}}`} {
 		p.redirected(b.get(p.authorizeURL("claims", claims)), claims, "unmet_authentication_requirements")
 		p.redirected(p.browser().get(p.authorizeURL("claims", claims)), claims, "unmet_authentication_requirements")
 	}
@@ -211,7 +228,8 @@ func TestRequestParametersThatChangeNothing(t *testing.T) {
 	b := p.browser()
 	b.code()
 	for _, change := range [][]string{
-		{"claims_locales", "fr ja"}, {"display", "popup"}, {"display", "wap"}, {"ui_locales", "xx"}, {"unknown", "<b>"}, {"access_type", "offline"},
+		{"claims_locales", "fr ja"}, {"display", "popup"}, {"display", "wap"}, {"ui_locales", "xx"}, {"unknown", "<b>"},
+		{"access_type", "offline"},
 	} {
 		b.answered(b.get(p.authorizeURL(change...)), fmt.Sprint(change))
 	}

@@ -26,11 +26,13 @@ func TestAppAuth(t *testing.T) {
 	}.Encode()
 	b := p.browser()
 	consent := b.follow(b.signIn(b.get(request), userEmail, userPassword))
-	if text := shown(consent.body); !strings.Contains(text, "Access goes to an app on this device") || !strings.Contains(text, `<span class="host">com.example.app:</span>`) {
+	if text := shown(consent.body); !strings.Contains(text, "Access goes to an app on this device") ||
+		!strings.Contains(text, `<span class="host">com.example.app:</span>`) {
 		t.Errorf("the consent page does not say where it goes: %s", text)
 	}
 	answer := b.decide(consent, "allow")
-	if answer.location == nil || !strings.HasPrefix(answer.location.String(), installed+"?code=") || answer.location.Query().Get("state") != state {
+	if answer.location == nil || !strings.HasPrefix(answer.location.String(), installed+"?code=") ||
+		answer.location.Query().Get("state") != state {
 		t.Fatalf("answered at %v\n%s", answer.location, shown(answer.body))
 	}
 	// Browsers that do not leave for an app by themselves leave when somebody presses.
@@ -38,14 +40,17 @@ func TestAppAuth(t *testing.T) {
 		t.Errorf("no way to press: %s", shown(answer.body))
 	}
 	post := func(form url.Values) reply {
-		return p.send(p.request(http.MethodPost, p.issuer+"/oauth/token", form.Encode(), "Content-Type", formType, "Accept", "application/json"))
+		return p.send(p.request(http.MethodPost, p.issuer+"/oauth/token", form.Encode(), "Content-Type", formType, "Accept",
+			"application/json"))
 	}
-	tokens := post(url.Values{"client_id": {client.ID}, "code": {answer.location.Query().Get("code")}, "redirect_uri": {installed},
-		"grant_type": {"authorization_code"}, "code_verifier": {verifier}})
+	tokens := post(url.Values{"client_id": {client.ID}, "code": {answer.location.Query().Get("code")},
+		"redirect_uri": {installed},
+		"grant_type":   {"authorization_code"}, "code_verifier": {verifier}})
 	if tokens.status != http.StatusOK || claimsOf(t, tokens.text("id_token"))["nonce"] != nonce {
 		t.Fatalf("%d %s", tokens.status, tokens.raw)
 	}
-	if got := post(url.Values{"client_id": {client.ID}, "refresh_token": {tokens.text("refresh_token")}, "grant_type": {"refresh_token"}}); got.status != http.StatusOK {
+	if got := post(url.Values{"client_id": {client.ID}, "refresh_token": {tokens.text("refresh_token")},
+		"grant_type": {"refresh_token"}}); got.status != http.StatusOK {
 		t.Errorf("refresh: %d %s", got.status, got.raw)
 	}
 	// Any app on the device can take the scheme, so the user is asked each time.
@@ -61,14 +66,17 @@ func TestAppAuth(t *testing.T) {
 		t.Errorf("silent: %d to %v", silent.status, silent.location)
 	}
 	posted := b.get(request + "&response_mode=form_post")
-	if posted.location == nil || posted.location.Query().Get("error") != "invalid_request" || !strings.HasPrefix(posted.location.String(), installed) {
+	if posted.location == nil || posted.location.Query().Get("error") != "invalid_request" ||
+		!strings.HasPrefix(posted.location.String(), installed) {
 		t.Errorf("form_post: %d to %v", posted.status, posted.location)
 	}
-	plain := b.get(strings.NewReplacer("&code_challenge="+challengeOf(verifier), "", "&code_challenge_method=S256", "").Replace(request))
+	plain := b.get(strings.NewReplacer("&code_challenge="+challengeOf(verifier), "", "&code_challenge_method=S256",
+		"").Replace(request))
 	if plain.location == nil || plain.location.Query().Get("error") != "invalid_request" {
 		t.Errorf("without PKCE: %d to %v", plain.status, plain.location)
 	}
-	out := b.get(p.issuer + "/oauth/logout?" + url.Values{"id_token_hint": {tokens.text("id_token")}, "post_logout_redirect_uri": {installed}, "state": {"s"}}.Encode())
+	out := b.get(p.issuer + "/oauth/logout?" + url.Values{"id_token_hint": {tokens.text("id_token")},
+		"post_logout_redirect_uri": {installed}, "state": {"s"}}.Encode())
 	if out.location == nil || out.location.String() != installed+"?state=s" {
 		t.Errorf("end session: %d to %v", out.status, out.location)
 	}
@@ -81,13 +89,15 @@ func TestNativeAppsRegister(t *testing.T) {
 	native := func(uri string) string {
 		return `{"application_type":"native","token_endpoint_auth_method":"none","redirect_uris":["` + uri + `"]}`
 	}
-	for _, uri := range []string{installed, "com.example.app://cb", "http://127.0.0.1/cb", "http://[::1]/cb", "http://localhost/cb"} {
+	for _, uri := range []string{installed, "com.example.app://cb", "http://127.0.0.1/cb", "http://[::1]/cb",
+		"http://localhost/cb"} {
 		q := p.itself(p.registration(native(uri)))
 		asked := strings.Replace(uri, "/cb", ":49152/cb", 1)
 		if !strings.HasPrefix(uri, "http") {
 			asked = uri
 		}
-		got := q.browser().get(q.authorizeURL("redirect_uri", asked, "scope", "openid", "code_challenge", challengeOf(verifier), "code_challenge_method", "S256"))
+		got := q.browser().get(q.authorizeURL("redirect_uri", asked, "scope", "openid", "code_challenge",
+			challengeOf(verifier), "code_challenge_method", "S256"))
 		if got.asks() != "password" {
 			t.Errorf("%s as %s: %d\n%s", uri, asked, got.status, shown(got.body))
 		}

@@ -131,7 +131,8 @@ func (by circumstances) sureness(c *storage.Client, a *AuthRequest, p storage.Pr
 				return 0, false
 			}
 			a, ours := oauth.AssuranceOfACR(class)
-			if ours && a > oauth.AssurancePassword && (a < oauth.AssurancePhishingResistant || by.passkeys) && (least == 0 || a < least) {
+			if ours && a > oauth.AssurancePassword && (a < oauth.AssurancePhishingResistant || by.passkeys) &&
+				(least == 0 || a < least) {
 				least = a
 			}
 		}

@@ -12,8 +12,8 @@ import (
 // nowhere answers what comes to an address where there is nothing.
 func (s *Server) nowhere(w http.ResponseWriter, r *http.Request) { s.refuseAddress(w, r, "") }
 
-// refuseAddress answers what comes to an address where there is nothing, or, if there are methods that are allowed, by another
-// one: a person with a page, and a program as an endpoint would, with the address that was probably meant.
+// refuseAddress answers what comes to an address where there is nothing, or, if there are methods that are allowed, by
+// another one: a person with a page, and a program as an endpoint would, with the address that was probably meant.
 func (s *Server) refuseAddress(w http.ResponseWriter, r *http.Request, allowed string) {
 	reason := pages.ReasonNotFound
 	refused := invalidRequest(oauth.RulePathUnknown, "there is nothing at this address; "+s.meant(r.URL.Path))

@@ -32,12 +32,15 @@ func TestProgramsAtWrongAddresses(t *testing.T) {
 		{p, http.MethodGet, p.issuer + "/oauth/token", 405, "use POST"},
 		{below, http.MethodPost, root + "/oauth/token", 404, below.issuer + "/oauth/token"},
 		{below, http.MethodPost, below.issuer + "/oauth/token/", 404, below.issuer + "/oauth/token"},
-		{below, http.MethodGet, root + "/.well-known/openid-configuration", 404, below.issuer + "/.well-known/openid-configuration"},
-		{below, http.MethodGet, root + "/.well-known/oauth-authorization-server/other", 404, below.issuer + "/.well-known/openid-configuration"},
+		{below, http.MethodGet, root + "/.well-known/openid-configuration", 404, below.issuer +
+			"/.well-known/openid-configuration"},
+		{below, http.MethodGet, root + "/.well-known/oauth-authorization-server/other", 404, below.issuer +
+			"/.well-known/openid-configuration"},
 	} {
 		for _, accept := range []string{"application/json", "*/*", ""} {
 			got := c.p.send(c.p.request(c.method, c.address, "", "Accept", accept))
-			if got.status != c.status || got.text("error") != "invalid_request" || !strings.Contains(got.text("error_description"), c.says) ||
+			if got.status != c.status || got.text("error") != "invalid_request" ||
+				!strings.Contains(got.text("error_description"), c.says) ||
 				got.header.Get("Cache-Control") != "no-store" {
 				t.Errorf("%s %s: %d %s, want %d with %s", c.method, c.address, got.status, got.raw, c.status, c.says)
 			}

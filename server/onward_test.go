@@ -53,9 +53,11 @@ func TestNoFormOfOursEndsAtAnApp(t *testing.T) {
 	}
 	// Who comes from the app goes back by a redirect.
 	for rule, address := range map[string]string{
-		"allowed before": p.authorizeURL(), "silent": p.authorizeURL("prompt", "none"), "an error": p.authorizeURL("scope", "no:such"),
+		"allowed before": p.authorizeURL(), "silent": p.authorizeURL("prompt", "none"),
+		"an error": p.authorizeURL("scope", "no:such"),
 	} {
-		if got := b.get(address); got.status != http.StatusSeeOther || !strings.HasPrefix(got.header.Get("Location"), callback+"?") {
+		if got := b.get(address); got.status != http.StatusSeeOther ||
+			!strings.HasPrefix(got.header.Get("Location"), callback+"?") {
 			t.Errorf("%s: %d to %v", rule, got.status, got.location)
 		}
 	}
@@ -64,7 +66,8 @@ func TestNoFormOfOursEndsAtAnApp(t *testing.T) {
 	if policy := form.header.Get("Content-Security-Policy"); strings.Contains(policy, "form-action") {
 		t.Errorf("where the app goes on to is held against %q", policy)
 	}
-	logout := b.get(p.issuer + "/oauth/logout?" + url.Values{"client_id": {p.client.ID}, "post_logout_redirect_uri": {afterLogout}, "state": {"x"}}.Encode())
+	logout := b.get(p.issuer + "/oauth/logout?" + url.Values{"client_id": {p.client.ID},
+		"post_logout_redirect_uri": {afterLogout}, "state": {"x"}}.Encode())
 	if q := onward(b.decide(asks(logout), "signout"), "sign out"); q.Get("state") != "x" {
 		t.Errorf("sign out: %v", q)
 	}
@@ -87,12 +90,14 @@ func TestDefaultBuffersOfAProxyAreEnough(t *testing.T) {
 		c.PostLogoutRedirectURIs = []string{afterLogout}
 	})
 	state := base64.RawURLEncoding.EncodeToString([]byte(strings.Repeat("\x01\x9f\x33", 512))) // 2 KB
-	claims := `{"userinfo":{"email":{"essential":true},"name":null,"address":null},"id_token":{"email":null,"name":null,"picture":null,"auth_time":{"essential":true},"zoneinfo":{"values":["` +
-		strings.Repeat("x", 1840) + `"]}}}`
+	claims :=
+		`{"userinfo":{"email":{"essential":true},"name":null,"address":null},"id_token":{"email":null,"name":null,"picture":null,"auth_time":{"essential":true},"zoneinfo":{"values":["` +
+			strings.Repeat("x", 1840) + `"]}}}`
 	if len(state) != 2048 || len(claims) < 1990 || len(claims) > 2048 {
 		t.Fatalf("%d and %d bytes", len(state), len(claims))
 	}
-	asked := []string{"state", state, "claims", claims, "scope", "openid profile email threads:read", "nonce", strings.Repeat("n", 43),
+	asked := []string{"state", state, "claims", claims, "scope", "openid profile email threads:read", "nonce",
+		strings.Repeat("n", 43),
 		"code_challenge", challengeOf(verifier), "code_challenge_method", "S256"}
 	line := func(address, rule string) string {
 		t.Helper()
@@ -139,7 +144,8 @@ func TestDefaultBuffersOfAProxyAreEnough(t *testing.T) {
 		}
 	}
 	walk(p.browser(), "pushed", p.pushedURL(p.push(asked...)))
-	q := p.request(http.MethodPost, p.issuer+"/oauth/authorize", strings.SplitN(p.authorizeURL(asked...), "?", 2)[1], "Content-Type", formType)
+	q := p.request(http.MethodPost, p.issuer+"/oauth/authorize", strings.SplitN(p.authorizeURL(asked...), "?", 2)[1],
+		"Content-Type", formType)
 	b = p.browser()
 	posted := b.do(q)
 	if posted.location == nil {
@@ -148,10 +154,12 @@ func TestDefaultBuffersOfAProxyAreEnough(t *testing.T) {
 	walk(b, "in a form", posted.location.String())
 	// A frame is where silent requests end; this page may be in one.
 	silent := b.get(p.authorizeURL(append(asked, "prompt", "none")...))
-	if silent.status != http.StatusOK || silent.header.Get("X-Frame-Options") != "" || strings.Contains(silent.header.Get("Content-Security-Policy"), "frame-ancestors") {
+	if silent.status != http.StatusOK || silent.header.Get("X-Frame-Options") != "" ||
+		strings.Contains(silent.header.Get("Content-Security-Policy"), "frame-ancestors") {
 		t.Errorf("silent: %d %v", silent.status, silent.header)
 	}
-	out := b.get(line(p.issuer+"/oauth/logout?"+url.Values{"client_id": {p.client.ID}, "post_logout_redirect_uri": {afterLogout}, "state": {state}}.Encode(), "sign out"))
+	out := b.get(line(p.issuer+"/oauth/logout?"+url.Values{"client_id": {p.client.ID},
+		"post_logout_redirect_uri": {afterLogout}, "state": {state}}.Encode(), "sign out"))
 	if out = b.decide(out, "signout"); out.location == nil || out.location.Query().Get("state") != state {
 		t.Errorf("signed out: %d %v", out.status, out.location)
 	}

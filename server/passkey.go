@@ -87,7 +87,8 @@ func (s *Server) factorPasskey(t turn, a *storage.Account, hidden []pages.Field)
 
 // answeredPasskey is the question to which a form brings the answer. It is false if that is too old, or was asked in
 // another browser or for something else.
-func (s *Server) answeredPasskey(r *http.Request, browser string, wishes ...passkeyWish) (q askedPasskey, is bool, err error) {
+func (s *Server) answeredPasskey(r *http.Request, browser string,
+	wishes ...passkeyWish) (q askedPasskey, is bool, err error) {
 	err = s.open(storage.SealPasskey, r.PostForm.Get(fieldChallenge), &q)
 	if err != nil && !errors.Is(err, storage.ErrNotFound) {
 		return q, false, err

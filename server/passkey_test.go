@@ -124,7 +124,8 @@ func TestPasskeySignsIn(t *testing.T) {
 	}
 	sessions := p.sessions("user-ann")
 	if len(sessions) != 1 || !slices.Equal(sessions[0].AMR, []string{"pop", "user", "mfa"}) ||
-		!sessions[0].AuthTime.Equal(p.clock.now()) || oauth.AssuranceOf("", sessions[0].AMR) != oauth.AssurancePhishingResistant {
+		!sessions[0].AuthTime.Equal(p.clock.now()) || oauth.AssuranceOf("",
+		sessions[0].AMR) != oauth.AssurancePhishingResistant {
 		t.Errorf("sessions: %+v", sessions)
 	}
 	keys := p.passkeys("user-ann")
@@ -153,11 +154,15 @@ func TestPasskeyThatSignsNobodyIn(t *testing.T) {
 		says   string
 		log    string
 	}{
-		"nobody verified": {func(d *factortest.Authenticator) { d.NoVerification = true }, "That passkey did not work", "user verification"},
+		"nobody verified": {func(d *factortest.Authenticator) { d.NoVerification = true }, "That passkey did not work",
+			"user verification"},
 		"bogus signature": {func(d *factortest.Authenticator) { d.Forges = true }, "That passkey did not work", "signature"},
-		"other origin":    {func(d *factortest.Authenticator) { d.Origin = "https://id.app.test.evil.test" }, "That passkey did not work", "origin"},
-		"other RP ID":     {func(d *factortest.Authenticator) { d.Elsewhere = "app.test" }, "That passkey did not work", "validating the authenticator response"},
-		"cloned counter":  {func(d *factortest.Authenticator) { d.Count = 0 }, "There may be a copy of this passkey", "somebody may have a copy"},
+		"other origin": {func(d *factortest.Authenticator) { d.Origin = "https://id.app.test.evil.test" },
+			"That passkey did not work", "origin"},
+		"other RP ID": {func(d *factortest.Authenticator) { d.Elsewhere = "app.test" }, "That passkey did not work",
+			"validating the authenticator response"},
+		"cloned counter": {func(d *factortest.Authenticator) { d.Count = 0 }, "There may be a copy of this passkey",
+			"somebody may have a copy"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := p.at(t)
@@ -239,7 +244,8 @@ func TestPasskeyThatSignsNobodyIn(t *testing.T) {
 		if _, _, err := p.store.ChangeFactors(t.Context(), a, storage.FactorChange{Next: next}); err != nil {
 			t.Fatal(err)
 		}
-		if got := b.touch(b.get(p.authorizeURL()), device); got.status != http.StatusUnprocessableEntity || b.cookie("session") != "" {
+		if got := b.touch(b.get(p.authorizeURL()), device); got.status != http.StatusUnprocessableEntity ||
+			b.cookie("session") != "" {
 			t.Errorf("%d %s", got.status, shown(got.body))
 		}
 	})
@@ -271,7 +277,8 @@ func TestPasskeyThatSignsNobodyIn(t *testing.T) {
 		p := p.at(t)
 		b := p.browser()
 		action, form := b.form(b.get(p.authorizeURL()), "answer")
-		for _, answer := range []string{"", "{}", "null", strings.Repeat("a", 60<<10), `{"id":"AA","rawId":"AA","type":"public-key","response":{}}`} {
+		for _, answer := range []string{"", "{}", "null", strings.Repeat("a", 60<<10),
+			`{"id":"AA","rawId":"AA","type":"public-key","response":{}}`} {
 			form.Set("answer", answer)
 			if got := b.post(action, form); got.status != http.StatusUnprocessableEntity {
 				t.Errorf("%.20q: %d", answer, got.status)
@@ -343,7 +350,8 @@ func TestPasskeyIsASecondFactor(t *testing.T) {
 	device.Forges = true
 	got := b.touch(asked, device)
 	device.Forges = false
-	if got.status != http.StatusUnprocessableEntity || !strings.Contains(got.body, "That passkey did not work") || !strings.Contains(got.body, `name="code"`) {
+	if got.status != http.StatusUnprocessableEntity || !strings.Contains(got.body, "That passkey did not work") ||
+		!strings.Contains(got.body, `name="code"`) {
 		t.Errorf("a bogus signature: %d %s", got.status, shown(got.body))
 	}
 	theirs, err := other.Get(strings.Replace(asked.asked(t), "allowCredentials", "x", 1))
@@ -379,7 +387,8 @@ func TestNoPasskeysWhereTheIssuerIsAnAddress(t *testing.T) {
 	}
 	p = newIDP(t, atHost)
 	got = p.browser().get(p.issuer + "/.well-known/passkey-endpoints")
-	if want := `{"enroll":"https://id.app.test/account/passkeys","manage":"https://id.app.test/account/passkeys"}`; strings.TrimSpace(got.body) != want {
+	if want :=
+		`{"enroll":"https://id.app.test/account/passkeys","manage":"https://id.app.test/account/passkeys"}`; strings.TrimSpace(got.body) != want {
 		t.Errorf("%d %s", got.status, got.body)
 	}
 }
@@ -436,7 +445,8 @@ func TestPasskeyRaisesASession(t *testing.T) {
 		got = b.follow(b.decide(got, "allow"))
 	}
 	claims := claimsOf(t, p.exchange(b.answered(got, "raised")).text("id_token"))
-	if amr := fmt.Sprint(claims["amr"]); claims["acr"] != "phr" || amr != "[pwd pop user mfa]" || claims["auth_time"] != float64(p.clock.now().Unix()) {
+	if amr := fmt.Sprint(claims["amr"]); claims["acr"] != "phr" || amr != "[pwd pop user mfa]" ||
+		claims["auth_time"] != float64(p.clock.now().Unix()) {
 		t.Errorf("the ID token says %v", claims)
 	}
 	if after := p.sessions("user-ann"); len(after) != 1 || after[0].SID != before[0].SID {
@@ -450,7 +460,8 @@ func TestPasskeyAloneIsNotForUsersOfConnectors(t *testing.T) {
 	p := newIDP(t, atHost)
 	p.clock.stop()
 	if _, err := p.store.ArriveUser(t.Context(), storage.Arrival{
-		User: storage.User{ID: "upstream-eve", Email: "eve@app.test", Connector: "github", UpstreamID: "eve"}, Until: p.clock.now().Add(time.Hour)}); err != nil {
+		User:  storage.User{ID: "upstream-eve", Email: "eve@app.test", Connector: "github", UpstreamID: "eve"},
+		Until: p.clock.now().Add(time.Hour)}); err != nil {
 		t.Fatal(err)
 	}
 	device, b := p.holding("upstream-eve"), p.browser()

@@ -36,14 +36,16 @@ func TestPKCE(t *testing.T) {
 	})
 	t.Run("challenge dropped at the authorization", func(t *testing.T) {
 		p := p.at(t)
-		p.exchange(p.code(), "code_verifier", verifier).wants(t, "verifier without challenge", http.StatusBadRequest, "invalid_grant")
+		p.exchange(p.code(), "code_verifier", verifier).wants(t, "verifier without challenge", http.StatusBadRequest,
+			"invalid_grant")
 	})
 	t.Run("wrong verifiers do not burn the code", func(t *testing.T) {
 		p := p.at(t)
 		code := with(p)
 		for rule, wrong := range map[string]string{
 			"another one": strings.Repeat("x", 43), "42 characters": verifier[:42], "129 characters": strings.Repeat("x", 129),
-			"the challenge itself": challenge, "more at its end": verifier + "A", "not unreserved": verifier[:42] + "!", "space": verifier + " ",
+			"the challenge itself": challenge, "more at its end": verifier + "A", "not unreserved": verifier[:42] +
+				"!", "space": verifier + " ",
 		} {
 			p.exchange(code, "code_verifier", wrong).wants(t, rule, http.StatusBadRequest, "invalid_grant")
 		}
@@ -92,8 +94,10 @@ func TestPKCE(t *testing.T) {
 		other := strings.Repeat("o", 50)
 		mine := p.code("code_challenge", challengeOf(other), "code_challenge_method", "S256")
 		theirs := with(p)
-		p.exchange(theirs, "code_verifier", other).wants(t, "a code with another code's verifier", http.StatusBadRequest, "invalid_grant")
-		p.exchange(mine, "code_verifier", verifier).wants(t, "and the other way round", http.StatusBadRequest, "invalid_grant")
+		p.exchange(theirs, "code_verifier", other).wants(t, "a code with another code's verifier", http.StatusBadRequest,
+			"invalid_grant")
+		p.exchange(mine, "code_verifier", verifier).wants(t, "and the other way round", http.StatusBadRequest,
+			"invalid_grant")
 	})
 }
 
@@ -116,8 +120,10 @@ func TestForwardedHostChangesNothing(t *testing.T) {
 	b := p.browser()
 	b.code()
 	forged := []string{
-		"X-Forwarded-Host", "evil.test", "X-Forwarded-Proto", "https", "X-Forwarded-Prefix", "/evil", "X-Forwarded-For", "127.0.0.1",
-		"Forwarded", "host=evil.test;proto=https", "X-Original-URL", "/oauth/jwks", "X-Rewrite-URL", "/oauth/jwks", "X-Host", "evil.test",
+		"X-Forwarded-Host", "evil.test", "X-Forwarded-Proto", "https", "X-Forwarded-Prefix", "/evil", "X-Forwarded-For",
+		"127.0.0.1",
+		"Forwarded", "host=evil.test;proto=https", "X-Original-URL", "/oauth/jwks", "X-Rewrite-URL", "/oauth/jwks",
+		"X-Host", "evil.test",
 		"X-HTTP-Method-Override", "DELETE",
 	}
 	plain := p.send(p.request(http.MethodGet, p.issuer+"/.well-known/openid-configuration", ""))
@@ -133,7 +139,8 @@ func TestForwardedHostChangesNothing(t *testing.T) {
 		}
 		req.Host = "evil.test"
 		got := b.do(req)
-		if got.location == nil || got.location.Query().Get("iss") != p.issuer || !strings.HasPrefix(got.location.String(), callback) {
+		if got.location == nil || got.location.Query().Get("iss") != p.issuer ||
+			!strings.HasPrefix(got.location.String(), callback) {
 			t.Errorf("%s: redirected to %v", rule, got.location)
 		}
 	}
@@ -142,7 +149,8 @@ func TestForwardedHostChangesNothing(t *testing.T) {
 	if got := p.browser().do(req); got.asks() != "password" || strings.Contains(got.body, "evil") {
 		t.Errorf("the page: %d %s", got.status, got.body)
 	}
-	if issued := p.exchange(b.code()); !strings.HasPrefix(claimsOf(t, issued.text("access_token"))["iss"].(string), p.issuer) {
+	if issued := p.exchange(b.code()); !strings.HasPrefix(claimsOf(t, issued.text("access_token"))["iss"].(string),
+		p.issuer) {
 		t.Error("the issuer of a token")
 	}
 }

@@ -44,7 +44,8 @@ func TestPromptLogin(t *testing.T) {
 		}
 		// What the page was asked for cannot be had by opening the request again.
 		_, form := b.form(got, "password")
-		if again := b.get(p.issuer + "/oauth/continue?request=" + url.QueryEscape(form.Get("request"))); again.asks() != "password" {
+		if again := b.get(p.issuer + "/oauth/continue?request=" +
+			url.QueryEscape(form.Get("request"))); again.asks() != "password" {
 			t.Errorf("%s: gone after a reload: %d", prompt, again.status)
 		}
 		got = b.follow(b.signIn(got, userEmail, userPassword))
@@ -144,7 +145,8 @@ func TestLanguages(t *testing.T) {
 	}
 	wrong := b.signIn(switched, userEmail, "wrong")
 	consent := b.follow(b.signIn(wrong, userEmail, userPassword))
-	if speaks(wrong) != "ja" || speaks(consent) != "ja" || !strings.Contains(consent.body, "スレッド閲覧") || !strings.Contains(consent.body, "実行開始") {
+	if speaks(wrong) != "ja" || speaks(consent) != "ja" || !strings.Contains(consent.body, "スレッド閲覧") ||
+		!strings.Contains(consent.body, "実行開始") {
 		t.Errorf("the choice was not kept: %s, %s", speaks(wrong), speaks(consent))
 	}
 	if got := b.get(p.authorizeURL("client_id", "stranger")); speaks(got) != "ja" {
@@ -174,7 +176,8 @@ func TestChangesWhileThePagesAreOpen(t *testing.T) {
 		"redirect URI gone": {func(p *idp) {
 			p.update("my-app", func(c *storage.Client) { c.RedirectURIs = []string{"https://new.test/"} })
 		}, 400, "unauthorized_client"},
-		"a scope gone": {func(p *idp) { p.update("my-app", func(c *storage.Client) { c.Scopes = []string{"email"} }) }, 303, "invalid_scope"},
+		"a scope gone": {func(p *idp) { p.update("my-app", func(c *storage.Client) { c.Scopes = []string{"email"} }) },
+			303, "invalid_scope"},
 	} {
 		t.Run(rule, func(t *testing.T) {
 			p := newIDP(t)

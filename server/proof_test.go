@@ -80,10 +80,12 @@ func TestTheSecondFactorIsAskedFor(t *testing.T) {
 	if b.cookie("session") != "" || len(p.sessions("user-ann")) != 0 {
 		t.Error("there is a session after the password alone")
 	}
-	if got := b.follow(b.get(p.authorizeURL("prompt", "none"))); got.location == nil || got.location.Query().Get("error") != "login_required" {
+	if got := b.follow(b.get(p.authorizeURL("prompt", "none"))); got.location == nil ||
+		got.location.Query().Get("error") != "login_required" {
 		t.Errorf("prompt=none after the password alone: %v", got.location)
 	}
-	if got := b.prove(asked, "code", "000000"); got.status != http.StatusUnprocessableEntity || !strings.Contains(got.body, `name="code"`) {
+	if got := b.prove(asked, "code", "000000"); got.status != http.StatusUnprocessableEntity ||
+		!strings.Contains(got.body, `name="code"`) {
 		t.Errorf("a wrong code: %d %s", got.status, shown(got.body))
 	}
 	code := p.codeNow(secret)
@@ -142,7 +144,8 @@ func TestTheSecondFactorIsAskedFor(t *testing.T) {
 		}
 		_, form = thief.form(asked, "password")
 		form.Set("code", p.codeNow(secret))
-		if got := thief.follow(thief.post(action, form)); !strings.Contains(got.body, `name="password"`) || thief.cookie("session") != "" {
+		if got := thief.follow(thief.post(action, form)); !strings.Contains(got.body, `name="password"`) ||
+			thief.cookie("session") != "" {
 			t.Errorf("a code without a half: %d %s", got.status, shown(got.body))
 		}
 	})
@@ -271,7 +274,8 @@ func TestHalfOfAFactorThatIsGone(t *testing.T) {
 	if again.asks() != "password" {
 		t.Fatalf("%d\n%s", again.status, shown(again.body))
 	}
-	if got := b.signIn(again, userEmail, userPassword); got.status != http.StatusSeeOther || len(p.sessions("user-ann")) != 1 {
+	if got := b.signIn(again, userEmail, userPassword); got.status != http.StatusSeeOther ||
+		len(p.sessions("user-ann")) != 1 {
 		t.Errorf("%d\n%s", got.status, shown(got.body))
 	}
 }

@@ -73,7 +73,8 @@ func (d *prover) thumbprint() string {
 
 // parts are header and claims of a proof for a request.
 func (d *prover) parts(method, path string) (header, claims map[string]any) {
-	claims = map[string]any{"jti": storage.NewGrantID(), "htm": method, "htu": d.p.issuer + path, "iat": d.p.clock.now().Unix()}
+	claims = map[string]any{"jti": storage.NewGrantID(), "htm": method, "htu": d.p.issuer +
+		path, "iat": d.p.clock.now().Unix()}
 	if d.nonce != "" {
 		claims["nonce"] = d.nonce
 	}
@@ -146,7 +147,8 @@ func (d *prover) bound(got reply, rule string) {
 		d.p.t.Errorf("%s: %d %s", rule, got.status, got.raw)
 		return
 	}
-	if cnf := fmt.Sprint(claimsOf(d.p.t, got.text("access_token"))["cnf"]); cnf != fmt.Sprint(map[string]any{"jkt": d.thumbprint()}) {
+	if cnf := fmt.Sprint(claimsOf(d.p.t, got.text("access_token"))["cnf"]); cnf != fmt.Sprint(
+		map[string]any{"jkt": d.thumbprint()}) {
 		d.p.t.Errorf("%s: cnf %s, want %s", rule, cnf, d.thumbprint())
 	}
 }
@@ -160,5 +162,6 @@ func (p *idp) publicApp() *idp {
 // publicCode is a code of a public client, which must use PKCE.
 func (p *idp) publicCode(more ...string) string {
 	p.t.Helper()
-	return p.code(append([]string{"client_id", p.client.ID, "code_challenge", challengeOf(verifier), "code_challenge_method", "S256"}, more...)...)
+	return p.code(append([]string{"client_id", p.client.ID, "code_challenge", challengeOf(verifier),
+		"code_challenge_method", "S256"}, more...)...)
 }

@@ -16,7 +16,8 @@ import (
 // push sends a request of the app, with changes as name, value pairs; a value of "" leaves the parameter out.
 func (p *idp) push(changes ...string) reply {
 	p.t.Helper()
-	form := url.Values{"redirect_uri": {callback}, "response_type": {"code"}, "scope": {"threads:read"}, "state": {"state-p"}}
+	form := url.Values{"redirect_uri": {callback}, "response_type": {"code"}, "scope": {"threads:read"},
+		"state": {"state-p"}}
 	for i := 0; i < len(changes); i += 2 {
 		form.Set(changes[i], changes[i+1])
 		if changes[i+1] == "" {
@@ -41,14 +42,17 @@ func (p *idp) pushedURL(got reply, more ...string) string {
 
 func TestPushedRequest(t *testing.T) {
 	p := newIDP(t)
-	got := p.push("scope", "openid threads:read", "nonce", "n", "code_challenge", challengeOf(verifier), "code_challenge_method", "S256")
+	got := p.push("scope", "openid threads:read", "nonce", "n", "code_challenge", challengeOf(verifier),
+		"code_challenge_method", "S256")
 	seconds, _ := got.json["expires_in"].(float64)
-	if got.header.Get("Cache-Control") != "no-store" || !strings.HasPrefix(got.text("request_uri"), "urn:ietf:params:oauth:request_uri:wfp_") || seconds != 90 || len(got.json) != 2 {
+	if got.header.Get("Cache-Control") != "no-store" || !strings.HasPrefix(got.text("request_uri"),
+		"urn:ietf:params:oauth:request_uri:wfp_") || seconds != 90 || len(got.json) != 2 {
 		t.Errorf("%v %s", got.header, got.raw)
 	}
 	// Nothing but what was pushed counts.
 	b := p.browser()
-	signIn := b.get(p.pushedURL(got, "scope", "runs:write", "redirect_uri", "http://localhost:1/", "state", "x", "response_type", "token", "prompt", "none", "request", "x"))
+	signIn := b.get(p.pushedURL(got, "scope", "runs:write", "redirect_uri", "http://localhost:1/", "state", "x",
+		"response_type", "token", "prompt", "none", "request", "x"))
 	if signIn.asks() != "password" {
 		t.Fatalf("%d\n%s", signIn.status, shown(signIn.body))
 	}
@@ -56,7 +60,8 @@ func TestPushedRequest(t *testing.T) {
 	consent := b.follow(b.signIn(signIn, userEmail, userPassword))
 	answer := b.decide(consent, "allow")
 	code := b.answered(answer, "allowed")
-	if q := answer.location.Query(); !strings.HasPrefix(answer.location.String(), callback+"?") || q.Get("state") != "state-p" || q.Get("iss") != p.issuer {
+	if q := answer.location.Query(); !strings.HasPrefix(answer.location.String(), callback+"?") ||
+		q.Get("state") != "state-p" || q.Get("iss") != p.issuer {
 		t.Errorf("answered at %s", answer.location)
 	}
 	p.exchange(code).wants(t, "without the verifier", http.StatusBadRequest, "invalid_grant")
@@ -88,7 +93,8 @@ func TestPushedRequestIsAnsweredOnce(t *testing.T) {
 	// Not at another replica, nor after a restart.
 	p.restart()
 	c := p.browser()
-	c.follow(c.signIn(c.get(p.pushedURL(once)), userEmail, userPassword)).wants(t, "after a restart", http.StatusBadRequest, "invalid_request_uri")
+	c.follow(c.signIn(c.get(p.pushedURL(once)), userEmail, userPassword)).wants(t, "after a restart",
+		http.StatusBadRequest, "invalid_request_uri")
 }
 
 func TestPushedRequestAnsweredByManyAtOnce(t *testing.T) {
@@ -141,10 +147,12 @@ func TestBadRequestURI(t *testing.T) {
 	} {
 		at(uri).wants(t, rule, http.StatusBadRequest, "invalid_request_uri")
 	}
-	b.get(p.issuer+"/oauth/continue?request="+url.QueryEscape(sealed)).wants(t, "as a pending request", http.StatusBadRequest, "invalid_request")
+	b.get(p.issuer+"/oauth/continue?request="+url.QueryEscape(sealed)).wants(t, "as a pending request",
+		http.StatusBadRequest, "invalid_request")
 	p.redirected(at("https://evil.test/request"), "an address", "request_uri_not_supported")
 	p.redirected(at("urn:other"), "another URN", "request_uri_not_supported")
-	b.get(p.pushedURL(got)+"&request_uri=x").wants(t, "two of them, and no redirect URI", http.StatusBadRequest, "invalid_request")
+	b.get(p.pushedURL(got)+"&request_uri=x").wants(t, "two of them, and no redirect URI", http.StatusBadRequest,
+		"invalid_request")
 	b.get(p.pushedURL(got, "client_id", "stranger")).wants(t, "an unknown client", http.StatusBadRequest, "invalid_client")
 	b.get(p.pushedURL(got, "client_id", "")).wants(t, "no client", http.StatusBadRequest, "invalid_request")
 	p.clock.forward(90*time.Second - time.Millisecond)
@@ -177,46 +185,57 @@ func TestWhatCannotBePushed(t *testing.T) {
 		changes []string
 		code    string
 	}{
-		"no redirect URI":            {[]string{"redirect_uri", ""}, "invalid_request"},
-		"another redirect URI":       {[]string{"redirect_uri", "https://evil.test/"}, "invalid_request"},
-		"another response type":      {[]string{"response_type", "token"}, "unsupported_response_type"},
-		"no response type":           {[]string{"response_type", ""}, "invalid_request"},
-		"another response mode":      {[]string{"response_mode", "fragment"}, "invalid_request"},
-		"no scope":                   {[]string{"scope", ""}, "invalid_scope"},
-		"a scope beyond app.yml":     {[]string{"scope", "offline_access"}, "invalid_scope"},
-		"another prompt":             {[]string{"prompt", "create"}, "invalid_request"},
-		"plain PKCE":                 {[]string{"code_challenge", challengeOf(verifier), "code_challenge_method", "plain"}, "invalid_request"},
-		"a challenge of 42":          {[]string{"code_challenge", challengeOf(verifier)[:42], "code_challenge_method", "S256"}, "invalid_request"},
+		"no redirect URI":        {[]string{"redirect_uri", ""}, "invalid_request"},
+		"another redirect URI":   {[]string{"redirect_uri", "https://evil.test/"}, "invalid_request"},
+		"another response type":  {[]string{"response_type", "token"}, "unsupported_response_type"},
+		"no response type":       {[]string{"response_type", ""}, "invalid_request"},
+		"another response mode":  {[]string{"response_mode", "fragment"}, "invalid_request"},
+		"no scope":               {[]string{"scope", ""}, "invalid_scope"},
+		"a scope beyond app.yml": {[]string{"scope", "offline_access"}, "invalid_scope"},
+		"another prompt":         {[]string{"prompt", "create"}, "invalid_request"},
+		"plain PKCE": {[]string{"code_challenge", challengeOf(verifier), "code_challenge_method", "plain"},
+			"invalid_request"},
+		"a challenge of 42": {[]string{"code_challenge", challengeOf(verifier)[:42], "code_challenge_method",
+			"S256"}, "invalid_request"},
 		"a method without challenge": {[]string{"code_challenge_method", "S256"}, "invalid_request"},
 		"claims of garbage":          {[]string{"claims", "x"}, "invalid_request"},
 		"a hint of garbage":          {[]string{"id_token_hint", "x"}, "invalid_request"},
 		"an unknown resource":        {[]string{"resource", "https://unknown.test"}, "invalid_target"},
 		"a thumbprint of garbage":    {[]string{"dpop_jkt", "x"}, "invalid_request"},
-		"an acr not offered":         {[]string{"claims", `{"id_token":{"acr":{"essential":true,"value":"x"}}}`}, "unmet_authentication_requirements"},
-		"request_uri":                {[]string{"request_uri", p.push().text("request_uri")}, "invalid_request"},
-		"request object of garbage":  {[]string{"request", "a.b.c"}, "invalid_request_object"},
-		"registration":               {[]string{"registration", "{}"}, "registration_not_supported"},
-		"longer than all may be":     {[]string{"state", strings.Repeat(`"`, 4096), "nonce", strings.Repeat(`\`, 512), "claims", `{"id_token":{"email":{"values":["` + strings.Repeat("x", 1900) + `"]}}}`, "login_hint", strings.Repeat(`"`, 256), "ui_locales", strings.Repeat(`"`, 256)}, "invalid_request"},
+		"an acr not offered": {[]string{"claims", `{"id_token":{"acr":{"essential":true,"value":"x"}}}`},
+			"unmet_authentication_requirements"},
+		"request_uri":               {[]string{"request_uri", p.push().text("request_uri")}, "invalid_request"},
+		"request object of garbage": {[]string{"request", "a.b.c"}, "invalid_request_object"},
+		"registration":              {[]string{"registration", "{}"}, "registration_not_supported"},
+		"longer than all may be": {[]string{"state", strings.Repeat(`"`, 4096), "nonce", strings.Repeat(`\`, 512),
+			"claims", `{"id_token":{"email":{"values":["` + strings.Repeat("x", 1900) + `"]}}}`, "login_hint",
+			strings.Repeat(`"`, 256), "ui_locales", strings.Repeat(`"`, 256)}, "invalid_request"},
 	} {
 		got := p.push(c.changes...)
 		got.wants(t, rule, http.StatusBadRequest, c.code)
-		if got.text("error_description") == "" || got.header.Get("Cache-Control") != "no-store" || strings.Contains(got.raw, "request_uri:") {
+		if got.text("error_description") == "" || got.header.Get("Cache-Control") != "no-store" ||
+			strings.Contains(got.raw, "request_uri:") {
 			t.Errorf("%s: %v %s", rule, got.header, got.raw)
 		}
 	}
 	twice := func(name string) reply {
-		return p.call("/oauth/par", url.Values{"client_id": {p.client.ID}, "client_secret": {p.secret}, "redirect_uri": {callback}, "response_type": {"code"},
+		return p.call("/oauth/par", url.Values{"client_id": {p.client.ID}, "client_secret": {p.secret},
+			"redirect_uri": {callback}, "response_type": {"code"},
 			"scope": {"threads:read"}, name: {"threads:read", "threads:read"}})
 	}
 	for _, name := range []string{"client_id", "redirect_uri", "scope", "state", "unknown"} {
 		twice(name).wants(t, name+" twice", http.StatusBadRequest, "invalid_request")
 	}
-	if got := p.call("/oauth/par", url.Values{"redirect_uri": {callback}, "response_type": {"code"}, "scope": {"threads:read"}, "resource": {p.issuer, p.issuer}}); got.status != http.StatusCreated {
+	if got := p.call("/oauth/par", url.Values{"redirect_uri": {callback}, "response_type": {"code"},
+		"scope": {"threads:read"}, "resource": {p.issuer, p.issuer}}); got.status != http.StatusCreated {
 		t.Errorf("two resources: %d %s", got.status, got.raw)
 	}
-	p.send(p.request(http.MethodGet, p.issuer+"/oauth/par", "")).wants(t, "GET", http.StatusMethodNotAllowed, "invalid_request")
-	p.send(p.request(http.MethodPost, p.issuer+"/oauth/par?client_id=x", "", "Content-Type", formType)).wants(t, "in the query", http.StatusBadRequest, "invalid_request")
-	p.call("/oauth/par", url.Values{"state": {strings.Repeat("x", 1<<20)}}).wants(t, "a huge body", http.StatusRequestEntityTooLarge, "invalid_request")
+	p.send(p.request(http.MethodGet, p.issuer+"/oauth/par", "")).wants(t, "GET", http.StatusMethodNotAllowed,
+		"invalid_request")
+	p.send(p.request(http.MethodPost, p.issuer+"/oauth/par?client_id=x", "", "Content-Type", formType)).wants(t,
+		"in the query", http.StatusBadRequest, "invalid_request")
+	p.call("/oauth/par", url.Values{"state": {strings.Repeat("x", 1<<20)}}).wants(t, "a huge body",
+		http.StatusRequestEntityTooLarge, "invalid_request")
 }
 
 // Whoever pushes is the client, by its registered way.
@@ -229,22 +248,28 @@ func TestPushedRequestAuthentication(t *testing.T) {
 		}
 		return out
 	}
-	p.machine("/oauth/par", form(), "Authorization", basic(p.client.ID, "wrong")).wants(t, "a wrong secret", http.StatusUnauthorized, "invalid_client")
-	p.machine("/oauth/par", form("client_id", p.client.ID)).wants(t, "no secret", http.StatusUnauthorized, "invalid_client")
+	p.machine("/oauth/par", form(), "Authorization", basic(p.client.ID, "wrong")).wants(t, "a wrong secret",
+		http.StatusUnauthorized, "invalid_client")
+	p.machine("/oauth/par", form("client_id", p.client.ID)).wants(t, "no secret", http.StatusUnauthorized,
+		"invalid_client")
 	unknown := p.machine("/oauth/par", form("client_id", "stranger", "client_secret", "x"))
 	unknown.wants(t, "an unknown client", http.StatusUnauthorized, "invalid_client")
 	if unknown.header.Get("WWW-Authenticate") == "" {
 		t.Error("no challenge")
 	}
-	if got := p.machine("/oauth/par", form(), "Authorization", basic(p.client.ID, p.secret)); got.status != http.StatusCreated {
+	if got := p.machine("/oauth/par", form(), "Authorization",
+		basic(p.client.ID, p.secret)); got.status != http.StatusCreated {
 		t.Errorf("Basic: %d %s", got.status, got.raw)
 	}
 	public := p.as(p.register("public-app", func(c *storage.Client) { c.Public = true }))
-	public.call("/oauth/par", form("client_id", public.client.ID)).wants(t, "a public client without PKCE", http.StatusBadRequest, "invalid_request")
-	got := public.call("/oauth/par", form("client_id", public.client.ID, "code_challenge", challengeOf(verifier), "code_challenge_method", "S256"))
+	public.call("/oauth/par", form("client_id", public.client.ID)).wants(t, "a public client without PKCE",
+		http.StatusBadRequest, "invalid_request")
+	got := public.call("/oauth/par", form("client_id", public.client.ID, "code_challenge", challengeOf(verifier),
+		"code_challenge_method", "S256"))
 	code := p.browser()
 	page := code.follow(code.signIn(code.get(public.pushedURL(got)), userEmail, userPassword))
-	if issued := public.exchange(code.answered(code.decide(page, "allow"), "a public client"), "client_id", public.client.ID, "code_verifier", verifier); issued.status != http.StatusOK {
+	if issued := public.exchange(code.answered(code.decide(page, "allow"), "a public client"), "client_id",
+		public.client.ID, "code_verifier", verifier); issued.status != http.StatusOK {
 		t.Errorf("%d %s", issued.status, issued.raw)
 	}
 }
@@ -262,7 +287,8 @@ func TestRequiredPush(t *testing.T) {
 	// One that is registered as FAPI 2.0 demands must use PKCE as well.
 	p.update("my-app", func(c *storage.Client) { c.DPoPBoundAccessTokens = true })
 	p.push().wants(t, "without PKCE", http.StatusBadRequest, "invalid_request")
-	if got := p.push("code_challenge", challengeOf(verifier), "code_challenge_method", "S256"); got.status != http.StatusCreated {
+	if got := p.push("code_challenge", challengeOf(verifier), "code_challenge_method",
+		"S256"); got.status != http.StatusCreated {
 		t.Errorf("%d %s", got.status, got.raw)
 	}
 }
@@ -273,18 +299,24 @@ func TestPushedRequestObject(t *testing.T) {
 	keys := p.withKeys()
 	b := p.browser()
 	b.code("scope", "openid threads:read")
-	object := signedBy(t, keys["ES256"], jose.ES256, map[string]any{"typ": "oauth-authz-req+jwt"}, p.asked(map[string]any{"state": nil}))
+	object := signedBy(t, keys["ES256"], jose.ES256, map[string]any{"typ": "oauth-authz-req+jwt"},
+		p.asked(map[string]any{"state": nil}))
 	got := p.push("request", object, "scope", "runs:write", "state", "beside", "redirect_uri", "http://localhost:1/")
 	answer := b.get(p.pushedURL(got))
-	if issued := p.exchange(b.answered(answer, "pushed")); issued.text("scope") != "openid threads:read" || answer.location.Query().Has("state") {
+	if issued := p.exchange(b.answered(answer, "pushed")); issued.text("scope") != "openid threads:read" ||
+		answer.location.Query().Has("state") {
 		t.Errorf("%s, answered at %s", issued.raw, answer.location)
 	}
 	other := p.as(p.register("other-app", func(*storage.Client) {}))
 	other.push("request", object).wants(t, "pushed by another client", http.StatusBadRequest, "invalid_request_object")
-	p.push("request", unsigned(t, p.asked(map[string]any{"redirect_uri": nil}))).wants(t, "the redirect URI beside it", http.StatusBadRequest, "invalid_request")
-	p.push("request", unsigned(t, p.asked(map[string]any{"request_uri": "x"}))).wants(t, "request_uri within", http.StatusBadRequest, "invalid_request_object")
-	p.push("request", strings.Repeat(".", 1<<20)).wants(t, "a megabyte of dots", http.StatusRequestEntityTooLarge, "invalid_request")
-	for rule, bad := range map[string]string{"many dots": strings.Repeat(".", 50<<10), "compressed bomb": bomb(t), "long": unsigned(t, p.asked(map[string]any{"x": strings.Repeat("x", 20<<10)}))} {
+	p.push("request", unsigned(t, p.asked(map[string]any{"redirect_uri": nil}))).wants(t, "the redirect URI beside it",
+		http.StatusBadRequest, "invalid_request")
+	p.push("request", unsigned(t, p.asked(map[string]any{"request_uri": "x"}))).wants(t, "request_uri within",
+		http.StatusBadRequest, "invalid_request_object")
+	p.push("request", strings.Repeat(".", 1<<20)).wants(t, "a megabyte of dots", http.StatusRequestEntityTooLarge,
+		"invalid_request")
+	for rule, bad := range map[string]string{"many dots": strings.Repeat(".", 50<<10), "compressed bomb": bomb(t),
+		"long": unsigned(t, p.asked(map[string]any{"x": strings.Repeat("x", 20<<10)}))} {
 		p.push("request", bad).wants(t, rule, http.StatusBadRequest, "invalid_request_object")
 	}
 }
@@ -296,15 +328,17 @@ func TestPushedRequestIsBoundToAKey(t *testing.T) {
 	b.code()
 	mine, other := p.informed(), p.informed()
 	push := func(proof string, more ...string) reply {
-		form := url.Values{"client_id": {p.client.ID}, "client_secret": {p.secret}, "redirect_uri": {callback}, "response_type": {"code"}, "scope": {"threads:read"}}
+		form := url.Values{"client_id": {p.client.ID}, "client_secret": {p.secret}, "redirect_uri": {callback},
+			"response_type": {"code"}, "scope": {"threads:read"}}
 		for i := 0; i < len(more); i += 2 {
 			form.Set(more[i], more[i+1])
 		}
 		return p.machine("/oauth/par", form, "DPoP", proof)
 	}
 	for rule, address := range map[string]string{
-		"a proof":               p.pushedURL(push(mine.proof(http.MethodPost, "/oauth/par", ""))),
-		"a proof and dpop_jkt":  p.pushedURL(push(mine.proof(http.MethodPost, "/oauth/par", ""), "dpop_jkt", mine.thumbprint())),
+		"a proof": p.pushedURL(push(mine.proof(http.MethodPost, "/oauth/par", ""))),
+		"a proof and dpop_jkt": p.pushedURL(push(mine.proof(http.MethodPost, "/oauth/par", ""), "dpop_jkt",
+			mine.thumbprint())),
 		"dpop_jkt pushed":       p.pushedURL(p.push("dpop_jkt", mine.thumbprint())),
 		"dpop_jkt in the query": p.authorizeURL("dpop_jkt", mine.thumbprint()),
 	} {
@@ -315,8 +349,10 @@ func TestPushedRequestIsBoundToAKey(t *testing.T) {
 			t.Errorf("%s: %d %s", rule, got.status, got.raw)
 		}
 	}
-	push(mine.proof(http.MethodPost, "/oauth/par", ""), "dpop_jkt", other.thumbprint()).wants(t, "two keys", http.StatusBadRequest, "invalid_dpop_proof")
-	push(mine.proof(http.MethodPost, "/oauth/token", "")).wants(t, "a proof for another endpoint", http.StatusBadRequest, "invalid_dpop_proof")
+	push(mine.proof(http.MethodPost, "/oauth/par", ""), "dpop_jkt", other.thumbprint()).wants(t, "two keys",
+		http.StatusBadRequest, "invalid_dpop_proof")
+	push(mine.proof(http.MethodPost, "/oauth/token", "")).wants(t, "a proof for another endpoint", http.StatusBadRequest,
+		"invalid_dpop_proof")
 	push("x").wants(t, "garbage", http.StatusBadRequest, "invalid_dpop_proof")
 	told := push(mine.proof(http.MethodPost, "/oauth/par", "", "nonce", nil))
 	if told.wants(t, "no nonce", http.StatusBadRequest, "use_dpop_nonce"); told.header.Get("DPoP-Nonce") == "" {
@@ -350,18 +386,23 @@ func TestPushedRequestByAssertion(t *testing.T) {
 		t.Errorf("%+v", counts)
 	}
 	app.asserting("/oauth/par", first, request()).wants(t, "the same one", http.StatusUnauthorized, "invalid_client")
-	app.asserting("/oauth/token", first, url.Values{"grant_type": {"client_credentials"}}).wants(t, "the same one, for tokens", http.StatusUnauthorized, "invalid_client")
+	app.asserting("/oauth/token", first, url.Values{"grant_type": {"client_credentials"}}).wants(t,
+		"the same one, for tokens", http.StatusUnauthorized, "invalid_client")
 	second := app.assertion("ES256", map[string]any{"aud": p.issuer + "/oauth/par"})
-	app.asserting("/oauth/par", second, request("scope", "x")).wants(t, "a bad request", http.StatusBadRequest, "invalid_scope")
-	app.asserting("/oauth/par", second, request()).wants(t, "after a bad request", http.StatusUnauthorized, "invalid_client")
+	app.asserting("/oauth/par", second, request("scope", "x")).wants(t, "a bad request", http.StatusBadRequest,
+		"invalid_scope")
+	app.asserting("/oauth/par", second, request()).wants(t, "after a bad request", http.StatusUnauthorized,
+		"invalid_client")
 
 	third, mine := app.assertion("ES256", nil), p.informed()
 	form := request("client_assertion", third, "client_assertion_type", jwtBearer)
-	p.machine("/oauth/par", form, "DPoP", mine.proof(http.MethodPost, "/oauth/par", "", "nonce", nil)).wants(t, "no nonce", http.StatusBadRequest, "use_dpop_nonce")
+	p.machine("/oauth/par", form, "DPoP", mine.proof(http.MethodPost, "/oauth/par", "", "nonce", nil)).wants(t, "no nonce",
+		http.StatusBadRequest, "use_dpop_nonce")
 	pushed("with the nonce", p.machine("/oauth/par", form, "DPoP", mine.proof(http.MethodPost, "/oauth/par", "")))
 	fourth := app.assertion("ES256", nil)
 	p.nth(1, false)
-	app.asserting("/oauth/par", fourth, request()).wants(t, "a fault of storage", http.StatusServiceUnavailable, "temporarily_unavailable")
+	app.asserting("/oauth/par", fourth, request()).wants(t, "a fault of storage", http.StatusServiceUnavailable,
+		"temporarily_unavailable")
 	p.etcd.Inject(nil)
 	pushed("after the fault", app.asserting("/oauth/par", fourth, request()))
 }
@@ -372,7 +413,8 @@ func TestAssertionRacedAtPush(t *testing.T) {
 	shared := app.assertion("ES256", nil)
 	answers := make([]reply, 16)
 	together(len(answers), func(i int) {
-		answers[i] = app.asserting("/oauth/par", shared, url.Values{"redirect_uri": {callback}, "response_type": {"code"}, "scope": {"threads:read"}})
+		answers[i] = app.asserting("/oauth/par", shared, url.Values{"redirect_uri": {callback}, "response_type": {"code"},
+			"scope": {"threads:read"}})
 	})
 	taken := 0
 	for _, got := range answers {

@@ -48,7 +48,8 @@ func (b *browser) told(got page, rule, code string) {
 	}
 	back := b.link(got, rule)
 	q := back.Query()
-	if !strings.HasPrefix(back.String(), callback+"?") || q.Get("error") != code || q.Get("error_description") == "" || q.Get("state") != "s & <1>" ||
+	if !strings.HasPrefix(back.String(), callback+"?") || q.Get("error") != code || q.Get("error_description") == "" ||
+		q.Get("state") != "s & <1>" ||
 		q.Get("iss") != b.p.issuer || q.Has("code") {
 		b.p.t.Errorf("%s: the link leads to %s, want %s", rule, back, code)
 	}
@@ -63,7 +64,8 @@ func (b *browser) told(got page, rule, code string) {
 func TestErrorsLeadNowhereByThemselves(t *testing.T) {
 	described, _ := newDescribed(t)
 	open := newIDP(t, openToAll)
-	open = open.itself(open.registration(`{"redirect_uris":["` + callback + `"],"token_endpoint_auth_method":"client_secret_post"}`))
+	open = open.itself(open.registration(`{"redirect_uris":["` + callback +
+		`"],"token_endpoint_auth_method":"client_secret_post"}`))
 	for kind, p := range map[string]*idp{"document": described, "registration": open} {
 		p = p.at(t)
 		ask := append([]string{"scope", "openid", "state", "s & <1>"}, withPKCE...)
@@ -102,8 +104,10 @@ func TestErrorsLeadNowhereByThemselves(t *testing.T) {
 		stranger := p.browser()
 		posts := stranger.get(p.authorizeURL(append(ask, "prompt", "none", "response_mode", "form_post")...))
 		to, fields := stranger.form(posts, "error")
-		if to != callback || fields.Get("error") != "login_required" || fields.Get("state") != "s & <1>" || fields.Get("iss") != p.issuer ||
-			strings.Contains(posts.body, "<script") || strings.Contains(posts.header.Get("Content-Security-Policy"), "form-action") {
+		if to != callback || fields.Get("error") != "login_required" || fields.Get("state") != "s & <1>" ||
+			fields.Get("iss") != p.issuer ||
+			strings.Contains(posts.body, "<script") || strings.Contains(posts.header.Get("Content-Security-Policy"),
+			"form-action") {
 			t.Errorf("%s: form post: %s %v", kind, to, fields)
 		}
 	}
@@ -121,7 +125,8 @@ func TestErrorsAreRedirectedToVouchedClients(t *testing.T) {
 	q := p.itself(registered)
 	q.redirected(q.browser().get(q.authorizeURL("scope", "x")), "a client with an initial access token", "invalid_scope")
 	q.redirected(q.browser().get(q.authorizeURL("scope", "openid", "prompt", "none")), "prompt=none", "login_required")
-	if got := p.dynamic(http.MethodPut, registered.text("registration_client_uri"), registered.text("registration_access_token"), body+`,"client_id":"`+q.client.ID+`"}`); got.status != http.StatusOK {
+	if got := p.dynamic(http.MethodPut, registered.text("registration_client_uri"),
+		registered.text("registration_access_token"), body+`,"client_id":"`+q.client.ID+`"}`); got.status != http.StatusOK {
 		t.Fatal(got.raw)
 	}
 	q.redirected(q.browser().get(q.authorizeURL("scope", "x")), "after its replacement", "invalid_scope")
@@ -142,7 +147,8 @@ func TestTheWayBackInJapanese(t *testing.T) {
 	if !strings.Contains(got.body, "app.test に戻る") || !strings.Contains(got.body, "アプリだけでは続行できません") {
 		t.Errorf("%s", shown(got.body))
 	}
-	if back := b.link(got, "a query"); !regexp.MustCompile(`^https://app\.test/callback\?a=1&b=%20&error=login_required&`).MatchString(back.String()) {
+	if back := b.link(got, "a query"); !regexp.MustCompile(
+		`^https://app\.test/callback\?a=1&b=%20&error=login_required&`).MatchString(back.String()) {
 		t.Errorf("%s", back)
 	}
 }

@@ -70,7 +70,9 @@ func TestRedirectTwins(t *testing.T) {
 		{"another path of a loopback registration", "http://localhost:*/cb", "http://localhost:8080/cb/x"},
 	} {
 		t.Run(c.rule, func(t *testing.T) {
-			app, _ := p.at(t).register("app-"+storage.NewGrantID()[:8], func(client *storage.Client) { client.RedirectURIs = []string{c.registered} })
+			app, _ := p.at(t).register("app-"+storage.NewGrantID()[:8], func(client *storage.Client) {
+				client.RedirectURIs = []string{c.registered}
+			})
 			got := p.at(t).browser().get(p.authorizeURL("client_id", app.ID, "redirect_uri", c.asked))
 			got.wants(t, c.rule, http.StatusBadRequest, "unauthorized_client")
 			if strings.Contains(got.body, `href="`+c.asked) {
@@ -89,14 +91,17 @@ func TestRedirectTwins(t *testing.T) {
 		"com.example.app:/cb?x=1":        "com.example.app:/cb?x=1",
 		"https://app.test/%63b?x=%20":    "https://app.test/%63b?x=%20",
 	} {
-		app, _ := p.register("app-"+storage.NewGrantID()[:8], func(client *storage.Client) { client.RedirectURIs = []string{registered} })
+		app, _ := p.register("app-"+storage.NewGrantID()[:8], func(client *storage.Client) {
+			client.RedirectURIs = []string{registered}
+		})
 		got := p.browser().get(p.authorizeURL("client_id", app.ID, "redirect_uri", asked))
 		if got.asks() != "password" {
 			t.Errorf("%s does not match %s", asked, registered)
 		}
 		// The answer goes to the same bytes.
 		got = p.browser().get(p.authorizeURL("client_id", app.ID, "redirect_uri", asked, "prompt", "none"))
-		if to := got.header.Get("Location"); !strings.HasPrefix(to, asked+"?error=login_required") && !strings.HasPrefix(to, asked+"&error=login_required") {
+		if to := got.header.Get("Location"); !strings.HasPrefix(to, asked+"?error=login_required") &&
+			!strings.HasPrefix(to, asked+"&error=login_required") {
 			t.Errorf("%s answered at %s", asked, to)
 		}
 	}
@@ -110,9 +115,12 @@ func TestErrorRedirectBeforeTheRedirectIsChecked(t *testing.T) {
 		change []string
 		code   string
 	}{
-		"unknown response type":          {[]string{"redirect_uri", "https://evil.test/", "response_type", "token"}, "unauthorized_client"},
-		"no scope":                       {[]string{"redirect_uri", "https://evil.test/", "scope", ""}, "unauthorized_client"},
-		"prompt none":                    {[]string{"redirect_uri", "https://evil.test/", "prompt", "none"}, "unauthorized_client"},
+		"unknown response type": {[]string{"redirect_uri", "https://evil.test/", "response_type", "token"},
+			"unauthorized_client"},
+		"no scope": {[]string{"redirect_uri", "https://evil.test/", "scope", ""},
+			"unauthorized_client"},
+		"prompt none": {[]string{"redirect_uri", "https://evil.test/", "prompt", "none"},
+			"unauthorized_client"},
 		"unknown client":                 {[]string{"client_id", "stranger"}, "invalid_client"},
 		"no client":                      {[]string{"client_id", ""}, "invalid_request"},
 		"no redirect URI":                {[]string{"redirect_uri", ""}, "invalid_request"},
@@ -121,7 +129,8 @@ func TestErrorRedirectBeforeTheRedirectIsChecked(t *testing.T) {
 		b.get(p.authorizeURL(c.change...)).wants(t, rule, http.StatusBadRequest, c.code)
 	}
 	p.register("other-app", func(c *storage.Client) { c.RedirectURIs = []string{"https://other.test/callback"} })
-	b.get(p.authorizeURL("redirect_uri", "https://other.test/callback")).wants(t, "another client's", http.StatusBadRequest, "unauthorized_client")
+	b.get(p.authorizeURL("redirect_uri", "https://other.test/callback")).wants(t, "another client's",
+		http.StatusBadRequest, "unauthorized_client")
 }
 
 func TestDuplicateParameters(t *testing.T) {
@@ -130,12 +139,15 @@ func TestDuplicateParameters(t *testing.T) {
 	for _, name := range []string{"client_id", "redirect_uri"} {
 		b.get(p.authorizeURL()+"&"+name+"=x").wants(t, name, http.StatusBadRequest, "invalid_request")
 	}
-	for _, name := range []string{"response_type", "scope", "state", "nonce", "code_challenge", "code_challenge_method", "prompt", "max_age", "ui_locales", "login_hint", "unknown"} {
+	for _, name := range []string{"response_type", "scope", "state", "nonce", "code_challenge", "code_challenge_method",
+		"prompt", "max_age", "ui_locales", "login_hint", "unknown"} {
 		address := p.authorizeURL() + "&" + name + "=a&" + name + "=a"
 		p.redirected(b.get(address), name, "invalid_request")
 	}
-	for _, name := range []string{"grant_type", "code", "client_id", "client_secret", "redirect_uri", "code_verifier", "unknown"} {
-		form := url.Values{"grant_type": {"authorization_code"}, "code": {"x"}, "redirect_uri": {callback}, "client_id": {p.client.ID}, "client_secret": {p.secret}}
+	for _, name := range []string{"grant_type", "code", "client_id", "client_secret", "redirect_uri", "code_verifier",
+		"unknown"} {
+		form := url.Values{"grant_type": {"authorization_code"}, "code": {"x"}, "redirect_uri": {callback},
+			"client_id": {p.client.ID}, "client_secret": {p.secret}}
 		form[name] = []string{"a", "a"}
 		p.call("/oauth/token", form).wants(t, name, http.StatusBadRequest, "invalid_request")
 	}
@@ -150,7 +162,8 @@ func TestFormsAreNeverReplayed(t *testing.T) {
 	action, form := b.form(signIn, "password")
 	form.Set("login", userEmail)
 	form.Set("password", userPassword)
-	for _, path := range []string{"//oauth/signin", "/oauth/./signin", "/oauth/x/../signin", "/oauth//signin", "/oauth/signin/"} {
+	for _, path := range []string{"//oauth/signin", "/oauth/./signin", "/oauth/x/../signin", "/oauth//signin",
+		"/oauth/signin/"} {
 		got := b.post(p.issuer+path, form)
 		if got.status < 400 || got.header.Get("Location") != "" {
 			t.Errorf("POST %s: %d to %q", path, got.status, got.header.Get("Location"))
@@ -159,7 +172,8 @@ func TestFormsAreNeverReplayed(t *testing.T) {
 	if got := b.post(action, form); got.status != http.StatusSeeOther {
 		t.Errorf("sign-in: %d, want 303", got.status)
 	}
-	params := url.Values{"client_id": {p.client.ID}, "redirect_uri": {callback}, "response_type": {"code"}, "scope": {"threads:read"}, "state": {"a&b"}}
+	params := url.Values{"client_id": {p.client.ID}, "redirect_uri": {callback}, "response_type": {"code"},
+		"scope": {"threads:read"}, "state": {"a&b"}}
 	posted := b.post(p.issuer+"/oauth/authorize", params)
 	if posted.status != http.StatusSeeOther {
 		t.Fatalf("POST of a request: %d, want 303", posted.status)
@@ -169,7 +183,8 @@ func TestFormsAreNeverReplayed(t *testing.T) {
 		t.Fatalf("no consent page after a POST: %d", consent.status)
 	}
 	allowed := b.decide(consent, "allow")
-	if allowed.status == http.StatusTemporaryRedirect || allowed.location == nil || allowed.location.Query().Get("state") != "a&b" {
+	if allowed.status == http.StatusTemporaryRedirect || allowed.location == nil ||
+		allowed.location.Query().Get("state") != "a&b" {
 		t.Errorf("consent: %d to %v", allowed.status, allowed.location)
 	}
 }
@@ -188,18 +203,21 @@ func TestStateComesBack(t *testing.T) {
 	} {
 		got := b.get(p.authorizeURL("state", state))
 		b.answered(got, rule)
-		if got.location != nil && (got.location.Query().Get("state") != state || got.location.Query().Get("iss") != p.issuer) {
+		if got.location != nil && (got.location.Query().Get("state") != state ||
+			got.location.Query().Get("iss") != p.issuer) {
 			t.Errorf("%s: came back as %.80q", rule, got.location.Query().Get("state"))
 		}
 		// It also survives the pages.
 		fresh := p.browser()
 		got = fresh.follow(fresh.signIn(fresh.get(p.authorizeURL("state", state)), userEmail, userPassword))
-		if fresh.answered(got, rule+", through the pages"); got.location != nil && got.location.Query().Get("state") != state {
+		if fresh.answered(got, rule+", through the pages"); got.location != nil &&
+			got.location.Query().Get("state") != state {
 			t.Errorf("%s: came back from the pages as %.80q", rule, got.location.Query().Get("state"))
 		}
 	}
 	for rule, state := range map[string]string{
-		"too long": strings.Repeat("s", 4097), "control characters": "a\x01b", "line break": "a\r\nSet-Cookie: x=y", "not text": "a\xffb",
+		"too long": strings.Repeat("s", 4097), "control characters": "a\x01b", "line break": "a\r\nSet-Cookie: x=y",
+		"not text": "a\xffb",
 	} {
 		got := b.get(p.authorizeURL("state", state))
 		p.redirected(got, rule, "invalid_request")

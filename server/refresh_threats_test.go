@@ -132,7 +132,8 @@ func TestRefreshOfAnotherClientsToken(t *testing.T) {
 	public := p.as(p.register("public-app", func(c *storage.Client) { c.Public = true }))
 	for rule, token := range map[string]string{"newest": used.text("refresh_token"), "used": got.text("refresh_token")} {
 		other.refresh(token).wants(t, rule, http.StatusBadRequest, "invalid_grant")
-		public.refresh(token, "client_id", public.client.ID).wants(t, rule+", by a public client", http.StatusBadRequest, "invalid_grant")
+		public.refresh(token, "client_id", public.client.ID).wants(t, rule+", by a public client", http.StatusBadRequest,
+			"invalid_grant")
 		if got := other.call("/oauth/revoke", url.Values{"token": {token}}); got.status == http.StatusOK {
 			t.Errorf("%s: revoked by a stranger", rule)
 		}
@@ -152,9 +153,11 @@ func TestRefreshAfterChanges(t *testing.T) {
 		status int
 		want   string // the error, or the scope
 	}{
-		"user disabled": {func(p *idp) { p.putUser(storage.User{ID: "user-ann", Email: userEmail, Disabled: true}) }, 400, "invalid_grant"},
+		"user disabled": {func(p *idp) { p.putUser(storage.User{ID: "user-ann", Email: userEmail, Disabled: true}) },
+			400, "invalid_grant"},
 		"user removed from the configuration": {func(p *idp) {
-			if err := p.store.SyncUsers(p.t.Context(), "local", []storage.User{{ID: "user-bob", Email: "bob@app.test"}}); err != nil {
+			if err := p.store.SyncUsers(p.t.Context(), "local",
+				[]storage.User{{ID: "user-bob", Email: "bob@app.test"}}); err != nil {
 				p.t.Fatal(err)
 			}
 		}, 400, "invalid_grant"},
@@ -163,14 +166,18 @@ func TestRefreshAfterChanges(t *testing.T) {
 				p.t.Fatal(err)
 			}
 		}, 400, "invalid_grant"},
-		"client disabled": {func(p *idp) { p.update("my-app", func(c *storage.Client) { c.Disabled = true }) }, 401, "invalid_client"},
-		"client deleted":  {(*idp).deleteApp, 401, "invalid_client"},
+		"client disabled": {func(p *idp) { p.update("my-app", func(c *storage.Client) { c.Disabled = true }) }, 401,
+			"invalid_client"},
+		"client deleted": {(*idp).deleteApp, 401, "invalid_client"},
 		"a scope removed": {func(p *idp) {
 			p.update("my-app", func(c *storage.Client) { c.Scopes = []string{"runs:write", "email"} })
 		}, 200, "runs:write"},
-		"all scopes removed": {func(p *idp) { p.update("my-app", func(c *storage.Client) { c.Scopes = []string{"email"} }) }, 400, "invalid_grant"},
+		"all scopes removed": {func(p *idp) { p.update("my-app", func(c *storage.Client) { c.Scopes = []string{"email"} }) },
+			400, "invalid_grant"},
 		"a scope removed from the catalogue": {func(p *idp) {
-			p.cfg.Scopes = slices.DeleteFunc(server.DefaultScopes(), func(s server.Scope) bool { return s.Name == "threads:read" })
+			p.cfg.Scopes = slices.DeleteFunc(server.DefaultScopes(), func(s server.Scope) bool {
+				return s.Name == "threads:read"
+			})
 			p.restart()
 		}, 200, "runs:write"},
 	} {
@@ -316,10 +323,13 @@ func TestRawDatabaseHoldsNoTokens(t *testing.T) {
 	pushed := b.answered(b.get(p.pushedURL(p.push())), "pushed")
 	raw := p.etcd.Dump()
 	for name, secret := range map[string]string{
-		"code": code, "access token": got.text("access_token"), "refresh token": got.text("refresh_token"), "next": next.text("refresh_token"),
-		"ID token": got.text("id_token"), "client secret": p.secret, "session": b.cookie("session"), "browser": b.cookie("browser"), "password": userPassword,
-		"device code": device.text("device_code"), "user code": device.text("user_code"), "user code as it is stored": strings.ReplaceAll(device.text("user_code"), "-", ""),
-		"code of a pushed request": pushed,
+		"code": code, "access token": got.text("access_token"), "refresh token": got.text("refresh_token"),
+		"next":     next.text("refresh_token"),
+		"ID token": got.text("id_token"), "client secret": p.secret, "session": b.cookie("session"),
+		"browser": b.cookie("browser"), "password": userPassword,
+		"device code": device.text("device_code"), "user code": device.text("user_code"),
+		"user code as it is stored": strings.ReplaceAll(device.text("user_code"), "-", ""),
+		"code of a pushed request":  pushed,
 	} {
 		if secret == "" || strings.Contains(raw, secret) {
 			t.Errorf("the %s is in the database, or was never made", name)
@@ -330,7 +340,8 @@ func TestRawDatabaseHoldsNoTokens(t *testing.T) {
 // Refresh tokens of older versions are written in JSON; they go on, and what comes after them says the same.
 func TestRefreshTokensInJSON(t *testing.T) {
 	p := newIDP(t)
-	got := p.exchange(p.browser().code("scope", "openid threads:read", "claims", `{"id_token":{"email":{"essential":true}}}`))
+	got := p.exchange(p.browser().code("scope", "openid threads:read", "claims",
+		`{"id_token":{"email":{"essential":true}}}`))
 	plain := func(token string) map[string]any {
 		t.Helper()
 		data, err := p.store.Open(storage.SealRefresh, token)

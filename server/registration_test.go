@@ -59,23 +59,28 @@ func (p *idp) itself(got reply) *idp {
 
 func TestRegistrationIsOffUnlessTurnedOn(t *testing.T) {
 	p := newIDP(t)
-	if got := p.dynamic(http.MethodPost, p.issuer+"/oauth/register", "", `{"redirect_uris":["`+callback+`"]}`); got.status != http.StatusNotFound {
+	if got := p.dynamic(http.MethodPost, p.issuer+"/oauth/register", "", `{"redirect_uris":["`+callback+
+		`"]}`); got.status != http.StatusNotFound {
 		t.Errorf("%d %s", got.status, got.raw)
 	}
-	if got := p.send(p.request(http.MethodGet, p.issuer+"/.well-known/openid-configuration", "")); got.json["registration_endpoint"] != nil {
+	if got := p.send(p.request(http.MethodGet, p.issuer+"/.well-known/openid-configuration",
+		"")); got.json["registration_endpoint"] != nil {
 		t.Error("discovery names an endpoint that is off")
 	}
 }
 
 func TestRegisteredClientWorks(t *testing.T) {
 	p := newIDP(t, openToAll)
-	if got := p.send(p.request(http.MethodGet, p.issuer+"/.well-known/openid-configuration", "")); got.text("registration_endpoint") != p.issuer+"/oauth/register" {
+	if got := p.send(p.request(http.MethodGet, p.issuer+"/.well-known/openid-configuration", "")); got.text(
+		"registration_endpoint") != p.issuer+"/oauth/register" {
 		t.Errorf("discovery: %s", got.raw)
 	}
-	got := p.registration(`{"redirect_uris":["` + callback + `"],"client_name":"Itself","unknown_member":{"a":1},"client_name#ja":"自分"}`)
+	got := p.registration(`{"redirect_uris":["` + callback +
+		`"],"client_name":"Itself","unknown_member":{"a":1},"client_name#ja":"自分"}`)
 	for name, want := range map[string]any{
 		"client_name": "Itself", "token_endpoint_auth_method": "client_secret_basic", "client_secret_expires_at": 0.0,
-		"scope": "openid profile email address phone offline_access", "subject_type": "public", "id_token_signed_response_alg": "RS256",
+		"scope": "openid profile email address phone offline_access", "subject_type": "public",
+		"id_token_signed_response_alg": "RS256",
 	} {
 		if got.json[name] != want {
 			t.Errorf("%s: %v, want %v", name, got.json[name], want)
@@ -85,7 +90,8 @@ func TestRegisteredClientWorks(t *testing.T) {
 		t.Errorf("reply: %s", got.raw)
 	}
 	q := p.itself(got)
-	form := url.Values{"grant_type": {"authorization_code"}, "code": {q.code("scope", "openid email")}, "redirect_uri": {callback}, "client_id": {""}}
+	form := url.Values{"grant_type": {"authorization_code"}, "code": {q.code("scope", "openid email")},
+		"redirect_uri": {callback}, "client_id": {""}}
 	form.Del("client_id")
 	req := q.request(http.MethodPost, p.issuer+"/oauth/token", form.Encode(), "Content-Type", formType)
 	req.SetBasicAuth(q.client.ID, q.secret)
@@ -116,8 +122,10 @@ func TestRegistrationWantsAnInitialAccessToken(t *testing.T) {
 func TestOwnerManagesRegistration(t *testing.T) {
 	p := newIDP(t, openToAll)
 	got := p.registration(`{"redirect_uris":["` + callback + `"],"client_name":"Before"}`)
-	id, secret, token, at := got.text("client_id"), got.text("client_secret"), got.text("registration_access_token"), got.text("registration_client_uri")
-	if read := p.dynamic(http.MethodGet, at, token, ""); read.status != http.StatusOK || read.text("client_secret") != secret || read.text("client_name") != "Before" {
+	id, secret, token, at := got.text("client_id"), got.text("client_secret"), got.text("registration_access_token"),
+		got.text("registration_client_uri")
+	if read := p.dynamic(http.MethodGet, at, token, ""); read.status != http.StatusOK ||
+		read.text("client_secret") != secret || read.text("client_name") != "Before" {
 		t.Errorf("read: %d %s", read.status, read.raw)
 	}
 	for rule, body := range map[string]string{
@@ -127,16 +135,20 @@ func TestOwnerManagesRegistration(t *testing.T) {
 	} {
 		p.dynamic(http.MethodPut, at, token, body).wants(t, rule, http.StatusBadRequest, "invalid_client_metadata")
 	}
-	put := p.dynamic(http.MethodPut, at, token, `{"client_id":"`+id+`","client_secret":"`+secret+`","redirect_uris":["https://app.test/other"],"client_name":"After"}`)
+	put := p.dynamic(http.MethodPut, at, token, `{"client_id":"`+id+`","client_secret":"`+secret+
+		`","redirect_uris":["https://app.test/other"],"client_name":"After"}`)
 	if put.status != http.StatusOK || put.text("client_name") != "After" || put.text("client_secret") != secret {
 		t.Errorf("replace: %d %s", put.status, put.raw)
 	}
-	if page := p.itself(got).browser().get(p.itself(got).authorizeURL("scope", "openid")); page.status != http.StatusBadRequest {
+	if page := p.itself(got).browser().get(p.itself(got).authorizeURL("scope",
+		"openid")); page.status != http.StatusBadRequest {
 		t.Errorf("the redirect URI from before still works: %d", page.status)
 	}
 	// Without a secret, and with a new one afterwards.
-	keyed := p.dynamic(http.MethodPut, at, token, `{"client_id":"`+id+`","redirect_uris":["`+callback+`"],"token_endpoint_auth_method":"none"}`)
-	if keyed.status != http.StatusOK || keyed.json["client_secret"] != nil || keyed.json["client_secret_expires_at"] != nil {
+	keyed := p.dynamic(http.MethodPut, at, token, `{"client_id":"`+id+`","redirect_uris":["`+callback+
+		`"],"token_endpoint_auth_method":"none"}`)
+	if keyed.status != http.StatusOK || keyed.json["client_secret"] != nil ||
+		keyed.json["client_secret_expires_at"] != nil {
 		t.Errorf("public: %d %s", keyed.status, keyed.raw)
 	}
 	again := p.dynamic(http.MethodPut, at, token, `{"client_id":"`+id+`","redirect_uris":["`+callback+`"]}`)
@@ -158,12 +170,14 @@ func TestStrangerManagesNothing(t *testing.T) {
 	one := p.registration(`{"redirect_uris":["` + callback + `"]}`)
 	other := p.registration(`{"redirect_uris":["` + callback + `"]}`)
 	for rule, at := range map[string]string{
-		"another client": other.text("registration_client_uri"), "an app's client": p.issuer + "/oauth/register/" + p.client.ID,
+		"another client": other.text("registration_client_uri"), "an app's client": p.issuer + "/oauth/register/" +
+			p.client.ID,
 		"no client": p.issuer + "/oauth/register/nobody", "an escaped path": p.issuer + "/oauth/register/a%2Fb",
 	} {
 		for _, method := range []string{http.MethodGet, http.MethodPut, http.MethodDelete} {
 			for _, token := range []string{one.text("registration_access_token"), "", p.secret} {
-				p.dynamic(method, at, token, `{"client_id":"x"}`).wants(t, method+" "+rule, http.StatusUnauthorized, "invalid_token")
+				p.dynamic(method, at, token, `{"client_id":"x"}`).wants(t, method+" "+rule, http.StatusUnauthorized,
+					"invalid_token")
 			}
 		}
 	}
@@ -180,7 +194,8 @@ func TestRegistrationRefuses(t *testing.T) {
 		p.dynamic(http.MethodPost, p.issuer+"/oauth/register", "", body).wants(t, member, http.StatusBadRequest, code)
 	}
 	for _, uri := range []string{
-		"http://app.test/cb", "https://app.test/cb#f", "javascript:alert(1)", "data:text/html,x", "https://u@app.test/", "com.app:/cb",
+		"http://app.test/cb", "https://app.test/cb#f", "javascript:alert(1)", "data:text/html,x", "https://u@app.test/",
+		"com.app:/cb",
 		"http://localhost:*", "https://*.app.test/", "https://app.test/../cb", "", "/cb",
 	} {
 		refused("invalid_redirect_uri", fmt.Sprintf(`"redirect_uris":[%q]`, uri))
@@ -190,17 +205,23 @@ func TestRegistrationRefuses(t *testing.T) {
 	refused("invalid_redirect_uri", `"redirect_uris":["https://app.test/`+strings.Repeat(`x","https://app.test/`, 40)+`"]`)
 	for _, member := range []string{
 		`"client_name":"a\u202eb"`, `"client_name":"` + strings.Repeat("x", 101) + `"`,
-		`"grant_types":["implicit"]`, `"grant_types":["password"]`, `"grant_types":["urn:ietf:params:oauth:grant-type:token-exchange"]`,
-		`"grant_types":["client_credentials"],"response_types":[]`, `"response_types":["token"]`, `"response_types":["code","code id_token"]`, `"application_type":"desktop"`,
+		`"grant_types":["implicit"]`, `"grant_types":["password"]`,
+		`"grant_types":["urn:ietf:params:oauth:grant-type:token-exchange"]`,
+		`"grant_types":["client_credentials"],"response_types":[]`, `"response_types":["token"]`,
+		`"response_types":["code","code id_token"]`, `"application_type":"desktop"`,
 		`"token_endpoint_auth_method":"client_secret_jwt"`, `"token_endpoint_auth_method":"private_key_jwt"`,
 		`"token_endpoint_auth_method":"none","grant_types":["client_credentials"],"response_types":[]`,
-		`"jwks":{"keys":[]}`, `"jwks":{"keys":[{"kty":"oct","k":"c2VjcmV0"}]}`, `"jwks":"x"`, `"jwks":{"keys":[]},"jwks_uri":"https://app.test/jwks"`,
-		`"jwks_uri":"http://app.test/jwks"`, `"jwks_uri":"file:///etc/passwd"`, `"logo_uri":"javascript:alert(1)"`, `"tos_uri":"data:text/html,x"`,
-		`"policy_uri":"http://app.test/"`, `"logo_uri":"https://app.test/\"><script>"`, `"initiate_login_uri":"http://app.test/login"`,
+		`"jwks":{"keys":[]}`, `"jwks":{"keys":[{"kty":"oct","k":"c2VjcmV0"}]}`, `"jwks":"x"`,
+		`"jwks":{"keys":[]},"jwks_uri":"https://app.test/jwks"`,
+		`"jwks_uri":"http://app.test/jwks"`, `"jwks_uri":"file:///etc/passwd"`, `"logo_uri":"javascript:alert(1)"`,
+		`"tos_uri":"data:text/html,x"`,
+		`"policy_uri":"http://app.test/"`, `"logo_uri":"https://app.test/\"><script>"`,
+		`"initiate_login_uri":"http://app.test/login"`,
 		`"backchannel_logout_uri":"http://app.test/"`, `"frontchannel_logout_uri":"https://evil.test/"`,
 		`"subject_type":"secret"`, `"subject_type":"pairwise","redirect_uris":["https://a.test/","https://b.test/"]`,
 		`"sector_identifier_uri":"https://127.0.0.1:1/x"`, `"sector_identifier_uri":"http://app.test/"`,
-		`"id_token_signed_response_alg":"none"`, `"id_token_signed_response_alg":"HS256"`, `"userinfo_signed_response_alg":"none"`,
+		`"id_token_signed_response_alg":"none"`, `"id_token_signed_response_alg":"HS256"`,
+		`"userinfo_signed_response_alg":"none"`,
 		`"request_object_signing_alg":"HS256"`, `"id_token_encrypted_response_alg":"RSA-OAEP"`,
 		`"default_max_age":-1`, `"default_max_age":9300000000`, `"grant_types":["authorization_code","client_credentials"]`,
 		`"jwks":{"keys":[` + jwkText(t, testKeys()["ES256"].Public()) + `,` + jwkText(t, testKeys()["RS256"]) + `]}`,
@@ -208,14 +229,17 @@ func TestRegistrationRefuses(t *testing.T) {
 	} {
 		refused("invalid_client_metadata", member)
 	}
-	for rule, body := range map[string]string{"no JSON": "x", "an array": "[]", "nothing": "", "a string": `"x"`, "too much": `{"a":"` + strings.Repeat("x", 70<<10) + `"}`} {
+	for rule, body := range map[string]string{"no JSON": "x", "an array": "[]", "nothing": "", "a string": `"x"`,
+		"too much": `{"a":"` + strings.Repeat("x", 70<<10) + `"}`} {
 		got := p.dynamic(http.MethodPost, p.issuer+"/oauth/register", "", body)
 		got.wants(t, rule, http.StatusBadRequest, "invalid_client_metadata")
 	}
-	if got := p.send(p.request(http.MethodPost, p.issuer+"/oauth/register", "a=b", "Content-Type", formType)); got.status != http.StatusBadRequest {
+	if got := p.send(p.request(http.MethodPost, p.issuer+"/oauth/register", "a=b", "Content-Type",
+		formType)); got.status != http.StatusBadRequest {
 		t.Errorf("a form: %d", got.status)
 	}
-	if got := p.send(p.request(http.MethodGet, p.issuer+"/oauth/register", "")); got.status != http.StatusMethodNotAllowed {
+	if got := p.send(p.request(http.MethodGet, p.issuer+"/oauth/register",
+		"")); got.status != http.StatusMethodNotAllowed {
 		t.Errorf("GET: %d", got.status)
 	}
 	clients, err := p.store.Clients(t.Context())
@@ -227,7 +251,9 @@ func TestRegistrationRefuses(t *testing.T) {
 // The document at sector_identifier_uri has to list the redirect URIs; it is fetched from public addresses only.
 func TestRegistrationChecksSector(t *testing.T) {
 	listed := []string{"https://a.test/", "https://b.test/"}
-	docs := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(listed) }))
+	docs := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(w).Encode(listed)
+	}))
 	t.Cleanup(docs.Close)
 	p := newIDP(t, openToAll, func(c *server.Config) {
 		c.Outbound = outbound.New(outbound.Options{
@@ -247,7 +273,8 @@ func TestRegistrationFloodIsSlowedDown(t *testing.T) {
 	p := newIDP(t, openToAll)
 	busy := 0
 	for range 200 {
-		switch got := p.dynamic(http.MethodPost, p.issuer+"/oauth/register", "", `{"redirect_uris":["`+callback+`"]}`); got.status {
+		switch got := p.dynamic(http.MethodPost, p.issuer+"/oauth/register", "", `{"redirect_uris":["`+callback+
+			`"]}`); got.status {
 		case http.StatusCreated:
 		case http.StatusServiceUnavailable:
 			busy++
@@ -267,7 +294,8 @@ func TestReplacementFloodIsSlowedDown(t *testing.T) {
 	body := `{"client_id":"` + got.text("client_id") + `","redirect_uris":["` + callback + `"]}`
 	taken := 0
 	for range 100 {
-		switch again := p.dynamic(http.MethodPut, got.text("registration_client_uri"), got.text("registration_access_token"), body); again.status {
+		switch again := p.dynamic(http.MethodPut, got.text("registration_client_uri"), got.text("registration_access_token"),
+			body); again.status {
 		case http.StatusOK:
 			taken++
 		case http.StatusServiceUnavailable:
@@ -286,12 +314,15 @@ func TestRegistrationFaults(t *testing.T) {
 	p.etcd.Inject(func(bool, bool) error { return errors.New("down") })
 	body := `{"client_id":"` + got.text("client_id") + `","redirect_uris":["` + callback + `"]}`
 	for method, at := range map[string]string{
-		http.MethodPost: p.issuer + "/oauth/register", http.MethodPut: got.text("registration_client_uri"), http.MethodDelete: got.text("registration_client_uri"),
+		http.MethodPost: p.issuer + "/oauth/register", http.MethodPut: got.text("registration_client_uri"),
+		http.MethodDelete: got.text("registration_client_uri"),
 	} {
-		p.dynamic(method, at, got.text("registration_access_token"), body).wants(t, method, http.StatusServiceUnavailable, "temporarily_unavailable")
+		p.dynamic(method, at, got.text("registration_access_token"), body).wants(t, method, http.StatusServiceUnavailable,
+			"temporarily_unavailable")
 	}
 	p.etcd.Inject(nil)
-	if read := p.dynamic(http.MethodGet, got.text("registration_client_uri"), got.text("registration_access_token"), ""); read.status != http.StatusOK {
+	if read := p.dynamic(http.MethodGet, got.text("registration_client_uri"), got.text("registration_access_token"),
+		""); read.status != http.StatusOK {
 		t.Errorf("after the fault: %d %s", read.status, read.raw)
 	}
 }
@@ -357,7 +388,8 @@ func TestClientCredentialsOfARegisteredClient(t *testing.T) {
 	if got.status != http.StatusCreated {
 		t.Fatalf("%d %s", got.status, got.raw)
 	}
-	if token := p.itself(got).call("/oauth/token", url.Values{"grant_type": {"client_credentials"}, "scope": {"runs:write"}}); token.status != http.StatusOK {
+	if token := p.itself(got).call("/oauth/token", url.Values{"grant_type": {"client_credentials"},
+		"scope": {"runs:write"}}); token.status != http.StatusOK {
 		t.Errorf("%d %s", token.status, token.raw)
 	}
 }
@@ -370,7 +402,8 @@ func TestRegistrationIntoAnotherSector(t *testing.T) {
 		"a device that needs no redirect URI": `"redirect_uris":["https://other.test/cb"],"grant_types":["authorization_code","` + deviceGrant + `"]`,
 		"loopback beside it":                  `"redirect_uris":["https://other.test/cb","http://127.0.0.1:8080/cb"]`,
 	} {
-		p.dynamic(http.MethodPost, p.issuer+"/oauth/register", "", `{`+pairwise+`,`+members+`}`).wants(t, rule, http.StatusBadRequest, "invalid_client_metadata")
+		p.dynamic(http.MethodPost, p.issuer+"/oauth/register", "", `{`+pairwise+`,`+members+`}`).wants(t, rule,
+			http.StatusBadRequest, "invalid_client_metadata")
 	}
 	replace := func(got reply, members string) reply {
 		return p.dynamic(http.MethodPut, got.text("registration_client_uri"), got.text("registration_access_token"),
@@ -380,13 +413,15 @@ func TestRegistrationIntoAnotherSector(t *testing.T) {
 	own, public := p.registration(`{`+pairwise+`,`+mine+`}`), p.registration(`{`+mine+`}`)
 	p.registration(`{` + pairwise + `,"redirect_uris":["http://127.0.0.1:8080/cb"]}`)
 	for rule, got := range map[string]reply{
-		"another host": replace(own, pairwise+`,"redirect_uris":["https://other.test/cb"]`), "public subjects": replace(own, mine),
+		"another host":         replace(own, pairwise+`,"redirect_uris":["https://other.test/cb"]`),
+		"public subjects":      replace(own, mine),
 		"from public subjects": replace(public, pairwise+`,"redirect_uris":["https://other.test/cb"]`),
 	} {
 		got.wants(t, rule, http.StatusBadRequest, "invalid_client_metadata")
 	}
 	for rule, got := range map[string]reply{
-		"another page of the host": replace(own, pairwise+`,"redirect_uris":["https://app.test/other"]`), "public as before": replace(public, `"redirect_uris":["https://other.test/cb"]`),
+		"another page of the host": replace(own, pairwise+`,"redirect_uris":["https://app.test/other"]`),
+		"public as before":         replace(public, `"redirect_uris":["https://other.test/cb"]`),
 	} {
 		if got.status != http.StatusOK {
 			t.Errorf("%s: %d %s", rule, got.status, got.raw)
@@ -410,7 +445,8 @@ func FuzzRegistration(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body string) {
 		p := p.at(t)
 		req := p.request(http.MethodPost, p.issuer+"/oauth/register", body, "Content-Type", "application/json")
-		if got := p.send(req); got.status != http.StatusCreated && got.status != http.StatusBadRequest && got.status != http.StatusServiceUnavailable {
+		if got := p.send(req); got.status != http.StatusCreated && got.status != http.StatusBadRequest &&
+			got.status != http.StatusServiceUnavailable {
 			t.Errorf("%d %s", got.status, got.raw)
 		}
 	})

@@ -15,7 +15,8 @@ func TestTwoReplicas(t *testing.T) {
 	b := a.replica(a.etcd.Client)
 	consentAtA := a.browser()
 	got := consentAtA.follow(consentAtA.signIn(consentAtA.get(a.authorizeURL()), userEmail, userPassword))
-	atB := &browser{b, &http.Client{Transport: b.transport, Jar: consentAtA.http.Jar, CheckRedirect: consentAtA.http.CheckRedirect}}
+	atB := &browser{b, &http.Client{Transport: b.transport, Jar: consentAtA.http.Jar,
+		CheckRedirect: consentAtA.http.CheckRedirect}}
 	code := atB.answered(atB.decide(got, "allow"), "signed in at one, allowed at the other")
 	tokens := b.exchange(code)
 	if tokens.status != http.StatusOK {
@@ -54,15 +55,24 @@ func TestLaggingReplica(t *testing.T) {
 		code     string
 		scope    string
 	}{
-		{rule: "renamed", change: func(p *idp) { p.update("my-app", func(c *storage.Client) { c.ClientName = "New name" }) }, exchange: 200, refresh: 200, scope: "threads:read runs:write"},
+		{rule: "renamed", change: func(p *idp) { p.update("my-app", func(c *storage.Client) { c.ClientName = "New name" }) },
+			exchange: 200, refresh: 200, scope: "threads:read runs:write"},
 		{rule: "a scope removed", change: narrow, exchange: 200, refresh: 200, scope: "runs:write"},
-		{rule: "all scopes removed", change: func(p *idp) { p.update("my-app", func(c *storage.Client) { c.Scopes = []string{"email"} }) }, exchange: 400, refresh: 400, code: "invalid_grant"},
+		{rule: "all scopes removed", change: func(p *idp) {
+			p.update("my-app", func(c *storage.Client) {
+				c.Scopes = []string{"email"}
+			})
+		}, exchange: 400, refresh: 400, code: "invalid_grant"},
 		{rule: "redirect URI removed", change: func(p *idp) {
 			p.update("my-app", func(c *storage.Client) { c.RedirectURIs = []string{"https://new.test/"} })
 		}, exchange: 400, refresh: 200, code: "invalid_grant", scope: "threads:read runs:write"},
-		{rule: "client disabled", change: func(p *idp) { p.update("my-app", func(c *storage.Client) { c.Disabled = true }) }, exchange: 401, refresh: 401, code: "invalid_client"},
+		{rule: "client disabled", change: func(p *idp) { p.update("my-app", func(c *storage.Client) { c.Disabled = true }) },
+			exchange: 401, refresh: 401, code: "invalid_client"},
 		{rule: "app deleted", change: (*idp).deleteApp, exchange: 401, refresh: 400},
-		{rule: "user disabled", change: func(p *idp) { p.putUser(storage.User{ID: "user-ann", Email: userEmail, Disabled: true}) }, exchange: 400, refresh: 400, code: "invalid_grant"},
+		{rule: "user disabled", change: func(p *idp) {
+			p.putUser(storage.User{ID: "user-ann", Email: userEmail,
+				Disabled: true})
+		}, exchange: 400, refresh: 400, code: "invalid_grant"},
 	} {
 		t.Run(c.rule, func(t *testing.T) {
 			a := newIDP(t)

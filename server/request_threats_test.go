@@ -69,11 +69,14 @@ func TestRedirectTwinsByOtherWays(t *testing.T) {
 			"a line break after it": callback + "\r\n",
 			"another client's":      "https://other.test/callback",
 		} {
-			if status, code, location := ask(map[string]any{"redirect_uri": twin, "scope": "x"}); status != http.StatusBadRequest || location != nil || code != "unauthorized_client" && code != "invalid_request" {
+			if status, code, location := ask(map[string]any{"redirect_uri": twin,
+				"scope": "x"}); status != http.StatusBadRequest || location != nil || code != "unauthorized_client" &&
+				code != "invalid_request" {
 				t.Errorf("%s, %s: %d %s to %v", way, rule, status, code, location)
 			}
 		}
-		if _, code, location := ask(map[string]any{"redirect_uri": "http://localhost:8080/cb", "prompt": "none"}); code != "login_required" || !strings.HasPrefix(location.String(), "http://localhost:8080/cb?") {
+		if _, code, location := ask(map[string]any{"redirect_uri": "http://localhost:8080/cb",
+			"prompt": "none"}); code != "login_required" || !strings.HasPrefix(location.String(), "http://localhost:8080/cb?") {
 			t.Errorf("%s, any port of loopback: %s at %v", way, code, location)
 		}
 	}
@@ -104,13 +107,15 @@ func TestPKCEByOtherWays(t *testing.T) {
 			t.Errorf("%s: %d %s", way, got.status, got.raw)
 		}
 		_, _, location = ask(nil)
-		p.exchange(location.Query().Get("code"), "code_verifier", verifier).wants(t, way+": a verifier without a challenge", http.StatusBadRequest, "invalid_grant")
+		p.exchange(location.Query().Get("code"), "code_verifier", verifier).wants(t, way+": a verifier without a challenge",
+			http.StatusBadRequest, "invalid_grant")
 	}
 	// What a browser adds to a pushed request takes no challenge away, and brings none.
 	got := p.push("code_challenge", challengeOf(verifier), "code_challenge_method", "S256")
 	code := b.answered(b.get(p.pushedURL(got, "code_challenge", "", "code_challenge_method", "")), "dropped on the way")
 	p.exchange(code).wants(t, "dropped on the way", http.StatusBadRequest, "invalid_grant")
-	code = b.answered(b.get(p.pushedURL(p.push(), "code_challenge", challengeOf(verifier), "code_challenge_method", "S256")), "added on the way")
+	code = b.answered(b.get(p.pushedURL(p.push(), "code_challenge", challengeOf(verifier), "code_challenge_method",
+		"S256")), "added on the way")
 	p.exchange(code, "code_verifier", verifier).wants(t, "added on the way", http.StatusBadRequest, "invalid_grant")
 }
 
@@ -119,9 +124,11 @@ func TestResponseTamperingBetweenPages(t *testing.T) {
 	p := newIDP(t)
 	for sealed, added := range map[string]string{"query": "form_post", "form_post": "query"} {
 		b := p.browser()
-		consent := b.follow(b.signIn(b.get(p.authorizeURL("response_mode", sealed, "prompt", "consent")), userEmail, userPassword))
+		consent := b.follow(b.signIn(b.get(p.authorizeURL("response_mode", sealed, "prompt", "consent")),
+			userEmail, userPassword))
 		action, form := b.form(consent, "decision")
-		for name, value := range map[string]string{"decision": "allow", "response_mode": added, "response_type": "token", "redirect_uri": "http://localhost:1/", "max_age": "0", "claims": "{}"} {
+		for name, value := range map[string]string{"decision": "allow", "response_mode": added, "response_type": "token",
+			"redirect_uri": "http://localhost:1/", "max_age": "0", "claims": "{}"} {
 			form.Set(name, value)
 		}
 		got := b.post(action+"?response_mode="+added+"&response_type=token&redirect_uri=http://localhost:1/", form)
@@ -129,7 +136,8 @@ func TestResponseTamperingBetweenPages(t *testing.T) {
 			b.posted(got, callback)
 			continue
 		}
-		if b.answered(got, sealed); got.location != nil && (!strings.HasPrefix(got.location.String(), callback+"?") || got.location.Fragment != "") {
+		if b.answered(got, sealed); got.location != nil && (!strings.HasPrefix(got.location.String(), callback+"?") ||
+			got.location.Fragment != "") {
 			t.Errorf("%s: answered at %s", sealed, got.location)
 		}
 	}
@@ -143,22 +151,27 @@ func TestHTMLInOtherParameters(t *testing.T) {
 	b.code("scope", "openid threads:read")
 	object := map[string]any{hostile: true, "redirect_uri": callback}
 	for rule, got := range map[string]page{
-		"login_hint of a request object": p.browser().get(p.objectURL(unsigned(t, p.asked(map[string]any{"login_hint": hostile, "ui_locales": hostile})))),
-		"login_hint that was pushed":     p.browser().get(p.pushedURL(p.push("login_hint", hostile))),
-		"claims":                         p.browser().get(p.authorizeURL("claims", `{"userinfo":{"`+strings.ReplaceAll(hostile, `"`, `\"`)+`":null}}`)),
-		"state, posted":                  b.get(p.authorizeURL("response_mode", "form_post", "state", hostile)),
-		"the name of a claim, posted":    b.get(p.objectURL(unsigned(t, object), "redirect_uri", callback, "response_mode", "form_post")),
-		"the name of a claim":            b.get(p.objectURL(unsigned(t, object))),
-		"request_uri":                    b.get(p.authorizeURL("request_uri", "urn:ietf:params:oauth:request_uri:"+hostile)),
-		"redirect_uri of an object":      b.get(p.objectURL(unsigned(t, p.asked(map[string]any{"redirect_uri": "https://evil.test/" + hostile})))),
-		"target_link_uri":                b.get(p.startURL("target_link_uri", hostile)),
+		"login_hint of a request object": p.browser().get(
+			p.objectURL(unsigned(t, p.asked(map[string]any{"login_hint": hostile, "ui_locales": hostile})))),
+		"login_hint that was pushed": p.browser().get(p.pushedURL(p.push("login_hint", hostile))),
+		"claims": p.browser().get(p.authorizeURL("claims", `{"userinfo":{"`+
+			strings.ReplaceAll(hostile, `"`, `\"`)+`":null}}`)),
+		"state, posted": b.get(p.authorizeURL("response_mode", "form_post", "state", hostile)),
+		"the name of a claim, posted": b.get(p.objectURL(unsigned(t, object), "redirect_uri", callback, "response_mode",
+			"form_post")),
+		"the name of a claim": b.get(p.objectURL(unsigned(t, object))),
+		"request_uri":         b.get(p.authorizeURL("request_uri", "urn:ietf:params:oauth:request_uri:"+hostile)),
+		"redirect_uri of an object": b.get(p.objectURL(unsigned(t,
+			p.asked(map[string]any{"redirect_uri": "https://evil.test/" + hostile})))),
+		"target_link_uri": b.get(p.startURL("target_link_uri", hostile)),
 	} {
 		if strings.Contains(got.body, "<script>alert") || got.status == http.StatusSeeOther {
 			t.Errorf("%s: %d\n%s", rule, got.status, shown(got.body))
 		}
 	}
 	got := b.get(p.objectURL(unsigned(t, object), "redirect_uri", callback))
-	if p.redirected(got, "the name of a claim", "invalid_request_object"); strings.ContainsAny(got.location.Query().Get("error_description"), "\"\\") {
+	if p.redirected(got, "the name of a claim", "invalid_request_object"); strings.ContainsAny(
+		got.location.Query().Get("error_description"), "\"\\") {
 		t.Errorf("error_description %q", got.location.Query().Get("error_description"))
 	}
 }

@@ -61,7 +61,8 @@ func (p *idp) withKeys() map[string]crypto.Signer {
 	keys := testKeys()
 	p.update("my-app", func(c *storage.Client) {
 		c.JWKS = jwksOf(p.t,
-			jose.JSONWebKey{Key: keys["RS256"].Public(), KeyID: "rsa"}, jose.JSONWebKey{Key: keys["ES256"].Public(), KeyID: "ec"},
+			jose.JSONWebKey{Key: keys["RS256"].Public(), KeyID: "rsa"}, jose.JSONWebKey{Key: keys["ES256"].Public(),
+				KeyID: "ec"},
 			jose.JSONWebKey{Key: keys["EdDSA"].Public(), KeyID: "ed"})
 	})
 	return keys
@@ -74,7 +75,8 @@ func TestRequestObjects(t *testing.T) {
 	b.code("scope", "openid threads:read")
 	objects := map[string]string{"none": unsigned(t, p.asked(nil))}
 	for alg, key := range keys {
-		objects[alg] = signedBy(t, key, jose.SignatureAlgorithm(alg), map[string]any{"typ": "oauth-authz-req+jwt"}, p.asked(nil))
+		objects[alg] = signedBy(t, key, jose.SignatureAlgorithm(alg), map[string]any{"typ": "oauth-authz-req+jwt"},
+			p.asked(nil))
 	}
 	for alg, object := range objects {
 		got := b.get(p.objectURL(object))
@@ -82,12 +84,14 @@ func TestRequestObjects(t *testing.T) {
 		if q := got.location.Query(); q.Get("state") != "state-o" {
 			t.Errorf("%s: state %q", alg, q.Get("state"))
 		}
-		if issued := p.exchange(code); issued.text("scope") != "openid threads:read" || claimsOf(t, issued.text("id_token"))["nonce"] != "nonce-o" {
+		if issued := p.exchange(code); issued.text("scope") != "openid threads:read" ||
+			claimsOf(t, issued.text("id_token"))["nonce"] != "nonce-o" {
 			t.Errorf("%s: %s", alg, issued.raw)
 		}
 	}
 	// What is in the object wins; what is not there comes from the query.
-	got := b.get(p.objectURL(unsigned(t, p.asked(map[string]any{"state": nil})), "state", "state-q", "nonce", "nonce-q", "redirect_uri", "http://localhost:1/"))
+	got := b.get(p.objectURL(unsigned(t, p.asked(map[string]any{"state": nil})), "state", "state-q", "nonce", "nonce-q",
+		"redirect_uri", "http://localhost:1/"))
 	code := b.answered(got, "both")
 	if !strings.HasPrefix(got.location.String(), callback+"?") || got.location.Query().Get("state") != "state-q" {
 		t.Errorf("answered at %s", got.location)
@@ -97,12 +101,13 @@ func TestRequestObjects(t *testing.T) {
 	}
 	// Values of other kinds than text.
 	for rule, claims := range map[string]map[string]any{
-		"max_age as a number":   {"max_age": 100000},
-		"claims as an object":   {"claims": map[string]any{"id_token": map[string]any{"acr": nil}}},
-		"claims as text":        {"claims": `{"id_token": {"acr": null}}`},
-		"aud as a list":         {"aud": []string{"https://other.test", p.issuer}},
-		"only what must be":     {"iss": nil, "aud": nil, "client_id": nil, "response_type": nil, "scope": nil, "nonce": nil},
-		"times":                 {"exp": time.Now().Add(time.Minute).Unix(), "nbf": time.Now().Add(-time.Minute).Unix(), "iat": 1, "jti": "x"},
+		"max_age as a number": {"max_age": 100000},
+		"claims as an object": {"claims": map[string]any{"id_token": map[string]any{"acr": nil}}},
+		"claims as text":      {"claims": `{"id_token": {"acr": null}}`},
+		"aud as a list":       {"aud": []string{"https://other.test", p.issuer}},
+		"only what must be":   {"iss": nil, "aud": nil, "client_id": nil, "response_type": nil, "scope": nil, "nonce": nil},
+		"times": {"exp": time.Now().Add(time.Minute).Unix(), "nbf": time.Now().Add(-time.Minute).Unix(),
+			"iat": 1, "jti": "x"},
 		"parameters of nobody":  {"unknown": "x"},
 		"a resource in a list":  {"resource": []string{p.issuer}},
 		"a resource as text":    {"resource": p.issuer},
@@ -114,10 +119,12 @@ func TestRequestObjects(t *testing.T) {
 	if form.Get("code") == "" {
 		t.Errorf("form_post: %v", form)
 	}
-	if got := p.browser().get(p.objectURL(unsigned(t, p.asked(map[string]any{"login_hint": "<b>ann", "max_age": 1})))); got.asks() != "password" || !strings.Contains(got.body, `value="&lt;b&gt;ann"`) {
+	if got := p.browser().get(p.objectURL(unsigned(t, p.asked(map[string]any{"login_hint": "<b>ann",
+		"max_age": 1})))); got.asks() != "password" || !strings.Contains(got.body, `value="&lt;b&gt;ann"`) {
 		t.Errorf("login_hint: %d\n%s", got.status, shown(got.body))
 	}
-	got = b.follow(b.post(p.issuer+"/oauth/authorize", url.Values{"client_id": {p.client.ID}, "response_type": {"code"}, "scope": {"openid"}, "request": {objects["ES256"]}}))
+	got = b.follow(b.post(p.issuer+"/oauth/authorize", url.Values{"client_id": {p.client.ID}, "response_type": {"code"},
+		"scope": {"openid"}, "request": {objects["ES256"]}}))
 	b.answered(got, "by POST")
 }
 
@@ -140,45 +147,53 @@ func TestBadRequestObjects(t *testing.T) {
 	}
 	now := p.clock.now()
 	for rule, object := range map[string]string{
-		"garbage":                        "x",
-		"a request object's address":     "https://evil.test/r",
-		"empty parts":                    "..",
-		"no header":                      "." + parts[1] + "." + parts[2],
-		"a header that is a list":        part(t, []string{"none"}) + "." + parts[1] + ".",
-		"claims that are a list":         part(t, map[string]any{"alg": "none"}) + "." + part(t, []string{"x"}) + ".",
-		"claims that are null":           part(t, map[string]any{"alg": "none"}) + "." + part(t, nil) + ".",
-		"alg none with a signature":      part(t, map[string]any{"alg": "none"}) + "." + parts[1] + "." + parts[2],
-		"alg None":                       part(t, map[string]any{"alg": "None"}) + "." + parts[1] + ".",
-		"no alg":                         part(t, map[string]any{}) + "." + parts[1] + ".",
-		"no signature":                   parts[0] + "." + parts[1] + ".",
-		"another payload":                parts[0] + "." + part(t, p.asked(map[string]any{"scope": "openid runs:write"})) + "." + parts[2],
-		"HS256 with the public key":      signedBy(t, public, jose.HS256, nil, p.asked(nil)),
-		"HS256 with the client secret":   signedBy(t, []byte(p.secret), jose.HS256, nil, p.asked(nil)),
-		"signed by nobody known":         signedBy(t, strangersKey(t), jose.ES256, nil, p.asked(nil)),
-		"embedded jwk":                   signedBy(t, strangersKey(t), jose.ES256, map[string]any{"jwk": map[string]any{"kty": "EC"}}, p.asked(nil)),
-		"critical header":                sign("ES256", map[string]any{"crit": []string{"x"}, "x": 1}, p.asked(nil)),
-		"typ of an access token":         sign("ES256", map[string]any{"typ": "at+jwt"}, p.asked(nil)),
-		"typ of a DPoP proof":            sign("ES256", map[string]any{"typ": "dpop+jwt"}, p.asked(nil)),
-		"PBES2":                          part(t, map[string]any{"alg": "PBES2-HS256+A128KW", "enc": "A128GCM", "p2c": 1<<31 - 1, "p2s": "AAAAAAAAAAA"}) + ".AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA.AAAAAAAAAAAAAAAA.AAAA.AAAAAAAAAAAAAAAAAAAAAA",
-		"many dots":                      strings.Repeat(".", 8<<10),
-		"of another client":              es(map[string]any{"client_id": "other"}),
-		"iss of another client":          es(map[string]any{"iss": "other"}),
-		"sub of the client":              es(map[string]any{"sub": p.client.ID}),
-		"aud of another server":          es(map[string]any{"aud": "https://evil.test"}),
-		"aud of others in a list":        es(map[string]any{"aud": []string{"https://evil.test", p.issuer + "/"}}),
-		"aud is a number":                es(map[string]any{"aud": 1}),
-		"expired":                        es(map[string]any{"exp": now.Add(-time.Second).Unix()}),
-		"exp is text":                    es(map[string]any{"exp": "x"}),
-		"not yet":                        es(map[string]any{"nbf": now.Add(time.Hour).Unix()}),
-		"another response type":          es(map[string]any{"response_type": "code id_token"}),
-		"a request object within":        es(map[string]any{"request": genuine}),
-		"request_uri within":             es(map[string]any{"request_uri": "https://evil.test/"}),
-		"a parameter that is true":       es(map[string]any{"nonce": true}),
-		"a parameter that is null":       part(t, map[string]any{"alg": "none"}) + "." + part(t, map[string]any{"nonce": nil, "redirect_uri": callback}) + ".",
-		"a parameter that is nested":     es(map[string]any{"state": []any{[]string{"x"}}}),
-		"a claim twice":                  part(t, map[string]any{"alg": "none"}) + "." + rawPart(`{"redirect_uri":"`+callback+`","scope":"openid","scope":"threads:read"}`) + ".",
-		"not closed":                     part(t, map[string]any{"alg": "none"}) + "." + rawPart(`{"redirect_uri":"`+callback+`"`) + ".",
-		"nested deep":                    part(t, map[string]any{"alg": "none"}) + "." + rawPart(strings.Repeat(`{"a":`, 1500)) + ".",
+		"garbage":                    "x",
+		"a request object's address": "https://evil.test/r",
+		"empty parts":                "..",
+		"no header":                  "." + parts[1] + "." + parts[2],
+		"a header that is a list":    part(t, []string{"none"}) + "." + parts[1] + ".",
+		"claims that are a list":     part(t, map[string]any{"alg": "none"}) + "." + part(t, []string{"x"}) + ".",
+		"claims that are null":       part(t, map[string]any{"alg": "none"}) + "." + part(t, nil) + ".",
+		"alg none with a signature":  part(t, map[string]any{"alg": "none"}) + "." + parts[1] + "." + parts[2],
+		"alg None":                   part(t, map[string]any{"alg": "None"}) + "." + parts[1] + ".",
+		"no alg":                     part(t, map[string]any{}) + "." + parts[1] + ".",
+		"no signature":               parts[0] + "." + parts[1] + ".",
+		"another payload": parts[0] + "." + part(t, p.asked(map[string]any{"scope": "openid runs:write"})) +
+			"." + parts[2],
+		"HS256 with the public key":    signedBy(t, public, jose.HS256, nil, p.asked(nil)),
+		"HS256 with the client secret": signedBy(t, []byte(p.secret), jose.HS256, nil, p.asked(nil)),
+		"signed by nobody known":       signedBy(t, strangersKey(t), jose.ES256, nil, p.asked(nil)),
+		"embedded jwk": signedBy(t, strangersKey(t), jose.ES256,
+			map[string]any{"jwk": map[string]any{"kty": "EC"}}, p.asked(nil)),
+		"critical header":        sign("ES256", map[string]any{"crit": []string{"x"}, "x": 1}, p.asked(nil)),
+		"typ of an access token": sign("ES256", map[string]any{"typ": "at+jwt"}, p.asked(nil)),
+		"typ of a DPoP proof":    sign("ES256", map[string]any{"typ": "dpop+jwt"}, p.asked(nil)),
+		"PBES2": part(t, map[string]any{"alg": "PBES2-HS256+A128KW", "enc": "A128GCM",
+			"p2c": 1<<31 - 1, "p2s": "AAAAAAAAAAA"}) +
+			".AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA.AAAAAAAAAAAAAAAA.AAAA.AAAAAAAAAAAAAAAAAAAAAA",
+		"many dots":                strings.Repeat(".", 8<<10),
+		"of another client":        es(map[string]any{"client_id": "other"}),
+		"iss of another client":    es(map[string]any{"iss": "other"}),
+		"sub of the client":        es(map[string]any{"sub": p.client.ID}),
+		"aud of another server":    es(map[string]any{"aud": "https://evil.test"}),
+		"aud of others in a list":  es(map[string]any{"aud": []string{"https://evil.test", p.issuer + "/"}}),
+		"aud is a number":          es(map[string]any{"aud": 1}),
+		"expired":                  es(map[string]any{"exp": now.Add(-time.Second).Unix()}),
+		"exp is text":              es(map[string]any{"exp": "x"}),
+		"not yet":                  es(map[string]any{"nbf": now.Add(time.Hour).Unix()}),
+		"another response type":    es(map[string]any{"response_type": "code id_token"}),
+		"a request object within":  es(map[string]any{"request": genuine}),
+		"request_uri within":       es(map[string]any{"request_uri": "https://evil.test/"}),
+		"a parameter that is true": es(map[string]any{"nonce": true}),
+		"a parameter that is null": part(t, map[string]any{"alg": "none"}) + "." +
+			part(t, map[string]any{"nonce": nil, "redirect_uri": callback}) + ".",
+		"a parameter that is nested": es(map[string]any{"state": []any{[]string{"x"}}}),
+		"a claim twice": part(t, map[string]any{"alg": "none"}) + "." + rawPart(`{"redirect_uri":"`+callback+
+			`","scope":"openid","scope":"threads:read"}`) + ".",
+		"not closed": part(t, map[string]any{"alg": "none"}) + "." + rawPart(`{"redirect_uri":"`+
+			callback+`"`) + ".",
+		"nested deep": part(t, map[string]any{"alg": "none"}) + "." +
+			rawPart(strings.Repeat(`{"a":`, 1500)) + ".",
 		"an access token of this server": p.tokens("scope", "openid").text("access_token"),
 	} {
 		p.redirected(b.get(p.objectURL(object, "redirect_uri", callback)), rule, "invalid_request_object")
@@ -202,11 +217,16 @@ func TestBadRequestObjects(t *testing.T) {
 	} {
 		p.redirected(b.get(p.objectURL(unsigned(t, p.asked(c.claims)))), rule, c.code)
 	}
-	b.get(p.objectURL(es(map[string]any{"redirect_uri": "https://evil.test/"}))).wants(t, "another redirect URI", http.StatusBadRequest, "unauthorized_client")
-	b.get(p.objectURL(es(map[string]any{"redirect_uri": "https://evil.test/"}), "redirect_uri", callback)).wants(t, "another redirect URI than the query's", http.StatusBadRequest, "unauthorized_client")
-	p.redirected(b.get(p.objectURL(genuine, "redirect_uri", callback)+"&request="+genuine), "two of them", "invalid_request")
-	p.redirected(b.get(p.objectURL(genuine, "redirect_uri", callback)+"&scope=x"), "a parameter twice in the query, which the object replaces", "invalid_request")
-	p.redirected(b.get(p.objectURL(genuine, "redirect_uri", callback, "request_uri", "https://evil.test/")), "an address beside it", "request_uri_not_supported")
+	b.get(p.objectURL(es(map[string]any{"redirect_uri": "https://evil.test/"}))).wants(t, "another redirect URI",
+		http.StatusBadRequest, "unauthorized_client")
+	b.get(p.objectURL(es(map[string]any{"redirect_uri": "https://evil.test/"}), "redirect_uri", callback)).wants(t,
+		"another redirect URI than the query's", http.StatusBadRequest, "unauthorized_client")
+	p.redirected(b.get(p.objectURL(genuine, "redirect_uri", callback)+"&request="+genuine), "two of them",
+		"invalid_request")
+	p.redirected(b.get(p.objectURL(genuine, "redirect_uri", callback)+"&scope=x"), "a parameter twice in the query, "+
+		"which the object replaces", "invalid_request")
+	p.redirected(b.get(p.objectURL(genuine, "redirect_uri", callback, "request_uri", "https://evil.test/")),
+		"an address beside it", "request_uri_not_supported")
 }
 
 // The registered algorithm is the only one (OpenID Connect Dynamic Client Registration 1.0 section 2).
@@ -244,12 +264,19 @@ func TestSignedRequestObjectsAreYoung(t *testing.T) {
 	at := func(d time.Duration) int64 { return now.Add(d).Unix() }
 	sign := func(claims map[string]any) string { return signedBy(t, key, jose.ES256, nil, p.asked(claims)) }
 	for name, registered := range map[string]func(*storage.Client){
-		"an algorithm":                 func(c *storage.Client) { c.RequestObjectSigningAlg, c.RequireSignedRequestObject = "ES256", false },
-		"that requests must be signed": func(c *storage.Client) { c.RequestObjectSigningAlg, c.RequireSignedRequestObject = "", true },
+		"an algorithm": func(c *storage.Client) {
+			c.RequestObjectSigningAlg,
+				c.RequireSignedRequestObject = "ES256", false
+		},
+		"that requests must be signed": func(c *storage.Client) {
+			c.RequestObjectSigningAlg,
+				c.RequireSignedRequestObject = "", true
+		},
 	} {
 		p.update("my-app", registered)
 		b.answered(b.get(p.objectURL(sign(p.dated(nil)))), name+" registered: within an hour")
-		b.answered(b.get(p.objectURL(sign(map[string]any{"nbf": at(-59 * time.Minute), "exp": at(time.Minute)}))), name+" registered: an hour")
+		b.answered(b.get(p.objectURL(sign(map[string]any{"nbf": at(-59 * time.Minute), "exp": at(time.Minute)}))), name+
+			" registered: an hour")
 		for rule, claims := range map[string]map[string]any{
 			"no times":          {},
 			"no exp":            p.dated(map[string]any{"exp": nil}),
@@ -259,12 +286,15 @@ func TestSignedRequestObjectsAreYoung(t *testing.T) {
 			"long":              {"nbf": at(-time.Minute), "exp": at(61 * time.Minute)},
 			"not yet":           {"nbf": at(10 * time.Minute), "exp": at(20 * time.Minute)},
 		} {
-			p.redirected(b.get(p.objectURL(sign(claims), "redirect_uri", callback)), name+" registered: "+rule, "invalid_request_object")
+			p.redirected(b.get(p.objectURL(sign(claims), "redirect_uri", callback)), name+" registered: "+
+				rule, "invalid_request_object")
 		}
 	}
 	p.update("my-app", func(c *storage.Client) { c.RequestObjectSigningAlg, c.RequireSignedRequestObject = "", true })
-	p.redirected(b.get(p.objectURL(sign(p.dated(map[string]any{"aud": nil})), "redirect_uri", callback)), "no aud", "invalid_request_object")
-	p.redirected(b.get(p.objectURL(unsigned(t, p.asked(p.dated(nil))), "redirect_uri", callback)), "unsigned", "invalid_request_object")
+	p.redirected(b.get(p.objectURL(sign(p.dated(map[string]any{"aud": nil})), "redirect_uri", callback)), "no aud",
+		"invalid_request_object")
+	p.redirected(b.get(p.objectURL(unsigned(t, p.asked(p.dated(nil))), "redirect_uri", callback)), "unsigned",
+		"invalid_request_object")
 	p.redirected(b.get(p.authorizeURL()), "no request object", "invalid_request")
 	// The clients of OpenID Connect, which have registered neither, leave the times out.
 	p.update("my-app", func(c *storage.Client) { c.RequireSignedRequestObject = false })
@@ -290,14 +320,21 @@ func TestAClientThatSignsCannotPushUnsignedRequests(t *testing.T) {
 		return u.Query()
 	}
 	for name, registered := range map[string]func(*storage.Client){
-		"an algorithm":                 func(c *storage.Client) { c.RequestObjectSigningAlg, c.RequireSignedRequestObject = "ES256", false },
-		"that requests must be signed": func(c *storage.Client) { c.RequestObjectSigningAlg, c.RequireSignedRequestObject = "", true },
+		"an algorithm": func(c *storage.Client) {
+			c.RequestObjectSigningAlg,
+				c.RequireSignedRequestObject = "ES256", false
+		},
+		"that requests must be signed": func(c *storage.Client) {
+			c.RequestObjectSigningAlg,
+				c.RequireSignedRequestObject = "", true
+		},
 	} {
 		p.update("my-app", registered)
 		if got := push(plain()); got.status != http.StatusBadRequest || got.text("error") != "invalid_request" {
 			t.Errorf("%s registered: parameters: %d %s", name, got.status, got.raw)
 		}
-		if got := push(url.Values{"request": {unsigned(t, p.asked(p.dated(nil)))}}); got.text("error") != "invalid_request_object" {
+		if got := push(url.Values{"request": {unsigned(t, p.asked(p.dated(nil)))}}); got.text(
+			"error") != "invalid_request_object" {
 			t.Errorf("%s registered: alg none: %d %s", name, got.status, got.raw)
 		}
 		got := push(url.Values{"request": {signedBy(t, key, jose.ES256, nil, p.asked(p.dated(nil)))}})
@@ -321,7 +358,8 @@ func TestRequestObjectKeysAtAnAddress(t *testing.T) {
 	p.update("my-app", func(c *storage.Client) { c.JWKSURI = server.URL + "/keys" })
 	b := p.browser()
 	b.code("scope", "openid threads:read")
-	object := signedBy(t, key, jose.ES256, map[string]any{"kid": "ec", "jku": server.URL + "/jku", "x5u": server.URL + "/x5u"}, p.asked(nil))
+	object := signedBy(t, key, jose.ES256, map[string]any{"kid": "ec", "jku": server.URL + "/jku", "x5u": server.URL +
+		"/x5u"}, p.asked(nil))
 	b.answered(b.get(p.objectURL(object)), "a key at an address")
 	p.redirected(b.get(p.authorizeURL("request_uri", server.URL+"/request")), "request_uri", "request_uri_not_supported")
 	if !slices.Equal(fetched, []string{"/keys"}) {

@@ -79,10 +79,13 @@ func TestResourceIndicators(t *testing.T) {
 		}
 	}
 	exchange([]string{filesAPI}, runsAPI).wants(t, "one that was not granted", http.StatusBadRequest, "invalid_target")
-	exchange([]string{filesAPI}, filesAPI, runsAPI).wants(t, "one more than was granted", http.StatusBadRequest, "invalid_target")
-	exchange([]string{filesAPI}, p.issuer).wants(t, "the issuer, which was not granted", http.StatusBadRequest, "invalid_target")
+	exchange([]string{filesAPI}, filesAPI, runsAPI).wants(t, "one more than was granted", http.StatusBadRequest,
+		"invalid_target")
+	exchange([]string{filesAPI}, p.issuer).wants(t, "the issuer, which was not granted", http.StatusBadRequest,
+		"invalid_target")
 	exchange(nil, filesAPI).wants(t, "one although none was granted", http.StatusBadRequest, "invalid_target")
-	exchange([]string{filesAPI}, "https://unknown.test").wants(t, "an unknown one", http.StatusBadRequest, "invalid_target")
+	exchange([]string{filesAPI}, "https://unknown.test").wants(t, "an unknown one", http.StatusBadRequest,
+		"invalid_target")
 
 	// A refused target costs no code and no refresh token; each refresh may choose anew.
 	code := p.browser().codeFor(p.withResources("threads:read", filesAPI, runsAPI))
@@ -96,15 +99,17 @@ func TestResourceIndicators(t *testing.T) {
 	for _, c := range []struct {
 		asks []string
 		want string
-	}{{nil, both}, {[]string{filesAPI}, filesAPI}, {nil, both}, {[]string{runsAPI, filesAPI}, fmt.Sprint([]any{runsAPI, filesAPI})}} {
+	}{{nil, both}, {[]string{filesAPI}, filesAPI}, {nil, both}, {[]string{runsAPI, filesAPI},
+		fmt.Sprint([]any{runsAPI, filesAPI})}} {
 		refresh(p.issuer).wants(t, "refresh for what was not granted", http.StatusBadRequest, "invalid_target")
 		got = refresh(c.asks...)
 		if aud := got.audience(t); aud != c.want {
 			t.Errorf("refresh for %v: %s, want %s", c.asks, aud, c.want)
 		}
 	}
-	inJSON := p.send(p.request(http.MethodPost, p.issuer+"/oauth/token", fmt.Sprintf(`{"grant_type":"refresh_token","refresh_token":%q,"resource":%q,"client_id":%q,"client_secret":%q}`,
-		got.text("refresh_token"), filesAPI, p.client.ID, p.secret), "Content-Type", "application/json"))
+	inJSON := p.send(p.request(http.MethodPost, p.issuer+"/oauth/token",
+		fmt.Sprintf(`{"grant_type":"refresh_token","refresh_token":%q,"resource":%q,"client_id":%q,"client_secret":%q}`,
+			got.text("refresh_token"), filesAPI, p.client.ID, p.secret), "Content-Type", "application/json"))
 	if inJSON.audience(t) != filesAPI {
 		t.Errorf("in JSON: %s", inJSON.raw)
 	}
@@ -145,7 +150,8 @@ func TestUserinfoBesideResources(t *testing.T) {
 	userinfo := p.issuer + "/oauth/userinfo"
 	code := func(resources ...string) url.Values {
 		t.Helper()
-		return url.Values{"grant_type": {"authorization_code"}, "code": {p.browser().codeFor(p.withResources("openid threads:read", resources...))}}
+		return url.Values{"grant_type": {"authorization_code"},
+			"code": {p.browser().codeFor(p.withResources("openid threads:read", resources...))}}
 	}
 	works := func(got reply) bool { t.Helper(); return p.userinfo(got.text("access_token")).status == http.StatusOK }
 	beside := p.asking(code(filesAPI))
@@ -157,11 +163,13 @@ func TestUserinfoBesideResources(t *testing.T) {
 		t.Errorf("one resource alone: %s", alone.audience(t))
 	}
 	p.userinfo(alone.text("access_token")).wants(t, "a token for a resource", http.StatusUnauthorized, "invalid_token")
-	later := p.asking(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {alone.text("refresh_token")}}, userinfo)
+	later := p.asking(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {alone.text("refresh_token")}},
+		userinfo)
 	if later.audience(t) != userinfo || !works(later) {
 		t.Errorf("userinfo alone, later: %s", later.audience(t))
 	}
-	less := p.asking(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {later.text("refresh_token")}, "scope": {"threads:read"}})
+	less := p.asking(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {later.text("refresh_token")},
+		"scope": {"threads:read"}})
 	if less.audience(t) != filesAPI {
 		t.Errorf("without openid: %s", less.audience(t))
 	}

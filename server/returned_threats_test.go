@@ -53,7 +53,8 @@ func (p *idp) reborn(app string) *idp {
 func TestReturnedClientWorks(t *testing.T) {
 	p := newIDP(t).reborn("my-app")
 	got := p.exchange(p.code("scope", "openid threads:read"))
-	if got.status != http.StatusOK || !p.active(got.text("access_token")) || p.refresh(got.text("refresh_token")).status != http.StatusOK {
+	if got.status != http.StatusOK || !p.active(got.text("access_token")) ||
+		p.refresh(got.text("refresh_token")).status != http.StatusOK {
 		t.Errorf("%d %s", got.status, got.raw)
 	}
 }
@@ -82,7 +83,8 @@ func TestCodeOfAFormerPublicClient(t *testing.T) {
 	p = p.as(p.register("public-app", func(c *storage.Client) { c.Public = true }))
 	code := p.code("code_challenge", challengeOf(verifier), "code_challenge_method", "S256")
 	p = p.reborn("public-app")
-	p.exchange(code, "client_id", p.client.ID, "code_verifier", verifier).wants(t, "no secret stands in between", http.StatusBadRequest, "invalid_grant")
+	p.exchange(code, "client_id", p.client.ID, "code_verifier", verifier).wants(t, "no secret stands in between",
+		http.StatusBadRequest, "invalid_grant")
 }
 
 // A replica that has not heard of either change holds the former client in memory.
@@ -122,7 +124,8 @@ func TestPendingDeviceCodeOfAFormerClient(t *testing.T) {
 	p = p.reborn(p.client.App)
 	b := p.browser()
 	got := b.follow(b.enter(device.text("user_code")))
-	b.follow(b.signIn(got, userEmail, userPassword)).wants(t, "nobody is asked to approve it", http.StatusBadRequest, "invalid_request")
+	b.follow(b.signIn(got, userEmail, userPassword)).wants(t, "nobody is asked to approve it", http.StatusBadRequest,
+		"invalid_request")
 }
 
 func TestPushedRequestOfAFormerClient(t *testing.T) {

@@ -51,7 +51,8 @@ func (p *idp) kid(token string) string {
 // The next key is published long before it signs; the old one until what it signed has run out.
 func TestKeyRotation(t *testing.T) {
 	const day = 24 * time.Hour
-	p := newIDP(t, func(c *server.Config) { c.Lifetimes.Session = time.Hour }) // ID tokens are hints as long as sessions last
+	// ID tokens are hints as long as sessions last
+	p := newIDP(t, func(c *server.Config) { c.Lifetimes.Session = time.Hour })
 	p.clock.stop()
 	p.rotate()
 	both := []string{"ES256-1", "ES256-2", "EdDSA-1", "EdDSA-2", "RS256-1", "RS256-2"}
@@ -79,7 +80,8 @@ func TestKeyRotation(t *testing.T) {
 	if p.kid(fresh.text("access_token")) != "ES256-2" || p.kid(fresh.text("id_token")) != "RS256-2" {
 		t.Errorf("signed by %v and %v", p.kid(fresh.text("access_token")), p.kid(fresh.text("id_token")))
 	}
-	if !p.active(old.text("access_token")) || p.userinfo(old.text("access_token")).status != http.StatusOK || !p.active(fresh.text("access_token")) {
+	if !p.active(old.text("access_token")) || p.userinfo(old.text("access_token")).status != http.StatusOK ||
+		!p.active(fresh.text("access_token")) {
 		t.Error("a token of the key before, or of the one now, is not good")
 	}
 	ctx := oidc.ClientContext(t.Context(), &http.Client{Transport: p.transport})

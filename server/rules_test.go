@@ -66,7 +66,8 @@ func runAll(m *testing.M) int {
 	for _, name := range slices.Sorted(maps.Keys(table)) {
 		for _, rule := range slices.Sorted(maps.Keys(table[name])) {
 			if !seen.rules[name][rule] {
-				fmt.Fprintf(os.Stderr, "no test was refused with %q by the rule %s: is a test missing, or is the rule dead?\n", name, rule)
+				fmt.Fprintf(os.Stderr, "no test was refused with %q by the rule %s: is a test missing, or is the rule dead?\n",
+					name, rule)
 				code = 1
 			}
 		}
@@ -74,7 +75,8 @@ func runAll(m *testing.M) int {
 	for _, name := range slices.Sorted(maps.Keys(seen.rules)) {
 		for _, rule := range slices.Sorted(maps.Keys(seen.rules[name])) {
 			if requests[rule] && !table[name][rule] {
-				fmt.Fprintf(os.Stderr, "%s: a test was refused with %q by the rule %s, which is not in the table\n", tableOfErrors, name, rule)
+				fmt.Fprintf(os.Stderr, "%s: a test was refused with %q by the rule %s, which is not in the table\n",
+					tableOfErrors, name, rule)
 				code = 1
 			}
 		}

@@ -101,7 +101,8 @@ func CheckScopes(scopes []Scope) []ScopeError {
 	for i, scope := range scopes {
 		if !oauth.ValidScope(scope.Name) || len(scope.Name) > oauth.MaxScope {
 			wrong = append(wrong, ScopeError{Index: i, Twin: -1, Name: scope.Name, Reason: fmt.Sprintf(
-				"must be 1 to %d visible ASCII characters without spaces, quotes and backslashes (RFC 6749 section 3.3)", oauth.MaxScope)})
+				"must be 1 to %d visible ASCII characters without spaces, quotes and backslashes (RFC 6749 section 3.3)",
+				oauth.MaxScope)})
 		}
 		if strings.HasPrefix(scope.Name, oauth.PeerScope) {
 			wrong = append(wrong, ScopeError{Index: i, Twin: -1, Name: scope.Name,

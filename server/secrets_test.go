@@ -41,7 +41,8 @@ func TestRotationThroughTheTokenEndpoint(t *testing.T) {
 	next := old.newSecret(false)
 	refreshed := next.refresh(first.text("refresh_token"))
 	again := old.refresh(refreshed.text("refresh_token"))
-	for name, got := range map[string]reply{"refresh with the new one": refreshed, "with the old one": again, "code with the new one": next.tokens(), "with the old": old.tokens()} {
+	for name, got := range map[string]reply{"refresh with the new one": refreshed, "with the old one": again,
+		"code with the new one": next.tokens(), "with the old": old.tokens()} {
 		if got.status != http.StatusOK {
 			t.Errorf("%s: %d %s", name, got.status, got.raw)
 		}
@@ -92,7 +93,8 @@ func TestWhatRotationCostsRequests(t *testing.T) {
 		t.Errorf("%+v, %v", seen, err)
 	}
 	// A wrong secret is no use of any.
-	old.exchange("x", "client_id", old.client.ID, "client_secret", "wfs_"+strings.Repeat("A", 43)).wants(t, "wrong", http.StatusUnauthorized, "invalid_client")
+	old.exchange("x", "client_id", old.client.ID, "client_secret", "wfs_"+strings.Repeat("A", 43)).wants(t, "wrong",
+		http.StatusUnauthorized, "invalid_client")
 	if got := flush(); got != (storagetest.Counts{}) {
 		t.Errorf("a wrong secret: %+v", got)
 	}
@@ -107,12 +109,14 @@ func TestReplicaThatMissedARotation(t *testing.T) {
 	next := p.newSecret(false)
 	q := behind.as(next.client, next.secret)
 	var got reply
-	if counts := p.etcd.Count(func() { got = q.refresh(token.text("refresh_token")) }); got.status != http.StatusOK || counts.Reads != 1 {
+	if counts := p.etcd.Count(func() { got = q.refresh(token.text("refresh_token")) }); got.status != http.StatusOK ||
+		counts.Reads != 1 {
 		t.Fatalf("the new secret: %d %s, %+v", got.status, got.raw, counts)
 	}
 	behind = p.replica(p.lagging())
 	last := p.newSecret(true)
-	behind.as(next.client, next.secret).refresh(got.text("refresh_token")).wants(t, "compromised", http.StatusUnauthorized, "invalid_client")
+	behind.as(next.client, next.secret).refresh(got.text("refresh_token")).wants(t, "compromised", http.StatusUnauthorized,
+		"invalid_client")
 	if got := behind.as(last.client, last.secret).refresh(got.text("refresh_token")); got.status != http.StatusOK {
 		t.Errorf("the refusal cost the grant: %d %s", got.status, got.raw)
 	}
@@ -126,7 +130,8 @@ func TestFaultWhileASecretIsLookedUp(t *testing.T) {
 	next := p.newSecret(false)
 	q := behind.as(next.client, next.secret)
 	p.etcd.Inject(func(bool, bool) error { return errors.New("etcd is away") })
-	q.refresh(token.text("refresh_token")).wants(t, "while etcd is away", http.StatusServiceUnavailable, "temporarily_unavailable")
+	q.refresh(token.text("refresh_token")).wants(t, "while etcd is away", http.StatusServiceUnavailable,
+		"temporarily_unavailable")
 	p.etcd.Inject(nil)
 	if got := q.refresh(token.text("refresh_token")); got.status != http.StatusOK {
 		t.Errorf("afterwards: %d %s", got.status, got.raw)
@@ -138,7 +143,8 @@ func TestFloodOfWrongSecrets(t *testing.T) {
 	p := newIDP(t)
 	token := p.tokens()
 	var wrong, busy atomic.Int64
-	form := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {"wfr_x"}, "client_id": {p.client.ID}, "client_secret": {"wfs_" + strings.Repeat("B", 43)}}
+	form := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {"wfr_x"}, "client_id": {p.client.ID},
+		"client_secret": {"wfs_" + strings.Repeat("B", 43)}}
 	counts := p.etcd.Count(func() {
 		together(16, func(int) {
 			for range 50 {

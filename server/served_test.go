@@ -91,7 +91,8 @@ func TestWhatIsCounted(t *testing.T) {
 	}
 	for outcome, rule := range map[string]string{"refused": oauth.RuleSignInWrong, "locked": oauth.RuleSignInLocked} {
 		shown := series[`warifu_refusals_total{rule="`+rule+`"}`]
-		if counted := series[`warifu_sign_ins_total{outcome="`+outcome+`",way="password"}`]; counted == 0 || counted != shown {
+		if counted := series[`warifu_sign_ins_total{outcome="`+outcome+`",way="password"}`]; counted == 0 ||
+			counted != shown {
 			t.Errorf("%v sign-ins were %s, and %v forms shown again for that", counted, outcome, shown)
 		}
 	}
@@ -124,7 +125,8 @@ var labelled = regexp.MustCompile(`(\w+)="((?:[^"\\]|\\.)*)"`)
 // labelsAreKnown holds each series to what the table and this program know.
 func labelsAreKnown(t *testing.T, series map[string]float64) {
 	t.Helper()
-	known := map[string][]string{"app": {"my-app"}, "grant_type": oauth.GrantTypes(), "use": nil, "version": nil, "go": nil}
+	known := map[string][]string{"app": {"my-app"}, "grant_type": oauth.GrantTypes(), "use": nil, "version": nil,
+		"go": nil}
 	for _, r := range slices.Concat(oauth.Rules(), oauth.RequestRules()) {
 		known["rule"] = append(known["rule"], r.Name)
 	}
@@ -233,7 +235,8 @@ func TestAccessLog(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 		entry := last()
-		holds(entry, "method", method[:min(len(method), 16)], "status", float64(resp.StatusCode), "bytes", float64(sent), "address", from, "level", "INFO",
+		holds(entry, "method", method[:min(len(method), 16)], "status", float64(resp.StatusCode), "bytes", float64(sent),
+			"address", from, "level", "INFO",
 			"msg", "request", "request_id", resp.Header.Get("X-Request-Id"))
 		if seconds, is := entry["seconds"].(float64); !is || seconds <= 0 || seconds > 30 {
 			t.Errorf("it took %v", entry["seconds"])
@@ -242,7 +245,8 @@ func TestAccessLog(t *testing.T) {
 	}
 	form := []string{"Content-Type", formType}
 	const private = "state-that-is-nobodys-business"
-	holds(call(http.MethodGet, "/.well-known/openid-configuration", ""), "route", "/.well-known/openid-configuration", "rule", "")
+	holds(call(http.MethodGet, "/.well-known/openid-configuration", ""), "route", "/.well-known/openid-configuration",
+		"rule", "")
 	holds(call(http.MethodGet, "/oauth/authorize?state="+private+"&client_id=stranger&login_hint=ann@app.test", ""),
 		"route", "/oauth/authorize", "client", "stranger", "rule", oauth.RuleClientUnknown, "app", "")
 	holds(call(http.MethodGet, strings.TrimPrefix(p.authorizeURL("state", private, "prompt", "none"), p.issuer), ""),
@@ -258,7 +262,8 @@ func TestAccessLog(t *testing.T) {
 	holds(call("PURGE-"+strings.Repeat("X", 100), "/oauth/token", ""), "route", "/oauth/token")
 	for _, line := range forgeries() {
 		visible := strings.Map(visible, line)
-		holds(call(http.MethodGet, "/"+url.PathEscape(line)+"?"+url.QueryEscape(line), "", "User-Agent", visible, "Referer", visible,
+		holds(call(http.MethodGet, "/"+url.PathEscape(line)+"?"+url.QueryEscape(line), "", "User-Agent", visible,
+			"Referer", visible,
 			"X-Request-Id", visible), "route", "other", "client", "")
 		holds(call(http.MethodGet, "/oauth/authorize?client_id="+url.QueryEscape(line), ""), "route", "/oauth/authorize",
 			"rule", oauth.RuleClientUnknown)

@@ -58,8 +58,8 @@
 //
 // # From authorize to tokens
 //
-// Nothing that a browser does before it has signed in writes to storage, but the counts of guesses, or reads from it, but
-// the account whose name was typed. A pending authorization
+// Nothing that a browser does before it has signed in writes to storage, but the counts of guesses, or reads from it,
+// but the account whose name was typed. A pending authorization
 // request travels through the pages as a sealed string, bound to the browser by a cookie; one pure function, [next],
 // decides from (request, who is signed in, what they allowed) whether to ask for sign-in, for consent, or to answer.
 // One that waits for too long begins anew in the browser that began it (renew in turn.go). An authorization code is a
@@ -76,9 +76,9 @@
 // (assertion.go) and that works once, or not at all when it is public. An assertion is used up in the transaction of
 // the grant for which it came, otherwise by a write of its own; a forged one uses up nothing.
 //
-// A client may also be a workload (workload.go, package workload): it shows the token that its platform has issued to it,
-// as often as it likes, and has neither secret nor key. Which client that is, the token does not say; so a workload is
-// one client's, and no request that is decided by one writes more than it would with a secret.
+// A client may also be a workload (workload.go, package workload): it shows the token that its platform has issued to
+// it, as often as it likes, and has neither secret nor key. Which client that is, the token does not say; so a workload
+// is one client's, and no request that is decided by one writes more than it would with a secret.
 //
 // A client may have two secrets, and either authenticates it. One that was ended at once may still pass at a replica
 // that has not heard of it, for as long as that takes; but it gets no token: the transaction of a grant compares the
@@ -129,11 +129,11 @@
 //
 // # How surely users prove who they are
 //
-// A second factor is demanded by the configuration, of everybody or of groups, by manifests (spec.oauth.access.mfa), and
-// by requests (acr_values, RFC 9470). The methods of a sign-in (amr) are kept with the session and with all that is
+// A second factor is demanded by the configuration, of everybody or of groups, by manifests (spec.oauth.access.mfa),
+// and by requests (acr_values, RFC 9470). The methods of a sign-in (amr) are kept with the session and with all that is
 // issued from it, and its class (acr) follows from them (package oauth), so each grant is held to what is demanded now
-// without a read (assurance.go). [next] asks a session that falls short for a factor that its user has, or leads them to
-// set one up; no sign-in is taken for more than was proven.
+// without a read (assurance.go). [next] asks a session that falls short for a factor that its user has, or leads them
+// to set one up; no sign-in is taken for more than was proven.
 //
 // # Devices
 //
@@ -305,9 +305,9 @@ func DefaultGrantTypes() []string {
 }
 
 // Server serves everything below the issuer's address, as one configuration says; see [Server.With] for another one.
-// What it is made of knows no more than it needs: the issuer makes tokens, the catalogue knows scopes and claims, cookies
-// what browsers hold, proofs the keys of DPoP, resources for whom tokens are, and the logout sender tells clients that a
-// session has ended. The Server brings requests to them.
+// What it is made of knows no more than it needs: the issuer makes tokens, the catalogue knows scopes and claims,
+// cookies what browsers hold, proofs the keys of DPoP, resources for whom tokens are, and the logout sender tells
+// clients that a session has ended. The Server brings requests to them.
 type Server struct {
 	*lasting
 	*issuer
@@ -402,8 +402,9 @@ func build(cfg Config, before *Server) (*Server, error) {
 		GrantTypes: s.offeredGrants(), Scopes: s.ceiling, DefaultScopes: oauth.Within(standardScopeNames(), s.ceiling),
 		MaxScopes: maxScopes,
 	}
-	trusted := workload.Options{Issuers: cfg.TrustedIssuers, Audience: cfg.Issuer, Outbound: cfg.Outbound, Logger: cfg.Logger,
-		Now: cfg.Now}
+	trusted := workload.Options{Issuers: cfg.TrustedIssuers, Audience: cfg.Issuer, Outbound: cfg.Outbound,
+		Logger: cfg.Logger,
+		Now:    cfg.Now}
 	ended := make(chan struct{}, 1)
 	if before == nil {
 		s.lasting, s.proofs, s.clients = newLasting(cfg), &proofs{issuer: iss}, clients.New(known)

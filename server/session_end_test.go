@@ -16,9 +16,11 @@ func TestGrantsAfterALogout(t *testing.T) {
 	at := func(q *idp, scope string) reply {
 		return q.exchange((&browser{q, b.http}).code("scope", scope))
 	}
-	signIn, offline, api, elsewhere := at(p, "openid threads:read"), at(p, "openid offline_access"), at(p, "threads:read"), at(other, "openid email")
+	signIn, offline, api, elsewhere := at(p, "openid threads:read"), at(p, "openid offline_access"), at(p, "threads:read"),
+		at(other, "openid email")
 	another := p.tokens("scope", "openid") // in another browser
-	pending, pendingOffline, pendingAPI := b.code("scope", "openid"), b.code("scope", "openid offline_access"), b.code("scope", "threads:read")
+	pending, pendingOffline, pendingAPI := b.code("scope", "openid"), b.code("scope", "openid offline_access"),
+		b.code("scope", "threads:read")
 	b.get(p.logoutURL("id_token_hint", signIn.text("id_token"))).signedOut(t, "sign-out")
 
 	p.dead("openid without offline_access", signIn)
@@ -27,7 +29,8 @@ func TestGrantsAfterALogout(t *testing.T) {
 		t.Errorf("userinfo: %d", got.status)
 	}
 	for rule, got := range map[string]reply{"offline_access": offline, "no openid": api, "another browser": another} {
-		if next := p.refresh(got.text("refresh_token")); next.status != http.StatusOK || !p.active(next.text("access_token")) {
+		if next := p.refresh(got.text("refresh_token")); next.status != http.StatusOK ||
+			!p.active(next.text("access_token")) {
 			t.Errorf("%s: %d %s", rule, next.status, next.raw)
 		}
 	}
@@ -57,8 +60,14 @@ func TestSessionsEndWhenAccountsAreSwitched(t *testing.T) {
 		"another user": {func(p *idp, b *browser) {
 			b.signIn(b.get(p.authorizeURL("prompt", "login")), "bob@app.test", userPassword)
 		}, true},
-		"the same user": {func(p *idp, b *browser) { b.signIn(b.get(p.authorizeURL("prompt", "login")), userEmail, userPassword) }, false},
-		"a failure":     {func(p *idp, b *browser) { b.signIn(b.get(p.authorizeURL("prompt", "login")), "bob@app.test", "wrong") }, false},
+		"the same user": {func(p *idp, b *browser) {
+			b.signIn(b.get(p.authorizeURL("prompt", "login")), userEmail,
+				userPassword)
+		}, false},
+		"a failure": {func(p *idp, b *browser) {
+			b.signIn(b.get(p.authorizeURL("prompt", "login")), "bob@app.test",
+				"wrong")
+		}, false},
 	} {
 		t.Run(rule, func(t *testing.T) {
 			back := newReceiver(t)

@@ -49,7 +49,8 @@ func (s *Server) signIn(w http.ResponseWriter, r *http.Request) {
 	}
 	if r.Header.Get("X-Forwarded-For") != "" && !s.trust(addressIn(r.RemoteAddr)) {
 		s.warned.Do(func() {
-			s.log.WarnContext(r.Context(), "sign-ins come through a proxy that is not among web.trustedProxies: its users count as one address",
+			s.log.WarnContext(r.Context(), "sign-ins come through a proxy that is not among web.trustedProxies: its users "+
+				"count as one address",
 				"proxy", shownAddress(addressIn(r.RemoteAddr)))
 		})
 	}

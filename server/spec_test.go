@@ -13,11 +13,13 @@ import (
 func TestPromisedFlow(t *testing.T) {
 	p := newIDP(t)
 	code := p.code("state", "")
-	exchange := p.json("/oauth/token", `{"grant_type":"authorization_code","code":"`+code+`","client_id":"`+p.client.ID+`","client_secret":"`+p.secret+`"}`)
+	exchange := p.json("/oauth/token", `{"grant_type":"authorization_code","code":"`+code+`","client_id":"`+p.client.ID+
+		`","client_secret":"`+p.secret+`"}`)
 	if exchange.status != http.StatusOK {
 		t.Fatalf("exchange: %d %s", exchange.status, exchange.raw)
 	}
-	if exchange.text("token_type") != "Bearer" || exchange.json["expires_in"] != 3600.0 || exchange.text("scope") != "threads:read" {
+	if exchange.text("token_type") != "Bearer" || exchange.json["expires_in"] != 3600.0 ||
+		exchange.text("scope") != "threads:read" {
 		t.Errorf("token reply: %s", exchange.raw)
 	}
 	if _, has := exchange.json["id_token"]; has {
@@ -26,8 +28,10 @@ func TestPromisedFlow(t *testing.T) {
 	if exchange.header.Get("Cache-Control") != "no-store" {
 		t.Error("the token reply may be cached")
 	}
-	refreshed := p.json("/oauth/token", `{"grant_type":"refresh_token","refresh_token":"`+exchange.text("refresh_token")+`","client_id":"`+p.client.ID+`","client_secret":"`+p.secret+`"}`)
-	if refreshed.status != http.StatusOK || refreshed.text("refresh_token") == exchange.text("refresh_token") || refreshed.json["expires_in"] != 3600.0 {
+	refreshed := p.json("/oauth/token", `{"grant_type":"refresh_token","refresh_token":"`+exchange.text("refresh_token")+
+		`","client_id":"`+p.client.ID+`","client_secret":"`+p.secret+`"}`)
+	if refreshed.status != http.StatusOK || refreshed.text("refresh_token") == exchange.text("refresh_token") ||
+		refreshed.json["expires_in"] != 3600.0 {
 		t.Fatalf("refresh: %d %s", refreshed.status, refreshed.raw)
 	}
 	again := p.refresh(exchange.text("refresh_token"))
@@ -70,7 +74,8 @@ func TestPromisedErrors(t *testing.T) {
 			t.Fatalf("not redirected: %d %s", got.status, got.body)
 		}
 		q := got.location.Query()
-		if !strings.HasPrefix(got.location.String(), callback) || q.Get("error") != code || q.Get("error_description") == "" ||
+		if !strings.HasPrefix(got.location.String(), callback) || q.Get("error") != code ||
+			q.Get("error_description") == "" ||
 			q.Get("state") != "state-1" || q.Get("iss") != p.issuer || q.Has("code") {
 			t.Errorf("redirected to %s", got.location)
 		}
@@ -131,7 +136,8 @@ func TestOpenID(t *testing.T) {
 		t.Fatal("no ID token")
 	}
 	info := p.userinfo(got.text("access_token"))
-	if info.status != http.StatusOK || info.text("sub") != "user-ann" || info.text("email") != userEmail || info.json["email_verified"] != true {
+	if info.status != http.StatusOK || info.text("sub") != "user-ann" || info.text("email") != userEmail ||
+		info.json["email_verified"] != true {
 		t.Errorf("userinfo: %d %s", info.status, info.raw)
 	}
 	if _, has := info.json["name"]; has {

@@ -26,7 +26,8 @@ func (b *browser) from(forwarded string, got page, login, password string) page 
 	address, form := b.form(got, "password")
 	form.Set("login", login)
 	form.Set("password", password)
-	return b.do(b.p.request(http.MethodPost, address, form.Encode(), "Content-Type", formType, "X-Forwarded-For", forwarded))
+	return b.do(b.p.request(http.MethodPost, address, form.Encode(), "Content-Type", formType, "X-Forwarded-For",
+		forwarded))
 }
 
 func trusting(networks ...string) func(*server.Config) {
@@ -156,7 +157,8 @@ func TestForwardedAddresses(t *testing.T) {
 		{"users of two trusted proxies", loopback, func(i int) string { return other(i) + ", 10.1.2.3" }, 0},
 		{"one user, with a port", loopback, func(i int) string { return fmt.Sprintf("198.51.100.7:%d", 1000+i) }, 10},
 		{"what a user invents stands before", loopback, func(i int) string { return other(i) + ", 203.0.113.9" }, 10},
-		{"what a user invents as a proxy's", loopback, func(i int) string { return other(i) + ", 203.0.113.9, 10.1.2.3" }, 10},
+		{"what a user invents as a proxy's", loopback, func(i int) string { return other(i) + ", 203.0.113.9, 10.1.2.3" },
+			10},
 		{"garbage", loopback, func(i int) string { return other(i) + ", x" }, 10},
 		{"addresses of one IPv6 network", loopback, func(i int) string { return fmt.Sprintf("2001:db8:1:2::%x", i+1) }, 10},
 		{"IPv6 networks", loopback, func(i int) string { return fmt.Sprintf("2001:db8:1:%x::1", i+1) }, 0},
@@ -230,7 +232,8 @@ func TestTheQueueOfSignInsIsBoundedAndFair(t *testing.T) {
 		a := <-answers
 		if a.got.status == http.StatusServiceUnavailable {
 			busy++
-			if a.got.header.Get("Retry-After") == "" || !strings.Contains(a.got.body, "Many people are signing in") || a.got.asks() != "password" {
+			if a.got.header.Get("Retry-After") == "" || !strings.Contains(a.got.body, "Many people are signing in") ||
+				a.got.asks() != "password" {
 				t.Errorf("%v %s", a.got.header, shown(a.got.body))
 			}
 		} else {
@@ -280,7 +283,8 @@ func TestSignInsAreInTheLogAndInTheAuditLog(t *testing.T) {
 	var told []string
 	for _, e := range entries {
 		if e.Action != storage.AuditApply {
-			told = append(told, strings.Join([]string{e.Actor, e.Action, e.Outcome, e.Reason, strings.ReplaceAll(e.Client, p.client.ID, "CLIENT"), e.App, e.Address}, " "))
+			told = append(told, strings.Join([]string{e.Actor, e.Action, e.Outcome, e.Reason, strings.ReplaceAll(e.Client,
+				p.client.ID, "CLIENT"), e.App, e.Address}, " "))
 		}
 	}
 	all := strings.Join(told, "\n")
@@ -298,7 +302,8 @@ func TestSignInsAreInTheLogAndInTheAuditLog(t *testing.T) {
 		}
 	}
 	log := p.log.String()
-	for _, want := range []string{"msg=sign-in ", "msg=sign-in-locked", "msg=consent-given", "msg=consent-denied", "address=198.51.100.7", `reason="no user has this name"`} {
+	for _, want := range []string{"msg=sign-in ", "msg=sign-in-locked", "msg=consent-given", "msg=consent-denied",
+		"address=198.51.100.7", `reason="no user has this name"`} {
 		if !strings.Contains(log, want) {
 			t.Errorf("the log lacks %q", want)
 		}
@@ -356,7 +361,8 @@ func TestUsersCannotFloodTheLogs(t *testing.T) {
 	}
 	p.handler.(*server.Server).WriteJournal(t.Context())
 	entries, _, err := p.store.Audit(t.Context(), storage.AuditQuery{})
-	if lines := strings.Count(p.log.String(), "msg=sign-in"); err != nil || lines > 60 || len(entries) > 65 || len(entries) < 20 {
+	if lines := strings.Count(p.log.String(), "msg=sign-in"); err != nil || lines > 60 || len(entries) > 65 ||
+		len(entries) < 20 {
 		t.Errorf("%d lines, %d entries in the audit log, %v", lines, len(entries), err)
 	}
 }
@@ -373,7 +379,8 @@ func TestACallerThatGoesAwayIsNoError(t *testing.T) {
 		}
 		return nil
 	})
-	form := url.Values{"grant_type": {"authorization_code"}, "code": {code}, "redirect_uri": {callback}, "client_id": {p.client.ID}, "client_secret": {p.secret}}
+	form := url.Values{"grant_type": {"authorization_code"}, "code": {code}, "redirect_uri": {callback},
+		"client_id": {p.client.ID}, "client_secret": {p.secret}}
 	req := p.request(http.MethodPost, p.issuer+"/oauth/token", form.Encode(), "Content-Type", formType).WithContext(ctx)
 	_, _ = direct{p}.RoundTrip(req)
 	p.etcd.Inject(nil)

@@ -34,11 +34,13 @@ func pairwiseApp(redirects ...string) func(*storage.Client) {
 func (p *idp) subjects(issued reply) map[string]any {
 	p.t.Helper()
 	return map[string]any{
-		"ID token":                         claimsOf(p.t, issued.text("id_token"))["sub"],
-		"access token":                     claimsOf(p.t, issued.text("access_token"))["sub"],
-		"userinfo":                         p.userinfo(issued.text("access_token")).json["sub"],
-		"introspection":                    p.call("/oauth/introspect", url.Values{"token": {issued.text("access_token")}}).json["sub"],
-		"introspection of a refresh token": p.call("/oauth/introspect", url.Values{"token": {issued.text("refresh_token")}}).json["sub"],
+		"ID token":     claimsOf(p.t, issued.text("id_token"))["sub"],
+		"access token": claimsOf(p.t, issued.text("access_token"))["sub"],
+		"userinfo":     p.userinfo(issued.text("access_token")).json["sub"],
+		"introspection": p.call("/oauth/introspect",
+			url.Values{"token": {issued.text("access_token")}}).json["sub"],
+		"introspection of a refresh token": p.call("/oauth/introspect",
+			url.Values{"token": {issued.text("refresh_token")}}).json["sub"],
 	}
 }
 
@@ -108,7 +110,8 @@ func TestPairwiseSubjectsAreNotCompared(t *testing.T) {
 	at := func(q *idp) []string { return []string{"scope", "openid", "redirect_uri", q.client.RedirectURIs[0]} }
 	for _, q := range []*idp{public, first, other} {
 		browsers[q] = q.browser()
-		names[q], _ = claimsOf(t, q.exchange(browsers[q].code(at(q)...), "redirect_uri", q.client.RedirectURIs[0]).text("id_token"))["sub"].(string)
+		names[q], _ = claimsOf(t, q.exchange(browsers[q].code(at(q)...), "redirect_uri", q.client.RedirectURIs[0]).text(
+			"id_token"))["sub"].(string)
 	}
 	for _, q := range []*idp{public, first, other} {
 		for owner, name := range names {
@@ -211,7 +214,8 @@ func TestSectorIdentifierDocument(t *testing.T) {
 		"/good":   `["https://b.test/cb", "` + callback + `"]`,
 		"/less":   `["https://b.test/cb"]`,
 		"/folded": `["` + strings.ToUpper(callback) + `"]`,
-		"/none":   `[]`, "/null": `null`, "/object": `{"redirect_uris": ["` + callback + `"]}`, "/text": `"` + callback + `"`, "/html": `<html>`,
+		"/none":   `[]`, "/null": `null`, "/object": `{"redirect_uris": ["` + callback + `"]}`, "/text": `"` + callback +
+			`"`, "/html": `<html>`,
 		"/long": `["` + callback + `", "` + strings.Repeat("x", 64<<10) + `"]`,
 	}
 	var asked atomic.Int64
@@ -230,25 +234,30 @@ func TestSectorIdentifierDocument(t *testing.T) {
 	defer site.Close()
 	roots := site.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
 	local := newIDP(t, func(c *server.Config) {
-		c.Outbound = outbound.New(outbound.Options{Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, RootCAs: roots})
+		c.Outbound = outbound.New(outbound.Options{Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+			RootCAs: roots})
 	})
 	srv := local.handler.(*server.Server)
-	if err := srv.CheckSectorIdentifier(t.Context(), site.URL+"/good", []string{callback, "https://b.test/cb"}); err != nil {
+	if err := srv.CheckSectorIdentifier(t.Context(), site.URL+
+		"/good", []string{callback, "https://b.test/cb"}); err != nil {
 		t.Errorf("good: %v", err)
 	}
 	for path := range documents {
-		if err := srv.CheckSectorIdentifier(t.Context(), site.URL+path, []string{callback}); (err == nil) != (path == "/good") {
+		if err := srv.CheckSectorIdentifier(t.Context(), site.URL+
+			path, []string{callback}); (err == nil) != (path == "/good") {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
-	for _, uri := range []string{site.URL + "/missing", site.URL + "/moved", strings.Replace(site.URL, "https", "http", 1) + "/good", "file:///etc/passwd", "sector", ""} {
+	for _, uri := range []string{site.URL + "/missing", site.URL + "/moved", strings.Replace(site.URL, "https", "http",
+		1) + "/good", "file:///etc/passwd", "sector", ""} {
 		if err := srv.CheckSectorIdentifier(t.Context(), uri, []string{callback}); err == nil {
 			t.Errorf("%q was accepted", uri)
 		}
 	}
 	before := asked.Load()
 	private := newIDP(t).handler.(*server.Server) // what is in the server's own network is not fetched
-	if err := private.CheckSectorIdentifier(t.Context(), site.URL+"/good", []string{callback}); !errors.Is(err, outbound.ErrRefused) || asked.Load() != before {
+	if err := private.CheckSectorIdentifier(t.Context(), site.URL+"/good", []string{callback}); !errors.Is(err,
+		outbound.ErrRefused) || asked.Load() != before {
 		t.Errorf("a private address: %v, fetched %d", err, asked.Load()-before)
 	}
 }

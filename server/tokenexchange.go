@@ -134,7 +134,8 @@ func (s *Server) exchangeToken(ctx context.Context, q *clientRequest) (any, erro
 			return nil, err
 		}
 		return exchanged{
-			AccessToken: token, IssuedType: typeAccessToken, TokenType: kindOf(key), ExpiresIn: claims.Expires - claims.IssuedAt, Scope: claims.Scope,
+			AccessToken: token, IssuedType: typeAccessToken, TokenType: kindOf(key), ExpiresIn: claims.Expires - claims.IssuedAt,
+			Scope: claims.Scope,
 		}, nil
 	})
 }

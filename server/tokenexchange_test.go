@@ -22,7 +22,9 @@ const (
 
 // newExchanger is a server with token exchange on, and runs-api, an app that speaks for runsAPI and may use it.
 func newExchanger(t testing.TB) (p, runs *idp) {
-	p = newIDP(t, withFilesAPI, func(c *server.Config) { c.GrantTypes = append(server.DefaultGrantTypes(), oauth.GrantTokenExchange) })
+	p = newIDP(t, withFilesAPI, func(c *server.Config) {
+		c.GrantTypes = append(server.DefaultGrantTypes(), oauth.GrantTokenExchange)
+	})
 	return p, p.exchanger("runs-api", runsAPI)
 }
 
@@ -32,7 +34,8 @@ func (p *idp) exchanger(app, identifier string) *idp {
 	return p.as(p.register(app, func(c *storage.Client) {
 		c.ResourceIdentifiers = []string{identifier}
 		c.GrantTypes = []string{exchangeGrant, "client_credentials"}
-		c.TokenExchangeAudiences = []string{filesAPI, runsAPI, "https://second.test", "https://unused.test", p.issuer, p.issuer + "/oauth/userinfo"}
+		c.TokenExchangeAudiences = []string{filesAPI, runsAPI, "https://second.test", "https://unused.test", p.issuer,
+			p.issuer + "/oauth/userinfo"}
 		c.Scopes = []string{"threads:read", "runs:write", "openid"}
 	}))
 }
@@ -41,7 +44,8 @@ func (p *idp) exchanger(app, identifier string) *idp {
 // out.
 func (p *idp) swap(token string, changes ...string) reply {
 	p.t.Helper()
-	form := url.Values{"grant_type": {exchangeGrant}, "subject_token": {token}, "subject_token_type": {accessType}, "resource": {filesAPI}}
+	form := url.Values{"grant_type": {exchangeGrant}, "subject_token": {token}, "subject_token_type": {accessType},
+		"resource": {filesAPI}}
 	for i := 0; i < len(changes); i += 2 {
 		form.Set(changes[i], changes[i+1])
 		if changes[i+1] == "" {
@@ -59,26 +63,32 @@ func TestTokenExchange(t *testing.T) {
 	before := claimsOf(t, subject)
 	p.clock.forward(20 * time.Minute)
 	got := runs.swap(subject, "scope", "threads:read")
-	if got.status != http.StatusOK || got.text("issued_token_type") != accessType || got.text("token_type") != "Bearer" || got.text("scope") != "threads:read" ||
-		got.json["expires_in"] != float64(40*60) || got.json["refresh_token"] != nil || got.json["id_token"] != nil || got.header.Get("Cache-Control") != "no-store" {
+	if got.status != http.StatusOK || got.text("issued_token_type") != accessType || got.text("token_type") != "Bearer" ||
+		got.text("scope") != "threads:read" ||
+		got.json["expires_in"] != float64(40*60) || got.json["refresh_token"] != nil || got.json["id_token"] != nil ||
+		got.header.Get("Cache-Control") != "no-store" {
 		t.Fatalf("%d %s", got.status, got.raw)
 	}
 	token := got.text("access_token")
 	header, claims := takenApart(t, token)
 	for name, want := range map[string]any{
-		"iss": p.issuer, "sub": "user-ann", "aud": filesAPI, "client_id": runs.client.ID, "scope": "threads:read", "origin_client_id": p.client.ID,
-		"act": map[string]any{"sub": runs.client.ID}, "exp": before["exp"], "auth_time": before["auth_time"], "amr": before["amr"],
+		"iss": p.issuer, "sub": "user-ann", "aud": filesAPI, "client_id": runs.client.ID, "scope": "threads:read",
+		"origin_client_id": p.client.ID,
+		"act":              map[string]any{"sub": runs.client.ID}, "exp": before["exp"], "auth_time": before["auth_time"],
+		"amr": before["amr"],
 	} {
 		if fmt.Sprint(claims[name]) != fmt.Sprint(want) {
 			t.Errorf("%s: %v, want %v", name, claims[name], want)
 		}
 	}
 	grant := func(claims map[string]any) string { id, _, _ := strings.Cut(claims["jti"].(string), "."); return id }
-	if header["typ"] != "at+jwt" || claims["jti"] == before["jti"] || grant(claims) != grant(before) || claims["cnf"] != nil {
+	if header["typ"] != "at+jwt" || claims["jti"] == before["jti"] || grant(claims) != grant(before) ||
+		claims["cnf"] != nil {
 		t.Errorf("%v %v", header, claims)
 	}
 	p.files(token).active(t, "at the resource server that it is for", map[string]any{
-		"client_id": runs.client.ID, "sub": "user-ann", "aud": filesAPI, "act": map[string]any{"sub": runs.client.ID}, "scope": "threads:read", "username": nil})
+		"client_id": runs.client.ID, "sub": "user-ann", "aud": filesAPI, "act": map[string]any{"sub": runs.client.ID},
+		"scope": "threads:read", "username": nil})
 	runs.introspect(token).active(t, "at the client that got it", map[string]any{"username": "ann"})
 	p.introspect(token).inactive(t, "at the grant's client, whose token it is not")
 
@@ -94,12 +104,14 @@ func TestTokenExchange(t *testing.T) {
 	if one["aud"] != filesAPI {
 		t.Errorf("audience alone: %v", one["aud"])
 	}
-	spelled := claimsOf(t, runs.swap(subject, "resource", "", "audience", "HTTPS://FILES.test:443/api").text("access_token"))
+	spelled := claimsOf(t, runs.swap(subject, "resource", "", "audience", "HTTPS://FILES.test:443/api").text(
+		"access_token"))
 	if spelled["aud"] != filesAPI {
 		t.Errorf("in another spelling: %v", spelled["aud"])
 	}
-	several := runs.call("/oauth/token", url.Values{"grant_type": {exchangeGrant}, "subject_token": {subject}, "subject_token_type": {accessType},
-		"resource": {filesAPI, p.issuer}, "audience": {runsAPI, "https://unused.test", filesAPI}})
+	several := runs.call("/oauth/token", url.Values{"grant_type": {exchangeGrant}, "subject_token": {subject},
+		"subject_token_type": {accessType},
+		"resource":           {filesAPI, p.issuer}, "audience": {runsAPI, "https://unused.test", filesAPI}})
 	if several.audience(t) != fmt.Sprint([]any{filesAPI, p.issuer, runsAPI, "https://unused.test"}) {
 		t.Errorf("several of both: %s", several.audience(t))
 	}
@@ -107,7 +119,8 @@ func TestTokenExchange(t *testing.T) {
 	if typed.status != http.StatusOK {
 		t.Errorf("requested_token_type: %s", typed.raw)
 	}
-	if doc := p.document(p.issuer + "/.well-known/openid-configuration").json; !slices.Contains(texts(doc["grant_types_supported"]), exchangeGrant) {
+	if doc := p.document(p.issuer + "/.well-known/openid-configuration").json; !slices.Contains(
+		texts(doc["grant_types_supported"]), exchangeGrant) {
 		t.Error("discovery does not offer it")
 	}
 }
@@ -120,7 +133,8 @@ func TestTokenExchangeNests(t *testing.T) {
 	first := runs.swap(subject, "resource", "https://second.test").text("access_token")
 	next := second.swap(first, "scope", "threads:read")
 	claims := claimsOf(t, next.text("access_token"))
-	if fmt.Sprint(claims["act"]) != fmt.Sprint(map[string]any{"sub": second.client.ID, "act": map[string]any{"sub": runs.client.ID}}) ||
+	if fmt.Sprint(claims["act"]) != fmt.Sprint(map[string]any{"sub": second.client.ID,
+		"act": map[string]any{"sub": runs.client.ID}}) ||
 		claims["client_id"] != second.client.ID || claims["origin_client_id"] != p.client.ID {
 		t.Errorf("%v", claims)
 	}
@@ -147,7 +161,8 @@ func TestTokenExchangeIsRefused(t *testing.T) {
 	forFiles := p.tokens("scope", "threads:read", "resource", filesAPI).text("access_token")
 	d := p.informed()
 	bound := d.exchange(p.code("scope", "threads:read", "resource", runsAPI)).text("access_token")
-	own := runs.call("/oauth/token", url.Values{"grant_type": {"client_credentials"}, "scope": {"threads:read"}, "resource": {runsAPI}}).text("access_token")
+	own := runs.call("/oauth/token", url.Values{"grant_type": {"client_credentials"}, "scope": {"threads:read"},
+		"resource": {runsAPI}}).text("access_token")
 	narrow := p.tokens("scope", "email", "resource", runsAPI).text("access_token")
 	public := p.as(p.register("public-api", func(c *storage.Client) {
 		c.Public, c.GrantTypes, c.ResourceIdentifiers = true, []string{exchangeGrant}, []string{"https://public.test"}
@@ -157,40 +172,50 @@ func TestTokenExchangeIsRefused(t *testing.T) {
 		got  reply
 		code string
 	}{
-		"a token for somebody else":          {runs.swap(forFiles), "invalid_request"},
-		"a token for the issuer":             {runs.swap(forUs), "invalid_request"},
-		"a refresh token":                    {runs.swap(subject.text("refresh_token")), "invalid_request"},
-		"an ID token":                        {runs.swap(subject.text("id_token")), "invalid_request"},
-		"garbage":                            {runs.swap("garbage"), "invalid_request"},
-		"no subject token":                   {runs.swap(token, "subject_token", ""), "invalid_request"},
-		"no type":                            {runs.swap(token, "subject_token_type", ""), "invalid_request"},
-		"type id_token":                      {runs.swap(token, "subject_token_type", "urn:ietf:params:oauth:token-type:id_token"), "invalid_request"},
-		"type refresh_token":                 {runs.swap(subject.text("refresh_token"), "subject_token_type", "urn:ietf:params:oauth:token-type:refresh_token"), "invalid_request"},
-		"type jwt":                           {runs.swap(token, "subject_token_type", "urn:ietf:params:oauth:token-type:jwt"), "invalid_request"},
-		"type saml2":                         {runs.swap(token, "subject_token_type", "urn:ietf:params:oauth:token-type:saml2"), "invalid_request"},
-		"a refresh token wanted":             {runs.swap(token, "requested_token_type", "urn:ietf:params:oauth:token-type:refresh_token"), "invalid_request"},
-		"an ID token wanted":                 {runs.swap(token, "requested_token_type", "urn:ietf:params:oauth:token-type:id_token"), "invalid_request"},
-		"an actor token":                     {runs.swap(token, "actor_token", token, "actor_token_type", accessType), "invalid_request"},
-		"an actor token's type alone":        {runs.swap(token, "actor_token_type", accessType), "invalid_request"},
-		"no target":                          {runs.swap(token, "resource", ""), "invalid_target"},
-		"an unknown target":                  {runs.swap(token, "resource", "https://unknown.test"), "invalid_target"},
-		"an unknown audience":                {runs.swap(token, "audience", "unknown"), "invalid_target"},
-		"more scope than the token's":        {runs.swap(token, "scope", "threads:read runs:write"), "invalid_scope"},
-		"scope that the client may not use":  {runs.swap(token, "scope", "email"), "invalid_scope"},
-		"a scope that nobody knows":          {runs.swap(token, "scope", "x"), "invalid_scope"},
-		"no scope that the client may use":   {runs.swap(narrow), "invalid_scope"},
-		"a client's own token":               {runs.swap(own), "invalid_request"},
-		"a bound token without its key":      {runs.swap(bound), "invalid_request"},
-		"a client that may not":              {p.swap(token), "unauthorized_client"},
-		"a public client":                    {public.swap(forPublic, "client_id", public.client.ID), "unauthorized_client"},
-		"a subject token twice, as resource": {runs.call("/oauth/token", url.Values{"grant_type": {exchangeGrant}, "subject_token": {token, token}, "subject_token_type": {accessType}, "resource": {filesAPI}}), "invalid_request"},
+		"a token for somebody else": {runs.swap(forFiles), "invalid_request"},
+		"a token for the issuer":    {runs.swap(forUs), "invalid_request"},
+		"a refresh token":           {runs.swap(subject.text("refresh_token")), "invalid_request"},
+		"an ID token":               {runs.swap(subject.text("id_token")), "invalid_request"},
+		"garbage":                   {runs.swap("garbage"), "invalid_request"},
+		"no subject token":          {runs.swap(token, "subject_token", ""), "invalid_request"},
+		"no type":                   {runs.swap(token, "subject_token_type", ""), "invalid_request"},
+		"type id_token": {runs.swap(token, "subject_token_type",
+			"urn:ietf:params:oauth:token-type:id_token"), "invalid_request"},
+		"type refresh_token": {runs.swap(subject.text("refresh_token"), "subject_token_type",
+			"urn:ietf:params:oauth:token-type:refresh_token"), "invalid_request"},
+		"type jwt": {runs.swap(token, "subject_token_type", "urn:ietf:params:oauth:token-type:jwt"),
+			"invalid_request"},
+		"type saml2": {runs.swap(token, "subject_token_type",
+			"urn:ietf:params:oauth:token-type:saml2"), "invalid_request"},
+		"a refresh token wanted": {runs.swap(token, "requested_token_type",
+			"urn:ietf:params:oauth:token-type:refresh_token"), "invalid_request"},
+		"an ID token wanted": {runs.swap(token, "requested_token_type",
+			"urn:ietf:params:oauth:token-type:id_token"), "invalid_request"},
+		"an actor token": {runs.swap(token, "actor_token", token, "actor_token_type", accessType),
+			"invalid_request"},
+		"an actor token's type alone":       {runs.swap(token, "actor_token_type", accessType), "invalid_request"},
+		"no target":                         {runs.swap(token, "resource", ""), "invalid_target"},
+		"an unknown target":                 {runs.swap(token, "resource", "https://unknown.test"), "invalid_target"},
+		"an unknown audience":               {runs.swap(token, "audience", "unknown"), "invalid_target"},
+		"more scope than the token's":       {runs.swap(token, "scope", "threads:read runs:write"), "invalid_scope"},
+		"scope that the client may not use": {runs.swap(token, "scope", "email"), "invalid_scope"},
+		"a scope that nobody knows":         {runs.swap(token, "scope", "x"), "invalid_scope"},
+		"no scope that the client may use":  {runs.swap(narrow), "invalid_scope"},
+		"a client's own token":              {runs.swap(own), "invalid_request"},
+		"a bound token without its key":     {runs.swap(bound), "invalid_request"},
+		"a client that may not":             {p.swap(token), "unauthorized_client"},
+		"a public client":                   {public.swap(forPublic, "client_id", public.client.ID), "unauthorized_client"},
+		"a subject token twice, as resource": {runs.call("/oauth/token", url.Values{"grant_type": {exchangeGrant},
+			"subject_token": {token, token}, "subject_token_type": {accessType}, "resource": {filesAPI}}), "invalid_request"},
 	} {
 		c.got.wants(t, rule, http.StatusBadRequest, c.code)
 	}
-	runs.swap(token, "client_id", runs.client.ID, "client_secret", "x").wants(t, "wrong secret", http.StatusUnauthorized, "invalid_client")
+	runs.swap(token, "client_id", runs.client.ID, "client_secret", "x").wants(t, "wrong secret", http.StatusUnauthorized,
+		"invalid_client")
 	other := &prover{p: runs, alg: d.alg, key: p.prover().key, nonce: d.nonce}
 	form := func(token string) url.Values {
-		return url.Values{"grant_type": {exchangeGrant}, "subject_token": {token}, "subject_token_type": {accessType}, "resource": {filesAPI}}
+		return url.Values{"grant_type": {exchangeGrant}, "subject_token": {token}, "subject_token_type": {accessType},
+			"resource": {filesAPI}}
 	}
 	other.token(form(bound)).wants(t, "a bound token with another key", http.StatusBadRequest, "invalid_request")
 	holder := &prover{p: runs, alg: d.alg, key: d.key, nonce: d.nonce}
@@ -207,8 +232,10 @@ func TestTokenExchangeIsRefused(t *testing.T) {
 func TestTokenExchangeIsOffByDefault(t *testing.T) {
 	p := newIDP(t, withFilesAPI)
 	runs := p.exchanger("runs-api", runsAPI)
-	runs.swap(p.tokens("resource", runsAPI).text("access_token")).wants(t, "off", http.StatusBadRequest, "unsupported_grant_type")
-	if doc := p.document(p.issuer + "/.well-known/openid-configuration").json; slices.Contains(texts(doc["grant_types_supported"]), exchangeGrant) {
+	runs.swap(p.tokens("resource", runsAPI).text("access_token")).wants(t, "off", http.StatusBadRequest,
+		"unsupported_grant_type")
+	if doc := p.document(p.issuer + "/.well-known/openid-configuration").json; slices.Contains(
+		texts(doc["grant_types_supported"]), exchangeGrant) {
 		t.Error("discovery offers it")
 	}
 }
@@ -219,7 +246,8 @@ func TestExchangedTokensEnd(t *testing.T) {
 	issued := p.tokens("scope", "threads:read", "resource", runsAPI)
 	subject := issued.text("access_token")
 	first, second := runs.swap(subject).text("access_token"), runs.swap(subject).text("access_token")
-	p.call("/oauth/revoke", url.Values{"token": {first}}).wants(t, "revoked by the grant's client", http.StatusBadRequest, "invalid_grant")
+	p.call("/oauth/revoke", url.Values{"token": {first}}).wants(t, "revoked by the grant's client", http.StatusBadRequest,
+		"invalid_grant")
 	p.files(first).active(t, "after that", nil)
 	for range 2 {
 		if got := runs.call("/oauth/revoke", url.Values{"token": {first}}); got.status != http.StatusOK {
@@ -245,7 +273,8 @@ func TestExchangedTokensEnd(t *testing.T) {
 	lagging := p.replica(p.lagging()).as(runs.client, runs.secret)
 	p.update("runs-api", func(c *storage.Client) { c.Disabled = true })
 	p.files(second).inactive(t, "the client that got it is disabled")
-	lagging.swap(subject).wants(t, "a client that is disabled, at a replica that has not heard of it", http.StatusUnauthorized, "invalid_client")
+	lagging.swap(subject).wants(t, "a client that is disabled, at a replica that has not heard of it",
+		http.StatusUnauthorized, "invalid_client")
 	p.update("runs-api", func(c *storage.Client) { c.Disabled = false })
 
 	p.call("/oauth/revoke", url.Values{"token": {subject}})
@@ -267,12 +296,16 @@ func TestExchangedTokenAtUserinfo(t *testing.T) {
 	if got := p.userinfo(asked); got.text("email") != userEmail {
 		t.Errorf("the grant's client is told %s", got.raw)
 	}
-	asked = p.tokens("scope", "openid threads:read", "claims", `{"userinfo":{"email":null}}`, "resource", runsAPI).text("access_token")
-	if got := p.userinfo(runs.swap(asked, "resource", p.issuer+"/oauth/userinfo").text("access_token")); got.status != http.StatusOK || got.json["email"] != nil {
+	asked = p.tokens("scope", "openid threads:read", "claims", `{"userinfo":{"email":null}}`, "resource",
+		runsAPI).text("access_token")
+	if got := p.userinfo(runs.swap(asked, "resource", p.issuer+
+		"/oauth/userinfo").text("access_token")); got.status != http.StatusOK || got.json["email"] != nil {
 		t.Errorf("another client is told %d %s", got.status, got.raw)
 	}
-	p.userinfo(runs.swap(subject).text("access_token")).wants(t, "for another resource", http.StatusUnauthorized, "invalid_token")
-	p.userinfo(runs.swap(subject, "resource", p.issuer, "scope", "threads:read").text("access_token")).wants(t, "without openid", http.StatusForbidden, "insufficient_scope")
+	p.userinfo(runs.swap(subject).text("access_token")).wants(t, "for another resource", http.StatusUnauthorized,
+		"invalid_token")
+	p.userinfo(runs.swap(subject, "resource", p.issuer, "scope", "threads:read").text("access_token")).wants(t,
+		"without openid", http.StatusForbidden, "insufficient_scope")
 	if got := runs.call("/oauth/revoke", url.Values{"token": {userinfo}}); got.status != http.StatusOK {
 		t.Fatal(got.raw)
 	}
@@ -310,7 +343,8 @@ func TestStorageFaultsOfResourceServers(t *testing.T) {
 	p.clock.stop()
 	issued := p.tokens("scope", "openid threads:read", "resource", runsAPI)
 	subject := issued.text("access_token")
-	atFiles, atUserinfo := runs.swap(subject).text("access_token"), runs.swap(subject, "resource", p.issuer).text("access_token")
+	atFiles, atUserinfo := runs.swap(subject).text("access_token"), runs.swap(subject, "resource",
+		p.issuer).text("access_token")
 	gone := runs.swap(subject).text("access_token")
 	d := p.informed()
 	bound := d.tokens("threads:read")
@@ -334,7 +368,8 @@ func TestStorageFaultsOfResourceServers(t *testing.T) {
 		fired := p.nth(1, false)
 		got := c.do()
 		p.etcd.Inject(nil)
-		if got.status != http.StatusServiceUnavailable || strings.Contains(got.raw, "active") || strings.Contains(got.raw, "injected") || got.header.Get("Retry-After") == "" {
+		if got.status != http.StatusServiceUnavailable || strings.Contains(got.raw, "active") ||
+			strings.Contains(got.raw, "injected") || got.header.Get("Retry-After") == "" {
 			t.Errorf("%s: %d %s", c.rule, got.status, got.raw)
 		}
 		if again := c.do(); !fired.Load() || again.status != http.StatusOK {

@@ -22,7 +22,8 @@ func withForms(c *server.Config) {
 	c.GrantTypes = append(server.DefaultGrantTypes(), oauth.GrantTokenExchange)
 	c.ResourceServers = append(c.ResourceServers,
 		server.ResourceServer{Identifier: springAPI, AccessTokenType: oauth.AccessTokenJWT, AccessTokenAlg: oauth.AlgRS256},
-		server.ResourceServer{ID: "opaque", Identifier: opaqueAPI, Secret: filesSecret, AccessTokenType: oauth.AccessTokenOpaque})
+		server.ResourceServer{ID: "opaque", Identifier: opaqueAPI, Secret: filesSecret,
+			AccessTokenType: oauth.AccessTokenOpaque})
 }
 
 // looks checks the form of an access token that has come in a reply.
@@ -60,7 +61,8 @@ func TestAccessTokenForms(t *testing.T) {
 	p := newIDP(t, withForms)
 	p.clock.stop()
 	p.register("ps256-api", func(c *storage.Client) {
-		c.ResourceIdentifiers, c.AccessTokenType, c.AccessTokenAlg = []string{"https://ps256.test"}, oauth.AccessTokenJWT, oauth.AlgPS256
+		c.ResourceIdentifiers, c.AccessTokenType, c.AccessTokenAlg = []string{"https://ps256.test"}, oauth.AccessTokenJWT,
+			oauth.AlgPS256
 	})
 	runs := p.as(p.register("runs-api", func(c *storage.Client) {
 		c.ResourceIdentifiers, c.AccessTokenType = []string{runsAPI}, oauth.AccessTokenOpaque
@@ -78,8 +80,10 @@ func TestAccessTokenForms(t *testing.T) {
 		{"by default", p, "", "at+jwt", "ES256"}, {"a resource server that says nothing", p, filesAPI, "at+jwt", "ES256"},
 		{"JWT by RS256", p, springAPI, "JWT", "RS256"}, {"an app's", p, "https://ps256.test", "JWT", "PS256"},
 		{"opaque, of the configuration", p, opaqueAPI, "opaque", ""}, {"opaque, an app's", p, runsAPI, "opaque", ""},
-		{"the client's, without a resource", opaque, "", "opaque", ""}, {"the client's algorithm alone", rsa, "", "at+jwt", "RS256"},
-		{"the resource server's before the client's", opaque, springAPI, "JWT", "RS256"}, {"a default before the client's", opaque, filesAPI, "at+jwt", "ES256"},
+		{"the client's, without a resource", opaque, "", "opaque", ""}, {"the client's algorithm alone", rsa, "",
+			"at+jwt", "RS256"},
+		{"the resource server's before the client's", opaque, springAPI, "JWT", "RS256"}, {"a default before the client's",
+			opaque, filesAPI, "at+jwt", "ES256"},
 	} {
 		q, asked := c.client, []string{"scope", "openid threads:read", "resource", c.resource}
 		if c.resource == "" {
@@ -88,7 +92,10 @@ func TestAccessTokenForms(t *testing.T) {
 		first := q.tokens(asked...)
 		q.looks(first, c.rule, c.typ, c.alg)
 		var second reply
-		if got := q.etcd.Count(func() { second = q.refresh(first.text("refresh_token")) }); got != (storagetest.Counts{Proposals: 1}) {
+		if got := q.etcd.Count(func() {
+			second = q.refresh(
+				first.text("refresh_token"))
+		}); got != (storagetest.Counts{Proposals: 1}) {
 			t.Errorf("%s, refresh: %+v", c.rule, got)
 		}
 		token := q.looks(second, c.rule+", refresh", c.typ, c.alg)
@@ -96,8 +103,10 @@ func TestAccessTokenForms(t *testing.T) {
 		if got := q.etcd.Count(func() { intro = q.introspect(token) }); got != (storagetest.Counts{Reads: 1}) {
 			t.Errorf("%s, introspection: %+v", c.rule, got)
 		}
-		intro.active(t, c.rule, map[string]any{"sub": "user-ann", "client_id": q.client.ID, "scope": "openid threads:read", "token_type": "Bearer"})
-		if got := q.etcd.Count(func() { info = q.userinfo(token) }); got != (storagetest.Counts{Reads: 1}) || info.json["sub"] != "user-ann" {
+		intro.active(t, c.rule, map[string]any{"sub": "user-ann", "client_id": q.client.ID, "scope": "openid threads:read",
+			"token_type": "Bearer"})
+		if got := q.etcd.Count(func() { info = q.userinfo(token) }); got != (storagetest.Counts{Reads: 1}) ||
+			info.json["sub"] != "user-ann" {
 			t.Errorf("%s, userinfo: %+v %d %s", c.rule, got, info.status, info.raw)
 		}
 		if got := q.call("/oauth/revoke", url.Values{"token": {token}}); got.status != http.StatusOK {
@@ -112,18 +121,22 @@ func TestAccessTokenForms(t *testing.T) {
 	// A client's own tokens, and those of an exchange, whose subject may have any form.
 	service := p.service("batch", func(c *storage.Client) { c.AccessTokenType = oauth.AccessTokenOpaque })
 	own := p.looks(service.call("/oauth/token", forItself("threads:read")), "a client's own", "opaque", "")
-	service.introspect(own).active(t, "a client's own", map[string]any{"sub": service.client.ID, "exp": float64(p.clock.now().Unix() + 3600)})
+	service.introspect(own).active(t, "a client's own", map[string]any{"sub": service.client.ID,
+		"exp": float64(p.clock.now().Unix() + 3600)})
 	subject := p.tokens("scope", "threads:read", "resource", runsAPI).text("access_token")
 	p.looks(runs.swap(subject), "exchanged", "at+jwt", "ES256")
 	p.looks(runs.swap(subject, "resource", springAPI), "exchanged for JWT", "JWT", "RS256")
 	swapped := p.looks(runs.swap(subject, "resource", opaqueAPI), "exchanged for opaque", "opaque", "")
-	runs.introspect(swapped).active(t, "exchanged", map[string]any{"sub": "user-ann", "act": map[string]any{"sub": runs.client.ID}})
+	runs.introspect(swapped).active(t, "exchanged", map[string]any{"sub": "user-ann",
+		"act": map[string]any{"sub": runs.client.ID}})
 	runs.call("/oauth/revoke", url.Values{"token": {swapped}})
 	runs.introspect(swapped).inactive(t, "exchanged, revoked")
 
 	d := opaque.informed()
 	bound := d.exchange(opaque.code("scope", "openid threads:read"))
-	if bound.text("token_type") != "DPoP" || d.userinfo(http.MethodGet, bound.text("access_token")).status != http.StatusOK || opaque.userinfo(bound.text("access_token")).status == http.StatusOK {
+	if bound.text("token_type") != "DPoP" || d.userinfo(http.MethodGet,
+		bound.text("access_token")).status != http.StatusOK ||
+		opaque.userinfo(bound.text("access_token")).status == http.StatusOK {
 		t.Errorf("bound to a key: %s", bound.raw)
 	}
 }
@@ -138,7 +151,8 @@ func TestResourcesWithDifferentForms(t *testing.T) {
 	p.looks(got, "one of them", "JWT", "RS256")
 	refresh := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {got.text("refresh_token")}}
 	p.asking(refresh).wants(t, "both, by refresh", http.StatusBadRequest, "invalid_target")
-	p.looks(p.asking(refresh, filesAPI, p.issuer+"/oauth/userinfo"), "the other, and userinfo, which takes any", "at+jwt", "ES256")
+	p.looks(p.asking(refresh, filesAPI, p.issuer+"/oauth/userinfo"), "the other, and userinfo, which takes any",
+		"at+jwt", "ES256")
 }
 
 // The configuration gives the issuer's tokens a form, which a client changes for itself; what was issued before a form
@@ -148,7 +162,8 @@ func TestFormOfTheIssuersTokens(t *testing.T) {
 	before := p.tokens("scope", "openid threads:read")
 	p.looks(before, "before", "at+jwt", "ES256")
 	q := p.replica(p.etcd.Client)
-	q.cfg.ResourceServers = []server.ResourceServer{{Identifier: p.issuer, AccessTokenType: oauth.AccessTokenJWT, AccessTokenAlg: oauth.AlgRS256}}
+	q.cfg.ResourceServers = []server.ResourceServer{{Identifier: p.issuer, AccessTokenType: oauth.AccessTokenJWT,
+		AccessTokenAlg: oauth.AlgRS256}}
 	q.serve(q.store)
 	token := q.looks(q.refresh(before.text("refresh_token")), "of the configuration", "JWT", "RS256")
 	if !q.active(before.text("access_token")) || !p.active(token) || q.userinfo(token).status != http.StatusOK {
@@ -182,12 +197,14 @@ func TestFormsAreNotConfused(t *testing.T) {
 			t.Errorf("%s is good", rule)
 		}
 	}
-	opaque.refresh("wfr_"+strings.TrimPrefix(token, "wfa_")).wants(t, "as a refresh token", http.StatusBadRequest, "invalid_grant")
+	opaque.refresh("wfr_"+strings.TrimPrefix(token, "wfa_")).wants(t, "as a refresh token", http.StatusBadRequest,
+		"invalid_grant")
 	got := jwt.exchange(b.code("scope", "openid threads:read"))
 	if access := jwt.looks(got, "JWT", "JWT", "ES256"); !jwt.good(access) {
 		t.Error("not good to begin with")
 	} else {
-		b.get(p.logoutURL("id_token_hint", access)).wants(t, "an access token for an ID token", http.StatusBadRequest, "invalid_request")
+		b.get(p.logoutURL("id_token_hint", access)).wants(t, "an access token for an ID token", http.StatusBadRequest,
+			"invalid_request")
 	}
 	if jwt.good(got.text("id_token")) {
 		t.Error("the ID token passes as an access token")

@@ -26,16 +26,17 @@ import (
 // approval is what a user allowed a client. The sealed code and every refresh token of the grant carry it, so that
 // issuing tokens reads nothing. Times are Unix milliseconds.
 type approval struct {
-	Grant        string   `json:"g"` // the grant that redeeming the code creates
-	Client       string   `json:"c"`
-	User         string   `json:"u"`
-	UserRevision int64    `json:"r"`
-	UserTerm     int64    `json:"y,omitempty"` // see storage.User.Stands
-	AsOf         int64    `json:"o,omitempty"` // the revision at which the user allowed it, see storage.Grant; not in refresh tokens
-	Scopes       []string `json:"s"`           // of the grant
-	AuthTime     int64    `json:"a"`
-	AMR          []string `json:"m,omitempty"` // how the user signed in (RFC 8176)
-	Session      string   `json:"b,omitempty"` // the browser's sign-in, as sid (OpenID Connect Back-Channel Logout 1.0)
+	Grant        string `json:"g"` // the grant that redeeming the code creates
+	Client       string `json:"c"`
+	User         string `json:"u"`
+	UserRevision int64  `json:"r"`
+	UserTerm     int64  `json:"y,omitempty"` // see storage.User.Stands
+	// The revision at which the user allowed it, see storage.Grant; not in refresh tokens
+	AsOf     int64    `json:"o,omitempty"`
+	Scopes   []string `json:"s"` // of the grant
+	AuthTime int64    `json:"a"`
+	AMR      []string `json:"m,omitempty"` // how the user signed in (RFC 8176)
+	Session  string   `json:"b,omitempty"` // the browser's sign-in, as sid (OpenID Connect Back-Channel Logout 1.0)
 	// Claims that the authorization request asked for one by one, as far as they are permitted; nil when none.
 	Claims *claimsRequest `json:"q,omitempty"`
 	ACR    bool           `json:"h,omitempty"` // the authorization request asked for the claim acr
@@ -248,8 +249,8 @@ func (iss *issuer) readJWT(token string, claims any, algs []jose.SignatureAlgori
 	return k != nil && parsed.Claims(publicKey(k), claims) == nil
 }
 
-// accessAlgs and serverAlgs are the algorithms of access tokens, and of whatever else this server signs; proofAlgs those
-// of DPoP proofs.
+// accessAlgs and serverAlgs are the algorithms of access tokens, and of whatever else this server signs; proofAlgs
+// those of DPoP proofs.
 var (
 	accessAlgs = algorithms(oauth.AccessTokenAlgs())
 	serverAlgs = algorithms(oauth.ServerAlgs())

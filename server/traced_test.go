@@ -22,7 +22,8 @@ func TestTraceOfACodeExchange(t *testing.T) {
 	t.Parallel()
 	const trace, parent = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 	collector := tracestest.Start(t)
-	tracer, err := otlp.New(otlp.Options{Endpoint: collector.URL, Sample: 1, Version: "test", Issuer: "https://id.example.com",
+	tracer, err := otlp.New(otlp.Options{Endpoint: collector.URL, Sample: 1, Version: "test",
+		Issuer: "https://id.example.com",
 		Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
@@ -33,7 +34,8 @@ func TestTraceOfACodeExchange(t *testing.T) {
 	})
 	code := p.code("state", "state-of-nobody", "login_hint", userEmail)
 	form := url.Values{"grant_type": {"authorization_code"}, "code": {code}, "redirect_uri": {callback}}
-	header := []string{"Content-Type", formType, "Traceparent", "00-" + trace + "-" + parent + "-00", "Authorization", basic(p.client.ID, p.secret)}
+	header := []string{"Content-Type", formType, "Traceparent", "00-" + trace + "-" + parent + "-00", "Authorization",
+		basic(p.client.ID, p.secret)}
 	var replies []string
 	for _, want := range []int{http.StatusOK, http.StatusBadRequest} { // the second one is a replay
 		resp, err := p.transport.RoundTrip(p.request(http.MethodPost, p.issuer+"/oauth/token", form.Encode(), header...))
@@ -69,8 +71,10 @@ func TestTraceOfACodeExchange(t *testing.T) {
 		if s.TraceID != trace || s.Parent != parent || s.Kind != "SPAN_KIND_SERVER" || s.Failed {
 			t.Errorf("%+v", s)
 		}
-		for key, want := range map[traces.Key]string{traces.Client: p.client.ID, traces.App: "my-app", traces.Route: "/oauth/token",
-			traces.Method: "POST", traces.Rule: []string{"", oauth.RuleCodeUsed}[i], traces.Status: []string{"int_value:200", "int_value:400"}[i]} {
+		for key, want := range map[traces.Key]string{traces.Client: p.client.ID, traces.App: "my-app",
+			traces.Route:  "/oauth/token",
+			traces.Method: "POST", traces.Rule: []string{"", oauth.RuleCodeUsed}[i], traces.Status: []string{"int_value:200",
+				"int_value:400"}[i]} {
 			if s.Attributes[string(key)] != want {
 				t.Errorf("%s is %q, want %q", key, s.Attributes[string(key)], want)
 			}
@@ -93,7 +97,8 @@ func TestTraceOfACodeExchange(t *testing.T) {
 			t.Errorf("no span of %s", want)
 		}
 	}
-	known := []traces.Key{traces.Method, traces.Route, traces.Status, traces.System, traces.Client, traces.App, traces.Rule, traces.Request}
+	known := []traces.Key{traces.Method, traces.Route, traces.Status, traces.System, traces.Client, traces.App,
+		traces.Rule, traces.Request}
 	for _, s := range spans {
 		for key := range s.Attributes {
 			if !slices.Contains(known, traces.Key(key)) {
@@ -102,7 +107,8 @@ func TestTraceOfACodeExchange(t *testing.T) {
 		}
 	}
 	raw := collector.Raw()
-	for _, private := range []string{code, p.secret, "state-of-nobody", userEmail, "user-ann", userPassword, "stranger", "127.0.0.1"} {
+	for _, private := range []string{code, p.secret, "state-of-nobody", userEmail, "user-ann", userPassword,
+		"stranger", "127.0.0.1"} {
 		if strings.Contains(raw, private) {
 			t.Errorf("the collector is told %.12q", private)
 		}

@@ -301,7 +301,8 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, t turn, p storag
 func (s *Server) approvalOf(t turn, p storage.Presence, grant string) approval {
 	a := t.request
 	return approval{
-		Grant: grant, Client: a.ClientID, User: p.User.ID, UserRevision: p.User.Revision, UserTerm: p.User.Term, AsOf: p.AsOf, Scopes: a.Scopes,
+		Grant: grant, Client: a.ClientID, User: p.User.ID, UserRevision: p.User.Revision, UserTerm: p.User.Term,
+		AsOf: p.AsOf, Scopes: a.Scopes,
 		AuthTime: p.Session.AuthTime.UnixMilli(), AMR: p.Session.AMR, Class: p.Session.ACR, Session: p.Session.SID,
 		Claims: a.Claims, ACR: a.ACR, Told: a.tells(p.Session), DPoPKey: a.DPoPKey, Resources: a.Resources,
 		Access: s.ruleDigest(t.client),

@@ -60,7 +60,8 @@ func (u *upstream) Start(_ context.Context, ask connector.Ask) (connector.Away, 
 }
 
 // Finish is [connector.Redirect].
-func (u *upstream) Finish(_ context.Context, ask connector.Ask, keep []byte, r *http.Request) (connector.Identity, error) {
+func (u *upstream) Finish(_ context.Context, ask connector.Ask, keep []byte,
+	r *http.Request) (connector.Identity, error) {
 	if u.doneErr != nil {
 		return connector.Identity{}, u.doneErr
 	}
@@ -114,7 +115,8 @@ func (u *upstream) SignOutURL(_ context.Context, back string) (string, error) {
 	if u.startErr != nil {
 		return "", u.startErr
 	}
-	return u.issuer + "/oauth/logout?" + url.Values{"client_id": {u.client.ID}, "post_logout_redirect_uri": {back}}.Encode(), nil
+	return u.issuer + "/oauth/logout?" + url.Values{"client_id": {u.client.ID},
+		"post_logout_redirect_uri": {back}}.Encode(), nil
 }
 
 // directory is a Password connector with its own people.
@@ -171,8 +173,8 @@ func (p *idp) base() string {
 	return u.EscapedPath()
 }
 
-// through is what the browser finds at an upstream, where it signs in and allows whatever is asked; it comes back with an
-// answer for b's server that it has not followed yet.
+// through is what the browser finds at an upstream, where it signs in and allows whatever is asked; it comes back with
+// an answer for b's server that it has not followed yet.
 func (b *browser) through(u *upstream, got page, login string) page {
 	b.p.t.Helper()
 	if got.location == nil || !strings.HasPrefix(got.location.String(), u.issuer+"/") {
@@ -279,7 +281,8 @@ func (p posting) Start(_ context.Context, ask connector.Ask) (connector.Away, er
 type ticketed struct{ *directory }
 
 // Negotiate is [connector.Negotiator].
-func (d ticketed) Negotiate(_ context.Context, w http.ResponseWriter, r *http.Request) (*connector.Identity, bool, error) {
+func (d ticketed) Negotiate(_ context.Context, w http.ResponseWriter,
+	r *http.Request) (*connector.Identity, bool, error) {
 	switch r.Header.Get("Authorization") {
 	case "Negotiate good":
 		return &connector.Identity{UserID: "uid=ann", Name: "ANN", AMR: []string{"kerberos"}}, true, nil

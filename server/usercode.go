@@ -44,7 +44,8 @@ func parseUserCode(typed string) (string, bool) {
 		return "", false
 	}
 	code := strings.Map(func(r rune) rune {
-		if unicode.IsSpace(r) || unicode.Is(unicode.Pd, r) || r == '−' || r == 'ｰ' { // dashes, and what keyboards give for one
+		// Dashes, and what keyboards give for one
+		if unicode.IsSpace(r) || unicode.Is(unicode.Pd, r) || r == '−' || r == 'ｰ' {
 			return -1
 		}
 		return unicode.ToUpper(r)

@@ -23,7 +23,8 @@ func TestUserinfoTakesTheTokenOnce(t *testing.T) {
 		"GET, header, query unnoticed": p.request(http.MethodGet, address+"?x=y", "", bearer...),
 	} {
 		got := p.send(req)
-		if got.status != http.StatusOK || got.text("sub") != "user-ann" || got.text("email") != userEmail || got.text("name") != "Ann" || got.text("preferred_username") != "ann" {
+		if got.status != http.StatusOK || got.text("sub") != "user-ann" || got.text("email") != userEmail ||
+			got.text("name") != "Ann" || got.text("preferred_username") != "ann" {
 			t.Errorf("%s: %d %s", rule, got.status, got.raw)
 		}
 		if got.header.Get("Cache-Control") != "no-store" {
@@ -39,8 +40,10 @@ func TestUserinfoTakesTheTokenOnce(t *testing.T) {
 		"a token without scheme": p.request(http.MethodGet, address, "", "Authorization", token),
 	} {
 		got := p.send(req)
-		if got.status != http.StatusUnauthorized || got.header.Get("WWW-Authenticate") != `Bearer realm="warifu"` || strings.TrimSpace(got.raw) != "" {
-			t.Errorf("%s: %d %q %s, want a challenge without an error", rule, got.status, got.header.Get("WWW-Authenticate"), got.raw)
+		if got.status != http.StatusUnauthorized || got.header.Get("WWW-Authenticate") != `Bearer realm="warifu"` ||
+			strings.TrimSpace(got.raw) != "" {
+			t.Errorf("%s: %d %q %s, want a challenge without an error", rule, got.status, got.header.Get("WWW-Authenticate"),
+				got.raw)
 		}
 	}
 	for rule, req := range map[string]*http.Request{
@@ -63,7 +66,8 @@ func TestUserinfoNeedsOpenID(t *testing.T) {
 	p := newIDP(t)
 	got := p.userinfo(p.tokens("scope", "threads:read email").text("access_token"))
 	got.wants(t, "without openid", http.StatusForbidden, "insufficient_scope")
-	if want := `Bearer realm="warifu", error="insufficient_scope", scope="openid"`; got.header.Get("WWW-Authenticate") != want {
+	if want := `Bearer realm="warifu", error="insufficient_scope", scope="openid"`; got.header.Get(
+		"WWW-Authenticate") != want {
 		t.Errorf("challenge %q", got.header.Get("WWW-Authenticate"))
 	}
 	only := p.userinfo(p.tokens("scope", "openid").text("access_token"))

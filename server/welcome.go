@@ -15,8 +15,8 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// openLink reads a link and the account to which it leads. Everything that is wrong with it is [storage.ErrNotFound]: it
-// was never one, its time is over, it was used, or something happened since to the account that it is for.
+// openLink reads a link and the account to which it leads. Everything that is wrong with it is [storage.ErrNotFound]:
+// it was never one, its time is over, it was used, or something happened since to the account that it is for.
 func (s *Server) openLink(ctx context.Context, sealed string) (l link, a *storage.Account, err error) {
 	if err := s.open(storage.SealLink, sealed, &l); err != nil {
 		return l, nil, err
@@ -66,7 +66,8 @@ func (s *Server) showWelcome(w http.ResponseWriter, r *http.Request, g welcoming
 	u, action := g.account.User, s.base+pathWelcome
 	query := url.Values{fieldLink: {g.sealed}}.Encode()
 	page := pages.Welcome{
-		Frame:  pages.Frame{Lang: s.lang(r, ""), English: action + "?lang=en&" + query, Japanese: action + "?lang=ja&" + query},
+		Frame: pages.Frame{Lang: s.lang(r, ""), English: action + "?lang=en&" + query, Japanese: action +
+			"?lang=ja&" + query},
 		Person: shownPerson(u), Login: cmp.Or(u.Username, u.Email), Reset: g.link.Kind == LinkReset,
 		Passkey: s.canPasskey(g.account.Factors), Second: asksSecond(g.account.Factors),
 		Action: action, Problem: problem,
@@ -142,8 +143,9 @@ func (s *Server) newPassword(r *http.Request, u *storage.User) (hash string, pro
 func (s *Server) useLink(w http.ResponseWriter, r *http.Request, g welcoming, hash string) {
 	old, _ := s.session(r)
 	now, from := s.now().UTC(), shownAddress(s.addressOf(r))
-	entry := storage.AuditEntry{Actor: storage.UserActor(g.account.User.ID), Action: storage.AuditPasswordSet, Address: from,
-		Reason: "by a link (" + g.link.Kind + ")"}
+	entry := storage.AuditEntry{Actor: storage.UserActor(g.account.User.ID), Action: storage.AuditPasswordSet,
+		Address: from,
+		Reason:  "by a link (" + g.link.Kind + ")"}
 	amr, next := []string{oauth.AMRPassword}, pathAccount
 	if hash == "" {
 		entry.Action, amr, next = storage.AuditSignIn, []string{}, pathPasskeys

@@ -36,7 +36,8 @@ func newPeople(t testing.TB, behaves mailtest.Options, change ...func(*server.Co
 	t.Helper()
 	inbox := mailtest.Start(t, behaves)
 	sender, err := mail.New(mail.Options{Host: inbox.Host, Port: inbox.Port, CAs: inbox.CAs, From: "no-reply@id.example",
-		Helo: "id.example", Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Pauses: []time.Duration{time.Millisecond}})
+		Helo: "id.example", Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Pauses: []time.Duration{time.Millisecond}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +71,8 @@ func (p *people) hire(id string, change func(*storage.User, *storage.Factors)) *
 	if change != nil {
 		change(&u, &f)
 	}
-	a, err := p.store.PutAccount(p.t.Context(), u, nil, &storage.FactorChange{Next: f}, storage.AuditEntry{Action: storage.AuditUserApplied})
+	a, err := p.store.PutAccount(p.t.Context(), u, nil, &storage.FactorChange{Next: f},
+		storage.AuditEntry{Action: storage.AuditUserApplied})
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -154,7 +156,8 @@ func TestInvitation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if right, _ := factor.CheckPassword(now.Factors.Password.Hash, newPassword); !right || now.Factors.Password.At.IsZero() {
+	if right, _ := factor.CheckPassword(now.Factors.Password.Hash, newPassword); !right ||
+		now.Factors.Password.At.IsZero() {
 		t.Errorf("the password is not the one that was chosen: %+v", now.Factors.Password)
 	}
 	p.mail.None()
@@ -187,7 +190,8 @@ func TestInvitationToAPasskey(t *testing.T) {
 	form.Set("passkey", "yes")
 	got := b.follow(b.post(action, form))
 	device := &factortest.Authenticator{Origin: p.issuer}
-	if got = b.follow(b.make(got, device)); got.status != http.StatusOK || !strings.Contains(got.body, "Your passkey is set up") {
+	if got = b.follow(b.make(got, device)); got.status != http.StatusOK ||
+		!strings.Contains(got.body, "Your passkey is set up") {
 		t.Fatalf("%d\n%s", got.status, shown(got.body))
 	}
 	if m := p.mail.Next(); m.To != carolEmail || !strings.HasPrefix(m.Subject, "A passkey was added") {
@@ -224,7 +228,8 @@ func TestResetEndsWhatWasBegun(t *testing.T) {
 	p.hire("carol", nil)
 	thief := p.browser()
 	thief.choose(thief.get(p.link(p.account("carol"), server.LinkInvitation)), newPassword, newPassword)
-	tokens := p.exchange(thief.answered(thief.follow(thief.decide(thief.follow(thief.get(p.authorizeURL())), "allow")), "before"))
+	tokens := p.exchange(thief.answered(thief.follow(thief.decide(thief.follow(thief.get(p.authorizeURL())), "allow")),
+		"before"))
 	if tokens.status != http.StatusOK {
 		t.Fatal(tokens.raw)
 	}
@@ -235,16 +240,19 @@ func TestResetEndsWhatWasBegun(t *testing.T) {
 	if !strings.Contains(got.body, "<title>Set a new password") || !strings.Contains(got.body, "signed out") {
 		t.Errorf("%s", shown(got.body))
 	}
-	if got = b.follow(b.choose(got, "nine owls read slowly", "nine owls read slowly")); !strings.Contains(got.body, carolEmail) {
+	if got = b.follow(b.choose(got, "nine owls read slowly", "nine owls read slowly")); !strings.Contains(got.body,
+		carolEmail) {
 		t.Fatalf("%d\n%s", got.status, shown(got.body))
 	}
 	if got := thief.follow(thief.get(p.issuer + "/account")); got.asks() != "password" {
 		t.Errorf("the session of before stands: %d\n%s", got.status, shown(got.body))
 	}
-	if got := p.refresh(tokens.text("refresh_token")); got.status != http.StatusBadRequest || got.text("error") != "invalid_grant" {
+	if got := p.refresh(tokens.text("refresh_token")); got.status != http.StatusBadRequest ||
+		got.text("error") != "invalid_grant" {
 		t.Errorf("the grant of before stands: %s", got.raw)
 	}
-	if m := p.mail.Next(); m.To != carolEmail || m.Subject != "Your password at "+strings.TrimPrefix(p.issuer, "http://")+" has changed" ||
+	if m := p.mail.Next(); m.To != carolEmail || m.Subject != "Your password at "+strings.TrimPrefix(p.issuer, "http://")+
+		" has changed" ||
 		!strings.Contains(m.Body, "127.0.0.1") || !strings.Contains(m.Body, p.issuer+"/account") {
 		t.Errorf("to %s: %s\n%s", m.To, m.Subject, m.Body)
 	}
@@ -394,7 +402,8 @@ func TestResetAsksForTheSecondFactor(t *testing.T) {
 	}
 	action, form := b.form(got, "code")
 	form.Set("code", p.codeNow(a.Factors.TOTP.Secret))
-	if got = b.follow(b.post(action, form)); got.status != http.StatusOK || !strings.Contains(got.body, "<title>Your account") {
+	if got = b.follow(b.post(action, form)); got.status != http.StatusOK ||
+		!strings.Contains(got.body, "<title>Your account") {
 		t.Errorf("%d\n%s", got.status, shown(got.body))
 	}
 	if m := p.mail.Next(); !strings.Contains(m.Subject, "has changed") {
@@ -456,7 +465,8 @@ func (b *browser) forgets(login string) page {
 func TestForgotSaysNothing(t *testing.T) {
 	t.Parallel()
 	inbox := mailtest.Start(t, mailtest.Options{})
-	sender, err := mail.New(mail.Options{Host: inbox.Host, Port: inbox.Port, From: "a@id.example", Logger: slog.New(slog.DiscardHandler)})
+	sender, err := mail.New(mail.Options{Host: inbox.Host, Port: inbox.Port, From: "a@id.example",
+		Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -468,7 +478,8 @@ func TestForgotSaysNothing(t *testing.T) {
 	b := p.browser()
 	b.get(p.issuer + "/forgot")
 	var first page
-	for i, login := range []string{carolEmail, "nobody", "CAROL", userEmail, "nomail", "gone", strings.Repeat("x", 5000), "canary\nname"} {
+	for i, login := range []string{carolEmail, "nobody", "CAROL", userEmail, "nomail", "gone", strings.Repeat("x", 5000),
+		"canary\nname"} {
 		action, form := b.form(b.get(p.issuer+"/forgot"), "login")
 		form.Set("login", login)
 		var got page
@@ -521,7 +532,8 @@ func TestForgottenPassword(t *testing.T) {
 		t.Errorf("to %s: %s", m.To, m.Subject)
 	}
 	link := m.Link(p.issuer + "/welcome?link=")
-	if got := b.follow(b.choose(b.get(link), newPassword, newPassword)); got.status != http.StatusOK || !strings.Contains(got.body, carolEmail) {
+	if got := b.follow(b.choose(b.get(link), newPassword, newPassword)); got.status != http.StatusOK ||
+		!strings.Contains(got.body, carolEmail) {
 		t.Errorf("%d\n%s", got.status, shown(got.body))
 	}
 	p.mail.Next() // that the password has changed
@@ -541,7 +553,8 @@ func TestForgotIsLimited(t *testing.T) {
 		}
 	}
 	got := b.forgets("dave@people.example")
-	if got.status != http.StatusTooManyRequests || got.header.Get("Retry-After") == "" || !strings.Contains(got.body, "Too many attempts") {
+	if got.status != http.StatusTooManyRequests || got.header.Get("Retry-After") == "" ||
+		!strings.Contains(got.body, "Too many attempts") {
 		t.Errorf("%d %v\n%s", got.status, got.header, shown(got.body))
 	}
 	p.clock.forward(time.Minute)
@@ -576,7 +589,8 @@ func TestNothingIsForgottenWithoutMail(t *testing.T) {
 }
 
 // Asking for a new password takes as long for a name that somebody has as for one that nobody has, whatever is done for
-// the one behind it: the metric is how much longer, of a hundred. Run it with -benchtime 240x: no more are taken at once.
+// the one behind it: the metric is how much longer, of a hundred. Run it with -benchtime 240x: no more are taken at
+// once.
 func BenchmarkForgot(b *testing.B) {
 	p := newPeople(b, mailtest.Options{})
 	p.server().WaitInPostroom()

@@ -89,7 +89,8 @@ func TestWithdrawnScopesOfExchangedTokens(t *testing.T) {
 	if got := runs.swap(subject); got.text("scope") != "threads:read openid" {
 		t.Errorf("exchanged again: %s", got.raw)
 	}
-	runs.swap(subject, "scope", "runs:write").wants(t, "exchanged for what is gone", http.StatusBadRequest, "invalid_scope")
+	runs.swap(subject, "scope", "runs:write").wants(t, "exchanged for what is gone", http.StatusBadRequest,
+		"invalid_scope")
 	runs.without("runs-api", "threads:read")
 	p.files(token).active(t, "withdrawn from the client that acts", map[string]any{"scope": "openid"})
 }
@@ -133,11 +134,13 @@ func TestTokenExchangeForAnUnlistedAudience(t *testing.T) {
 	if got := runs.swap(subject, "resource", "https://unused.test"); got.status != http.StatusOK {
 		t.Errorf("listed: %d %s", got.status, got.raw)
 	}
-	both := runs.call("/oauth/token", url.Values{"grant_type": {exchangeGrant}, "subject_token": {subject}, "subject_token_type": {accessType},
-		"resource": {"https://unused.test"}, "audience": {filesAPI}})
+	both := runs.call("/oauth/token", url.Values{"grant_type": {exchangeGrant}, "subject_token": {subject},
+		"subject_token_type": {accessType},
+		"resource":           {"https://unused.test"}, "audience": {filesAPI}})
 	for rule, got := range map[string]reply{
-		"a resource": runs.swap(subject), "an audience": runs.swap(subject, "resource", "", "audience", filesAPI), "one of two": both,
-		"its own": runs.swap(subject, "resource", runsAPI), "the issuer": runs.swap(subject, "resource", p.issuer),
+		"a resource": runs.swap(subject), "an audience": runs.swap(subject, "resource", "", "audience", filesAPI),
+		"one of two": both,
+		"its own":    runs.swap(subject, "resource", runsAPI), "the issuer": runs.swap(subject, "resource", p.issuer),
 		"userinfo": runs.swap(subject, "resource", p.issuer+"/oauth/userinfo"),
 	} {
 		got.wants(t, rule, http.StatusBadRequest, "invalid_target")
@@ -146,5 +149,6 @@ func TestTokenExchangeForAnUnlistedAudience(t *testing.T) {
 		t.Errorf("the app is not told what: %s", got.raw)
 	}
 	runs.update("runs-api", func(c *storage.Client) { c.TokenExchangeAudiences = nil })
-	runs.swap(subject, "resource", "https://unused.test").wants(t, "nothing is listed", http.StatusBadRequest, "invalid_target")
+	runs.swap(subject, "resource", "https://unused.test").wants(t, "nothing is listed", http.StatusBadRequest,
+		"invalid_target")
 }

@@ -97,7 +97,8 @@ func trustPlatforms(platforms ...*platform) func(*server.Config) {
 			c.TrustedIssuers = append(c.TrustedIssuers, workload.Issuer{Name: p.URL})
 			roots.AddCert(p.Certificate())
 		}
-		c.Outbound = outbound.New(outbound.Options{Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, RootCAs: roots})
+		c.Outbound = outbound.New(outbound.Options{Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+			RootCAs: roots})
 		c.GrantTypes = append(server.DefaultGrantTypes(), oauth.GrantTokenExchange)
 	}
 }
@@ -109,7 +110,8 @@ func (p *idp) running(app string, ids ...oauth.WorkloadIdentity) *idp {
 	p.t.Helper()
 	registered, _ := p.register(app, func(c *storage.Client) {
 		c.Secrets, c.TokenEndpointAuthMethod, c.Identities = nil, oauth.AuthWorkload, ids
-		c.GrantTypes = []string{oauth.GrantAuthorizationCode, oauth.GrantRefreshToken, oauth.GrantClientCredentials, oauth.GrantTokenExchange}
+		c.GrantTypes = []string{oauth.GrantAuthorizationCode, oauth.GrantRefreshToken, oauth.GrantClientCredentials,
+			oauth.GrantTokenExchange}
 		c.TokenExchangeAudiences = []string{"https://files.example.com"}
 	})
 	return p.as(registered, "")
@@ -165,11 +167,17 @@ func TestWorkloadNeedsNoSecret(t *testing.T) {
 		"client credentials": {forItself("threads:read"), nil, storagetest.Counts{Reads: 1}},
 		"code":               {redeeming(code), []string{"client_id", w.client.ID}, storagetest.Counts{Proposals: 1}},
 	} {
-		if n := p.etcd.Count(func() { got = w.asserting("/oauth/token", token, c.form, c.more...) }); got.status != http.StatusOK || n != c.want {
+		if n := p.etcd.Count(func() {
+			got = w.asserting("/oauth/token", token, c.form,
+				c.more...)
+		}); got.status != http.StatusOK || n != c.want {
 			t.Fatalf("%s: %d, %+v instead of %+v: %s", rule, got.status, n, c.want, got.raw)
 		}
 		if next := got.text("refresh_token"); next != "" {
-			if n := p.etcd.Count(func() { got = w.asserting("/oauth/token", token, refreshing(next)) }); got.status != http.StatusOK ||
+			if n := p.etcd.Count(func() {
+				got = w.asserting("/oauth/token", token,
+					refreshing(next))
+			}); got.status != http.StatusOK ||
 				n != (storagetest.Counts{Proposals: 1}) {
 				t.Errorf("refresh: %d %s %+v", got.status, got.raw, n)
 			}
@@ -185,7 +193,8 @@ func TestWorkloadNeedsNoSecret(t *testing.T) {
 	if n := cluster.asked.Load(); n != fetched {
 		t.Errorf("the issuer was asked %d times while its keys were current", n-fetched)
 	}
-	if got := p.as(w.client, "").machine("/oauth/token", url.Values{"grant_type": {"client_credentials"}, "scope": {"threads:read"},
+	if got := p.as(w.client, "").machine("/oauth/token", url.Values{"grant_type": {"client_credentials"},
+		"scope":     {"threads:read"},
 		"client_id": {w.client.ID}}); got.status != http.StatusUnauthorized {
 		t.Errorf("without a token: %d", got.status)
 	}
@@ -231,20 +240,27 @@ func TestThreatWorkloadTokens(t *testing.T) {
 		"alg none":                             none + "." + parts[1] + ".",
 		"alg none with the signature":          none + "." + parts[1] + "." + parts[2],
 		"HS256 with the public key":            signed(public, jose.HS256, map[string]any{"kid": "k"}, nil),
-		"HS256 with the public key as PEM":     signed(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}), jose.HS256, map[string]any{"kid": "k"}, nil),
-		"a key of its own in its header":       signed(own, jose.ES256, map[string]any{"kid": "k", "jwk": ownJWK}, nil),
-		"jku":                                  signed(own, jose.ES256, map[string]any{"kid": "k", "jku": stranger.URL + "/keys"}, nil),
-		"x5u":                                  signed(own, jose.ES256, map[string]any{"kid": "k", "x5u": stranger.URL + "/keys"}, nil),
-		"the token of the stranger's key":      signed(stranger.key, jose.ES256, map[string]any{"kid": "k"}, nil),
-		"no kid, another key":                  signed(own, jose.ES256, nil, nil),
-		"claims that were changed":             parts[0] + "." + base64.RawURLEncoding.EncodeToString([]byte(strings.Replace(decoded(t, parts[1]), "shop", "shoq", 1))) + "." + parts[2],
+		"HS256 with the public key as PEM": signed(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}),
+			jose.HS256, map[string]any{"kid": "k"}, nil),
+		"a key of its own in its header": signed(own, jose.ES256, map[string]any{"kid": "k", "jwk": ownJWK}, nil),
+		"jku": signed(own, jose.ES256, map[string]any{"kid": "k", "jku": stranger.URL +
+			"/keys"}, nil),
+		"x5u": signed(own, jose.ES256, map[string]any{"kid": "k", "x5u": stranger.URL +
+			"/keys"}, nil),
+		"the token of the stranger's key": signed(stranger.key, jose.ES256, map[string]any{"kid": "k"}, nil),
+		"no kid, another key":             signed(own, jose.ES256, nil, nil),
+		"claims that were changed": parts[0] + "." +
+			base64.RawURLEncoding.EncodeToString([]byte(strings.Replace(decoded(t, parts[1]), "shop", "shoq", 1))) + "." +
+			parts[2],
 		"an ID token of this server":           issued.text("id_token"),
 		"an access token of this server":       issued.text("access_token"),
 		"the assertion of a client with a key": k.assertion("ES256", nil),
-		"an assertion in its own name":         signedBy(t, keys["ES256"], jose.ES256, map[string]any{"kid": "k"}, w.assertionClaims(nil)),
-		"a huge token":                         cluster.token(p, map[string]any{"pad": strings.Repeat("x", workload.MaxToken)}),
-		"nothing like a token":                 "x.y.z",
-		"as many dots as fit":                  strings.Repeat(".", 4000),
+		"an assertion in its own name": signedBy(t, keys["ES256"], jose.ES256, map[string]any{"kid": "k"},
+			w.assertionClaims(nil)),
+		"a huge token": cluster.token(p,
+			map[string]any{"pad": strings.Repeat("x", workload.MaxToken)}),
+		"nothing like a token": "x.y.z",
+		"as many dots as fit":  strings.Repeat(".", 4000),
 	} {
 		for _, id := range [][]string{{"client_id", w.client.ID}, nil} {
 			if id == nil && strings.Contains(name, "a client with a key") {
@@ -277,18 +293,21 @@ func TestThreatWorkloadTokens(t *testing.T) {
 		}
 	}
 	for name, typ := range map[string]string{"an access token of the issuer": "at+jwt", "a proof": "dpop+jwt"} {
-		got := w.asserting("/oauth/token", signed(cluster.key, jose.ES256, map[string]any{"kid": "k", "typ": typ}, nil), forItself("threads:read"))
+		got := w.asserting("/oauth/token", signed(cluster.key, jose.ES256, map[string]any{"kid": "k", "typ": typ}, nil),
+			forItself("threads:read"))
 		if got.status != http.StatusUnauthorized {
 			t.Errorf("%s: %d %s", name, got.status, got.raw)
 		}
 	}
 	// As that of another client, the token is as good as none.
 	for name, id := range map[string]string{"a client with a key": k.client.ID, "a client with a secret": p.client.ID} {
-		if got := w.asserting("/oauth/token", genuine, forItself("threads:read"), "client_id", id); got.status != http.StatusUnauthorized {
+		if got := w.asserting("/oauth/token", genuine, forItself("threads:read"), "client_id",
+			id); got.status != http.StatusUnauthorized {
 			t.Errorf("cross-use, %s: %d %s", name, got.status, got.raw)
 		}
 	}
-	if got := w.asserting("/oauth/token", genuine, forItself("threads:read"), "client_id", w.client.ID); got.status != http.StatusOK {
+	if got := w.asserting("/oauth/token", genuine, forItself("threads:read"), "client_id",
+		w.client.ID); got.status != http.StatusOK {
 		t.Errorf("the genuine token, after all that: %d %s", got.status, got.raw)
 	}
 }
@@ -308,7 +327,8 @@ func TestThreatTwoAppsWithOneIdentity(t *testing.T) {
 	p := trustingPlatforms(t, cluster)
 	w := p.running("shop", cluster.is(webAccount))
 	second := &storage.Client{ID: "second", App: "second", Client: w.client.Client}
-	if err := p.store.CommitRelease(t.Context(), storage.Release{App: storage.App{Name: "second", ClientID: "second"}, Client: second}); err == nil ||
+	if err := p.store.CommitRelease(t.Context(), storage.Release{App: storage.App{Name: "second", ClientID: "second"},
+		Client: second}); err == nil ||
 		!strings.Contains(err.Error(), "belongs to app shop") {
 		t.Fatalf("a second app with the workload: %v", err)
 	}
@@ -317,7 +337,8 @@ func TestThreatTwoAppsWithOneIdentity(t *testing.T) {
 	if got := w.asserting("/oauth/token", token, forItself("threads:read")); got.status != http.StatusUnauthorized {
 		t.Errorf("a workload that was taken out: %d %s", got.status, got.raw)
 	}
-	if err := p.store.CommitRelease(t.Context(), storage.Release{App: storage.App{Name: "second", ClientID: "second"}, Client: second}); err != nil {
+	if err := p.store.CommitRelease(t.Context(), storage.Release{App: storage.App{Name: "second", ClientID: "second"},
+		Client: second}); err != nil {
 		t.Fatal(err)
 	}
 	got := w.asserting("/oauth/token", token, forItself("threads:read"))
@@ -347,7 +368,8 @@ func TestKeysOfIssuers(t *testing.T) {
 	p.clock.forward(time.Minute)
 	asked := cluster.asked.Load()
 	for range 50 {
-		works("a key that nobody has", w, signedBy(t, newKey(t), jose.ES256, map[string]any{"kid": rand.Text()}, cluster.claims(p, nil)),
+		works("a key that nobody has", w, signedBy(t, newKey(t), jose.ES256, map[string]any{"kid": rand.Text()},
+			cluster.claims(p, nil)),
 			http.StatusUnauthorized)
 	}
 	if n := cluster.asked.Load() - asked; n > 3 {
@@ -363,7 +385,8 @@ func TestKeysOfIssuers(t *testing.T) {
 	for range 20 { // more than may wait
 		all.Go(func() {
 			got := w.asserting("/oauth/token", cluster.token(p, nil), forItself("threads:read"))
-			if got.status != http.StatusServiceUnavailable || got.text("error") != "temporarily_unavailable" || got.header.Get("Retry-After") == "" {
+			if got.status != http.StatusServiceUnavailable || got.text("error") != "temporarily_unavailable" ||
+				got.header.Get("Retry-After") == "" {
 				t.Errorf("a kid that is not known, while the issuer hangs: %d %s", got.status, got.raw)
 			}
 		})
@@ -387,7 +410,8 @@ func TestIssuerTakenOutOfTheConfiguration(t *testing.T) {
 	p.reload(func(c *server.Config) { c.TrustedIssuers = nil; trustPlatforms(cluster)(c) })
 	got = w.asserting("/oauth/token", token, refreshing(got.text("refresh_token")))
 	if got.status != http.StatusOK || cluster.asked.Load() != asked {
-		t.Errorf("another issuer was taken out: %d %s, and the keys were asked for %d times", got.status, got.raw, cluster.asked.Load()-asked)
+		t.Errorf("another issuer was taken out: %d %s, and the keys were asked for %d times", got.status, got.raw,
+			cluster.asked.Load()-asked)
 	}
 	p.reload(func(c *server.Config) { c.TrustedIssuers = nil; trustPlatforms(other)(c) })
 	for rule, form := range map[string]url.Values{
@@ -399,9 +423,9 @@ func TestIssuerTakenOutOfTheConfiguration(t *testing.T) {
 	}
 }
 
-// The keys of a SPIFFE trust domain are in a file that changes; its tokens have no issuer, and its keys sign for no other
-// domain. A cluster's own address is asked with its certificates and a token. The forms of tokens of GitHub Actions and
-// GitLab CI are imitated after their documentation.
+// The keys of a SPIFFE trust domain are in a file that changes; its tokens have no issuer, and its keys sign for no
+// other domain. A cluster's own address is asked with its certificates and a token. The forms of tokens of GitHub
+// Actions and GitLab CI are imitated after their documentation.
 func TestPlatforms(t *testing.T) {
 	cluster := newPlatform(t)
 	dir := t.TempDir()
@@ -428,17 +452,22 @@ func TestPlatforms(t *testing.T) {
 	p := newIDP(t, func(c *server.Config) {
 		c.TrustedIssuers = []workload.Issuer{
 			{Name: "spiffe://example.org", JWKSFile: write("bundle.json", bundle(svid, "s1")), Audience: "warifu"},
-			{Name: advertised, Kubernetes: &workload.Kubernetes{Server: api.URL, TokenFile: write("token", "token-of-the-cluster\n"),
-				CAFile: write("ca.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: api.Certificate().Raw})))}},
+			{Name: advertised, Kubernetes: &workload.Kubernetes{Server: api.URL,
+				TokenFile: write("token", "token-of-the-cluster\n"),
+				CAFile: write("ca.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE",
+					Bytes: api.Certificate().Raw})))}},
 			{Name: cluster.URL, JWKSURI: cluster.URL + "/keys"},
 		}
 		roots := x509.NewCertPool()
 		roots.AddCert(cluster.Certificate())
-		c.Outbound = outbound.New(outbound.Options{Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, RootCAs: roots})
+		c.Outbound = outbound.New(outbound.Options{Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+			RootCAs: roots})
 	})
-	w := p.running("shop", oauth.WorkloadIdentity{Issuer: "spiffe://example.org", Subject: "spiffe://example.org/ns/shop/sa/web"},
+	w := p.running("shop", oauth.WorkloadIdentity{Issuer: "spiffe://example.org",
+		Subject: "spiffe://example.org/ns/shop/sa/web"},
 		oauth.WorkloadIdentity{Issuer: advertised, Subject: webAccount},
-		cluster.is("repo:example/shop:environment:production"), cluster.is("project_path:example/shop:ref_type:branch:ref:main"))
+		cluster.is("repo:example/shop:environment:production"),
+		cluster.is("project_path:example/shop:ref_type:branch:ref:main"))
 	ask := func(rule, token string, status int) {
 		t.Helper()
 		if got := w.asserting("/oauth/token", token, forItself("threads:read")); got.status != status {
@@ -452,9 +481,12 @@ func TestPlatforms(t *testing.T) {
 	}
 	id := map[string]any{"sub": "spiffe://example.org/ns/shop/sa/web", "aud": []string{"warifu"}}
 	ask("a JWT-SVID", spiffe(svid, "s1", id), http.StatusOK)
-	ask("for this server's issuer, where the configuration says another audience", spiffe(svid, "s1", map[string]any{"sub": id["sub"]}), http.StatusUnauthorized)
-	ask("another path", spiffe(svid, "s1", map[string]any{"sub": "spiffe://example.org/ns/shop/sa/web2", "aud": "warifu"}), http.StatusUnauthorized)
-	ask("another trust domain", spiffe(svid, "s1", map[string]any{"sub": "spiffe://example.org.evil.test/ns/shop/sa/web", "aud": "warifu"}), http.StatusUnauthorized)
+	ask("for this server's issuer, where the configuration says another audience",
+		spiffe(svid, "s1", map[string]any{"sub": id["sub"]}), http.StatusUnauthorized)
+	ask("another path", spiffe(svid, "s1", map[string]any{"sub": "spiffe://example.org/ns/shop/sa/web2", "aud": "warifu"}),
+		http.StatusUnauthorized)
+	ask("another trust domain", spiffe(svid, "s1", map[string]any{"sub": "spiffe://example.org.evil.test/ns/shop/sa/web",
+		"aud": "warifu"}), http.StatusUnauthorized)
 	ask("the key of the cluster", spiffe(cluster.key, "k", id), http.StatusUnauthorized)
 	next := newKey(t)
 	write("bundle.json", bundle(next, "s2"))
@@ -463,14 +495,19 @@ func TestPlatforms(t *testing.T) {
 	ask("the key before", spiffe(svid, "s1", id), http.StatusUnauthorized)
 	ask("a service account, by the API's own address", cluster.token(p, map[string]any{"iss": advertised}), http.StatusOK)
 	ask("GitHub Actions", cluster.token(p, map[string]any{
-		"sub": "repo:example/shop:environment:production", "aud": p.issuer, "ref": "refs/heads/main", "repository": "example/shop",
-		"repository_owner": "example", "run_id": "1", "environment": "production", "job_workflow_ref": "example/shop/.github/workflows/d.yml@refs/heads/main",
-		"exp": p.clock.now().Add(5 * time.Minute).Unix(), "kubernetes.io": nil}), http.StatusOK)
-	ask("GitHub Actions, another environment", cluster.token(p, map[string]any{"sub": "repo:example/shop:environment:production-2", "aud": p.issuer}),
+		"sub": "repo:example/shop:environment:production", "aud": p.issuer, "ref": "refs/heads/main",
+		"repository":       "example/shop",
+		"repository_owner": "example", "run_id": "1", "environment": "production",
+		"job_workflow_ref": "example/shop/.github/workflows/d.yml@refs/heads/main",
+		"exp":              p.clock.now().Add(5 * time.Minute).Unix(), "kubernetes.io": nil}), http.StatusOK)
+	ask("GitHub Actions, another environment", cluster.token(p,
+		map[string]any{"sub": "repo:example/shop:environment:production-2", "aud": p.issuer}),
 		http.StatusUnauthorized)
 	ask("GitLab CI", cluster.token(p, map[string]any{
-		"sub": "project_path:example/shop:ref_type:branch:ref:main", "aud": p.issuer, "namespace_path": "example", "project_path": "example/shop",
-		"ref": "main", "ref_type": "branch", "ref_protected": "true", "pipeline_source": "push", "user_login": "ann", "kubernetes.io": nil}), http.StatusOK)
+		"sub": "project_path:example/shop:ref_type:branch:ref:main", "aud": p.issuer, "namespace_path": "example",
+		"project_path": "example/shop",
+		"ref":          "main", "ref_type": "branch", "ref_protected": "true", "pipeline_source": "push", "user_login": "ann",
+		"kubernetes.io": nil}), http.StatusOK)
 	if log := p.log.String(); strings.Contains(log, "token-of-the-cluster") {
 		t.Error("the token of the cluster is in the log")
 	}
@@ -480,10 +517,13 @@ func TestPlatforms(t *testing.T) {
 func TestWorkloadExchangesItsToken(t *testing.T) {
 	ci := newPlatform(t)
 	p := newIDP(t, trustPlatforms(ci), func(c *server.Config) {
-		c.ResourceServers = []server.ResourceServer{{Identifier: "https://files.example.com"}, {Identifier: "https://other.example.com"}}
+		c.ResourceServers = []server.ResourceServer{{Identifier: "https://files.example.com"},
+			{Identifier: "https://other.example.com"}}
 	})
 	w := p.running("deploy", ci.is("job"))
-	keyed := p.keyed("key-app", "ES256", func(c *storage.Client) { c.GrantTypes = append(c.GrantTypes, oauth.GrantTokenExchange) })
+	keyed := p.keyed("key-app", "ES256", func(c *storage.Client) {
+		c.GrantTypes = append(c.GrantTypes, oauth.GrantTokenExchange)
+	})
 	token := ci.token(p, map[string]any{"sub": "job", "exp": p.clock.now().Add(2 * time.Minute).Unix()})
 	form := func(more ...string) url.Values {
 		out := url.Values{"grant_type": {oauth.GrantTokenExchange}, "subject_token": {token},
@@ -497,19 +537,24 @@ func TestWorkloadExchangesItsToken(t *testing.T) {
 	}
 	var got reply
 	p.machine("/oauth/token", form()) // the keys of the issuer are known from now on
-	if n := p.etcd.Count(func() { got = p.machine("/oauth/token", form()) }); got.status != http.StatusOK || n != (storagetest.Counts{Reads: 1}) {
+	if n := p.etcd.Count(func() { got = p.machine("/oauth/token", form()) }); got.status != http.StatusOK ||
+		n != (storagetest.Counts{Reads: 1}) {
 		t.Fatalf("%d %s %+v", got.status, got.raw, n)
 	}
 	claims := claimsOf(t, got.text("access_token"))
-	if claims["sub"] != w.client.ID || claims["client_id"] != w.client.ID || claims["aud"] != "https://files.example.com" || claims["act"] != nil ||
-		claims["scope"] != "threads:read runs:write" || got.json["expires_in"].(float64) > 120 || got.text("issued_token_type") != "urn:ietf:params:oauth:token-type:access_token" ||
+	if claims["sub"] != w.client.ID || claims["client_id"] != w.client.ID ||
+		claims["aud"] != "https://files.example.com" || claims["act"] != nil ||
+		claims["scope"] != "threads:read runs:write" || got.json["expires_in"].(float64) > 120 ||
+		got.text("issued_token_type") != "urn:ietf:params:oauth:token-type:access_token" ||
 		got.text("refresh_token") != "" {
 		t.Errorf("%s\n%v", got.raw, claims)
 	}
-	if got := w.asserting("/oauth/token", token, form("scope", "runs:write", "client_id", w.client.ID)); got.status != http.StatusOK || got.text("scope") != "runs:write" {
+	if got := w.asserting("/oauth/token", token, form("scope", "runs:write", "client_id",
+		w.client.ID)); got.status != http.StatusOK || got.text("scope") != "runs:write" {
 		t.Errorf("with an assertion as well: %d %s", got.status, got.raw)
 	}
-	if got := w.asserting("/oauth/revoke", token, url.Values{"token": {got.text("access_token")}}); got.status != http.StatusOK {
+	if got := w.asserting("/oauth/revoke", token,
+		url.Values{"token": {got.text("access_token")}}); got.status != http.StatusOK {
 		t.Errorf("revocation: %d %s", got.status, got.raw)
 	}
 	for rule, c := range map[string]struct {
@@ -517,21 +562,29 @@ func TestWorkloadExchangesItsToken(t *testing.T) {
 		status int
 		code   string
 	}{
-		"an API that is not listed":             {form("audience", "https://other.example.com"), http.StatusBadRequest, "invalid_target"},
-		"no API":                                {form("audience", ""), http.StatusBadRequest, "invalid_target"},
-		"a scope about users":                   {form("scope", "openid"), http.StatusBadRequest, "invalid_scope"},
-		"an actor":                              {form("actor_token", token, "actor_token_type", "urn:ietf:params:oauth:token-type:jwt"), http.StatusBadRequest, "invalid_request"},
-		"another workload":                      {form("subject_token", ci.token(p, map[string]any{"sub": "job2"})), http.StatusUnauthorized, "invalid_client"},
-		"another client's id":                   {form("client_id", keyed.client.ID), http.StatusUnauthorized, "invalid_client"},
-		"with a secret in the body":             {form("client_id", p.client.ID, "client_secret", p.secret), http.StatusBadRequest, "unauthorized_client"},
-		"the token as an access token":          {form("subject_token_type", "urn:ietf:params:oauth:token-type:access_token"), http.StatusUnauthorized, "invalid_client"},
-		"a grant for which it is no credential": {form("grant_type", "client_credentials", "scope", "runs:write"), http.StatusUnauthorized, "invalid_client"},
+		"an API that is not listed": {form("audience", "https://other.example.com"), http.StatusBadRequest,
+			"invalid_target"},
+		"no API":              {form("audience", ""), http.StatusBadRequest, "invalid_target"},
+		"a scope about users": {form("scope", "openid"), http.StatusBadRequest, "invalid_scope"},
+		"an actor": {form("actor_token", token, "actor_token_type",
+			"urn:ietf:params:oauth:token-type:jwt"), http.StatusBadRequest, "invalid_request"},
+		"another workload": {form("subject_token", ci.token(p, map[string]any{"sub": "job2"})),
+			http.StatusUnauthorized, "invalid_client"},
+		"another client's id": {form("client_id", keyed.client.ID), http.StatusUnauthorized,
+			"invalid_client"},
+		"with a secret in the body": {form("client_id", p.client.ID, "client_secret", p.secret),
+			http.StatusBadRequest, "unauthorized_client"},
+		"the token as an access token": {form("subject_token_type", "urn:ietf:params:oauth:token-type:access_token"),
+			http.StatusUnauthorized, "invalid_client"},
+		"a grant for which it is no credential": {form("grant_type", "client_credentials", "scope", "runs:write"),
+			http.StatusUnauthorized, "invalid_client"},
 	} {
 		if got := p.machine("/oauth/token", c.form); got.status != c.status || got.text("error") != c.code {
 			t.Errorf("%s: %d %s", rule, got.status, got.raw)
 		}
 	}
-	if got := keyed.asserting("/oauth/token", keyed.assertion("ES256", nil), form()); got.status != http.StatusBadRequest || got.text("error") != "invalid_request" {
+	if got := keyed.asserting("/oauth/token", keyed.assertion("ES256", nil),
+		form()); got.status != http.StatusBadRequest || got.text("error") != "invalid_request" {
 		t.Errorf("of a client that is no workload: %d %s", got.status, got.raw)
 	}
 }
@@ -540,19 +593,23 @@ func TestWorkloadExchangesItsToken(t *testing.T) {
 func TestThreatStrangerRegistersAWorkload(t *testing.T) {
 	ci := newPlatform(t)
 	p := newIDP(t, trustPlatforms(ci), func(c *server.Config) { c.Registration = &server.Registration{} })
-	for method, status := range map[string]int{"workload": http.StatusBadRequest, "client_secret_basic": http.StatusCreated} {
+	for method, status := range map[string]int{"workload": http.StatusBadRequest,
+		"client_secret_basic": http.StatusCreated} {
 		body, err := json.Marshal(map[string]any{
-			"redirect_uris": []string{callback}, "token_endpoint_auth_method": method, "identities": []any{map[string]string{"issuer": ci.URL, "subject": "job"}},
+			"redirect_uris": []string{callback}, "token_endpoint_auth_method": method,
+			"identities": []any{map[string]string{"issuer": ci.URL, "subject": "job"}},
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := p.send(p.request(http.MethodPost, p.issuer+"/oauth/register", string(body), "Content-Type", "application/json"))
+		got := p.send(p.request(http.MethodPost, p.issuer+"/oauth/register", string(body), "Content-Type",
+			"application/json"))
 		if got.status != status {
 			t.Errorf("%s: %d %s", method, got.status, got.raw)
 		}
 	}
-	if got := p.asserting("/oauth/token", ci.token(p, map[string]any{"sub": "job"}), forItself("threads:read")); got.status != http.StatusUnauthorized {
+	if got := p.asserting("/oauth/token", ci.token(p, map[string]any{"sub": "job"}),
+		forItself("threads:read")); got.status != http.StatusUnauthorized {
 		t.Errorf("by a workload that a registration names: %d %s", got.status, got.raw)
 	}
 }
@@ -561,19 +618,23 @@ func TestThreatStrangerRegistersAWorkload(t *testing.T) {
 func TestExplainNamesTheRuleOfWorkloads(t *testing.T) {
 	cluster, silent := newPlatform(t), newPlatform(t)
 	e := newExplained(t, trustPlatforms(cluster, silent))
-	w := e.running("shop", cluster.is(webAccount), silent.is("job"), oauth.WorkloadIdentity{Issuer: "https://gone.example.com", Subject: "job"})
+	w := e.running("shop", cluster.is(webAccount), silent.is("job"),
+		oauth.WorkloadIdentity{Issuer: "https://gone.example.com", Subject: "job"})
 	silent.Close()
 	for _, c := range []struct {
 		name, code, rule, about, key string
 		token                        string
 	}{
-		{"an issuer that is no longer trusted", "invalid_client", oauth.RuleWorkloadIssuer, "https://gone.example.com", "trustedIssuers",
+		{"an issuer that is no longer trusted", "invalid_client", oauth.RuleWorkloadIssuer, "https://gone.example.com",
+			"trustedIssuers",
 			cluster.token(e.idp, map[string]any{"iss": "https://gone.example.com", "sub": "job"})},
-		{"another workload", "invalid_client", oauth.RuleWorkloadIdentity, cluster.URL + " " + webAccount + "2", "spec.oauth.identities",
+		{"another workload", "invalid_client", oauth.RuleWorkloadIdentity, cluster.URL + " " + webAccount +
+			"2", "spec.oauth.identities",
 			cluster.token(e.idp, map[string]any{"sub": webAccount + "2"})},
 		{"another key", "invalid_client", oauth.RuleWorkloadSignature, cluster.URL, "trustedIssuers",
 			signedBy(t, newKey(t), jose.ES256, map[string]any{"kid": "k"}, cluster.claims(e.idp, nil))},
-		{"another audience", "invalid_client", oauth.RuleWorkloadClaims, "", "", cluster.token(e.idp, map[string]any{"aud": "x"})},
+		{"another audience", "invalid_client", oauth.RuleWorkloadClaims, "", "",
+			cluster.token(e.idp, map[string]any{"aud": "x"})},
 		{"an issuer that is away", "temporarily_unavailable", oauth.RuleWorkloadKeys, silent.URL, "trustedIssuers",
 			silent.token(e.idp, map[string]any{"sub": "job"})},
 	} {
@@ -584,7 +645,8 @@ func TestExplainNamesTheRuleOfWorkloads(t *testing.T) {
 				t.Errorf("%s, %s: %+v", c.name, how, got)
 			}
 		}
-		explains("as an assertion", c.code, w.asserting("/oauth/token", c.token, forItself("threads:read"), "client_id", w.client.ID))
+		explains("as an assertion", c.code, w.asserting("/oauth/token", c.token, forItself("threads:read"),
+			"client_id", w.client.ID))
 		if c.code == "invalid_client" {
 			c.code = "invalid_request" // the client is who it says
 		}

@@ -52,7 +52,8 @@ func TestRequestsDoNotPileUp(t *testing.T) {
 	if asked.Load() != server.MostAtWork {
 		t.Errorf("storage was asked %d times", asked.Load())
 	}
-	if health := p.send(p.request(http.MethodGet, p.issuer+"/healthz", "")); health.status != http.StatusOK || len(p.jwks().Keys) == 0 {
+	if health := p.send(p.request(http.MethodGet, p.issuer+"/healthz", "")); health.status != http.StatusOK ||
+		len(p.jwks().Keys) == 0 {
 		t.Errorf("what needs no storage does not work: %d", health.status)
 	}
 	p.etcd.Inject(nil)

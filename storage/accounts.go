@@ -21,9 +21,9 @@ import (
 // ManagedConnector is the connector of managed accounts: the one of staticPasswords, because people see no difference.
 const ManagedConnector = "local"
 
-// NormalLogin is what all spellings of a name or address with which somebody signs in have in common. Spellings are also
-// what different keyboards and systems make of the same letters: composed or not, of full width or half (the form NFKC of
-// Unicode). So nobody gets a name that looks like another's and is none.
+// NormalLogin is what all spellings of a name or address with which somebody signs in have in common. Spellings are
+// also what different keyboards and systems make of the same letters: composed or not, of full width or half (the form
+// NFKC of Unicode). So nobody gets a name that looks like another's and is none.
 func NormalLogin(login string) string {
 	return norm.NFKC.String(strings.ToLower(norm.NFKC.String(strings.TrimSpace(login))))
 }
@@ -181,8 +181,9 @@ func (s *Store) AccountsPart(ctx context.Context, p Part) (accounts []*Account, 
 	return accounts, next, nil
 }
 
-// DisableUser is an operator's word that a user may not sign in: all that was begun for them has ended, and it stays so,
-// whatever their connector says. by says why, and goes to the audit log. It is no error if they are disabled already.
+// DisableUser is an operator's word that a user may not sign in: all that was begun for them has ended, and it stays
+// so, whatever their connector says. by says why, and goes to the audit log. It is no error if they are disabled
+// already.
 //
 // Errors are [ErrNotFound], and [ErrNotManaged] for a user of the configuration. When storage is full, what was begun
 // ends all the same, and the error is [ErrFull]: the user may sign in again once there is room.
@@ -254,9 +255,9 @@ func (s *Store) setDisabled(ctx context.Context, userID string, disabled bool, b
 	return s.clearLater(ctx, userID), nil
 }
 
-// DeleteUser deletes a user with all that there is of them: one transaction, after which nothing that was begun for them
-// counts; their sessions, grants and consents are cleared away after it. Of a user of a connector nothing keeps the
-// person from arriving again, as somebody new: that is what [Store.DisableUser] is for.
+// DeleteUser deletes a user with all that there is of them: one transaction, after which nothing that was begun for
+// them counts; their sessions, grants and consents are cleared away after it. Of a user of a connector nothing keeps
+// the person from arriving again, as somebody new: that is what [Store.DisableUser] is for.
 //
 // Errors are [ErrNotFound], and [ErrNotManaged] for a user whom the configuration has.
 func (s *Store) DeleteUser(ctx context.Context, userID string, by AuditEntry) (Ended, error) {

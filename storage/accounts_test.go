@@ -76,7 +76,8 @@ func TestDisabledAccountHasNothingLeftAndComesBackWithoutIt(t *testing.T) {
 	if ended, err := s.DisableUser(ctx, "ann", by); err != nil || ended != (storage.Ended{}) {
 		t.Errorf("again: %v %v", ended, err)
 	}
-	if entries := audited(t, s, storage.AuditUserDisabled); len(entries) != 1 || entries[0].Actor != "uid:1000" || entries[0].Reason != "she has gone" {
+	if entries := audited(t, s, storage.AuditUserDisabled); len(entries) != 1 || entries[0].Actor != "uid:1000" ||
+		entries[0].Reason != "she has gone" {
 		t.Errorf("%+v", entries)
 	}
 	// What an operator applies does not enable her.
@@ -122,7 +123,8 @@ func TestDeletedUserLeavesNothing(t *testing.T) {
 		t.Fatal(found, err)
 	}
 	begin(t, s, c, a.User)
-	if _, _, err := s.LinkUser(ctx, storage.Link{Connector: "github", UpstreamID: "4711", UserID: "ann", Own: "github-4711"}); err != nil {
+	if _, _, err := s.LinkUser(ctx, storage.Link{Connector: "github", UpstreamID: "4711", UserID: "ann",
+		Own: "github-4711"}); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.AddSignIns(ctx, "ann", storage.SignIn{At: time.Now(), Failed: "password"}); err != nil {
@@ -174,7 +176,8 @@ func TestFactorsAreRemovedByAnOperator(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := begin(t, s, c, a.User)
-	if _, _, err := s.RemoveFactors(ctx, "ann", []string{"totp", "x"}, "lost", storage.AuditEntry{}); !errors.Is(err, storage.ErrNotFound) {
+	if _, _, err := s.RemoveFactors(ctx, "ann", []string{"totp", "x"}, "lost", storage.AuditEntry{}); !errors.Is(err,
+		storage.ErrNotFound) {
 		t.Errorf("one that is not there: %v", err)
 	}
 	removed, ended, err := s.RemoveFactors(ctx, "ann", []string{a.Factors.Passkeys[0].Ref()}, "", storage.AuditEntry{})
@@ -182,7 +185,8 @@ func TestFactorsAreRemovedByAnOperator(t *testing.T) {
 		t.Error(removed, ended, err)
 	}
 	removed, ended, err = s.RemoveFactors(ctx, "ann", nil, "lost", storage.AuditEntry{})
-	if err != nil || len(removed) != 3 || ended != (storage.Ended{Sessions: 1, Grants: 1, Consents: 1}) || b.left(t, s) != "false false false" {
+	if err != nil || len(removed) != 3 || ended != (storage.Ended{Sessions: 1, Grants: 1, Consents: 1}) ||
+		b.left(t, s) != "false false false" {
 		t.Error(removed, ended, err)
 	}
 	if f := account(t, s, "ann").Factors; len(f.Names()) > 0 || f.Password.Hash == "" {
@@ -198,7 +202,8 @@ func TestUsersAreFoundByWhatTheyAreCalled(t *testing.T) {
 	s := etcd.Store()
 	ctx := t.Context()
 	managed(t, s, "ann", "Ann@App.test")
-	if _, err := s.PutUser(ctx, storage.User{ID: "u-1", Connector: "local", Email: "bob@app.test", Username: "Bob"}); err != nil {
+	if _, err := s.PutUser(ctx, storage.User{ID: "u-1", Connector: "local", Email: "bob@app.test",
+		Username: "Bob"}); err != nil {
 		t.Fatal(err)
 	}
 	e := eve()
@@ -207,7 +212,8 @@ func TestUsersAreFoundByWhatTheyAreCalled(t *testing.T) {
 	for range 150 {
 		managed(t, s, storage.NewGrantID(), storage.NewGrantID()+"@app.test")
 	}
-	for name, want := range map[string]string{"ann": "ann", "ann@app.test": "ann", " ANN@app.test": "ann", "u-1": "u-1", "bob": "u-1", eve.ID: eve.ID} {
+	for name, want := range map[string]string{"ann": "ann", "ann@app.test": "ann", " ANN@app.test": "ann", "u-1": "u-1",
+		"bob": "u-1", eve.ID: eve.ID} {
 		var found *storage.User
 		var err error
 		asked := etcd.Count(func() { found, err = s.FindUser(ctx, name) })
@@ -235,7 +241,8 @@ func TestUsersAreFoundByWhatTheyAreCalled(t *testing.T) {
 		t.Fatal(len(accounts), next, err)
 	}
 	for _, a := range accounts {
-		if a.User.Managed != (a.Factors.Password.Hash != "") || a.User.Managed && !strings.HasSuffix(a.Factors.Password.Hash, a.User.ID) {
+		if a.User.Managed != (a.Factors.Password.Hash != "") || a.User.Managed &&
+			!strings.HasSuffix(a.Factors.Password.Hash, a.User.ID) {
 			t.Errorf("%+v", a)
 		}
 	}
@@ -249,8 +256,9 @@ func TestHistoryOfSignIns(t *testing.T) {
 	u := managed(t, s, "ann", "ann@app.test").User
 	for i := range 30 {
 		now = now.Add(time.Minute)
-		_, err := s.CreateSession(ctx, storage.Session{UserID: "ann", Term: u.Term, AMR: []string{"pwd"}, Address: fmt.Sprint("192.0.2.", i),
-			Agent: "Firefox", ExpiresAt: now.Add(time.Hour)}, "")
+		_, err := s.CreateSession(ctx, storage.Session{UserID: "ann", Term: u.Term, AMR: []string{"pwd"},
+			Address: fmt.Sprint("192.0.2.", i),
+			Agent:   "Firefox", ExpiresAt: now.Add(time.Hour)}, "")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -220,9 +220,9 @@ func (s *Store) keepID(app, clientID string) []clientv3.Op {
 }
 
 // removeClient are the operations that remove a client, end its grants and consents, and free the resource identifiers
-// and workloads of its record, if there is one, but those that next, which takes its place, has as well. Grants leave no
-// tombstones: codes that are still out fail on the client's revision, and after the client has returned on their time,
-// see [Client.Issued].
+// and workloads of its record, if there is one, but those that next, which takes its place, has as well. Grants leave
+// no tombstones: codes that are still out fail on the client's revision, and after the client has returned on their
+// time, see [Client.Issued].
 func (s *Store) removeClient(id string, record, next *Client) []clientv3.Op {
 	var keep []string
 	if next != nil {

@@ -16,7 +16,8 @@ func TestNamesAreEncoded(t *testing.T) {
 	names := []string{"a", "ab", "a/", "a/../b", "a\x00", "a/b", "%2F", "..", ""}
 	for _, name := range names {
 		d := storage.Delivery{App: name, Target: storage.Target{Kind: "worker", Name: name}, State: storage.DeliveryPending}
-		if err := s.CommitRelease(t.Context(), storage.Release{App: storage.App{Name: name, Source: name}, Deliveries: []storage.Delivery{d}}); err != nil {
+		if err := s.CommitRelease(t.Context(), storage.Release{App: storage.App{Name: name, Source: name},
+			Deliveries: []storage.Delivery{d}}); err != nil {
 			t.Fatalf("%q: %v", name, err)
 		}
 	}
@@ -76,7 +77,11 @@ func TestDeleteApp(t *testing.T) {
 	if err := s.BeginDelete(ctx, view, []storage.Delivery{removal}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the client is disabled", func() bool { _, err := s.Client(ctx, c.ID); return errors.Is(err, storage.ErrNotFound) })
+	eventually(t, "the client is disabled", func() bool {
+		_, err := s.Client(ctx, c.ID)
+		return errors.Is(err,
+			storage.ErrNotFound)
+	})
 	if _, err := s.Grant(ctx, c.ID, g.ID, u.ID); !errors.Is(err, storage.ErrNotFound) {
 		t.Errorf("a grant outlived its app: %v", err)
 	}
@@ -111,7 +116,8 @@ func TestOneReplicaAtATimePushes(t *testing.T) {
 	now := time.Now()
 	s := etcd.Store(func(o *storage.Options) { o.Now = func() time.Time { return now } })
 	d := storage.Delivery{App: "app", Target: storage.Target{Kind: "worker", Name: "web"}, State: storage.DeliveryPending}
-	if err := s.CommitRelease(t.Context(), storage.Release{App: storage.App{Name: "app"}, Deliveries: []storage.Delivery{d}}); err != nil {
+	if err := s.CommitRelease(t.Context(), storage.Release{App: storage.App{Name: "app"},
+		Deliveries: []storage.Delivery{d}}); err != nil {
 		t.Fatal(err)
 	}
 	list, err := s.Deliveries(t.Context())
@@ -141,7 +147,8 @@ func TestWatchDeliveries(t *testing.T) {
 	defer cancel()
 	changed := s.WatchDeliveries(ctx)
 	<-changed // at the start
-	if err := s.CommitRelease(ctx, storage.Release{App: storage.App{Name: "app"}, Deliveries: []storage.Delivery{{App: "app", Target: storage.Target{Kind: "worker", Name: "web"}}}}); err != nil {
+	if err := s.CommitRelease(ctx, storage.Release{App: storage.App{Name: "app"},
+		Deliveries: []storage.Delivery{{App: "app", Target: storage.Target{Kind: "worker", Name: "web"}}}}); err != nil {
 		t.Fatal(err)
 	}
 	select {

@@ -12,9 +12,9 @@ import (
 )
 
 // Somebody arrives who has just proven to a connector who they are. Their record is made or brought up to date
-// ([Store.ArriveUser]), and what the connector needs to be asked again is kept beside it (see upstreams.go). An identity
-// that an operator has joined to an account signs in as that (see links.go); nothing else joins accounts, whatever they
-// have in common.
+// ([Store.ArriveUser]), and what the connector needs to be asked again is kept beside it (see upstreams.go). An
+// identity that an operator has joined to an account signs in as that (see links.go); nothing else joins accounts,
+// whatever they have in common.
 
 // Arrival is somebody who has just proven to a connector who they are.
 type Arrival struct {
@@ -22,8 +22,8 @@ type Arrival struct {
 	User User
 	// Data is what the connector needs to be asked again; nil if it cannot be. It is a secret.
 	Data []byte
-	// Ask is how long from now it is to be asked, 0 for never, and Until when that is of no use any longer, because by then
-	// all has ended that begins now.
+	// Ask is how long from now it is to be asked, 0 for never, and Until when that is of no use any longer, because by
+	// then all has ended that begins now.
 	Ask   time.Duration
 	Until time.Time
 }
@@ -47,7 +47,8 @@ const maxUpstreamID = 1024
 // what its own connector says; if that is no longer there, it belongs to the arriving one from now on. Should the first
 // one come back, its identity takes the account back, and the joined one goes on to sign in as it.
 //
-// Verdicts are [ErrOtherConnector], [ErrUserID], and [ErrNotFound]: the account is gone to which the identity is joined.
+// Verdicts are [ErrOtherConnector], [ErrUserID], and [ErrNotFound]: the account is gone to which the identity is
+// joined.
 func (s *Store) ArriveUser(ctx context.Context, a Arrival) (*User, error) {
 	who := a.User
 	if err := CheckUserID(who.ID); err != nil {

@@ -42,7 +42,8 @@ func TestArrivalMakesARecordAndKeepsIt(t *testing.T) {
 	changed := eve()
 	changed.User.Groups = storage.NamesOf([]string{"staff", "admins"})
 	var second *storage.User
-	if asked := etcd.Count(func() { second = arrive(t, s, changed) }); asked != (storagetest.Counts{Reads: 1, Proposals: 1}) {
+	if asked := etcd.Count(func() { second = arrive(t, s, changed) }); asked != (storagetest.Counts{Reads: 1,
+		Proposals: 1}) {
 		t.Errorf("a change: %+v", asked)
 	}
 	if second.Term != first.Term || second.Revision == first.Revision || len(second.GroupNames()) != 2 {

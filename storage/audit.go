@@ -52,20 +52,21 @@ func (e *AuditEntry) about(userID string) bool {
 
 // Actions of the audit log.
 const (
-	AuditPlan             = "plan" // only when it was refused
-	AuditApply            = "apply"
-	AuditDelete           = "delete"  // an app's deletion begins
-	AuditDeleted          = "deleted" // the app is gone
-	AuditRetry            = "retry"
-	AuditCredentials      = "credentials-read"
-	AuditSignIn           = "sign-in"
-	AuditSignInLocked     = "sign-in-locked" // no more guesses are taken for a while
-	AuditAccessRefused    = "access-refused" // the user may not use the app
-	AuditConsentGiven     = "consent-given"
-	AuditConsentDenied    = "consent-denied"
-	AuditGrantRevoked     = "grant-revoked"
-	AuditGrantReplayed    = "grant-replayed"      // a code or refresh token was used twice, so its grant was killed
-	AuditSessionEnded     = "session-ended"       // a user signed out, another one signed in in that browser, or an operator ended it
+	AuditPlan          = "plan" // only when it was refused
+	AuditApply         = "apply"
+	AuditDelete        = "delete"  // an app's deletion begins
+	AuditDeleted       = "deleted" // the app is gone
+	AuditRetry         = "retry"
+	AuditCredentials   = "credentials-read"
+	AuditSignIn        = "sign-in"
+	AuditSignInLocked  = "sign-in-locked" // no more guesses are taken for a while
+	AuditAccessRefused = "access-refused" // the user may not use the app
+	AuditConsentGiven  = "consent-given"
+	AuditConsentDenied = "consent-denied"
+	AuditGrantRevoked  = "grant-revoked"
+	AuditGrantReplayed = "grant-replayed" // a code or refresh token was used twice, so its grant was killed
+	// A user signed out, another one signed in in that browser, or an operator ended it
+	AuditSessionEnded     = "session-ended"
 	AuditUserEnded        = "user-ended"          // everything that was begun for a user has ended
 	AuditUserCleared      = "user-cleared"        // its records are gone; how many
 	AuditUserApplied      = "user-applied"        // an operator made or changed a managed account
@@ -324,9 +325,9 @@ func (s *Store) auditPart(ctx context.Context, from string, asOf int64) (entries
 	return entries, more, nil
 }
 
-// FollowAudit gives do the entries that [Store.Audit] lists, and then each that is added, until ctx ends, or do returns an
-// error, which it returns. Nothing is left out in between, and nothing comes twice. What is added comes in the order in
-// which it was stored; of several replicas, that need not be the order of their clocks.
+// FollowAudit gives do the entries that [Store.Audit] lists, and then each that is added, until ctx ends, or do returns
+// an error, which it returns. Nothing is left out in between, and nothing comes twice. What is added comes in the order
+// in which it was stored; of several replicas, that need not be the order of their clocks.
 func (s *Store) FollowAudit(ctx context.Context, q AuditQuery, do func([]AuditEntry) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var watching sync.WaitGroup

@@ -50,13 +50,15 @@ func TestAuditIsListedInPagesByTimeAndApp(t *testing.T) {
 	if len(all) != 700 || !slices.IsSortedFunc(all, func(a, b storage.AuditEntry) int { return a.At.Compare(b.At) }) {
 		t.Fatalf("%d entries, or not in their order", len(all))
 	}
-	if e := all[0]; e.Actor != "uid:7" || e.Outcome != storage.OutcomeDone || e.Detail != "0" || !e.At.Equal(start.Add(time.Second)) {
+	if e := all[0]; e.Actor != "uid:7" || e.Outcome != storage.OutcomeDone || e.Detail != "0" ||
+		!e.At.Equal(start.Add(time.Second)) {
 		t.Errorf("%+v", e)
 	}
 	if got := audit(t, s, storage.AuditQuery{App: "a", Limit: 7}); len(got) != 350 || got[349].Detail != "698" {
 		t.Errorf("%d entries of app a", len(got))
 	}
-	if got := audit(t, s, storage.AuditQuery{Since: start.Add(691 * time.Second)}); len(got) != 10 || got[0].Detail != "690" {
+	if got := audit(t, s, storage.AuditQuery{Since: start.Add(691 * time.Second)}); len(got) != 10 ||
+		got[0].Detail != "690" {
 		t.Errorf("since: %d entries", len(got))
 	}
 	now = start.Add(storage.AuditKept + 601*time.Second)
@@ -75,7 +77,8 @@ func TestAuditDropsWhatIsTooOld(t *testing.T) {
 		}
 		now = now.Add(storage.AuditKept/2 + time.Hour)
 	}
-	if dump := etcd.Dump(); strings.Contains(dump, "first") || !strings.Contains(dump, "second") || !strings.Contains(dump, "third") {
+	if dump := etcd.Dump(); strings.Contains(dump, "first") || !strings.Contains(dump, "second") ||
+		!strings.Contains(dump, "third") {
 		t.Errorf("kept:\n%s", dump)
 	}
 }
@@ -83,7 +86,8 @@ func TestAuditDropsWhatIsTooOld(t *testing.T) {
 func TestAuditIsPartOfTheTransaction(t *testing.T) {
 	s := storagetest.New(t).Store()
 	told := func(word string) storage.Release {
-		return storage.Release{App: storage.App{Name: "app"}, Audit: []storage.AuditEntry{{Action: storage.AuditApply, App: "app", Detail: word}}}
+		return storage.Release{App: storage.App{Name: "app"}, Audit: []storage.AuditEntry{{Action: storage.AuditApply,
+			App: "app", Detail: word}}}
 	}
 	if err := s.CommitRelease(t.Context(), told("stored")); err != nil {
 		t.Fatal(err)
@@ -91,7 +95,8 @@ func TestAuditIsPartOfTheTransaction(t *testing.T) {
 	if err := s.CommitRelease(t.Context(), told("lost")); !errors.Is(err, storage.ErrConflict) {
 		t.Fatal(err)
 	}
-	if all := audit(t, s, storage.AuditQuery{}); len(all) != 1 || all[0].Detail != "stored" || all[0].Actor != storage.ActorServer {
+	if all := audit(t, s, storage.AuditQuery{}); len(all) != 1 || all[0].Detail != "stored" ||
+		all[0].Actor != storage.ActorServer {
 		t.Errorf("%+v", all)
 	}
 }
@@ -119,7 +124,8 @@ func TestReplaysAreInTheAuditOnce(t *testing.T) {
 				if _, err := s.CreateGrant(ctx, code, ends, on(c, u)); !errors.Is(err, storage.ErrReplayed) {
 					t.Errorf("code: %v", err)
 				}
-				if _, err := s.RotateGrant(ctx, ref, ends, 0, on(c, u)); !errors.Is(err, storage.ErrReplayed) && !errors.Is(err, storage.ErrNotFound) {
+				if _, err := s.RotateGrant(ctx, ref, ends, 0, on(c, u)); !errors.Is(err, storage.ErrReplayed) &&
+					!errors.Is(err, storage.ErrNotFound) {
 					t.Errorf("refresh token: %v", err)
 				}
 			})
@@ -162,7 +168,8 @@ func TestAuditOfAUserIsWhatTheyDidAndWhatWasDoneToThem(t *testing.T) {
 	if err := s.Record(ctx, storage.AuditEntry{Actor: storage.UserActor("ann"), Action: storage.AuditSignIn},
 		storage.AuditEntry{Action: storage.AuditUserCleared, Detail: "user ann: of an older version"},
 		storage.AuditEntry{Action: storage.AuditConsentRevoked, Detail: "client c, user annette, of an older version"},
-		storage.AuditEntry{Action: storage.AuditSignIn, Actor: storage.UserActor("annette"), Detail: "user ann"}); err != nil {
+		storage.AuditEntry{Action: storage.AuditSignIn, Actor: storage.UserActor("annette"),
+			Detail: "user ann"}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.EndUser(ctx, "ann", storage.AuditEntry{Reason: "why"}); err != nil {
@@ -243,7 +250,8 @@ func TestAuditIsFollowedWithoutGapsAndTwins(t *testing.T) {
 		}
 	}
 	cancel()
-	if err := s.FollowAudit(ctx, storage.AuditQuery{}, func([]storage.AuditEntry) error { return nil }); !errors.Is(err, context.Canceled) {
+	if err := s.FollowAudit(ctx, storage.AuditQuery{}, func([]storage.AuditEntry) error { return nil }); !errors.Is(err,
+		context.Canceled) {
 		t.Errorf("after the end: %v", err)
 	}
 }

@@ -23,9 +23,9 @@ import (
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
 )
 
-// A backup of an embedded database is a snapshot of it, as etcd's own tools write and read it: the file of the database,
-// followed by the SHA-256 of all that. What is secret in it stays sealed, so it is of no use without the encryption
-// key, which is not in it.
+// A backup of an embedded database is a snapshot of it, as etcd's own tools write and read it: the file of the
+// database, followed by the SHA-256 of all that. What is secret in it stays sealed, so it is of no use without the
+// encryption key, which is not in it.
 //
 // A cluster may be used by others as well, and a snapshot of it would hold what is theirs. So a backup of one is an
 // export ([Store.Export]) of the records as they were at one revision, in a file like that of an export
@@ -173,8 +173,8 @@ type Restoration struct {
 	// Embedding that is to serve it. Its directory may hold other files, such as the encryption key, but no database.
 	Embedding
 	KEK *KEK
-	// Own is the file of the encryption key, if the database keeps its own. The keys that were put aside beside it open the
-	// backup as well; those that it needs are put behind the others in the file.
+	// Own is the file of the encryption key, if the database keeps its own. The keys that were put aside beside it open
+	// the backup as well; those that it needs are put behind the others in the file.
 	Own string
 	// KeepGrants leaves grants, sessions and consents as they are in the backup.
 	KeepGrants bool
@@ -188,8 +188,8 @@ type Epoch struct {
 	// BackupAt is when the backup was made; zero if it does not say.
 	BackupAt time.Time
 	Ended
-	// Recovery is how many users have no recovery codes any more, because nobody knows which have been used since; Users is
-	// how many have a password or a factor here, which are as they were.
+	// Recovery is how many users have no recovery codes any more, because nobody knows which have been used since; Users
+	// is how many have a password or a factor here, which are as they were.
 	Recovery, Users int
 	// Apps, and Clients that registered themselves, which are as they were then.
 	Apps, Clients []string
@@ -253,8 +253,8 @@ func (r Restoration) restore(ctx context.Context) (*Epoch, error) {
 	return epoch, syncDir(r.Dir)
 }
 
-// makeRoom makes sure that there is no database. One without records, which a first start has left that was killed, gives
-// way.
+// makeRoom makes sure that there is no database. One without records, which a first start has left that was killed,
+// gives way.
 func (r Restoration) makeRoom(ctx context.Context) error {
 	dir := etcdDir(r.Dir)
 	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
@@ -373,8 +373,9 @@ func (s *Store) keepKeysFor(ctx context.Context, file string) error {
 // consents, codes, device authorizations, and every key that signs or seals. With keepGrants, grants, sessions and
 // consents stay, and the keys that seal refresh tokens and cookies; the keys that sign are new all the same. Users and
 // their pairwise subjects, apps and clients stay, and so do passwords, passkeys and authenticator apps. But what can be
-// used once cannot be used again: no recovery code, and no code that an authenticator app has shown. Whoever calls it also has the secrets of apps replaced, which may
-// have been given up since: they are in the env of targets, which this package does not know.
+// used once cannot be used again: no recovery code, and no code that an authenticator app has shown. Whoever calls it
+// also has the secrets of apps replaced, which may have been given up since: they are in the env of targets, which this
+// package does not know.
 //
 // No other process may use the database meanwhile.
 func (s *Store) BeginEpoch(ctx context.Context, keepGrants bool) (*Epoch, error) {

@@ -19,7 +19,8 @@ import (
 
 // epochSchedules are keys of every kind.
 var epochSchedules = []storage.KeySchedule{
-	{Use: storage.UseSeal, Period: time.Hour, Overlap: time.Hour}, {Use: storage.UsePairwise}, {Use: storage.UseES256, Period: time.Hour, Overlap: time.Hour},
+	{Use: storage.UseSeal, Period: time.Hour, Overlap: time.Hour}, {Use: storage.UsePairwise},
+	{Use: storage.UseES256, Period: time.Hour, Overlap: time.Hour},
 }
 
 // backedUp is a store with a grant and a session, and a backup of it; then the grant is revoked and the session ended.
@@ -78,7 +79,8 @@ func backUpUnder(t *testing.T, kek *storage.KEK) *backedUp {
 	if err := errors.Join(err, unusable, file.Close()); err != nil || sort != storage.SnapshotBackup {
 		t.Fatal(err)
 	}
-	if _, err := s.KillGrant(ctx, b.client.ID, b.grant.ID, storage.AuditEntry{Action: storage.AuditGrantRevoked}); err != nil {
+	if _, err := s.KillGrant(ctx, b.client.ID, b.grant.ID,
+		storage.AuditEntry{Action: storage.AuditGrantRevoked}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.EndSession(ctx, b.session, "signed out"); err != nil {
@@ -95,7 +97,8 @@ func (b *backedUp) ref(generation int64) storage.GrantRef {
 func (b *backedUp) restored(t *testing.T, keep bool) (*storage.Epoch, *storage.Store) {
 	t.Helper()
 	dir := t.TempDir()
-	epoch, err := storage.Restoration{File: b.file, Embedding: storage.Embedding{Dir: dir}, KEK: b.kek, KeepGrants: keep, Logger: discard}.Restore(t.Context())
+	epoch, err := storage.Restoration{File: b.file, Embedding: storage.Embedding{Dir: dir}, KEK: b.kek, KeepGrants: keep,
+		Logger: discard}.Restore(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +142,8 @@ func TestRestoredBackupRevivesNothing(t *testing.T) {
 		t.Error("a revoked grant lives")
 	}
 	for generation := range int64(3) {
-		if _, err := s.RotateGrant(ctx, b.ref(generation+1), time.Now().Add(time.Hour), 0, on(b.client, b.user)); !errors.Is(err, storage.ErrNotFound) {
+		if _, err := s.RotateGrant(ctx, b.ref(generation+1), time.Now().Add(time.Hour), 0, on(b.client, b.user)); !errors.Is(
+			err, storage.ErrNotFound) {
 			t.Errorf("a refresh token of generation %d: %v", generation+1, err)
 		}
 	}
@@ -177,7 +181,8 @@ func TestRestoreIsWholeOrNothing(t *testing.T) {
 	}
 	damaged := bytes.Clone(whole)
 	damaged[len(damaged)/2] ^= 1
-	for what, text := range map[string][]byte{"cut": whole[:len(whole)/2], "damaged": damaged, "empty": nil, "another": []byte("a manifest")} {
+	for what, text := range map[string][]byte{"cut": whole[:len(whole)/2], "damaged": damaged, "empty": nil,
+		"another": []byte("a manifest")} {
 		file := filepath.Join(t.TempDir(), "file")
 		if err := os.WriteFile(file, text, 0o600); err != nil {
 			t.Fatal(err)
@@ -200,7 +205,8 @@ func (b *backedUp) refused(t *testing.T, what string, r storage.Restoration) {
 	}
 }
 
-// A backup with records that this version does not know is of a newer one: to begin an epoch in it would leave them out.
+// A backup with records that this version does not know is of a newer one: to begin an epoch in it would leave them
+// out.
 func TestBackupOfANewerVersionIsNotRestored(t *testing.T) {
 	kek, dir := storagetest.New(t).KEK, t.TempDir()
 	embedded, s := small(t, dir, 0, kek, discard)
@@ -218,8 +224,10 @@ func TestBackupOfANewerVersionIsNotRestored(t *testing.T) {
 		t.Fatal(err)
 	}
 	to := t.TempDir()
-	_, err = storage.Restoration{File: written(t, text), Embedding: storage.Embedding{Dir: to}, KEK: kek, Logger: discard}.Restore(t.Context())
-	if err == nil || !strings.Contains(err.Error(), "there are records wings/..., which this version of warifu does not know") {
+	_, err = storage.Restoration{File: written(t, text), Embedding: storage.Embedding{Dir: to}, KEK: kek,
+		Logger: discard}.Restore(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "there are records wings/..., which this version of "+
+		"warifu does not know") {
 		t.Errorf("%v", err)
 	}
 	if left, err := os.ReadDir(filepath.Join(to, "etcd")); err == nil {
@@ -245,7 +253,8 @@ func TestUnfinishedRestoreOfADirectoryIsNotServed(t *testing.T) {
 	if _, err := os.Lstat(filepath.Join(dir, "etcd")); err == nil {
 		t.Error("there is a database beside it")
 	}
-	_, err := storage.Restoration{File: b.file, Embedding: storage.Embedding{Dir: dir}, KEK: b.kek, Logger: discard}.Restore(t.Context())
+	_, err := storage.Restoration{File: b.file, Embedding: storage.Embedding{Dir: dir}, KEK: b.kek,
+		Logger: discard}.Restore(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -277,7 +286,8 @@ func TestKeyIsMadeWithTheDatabaseAndNeverLater(t *testing.T) {
 	if storage.MayHaveRecords(dir) {
 		t.Error("an empty database may have records")
 	}
-	_, err = storage.Restoration{File: b.file, Embedding: storage.Embedding{Dir: dir}, KEK: b.kek, Logger: discard}.Restore(t.Context())
+	_, err = storage.Restoration{File: b.file, Embedding: storage.Embedding{Dir: dir}, KEK: b.kek,
+		Logger: discard}.Restore(t.Context())
 	if err != nil {
 		t.Fatalf("over an empty database: %v", err)
 	}
@@ -293,7 +303,8 @@ func TestKeyIsMadeWithTheDatabaseAndNeverLater(t *testing.T) {
 	if _, err := os.Lstat(key); err == nil {
 		t.Fatal("a key was made beside records")
 	}
-	_, err = storage.Restoration{File: b.file, Embedding: storage.Embedding{Dir: dir}, KEK: b.kek, Logger: discard}.Restore(t.Context())
+	_, err = storage.Restoration{File: b.file, Embedding: storage.Embedding{Dir: dir}, KEK: b.kek,
+		Logger: discard}.Restore(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "put that directory aside") {
 		t.Errorf("over records: %v", err)
 	}
@@ -334,7 +345,8 @@ func TestKeysThatWerePutAsideOpenOlderBackups(t *testing.T) {
 	}
 	found, err := storage.Verification{KEK: kek}.Backup(t.Context(), b.file)
 	sound(t, found, err)
-	_, err = storage.Restoration{File: b.file, Embedding: storage.Embedding{Dir: dir}, KEK: kekOf(t, bytes.Repeat([]byte{9}, 32)),
+	_, err = storage.Restoration{File: b.file, Embedding: storage.Embedding{Dir: dir},
+		KEK: kekOf(t, bytes.Repeat([]byte{9}, 32)),
 		Own: file, Logger: discard}.Restore(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -22,9 +22,10 @@ import (
 //     of time, with leases; what concerns names that nobody has is not stored.
 //   - Sessions: the last [MaxSessions] of a user, with leases.
 //   - Consents: one for each user and client, the last [MaxConsents] of a user.
-//   - Users: those of the configuration, and one for each person whom a connector vouches for, with one record of when they
-//     last signed in, and one to ask the connector again, which goes once all has ended that they began.
-//   - Sign-ins in the history of a user: the last [MaxSignIns], and the last [MaxFailedSignIns] that failed, in one record.
+//   - Users: those of the configuration, and one for each person whom a connector vouches for, with one record of when
+//     they last signed in, and one to ask the connector again, which goes once all has ended that they began.
+//   - Sign-ins in the history of a user: the last [MaxSignIns], and the last [MaxFailedSignIns] that failed, in one
+//     record.
 //   - What a user has to prove who they are: one record, with at most [MaxPasskeys].
 //   - Grants, codes that were redeemed, assertions and challenges for passkeys that were used: they need a session, a
 //     client's credentials or a passkey, and have leases.
@@ -68,8 +69,8 @@ func (s *Store) registered() []*Client {
 	return list
 }
 
-// Sweep removes what is beyond the bounds and what was never used, and adds notes that an older version has not put. Any
-// number of replicas may call it at any time.
+// Sweep removes what is beyond the bounds and what was never used, and adds notes that an older version has not put.
+// Any number of replicas may call it at any time.
 func (s *Store) Sweep(ctx context.Context) error {
 	return errors.Join(s.sweepRegistrations(ctx), s.sweepActivity(ctx, MaxActivity), s.addNotes(ctx))
 }

@@ -27,7 +27,8 @@ func TestWhatOthersDidIsBoundedInTheAuditLog(t *testing.T) {
 		now = now.Add(time.Second)
 		actor, action := "uid:0", fmt.Sprintf("operator-%d", i)
 		if i%4 != 0 {
-			actor, action = []string{storage.UserActor("ann"), storage.ClientActor("c"), storage.ActorStranger}[i%4-1], fmt.Sprintf("other-%d", i)
+			actor, action = []string{storage.UserActor("ann"), storage.ClientActor("c"), storage.ActorStranger}[i%4-1],
+				fmt.Sprintf("other-%d", i)
 		}
 		if i%4 == 0 || i >= 20 {
 			want = append(want, action)
@@ -101,7 +102,8 @@ func TestRegistrationsThatWereNeverUsedExpire(t *testing.T) {
 	s := etcd.Store(func(o *storage.Options) { o.Now = func() time.Time { return now } })
 	register := func(name string) *storage.Client {
 		hash, _ := storage.NewRegistrationToken()
-		c, err := s.RegisterClient(t.Context(), storage.Client{ID: storage.NewClientID("client"), RegistrationToken: hash, CreatedAt: now, UpdatedAt: now,
+		c, err := s.RegisterClient(t.Context(), storage.Client{ID: storage.NewClientID("client"), RegistrationToken: hash,
+			CreatedAt: now, UpdatedAt: now,
 			Client: oauth.Client{ClientName: name}})
 		if err != nil {
 			t.Fatal(err)
@@ -109,7 +111,8 @@ func TestRegistrationsThatWereNeverUsedExpire(t *testing.T) {
 		return c
 	}
 	unused, used := register("unused"), register("used")
-	if err := s.AddConsent(t.Context(), used.ID, storage.Presence{User: &storage.User{ID: "ann"}}, appAsks("openid")); err != nil {
+	if err := s.AddConsent(t.Context(), used.ID, storage.Presence{User: &storage.User{ID: "ann"}},
+		appAsks("openid")); err != nil {
 		t.Fatal(err)
 	}
 	now = now.Add(storage.UnusedRegistration - time.Minute)
@@ -190,7 +193,8 @@ func TestSessionsOfAUserAreBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	ofBob := signedIn(t, s, bob, "")
-	if got := etcd.Count(func() { signedIn(t, s, bob, "") }); got != (storagetest.Counts{Proposals: 1, Reads: 1}) { // the history is read
+	// The history is read
+	if got := etcd.Count(func() { signedIn(t, s, bob, "") }); got != (storagetest.Counts{Proposals: 1, Reads: 1}) {
 		t.Errorf("a sign-in within the bound: %+v", got)
 	}
 	var ids []string
@@ -255,7 +259,8 @@ func TestConsentsOfAUserAreBounded(t *testing.T) {
 			t.Errorf("consent to client %d: %+v, %v", i, p.Consent, err)
 		}
 	}
-	if _, err := s.RevokeConsent(t.Context(), id(3), ann.ID, storage.AuditEntry{Reason: "revoked by an operator"}); err != nil {
+	if _, err := s.RevokeConsent(t.Context(), id(3), ann.ID,
+		storage.AuditEntry{Reason: "revoked by an operator"}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.EndUser(t.Context(), ann.ID, storage.AuditEntry{Reason: "revoked by an operator"}); err != nil {
@@ -290,7 +295,8 @@ func TestRegistrationsAreBoundedInNumber(t *testing.T) {
 		}
 	}
 	s := etcd.Store(func(o *storage.Options) { o.Now = func() time.Time { return now } })
-	if _, err := s.RegisterClient(t.Context(), client(storage.MaxRegistrations, now)); !errors.Is(err, storage.ErrTooMany) {
+	if _, err := s.RegisterClient(t.Context(), client(storage.MaxRegistrations, now)); !errors.Is(err,
+		storage.ErrTooMany) {
 		t.Errorf("one more than there may be: %v", err)
 	}
 	if err := s.Sweep(t.Context()); err != nil {

@@ -35,8 +35,8 @@ const (
 )
 
 // NewGrantIDOf begins with a mark that all ids of this user's grants to this client have in common, and few others: so
-// one note leads to all of them. It says nothing to those who do not have the key of pairwise subjects, and before there
-// is one it is [NewGrantID].
+// one note leads to all of them. It says nothing to those who do not have the key of pairwise subjects, and before
+// there is one it is [NewGrantID].
 func (s *Store) NewGrantIDOf(clientID, userID string) string {
 	p := s.pairwise()
 	if p == nil {

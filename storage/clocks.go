@@ -140,7 +140,8 @@ func (s *Store) compareClocks(ctx context.Context) error {
 		}
 		others[name], apart = h, apart || h.by != 0
 		if h.by != 0 && was.by == 0 {
-			s.log.WarnContext(ctx, "clocks differ; until they agree, keys are not rotated on schedule: set the clock that is wrong",
+			s.log.WarnContext(ctx, "clocks differ; until they agree, keys are not rotated on schedule: set the "+
+				"clock that is wrong",
 				"replica", name, "ahead", h.by.Round(time.Second))
 		}
 	}

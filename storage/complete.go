@@ -10,8 +10,8 @@ import (
 )
 
 // Some things hold for all records of a database, once somebody has gone through them: that they have their notes
-// (indexes.go), and that they are sealed under the newest encryption key ([Store.Reseal]). A mark says so, complete/...,
-// so that a start need not go through all again.
+// (indexes.go), and that they are sealed under the newest encryption key ([Store.Reseal]). A mark says so,
+// complete/..., so that a start need not go through all again.
 //
 // A replica of an older version, or one that seals under another key, writes records of which that does not hold. Each
 // replica tells with its clock what it does (clocks.go). So no mark is put while another kind of replica is heard, and
@@ -120,7 +120,8 @@ func (s *Store) openComplete(ctx context.Context) error {
 	empty := int64(0)
 	var kinds []*found
 	for _, kind := range []string{"users", "sessions", "grants", "consents"} {
-		kinds = append(kinds, look.then.get(under(kind), clientv3.WithPrefix(), clientv3.WithKeysOnly(), clientv3.WithLimit(1)))
+		kinds = append(kinds, look.then.get(under(kind), clientv3.WithPrefix(), clientv3.WithKeysOnly(),
+			clientv3.WithLimit(1)))
 	}
 	if err := s.run(ctx, &look); err != nil {
 		return fmt.Errorf("read marks: %w", err)

@@ -101,7 +101,8 @@ func TestNotesAreAddedToTheDatabaseOfAnOlderVersion(t *testing.T) {
 	}
 	// An older replica comes back: what it writes has no notes.
 	plant(t, etcd, "clocks/older", `{"at":"2026-11-27T09:30:15.123456789Z"}`)
-	plant(t, etcd, "users/new", `{"id":"new","connector":"local","email":"new@app.test","updatedAt":"2026-11-27T09:30:15.123456789Z"}`)
+	plant(t, etcd, "users/new",
+		`{"id":"new","connector":"local","email":"new@app.test","updatedAt":"2026-11-27T09:30:15.123456789Z"}`)
 	if err := s.RotateKeys(ctx, false, permanent); err != nil {
 		t.Fatal(err)
 	}
@@ -155,7 +156,8 @@ func TestResealingGoesThroughAllOnce(t *testing.T) {
 		t.Errorf("with a replica that does not have the new key: %+v", asked)
 	}
 	equipped(t, old, "late")
-	if _, err := etcd.Client.Delete(t.Context(), etcd.Prefix+"clocks/", clientv3.WithPrefix()); err != nil { // it has ended
+	// It has ended
+	if _, err := etcd.Client.Delete(t.Context(), etcd.Prefix+"clocks/", clientv3.WithPrefix()); err != nil {
 		t.Fatal(err)
 	}
 	if asked := reseal(fresh); asked.Proposals < 4 || !strings.Contains(etcd.Dump(), "complete/seals") {

@@ -26,7 +26,8 @@ func TestDescribedClients(t *testing.T) {
 	}
 	consent := func(id, user, name string) {
 		t.Helper()
-		if err := s.AddConsent(ctx, id, storage.Presence{User: &storage.User{ID: user}}, storage.Asked{Name: name, Host: "app.test", Scopes: []string{"a"}}); err != nil {
+		if err := s.AddConsent(ctx, id, storage.Presence{User: &storage.User{ID: user}},
+			storage.Asked{Name: name, Host: "app.test", Scopes: []string{"a"}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -117,7 +118,8 @@ func TestConsentsAtOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if c := read(); len(c.Allowances) != 64 || c.Covers(ask(0, "b")) || !c.Covers(ask(69, "b")) || !slices.Equal(c.Scopes, []string{"a", "b"}) {
+	if c := read(); len(c.Allowances) != 64 || c.Covers(ask(0, "b")) || !c.Covers(ask(69, "b")) ||
+		!slices.Equal(c.Scopes, []string{"a", "b"}) {
 		t.Errorf("%d %v", len(c.Allowances), c.Scopes)
 	}
 }

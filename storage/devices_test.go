@@ -16,7 +16,8 @@ const userCode = "WDJBMJHT"
 func asked(t *testing.T, s *storage.Store, c *storage.Client) *storage.Device {
 	t.Helper()
 	now := time.Now()
-	d := storage.Device{Grant: storage.NewGrantID(), ClientID: c.ID, Scopes: []string{"a"}, CreatedAt: now, ExpiresAt: now.Add(10 * time.Minute)}
+	d := storage.Device{Grant: storage.NewGrantID(), ClientID: c.ID, Scopes: []string{"a"}, CreatedAt: now,
+		ExpiresAt: now.Add(10 * time.Minute)}
 	if err := s.CreateDevice(t.Context(), userCode, d); err != nil {
 		t.Fatal(err)
 	}
@@ -36,14 +37,16 @@ func approved(t *testing.T, s *storage.Store, c *storage.Client, u *storage.User
 		t.Fatal(err)
 	}
 	state, err := s.DeviceState(t.Context(), userCode, c.ID, d.Grant)
-	if err != nil || state.Redeemed || state.Device == nil || state.Device.Decision != storage.DeviceApproved || string(state.Device.Approval) != string(d.Approval) {
+	if err != nil || state.Redeemed || state.Device == nil || state.Device.Decision != storage.DeviceApproved ||
+		string(state.Device.Approval) != string(d.Approval) {
 		t.Fatalf("%+v, %v", state, err)
 	}
 	return state.Device
 }
 
 func grantOf(d *storage.Device) storage.Grant {
-	return storage.Grant{ID: d.Grant, ClientID: d.ClientID, UserID: d.UserID, Scopes: d.Scopes, CreatedAt: time.Now(), ExpiresAt: time.Now().Add(24 * time.Hour)}
+	return storage.Grant{ID: d.Grant, ClientID: d.ClientID, UserID: d.UserID, Scopes: d.Scopes, CreatedAt: time.Now(),
+		ExpiresAt: time.Now().Add(24 * time.Hour)}
 }
 
 func TestDeviceLife(t *testing.T) {
@@ -54,7 +57,8 @@ func TestDeviceLife(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := approved(t, s, c, u)
-	if err := s.CreateDevice(ctx, userCode, storage.Device{Grant: "other", ExpiresAt: ends}); !errors.Is(err, storage.ErrConflict) {
+	if err := s.CreateDevice(ctx, userCode, storage.Device{Grant: "other", ExpiresAt: ends}); !errors.Is(err,
+		storage.ErrConflict) {
 		t.Errorf("a code that is taken: %v", err)
 	}
 	if state, err := s.DeviceState(ctx, userCode, c.ID, "other"); err != nil || state.Device != nil {
@@ -115,11 +119,13 @@ func TestDeviceOfStaleRecords(t *testing.T) {
 		t.Fatal(err)
 	}
 	var stale *storage.StaleError
-	if _, err := s.RedeemDevice(ctx, userCode, d, grantOf(d), ends, on(c, u)); !errors.As(err, &stale) || stale.User.Active() || stale.Client == nil {
+	if _, err := s.RedeemDevice(ctx, userCode, d, grantOf(d), ends, on(c, u)); !errors.As(err, &stale) ||
+		stale.User.Active() || stale.Client == nil {
 		t.Fatalf("%+v, %v", stale, err)
 	}
 	// Nothing was written: it can still be redeemed on what is true now.
-	if _, err := s.RedeemDevice(ctx, userCode, d, grantOf(d), ends, storage.Revisions{Client: stale.Client.Revision, User: stale.User.Revision}); err != nil {
+	if _, err := s.RedeemDevice(ctx, userCode, d, grantOf(d), ends, storage.Revisions{Client: stale.Client.Revision,
+		User: stale.User.Revision}); err != nil {
 		t.Error(err)
 	}
 }
@@ -131,7 +137,8 @@ func TestDeviceThatChanged(t *testing.T) {
 	d := approved(t, s, c, u)
 	before := *d
 	before.Revision--
-	if _, err := s.RedeemDevice(t.Context(), userCode, &before, grantOf(d), time.Now().Add(time.Hour), on(c, u)); !errors.Is(err, storage.ErrNotFound) {
+	if _, err := s.RedeemDevice(t.Context(), userCode, &before, grantOf(d), time.Now().Add(time.Hour),
+		on(c, u)); !errors.Is(err, storage.ErrNotFound) {
 		t.Errorf("%v", err)
 	}
 	if _, err := s.Grant(t.Context(), c.ID, d.Grant, u.ID); !errors.Is(err, storage.ErrNotFound) {

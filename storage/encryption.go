@@ -83,7 +83,8 @@ type KEKMissingError struct {
 }
 
 func (e *KEKMissingError) Error() string {
-	return fmt.Sprintf("what is secret here is sealed, since %s, under %s", e.Since.Format(time.RFC3339), missingKey(e.Key))
+	return fmt.Sprintf("what is secret here is sealed, since %s, under %s", e.Since.Format(time.RFC3339),
+		missingKey(e.Key))
 }
 
 // takeTurn has the store seal under the key of a turn that was read at a revision.
@@ -269,7 +270,8 @@ func (e *KEKInUseError) Error() string {
 	if e.Records > 0 {
 		what = counted(e.Records, "record") + " are sealed under it"
 	}
-	return fmt.Sprintf("encryption key %s cannot leave encryptionKeyFiles yet: %s. Leave its file in the list behind the newest "+
+	return fmt.Sprintf("encryption key %s cannot leave encryptionKeyFiles yet: %s. Leave its file in the list "+
+		"behind the newest "+
 		"one; warifu keys rotate --encryption says when it may go", strings.Join(e.Keys, ", "), what)
 }
 

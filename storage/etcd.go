@@ -211,8 +211,8 @@ var walFiles = sync.OnceFunc(func() { wal.SegmentSizeBytes = 16 << 20 })
 // election may take. It tries again until ctx ends, because raft refuses while a change of members is not applied yet;
 // after that the election that every member begins by itself is still to come.
 //
-// Raft looks at each entry that it does not know to be applied, and gives up if there is one that it no longer has. etcd
-// drops what it has applied before it tells raft that it has, so etcd's own word is not enough.
+// Raft looks at each entry that it does not know to be applied, and gives up if there is one that it no longer has.
+// etcd drops what it has applied before it tells raft that it has, so etcd's own word is not enough.
 func campaign(ctx context.Context, status func() raft.Status, process func(context.Context, *raftpb.Message) error) {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()

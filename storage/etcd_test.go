@@ -29,7 +29,8 @@ func TestEmbeddedServesOneProcessAtATime(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := storage.OpenEmbedded(t.Context(), dir, discard); err == nil || !strings.Contains(err.Error(), "another process") {
+	if _, err := storage.OpenEmbedded(t.Context(), dir, discard); err == nil ||
+		!strings.Contains(err.Error(), "another process") {
 		t.Errorf("a second one opened: %v", err)
 	}
 	first.Close()
@@ -167,20 +168,24 @@ func TestADatabaseThatCannotBeUsedIsNotCalledDamaged(t *testing.T) {
 		damaged     bool
 	}{
 		{"failed to open database", "chown -R", &os.PathError{Op: "open", Path: db, Err: syscall.EACCES}, false},
-		{"etcd does not start", "chown -R", errors.New("cannot access data directory: open /data/etcd/member: permission denied"), false},
-		{"failed to open WAL", "chown -R", &os.PathError{Op: "open", Path: "/data/etcd/member/wal/0.wal", Err: syscall.EPERM}, false},
+		{"etcd does not start", "chown -R", errors.New("cannot access data directory: open /data/etcd/member: " +
+			"permission denied"), false},
+		{"failed to open WAL", "chown -R", &os.PathError{Op: "open", Path: "/data/etcd/member/wal/0.wal", Err: syscall.EPERM},
+			false},
 		{"failed to open database", "storage.config.quota", syscall.ENOMEM, false},
 		{"failed to open database", "ulimit -n", &os.PathError{Op: "open", Path: db, Err: syscall.EMFILE}, false},
 		{"failed to open database", "read-only", &os.PathError{Op: "open", Path: db, Err: syscall.EROFS}, false},
 		{"failed to open database", "check its disk", &os.PathError{Op: "read", Path: db, Err: syscall.EIO}, false},
-		{"failed to save Raft hard state and entries", "is full", &os.PathError{Op: "write", Path: db, Err: syscall.ENOSPC}, false},
+		{"failed to save Raft hard state and entries", "is full", &os.PathError{Op: "write", Path: db, Err: syscall.ENOSPC},
+			false},
 		{"failed to open database", "warifu restore", errors.New("invalid database"), true},
 		{"failed to open database", "warifu restore", errors.New("checksum error"), true},
 		{"etcd does not start", "warifu restore", errors.New("walpb: crc mismatch"), true},
 		{"failed to read WAL, cannot be repaired", "warifu restore", io.ErrUnexpectedEOF, true},
 	} {
 		said := storage.FailureOf("/data", tt.what, tt.why).Error()
-		if !strings.Contains(said, tt.words) || strings.Contains(said, "is damaged") != tt.damaged || !strings.Contains(said, tt.why.Error()) {
+		if !strings.Contains(said, tt.words) || strings.Contains(said, "is damaged") != tt.damaged ||
+			!strings.Contains(said, tt.why.Error()) {
 			t.Errorf("%s, %v: %s", tt.what, tt.why, said)
 		}
 	}
@@ -299,7 +304,8 @@ func TestEtcdRepeatsItselfOnceAMinute(t *testing.T) {
 	if n := strings.Count(text, "\n"); n != 3 {
 		t.Errorf("%d lines:\n%s", n, text)
 	}
-	if !strings.Contains(text, "storage is slow") || !strings.Contains(text, "repeated=599") || strings.Contains(text, "key of a record") {
+	if !strings.Contains(text, "storage is slow") || !strings.Contains(text, "repeated=599") ||
+		strings.Contains(text, "key of a record") {
 		t.Errorf("the log:\n%s", text)
 	}
 }

@@ -284,7 +284,8 @@ func openFile(magic string, file io.Reader, keyOf func(name []byte) (ExportKey, 
 }
 
 func newerExport(version string) error {
-	return fmt.Errorf("the file is of format %s, and this version of warifu reads format %d: use the version that wrote it, "+
+	return fmt.Errorf("the file is of format %s, and this version of warifu reads format %d: use the "+
+		"version that wrote it, "+
 		"or a later one", version, exportFormat)
 }
 

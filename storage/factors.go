@@ -206,9 +206,9 @@ type FactorChange struct {
 }
 
 // ChangeFactors replaces the factors of an account, provided that neither they nor the user's record have changed since
-// they were read; otherwise the error is [ErrConflict], and nothing has happened. It is [ErrSpent] if what the change uses
-// was used before. It is one transaction. It returns the account as it is now, and the id of the session, "" if none was
-// asked for.
+// they were read; otherwise the error is [ErrConflict], and nothing has happened. It is [ErrSpent] if what the change
+// uses was used before. It is one transaction. It returns the account as it is now, and the id of the session, "" if
+// none was asked for.
 func (s *Store) ChangeFactors(ctx context.Context, a *Account, change FactorChange) (now *Account, sessionID string,
 	err error) {
 	now, sessionID, _, err = s.changeFactors(ctx, a, change)
@@ -286,9 +286,9 @@ type Raise struct {
 	Audit  []AuditEntry
 }
 
-// RaiseSession gives a session what its user has just proven: one read and one proposal. The error is [ErrNotFound] when
-// the session has ended, be it that its user's term has, [ErrSpent] when what it uses was used before, and [ErrConflict] when the user's factors have
-// changed since they were read; then nothing has happened.
+// RaiseSession gives a session what its user has just proven: one read and one proposal. The error is [ErrNotFound]
+// when the session has ended, be it that its user's term has, [ErrSpent] when what it uses was used before, and
+// [ErrConflict] when the user's factors have changed since they were read; then nothing has happened.
 func (s *Store) RaiseSession(ctx context.Context, raise Raise) error {
 	err := Again(attempts, func() (again bool, err error) {
 		standing, session, err := s.standing(ctx, raise.ID, raise.UserID)
@@ -327,8 +327,8 @@ func (s *Store) RaiseSession(ctx context.Context, raise Raise) error {
 	return nil
 }
 
-// standing is the session of a user that an id opens, if it still counts, and what a transaction compares that relies on
-// that: whoever ends a user's term ends what comes of their sessions, before these are cleared away as well.
+// standing is the session of a user that an id opens, if it still counts, and what a transaction compares that relies
+// on that: whoever ends a user's term ends what comes of their sessions, before these are cleared away as well.
 func (s *Store) standing(ctx context.Context, id, userID string) (is []clientv3.Cmp, session *Session, err error) {
 	sessionAt, userAt := sessionKey(SID(id)), userKey(userID)
 	var t transaction
@@ -359,8 +359,8 @@ type proofs struct {
 	leaves         *Factors
 }
 
-// takeProof adds to a transaction that what somebody has proven counts this once: uses was not used before, if it has an
-// ID, and the user's factors are as they were when leaves were read, if that is not nil.
+// takeProof adds to a transaction that what somebody has proven counts this once: uses was not used before, if it has
+// an ID, and the user's factors are as they were when leaves were read, if that is not nil.
 func (s *Store) takeProof(ctx context.Context, t *transaction, userID string, uses Once, leaves *Factors) (
 	p proofs, err error) {
 	if uses.ID != "" {

@@ -22,7 +22,8 @@ func equipped(t testing.TB, s *storage.Store, id string) *storage.Account {
 	next := a.Factors.Clone()
 	next.TOTP = storage.TOTP{Secret: []byte("the secret of an app"), Step: 10}
 	next.Recovery = []storage.RecoveryCode{{Hash: []byte("hash of a code")}, {Hash: []byte("hash of another")}}
-	next.Passkeys = []storage.Passkey{{ID: []byte("key of " + id), Name: "phone", PublicKey: []byte("public key"), Count: 5}}
+	next.Passkeys = []storage.Passkey{{ID: []byte("key of " + id), Name: "phone", PublicKey: []byte("public key"),
+		Count: 5}}
 	a, _, err := s.ChangeFactors(t.Context(), a, storage.FactorChange{Next: next})
 	if err != nil {
 		t.Fatal(err)
@@ -71,8 +72,9 @@ func TestFactorsCountOnceUnderRacersOnTwoStores(t *testing.T) {
 					if i%3 == 0 {
 						err = s.RaiseSession(t.Context(), storage.Raise{ID: exists, UserID: id, AMR: []string{"otp"}, Leaves: &leaves})
 					} else {
-						_, err = s.CreateSession(t.Context(), storage.Session{UserID: id, Term: a.User.Term, ExpiresAt: time.Now().Add(time.Hour),
-							Leaves: &leaves}, "")
+						_, err = s.CreateSession(t.Context(), storage.Session{UserID: id, Term: a.User.Term,
+							ExpiresAt: time.Now().Add(time.Hour),
+							Leaves:    &leaves}, "")
 					}
 					if errors.Is(err, storage.ErrConflict) {
 						return true, nil
@@ -108,7 +110,8 @@ func TestChallengeCountsOnce(t *testing.T) {
 			}
 			return err
 		default:
-			_, err := s.CreateSession(t.Context(), storage.Session{UserID: "ann", Term: a.User.Term, ExpiresAt: time.Now().Add(time.Hour), Uses: uses}, "")
+			_, err := s.CreateSession(t.Context(), storage.Session{UserID: "ann", Term: a.User.Term,
+				ExpiresAt: time.Now().Add(time.Hour), Uses: uses}, "")
 			return err
 		}
 	}, storage.ErrSpent, storage.ErrConflict)
@@ -152,7 +155,8 @@ func TestEndedTermKeepsFactorsOut(t *testing.T) {
 	s, other := etcd.Store(), etcd.Store()
 	for name, ends := range map[string]func(a *storage.Account) error{
 		"a new password": func(a *storage.Account) error {
-			_, _, err := other.ChangeFactors(t.Context(), a, storage.FactorChange{Next: a.Factors, Ends: "the password has changed"})
+			_, _, err := other.ChangeFactors(t.Context(), a, storage.FactorChange{Next: a.Factors,
+				Ends: "the password has changed"})
 			return err
 		},
 		"disabled": func(a *storage.Account) error {
@@ -200,12 +204,14 @@ func TestNewPasswordBeatsSignIns(t *testing.T) {
 		if i == 20 {
 			next := before.Factors.Clone()
 			next.Password.Hash = "$argon2id$new"
-			_, session, err := s.ChangeFactors(t.Context(), before, storage.FactorChange{Next: next, Ends: "the password has changed",
+			_, session, err := s.ChangeFactors(t.Context(), before, storage.FactorChange{Next: next,
+				Ends:    "the password has changed",
 				Session: storage.Session{UserID: "ann", ExpiresAt: time.Now().Add(time.Hour)}})
 			own.Store(session)
 			return err
 		}
-		_, err := s.CreateSession(t.Context(), storage.Session{UserID: "ann", Term: before.User.Term, ExpiresAt: time.Now().Add(time.Hour)}, "")
+		_, err := s.CreateSession(t.Context(), storage.Session{UserID: "ann", Term: before.User.Term,
+			ExpiresAt: time.Now().Add(time.Hour)}, "")
 		return err
 	})
 	list, _, err := stores[0].Sessions(t.Context(), "ann", storage.Part{})
@@ -215,7 +221,8 @@ func TestNewPasswordBeatsSignIns(t *testing.T) {
 	// A link in a mail names the revision of before.
 	stale := *account(t, stores[0], "ann")
 	stale.Factors.Revision = before.Factors.Revision
-	if _, _, err := stores[0].ChangeFactors(t.Context(), &stale, storage.FactorChange{Next: before.Factors}); !errors.Is(err, storage.ErrConflict) {
+	if _, _, err := stores[0].ChangeFactors(t.Context(), &stale, storage.FactorChange{Next: before.Factors}); !errors.Is(
+		err, storage.ErrConflict) {
 		t.Errorf("a link of before: %v", err)
 	}
 }
@@ -233,7 +240,8 @@ func TestLoginsBelongToOne(t *testing.T) {
 	}
 	won := race(t, 32, func() error {
 		i := n.Add(1)
-		_, err := stores[i%2].PutAccount(t.Context(), storage.User{ID: fmt.Sprint("u-", i), Email: "Ann@App.test"}, nil, nil, storage.AuditEntry{})
+		_, err := stores[i%2].PutAccount(t.Context(), storage.User{ID: fmt.Sprint("u-", i), Email: "Ann@App.test"}, nil, nil,
+			storage.AuditEntry{})
 		return taken(err)
 	}, errRefused, storage.ErrConflict)
 	a, err := stores[0].AccountByLogin(t.Context(), "ann@app.TEST ")
@@ -243,7 +251,8 @@ func TestLoginsBelongToOne(t *testing.T) {
 	other := managed(t, stores[0], "bob", "bob@app.test")
 	changed := *other.User
 	changed.Username = "ann@app.test"
-	if _, err := stores[1].PutAccount(t.Context(), changed, other, nil, storage.AuditEntry{}); !errors.Is(taken(err), errRefused) {
+	if _, err := stores[1].PutAccount(t.Context(), changed, other, nil, storage.AuditEntry{}); !errors.Is(taken(err),
+		errRefused) {
 		t.Error(err)
 	}
 	moved := *a.User
@@ -262,7 +271,8 @@ func TestLoginsBelongToOne(t *testing.T) {
 // Whatever keyboard a name is typed on, it is the same one.
 func TestLoginIsOneOnEveryKeyboard(t *testing.T) {
 	s := storagetest.New(t).Store()
-	for i, names := range [][2]string{{"caf\u00e9", "Cafe\u0301 "}, {"ann", "ＡＮＮ"}, {"ﾕｷ", "ユキ"}, {"ben@app.test", "ｂｅｎ＠app．test"}} {
+	for i, names := range [][2]string{{"caf\u00e9", "Cafe\u0301 "}, {"ann", "ＡＮＮ"}, {"ﾕｷ", "ユキ"},
+		{"ben@app.test", "ｂｅｎ＠app．test"}} {
 		name, also := names[0], names[1]
 		a := managed(t, s, fmt.Sprint("u-", i), "")
 		user := *a.User
@@ -274,7 +284,8 @@ func TestLoginIsOneOnEveryKeyboard(t *testing.T) {
 			t.Errorf("%s is not %s: %v", also, name, err)
 		}
 		var taken *storage.LoginTakenError
-		if _, err := s.PutAccount(t.Context(), storage.User{ID: "other", Username: also}, nil, nil, storage.AuditEntry{}); !errors.As(err, &taken) {
+		if _, err := s.PutAccount(t.Context(), storage.User{ID: "other", Username: also}, nil, nil,
+			storage.AuditEntry{}); !errors.As(err, &taken) {
 			t.Errorf("somebody else is %s: %v", also, err)
 		}
 	}

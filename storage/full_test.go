@@ -38,13 +38,15 @@ func (l *logged) String() string {
 func (l *logged) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
 
 // small is an embedded etcd with little room, and a store that looks after it as a server does.
-func small(t *testing.T, dir string, quota int64, kek *storage.KEK, log *slog.Logger) (*storage.Embedded, *storage.Store) {
+func small(t *testing.T, dir string, quota int64, kek *storage.KEK,
+	log *slog.Logger) (*storage.Embedded, *storage.Store) {
 	t.Helper()
 	embedded, err := storage.Embedding{Dir: dir, Quota: quota}.Open(t.Context(), log)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := storage.New(t.Context(), embedded.Client, storage.Options{KEK: kek, OneMember: true, Embedded: embedded, Logger: log})
+	s, err := storage.New(t.Context(), embedded.Client, storage.Options{KEK: kek, OneMember: true, Embedded: embedded,
+		Logger: log})
 	if err != nil {
 		embedded.Close()
 		t.Fatal(err)
@@ -78,7 +80,8 @@ func TestFullDatabaseMakesRoom(t *testing.T) {
 	c, u := registered(t, s)
 	fill(t, embedded, true)
 	g := newGrant(c, u)
-	if _, err := s.CreateGrant(t.Context(), g, time.Now().Add(time.Hour), on(c, u)); err != nil && !errors.Is(err, storage.ErrFull) {
+	if _, err := s.CreateGrant(t.Context(), g, time.Now().Add(time.Hour), on(c, u)); err != nil &&
+		!errors.Is(err, storage.ErrFull) {
 		t.Fatal(err) // the keeper may have been faster
 	}
 	eventually(t, "a grant is stored", func() bool {
@@ -138,7 +141,8 @@ func TestFullDatabaseStillEndsThings(t *testing.T) {
 	withdrawn := newGrant(c, u)
 	mustGrant(t, s, withdrawn, c, u)
 	other := &storage.Client{ID: "other-1", App: "other", Client: oauth.Client{ClientName: "Other"}}
-	if err := s.CommitRelease(ctx, storage.Release{App: storage.App{Name: "other", ClientID: other.ID}, Client: other}); err != nil {
+	if err := s.CommitRelease(ctx, storage.Release{App: storage.App{Name: "other", ClientID: other.ID},
+		Client: other}); err != nil {
 		t.Fatal(err)
 	}
 	if other, err = s.Client(ctx, other.ID); err != nil {
@@ -148,7 +152,8 @@ func TestFullDatabaseStillEndsThings(t *testing.T) {
 	mustGrant(t, s, ofOther, other, u)
 
 	lost := &storage.Client{ID: "lost-1", App: "lost", Client: oauth.Client{ClientName: "Lost"}}
-	if err := s.CommitRelease(ctx, storage.Release{App: storage.App{Name: "lost", ClientID: lost.ID}, Client: lost}); err != nil {
+	if err := s.CommitRelease(ctx, storage.Release{App: storage.App{Name: "lost", ClientID: lost.ID},
+		Client: lost}); err != nil {
 		t.Fatal(err)
 	}
 	if lost, err = s.Client(ctx, lost.ID); err != nil {
@@ -172,7 +177,8 @@ func TestFullDatabaseStillEndsThings(t *testing.T) {
 		return errors.Is(err, storage.ErrFull) && condition.Full && len(condition.Notes) > 0 &&
 			strings.HasPrefix(condition.Notes[0], "storage is full")
 	})
-	if was, err := s.KillGrant(ctx, c.ID, revoked.ID, storage.AuditEntry{Action: storage.AuditGrantRevoked, Reason: "by an operator"}); err != nil || !was {
+	if was, err := s.KillGrant(ctx, c.ID, revoked.ID, storage.AuditEntry{Action: storage.AuditGrantRevoked,
+		Reason: "by an operator"}); err != nil || !was {
 		t.Errorf("revoke a grant: %v, %v", was, err)
 	}
 	if _, err := s.RotateGrant(ctx, used, ends, 0, on(c, u)); !errors.Is(err, storage.ErrReplayed) {
@@ -186,7 +192,8 @@ func TestFullDatabaseStillEndsThings(t *testing.T) {
 	if _, err := s.CreateGrant(ctx, later, ends, on(c, u)); !errors.Is(err, storage.ErrReplayed) {
 		t.Errorf("a code that was redeemed before: %v", err)
 	}
-	if was, err := s.RevokeGrant(ctx, withdrawn, storage.AuditEntry{Action: storage.AuditGrantRevoked}); err != nil || !was || alive(t, s, withdrawn) {
+	if was, err := s.RevokeGrant(ctx, withdrawn, storage.AuditEntry{Action: storage.AuditGrantRevoked}); err != nil ||
+		!was || alive(t, s, withdrawn) {
 		t.Errorf("revoke a grant and its consent: %v, %v", was, err)
 	}
 	if _, err := s.EndUser(ctx, leaving.ID, storage.AuditEntry{Reason: "by an operator"}); err != nil || stands() {
@@ -195,14 +202,16 @@ func TestFullDatabaseStillEndsThings(t *testing.T) {
 	if _, err := s.EndSession(ctx, sid, "signed out"); err != nil {
 		t.Errorf("end a session: %v", err)
 	}
-	if err := s.UnregisterClient(ctx, own, storage.AuditEntry{Action: storage.AuditUnregistered, Detail: own.ID}); err != nil {
+	if err := s.UnregisterClient(ctx, own, storage.AuditEntry{Action: storage.AuditUnregistered,
+		Detail: own.ID}); err != nil {
 		t.Errorf("remove a client: %v", err)
 	}
 	view, err := s.App(ctx, "other")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.BeginDelete(ctx, view, nil); !errors.Is(err, storage.ErrFull) || !strings.Contains(err.Error(), "its client has ended") {
+	if err := s.BeginDelete(ctx, view, nil); !errors.Is(err, storage.ErrFull) ||
+		!strings.Contains(err.Error(), "its client has ended") {
 		t.Errorf("delete an app: %v", err)
 	}
 	if view, err = s.App(ctx, "lost"); err != nil {
@@ -210,12 +219,14 @@ func TestFullDatabaseStillEndsThings(t *testing.T) {
 	}
 	without := storage.Release{App: *view.App, RemoveClient: lost.ID}
 	without.App.ClientID = ""
-	if err := s.CommitRelease(ctx, without); !errors.Is(err, storage.ErrFull) || !strings.Contains(err.Error(), "its client has ended") || alive(t, s, ofLost) {
+	if err := s.CommitRelease(ctx, without); !errors.Is(err, storage.ErrFull) ||
+		!strings.Contains(err.Error(), "its client has ended") || alive(t, s, ofLost) {
 		t.Errorf("apply without the client: %v", err)
 	}
 	for _, r := range []int64{2, 2} { // the second time there is no other key to go on with
 		_, err := s.RotateKey(ctx, sealing, storage.TurnCompromised)
-		if k, of := s.SigningKey(storage.UseSeal); !errors.Is(err, storage.ErrFull) || of != nil || k.Sequence != r || len(s.Keys(storage.UseSeal)) != 1 {
+		if k, of := s.SigningKey(storage.UseSeal); !errors.Is(err, storage.ErrFull) || of != nil || k.Sequence != r ||
+			len(s.Keys(storage.UseSeal)) != 1 {
 			t.Errorf("end the sealing keys: %v", err)
 		}
 	}
@@ -234,11 +245,13 @@ func TestFullDatabaseStillEndsThings(t *testing.T) {
 	if s.Condition().Full {
 		t.Error("it is full with a larger quota as well")
 	}
-	for what, g := range map[string]storage.Grant{"revoked": revoked, "replayed": replayed, "of a code that came again": again, "of the session": inSession} {
+	for what, g := range map[string]storage.Grant{"revoked": revoked, "replayed": replayed,
+		"of a code that came again": again, "of the session": inSession} {
 		if alive(t, s, g) {
 			t.Errorf("the grant that was %s lives again", what)
 		}
-		if _, err := s.CreateGrant(ctx, g, ends, on(c, u)); !errors.Is(err, storage.ErrReplayed) && !errors.Is(err, storage.ErrSessionEnded) {
+		if _, err := s.CreateGrant(ctx, g, ends, on(c, u)); !errors.Is(err, storage.ErrReplayed) &&
+			!errors.Is(err, storage.ErrSessionEnded) {
 			t.Errorf("the code of the grant that was %s is redeemed again: %v", what, err)
 		}
 	}
@@ -258,7 +271,8 @@ func TestFullDatabaseStillEndsThings(t *testing.T) {
 	if err := s.BeginDelete(ctx, view, nil); err != nil {
 		t.Errorf("delete an app whose client has ended: %v", err)
 	}
-	for _, want := range []string{storage.AuditGrantRevoked, storage.AuditGrantReplayed, storage.AuditSessionEnded, storage.AuditUnregistered} {
+	for _, want := range []string{storage.AuditGrantRevoked, storage.AuditGrantReplayed, storage.AuditSessionEnded,
+		storage.AuditUnregistered} {
 		if !strings.Contains(log.String(), "action="+want) && len(audited(t, s, want)) == 0 {
 			t.Errorf("neither the log nor the audit log has %s:\n%s", want, log)
 		}

@@ -59,7 +59,8 @@ func decodeGrant(kv *mvccpb.KeyValue) (*Grant, error) {
 		return nil, ErrNotFound
 	}
 	return &Grant{
-		ID: lastSegment(kv.Key), ClientID: clientOfKey(kv.Key), UserID: r.UserID, Scopes: strings.Fields(r.Scopes), Claims: r.Claims,
+		ID: lastSegment(kv.Key), ClientID: clientOfKey(kv.Key), UserID: r.UserID, Scopes: strings.Fields(r.Scopes),
+		Claims:    r.Claims,
 		CreatedAt: time.UnixMilli(r.CreatedAt).UTC(), AuthTime: time.UnixMilli(r.CreatedAt - r.AuthTime).UTC(),
 		ExpiresAt: time.UnixMilli(r.CreatedAt + r.ExpiresAt).UTC(), Term: r.Term,
 	}, nil

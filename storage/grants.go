@@ -34,9 +34,9 @@ func (r Revisions) same(clientID, userID string) []clientv3.Cmp {
 // in one transaction, provided that the grant never existed and that client and user are still at the given revisions.
 // chainEnds is when the first refresh token expires.
 //
-// A grant that came from a session ([Grant.Session]) is recorded with it, provided that the session still exists. One of a
-// browser at a host ([Grant.Host]) ends those that the session has there, but for those of the last minute: that costs a
-// read.
+// A grant that came from a session ([Grant.Session]) is recorded with it, provided that the session still exists. One
+// of a browser at a host ([Grant.Host]) ends those that the session has there, but for those of the last minute: that
+// costs a read.
 //
 // It returns the user as of that transaction, so that what a reply says about them costs no read.
 //
@@ -239,8 +239,8 @@ func (s *Store) RotateGrant(ctx context.Context, ref GrantRef, chainEnds time.Ti
 }
 
 // rotateGrant is the transaction that moves a chain: if once is unused, client and user are as they were and the chain
-// is at the token's generation, move the chain and use once. A token from before a move of the records does not know how
-// its chain counts now, so that may take a second transaction.
+// is at the token's generation, move the chain and use once. A token from before a move of the records does not know
+// how its chain counts now, so that may take a second transaction.
 //
 // All of a transaction goes through raft with every refresh, also a branch that is not taken. So what was wrong is
 // looked up afterwards, and a replay is dealt with in a transaction of its own, see buryReplayed: a chain that was

@@ -33,8 +33,9 @@ func registered(t testing.TB, s *storage.Store) (*storage.Client, *storage.User)
 	id := storage.NewClientID("app")
 	secret, _ := s.NewClientSecret(id)
 	err := s.CommitRelease(ctx, storage.Release{
-		App:    storage.App{Name: "app", ClientID: id},
-		Client: &storage.Client{ID: id, App: "app", Secrets: []storage.ClientSecret{secret}, Client: oauth.Client{ClientName: "App", RedirectURIs: []string{"https://app.test/cb"}, Scopes: []string{"a", "b"}}},
+		App: storage.App{Name: "app", ClientID: id},
+		Client: &storage.Client{ID: id, App: "app", Secrets: []storage.ClientSecret{secret},
+			Client: oauth.Client{ClientName: "App", RedirectURIs: []string{"https://app.test/cb"}, Scopes: []string{"a", "b"}}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -63,7 +64,8 @@ func grantID(clientID, userID string) string {
 
 func newGrant(c *storage.Client, u *storage.User) storage.Grant {
 	now := time.Now()
-	return storage.Grant{ID: grantID(c.ID, u.ID), ClientID: c.ID, UserID: u.ID, Scopes: []string{"a"}, CreatedAt: now, AuthTime: now, ExpiresAt: now.Add(24 * time.Hour), Term: u.Term}
+	return storage.Grant{ID: grantID(c.ID, u.ID), ClientID: c.ID, UserID: u.ID, Scopes: []string{"a"}, CreatedAt: now,
+		AuthTime: now, ExpiresAt: now.Add(24 * time.Hour), Term: u.Term}
 }
 
 func TestGrantLife(t *testing.T) {
@@ -71,7 +73,8 @@ func TestGrantLife(t *testing.T) {
 	ctx, ends := t.Context(), time.Now().Add(time.Hour)
 	c, u := registered(t, s)
 	g := newGrant(c, u)
-	if told, err := s.CreateGrant(ctx, g, ends, on(c, u)); err != nil || told.Revision != u.Revision || told.Email != u.Email {
+	if told, err := s.CreateGrant(ctx, g, ends, on(c, u)); err != nil || told.Revision != u.Revision ||
+		told.Email != u.Email {
 		t.Fatalf("%+v, %v", told, err)
 	}
 	ref := storage.GrantRef{ClientID: c.ID, GrantID: g.ID, UserID: u.ID, Generation: 1}
@@ -82,7 +85,8 @@ func TestGrantLife(t *testing.T) {
 	if view, err := s.Grant(ctx, c.ID, g.ID, u.ID); err != nil || view.Generation != 2 || view.User.Email != u.Email {
 		t.Fatalf("grant: %+v, %v", view, err)
 	}
-	if list, _, err := s.Grants(ctx, storage.GrantQuery{ClientID: c.ID}); err != nil || len(list) != 1 || list[0].Generation != 2 {
+	if list, _, err := s.Grants(ctx, storage.GrantQuery{ClientID: c.ID}); err != nil || len(list) != 1 ||
+		list[0].Generation != 2 {
 		t.Fatalf("grants: %+v, %v", list, err)
 	}
 	// The old token again: a replay, and the family dies.
@@ -153,7 +157,8 @@ func TestRacers(t *testing.T) {
 	ctx, ends := t.Context(), time.Now().Add(time.Hour)
 	c, u := registered(t, s)
 	g := newGrant(c, u)
-	if won := race(t, 32, func() error { return failure(s.CreateGrant(ctx, g, ends, on(c, u))) }, storage.ErrReplayed); won != 1 {
+	if won := race(t, 32, func() error { return failure(s.CreateGrant(ctx, g, ends, on(c, u))) },
+		storage.ErrReplayed); won != 1 {
 		t.Errorf("%d redemptions of one code won", won)
 	}
 	g = newGrant(c, u)
@@ -215,7 +220,8 @@ func TestRevokeBeatsRefresh(t *testing.T) {
 				ref.Generation = r.Generation
 			}
 		})
-		if _, err := s.KillGrant(ctx, c.ID, g.ID, storage.AuditEntry{Action: storage.AuditGrantRevoked, Reason: "revoked"}); err != nil {
+		if _, err := s.KillGrant(ctx, c.ID, g.ID, storage.AuditEntry{Action: storage.AuditGrantRevoked,
+			Reason: "revoked"}); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := s.Grant(ctx, c.ID, g.ID, u.ID); !errors.Is(err, storage.ErrNotFound) {
@@ -245,7 +251,8 @@ func TestOneProposalEach(t *testing.T) {
 			if _, err := s.CreateGrant(ctx, g, ends, on(c, u)); err != nil {
 				return err
 			}
-			_, err := s.RotateGrant(ctx, storage.GrantRef{ClientID: c.ID, GrantID: g.ID, UserID: u.ID, Generation: 1}, ends, 0, on(c, u))
+			_, err := s.RotateGrant(ctx, storage.GrantRef{ClientID: c.ID, GrantID: g.ID, UserID: u.ID, Generation: 1},
+				ends, 0, on(c, u))
 			return err
 		}, storagetest.Counts{Proposals: 2}},
 		{"grant", func() error { _, err := s.Grant(ctx, c.ID, g.ID, u.ID); return err }, storagetest.Counts{Reads: 1}},
@@ -274,7 +281,8 @@ func TestRaftCommitsOneEntryForARefresh(t *testing.T) {
 	}
 	before := embedded.Proposals()
 	for generation := range int64(50) {
-		if _, err := s.RotateGrant(ctx, storage.GrantRef{ClientID: c.ID, GrantID: g.ID, UserID: u.ID, Generation: generation + 1}, ends, 0, on(c, u)); err != nil {
+		if _, err := s.RotateGrant(ctx, storage.GrantRef{ClientID: c.ID, GrantID: g.ID, UserID: u.ID, Generation: generation +
+			1}, ends, 0, on(c, u)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -314,7 +322,8 @@ func TestGrantIsRememberedLongerThanItsCode(t *testing.T) {
 	c, u := registered(t, s)
 	id := storage.NewGrantID()
 	ends := time.Now().Add(time.Second) // an access token of a second, and no refresh token
-	grant := storage.Grant{ID: id, ClientID: c.ID, UserID: u.ID, Scopes: []string{"a"}, CreatedAt: time.Now(), ExpiresAt: ends}
+	grant := storage.Grant{ID: id, ClientID: c.ID, UserID: u.ID, Scopes: []string{"a"}, CreatedAt: time.Now(),
+		ExpiresAt: ends}
 	if _, err := s.CreateGrant(t.Context(), grant, ends, on(c, u)); err != nil {
 		t.Fatal(err)
 	}

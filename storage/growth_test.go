@@ -69,13 +69,15 @@ func TestOneOfManyGrantsIsFoundWithoutReadingTheOthers(t *testing.T) {
 		var err error
 		var asked storagetest.Counts
 		weight := etcd.Weigh(func() { asked = etcd.Count(func() { found, err = s.FindGrant(t.Context(), want.ID) }) })
-		if err != nil || found.ID != want.ID || found.ClientID != c.ID || found.UserID != want.UserID || found.Generation != 1 {
+		if err != nil || found.ID != want.ID || found.ClientID != c.ID || found.UserID != want.UserID ||
+			found.Generation != 1 {
 			t.Fatalf("%s: %+v, %v", c.ID, found, err)
 		}
 		if asked.Proposals != 0 || asked.Reads > 8 || weight.Bytes > 10_000 {
 			t.Errorf("%s: %+v, %d bytes", c.ID, asked, weight.Bytes)
 		}
-		if alive, err := s.KillGrant(t.Context(), c.ID, want.ID, storage.AuditEntry{Action: storage.AuditGrantRevoked, Reason: "revoked"}); err != nil || !alive {
+		if alive, err := s.KillGrant(t.Context(), c.ID, want.ID, storage.AuditEntry{Action: storage.AuditGrantRevoked,
+			Reason: "revoked"}); err != nil || !alive {
 			t.Fatal(alive, err)
 		}
 		if _, err := s.FindGrant(t.Context(), want.ID); !errors.Is(err, storage.ErrNotFound) {
@@ -102,7 +104,8 @@ func TestGrantsAreListedInPages(t *testing.T) {
 			continue
 		}
 		ended++
-		if _, err := s.KillGrant(t.Context(), big.ID, g.ID, storage.AuditEntry{Action: storage.AuditGrantRevoked, Reason: "revoked"}); err != nil {
+		if _, err := s.KillGrant(t.Context(), big.ID, g.ID, storage.AuditEntry{Action: storage.AuditGrantRevoked,
+			Reason: "revoked"}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -163,7 +166,8 @@ func TestGrantsAreListedInPages(t *testing.T) {
 	}
 	var n int
 	var err error
-	if weight := etcd.Weigh(func() { n, err = s.CountGrants(t.Context(), big.ID) }); err != nil || n != 1300-ended || weight.Bytes > 0 {
+	if weight := etcd.Weigh(func() { n, err = s.CountGrants(t.Context(), big.ID) }); err != nil || n != 1300-ended ||
+		weight.Bytes > 0 {
 		t.Errorf("counted %d (%v), with %d bytes", n, err, weight.Bytes)
 	}
 }
@@ -278,7 +282,8 @@ func TestManyGrantsEndAtOnceAndAreDeletedInPortions(t *testing.T) {
 			if weight := etcd.Weigh(func() { err = end(t, s) }); err != nil || weight.Deleted > 1000 {
 				t.Errorf("one request deletes %d keys (%v)", weight.Deleted, err)
 			}
-			if dump := etcd.Dump(); strings.Contains(dump, grants[0].ID) || strings.Contains(dump, "consents/") || strings.Contains(dump, "endings/") {
+			if dump := etcd.Dump(); strings.Contains(dump, grants[0].ID) || strings.Contains(dump, "consents/") ||
+				strings.Contains(dump, "endings/") {
 				t.Error("something is left")
 			}
 			if !alive(t, s, stays) {
@@ -323,14 +328,16 @@ func TestInterruptedDeletionIsDeletedAndGoesOnAfterARestart(t *testing.T) {
 			if left == "" {
 				t.Fatal("nothing is left to delete, so this test shows nothing")
 			}
-			other := etcd.Store(func(o *storage.Options) { o.Prefix = etcd.Prefix }) // another replica, which may have begun to go on
+			// Another replica, which may have begun to go on
+			other := etcd.Store(func(o *storage.Options) { o.Prefix = etcd.Prefix })
 			for _, g := range grants {
 				if alive(t, other, g) {
 					t.Fatal("a grant is alive")
 				}
 				ref := storage.GrantRef{ClientID: c.ID, GrantID: g.ID, UserID: g.UserID, Generation: 1}
 				var stale *storage.StaleError
-				if _, err := other.RotateGrant(t.Context(), ref, g.ExpiresAt, 0, storage.Revisions{Client: c.Revision}); !errors.As(err, &stale) && !errors.Is(err, storage.ErrNotFound) {
+				if _, err := other.RotateGrant(t.Context(), ref, g.ExpiresAt, 0, storage.Revisions{Client: c.Revision}); !errors.As(
+					err, &stale) && !errors.Is(err, storage.ErrNotFound) {
 					t.Fatalf("refresh: %v", err)
 				}
 				if g.ID == left {
@@ -348,7 +355,8 @@ func TestInterruptedDeletionIsDeletedAndGoesOnAfterARestart(t *testing.T) {
 			}
 			eventually(t, "all is deleted", func() bool {
 				dump := etcd.Dump()
-				return !strings.Contains(dump, "chains/") && !strings.Contains(dump, "grants/") && !strings.Contains(dump, "endings/")
+				return !strings.Contains(dump, "chains/") && !strings.Contains(dump, "grants/") &&
+					!strings.Contains(dump, "endings/")
 			})
 		})
 	}
@@ -483,7 +491,8 @@ func TestAGrantTakesAtMost700BytesOfDatabase(t *testing.T) {
 	for i := range grants {
 		now := time.Now()
 		g := storage.Grant{
-			ID: grantID(c.ID, "0b1c"), ClientID: c.ID, UserID: "0b1c2d3e-4f50-6172-8394-a5b6c7d8e9f0", Scopes: []string{"openid", "profile", "threads:read"},
+			ID: grantID(c.ID, "0b1c"), ClientID: c.ID, UserID: "0b1c2d3e-4f50-6172-8394-a5b6c7d8e9f0", Scopes: []string{"openid",
+				"profile", "threads:read"},
 			AuthTime: now, CreatedAt: now, ExpiresAt: now.Add(30 * 24 * time.Hour),
 			Session: sessions[i%len(sessions)], SessionEnds: now.Add(12 * time.Hour),
 		}

@@ -80,7 +80,8 @@ func TestThreatWorkloadOfTwoApps(t *testing.T) {
 func TestWorkloadIsGivenUp(t *testing.T) {
 	etcd := storagetest.New(t)
 	s, other := etcd.Store(), etcd.Store()
-	for _, ids := range [][]oauth.WorkloadIdentity{{workload("a"), workload("b")}, {workload("b"), workload("c")}, {workload("b")}} {
+	for _, ids := range [][]oauth.WorkloadIdentity{{workload("a"), workload("b")}, {workload("b"), workload("c")},
+		{workload("b")}} {
 		if err := beWorkload(t, s, "one", ids...); err != nil {
 			t.Fatal(err)
 		}

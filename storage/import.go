@@ -145,7 +145,8 @@ func (i Importing) checkLines(lines *exportLines, header *ExportHeader, seals *K
 
 func (i Importing) ofIssuer(header *ExportHeader) error {
 	if header.Issuer != i.Issuer {
-		return fmt.Errorf("the records are of %s, and this configuration's issuer is %s: tokens, passkeys and the env of apps "+
+		return fmt.Errorf("the records are of %s, and this configuration's issuer is %s: tokens, passkeys and "+
+			"the env of apps "+
 			"name the issuer, so they would be good for nothing. Set issuer to that of the records", header.Issuer, i.Issuer)
 	}
 	return nil

@@ -25,8 +25,8 @@ import (
 //	userconsents/<user>/<client>        a consent
 //	usergrants/<user>/<client>/<mark>   grants whose ids begin like that, see [Store.NewGrantIDOf]; leased
 //
-// Older versions put only some of them. Until those that are missing have been added, see complete.go, whoever looks for
-// something goes through all, as those versions did.
+// Older versions put only some of them. Until those that are missing have been added, see complete.go, whoever looks
+// for something goes through all, as those versions did.
 
 // indexes are what a store knows of the notes.
 type indexes struct {
@@ -55,7 +55,8 @@ func (s *Store) noteGrant(ctx context.Context, g *Grant, lease clientv3.LeaseID)
 	if lease, err = s.leases.until(ctx, end); err != nil {
 		return op, err
 	}
-	k := key("usergrants", g.UserID, g.ClientID, mark+noteEnd+strconv.FormatInt(end.Unix()/int64(noteTime/time.Second), 10))
+	k := key("usergrants", g.UserID, g.ClientID, mark+noteEnd+
+		strconv.FormatInt(end.Unix()/int64(noteTime/time.Second), 10))
 	return missing(k, clientv3.WithLease(lease)), nil
 }
 
@@ -215,8 +216,8 @@ func (s *Store) standingConnectors(ctx context.Context) (connectors []string, er
 // ErrAmbiguous means that several users have an e-mail address or user name.
 var ErrAmbiguous = errors.New("several users have that e-mail address or name")
 
-// FindUser finds a user by id, or else by e-mail address or user name: up to three reads. It returns [ErrNotFound] for an
-// unknown one. Of several, it is the one who is active, or else [ErrAmbiguous].
+// FindUser finds a user by id, or else by e-mail address or user name: up to three reads. It returns [ErrNotFound] for
+// an unknown one. Of several, it is the one who is active, or else [ErrAmbiguous].
 func (s *Store) FindUser(ctx context.Context, name string) (*User, error) {
 	if u, err := s.User(ctx, name); !errors.Is(err, ErrNotFound) {
 		return u, err

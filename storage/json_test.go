@@ -13,7 +13,8 @@ func TestUserWithGroupsAndAttributes(t *testing.T) {
 		t.Fatal(err)
 	}
 	made := User{ID: "ann", Groups: NamesOf([]string{"b<>", "a", "b<>"}), Attributes: attributes}
-	if other := NamesOf([]string{"a", "b<>"}); other != made.Groups || !slices.Equal(made.GroupNames(), []string{"a", "b<>"}) {
+	if other := NamesOf([]string{"a", "b<>"}); other != made.Groups || !slices.Equal(made.GroupNames(),
+		[]string{"a", "b<>"}) {
 		t.Errorf("%s, %q", other, made.GroupNames())
 	}
 	var read User
@@ -24,7 +25,8 @@ func TestUserWithGroupsAndAttributes(t *testing.T) {
 		t.Errorf("level is %s", got)
 	}
 	var none User
-	if err := json.Unmarshal([]byte(`{"groups": null, "attributes": { "a" : [1, 2] }}`), &none); err != nil || none.Groups != "" ||
+	if err := json.Unmarshal([]byte(`{"groups": null, "attributes": { "a" : [1, 2] }}`), &none); err != nil ||
+		none.Groups != "" ||
 		none.GroupNames() != nil || none.Attributes != `{"a":[1,2]}` {
 		t.Errorf("%+v (%v)", none, err)
 	}

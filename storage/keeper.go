@@ -218,7 +218,8 @@ func (k *keeper) keep(ctx context.Context, members []member) []member {
 	}
 	if full {
 		if _, err := k.client.Compact(ctx, m.status.Header.GetRevision(), clientv3.WithCompactPhysical()); err != nil {
-			k.log.DebugContext(ctx, "the history of an embedded database that is full cannot be dropped", "error", err) // it was before
+			// It was before
+			k.log.DebugContext(ctx, "the history of an embedded database that is full cannot be dropped", "error", err)
 		}
 		if m = ask(ctx, k.client, k.endpoints)[0]; m.err != nil {
 			return []member{m}

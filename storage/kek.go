@@ -85,7 +85,8 @@ func (k *KEK) open(purpose string, sealed []byte) ([]byte, error) {
 
 // missingKey names a key that is not there, and says where to put it.
 func missingKey(fingerprint string) string {
-	return fmt.Sprintf("encryption key %s, which is not there: add its file to encryptionKeyFiles, or where the server keeps "+
+	return fmt.Sprintf("encryption key %s, which is not there: add its file to encryptionKeyFiles, or where "+
+		"the server keeps "+
 		"its key itself, put a copy of it into dataDir: as encryption.key, or for an older backup as encryption.key.%s",
 		fingerprint, fingerprint)
 }

@@ -58,7 +58,8 @@ func readKeyFile(file string) (keys [][]byte, err error) {
 		keys = append(keys, key)
 	}
 	if len(keys) == 0 {
-		return nil, fmt.Errorf("read encryption key: %s must hold 32 bytes in base64 (make one with: openssl rand -base64 32)",
+		return nil, fmt.Errorf("read encryption key: %s must hold 32 bytes in base64 (make one with: openssl "+
+			"rand -base64 32)",
 			file)
 	}
 	return keys, nil

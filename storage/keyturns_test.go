@@ -250,7 +250,8 @@ func TestClocksAgree(t *testing.T) {
 	}
 	c := newReplica(t, etcd, start.Add(4*time.Hour+5*time.Minute))
 	step(time.Minute, 3*time.Minute, c, a)
-	if found := a.ClockDifferences(); len(found) != 1 || !strings.Contains(found[0].String(), "another replica is 5m0s ahead of this") {
+	if found := a.ClockDifferences(); len(found) != 1 || !strings.Contains(found[0].String(),
+		"another replica is 5m0s ahead of this") {
 		t.Errorf("%v", found)
 	}
 }
@@ -346,7 +347,8 @@ func TestOperatorRotatesKeys(t *testing.T) {
 		t.Errorf("a key that has been published for long waits: %+v, %v", got, err)
 	}
 	got, err = b.RotateKey(t.Context(), signing, storage.TurnNow)
-	if err != nil || b.signs(storage.UseES256) != 4 || !slices.Equal(b.sequences(storage.UseES256), []int64{5, 4, 3, 2, 1}) {
+	if err != nil || b.signs(storage.UseES256) != 4 || !slices.Equal(b.sequences(storage.UseES256),
+		[]int64{5, 4, 3, 2, 1}) {
 		t.Errorf("at once: %+v, %v, %v", got, err, b.sequences(storage.UseES256))
 	}
 	// With no next key, one is made.
@@ -416,7 +418,8 @@ func TestCompromisedKeyStaysDead(t *testing.T) {
 	})
 	dead("at the other replica", b)
 	dead("after a restart", newReplica(t, etcd, now))
-	if dump := etcd.Dump(); !strings.Contains(dump, old.Name()) || strings.Contains(dump, base64.StdEncoding.EncodeToString(old.Sealed)) {
+	if dump := etcd.Dump(); !strings.Contains(dump, old.Name()) ||
+		strings.Contains(dump, base64.StdEncoding.EncodeToString(old.Sealed)) {
 		t.Error("the private key is still stored")
 	}
 
@@ -444,7 +447,8 @@ func TestCompromisedKeyStaysDead(t *testing.T) {
 		t.Errorf("%d records of keys, %v", len(kept.Kvs), err)
 	}
 	views, err := c.KeyViews(t.Context(), signing)
-	if err != nil || len(views) != 4 || views[2].State != storage.KeyCompromised || !slices.ContainsFunc(views, func(v storage.KeyView) bool { return v.Name == old.Name() }) {
+	if err != nil || len(views) != 4 || views[2].State != storage.KeyCompromised ||
+		!slices.ContainsFunc(views, func(v storage.KeyView) bool { return v.Name == old.Name() }) {
 		t.Errorf("%+v, %v", views, err)
 	}
 }
@@ -457,7 +461,8 @@ func TestRacingCompromises(t *testing.T) {
 	sealed := a.seal("x")
 	race(t, 6, func() error {
 		for _, r := range []*replica{a, b} {
-			if _, err := r.RotateKey(t.Context(), sealing, storage.TurnCompromised); err != nil && !errors.Is(err, storage.ErrConflict) {
+			if _, err := r.RotateKey(t.Context(), sealing, storage.TurnCompromised); err != nil &&
+				!errors.Is(err, storage.ErrConflict) {
 				return err
 			}
 			if err := r.RotateKeys(t.Context(), false, sealing); err != nil {
@@ -471,7 +476,8 @@ func TestRacingCompromises(t *testing.T) {
 	}
 	for _, r := range []*replica{a, b} {
 		eventually(t, "both replicas seal with one key", func() bool {
-			return a.signs(storage.UseSeal) == b.signs(storage.UseSeal) && slices.Equal(a.sequences(storage.UseSeal), b.sequences(storage.UseSeal))
+			return a.signs(storage.UseSeal) == b.signs(storage.UseSeal) && slices.Equal(a.sequences(storage.UseSeal),
+				b.sequences(storage.UseSeal))
 		})
 		if _, err := r.Open(storage.SealCode, a.seal("x")); err != nil {
 			t.Error(err)

@@ -70,14 +70,14 @@ func (s *Store) Links(ctx context.Context, userID string) (links []Link, err err
 }
 
 // LinkUser joins an identity to an account. The account that the identity had by itself is disabled, and all that was
-// begun for it has ended: apps that know it do not see the person again. It is returned, nil if there was none, with what
-// was cleared away. It is no error if the identity is joined to the account already.
+// begun for it has ended: apps that know it do not see the person again. It is returned, nil if there was none, with
+// what was cleared away. It is no error if the identity is joined to the account already.
 //
-// The account may be the identity's own that belongs to another connector since ([Store.ArriveUser]): the person signs in
-// as it again, and nothing is given up. Where the account knows its origin, the identity needs no link for that.
+// The account may be the identity's own that belongs to another connector since ([Store.ArriveUser]): the person signs
+// in as it again, and nothing is given up. Where the account knows its origin, the identity needs no link for that.
 //
-// Errors are [ErrNotFound], if there is no such account, [ErrConflict], if the identity signs in as it without a link, and
-// [ErrLinked].
+// Errors are [ErrNotFound], if there is no such account, [ErrConflict], if the identity signs in as it without a link,
+// and [ErrLinked].
 func (s *Store) LinkUser(ctx context.Context, link Link) (given *User, ended Ended, err error) {
 	err = Again(attempts, func() (again bool, err error) {
 		var look transaction
@@ -142,7 +142,8 @@ func (s *Store) LinkUser(ctx context.Context, link Link) (given *User, ended End
 	if given == nil {
 		return nil, Ended{}, nil
 	}
-	if ended, err = s.clearPastTerms(ctx, pastTermKey(link.Own)); err != nil { // it has ended; the next look clears it away
+	// It has ended; the next look clears it away
+	if ended, err = s.clearPastTerms(ctx, pastTermKey(link.Own)); err != nil {
 		s.log.WarnContext(ctx, "records that a joined account left behind cannot be deleted yet", "error", err)
 	}
 	return given, ended, nil

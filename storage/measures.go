@@ -13,8 +13,8 @@ import (
 	"github.com/warifu/warifu/server/traces"
 )
 
-// What a store tells of itself in numbers and traces: what it asks of etcd and how long that takes, and, when somebody asks, how
-// old keys and secrets are, how its etcd is, and how far its memory may be behind.
+// What a store tells of itself in numbers and traces: what it asks of etcd and how long that takes, and, when somebody
+// asks, how old keys and secrets are, how its etcd is, and how far its memory may be behind.
 
 // measures are the numbers of a store. Without metrics they count nothing.
 type measures struct {
@@ -36,7 +36,8 @@ type requested struct {
 	span  *traces.Span
 }
 
-// request begins a request to etcd, with the context in which it is to be made. etcd is told of which trace it is a part.
+// request begins a request to etcd, with the context in which it is to be made. etcd is told of which trace it is a
+// part.
 func request(ctx context.Context, kind *metrics.Etcd, name string) (context.Context, requested) {
 	a := requested{kind: kind, begun: time.Now()}
 	if ctx, a.span = traces.Child(ctx, name); a.span != nil {
@@ -64,14 +65,16 @@ func (m *measured) Get(ctx context.Context, key string, opts ...clientv3.OpOptio
 	return resp, err
 }
 
-func (m *measured) Put(ctx context.Context, key, value string, opts ...clientv3.OpOption) (*clientv3.PutResponse, error) {
+func (m *measured) Put(ctx context.Context, key, value string,
+	opts ...clientv3.OpOption) (*clientv3.PutResponse, error) {
 	ctx, req := request(ctx, m.writes, "etcd put")
 	resp, err := m.KV.Put(ctx, key, value, opts...)
 	req.answered(err)
 	return resp, err
 }
 
-func (m *measured) Delete(ctx context.Context, key string, opts ...clientv3.OpOption) (*clientv3.DeleteResponse, error) {
+func (m *measured) Delete(ctx context.Context, key string,
+	opts ...clientv3.OpOption) (*clientv3.DeleteResponse, error) {
 	ctx, req := request(ctx, m.writes, "etcd delete")
 	resp, err := m.KV.Delete(ctx, key, opts...)
 	req.answered(err)

@@ -18,7 +18,8 @@ func TestMirrorFollowsTheDeliveries(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	before := storage.Delivery{App: "before", Target: storage.Target{Kind: "worker", Name: "web"}, Generation: 1}
-	if err := s.CommitRelease(ctx, storage.Release{App: storage.App{Name: "before"}, Deliveries: []storage.Delivery{before}}); err != nil {
+	if err := s.CommitRelease(ctx, storage.Release{App: storage.App{Name: "before"},
+		Deliveries: []storage.Delivery{before}}); err != nil {
 		t.Fatal(err)
 	}
 	// Its first look at the store fails; it looks again.
@@ -53,7 +54,8 @@ func TestMirrorFollowsTheDeliveries(t *testing.T) {
 	for _, app := range []string{"b", "a", "a/b", "c"} {
 		r := storage.Release{App: storage.App{Name: app}}
 		for i := range 3 {
-			r.Deliveries = append(r.Deliveries, storage.Delivery{App: app, Target: storage.Target{Kind: "worker", Name: fmt.Sprint(2 - i)}, Runtime: "one", Generation: 1})
+			r.Deliveries = append(r.Deliveries, storage.Delivery{App: app, Target: storage.Target{Kind: "worker",
+				Name: fmt.Sprint(2 - i)}, Runtime: "one", Generation: 1})
 		}
 		if err := s.CommitRelease(ctx, r); err != nil {
 			t.Fatal(err)
@@ -86,8 +88,10 @@ func TestMirrorFollowsTheDeliveries(t *testing.T) {
 func TestMoveRemembersWhereEnvIsToBeTakenAway(t *testing.T) {
 	s := storagetest.New(t).Store()
 	ctx, target := t.Context(), storage.Target{Kind: "worker", Name: "web"}
-	d := storage.Delivery{App: "app", Target: target, Runtime: "one", Generation: 3, Accepted: 3, State: storage.DeliveryReady}
-	if err := s.CommitRelease(ctx, storage.Release{App: storage.App{Name: "app"}, Deliveries: []storage.Delivery{d}}); err != nil {
+	d := storage.Delivery{App: "app", Target: target, Runtime: "one", Generation: 3, Accepted: 3,
+		State: storage.DeliveryReady}
+	if err := s.CommitRelease(ctx, storage.Release{App: storage.App{Name: "app"},
+		Deliveries: []storage.Delivery{d}}); err != nil {
 		t.Fatal(err)
 	}
 	read := func() []*storage.Delivery {

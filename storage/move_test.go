@@ -37,10 +37,12 @@ func exportKey(t *testing.T) storage.ExportKey {
 }
 
 // exported is the file of an export of a store.
-func exported(t *testing.T, s *storage.Store, kek *storage.KEK, key storage.ExportKey, chosen *storage.Selection) []byte {
+func exported(t *testing.T, s *storage.Store, kek *storage.KEK, key storage.ExportKey,
+	chosen *storage.Selection) []byte {
 	t.Helper()
 	var lines, file bytes.Buffer
-	if err := s.Export(t.Context(), storage.Exporting{Issuer: movedIssuer, Program: "test", Chosen: chosen}, &lines); err != nil {
+	if err := s.Export(t.Context(), storage.Exporting{Issuer: movedIssuer, Program: "test", Chosen: chosen},
+		&lines); err != nil {
 		t.Fatal(err)
 	}
 	if _, _, err := storage.WriteExport(&file, &lines, kek, key); err != nil {
@@ -50,7 +52,8 @@ func exported(t *testing.T, s *storage.Store, kek *storage.KEK, key storage.Expo
 }
 
 func importing(e *storagetest.Etcd, key storage.ExportKey) storage.Importing {
-	return storage.Importing{Client: e.Client, Prefix: e.Prefix, KEK: e.KEK, Issuer: movedIssuer, Key: key, Logger: discard}
+	return storage.Importing{Client: e.Client, Prefix: e.Prefix, KEK: e.KEK, Issuer: movedIssuer,
+		Key: key, Logger: discard}
 }
 
 func imported(t *testing.T, e *storagetest.Etcd, key storage.ExportKey, file []byte) *storage.Imported {
@@ -67,7 +70,8 @@ type used struct {
 	client  *storage.Client
 	user    *storage.User
 	session string
-	// tokens are refresh tokens of one grant, each from the one before; young is that of a grant which was never refreshed.
+	// tokens are refresh tokens of one grant, each from the one before; young is that of a grant which was never
+	// refreshed.
 	grant  storage.Grant
 	tokens []storage.GrantRef
 	young  storage.GrantRef
@@ -186,7 +190,8 @@ func TestMovedRecordsMeanTheSame(t *testing.T) {
 		t.Fatal(err)
 	}
 	if c.Revision <= u.client.Revision || user.Revision <= u.user.Revision {
-		t.Errorf("revisions go on at %d and %d, and were %d and %d", c.Revision, user.Revision, u.client.Revision, u.user.Revision)
+		t.Errorf("revisions go on at %d and %d, and were %d and %d", c.Revision, user.Revision, u.client.Revision,
+			u.user.Revision)
 	}
 	mustGrant(t, s, fresh, c, user)
 	if n := back.Count(func() {
@@ -201,8 +206,8 @@ func TestMovedRecordsMeanTheSame(t *testing.T) {
 	}
 }
 
-// Every refresh token that was used is a replay, wherever it was used: etcd's versions, which begin anew with a move, pass
-// all the generations of old tokens again.
+// Every refresh token that was used is a replay, wherever it was used: etcd's versions, which begin anew with a move,
+// pass all the generations of old tokens again.
 func TestUsedTokensStayUsedAfterAMove(t *testing.T) {
 	const before, between = 4, 3
 	key := exportKey(t)
@@ -232,7 +237,8 @@ func TestUsedTokensStayUsedAfterAMove(t *testing.T) {
 	}
 }
 
-// What was decided on the records of another etcd is decided anew: no revision of the new one is taken for one of those.
+// What was decided on the records of another etcd is decided anew: no revision of the new one is taken for one of
+// those.
 func TestDecisionsFromBeforeAMoveAreStale(t *testing.T) {
 	key := exportKey(t)
 	from, there := storagetest.New(t), storagetest.New(t)
@@ -297,7 +303,8 @@ func TestBadExportsAreRefused(t *testing.T) {
 		noise := make([]byte, 3000)
 		_, _ = rand.Read(noise)
 		err := s.Record(t.Context(), storage.AuditEntry{Actor: storage.UserActor(u.user.ID), Action: storage.AuditSignIn,
-			Reason: base64.StdEncoding.EncodeToString(noise[:700]), Detail: fmt.Sprint(n, base64.StdEncoding.EncodeToString(noise[700:1400]))})
+			Reason: base64.StdEncoding.EncodeToString(noise[:700]),
+			Detail: fmt.Sprint(n, base64.StdEncoding.EncodeToString(noise[700:1400]))})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -314,9 +321,12 @@ func TestBadExportsAreRefused(t *testing.T) {
 		other string
 		says  string
 	}{
-		"empty":              {file: nil, says: "not what warifu export writes"},
-		"another kind":       {file: bytes.Repeat([]byte("etcd"), 1000), says: "warifu restore"},
-		"a newer version":    {file: with(func(f []byte) []byte { return bytes.Replace(f, []byte("export 1\n"), []byte("export 2\n"), 1) }), says: "format 2"},
+		"empty":        {file: nil, says: "not what warifu export writes"},
+		"another kind": {file: bytes.Repeat([]byte("etcd"), 1000), says: "warifu restore"},
+		"a newer version": {file: with(func(f []byte) []byte {
+			return bytes.Replace(f, []byte("export 1\n"),
+				[]byte("export 2\n"), 1)
+		}), says: "format 2"},
 		"the header cut off": {file: whole[:head-3], says: "cut off"},
 		"no parts":           {file: whole[:head], says: "cut off"},
 		"cut in a part":      {file: whole[:head+chunk+100], says: "cut off"},
@@ -439,12 +449,14 @@ func TestSelectionIsExportedAlone(t *testing.T) {
 	from := storagetest.New(t)
 	first := from.Store()
 	u := use(t, first)
-	if _, err := first.PutUser(t.Context(), storage.User{ID: "user-bob", Connector: "local", Email: "bob@example.com"}); err != nil {
+	if _, err := first.PutUser(t.Context(), storage.User{ID: "user-bob", Connector: "local",
+		Email: "bob@example.com"}); err != nil {
 		t.Fatal(err)
 	}
 	e := storagetest.New(t)
 	done := imported(t, e, key, exported(t, first, from.KEK, key, &storage.Selection{Users: []string{"bob@example.com"}}))
-	if done.Kinds["users"] != 1 || done.Kinds["clients"]+done.Kinds["grants"]+done.Kinds["audit"]+done.Kinds["sessions"] > 0 {
+	if done.Kinds["users"] != 1 || done.Kinds["clients"]+done.Kinds["grants"]+done.Kinds["audit"]+
+		done.Kinds["sessions"] > 0 {
 		t.Errorf("it has %v", maps.All(done.Kinds))
 	}
 	s := e.Store()
@@ -465,7 +477,8 @@ func TestSelectionIsExportedAlone(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "there is no app nobody") {
 		t.Errorf("an app that is not there: %v", err)
 	}
-	if _, _, err := storage.WriteExport(io.Discard, &lines, from.KEK, key); err == nil || !strings.Contains(err.Error(), "there is no app nobody") {
+	if _, _, err := storage.WriteExport(io.Discard, &lines, from.KEK, key); err == nil ||
+		!strings.Contains(err.Error(), "there is no app nobody") {
 		t.Errorf("whoever reads the lines learns %v", err)
 	}
 }

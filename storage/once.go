@@ -107,7 +107,8 @@ func (s *Store) SpendBy(ctx context.Context, once Once, by string) error {
 	if t.held {
 		return nil
 	}
-	held, err := decode[mark]("mark", spent.one().Value) // what was compared and what was read is one state, so it is there
+	// What was compared and what was read is one state, so it is there
+	held, err := decode[mark]("mark", spent.one().Value)
 	if err != nil {
 		return fmt.Errorf("use once: %w", err)
 	}

@@ -61,7 +61,8 @@ func TestOnceRacers(t *testing.T) {
 	}
 	// Each with a code of its own, and one assertion.
 	once.ID = "b"
-	if won := race(t, 32, func() error { return failure(s.CreateGrant(ctx, newGrant(c, u), ends, on(c, u), once)) }, storage.ErrSpent); won != 1 {
+	if won := race(t, 32, func() error { return failure(s.CreateGrant(ctx, newGrant(c, u), ends, on(c, u), once)) },
+		storage.ErrSpent); won != 1 {
 		t.Errorf("%d codes were redeemed with one assertion", won)
 	}
 	if list, _, err := s.Grants(ctx, storage.GrantQuery{ClientID: c.ID}); err != nil || len(list) != 1 {
@@ -109,7 +110,8 @@ func TestOnceInTheTransactionOfAGrant(t *testing.T) {
 	}
 	var stale *storage.StaleError
 	g := newGrant(c, u)
-	if _, err := s.CreateGrant(ctx, g, ends, storage.Revisions{Client: c.Revision, User: u.Revision - 1}, name("1")); !errors.As(err, &stale) || spent("1") {
+	if _, err := s.CreateGrant(ctx, g, ends, storage.Revisions{Client: c.Revision, User: u.Revision - 1},
+		name("1")); !errors.As(err, &stale) || spent("1") {
 		t.Errorf("stale: %v, spent %v", err, spent("1"))
 	}
 	if _, err := s.CreateGrant(ctx, g, ends, on(c, u), name("1")); err != nil || !spent("1") {
@@ -118,29 +120,36 @@ func TestOnceInTheTransactionOfAGrant(t *testing.T) {
 	if _, err := s.CreateGrant(ctx, g, ends, on(c, u), name("1")); !errors.Is(err, storage.ErrSpent) || !alive(g) {
 		t.Errorf("code and assertion both replayed: %v, alive %v", err, alive(g))
 	}
-	if _, err := s.CreateGrant(ctx, newGrant(c, u), ends, storage.Revisions{Client: c.Revision, User: u.Revision - 1}, name("1")); !errors.Is(err, storage.ErrSpent) {
+	if _, err := s.CreateGrant(ctx, newGrant(c, u), ends, storage.Revisions{Client: c.Revision, User: u.Revision - 1},
+		name("1")); !errors.Is(err, storage.ErrSpent) {
 		t.Errorf("stale and spent: %v", err)
 	}
 	ref := storage.GrantRef{ClientID: c.ID, GrantID: g.ID, UserID: u.ID, Generation: 1}
-	if _, err := s.RotateGrant(ctx, ref, ends, 0, storage.Revisions{Client: c.Revision, User: u.Revision - 1}, name("2")); !errors.As(err, &stale) || spent("2") {
+	if _, err := s.RotateGrant(ctx, ref, ends, 0, storage.Revisions{Client: c.Revision, User: u.Revision - 1},
+		name("2")); !errors.As(err, &stale) || spent("2") {
 		t.Errorf("stale refresh: %v, spent %v", err, spent("2"))
 	}
 	if _, err := s.RotateGrant(ctx, ref, ends, 0, on(c, u), name("1")); !errors.Is(err, storage.ErrSpent) || !alive(g) {
 		t.Errorf("refresh with a spent assertion: %v, alive %v", err, alive(g))
 	}
-	if _, err := s.RotateGrant(ctx, ref, ends, 0, on(c, u), name("2"), name("3")); err != nil || !spent("2") || !spent("3") {
+	if _, err := s.RotateGrant(ctx, ref, ends, 0, on(c, u), name("2"), name("3")); err != nil ||
+		!spent("2") || !spent("3") {
 		t.Errorf("refresh: %v", err)
 	}
-	if _, err := s.RotateGrant(ctx, ref, ends, time.Minute, on(c, u), name("2")); !errors.Is(err, storage.ErrSpent) || !alive(g) {
+	if _, err := s.RotateGrant(ctx, ref, ends, time.Minute, on(c, u), name("2")); !errors.Is(err, storage.ErrSpent) ||
+		!alive(g) {
 		t.Errorf("the token again, within a reuse interval, and the assertion again: %v", err)
 	}
-	if again, err := s.RotateGrant(ctx, ref, ends, time.Minute, on(c, u), name("4")); err != nil || again.Generation != 2 || !spent("4") {
+	if again, err := s.RotateGrant(ctx, ref, ends, time.Minute, on(c, u), name("4")); err != nil ||
+		again.Generation != 2 || !spent("4") {
 		t.Errorf("the token again, within a reuse interval: %v, spent %v", err, spent("4"))
 	}
-	if _, err := s.RotateGrant(ctx, ref, ends, time.Minute, storage.Revisions{Client: c.Revision, User: u.Revision - 1}, name("5")); !errors.As(err, &stale) || spent("5") {
+	if _, err := s.RotateGrant(ctx, ref, ends, time.Minute, storage.Revisions{Client: c.Revision, User: u.Revision - 1},
+		name("5")); !errors.As(err, &stale) || spent("5") {
 		t.Errorf("the same, stale: %v, spent %v", err, spent("5"))
 	}
-	if _, err := s.CreateGrant(ctx, g, ends, on(c, u), name("5")); !errors.Is(err, storage.ErrReplayed) || !spent("5") || alive(g) {
+	if _, err := s.CreateGrant(ctx, g, ends, on(c, u), name("5")); !errors.Is(err, storage.ErrReplayed) ||
+		!spent("5") || alive(g) {
 		t.Errorf("code replay: %v, spent %v, alive %v", err, spent("5"), alive(g))
 	}
 	g = newGrant(c, u)
@@ -151,7 +160,8 @@ func TestOnceInTheTransactionOfAGrant(t *testing.T) {
 	if _, err := s.RotateGrant(ctx, ref, ends, 0, on(c, u)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.RotateGrant(ctx, ref, ends, 0, on(c, u), name("6")); !errors.Is(err, storage.ErrReplayed) || !spent("6") || alive(g) {
+	if _, err := s.RotateGrant(ctx, ref, ends, 0, on(c, u), name("6")); !errors.Is(err, storage.ErrReplayed) ||
+		!spent("6") || alive(g) {
 		t.Errorf("refresh replay: %v, spent %v, alive %v", err, spent("6"), alive(g))
 	}
 }
@@ -232,13 +242,15 @@ func TestGrantThroughAnotherClient(t *testing.T) {
 	if _, err := s.CreateGrant(ctx, g, ends, on(c, u)); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.CommitRelease(ctx, storage.Release{App: storage.App{Name: "other", ClientID: "other"}, Client: &storage.Client{ID: "other", App: "other"}}); err != nil {
+	if err := s.CommitRelease(ctx, storage.Release{App: storage.App{Name: "other", ClientID: "other"},
+		Client: &storage.Client{ID: "other", App: "other"}}); err != nil {
 		t.Fatal(err)
 	}
 	once := storage.Once{ID: "token", Until: ends}
 	if got := etcd.Count(func() {
 		view, through, err := s.GrantThrough(ctx, c.ID, g.ID, u.ID, "other", once.ID)
-		if err != nil || view.Grant.ID != g.ID || view.User.ID != u.ID || view.Generation != 1 || through.ID != "other" || through.Revision == 0 {
+		if err != nil || view.Grant.ID != g.ID || view.User.ID != u.ID || view.Generation != 1 || through.ID != "other" ||
+			through.Revision == 0 {
 			t.Errorf("%+v, %+v, %v", view, through, err)
 		}
 	}); got != (storagetest.Counts{Reads: 1}) {
@@ -247,7 +259,8 @@ func TestGrantThroughAnotherClient(t *testing.T) {
 	if _, through, err := s.GrantThrough(ctx, c.ID, g.ID, u.ID, c.ID, ""); err != nil || through.ID != c.ID {
 		t.Errorf("its own: %v", err)
 	}
-	if view, through, err := s.GrantThrough(ctx, c.ID, g.ID, u.ID, "nobody", ""); err != nil || view.Grant == nil || through != nil {
+	if view, through, err := s.GrantThrough(ctx, c.ID, g.ID, u.ID, "nobody", ""); err != nil || view.Grant == nil ||
+		through != nil {
 		t.Errorf("no such client: %+v, %v", through, err)
 	}
 	if err := s.Spend(ctx, once); err != nil {
@@ -302,7 +315,8 @@ func TestOnceByTheSame(t *testing.T) {
 	}
 	var visits atomic.Int64
 	raced := storage.Once{ID: "raced", Until: once.Until}
-	if won := race(t, 32, func() error { return s.SpendBy(ctx, raced, strconv.FormatInt(visits.Add(1), 10)) }, storage.ErrSpent); won != 1 {
+	if won := race(t, 32, func() error { return s.SpendBy(ctx, raced, strconv.FormatInt(visits.Add(1), 10)) },
+		storage.ErrSpent); won != 1 {
 		t.Errorf("%d used a name at once", won)
 	}
 	got := etcd.Count(func() {

@@ -41,7 +41,8 @@ func TestPairwiseSubject(t *testing.T) {
 	seen := make(map[string]string)
 	counts := etcd.Count(func() {
 		for _, who := range [][2]string{
-			{"app.test", "ann"}, {"app.test", "bob"}, {"other.test", "ann"}, {"app.testa", "nn"}, {"", "app.testann"}, {"app.test", long}, {"other.test", long},
+			{"app.test", "ann"}, {"app.test", "bob"}, {"other.test", "ann"}, {"app.testa", "nn"}, {"", "app.testann"},
+			{"app.test", long}, {"other.test", long},
 		} {
 			sub := pairwise(t, s, who[0], who[1])
 			if pairwise(t, s, who[0], who[1]) != sub {
@@ -77,8 +78,10 @@ func TestPairwiseSubject(t *testing.T) {
 	}
 	raw[len(raw)-1] ^= 1
 	for rule, other := range map[string]string{
-		"a changed byte": base64.RawURLEncoding.EncodeToString(raw), "cut off": sub[:len(sub)-4], "padding": sub + "=", "a line break": sub[:8] + "\n" + sub[8:],
-		"empty": "", "a user id": "08a8684b-db88-4b73-90a9-3cd1661f5466", "a megabyte": strings.Repeat("A", 1<<20), "twice": sub + sub,
+		"a changed byte": base64.RawURLEncoding.EncodeToString(raw), "cut off": sub[:len(sub)-4], "padding": sub +
+			"=", "a line break": sub[:8] + "\n" + sub[8:],
+		"empty": "", "a user id": "08a8684b-db88-4b73-90a9-3cd1661f5466", "a megabyte": strings.Repeat("A", 1<<20),
+		"twice": sub + sub,
 	} {
 		if user, ok := s.PairwiseUser(other); ok {
 			t.Errorf("%s passes as %q", rule, user)

@@ -143,17 +143,18 @@ type User struct {
 
 // Profile is the rest of the standard claims, which are unknown for most users.
 type Profile struct {
-	GivenName           string `json:"givenName,omitempty"`
-	FamilyName          string `json:"familyName,omitempty"`
-	MiddleName          string `json:"middleName,omitempty"`
-	Nickname            string `json:"nickname,omitempty"`
-	ProfileURL          string `json:"profile,omitempty"` // a page about the user
-	PictureURL          string `json:"picture,omitempty"`
-	WebsiteURL          string `json:"website,omitempty"`
-	Gender              string `json:"gender,omitempty"`
-	Birthdate           string `json:"birthdate,omitempty"` // YYYY-MM-DD, with the year 0000 if it is withheld, or YYYY alone
-	Zoneinfo            string `json:"zoneinfo,omitempty"`  // IANA, as in Asia/Tokyo
-	Locale              string `json:"locale,omitempty"`    // BCP 47, as in ja-JP
+	GivenName  string `json:"givenName,omitempty"`
+	FamilyName string `json:"familyName,omitempty"`
+	MiddleName string `json:"middleName,omitempty"`
+	Nickname   string `json:"nickname,omitempty"`
+	ProfileURL string `json:"profile,omitempty"` // a page about the user
+	PictureURL string `json:"picture,omitempty"`
+	WebsiteURL string `json:"website,omitempty"`
+	Gender     string `json:"gender,omitempty"`
+	// YYYY-MM-DD, with the year 0000 if it is withheld, or YYYY alone
+	Birthdate           string `json:"birthdate,omitempty"`
+	Zoneinfo            string `json:"zoneinfo,omitempty"` // IANA, as in Asia/Tokyo
+	Locale              string `json:"locale,omitempty"`   // BCP 47, as in ja-JP
 	PhoneNumber         string `json:"phoneNumber,omitempty"`
 	PhoneNumberVerified bool   `json:"phoneNumberVerified,omitempty"`
 }
@@ -235,8 +236,8 @@ type Grant struct {
 	Session         string    `json:"session,omitempty"`
 	OutlivesSession bool      `json:"outlivesSession,omitempty"`
 	SessionEnds     time.Time `json:"-"`
-	// Host is that of an app behind forward auth, at which a browser has signed in. A session needs one such grant for each
-	// host: another one takes the place of those before it. The note of the session has it, and no record of a grant.
+	// Host is that of an app behind forward auth, at which a browser has signed in. A session needs one such grant for
+	// each host: another one takes the place of those before it. The note of the session has it, and no record of a grant.
 	Host string `json:"-"`
 	// Term of the user in which the user allowed it, see [User.Stands]. A record of an older version has none.
 	Term int64 `json:"-"`

@@ -95,19 +95,24 @@ func TestStoredClientIsUnderstood(t *testing.T) {
 		t.Fatal(err)
 	}
 	for field, got := range map[string]any{
-		"ID": c.ID, "App": c.App, "Name": c.ClientName, "RedirectURIs": c.RedirectURIs, "PostLogoutRedirectURIs": c.PostLogoutRedirectURIs,
-		"Scopes": c.Scopes, "LogoURI": c.LogoURI, "TosURI": c.TOSURI, "PolicyURI": c.PolicyURI, "RegistrationToken": len(c.RegistrationToken),
+		"ID": c.ID, "App": c.App, "Name": c.ClientName, "RedirectURIs": c.RedirectURIs,
+		"PostLogoutRedirectURIs": c.PostLogoutRedirectURIs,
+		"Scopes":                 c.Scopes, "LogoURI": c.LogoURI, "TosURI": c.TOSURI, "PolicyURI": c.PolicyURI,
+		"RegistrationToken": len(c.RegistrationToken),
 	} {
 		want := map[string]any{
-			"ID": "my-app-7k2m", "App": "my-app", "Name": "My App <&> 日本", "RedirectURIs": []string{"https://app.example.com/cb?x=1&y=2", "http://localhost:*"},
-			"PostLogoutRedirectURIs": []string{"https://app.example.com/bye"}, "Scopes": []string{"openid", "threads:read"}, "LogoURI": "https://app.example.com/logo.png",
-			"TosURI": "https://app.example.com/tos", "PolicyURI": "https://app.example.com/privacy", "RegistrationToken": 32,
+			"ID": "my-app-7k2m", "App": "my-app", "Name": "My App <&> 日本",
+			"RedirectURIs":           []string{"https://app.example.com/cb?x=1&y=2", "http://localhost:*"},
+			"PostLogoutRedirectURIs": []string{"https://app.example.com/bye"}, "Scopes": []string{"openid", "threads:read"},
+			"LogoURI": "https://app.example.com/logo.png",
+			"TosURI":  "https://app.example.com/tos", "PolicyURI": "https://app.example.com/privacy", "RegistrationToken": 32,
 		}[field]
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: %v, want %v", field, got, want)
 		}
 	}
-	if !c.Public || !c.Disabled || len(c.Secrets) != 2 || c.Secrets[1].ID != "s2" || *c.DefaultMaxAge != 3600 || c.SectorIdentifierURI == "" || c.CreatedAt.Equal(c.UpdatedAt) {
+	if !c.Public || !c.Disabled || len(c.Secrets) != 2 || c.Secrets[1].ID != "s2" || *c.DefaultMaxAge != 3600 ||
+		c.SectorIdentifierURI == "" || c.CreatedAt.Equal(c.UpdatedAt) {
 		t.Errorf("%+v", c)
 	}
 }

@@ -173,7 +173,8 @@ func (a *attention) explained(err error) error {
 	if a.failed != nil {
 		return fmt.Errorf("%w (%w): see that etcd runs there, and that this machine can reach it", a.failed, err)
 	}
-	return fmt.Errorf("it can be reached, and does not answer (%w): see that its members have a leader (etcdctl endpoint health), and that "+
+	return fmt.Errorf("it can be reached, and does not answer (%w): see that its members have a leader (etcdctl endpoint "+
+		"health), and that "+
 		"http or https and the certificates are the right ones", err)
 }
 

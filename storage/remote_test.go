@@ -263,9 +263,11 @@ func (s *saying) serve(t *testing.T) string {
 func TestOldEtcdIsNotTakenWithoutAWord(t *testing.T) {
 	current := (&saying{version: "3.7.3"}).serve(t)
 	for version, refused := range map[string]bool{
-		"3.3.27": true, "3.4.43": true, "3.5.0-rc.1": false, "3.5.21": false, "3.6.5": false, "3.7.0": false, "3.7.1": false, "4.0.0": false,
+		"3.3.27": true, "3.4.43": true, "3.5.0-rc.1": false, "3.5.21": false, "3.6.5": false, "3.7.0": false, "3.7.1": false,
+		"4.0.0": false,
 	} {
-		client, err := storage.Dial(t.Context(), storage.Remote{Endpoints: []string{current, (&saying{version: version}).serve(t)}}, discard)
+		client, err := storage.Dial(t.Context(), storage.Remote{Endpoints: []string{current,
+			(&saying{version: version}).serve(t)}}, discard)
 		if refused != (err != nil) {
 			t.Errorf("etcd %s: %v", version, err)
 		}

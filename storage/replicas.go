@@ -121,7 +121,8 @@ func (s *Store) dropReplicas(ctx context.Context) error {
 // leavingTime is how long a replica that ends takes to say so.
 const leavingTime = time.Second
 
-// unannounce takes back what this replica has told, so that nobody waits for it. It may fail: the record ends with its lease.
+// unannounce takes back what this replica has told, so that nobody waits for it. It may fail: the record ends with its
+// lease.
 func (s *Store) unannounce() {
 	s.clocks.mu.Lock()
 	told := s.clocks.told

@@ -30,7 +30,8 @@ func unkeyed(t *testing.T, etcd *storagetest.Etcd, c storage.Client) {
 }
 
 func speaking(id string, identifiers ...string) storage.Client {
-	return storage.Client{ID: id, App: id, Client: oauth.Client{ClientMetadata: oauth.ClientMetadata{ResourceIdentifiers: identifiers}}}
+	return storage.Client{ID: id, App: id,
+		Client: oauth.Client{ClientMetadata: oauth.ClientMetadata{ResourceIdentifiers: identifiers}}}
 }
 
 // speak applies an app whose client speaks for these resource servers.
@@ -119,12 +120,14 @@ func TestResourceIdentifierInAnotherSpelling(t *testing.T) {
 	if err := speak(t, s, "one", "https://MCP.example.com/", "urn:one"); err != nil {
 		t.Fatal(err)
 	}
-	for _, spelled := range []string{"https://mcp.example.com", "HTTPS://mcp.example.com:443/", "https://mcp.example.com/a/.."} {
+	for _, spelled := range []string{"https://mcp.example.com", "HTTPS://mcp.example.com:443/",
+		"https://mcp.example.com/a/.."} {
 		if got := takenBy(speak(t, s, "two", spelled)); got != "app one" {
 			t.Errorf("%s: %s", spelled, got)
 		}
 		found, err := s.FindResource(t.Context(), spelled)
-		if known := s.KnownResource(spelled); err != nil || found != "https://MCP.example.com/" || known != found || len(s.Speakers(spelled)) != 1 {
+		if known := s.KnownResource(spelled); err != nil || found != "https://MCP.example.com/" || known != found ||
+			len(s.Speakers(spelled)) != 1 {
 			t.Errorf("%s is known as %q, and found as %q, %v", spelled, known, found, err)
 		}
 	}
@@ -132,12 +135,14 @@ func TestResourceIdentifierInAnotherSpelling(t *testing.T) {
 	for _, c := range []struct {
 		app     string
 		spelled []string
-	}{{"one", []string{"https://mcp.example.com", "urn:one"}}, {"one", []string{"urn:one"}}, {"two", []string{"https://mcp.example.com:443"}}} {
+	}{{"one", []string{"https://mcp.example.com", "urn:one"}}, {"one", []string{"urn:one"}},
+		{"two", []string{"https://mcp.example.com:443"}}} {
 		if err := speak(t, s, c.app, c.spelled...); err != nil {
 			t.Errorf("%s: %v", c.app, err)
 		}
 	}
-	if keys := resourceKeys(t, etcd); len(keys) != 2 || keys["https://mcp.example.com"] != "two" || keys["urn:one"] != "one" {
+	if keys := resourceKeys(t, etcd); len(keys) != 2 || keys["https://mcp.example.com"] != "two" ||
+		keys["urn:one"] != "one" {
 		t.Errorf("%v", keys)
 	}
 }
@@ -157,7 +162,8 @@ func TestResourceIdentifierIsFreedByItsOwner(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			return s.CommitRelease(t.Context(), storage.Release{App: storage.App{Name: app, Revision: view.App.Revision}, RemoveClient: view.Client.ID})
+			return s.CommitRelease(t.Context(), storage.Release{App: storage.App{Name: app, Revision: view.App.Revision},
+				RemoveClient: view.Client.ID})
 		}},
 		{"the app is deleted", func(app string) error {
 			view, err := s.App(t.Context(), app)
@@ -252,7 +258,8 @@ func TestResourceIdentifiersWithoutKeys(t *testing.T) {
 	unkeyed(t, etcd, young)
 	unkeyed(t, etcd, speaking("old", "https://double.test", "https://old.test"))
 	s := etcd.Store()
-	if keys := resourceKeys(t, etcd); len(keys) != 2 || keys["https://double.test"] != "old" || keys["https://old.test"] != "old" {
+	if keys := resourceKeys(t, etcd); len(keys) != 2 || keys["https://double.test"] != "old" ||
+		keys["https://old.test"] != "old" {
 		t.Errorf("at the start: %v", keys)
 	}
 
@@ -304,9 +311,12 @@ func TestResourcesFollowTheClients(t *testing.T) {
 		change func()
 		known  map[string]bool
 	}{
-		{"registered", func() {}, map[string]bool{"https://api.test": true, "https://one.test": true, "https://two.test": false, "": false}},
-		{"one speaks for another", func() { apply("one", "https://two.test") }, map[string]bool{"https://api.test": true, "https://one.test": false, "https://two.test": true}},
-		{"nobody speaks for the first any more", func() { unkeyed(t, etcd, speaking("two")) }, map[string]bool{"https://api.test": false, "https://two.test": true}},
+		{"registered", func() {}, map[string]bool{"https://api.test": true, "https://one.test": true,
+			"https://two.test": false, "": false}},
+		{"one speaks for another", func() { apply("one", "https://two.test") }, map[string]bool{"https://api.test": true,
+			"https://one.test": false, "https://two.test": true}},
+		{"nobody speaks for the first any more", func() { unkeyed(t, etcd, speaking("two")) },
+			map[string]bool{"https://api.test": false, "https://two.test": true}},
 		{"the last app is being deleted", func() {
 			view, err := a.App(t.Context(), "one")
 			if err != nil {

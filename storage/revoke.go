@@ -15,8 +15,8 @@ import (
 // ([Store.RevokeConsent]), or everything of a user ([Store.EndUser]). Each of them has ended for good when the verb
 // returns, whatever was on its way:
 //
-//   - A user's term is in the record, and in everything that was begun in it; every path compares them ([User.Stands]). So
-//     one put of the user's record ends all of that, see terms.go.
+//   - A user's term is in the record, and in everything that was begun in it; every path compares them ([User.Stands]).
+//     So one put of the user's record ends all of that, see terms.go.
 //   - A consent that is withdrawn leaves a mark. A code, or the approval of a device, says at which revision the user
 //     allowed it, and is not redeemed after a later mark.
 

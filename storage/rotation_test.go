@@ -22,7 +22,8 @@ func rotation(t *testing.T, s *storage.Store) (storage.Release, string) {
 	c := *view.Client
 	c.Secrets = append(c.Secrets[:len(c.Secrets):len(c.Secrets)], secret)
 	rot := storage.SecretRotation{
-		ClientID: c.ID, App: "app", SecretID: secret.ID, Previous: c.Secrets[0].ID, StartedAt: time.Now().UTC(), Grace: time.Hour,
+		ClientID: c.ID, App: "app", SecretID: secret.ID, Previous: c.Secrets[0].ID, StartedAt: time.Now().UTC(),
+		Grace: time.Hour,
 	}
 	seen, err := s.Secrets(t.Context(), c.ID)
 	if err != nil {
@@ -120,7 +121,8 @@ func TestRetiredSecretLeavesNothingBehind(t *testing.T) {
 // What the decision to retire was made on is compared in its transaction.
 func TestRetiringLosesAgainstEveryChange(t *testing.T) {
 	web := storage.Target{Kind: "worker", Name: "web"}
-	for name, change := range map[string]func(t *testing.T, s *storage.Store, view storage.AppView, rot storage.SecretRotation){
+	for name, change := range map[string]func(t *testing.T, s *storage.Store, view storage.AppView,
+		rot storage.SecretRotation){
 		"a delivery": func(t *testing.T, s *storage.Store, view storage.AppView, _ storage.SecretRotation) {
 			if _, err := s.UpdateDelivery(t.Context(), *view.Deliveries[0]); err != nil {
 				t.Fatal(err)
@@ -153,7 +155,8 @@ func TestRetiringLosesAgainstEveryChange(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := s.CommitRelease(t.Context(), storage.Release{App: *view.App, Deliveries: []storage.Delivery{{App: "app", Target: web}}}); err != nil {
+			if err := s.CommitRelease(t.Context(), storage.Release{App: *view.App,
+				Deliveries: []storage.Delivery{{App: "app", Target: web}}}); err != nil {
 				t.Fatal(err)
 			}
 			rot, view, _ := underWay(t, s)
@@ -176,7 +179,12 @@ func TestUsesAreWrittenOnceInTheirPrecision(t *testing.T) {
 	s, other := etcd.Store(clock), etcd.Store(clock)
 	c, _ := registered(t, s)
 	id := c.Secrets[0].ID
-	if got := etcd.Count(func() { race(t, 64, func() error { s.NoteUse(c.ID, id); return nil }) }); got != (storagetest.Counts{}) {
+	if got := etcd.Count(func() {
+		race(t, 64, func() error {
+			s.NoteUse(c.ID, id)
+			return nil
+		})
+	}); got != (storagetest.Counts{}) {
 		t.Errorf("noting asks etcd: %+v", got)
 	}
 	flush := func(s *storage.Store) storagetest.Counts {

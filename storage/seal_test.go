@@ -131,7 +131,8 @@ func TestReplicasMakeEachKeyOnce(t *testing.T) {
 	stores := []*storage.Store{etcd.Store(), etcd.Store(), etcd.Store()}
 	race(t, 12, func() error {
 		for _, s := range stores {
-			if err := s.RotateKeys(t.Context(), false, storage.KeySchedule{Use: storage.UseES256, Period: time.Hour}); err != nil {
+			if err := s.RotateKeys(t.Context(), false, storage.KeySchedule{Use: storage.UseES256,
+				Period: time.Hour}); err != nil {
 				return err
 			}
 		}
@@ -204,7 +205,8 @@ func TestRawDatabaseHoldsNoUsableSecret(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := storage.Delivery{App: "app", Target: storage.Target{Kind: "worker", Name: "web"}, Generation: 1, State: storage.DeliveryPending}
+	d := storage.Delivery{App: "app", Target: storage.Target{Kind: "worker", Name: "web"}, Generation: 1,
+		State: storage.DeliveryPending}
 	if err := s.SealEnv(&d, map[string]string{"OAUTH_CLIENT_SECRET": value}); err != nil {
 		t.Fatal(err)
 	}
@@ -212,7 +214,8 @@ func TestRawDatabaseHoldsNoUsableSecret(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.CommitRelease(t.Context(), storage.Release{App: *view.App, Deliveries: []storage.Delivery{d}}); err != nil {
+	if err := s.CommitRelease(t.Context(), storage.Release{App: *view.App,
+		Deliveries: []storage.Delivery{d}}); err != nil {
 		t.Fatal(err)
 	}
 	session, err := s.CreateSession(t.Context(), storage.Session{UserID: u.ID, ExpiresAt: time.Now().Add(time.Hour)}, "")
@@ -227,7 +230,8 @@ func TestRawDatabaseHoldsNoUsableSecret(t *testing.T) {
 	if !strings.Contains(dump, c.ID) {
 		t.Fatal("the dump does not hold what it should")
 	}
-	for what, secret := range map[string]string{"client secret": value, "session id": session, "sealing key": string(s.Keys(storage.UseSeal)[0].Private.([]byte))} {
+	for what, secret := range map[string]string{"client secret": value, "session id": session,
+		"sealing key": string(s.Keys(storage.UseSeal)[0].Private.([]byte))} {
 		if strings.Contains(dump, secret) {
 			t.Errorf("the raw database holds the %s", what)
 		}

@@ -147,8 +147,8 @@ func (st sessionState) unchanged() []clientv3.Cmp {
 // CreateSession stores a new sign-in of a browser, in the place of the one that it had before ("" for none), and gives
 // its id. An older one of the same user, and of the same term, goes on under its name, as apps know it, with a new id
 // that opens it; another ends, as by [Store.EndSession], in the same transaction. Of a user with more than
-// [MaxSessions], the one signed in to least lately ends next. It returns [ErrSpent] if [Session.Uses] was used before, and
-// [ErrConflict] if the user's factors have changed since [Session.Leaves] was read.
+// [MaxSessions], the one signed in to least lately ends next. It returns [ErrSpent] if [Session.Uses] was used before,
+// and [ErrConflict] if the user's factors have changed since [Session.Leaves] was read.
 func (s *Store) CreateSession(ctx context.Context, session Session, replaces string,
 	audit ...AuditEntry) (id string, err error) {
 	var notes *found       // of the user's sessions, with this one
@@ -473,9 +473,9 @@ const atOnce = time.Minute
 
 // replacedBy are the grants in whose place one of a session at a host comes: one read, for such a grant alone.
 //
-// Those that are as new as it is stay, until the next sign-in: of tabs that come back at once each gets a grant, and the
-// browser keeps the cookie that it is sent last, which may be that of any of them. If one of them ended another, the
-// browser might be left with what has ended, and all its tabs sent to sign in again, at once.
+// Those that are as new as it is stay, until the next sign-in: of tabs that come back at once each gets a grant, and
+// the browser keeps the cookie that it is sent last, which may be that of any of them. If one of them ended another,
+// the browser might be left with what has ended, and all its tabs sent to sign in again, at once.
 func (s *Store) replacedBy(ctx context.Context, grant Grant) ([]sessionUse, error) {
 	if grant.Session == "" || grant.Host == "" {
 		return nil, nil
@@ -523,7 +523,8 @@ type Presence struct {
 // another user's, is nil; so are a session and a consent of another term of the user than the present one.
 func (s *Store) Presence(ctx context.Context, sessionID, userID, clientID string) (Presence, error) {
 	var t transaction
-	record, user, consent := t.then.get(sessionKey(SID(sessionID))), t.then.get(userKey(userID)), t.then.get(consentKey(clientID, userID))
+	record, user, consent := t.then.get(sessionKey(SID(sessionID))), t.then.get(userKey(userID)),
+		t.then.get(consentKey(clientID, userID))
 	if err := s.run(ctx, &t); err != nil {
 		return Presence{}, fmt.Errorf("read session: %w", err)
 	}

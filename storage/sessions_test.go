@@ -18,7 +18,8 @@ import (
 
 func signedIn(t *testing.T, s *storage.Store, u *storage.User, replaces string) string {
 	t.Helper()
-	id, err := s.CreateSession(t.Context(), storage.Session{UserID: u.ID, ExpiresAt: time.Now().Add(time.Hour), Term: u.Term}, replaces)
+	id, err := s.CreateSession(t.Context(), storage.Session{UserID: u.ID, ExpiresAt: time.Now().Add(time.Hour),
+		Term: u.Term}, replaces)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +103,8 @@ func TestEndOfASession(t *testing.T) {
 		mustGrant(t, s, g, c, u)
 	}
 	ended, err := s.EndSession(t.Context(), id, "the user signed out")
-	if err != nil || ended.SID != storage.SID(id) || ended.UserID != u.ID || len(ended.Clients) != 1 || ended.Clients[0] != c.ID {
+	if err != nil || ended.SID != storage.SID(id) || ended.UserID != u.ID || len(ended.Clients) != 1 ||
+		ended.Clients[0] != c.ID {
 		t.Fatalf("%+v, %v", ended, err)
 	}
 	if alive(t, s, dies) || !alive(t, s, stays) || !alive(t, s, apart) || !alive(t, s, elsewhere) {
@@ -115,7 +117,8 @@ func TestEndOfASession(t *testing.T) {
 	if len(list) != 1 || list[0].ClientID != c.ID || list[0].UserID != u.ID || list[0].SID != storage.SID(id) {
 		t.Errorf("outbox: %+v", list)
 	}
-	if e := audited(t, s, storage.AuditSessionEnded); len(e) != 1 || e[0].Actor != "user:"+u.ID || e[0].Reason != "the user signed out" {
+	if e := audited(t, s, storage.AuditSessionEnded); len(e) != 1 || e[0].Actor != "user:"+u.ID ||
+		e[0].Reason != "the user signed out" {
 		t.Errorf("audit: %+v", e)
 	}
 	if e := audited(t, s, storage.AuditGrantRevoked); len(e) != 1 || e[0].Detail != "grant "+dies.ID || e[0].App != "app" {
@@ -126,7 +129,8 @@ func TestEndOfASession(t *testing.T) {
 	}
 	// A code that came from it is worth nothing now, and writes nothing.
 	late := from(id, true, c, u)
-	if _, err := s.CreateGrant(t.Context(), late, time.Now().Add(time.Hour), on(c, u)); !errors.Is(err, storage.ErrSessionEnded) {
+	if _, err := s.CreateGrant(t.Context(), late, time.Now().Add(time.Hour), on(c, u)); !errors.Is(err,
+		storage.ErrSessionEnded) {
 		t.Errorf("a code of the session: %v", err)
 	}
 	if alive(t, s, late) {
@@ -148,7 +152,8 @@ func TestSessionOpensWithItsIDOnly(t *testing.T) {
 	}
 	for rule, id := range map[string]string{
 		"before it was renewed": first, "its name": storage.SID(second), "its name and a dot": storage.SID(second) + ".",
-		"another's secret": storage.SID(second) + first[strings.Index(first, "."):], "nothing": "", "a dot": ".", "unknown": "x.y",
+		"another's secret": storage.SID(second) + first[strings.Index(first, "."):], "nothing": "",
+		"a dot": ".", "unknown": "x.y",
 	} {
 		if p, err := s.Presence(t.Context(), id, u.ID, c.ID); err != nil || p.Session != nil {
 			t.Errorf("%s: opens, %v", rule, err)
@@ -185,7 +190,8 @@ func TestAnotherUserEndsTheSessionBefore(t *testing.T) {
 	if p, err := s.Presence(t.Context(), before, u.ID, c.ID); err != nil || p.Session != nil {
 		t.Errorf("the one before stands: %v", err)
 	}
-	if p, err := s.Presence(t.Context(), after, bob.ID, c.ID); err != nil || p.Session == nil || p.Session.SID != storage.SID(after) {
+	if p, err := s.Presence(t.Context(), after, bob.ID, c.ID); err != nil || p.Session == nil ||
+		p.Session.SID != storage.SID(after) {
 		t.Errorf("bob is not signed in: %v", err)
 	}
 }
@@ -238,7 +244,8 @@ func TestEndOfASessionWithManyGrants(t *testing.T) {
 	if _, err := s.EndSession(t.Context(), id, ""); err != nil {
 		t.Fatal(err)
 	}
-	if list, _, err := s.Grants(t.Context(), storage.GrantQuery{}); err != nil || len(list) != 0 || len(outbox(t, s)) != 1 {
+	if list, _, err := s.Grants(t.Context(), storage.GrantQuery{}); err != nil || len(list) != 0 ||
+		len(outbox(t, s)) != 1 {
 		t.Errorf("%d grants, %d logouts, %v", len(list), len(outbox(t, s)), err)
 	}
 	if strings.Contains(etcd.Dump(), "sessiongrants/") {
@@ -246,8 +253,8 @@ func TestEndOfASessionWithManyGrants(t *testing.T) {
 	}
 }
 
-// A browser that signs in at a host once more has one grant there; what is of another host, app or session stays, and so
-// does what came at the same time.
+// A browser that signs in at a host once more has one grant there; what is of another host, app or session stays, and
+// so does what came at the same time.
 func TestGrantOfAHostReplacesThoseBefore(t *testing.T) {
 	etcd := storagetest.New(t)
 	s := etcd.Store()
@@ -260,7 +267,8 @@ func TestGrantOfAHostReplacesThoseBefore(t *testing.T) {
 	}
 	const wiki, blog = "wiki.test", "blog.test"
 	old, older := at(id, wiki, 2*time.Minute), at(id, wiki, time.Hour)
-	stay := []storage.Grant{at(id, blog, time.Hour), at(other, wiki, time.Hour), from(id, false, c, u), from(id, true, c, u)}
+	stay := []storage.Grant{at(id, blog, time.Hour), at(other, wiki, time.Hour), from(id, false, c, u),
+		from(id, true, c, u)}
 	for _, g := range append(stay, older, old) {
 		mustGrant(t, s, g, c, u)
 	}
@@ -288,10 +296,12 @@ func TestGrantOfAHostReplacesThoseBefore(t *testing.T) {
 	if got := etcd.Count(func() { mustGrant(t, s, last, c, u) }); got.Proposals != 1 || got.Reads != 1 {
 		t.Errorf("replacing them costs %+v", got)
 	}
-	if list, _, err := s.Grants(t.Context(), storage.GrantQuery{}); err != nil || len(list) != len(stay)+1 || !alive(t, s, last) {
+	if list, _, err := s.Grants(t.Context(), storage.GrantQuery{}); err != nil || len(list) != len(stay)+
+		1 || !alive(t, s, last) {
 		t.Errorf("%d grants, %v", len(list), err)
 	}
-	if err := failure(s.CreateGrant(t.Context(), tabs[0], time.Now().Add(time.Hour), on(c, u))); !errors.Is(err, storage.ErrReplayed) {
+	if err := failure(s.CreateGrant(t.Context(), tabs[0], time.Now().Add(time.Hour), on(c, u))); !errors.Is(err,
+		storage.ErrReplayed) {
 		t.Errorf("the code of one that was replaced: %v", err)
 	}
 	if _, err := s.EndSession(t.Context(), id, "the user signed out"); err != nil || alive(t, s, last) {
@@ -308,9 +318,11 @@ func TestSessionsOfOddClients(t *testing.T) {
 	}
 	var clients []*storage.Client
 	for _, name := range []string{"x", "x/y", "x%2Fy", "..", "ü \x00"} {
-		c := &storage.Client{ID: name, App: name, Client: oauth.Client{ClientName: name, RedirectURIs: []string{"https://app.test/cb"}}}
+		c := &storage.Client{ID: name, App: name, Client: oauth.Client{ClientName: name,
+			RedirectURIs: []string{"https://app.test/cb"}}}
 		c.BackchannelLogoutURI = "https://app.test/logout"
-		if err := s.CommitRelease(t.Context(), storage.Release{App: storage.App{Name: name, ClientID: name}, Client: c}); err != nil {
+		if err := s.CommitRelease(t.Context(), storage.Release{App: storage.App{Name: name, ClientID: name},
+			Client: c}); err != nil {
 			t.Fatal(err)
 		}
 		if c, err = s.Client(t.Context(), name); err != nil {
@@ -408,7 +420,8 @@ func TestLogoutIsClaimedOnce(t *testing.T) {
 	if err != nil || claimed.Attempts != 1 || !claimed.Due().Equal(next.UTC()) {
 		t.Errorf("%+v, %v", claimed, err)
 	}
-	if err := s.DropLogout(t.Context(), claimed, storage.AuditEntry{Action: storage.AuditLogoutFailed}); err != nil || len(outbox(t, s)) != 0 {
+	if err := s.DropLogout(t.Context(), claimed, storage.AuditEntry{Action: storage.AuditLogoutFailed}); err != nil ||
+		len(outbox(t, s)) != 0 {
 		t.Errorf("%v", err)
 	}
 	if len(audited(t, s, storage.AuditLogoutFailed)) != 1 {

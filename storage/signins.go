@@ -11,9 +11,10 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// Users can look up when and from where somebody has signed in as them, or has tried to. Of each user one record has the
-// last of these: a sign-in that succeeds is put there in the transaction that begins its session. If another has been put
-// there at the same moment, it is put after that one, in a transaction of its own: no sign-in fails for its history.
+// Users can look up when and from where somebody has signed in as them, or has tried to. Of each user one record has
+// the last of these: a sign-in that succeeds is put there in the transaction that begins its session. If another has
+// been put there at the same moment, it is put after that one, in a transaction of its own: no sign-in fails for its
+// history.
 
 // SignIn is an entry of a user's history.
 type SignIn struct {
@@ -126,8 +127,8 @@ func (s *Store) SignIns(ctx context.Context, userID string, limit int) ([]SignIn
 	return h.List, nil
 }
 
-// AddSignIns puts entries to a user's history that come with no session, oldest first: those that failed. It is for what
-// goes on beside requests, and costs a read and a proposal. [ErrNotFound]: there is no such user.
+// AddSignIns puts entries to a user's history that come with no session, oldest first: those that failed. It is for
+// what goes on beside requests, and costs a read and a proposal. [ErrNotFound]: there is no such user.
 func (s *Store) AddSignIns(ctx context.Context, userID string, list ...SignIn) error {
 	err := Again(attempts, func() (again bool, err error) {
 		var look transaction

@@ -67,12 +67,12 @@
 //     ended.
 //   - Removing a client ends all its grants with one key, however many they are; the records are deleted afterwards, in
 //     portions, so that nobody waits for it.
-//   - Everything that is begun for a user carries the user's term, and counts in no other ([User.Stands]). One put of the
-//     user's record ends all of it: a changed password, a user who is disabled or removed, an operator. A consent that is
-//     withdrawn takes along the codes that rest on it, see [Store.RevokeConsent].
+//   - Everything that is begun for a user carries the user's term, and counts in no other ([User.Stands]). One put of
+//     the user's record ends all of it: a changed password, a user who is disabled or removed, an operator. A consent
+//     that is withdrawn takes along the codes that rest on it, see [Store.RevokeConsent].
 //   - What a user has to prove who they are is one record ([Factors]). Its revision is compared in the transaction of
-//     whatever follows from it: the session that a code or a passkey begins or raises, an enrolment, a new password. So a
-//     recovery code, a step of an authenticator app and a counter count once.
+//     whatever follows from it: the session that a code or a passkey begins or raises, an enrolment, a new password. So
+//     a recovery code, a step of an authenticator app and a counter count once.
 //   - Code and refresh also compare the revisions of the client and of the user on which the caller decided. A mismatch
 //     changes nothing and returns the current records in a [StaleError]; the caller decides anew and tries again.
 //
@@ -102,8 +102,8 @@
 // # People
 //
 // There may be very many, and no replica has them in memory. A sign-in reads the records of one; whatever concerns some
-// of them follows notes that lead there (indexes.go); and a start goes through none, because marks say what holds for all
-// (complete.go). Lists of all have pages.
+// of them follows notes that lead there (indexes.go); and a start goes through none, because marks say what holds for
+// all (complete.go). Lists of all have pages.
 //
 // # Memory
 //
@@ -145,9 +145,9 @@
 // [Store.Backup] is a snapshot of etcd, in the format of etcd's own tools, or, of a cluster, an encrypted export of the
 // records in it (backup.go). [Restoration] makes the database of a data directory from the one, and [Importing.Restore]
 // the records of an empty etcd from the other. Either begins a new epoch, because a backup revives what has ended since
-// it was made: grants, sessions, consents and what else was issued are deleted, the keys that sign and seal are replaced,
-// and codes of users that count once are used up. [Verification] finds out what is wrong with a backup, or with what an
-// etcd holds.
+// it was made: grants, sessions, consents and what else was issued are deleted, the keys that sign and seal are
+// replaced, and codes of users that count once are used up. [Verification] finds out what is wrong with a backup, or
+// with what an etcd holds.
 //
 // # Moving
 //
@@ -273,7 +273,8 @@ type Store struct {
 	indexes indexes
 	uses    usage
 	clocks  clocks
-	// shift is added to etcd's revisions, and moved is the revision of the move; 0 if the records never moved, see moved.go.
+	// shift is added to etcd's revisions, and moved is the revision of the move; 0 if the records never moved, see
+	// moved.go.
 	shift, moved int64
 	sealing      sealing
 	// trimmed is the day, since 1970, on which this replica last dropped what is too old from the audit log.

@@ -47,8 +47,8 @@ type pastTerm struct {
 
 func pastTermKey(userID string) string { return key("pastterms", userID) }
 
-// storeUser stores a user in the place of held, which is still at its revision; nil: there is none. With ends, why the term before has
-// ended, the same transaction writes to the outbox and to the audit log.
+// storeUser stores a user in the place of held, which is still at its revision; nil: there is none. With ends, why the
+// term before has ended, the same transaction writes to the outbox and to the audit log.
 func (s *Store) storeUser(ctx context.Context, held *User, u User, ends string, by AuditEntry) (*User, error) {
 	var t transaction
 	s.putUser(ctx, &t, held, u, ends, by)

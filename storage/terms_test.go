@@ -105,7 +105,8 @@ func TestRecordsOfOlderVersionsStand(t *testing.T) {
 func TestReplicasWithDifferentUsers(t *testing.T) {
 	etcd := storagetest.New(t)
 	a, b := etcd.Store(), etcd.Store()
-	listA, listB := []storage.User{{ID: "ann", Credential: "1"}, {ID: "bob", Credential: "1"}}, []storage.User{{ID: "ann", Credential: "2"}}
+	listA, listB := []storage.User{{ID: "ann", Credential: "1"}, {ID: "bob", Credential: "1"}},
+		[]storage.User{{ID: "ann", Credential: "2"}}
 	synced(t, a, listA...)
 	synced(t, b, listB...)
 	for _, store := range []*storage.Store{a, b} {
@@ -170,7 +171,8 @@ func TestEndUserBeatsEverything(t *testing.T) {
 			ended.Add(1)
 			return err
 		case i%4 == 0:
-			_, err := s.CreateSession(t.Context(), storage.Session{UserID: u.ID, Term: u.Term, ExpiresAt: time.Now().Add(time.Hour)}, "")
+			_, err := s.CreateSession(t.Context(), storage.Session{UserID: u.ID, Term: u.Term,
+				ExpiresAt: time.Now().Add(time.Hour)}, "")
 			return err
 		case i%4 == 1:
 			return s.AddConsent(t.Context(), c.ID, p, appAsks("a"))
@@ -253,7 +255,8 @@ func TestFaultsWhileAUserEnds(t *testing.T) {
 		if _, err := etcd.Store().ClearPastTerms(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if len(outbox(t, s)) <= told || strings.Contains(etcd.Dump(), etcd.Prefix+"chains/") || strings.Contains(etcd.Dump(), etcd.Prefix+"pastterms/") {
+		if len(outbox(t, s)) <= told || strings.Contains(etcd.Dump(), etcd.Prefix+"chains/") ||
+			strings.Contains(etcd.Dump(), etcd.Prefix+"pastterms/") {
 			t.Errorf("fault %d: not cleared away", n)
 		}
 	}
@@ -295,18 +298,22 @@ func TestRevokeConsentBeatsCodes(t *testing.T) {
 		}
 		late := newGrant(c, u)
 		late.AsOf = p.AsOf
-		if _, err := s.CreateGrant(t.Context(), late, time.Now().Add(time.Hour), on(c, u)); !errors.Is(err, storage.ErrWithdrawn) {
+		if _, err := s.CreateGrant(t.Context(), late, time.Now().Add(time.Hour), on(c, u)); !errors.Is(err,
+			storage.ErrWithdrawn) {
 			t.Errorf("a code from before: %v", err)
 		}
 		late.AsOf = presence().AsOf
 		mustGrant(t, s, late, c, u) // of a user who was asked again
-		if _, err := s.RevokeConsent(t.Context(), c.ID, u.ID, storage.AuditEntry{Reason: "revoked by an operator"}); err != nil {
+		if _, err := s.RevokeConsent(t.Context(), c.ID, u.ID,
+			storage.AuditEntry{Reason: "revoked by an operator"}); err != nil {
 			t.Errorf("a grant without a consent: %v", err)
 		}
-		if ended, err := s.RevokeConsent(t.Context(), c.ID, u.ID, storage.AuditEntry{}); err != nil || ended != (storage.Ended{}) {
+		if ended, err := s.RevokeConsent(t.Context(), c.ID, u.ID, storage.AuditEntry{}); err != nil ||
+			ended != (storage.Ended{}) {
 			t.Errorf("nothing to revoke: %v, %v", ended, err)
 		}
-		if _, err := s.RevokeConsent(t.Context(), "nobody", u.ID, storage.AuditEntry{}); !errors.Is(err, storage.ErrNotFound) {
+		if _, err := s.RevokeConsent(t.Context(), "nobody", u.ID, storage.AuditEntry{}); !errors.Is(err,
+			storage.ErrNotFound) {
 			t.Errorf("of a client that nobody knows: %v", err)
 		}
 	}
@@ -364,7 +371,8 @@ func TestSessionsHaveParts(t *testing.T) {
 			t.Errorf("of %q: %d sessions, %d clients", q.user, len(seen), clients)
 		}
 	}
-	if n, err := s.RevokeSessions(t.Context(), "bob", storage.AuditEntry{Reason: "revoked by an operator"}); err != nil || n != 65 {
+	if n, err := s.RevokeSessions(t.Context(), "bob", storage.AuditEntry{Reason: "revoked by an operator"}); err != nil ||
+		n != 65 {
 		t.Errorf("%d ended, %v", n, err)
 	}
 	if strings.Count(etcd.Dump(), etcd.Prefix+"sessions/") != 65 {
@@ -400,10 +408,12 @@ func TestFullDatabaseStillEndsUsers(t *testing.T) {
 	mustGrant(t, s, ofDescribed, &storage.Client{ID: described}, bob)
 	eventually(t, "the store is full", func() bool {
 		fill(t, embedded, false)
-		return errors.Is(failure(s.CreateGrant(ctx, newGrant(c, ann), time.Now().Add(time.Hour), on(c, ann))), storage.ErrFull)
+		return errors.Is(failure(s.CreateGrant(ctx, newGrant(c, ann), time.Now().Add(time.Hour), on(c, ann))),
+			storage.ErrFull)
 	})
 	why := storage.AuditEntry{Reason: "revoked by an operator"}
-	if err := s.SyncUsers(ctx, "other", []storage.User{{ID: changed.ID, Credential: "another"}}); !errors.Is(err, storage.ErrFull) {
+	if err := s.SyncUsers(ctx, "other", []storage.User{{ID: changed.ID, Credential: "another"}}); !errors.Is(err,
+		storage.ErrFull) {
 		t.Errorf("changed users: %v", err)
 	}
 	changed.ended(t, s, "another password, without room")
@@ -414,7 +424,8 @@ func TestFullDatabaseStillEndsUsers(t *testing.T) {
 	if alive, err := s.RevokeGrant(ctx, grants["bob"][1], why); err != nil || !alive {
 		t.Errorf("revoke a grant: %v, %v", alive, err)
 	}
-	if ended, err := s.EndUser(ctx, ann.ID, why); err != nil || ended != (storage.Ended{Sessions: 1, Grants: 3, Consents: 1}) {
+	if ended, err := s.EndUser(ctx, ann.ID, why); err != nil ||
+		ended != (storage.Ended{Sessions: 1, Grants: 3, Consents: 1}) {
 		t.Errorf("end a user: %v, %v", ended, err)
 	}
 	present := func(u *storage.User) string {
@@ -448,7 +459,8 @@ func TestFullDatabaseStillEndsUsers(t *testing.T) {
 	embedded, s = small(t, dir, 64<<20, kek, discard)
 	defer embedded.Close()
 	defer s.Close()
-	if err := s.SyncUsers(ctx, "other", []storage.User{{ID: changed.ID, Credential: "another"}, {ID: removed.ID, Credential: "one"}}); err != nil {
+	if err := s.SyncUsers(ctx, "other", []storage.User{{ID: changed.ID, Credential: "another"},
+		{ID: removed.ID, Credential: "one"}}); err != nil {
 		t.Fatal(err)
 	}
 	changed.ended(t, s, "another password")

@@ -15,9 +15,9 @@ import (
 // changed. What they need for that is kept sealed, upstreams/<user>, with a note of when they are to be asked,
 // asks/<time>/<user>, so that whoever looks for what is due reads that alone.
 //
-// One replica at a time asks: it claims the record by moving it to a little later, in a transaction that compares it. If
-// the replica dies, the record is due again then. What the connector says is written only if what it was asked with is
-// still what is kept; an answer that comes later than a new sign-in, or than another answer, counts for nothing.
+// One replica at a time asks: it claims the record by moving it to a little later, in a transaction that compares it.
+// If the replica dies, the record is due again then. What the connector says is written only if what it was asked with
+// is still what is kept; an answer that comes later than a new sign-in, or than another answer, counts for nothing.
 //
 // A record goes with what it is for: when the user's term has ended, when the user or the connector is gone, and when
 // all has ended that was begun at the last sign-in. That is found when it is due.
@@ -96,8 +96,8 @@ type Question struct {
 const mostQuestions = 50
 
 // ClaimQuestions takes questions that are due, for a while in which nobody else has them, of connectors that can be
-// asked; what is of no use any longer is deleted. more: there may be others. It costs one or two reads, and one proposal
-// for each question.
+// asked; what is of no use any longer is deleted. more: there may be others. It costs one or two reads, and one
+// proposal for each question.
 func (s *Store) ClaimQuestions(ctx context.Context, askable func(connector string) bool,
 	hold time.Duration) (claimed []*Question, more bool, err error) {
 	claimed, more, err = s.claimQuestions(ctx, askable, hold)
@@ -242,9 +242,9 @@ func (s *Store) Unanswered(ctx context.Context, q *Question, wait time.Duration)
 	return nil
 }
 
-// Refused says that a connector has answered that the user may not sign in any longer: all that was begun for them ends,
-// as by [Store.EndUser]. False: the question is no longer open, because they have signed in since, or all has ended
-// before.
+// Refused says that a connector has answered that the user may not sign in any longer: all that was begun for them
+// ends, as by [Store.EndUser]. False: the question is no longer open, because they have signed in since, or all has
+// ended before.
 func (s *Store) Refused(ctx context.Context, q *Question, why AuditEntry) (Ended, bool, error) {
 	open, err := s.reopen(ctx, q)
 	if err != nil || !open {

@@ -163,11 +163,13 @@ func TestLateAnswersCountForNothing(t *testing.T) {
 // it: what the connector has answered may be all that opens it now.
 func TestJoinedIdentitiesKeepTheQuestionOpen(t *testing.T) {
 	a := newAsking(t)
-	if _, _, err := a.LinkUser(t.Context(), storage.Link{Connector: "oidc", UpstreamID: "4711", UserID: a.user.ID, Own: "sub-there"}); err != nil {
+	if _, _, err := a.LinkUser(t.Context(), storage.Link{Connector: "oidc", UpstreamID: "4711", UserID: a.user.ID,
+		Own: "sub-there"}); err != nil {
 		t.Fatal(err)
 	}
 	q := a.due(t)
-	there := storage.Arrival{User: storage.User{ID: "sub-there", Connector: "oidc", UpstreamID: "4711"}, Until: a.now.Add(72 * time.Hour)}
+	there := storage.Arrival{User: storage.User{ID: "sub-there", Connector: "oidc", UpstreamID: "4711"},
+		Until: a.now.Add(72 * time.Hour)}
 	for i, want := range []int64{1, 0} {
 		if asked := a.Count(func() { arrive(t, a.Store, there) }); asked.Proposals != want {
 			t.Errorf("sign-in %d: %+v", i, asked)
@@ -221,7 +223,8 @@ func TestRefusalEndsEverythingOfTheUser(t *testing.T) {
 	if err != nil || p.Session != nil || a.left() {
 		t.Errorf("%+v, %v", p, err)
 	}
-	if list := audited(t, a.Store, storage.AuditUserEnded); len(list) != 1 || list[0].Reason != "the connector ldap says so" {
+	if list := audited(t, a.Store, storage.AuditUserEnded); len(list) != 1 ||
+		list[0].Reason != "the connector ldap says so" {
 		t.Errorf("%+v", list)
 	}
 	a.arrive(t) // who may again
@@ -281,7 +284,8 @@ func TestWhatConnectorsKeepGoes(t *testing.T) {
 	}
 	a := newAsking(t)
 	a.now = a.now.Add(16 * time.Minute)
-	if list, _, err := a.ClaimQuestions(t.Context(), func(string) bool { return false }, time.Minute); err != nil || len(list) != 0 || a.left() {
+	if list, _, err := a.ClaimQuestions(t.Context(), func(string) bool { return false }, time.Minute); err != nil ||
+		len(list) != 0 || a.left() {
 		t.Errorf("the connector cannot be asked any longer: %+v, %v", list, err)
 	}
 }
@@ -410,18 +414,24 @@ func TestLinksLeadToNoOtherLink(t *testing.T) {
 	mallory := eve()
 	mallory.User.ID, mallory.User.UpstreamID = "sub-mallory", "uid=mallory"
 	arrive(t, s, mallory)
-	if _, _, err := s.LinkUser(t.Context(), storage.Link{Connector: "ldap", UpstreamID: "uid=eve", UserID: "ann", Own: "sub-eve"}); err != nil {
+	if _, _, err := s.LinkUser(t.Context(), storage.Link{Connector: "ldap", UpstreamID: "uid=eve", UserID: "ann",
+		Own: "sub-eve"}); err != nil {
 		t.Fatal(err)
 	}
 	for rule, c := range map[string]struct {
 		link storage.Link
 		want error
 	}{
-		"an identity that is joined": {storage.Link{Connector: "ldap", UpstreamID: "uid=eve", UserID: "bob", Own: "sub-eve"}, storage.ErrLinked},
-		"to an account that is":      {storage.Link{Connector: "ldap", UpstreamID: "uid=mallory", UserID: "sub-eve", Own: "sub-mallory"}, storage.ErrLinked},
-		"to nobody":                  {storage.Link{Connector: "ldap", UpstreamID: "uid=mallory", UserID: "nobody", Own: "sub-mallory"}, storage.ErrNotFound},
-		"to itself":                  {storage.Link{Connector: "ldap", UpstreamID: "uid=mallory", UserID: "sub-mallory", Own: "sub-mallory"}, storage.ErrConflict},
-		"from one that has a link":   {storage.Link{Connector: "x", UpstreamID: "ann", UserID: "bob", Own: "ann"}, storage.ErrLinked},
+		"an identity that is joined": {storage.Link{Connector: "ldap", UpstreamID: "uid=eve", UserID: "bob", Own: "sub-eve"},
+			storage.ErrLinked},
+		"to an account that is": {storage.Link{Connector: "ldap", UpstreamID: "uid=mallory", UserID: "sub-eve",
+			Own: "sub-mallory"}, storage.ErrLinked},
+		"to nobody": {storage.Link{Connector: "ldap", UpstreamID: "uid=mallory", UserID: "nobody",
+			Own: "sub-mallory"}, storage.ErrNotFound},
+		"to itself": {storage.Link{Connector: "ldap", UpstreamID: "uid=mallory", UserID: "sub-mallory",
+			Own: "sub-mallory"}, storage.ErrConflict},
+		"from one that has a link": {storage.Link{Connector: "x", UpstreamID: "ann", UserID: "bob", Own: "ann"},
+			storage.ErrLinked},
 	} {
 		if _, _, err := s.LinkUser(t.Context(), c.link); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v", rule, err)
@@ -435,7 +445,8 @@ func TestAccountMovesWhenItsConnectorIsGone(t *testing.T) {
 	before := arrive(t, s, eve())
 	there := eve()
 	there.User.ID, there.User.Connector, there.User.UpstreamID, there.User.Name = "sub-there", "oidc", "4711", "Eve There"
-	if _, _, err := s.LinkUser(t.Context(), storage.Link{Connector: "oidc", UpstreamID: "4711", UserID: before.ID, Own: "sub-there"}); err != nil {
+	if _, _, err := s.LinkUser(t.Context(), storage.Link{Connector: "oidc", UpstreamID: "4711", UserID: before.ID,
+		Own: "sub-there"}); err != nil {
 		t.Fatal(err)
 	}
 	if as := arrive(t, s, there); as.ID != before.ID || as.Name != "Eve" || as.Connector != "ldap" {
@@ -540,7 +551,8 @@ func TestLinkBeatsArrivals(t *testing.T) {
 	race(t, 24, func() error {
 		err := errors.New("")
 		once.Do(func() {
-			_, _, err = s.LinkUser(t.Context(), storage.Link{Connector: "ldap", UpstreamID: "uid=eve", UserID: "ann", Own: "sub-eve"})
+			_, _, err = s.LinkUser(t.Context(), storage.Link{Connector: "ldap", UpstreamID: "uid=eve",
+				UserID: "ann", Own: "sub-eve"})
 		})
 		if err == nil || err.Error() != "" {
 			return err
@@ -549,11 +561,13 @@ func TestLinkBeatsArrivals(t *testing.T) {
 		a.Data, a.Ask, a.Until = []byte("x"), time.Minute, time.Now().Add(time.Hour)
 		u, err := s.ArriveUser(t.Context(), a)
 		if err == nil {
-			_, err = s.CreateSession(t.Context(), storage.Session{UserID: u.ID, Term: u.Term, ExpiresAt: time.Now().Add(time.Hour)}, "")
+			_, err = s.CreateSession(t.Context(), storage.Session{UserID: u.ID, Term: u.Term,
+				ExpiresAt: time.Now().Add(time.Hour)}, "")
 		}
 		return err
 	}, storage.ErrConflict)
-	if list, _, err := s.Sessions(t.Context(), "sub-eve", storage.Part{}); err != nil || len(list) != 0 || user(t, s, "sub-eve").Active() {
+	if list, _, err := s.Sessions(t.Context(), "sub-eve", storage.Part{}); err != nil || len(list) != 0 ||
+		user(t, s, "sub-eve").Active() {
 		t.Errorf("%+v, %v", list, err)
 	}
 	if as := arrive(t, s, eve()); as.ID != "ann" {

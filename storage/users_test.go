@@ -23,7 +23,8 @@ func TestGuessesAreCountedAtomically(t *testing.T) {
 	if allowed := race(t, 40, guess, storage.ErrConflict); allowed != 5 {
 		t.Errorf("%d of 40 parallel guesses were allowed, want 5", allowed)
 	}
-	if ok, retry, _ := s.TakeGuess(t.Context(), "user@APP.test ", 5, time.Minute); ok || !retry.Equal(now.Add(time.Minute)) {
+	if ok, retry, _ := s.TakeGuess(t.Context(), "user@APP.test ", 5, time.Minute); ok ||
+		!retry.Equal(now.Add(time.Minute)) {
 		t.Errorf("another spelling has another counter, or retry %s is wrong", retry)
 	}
 	now = now.Add(time.Minute) // the lock ends by itself

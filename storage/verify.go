@@ -77,9 +77,10 @@ func (v Verification) Cluster(ctx context.Context, client *clientv3.Client) (*Ve
 		return nil, fmt.Errorf("verify the database: %w", err)
 	}
 	revision := now.Header.Revision
-	return v.verify(ctx, "the database", remedyOfStore, func(ctx context.Context, do func(kv *mvccpb.KeyValue) error) error {
-		return s.eachBetween(ctx, "\x00", "\x00", revision, do)
-	})
+	return v.verify(ctx, "the database", remedyOfStore,
+		func(ctx context.Context, do func(kv *mvccpb.KeyValue) error) error {
+			return s.eachBetween(ctx, "\x00", "\x00", revision, do)
+		})
 }
 
 // EmbeddedSize is the size of the file of an embedded database, in bytes, below the directory of a server.

@@ -40,7 +40,8 @@ func written(t *testing.T, text []byte) string {
 	return file
 }
 
-func restoredRecords(t *testing.T, e *storagetest.Etcd, kek *storage.KEK, file string, how storage.Restoring) (*storage.Epoch, error) {
+func restoredRecords(t *testing.T, e *storagetest.Etcd, kek *storage.KEK, file string,
+	how storage.Restoring) (*storage.Epoch, error) {
 	t.Helper()
 	f, err := os.Open(file)
 	if err != nil {
@@ -50,7 +51,8 @@ func restoredRecords(t *testing.T, e *storagetest.Etcd, kek *storage.KEK, file s
 	if _, err := storage.VerifyBackup(f); err != nil {
 		return nil, err
 	}
-	return storage.Importing{Client: e.Client, Prefix: e.Prefix, KEK: kek, Issuer: movedIssuer, Logger: discard}.Restore(t.Context(), f, how)
+	return storage.Importing{Client: e.Client, Prefix: e.Prefix, KEK: kek, Issuer: movedIssuer, Logger: discard}.Restore(
+		t.Context(), f, how)
 }
 
 // sound makes sure that nothing is wrong.
@@ -83,14 +85,15 @@ func TestClusterIsBackedUpAndRestored(t *testing.T) {
 	}
 
 	then := false
-	epoch, err := restoredRecords(t, there, from.KEK, file, storage.Restoring{Then: func(ctx context.Context, s *storage.Store) error {
-		then = true
-		_, err := storage.New(ctx, there.Client, storage.Options{Prefix: there.Prefix, KEK: from.KEK, Logger: discard})
-		if !errors.Is(err, storage.ErrUnfinished) {
-			t.Errorf("it can be served before the epoch is there: %v", err)
-		}
-		return nil
-	}})
+	epoch, err := restoredRecords(t, there, from.KEK, file,
+		storage.Restoring{Then: func(ctx context.Context, s *storage.Store) error {
+			then = true
+			_, err := storage.New(ctx, there.Client, storage.Options{Prefix: there.Prefix, KEK: from.KEK, Logger: discard})
+			if !errors.Is(err, storage.ErrUnfinished) {
+				t.Errorf("it can be served before the epoch is there: %v", err)
+			}
+			return nil
+		}})
 	if err != nil || epoch.Grants != 2 || epoch.Sessions != 1 || epoch.BackupAt.IsZero() || !then {
 		t.Fatalf("%+v, %v, %t", epoch, err, then)
 	}
@@ -116,10 +119,12 @@ func TestClusterIsBackedUpAndRestored(t *testing.T) {
 
 	// Kept, and under a newer encryption key.
 	both := kekOf(t, bytes.Repeat([]byte{7}, 32))
-	if _, err := restoredRecords(t, kept, both, file, storage.Restoring{}); err == nil || !strings.Contains(err.Error(), "encryptionKeyFiles") {
+	if _, err := restoredRecords(t, kept, both, file, storage.Restoring{}); err == nil ||
+		!strings.Contains(err.Error(), "encryptionKeyFiles") {
 		t.Errorf("without its key: %v", err)
 	}
-	if epoch, err := restoredRecords(t, kept, from.KEK, file, storage.Restoring{KeepGrants: true}); err != nil || epoch.Grants != 0 {
+	if epoch, err := restoredRecords(t, kept, from.KEK, file, storage.Restoring{KeepGrants: true}); err != nil ||
+		epoch.Grants != 0 {
 		t.Fatalf("%+v, %v", epoch, err)
 	}
 	u.refreshed(t, kept.Store(keyed(from.KEK)))
@@ -144,10 +149,11 @@ func TestUnfinishedRestoreIsNotServed(t *testing.T) {
 			}
 			return nil
 		})
-		epoch, err := restoredRecords(t, e, from.KEK, file, storage.Restoring{Then: func(context.Context, *storage.Store) error {
-			reached = true
-			return nil
-		}})
+		epoch, err := restoredRecords(t, e, from.KEK, file,
+			storage.Restoring{Then: func(context.Context, *storage.Store) error {
+				reached = true
+				return nil
+			}})
 		e.Inject(nil)
 		ended = err == nil
 		if err != nil && !errors.Is(err, broken) {
@@ -234,7 +240,8 @@ func TestVerificationFindsWhatIsWrong(t *testing.T) {
 		"deliveries/none/w/web":   {`{"app":"none"}`, "the app none, which does not exist"},
 		"compromised/moved":       {`{"at":"x","unfinished":true}`, "was not finished"},
 		"keys/ES256/0000000000ff": {`{"use":"ES256","sealed":"AAAA"}`, "too short"},
-		"encryption/key":          {`{"kek":"00ff00ff00ff00ff","since":"2026-01-01T00:00:00Z"}`, "add its file to encryptionKeyFiles"},
+		"encryption/key": {`{"kek":"00ff00ff00ff00ff","since":"2026-01-01T00:00:00Z"}`,
+			"add its file to encryptionKeyFiles"},
 	} {
 		was, err := e.Client.Get(t.Context(), e.Prefix+key)
 		if err != nil {

@@ -191,9 +191,10 @@ func (f *failure) OnWrite(entry *zapcore.CheckedEntry, fields []zapcore.Field) {
 
 // damaged is in errors of etcd, and of its database, that say that a file holds what it must not. A path or the name of
 // a package is not among them: they are in errors about healthy files as well.
-var damaged = regexp.MustCompile(`(?i)crc mismatch|checksum|corrupt|cannot be repaired|unmarshal|unexpected EOF|proto:|` +
-	`invalid (database|freelist|page)|version mismatch|file size too small|bad wal name|wal: (conflicting|file not found|snapshot|slice bounds)|` +
-	`snap: (snapshot file doesn't exist|no available|empty)|snapshot is missing|failed to recover v3 backend`)
+var damaged = regexp.MustCompile(
+	`(?i)crc mismatch|checksum|corrupt|cannot be repaired|unmarshal|unexpected EOF|proto:|` +
+		`invalid (database|freelist|page)|version mismatch|file size too small|bad wal name|wal: (conflicting|file not found|snapshot|slice bounds)|` +
+		`snap: (snapshot file doesn't exist|no available|empty)|snapshot is missing|failed to recover v3 backend`)
 
 // is says whether an error is one of the system's. etcd does not wrap all that it passes on.
 func is(err error, errno syscall.Errno) bool {
@@ -208,24 +209,32 @@ func (f *failure) words(what string, why error) error {
 	dir := etcdDir(f.dir)
 	switch {
 	case is(why, syscall.ENOSPC), is(why, syscall.EDQUOT):
-		return fmt.Errorf("the disk that holds %s is full (%s: %w): make room on it and start again; nothing that was confirmed is lost",
+		return fmt.Errorf("the disk that holds %s is full (%s: %w): make room on it and start again; nothing that was "+
+			"confirmed is lost",
 			f.dir, what, why)
 	case is(why, syscall.EACCES), is(why, syscall.EPERM):
-		return fmt.Errorf("this user may not use the database in %s (%s: %w): give the directory and all that is in it to the user that runs "+
+		return fmt.Errorf("this user may not use the database in %s (%s: %w): give the directory and all that is in it to "+
+			"the user that runs "+
 			"this program (chown -R), or start it as their owner; nothing is wrong with the database", dir, what, why)
 	case is(why, syscall.EROFS):
-		return fmt.Errorf("the database in %s is on a disk that is mounted read-only (%s: %w): mount it for writing and start again",
+		return fmt.Errorf("the database in %s is on a disk that is mounted read-only (%s: %w): mount it for "+
+			"writing and start again",
 			dir, what, why)
 	case is(why, syscall.ENOMEM):
-		return fmt.Errorf("there is not enough memory or address space for the database in %s (%s: %w): raise the limit of this process "+
-			"(ulimit -v), or lower storage.config.quota, up to which the database is mapped; nothing is wrong with the database", dir, what, why)
+		return fmt.Errorf("there is not enough memory or address space for the database in %s (%s: %w): raise the limit "+
+			"of this process "+
+			"(ulimit -v), or lower storage.config.quota, up to which the database is mapped; nothing is wrong with the database",
+			dir, what, why)
 	case is(why, syscall.EMFILE), is(why, syscall.ENFILE):
-		return fmt.Errorf("there are too many open files for the database in %s (%s: %w): raise the limit (ulimit -n) and start again",
+		return fmt.Errorf("there are too many open files for the database in %s (%s: %w): raise the limit (ulimit "+
+			"-n) and start again",
 			dir, what, why)
 	case damaged.MatchString(what), damaged.MatchString(why.Error()):
-		return fmt.Errorf("the database in %s is damaged (%s: %w): put that directory aside, and run warifu restore with your last backup",
+		return fmt.Errorf("the database in %s is damaged (%s: %w): put that directory aside, and run warifu restore with "+
+			"your last backup",
 			dir, what, why)
 	}
-	return fmt.Errorf("the database in %s cannot go on (%s: %w): check its disk and start again; nothing that was confirmed is lost",
+	return fmt.Errorf("the database in %s cannot go on (%s: %w): check its disk and start again; nothing that was "+
+		"confirmed is lost",
 		dir, what, why)
 }

@@ -29,7 +29,8 @@ func TestAdminSocketIsTheOwnersAlone(t *testing.T) {
 			t.Errorf("%s has mode %o, want %o", path, info.Mode().Perm(), mode)
 		}
 	}
-	if _, err := listenSocket(t.Context(), socket); err == nil || !strings.Contains(err.Error(), "another server answers") {
+	if _, err := listenSocket(t.Context(), socket); err == nil ||
+		!strings.Contains(err.Error(), "another server answers") {
 		t.Errorf("a living socket was taken: %v", err)
 	}
 	// A server that was killed leaves its socket; the next one takes it.
@@ -57,7 +58,8 @@ func TestAdminSocketPathThatIsTooLong(t *testing.T) {
 		t.Fatal(err)
 	}
 	socket := filepath.Join(dir, "admin.sock")
-	if _, err := listenSocket(t.Context(), socket); err == nil || !strings.Contains(err.Error(), "a Unix socket takes at most 107") {
+	if _, err := listenSocket(t.Context(), socket); err == nil ||
+		!strings.Contains(err.Error(), "a Unix socket takes at most 107") {
 		t.Errorf("from elsewhere: %v", err)
 	}
 	t.Chdir(dir) // a relative path is short enough
@@ -81,7 +83,8 @@ func TestClientThatIsNotAWarifuServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := &cli{admin: other.URL, tokenFile: token}
-	if _, err := fetch[admin.Info](t.Context(), c, "/v1/info"); err == nil || !strings.Contains(err.Error(), "is this the admin API of warifu?") {
+	if _, err := fetch[admin.Info](t.Context(), c, "/v1/info"); err == nil ||
+		!strings.Contains(err.Error(), "is this the admin API of warifu?") {
 		t.Error(err)
 	}
 }

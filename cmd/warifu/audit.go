@@ -74,7 +74,8 @@ func sinceOf(text string, now time.Time) (time.Time, error) {
 			return at, nil
 		}
 	}
-	return time.Time{}, usagef("--since %q is neither a duration such as 24h nor a date such as 2026-01-31 or 2026-01-31T12:00:00Z", text)
+	return time.Time{}, usagef("--since %q is neither a duration such as 24h nor a date such as 2026-01-31 or "+
+		"2026-01-31T12:00:00Z", text)
 }
 
 // auditLog gets the log, page by page.

@@ -232,14 +232,16 @@ func (c *cli) sayEpoch(e epoch, keep kept) {
 	c.say("%s: the database is that of the backup, %s", c.paint(c.stderr, green, "restored"), of)
 	if keep.grants {
 		c.say("  Grants, sessions and consents are as they were: what was revoked since then is alive.")
-		c.say("  An app that has refreshed since then holds a refresh token that is refused here, and its grant is revoked when")
+		c.say("  An app that has refreshed since then holds a refresh token that is refused here, and its " +
+			"grant is revoked when")
 		c.say("  it comes with that: its users sign in again.")
 		c.say("  So are the keys that seal them. If they were ended as compromised since then: " +
 			"warifu keys rotate seal --compromised")
 	} else {
 		c.say("  Ended: %s. Everybody signs in and consents again.", e.Ended)
 	}
-	c.say("  New: the keys that sign. Access tokens from before are not accepted here; resource servers that verify them by")
+	c.say("  New: the keys that sign. Access tokens from before are not accepted here; resource servers " +
+		"that verify them by")
 	c.say("  themselves reject them once they have fetched the keys again.")
 	if apps := e.secrets.Delivered; len(apps) > 0 {
 		c.say("  New: client secrets, which are delivered when the server starts (%s).", strings.Join(apps, ", "))
@@ -256,12 +258,14 @@ func (c *cli) sayEpoch(e epoch, keep kept) {
 		c.say("  As they were then: the apps. Apply their manifests again, and delete those that were deleted since then.")
 	}
 	if e.Users > 0 {
-		c.say("  As they were then: users, and the passwords, passkeys and authenticator apps of %d of them. Disable those who",
+		c.say("  As they were then: users, and the passwords, passkeys and authenticator apps of %d of them. "+
+			"Disable those who",
 			e.Users)
 		c.say("  were disabled since then, and set the passwords anew that were given up.")
 	}
 	if e.Recovery > 0 {
-		c.say("  Void: the recovery codes of %d users, some of which may have been used since then. They make new ones in their "+
+		c.say("  Void: the recovery codes of %d users, some of which may have been used since then. They make "+
+			"new ones in their "+
 			"account.", e.Recovery)
 	}
 	if len(e.Clients) > 0 {

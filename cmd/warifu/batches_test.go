@@ -57,13 +57,15 @@ func TestPortionThatFails(t *testing.T) {
 		if r.URL.Path == "/v1/apply" {
 			if applies++; applies == 2 {
 				w.WriteHeader(http.StatusServiceUnavailable)
-				_, _ = w.Write([]byte(`{"code":"storage_unavailable","status":503,"detail":"The server's storage does not answer."}`))
+				_, _ =
+					w.Write([]byte(`{"code":"storage_unavailable","status":503,"detail":"The server's storage does not answer."}`))
 				return
 			}
 		}
 		planned := admin.Planned{Applied: r.URL.Path == "/v1/apply"}
 		for _, doc := range request.Documents {
-			planned.Plans = append(planned.Plans, admin.AppPlan{App: strings.TrimSuffix(filepath.Base(doc.Name), ".yml"), Changed: true, Revision: "1.0"})
+			planned.Plans = append(planned.Plans, admin.AppPlan{App: strings.TrimSuffix(filepath.Base(doc.Name), ".yml"),
+				Changed: true, Revision: "1.0"})
 		}
 		if planned.Applied && len(request.Expected) != len(request.Documents) {
 			t.Errorf("%d revisions for %d documents", len(request.Expected), len(request.Documents))
@@ -85,7 +87,8 @@ func TestPortionThatFails(t *testing.T) {
 	code := run(t.Context(), []string{"--admin", server.URL, "--admin-token-file", token, "apply", "-f", dir, "--yes"},
 		strings.NewReader(""), &stdout, &stderr)
 	said := stderr.String()
-	if code != exitFailed || applies != 2 || !strings.Contains(said, "100 of 250 apps were applied") || !strings.Contains(said, "a099 applied") ||
+	if code != exitFailed || applies != 2 || !strings.Contains(said, "100 of 250 apps were applied") ||
+		!strings.Contains(said, "a099 applied") ||
 		strings.Contains(said, "a100 applied") || !strings.Contains(said, "storage does not answer") {
 		t.Errorf("exit code %d after %d requests\n%s", code, applies, said)
 	}

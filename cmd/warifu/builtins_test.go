@@ -14,7 +14,8 @@ func TestConfigurationKnowsTheBuiltInPlugins(t *testing.T) {
 	for key, builtin := range map[string]map[string]func(){"deployHooks": builtinHooks, "runtimes": builtinRuntimes} {
 		read := func(name string) error {
 			file := filepath.Join(t.TempDir(), "c.yaml")
-			text := "issuer: https://id.example.com\nweb: {http: '127.0.0.1:0'}\nplugins: {" + key + ": [{name: " + name + "}]}\n"
+			text := "issuer: https://id.example.com\nweb: {http: '127.0.0.1:0'}\nplugins: {" + key +
+				": [{name: " + name + "}]}\n"
 			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}

@@ -36,7 +36,8 @@ type unreachableError struct {
 }
 
 func (e *unreachableError) Error() string {
-	return fmt.Sprintf("no warifu server answers at %s (%v): start one with warifu dev or warifu serve, or say where it is with --admin or %s",
+	return fmt.Sprintf("no warifu server answers at %s (%v): start one with warifu dev or warifu serve, or say where it "+
+		"is with --admin or %s",
 		e.where, e.err, adminVariable)
 }
 
@@ -68,7 +69,8 @@ func (c *cli) client() (*client, error) {
 				tokenVariable)
 		}
 		if u.Scheme == "http" && !oauth.IsLoopback(u.Hostname()) {
-			return nil, usagef("the admin API at %s is neither https nor on loopback: the token would cross the network unencrypted", where)
+			return nil, usagef("the admin API at %s is neither https nor on loopback: the token would cross the network "+
+				"unencrypted", where)
 		}
 		token, err := os.ReadFile(file)
 		if err != nil {

@@ -338,7 +338,8 @@ func (c *cli) delete() *cobra.Command {
 				return err
 			}
 			if !out.Gone {
-				return fmt.Errorf("%s is being deleted: its grants have ended, but its env has not been taken away everywhere yet (see warifu get deliveries)", name)
+				return fmt.Errorf("%s is being deleted: its grants have ended, but its env has not been taken away everywhere yet "+
+					"(see warifu get deliveries)", name)
 			}
 			c.say("%s deleted (ended: %s)", name, endsWith(detail))
 			return nil

@@ -13,7 +13,8 @@ import (
 )
 
 // boundedEndpoint is an endpoint with a bound, as serve opens it.
-func boundedEndpoint(t *testing.T, most int, trusted []netip.Prefix, secure bool, handler http.HandlerFunc) (address string, open *connections) {
+func boundedEndpoint(t *testing.T, most int, trusted []netip.Prefix, secure bool,
+	handler http.HandlerFunc) (address string, open *connections) {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -75,7 +76,9 @@ func TestIdleConnectionsKeepNobodyOut(t *testing.T) {
 	} {
 		t.Run(c.rule, func(t *testing.T) {
 			const most = 20
-			address, open := boundedEndpoint(t, most, c.trusted, c.secure, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "here") })
+			address, open := boundedEndpoint(t, most, c.trusted, c.secure, func(w http.ResponseWriter, _ *http.Request) {
+				_, _ = io.WriteString(w, "here")
+			})
 			scheme := "http://"
 			if c.secure {
 				scheme = "https://"
@@ -107,11 +110,12 @@ func TestIdleConnectionsKeepNobodyOut(t *testing.T) {
 // A request that is being served is not cut off for new connections.
 func TestConnectionsInUseAreKept(t *testing.T) {
 	begun, finish := make(chan struct{}, 1), make(chan struct{})
-	address, _ := boundedEndpoint(t, 4, []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, false, func(w http.ResponseWriter, _ *http.Request) {
-		begun <- struct{}{}
-		<-finish
-		_, _ = io.WriteString(w, "here")
-	})
+	address, _ := boundedEndpoint(t, 4, []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, false,
+		func(w http.ResponseWriter, _ *http.Request) {
+			begun <- struct{}{}
+			<-finish
+			_, _ = io.WriteString(w, "here")
+		})
 	answer := make(chan error, 1)
 	go func() {
 		resp, err := http.Get("http://" + address)

@@ -251,8 +251,9 @@ func devPerson(email, hash string) config.StaticPassword {
 		PhoneNumber: "+1 (202) 555-0100", PhoneNumberVerified: true, PreferredUsername: "dev",
 		Groups: []string{"developers"}, Attributes: map[string]any{"department": "Development"},
 		Address: config.Address{
-			Formatted: "1-2-3 Example\nChiyoda-ku, Tokyo 100-0005\nJapan", StreetAddress: "1-2-3 Example", Locality: "Chiyoda-ku",
-			Region: "Tokyo", PostalCode: "100-0005", Country: "Japan",
+			Formatted: "1-2-3 Example\nChiyoda-ku, Tokyo 100-0005\nJapan", StreetAddress: "1-2-3 Example",
+			Locality: "Chiyoda-ku",
+			Region:   "Tokyo", PostalCode: "100-0005", Country: "Japan",
 		},
 	}
 }

@@ -20,7 +20,8 @@ import (
 func startDev(t *testing.T, args ...string) (readyLine, *lines) {
 	t.Helper()
 	dir := t.TempDir()
-	manifest := strings.NewReplacer("APP", "board", "URI", "http://127.0.0.1:*", "threads:read", "boards:read", "EXTRA", "autoEnv").
+	manifest := strings.NewReplacer("APP", "board", "URI", "http://127.0.0.1:*", "threads:read", "boards:read",
+		"EXTRA", "autoEnv").
 		Replace(loopbackApp)
 	for name, text := range map[string]string{"app.yml": manifest, "dev.yaml": devFile} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
@@ -74,7 +75,8 @@ expiry:
 func TestDevForRealWork(t *testing.T) {
 	t.Setenv("WARIFU_ISSUER", "https://id.example.com")
 	ready, said := startDev(t, "--listen", "localhost:0", "--user", "ann@example.com")
-	if len(ready.Users) != 2 || ready.Users[1].Email != "ann@example.com" || ready.Users[0].Password == ready.Users[1].Password {
+	if len(ready.Users) != 2 || ready.Users[1].Email != "ann@example.com" ||
+		ready.Users[0].Password == ready.Users[1].Password {
 		t.Fatalf("users: %v", ready.Users)
 	}
 	if !strings.Contains(said.String(), "the variable WARIFU_ISSUER overrides nothing (warifu dev takes") {
@@ -104,7 +106,8 @@ func TestDevForRealWork(t *testing.T) {
 	if resp.StatusCode != http.StatusCreated {
 		t.Errorf("registration: %s", resp.Status)
 	}
-	for email, password := range map[string]string{"ann@example.com": ready.Users[1].Password, "bob@example.com": "password"} {
+	for email, password := range map[string]string{"ann@example.com": ready.Users[1].Password,
+		"bob@example.com": "password"} {
 		var reply struct{ Scope, Refresh_token, Id_token string }
 		got := newLines()
 		token := []string{"--admin", ready.Admin, "token", "board", "--login", email, "--password-stdin"}
@@ -113,7 +116,8 @@ func TestDevForRealWork(t *testing.T) {
 			t.Fatalf("%s: exit code %d, %s%s", email, code, got, said)
 		}
 		payload, err := base64.RawURLEncoding.DecodeString(strings.Split(reply.Id_token+"..", ".")[1])
-		if got := strings.Contains(string(payload), `"department":"Sales"`); err != nil || got != (email == "bob@example.com") {
+		if got := strings.Contains(string(payload), `"department":"Sales"`); err != nil ||
+			got != (email == "bob@example.com") {
 			t.Errorf("the ID token of %s says %s", email, payload)
 		}
 		creds := newLines()
@@ -136,7 +140,8 @@ func TestDevForRealWork(t *testing.T) {
 		}
 	}
 	// What an app is refused is on the terminal.
-	_, _ = http.PostForm(ready.Issuer+"/oauth/token", url.Values{"grant_type": {"refresh_token"}, "client_id": {"nobody"}, "client_secret": {"x"}})
+	_, _ = http.PostForm(ready.Issuer+"/oauth/token", url.Values{"grant_type": {"refresh_token"}, "client_id": {"nobody"},
+		"client_secret": {"x"}})
 	if _, err := said.await(t.Context(), nil, regexp.MustCompile(
 		`refused /oauth/token for nobody: invalid_client: .* \[client-unknown\]; more: warifu explain [0-9a-f]{16}`)); err != nil {
 		t.Error(err, said)
@@ -158,7 +163,8 @@ func TestDevRefusesWhatItDecidesItself(t *testing.T) {
 			t.Fatal(err)
 		}
 		said := newLines()
-		code := run(t.Context(), []string{"dev", "-f", "testdata/app.yml", "--listen", "127.0.0.1:0", "--data", filepath.Join(dir, "data"), "--config", file},
+		code := run(t.Context(), []string{"dev", "-f", "testdata/app.yml", "--listen", "127.0.0.1:0", "--data",
+			filepath.Join(dir, "data"), "--config", file},
 			strings.NewReader(""), newLines(), said)
 		for part := range strings.SplitSeq(want, "|") {
 			if code != exitInvalid || !strings.Contains(said.String(), part) {
@@ -167,8 +173,10 @@ func TestDevRefusesWhatItDecidesItself(t *testing.T) {
 		}
 	}
 	said := newLines()
-	if code := run(t.Context(), []string{"dev", "-f", "testdata/app.yml", "--listen", "127.0.0.1:0", "--data", filepath.Join(dir, "data"), "--user", "ann"},
-		strings.NewReader(""), newLines(), said); code != exitInvalid || !strings.Contains(said.String(), "--user ann: it must be an e-mail address") {
+	if code := run(t.Context(), []string{"dev", "-f", "testdata/app.yml", "--listen", "127.0.0.1:0", "--data",
+		filepath.Join(dir, "data"), "--user", "ann"},
+		strings.NewReader(""), newLines(), said); code != exitInvalid || !strings.Contains(said.String(),
+		"--user ann: it must be an e-mail address") {
 		t.Errorf("exit code %d: %s", code, said)
 	}
 }
@@ -185,7 +193,8 @@ func TestDevTrustsTheProxyOfAnApp(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	ready, _ := startDev(t, "-f", manifest, "--listen", "localhost:0", "--data", filepath.Join(dir, "data"), "--config", file)
+	ready, _ := startDev(t, "-f", manifest, "--listen", "localhost:0", "--data", filepath.Join(dir, "data"),
+		"--config", file)
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, ready.Issuer+"/auth/verify", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -199,7 +208,8 @@ func TestDevTrustsTheProxyOfAnApp(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = resp.Body.Close()
-	if to := resp.Header.Get("Location"); resp.StatusCode != http.StatusSeeOther || !strings.HasPrefix(to, ready.Issuer+"/oauth/authorize?") {
+	if to := resp.Header.Get("Location"); resp.StatusCode != http.StatusSeeOther || !strings.HasPrefix(to, ready.Issuer+
+		"/oauth/authorize?") {
 		t.Errorf("%s %s", resp.Status, to)
 	}
 }

@@ -69,7 +69,8 @@ func TestDevRunsWorkersThatHaveAScript(t *testing.T) {
 		t.Run(tt.rule, func(t *testing.T) {
 			dir, found := board(t, tt.path, tt.redirect, "workerd")
 			cfg := found.settings()
-			if len(cfg.Targets) != 2 || cfg.Targets[0] != (config.Target{Kind: "worker", App: "board", Name: "web", Runtime: config.RuntimeWorkers}) ||
+			if len(cfg.Targets) != 2 || cfg.Targets[0] != (config.Target{Kind: "worker", App: "board", Name: "web",
+				Runtime: config.RuntimeWorkers}) ||
 				cfg.Targets[1] != (config.Target{Runtime: config.RuntimeFile}) {
 				t.Fatalf("targets are assigned as %+v", cfg.Targets)
 			}

@@ -266,7 +266,8 @@ func (e *examination) configuration(context.Context) ([]doctor.Finding, error) {
 	for _, f := range e.faults {
 		state, remedy := doctor.Wrong, "correct it; warifu config validate "+e.file+" checks it"
 		switch {
-		case f.Code == "expired" && looked(f, files.Certificates, files.Authorities), f.Code == "mode" && looked(f, files.Secrets):
+		case f.Code == "expired" && looked(f, files.Certificates, files.Authorities), f.Code == "mode" &&
+			looked(f, files.Secrets):
 			continue // certificate, files
 		case strings.Contains(f.Message, syscall.EACCES.Error()):
 			state, remedy = doctor.Unknown, asUserOfServer

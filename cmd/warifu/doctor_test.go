@@ -55,7 +55,8 @@ func TestDoctorSeesWhatAProxyDoes(t *testing.T) {
 	defer proxy.Close()
 	dir := t.TempDir()
 	ca := filepath.Join(dir, "ca.pem")
-	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: proxy.Certificate().Raw}), 0o600); err != nil {
+	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: proxy.Certificate().Raw}),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	issuer := proxy.URL + "/id"
@@ -67,7 +68,8 @@ func TestDoctorSeesWhatAProxyDoes(t *testing.T) {
 	socket := filepath.Join(data, "a.sock")
 	run := func() (found []doctor.Finding, code int) {
 		out, said := newLines(), newLines()
-		code = run(t.Context(), []string{"doctor", "--admin", socket, "--ca", ca, "-o", "json"}, strings.NewReader(""), out, said)
+		code = run(t.Context(), []string{"doctor", "--admin", socket, "--ca", ca, "-o", "json"}, strings.NewReader(""),
+			out, said)
 		if err := json.Unmarshal([]byte(out.String()), &found); err != nil {
 			t.Fatalf("%v: %s%s", err, out, said)
 		}
@@ -105,14 +107,16 @@ func TestDoctorSeesWhatAProxyDoes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, probe := range map[string]string{"good": good, "none": "", "made up": "wft_AAAA", "of another kind": func() string {
-		sealed, err := s.store.Seal("wff_", []byte("1"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return sealed
-	}()} {
-		req := httptest.NewRequestWithContext(context.Background(), http.MethodGet, issuer+"/.well-known/openid-configuration", nil)
+	for name, probe := range map[string]string{"good": good, "none": "", "made up": "wft_AAAA",
+		"of another kind": func() string {
+			sealed, err := s.store.Seal("wff_", []byte("1"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return sealed
+		}()} {
+		req := httptest.NewRequestWithContext(context.Background(), http.MethodGet, issuer+
+			"/.well-known/openid-configuration", nil)
 		req.Header.Set(doctor.ProbeHeader, probe)
 		w := httptest.NewRecorder()
 		s.first.ServeHTTP(w, req)
@@ -138,7 +142,8 @@ func TestDoctorOfAnotherUser(t *testing.T) {
 	t.Parallel()
 	e := &examination{away: &unreachableError{"data/admin.sock", os.NewSyscallError("connect", syscall.EACCES)}}
 	found, err := e.server(&client{where: "data/admin.sock"})(t.Context())
-	if err != nil || len(found) != 1 || found[0].State != doctor.Unknown || !strings.Contains(found[0].Remedy, "as the user of the server") {
+	if err != nil || len(found) != 1 || found[0].State != doctor.Unknown || !strings.Contains(found[0].Remedy,
+		"as the user of the server") {
 		t.Errorf("%+v, %v", found, err)
 	}
 }

@@ -51,7 +51,8 @@ func TestDraftsOfNobodyAreRemoved(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Lstat(killed.File.Name()); err == nil || !strings.Contains(said.String(), killed.File.Name()+" removed") {
+	if _, err := os.Lstat(killed.File.Name()); err == nil || !strings.Contains(said.String(), killed.File.Name()+
+		" removed") {
 		t.Errorf("it is there after %q", said)
 	}
 	for _, d := range []*draft{first, second} {

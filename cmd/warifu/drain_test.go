@@ -119,7 +119,8 @@ func TestRollingRestartLosesNothing(t *testing.T) {
 			for ctx.Err() == nil {
 				asked.Add(1)
 				// No transport sends a POST again by itself.
-				resp, err := http.Post(proxy.URL+"/oauth/token", "application/x-www-form-urlencoded", strings.NewReader("grant_type=x"))
+				resp, err := http.Post(proxy.URL+"/oauth/token", "application/x-www-form-urlencoded",
+					strings.NewReader("grant_type=x"))
 				if err != nil {
 					t.Errorf("lost: %v", err)
 					return
@@ -181,7 +182,8 @@ func TestFullDatabaseIsNotReady(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	grant := storage.Grant{ID: storage.NewGrantID(), ClientID: client.ID, UserID: "ann", ExpiresAt: time.Now().Add(time.Hour)}
+	grant := storage.Grant{ID: storage.NewGrantID(), ClientID: client.ID, UserID: "ann",
+		ExpiresAt: time.Now().Add(time.Hour)}
 	if _, err := s.store.CreateGrant(ctx, grant, grant.ExpiresAt, storage.Revisions{Client: client.Revision}); err != nil {
 		t.Fatal(err)
 	}
@@ -191,8 +193,10 @@ func TestFullDatabaseIsNotReady(t *testing.T) {
 		if _, err := s.embedded.Client.Put(ctx, "filler"+rand.Text(), string(value)); err == nil {
 			continue
 		}
-		_, _ = s.store.RegisterClient(ctx, storage.Client{ID: "another" + rand.Text()}) // which is refused, so that it is noticed
-		if status, text := ready(); status == http.StatusServiceUnavailable && strings.Contains(text, "raise storage.config.quota") {
+		// Which is refused, so that it is noticed
+		_, _ = s.store.RegisterClient(ctx, storage.Client{ID: "another" + rand.Text()})
+		if status, text := ready(); status == http.StatusServiceUnavailable &&
+			strings.Contains(text, "raise storage.config.quota") {
 			break
 		}
 		if time.Now().After(deadline) {

@@ -30,7 +30,8 @@ Where several replicas serve, ask each (--admin).`,
 		Args: operands(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if args[0] == "" {
-				return usagef("the id of the request is empty: it is in the header X-Request-Id of the reply, and on the error page")
+				return usagef("the id of the request is empty: it is in the header X-Request-Id of the reply, and " +
+					"on the error page")
 			}
 			found, err := fetch[admin.Explanation](cmd.Context(), c, "/v1/refusals/"+url.PathEscape(args[0]))
 			if err != nil {

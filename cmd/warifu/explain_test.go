@@ -69,7 +69,8 @@ func TestExplainOfFaultyManifests(t *testing.T) {
 				if f.Line > 0 {
 					place = fmt.Sprintf("%s:%d:%d", f.File, f.Line, f.Column)
 				}
-				if strings.ReplaceAll(why.Rule, "_", "-") != strings.ReplaceAll(f.Code, "_", "-") || why.Place != place || why.Key != f.Path || why.Nearest != f.Suggestion {
+				if strings.ReplaceAll(why.Rule, "_", "-") != strings.ReplaceAll(f.Code, "_", "-") || why.Place != place ||
+					why.Key != f.Path || why.Nearest != f.Suggestion {
 					t.Errorf("%s at %s is explained by %+v", f.Code, place, why)
 				}
 				if rule, known := oauth.FindRule(f.Code); !known || why.Meaning != rule.Meaning || why.Remedy != rule.Remedy {
@@ -104,7 +105,8 @@ func TestExplainOfRefusedApplies(t *testing.T) {
 		t.Fatal(err)
 	}
 	owner := "    clientId: chosen\n    forwardAuth: {hosts: [wiki.example.com]}\n    autoEnv: true"
-	if resp := i.ask(t, "POST", "/v1/apply", apply(nil, "my-oauth-app", "owner", "    autoEnv: true", owner, "    scopes:", "    scopes:\n      - openid")); resp.StatusCode != http.StatusOK {
+	if resp := i.ask(t, "POST", "/v1/apply", apply(nil, "my-oauth-app", "owner", "    autoEnv: true", owner, "    scopes:",
+		"    scopes:\n      - openid")); resp.StatusCode != http.StatusOK {
 		t.Fatal(resp.Status)
 	}
 	with := func(line string) string { return apply(nil, "    autoEnv: true", "    "+line+"\n    autoEnv: true") }
@@ -112,12 +114,15 @@ func TestExplainOfRefusedApplies(t *testing.T) {
 	for name, c := range map[string]struct {
 		body, rule, place string
 	}{
-		"without its client": {apply(nil, example[strings.Index(example, "  oauth:"):strings.Index(example, "  workers:")], ""), "would-delete", ""},
-		"without consent":    {with("consent: skip"), "needs-trust", ""},
-		"a client id":        {apply(nil, "my-oauth-app", "second", "    autoEnv: true", "    clientId: chosen\n    autoEnv: true"), "client-id-taken", "0.yml:"},
+		"without its client": {apply(nil, example[strings.Index(example, "  oauth:"):strings.Index(example, "  workers:")],
+			""), "would-delete", ""},
+		"without consent": {with("consent: skip"), "needs-trust", ""},
+		"a client id": {apply(nil, "my-oauth-app", "second", "    autoEnv: true", "    clientId: chosen\n"+
+			"    autoEnv: true"), "client-id-taken", "0.yml:"},
 		"a host": {apply(nil, "    autoEnv: true", "    forwardAuth: {hosts: [wiki.example.com]}\n    autoEnv: true",
 			"    scopes:", "    scopes:\n      - openid"), "host-taken", "0.yml:"},
-		"stale":    {apply(map[string]any{"expected": map[string]string{"my-oauth-app": "1.1"}}, "1.0.0", "1.0.1"), "stale-plan", ""},
+		"stale": {apply(map[string]any{"expected": map[string]string{"my-oauth-app": "1.1"}}, "1.0.0", "1.0.1"),
+			"stale-plan", ""},
 		"deleting": {onTheWay, "deleting", ""},
 		"denied":   {apply(nil, "    autoEnv: true", taken), "resource-taken", "0.yml:"},
 		"schema":   {`{"documents":[]}`, "invalid-request", ""},
@@ -125,7 +130,8 @@ func TestExplainOfRefusedApplies(t *testing.T) {
 		"too much": {`{"documents":[{"name":"x","content":"` + strings.Repeat("x", 17<<20) + `"}]}`, "too-large", ""},
 	} {
 		e := i.explanation(t, i.refusedProblem(t, "/v1/apply", c.body).RequestID)
-		if why := e.Reasons[0]; len(e.Reasons) != 1 || why.Rule != c.rule || !strings.HasPrefix(why.Place, c.place) || why.Meaning == "" || why.Remedy == "" {
+		if why := e.Reasons[0]; len(e.Reasons) != 1 || why.Rule != c.rule || !strings.HasPrefix(why.Place, c.place) ||
+			why.Meaning == "" || why.Remedy == "" {
 			t.Errorf("%s: %+v", name, e)
 		}
 	}
@@ -139,7 +145,8 @@ func TestExplainOfRefusedApplies(t *testing.T) {
 	} {
 		resp := c.of.ask(t, c.method, c.path, apply(nil))
 		e := c.of.explanation(t, resp.Header.Get("X-Request-Id"))
-		if why := e.Reasons[0]; why.Rule != c.rule || why.Meaning == "" || why.Remedy == "" || e.Endpoint != c.method+" "+c.path {
+		if why := e.Reasons[0]; why.Rule != c.rule || why.Meaning == "" || why.Remedy == "" || e.Endpoint != c.method+" "+
+			c.path {
 			t.Errorf("%s: %s %+v", name, resp.Status, e)
 		}
 	}
@@ -156,8 +163,10 @@ func TestExplainOfARefusedApp(t *testing.T) {
 		t.Fatal(err)
 	}
 	authorize := func(redirectURI, scope string) *http.Request {
-		query := url.Values{"response_type": {"code"}, "client_id": {view.Client.ID}, "redirect_uri": {redirectURI}, "scope": {scope}}
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, i.cfg.Issuer+"/oauth/authorize?"+query.Encode(), nil)
+		query := url.Values{"response_type": {"code"}, "client_id": {view.Client.ID}, "redirect_uri": {redirectURI},
+			"scope": {scope}}
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, i.cfg.Issuer+"/oauth/authorize?"+
+			query.Encode(), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -168,8 +177,9 @@ func TestExplainOfARefusedApp(t *testing.T) {
 		req                  *http.Request
 		rule, place, nearest string
 	}{
-		"redirect URI": {authorize(redirectURI+"s", "threads:read"), oauth.RuleRedirectURIUnregistered, "0.yml:10:5", redirectURI},
-		"scope":        {authorize(redirectURI, "threads:reed"), oauth.RuleScopeNotInManifest, "0.yml:13:5", "threads:read"},
+		"redirect URI": {authorize(redirectURI+"s", "threads:read"), oauth.RuleRedirectURIUnregistered,
+			"0.yml:10:5", redirectURI},
+		"scope": {authorize(redirectURI, "threads:reed"), oauth.RuleScopeNotInManifest, "0.yml:13:5", "threads:read"},
 	} {
 		resp, err := http.DefaultTransport.RoundTrip(c.req)
 		if err != nil {
@@ -177,7 +187,8 @@ func TestExplainOfARefusedApp(t *testing.T) {
 		}
 		_ = resp.Body.Close()
 		e := i.explanation(t, resp.Header.Get("X-Request-Id"))
-		if why := e.Reasons[0]; why.Rule != c.rule || why.Place != c.place || why.Nearest != c.nearest || e.App != "my-oauth-app" || e.ClientID != view.Client.ID {
+		if why := e.Reasons[0]; why.Rule != c.rule || why.Place != c.place || why.Nearest != c.nearest ||
+			e.App != "my-oauth-app" || e.ClientID != view.Client.ID {
 			t.Errorf("%s: %+v", name, e)
 		}
 	}

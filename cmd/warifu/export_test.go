@@ -30,7 +30,8 @@ func TestAFewAreExported(t *testing.T) {
 		}
 	}
 	configured := func(dir string) string {
-		return fmt.Sprintf("issuer: %s\nstorage: {config: {dataDir: %s}}\nweb: {http: %s, drainDelay: 0s}\nenablePasswordDB: true\n"+
+		return fmt.Sprintf("issuer: %s\nstorage: {config: {dataDir: %s}}\nweb: {http: %s, drainDelay: 0s}\n"+
+			"enablePasswordDB: true\n"+
 			"oauth2: {registration: {enabled: true}}\n", s.issuer, in(dir), strings.TrimPrefix(s.issuer, "http://"))
 	}
 	does := func(words string, args ...string) string {
@@ -53,7 +54,8 @@ func TestAFewAreExported(t *testing.T) {
 	}
 	var ids []string
 	for range 2 {
-		resp, err := http.Post(s.issuer+"/oauth/register", "application/json", strings.NewReader(`{"redirect_uris": ["https://tool.example.com/cb"]}`))
+		resp, err := http.Post(s.issuer+"/oauth/register", "application/json",
+			strings.NewReader(`{"redirect_uris": ["https://tool.example.com/cb"]}`))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -93,7 +95,8 @@ func TestAFewAreExported(t *testing.T) {
 		{"apps", "Only apps *", []string{"app/board", "app/wiki"}, []string{ids[0], ids[1], "user/"}},
 	} {
 		put("config.yaml", configured("in-"+moved.file))
-		if out := does("", "import", in(moved.file), "--config", in("config.yaml"), "--key", in("export.key")); !strings.Contains(out, moved.says) {
+		if out := does("", "import", in(moved.file), "--config", in("config.yaml"), "--key",
+			in("export.key")); !strings.Contains(out, moved.says) {
 			t.Errorf("%s: %s", moved.file, out)
 		}
 		does("", "verify", "--config", in("config.yaml"))

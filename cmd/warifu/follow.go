@@ -41,8 +41,8 @@ type outage struct {
 	err error // with which the last question ended; nil while there is a server
 }
 
-// outlasts takes what a question ended with, says once that there is no server now, and reports whether the next one can
-// go on with the work.
+// outlasts takes what a question ended with, says once that there is no server now, and reports whether the next one
+// can go on with the work.
 func (o *outage) outlasts(err error) bool {
 	if err != nil && !away(err) {
 		return false

@@ -96,7 +96,8 @@ var listings = []listing{
 			func(g admin.Grant) (string, []string) { return "grant/" + g.ID, grantCells(g) })},
 	{name: "replicas", singular: "replica",
 		short: "List the server's processes: version, start, digest of the configuration, encryption keys",
-		list: listOf("/v1/replicas", []string{"REPLICA", "VERSION", "STARTED", "HEARD", "CONFIG", "ENCRYPTION KEYS", "REFUSED"},
+		list: listOf("/v1/replicas", []string{"REPLICA", "VERSION", "STARTED", "HEARD", "CONFIG", "ENCRYPTION KEYS",
+			"REFUSED"},
 			func(r admin.Replica) (string, []string) { return "replica/" + r.Name, replicaCells(r) })},
 	{name: "secrets", singular: "secret",
 		short:   "List client secrets with their age, state and last use, never their values",
@@ -128,8 +129,8 @@ func grantCells(g admin.Grant) []string {
 		when(g.CreatedAt), when(g.UsedAt), when(g.ExpiresAt)}
 }
 
-// replicaCells mark the replica that answers, and the encryption key under which each seals; last is why it has refused a
-// newer configuration.
+// replicaCells mark the replica that answers, and the encryption key under which each seals; last is why it has refused
+// a newer configuration.
 func replicaCells(r admin.Replica) []string {
 	name, keys := r.Name, slices.Clone(r.Keys)
 	if r.Self {
@@ -190,7 +191,8 @@ func deliveryState(d admin.Delivery) string {
 
 func (c *cli) get() *cobra.Command {
 	command := &cobra.Command{
-		Use: "get", Short: "List apps, clients, deliveries, grants, replicas, sessions, secrets or users", Args: subcommands, RunE: needsSubcommand,
+		Use: "get", Short: "List apps, clients, deliveries, grants, replicas, sessions, secrets or users", Args: subcommands,
+		RunE: needsSubcommand,
 		Example: `  warifu get apps
   warifu get grants --app my-oauth-app -o json
   warifu get grants --user ann@example.com

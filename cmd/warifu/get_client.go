@@ -149,9 +149,12 @@ func consent(a admin.AppDetail) string {
 
 // worded are the keys of metadata that have words of their own above, or are told in another way.
 var worded = []string{
-	"grantTypes", "identities", "tokenEndpointAuthMethod", "tokenEndpointAuthSigningAlg", "jwks", "jwksUri", "idTokenSignedResponseAlg", "userinfoSignedResponseAlg",
-	"introspectionSignedResponseAlg", "requestObjectSigningAlg", "requireSignedRequestObject", "requirePushedAuthorizationRequests", "dpopBoundAccessTokens", "subjectType",
-	"sectorIdentifierUri", "defaultMaxAge", "requireAuthTime", "initiateLoginUri", "backchannelLogoutUri", "backchannelLogoutSessionRequired",
+	"grantTypes", "identities", "tokenEndpointAuthMethod", "tokenEndpointAuthSigningAlg", "jwks", "jwksUri",
+	"idTokenSignedResponseAlg", "userinfoSignedResponseAlg",
+	"introspectionSignedResponseAlg", "requestObjectSigningAlg", "requireSignedRequestObject",
+	"requirePushedAuthorizationRequests", "dpopBoundAccessTokens", "subjectType",
+	"sectorIdentifierUri", "defaultMaxAge", "requireAuthTime", "initiateLoginUri", "backchannelLogoutUri",
+	"backchannelLogoutSessionRequired",
 	"frontchannelLogoutUri", "frontchannelLogoutSessionRequired", "resource", "resourceIdentifiers",
 	"tokenExchangeAudiences", "access.groups", "access.connectors", "access.emails", "access.mfa", "forwardAuth.hosts",
 	"forwardAuth.user", "consent",

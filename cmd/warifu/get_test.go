@@ -27,7 +27,8 @@ func TestDescribeAppBehindForwardAuthWithASecret(t *testing.T) {
 		client.RedirectURIs = strings.Fields(uris)
 		var said strings.Builder
 		err := (&cli{stdout: &said}).showApp(admin.AppDetail{Client: &client, Secrets: []admin.Secret{{ID: "old"}}})
-		if err != nil || strings.Contains(said.String(), "SECRET") != want || strings.Contains(said.String(), "confidential") != want {
+		if err != nil || strings.Contains(said.String(), "SECRET") != want ||
+			strings.Contains(said.String(), "confidential") != want {
 			t.Errorf("with the redirect URI %q: %v\n%s", uris, err, said.String())
 		}
 	}

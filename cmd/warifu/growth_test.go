@@ -39,13 +39,16 @@ func BenchmarkGrowth(b *testing.B) {
 	for _, size := range []struct{ apps, grants int }{
 		{10, 1_000}, {10, 10_000}, {10, 100_000}, {100, 1_000}, {2_000, 1_000},
 	} {
-		b.Run(fmt.Sprintf("%d-apps/%d-grants", size.apps, size.grants), func(b *testing.B) { grow(b, size.apps, size.grants) })
+		b.Run(fmt.Sprintf("%d-apps/%d-grants", size.apps, size.grants), func(b *testing.B) {
+			grow(b, size.apps, size.grants)
+		})
 	}
 }
 
 func grow(b *testing.B, apps, grants int) {
 	g := &growth{B: b, file: filepath.Join(b.TempDir(), "config.yaml")}
-	text := fmt.Sprintf("issuer: https://id.test\nstorage: {config: {dataDir: %q}}\nweb: {http: \"127.0.0.1:0\"}\n", filepath.Join(filepath.Dir(g.file), "data"))
+	text := fmt.Sprintf("issuer: https://id.test\nstorage: {config: {dataDir: %q}}\nweb: {http: \"127.0.0.1:0\"}\n",
+		filepath.Join(filepath.Dir(g.file), "data"))
 	g.must(os.WriteFile(g.file, []byte(text), 0o600))
 	cfg, err := config.Read(g.file, nil)
 	g.must(err)
@@ -73,7 +76,10 @@ func grow(b *testing.B, apps, grants int) {
 		b.ReportMetric(server.resident(), "rss-MiB")
 		b.ReportMetric(server.took(func() {
 			n := 0
-			g.must(eachPart(b.Context(), server.api, "/v1/grants", func(part []admin.Grant) error { n += len(part); return nil }))
+			g.must(eachPart(b.Context(), server.api, "/v1/grants", func(part []admin.Grant) error {
+				n += len(part)
+				return nil
+			}))
 			if n == 0 {
 				b.Fatal("no grants")
 			}

@@ -324,7 +324,8 @@ func (i *instance) openAdmin(ctx context.Context, patience time.Duration) error 
 	i.adminToken.Store(&i.cfg.AdminToken)
 	handler := func(token func() string) http.Handler {
 		return admin.New(admin.Config{
-			Store: i.store, Apps: i.apps, People: people{i}, Links: people{i}, Rotations: i.apps, Issuer: i.cfg.Issuer, Version: programVersion(), Token: token, Logger: i.log,
+			Store: i.store, Apps: i.apps, People: people{i}, Links: people{i}, Rotations: i.apps, Issuer: i.cfg.Issuer,
+			Version: programVersion(), Token: token, Logger: i.log,
 			Refusals: i.refusals, Patience: patience, Leaving: i.leaving, SessionsEnded: i.first.SessionsEnded,
 			Trusted: func() []string { return i.inUse.Load().Trusted }, Reload: i.reload,
 			Doctor: i.inside, Probe: i.first.Probe,
@@ -347,7 +348,8 @@ func (i *instance) openAdmin(ctx context.Context, patience time.Duration) error 
 	if cfg.Listen == "" {
 		return nil
 	}
-	tcp := endpoint{name: "admin.listen", handler: handler(func() string { return *i.adminToken.Load() }), patience: longest,
+	tcp := endpoint{name: "admin.listen", handler: handler(func() string { return *i.adminToken.Load() }),
+		patience:    longest,
 		connections: newConnections("admin", mostAdmin, nil, i.log)}
 	if cfg.TLSCert != "" {
 		cert, err := loadCertificate(cfg.TLSCert, cfg.TLSKey, i.log)
@@ -372,8 +374,8 @@ const storageTime = 15 * time.Second
 // what is unused in its file.
 const embeddedTime = 5 * time.Minute
 
-// openEtcd opens the etcd in which the records are. An embedded one is opened as an [storage.Embedding] with the key file
-// and whether a restore that was not finished gives way.
+// openEtcd opens the etcd in which the records are. An embedded one is opened as an [storage.Embedding] with the key
+// file and whether a restore that was not finished gives way.
 func (i *instance) openEtcd(ctx context.Context, keyFile string, replace bool) (*clientv3.Client, error) {
 	if i.cfg.Storage.Type == config.StorageEtcd {
 		ctx, cancel := context.WithTimeout(ctx, storageTime)

@@ -48,13 +48,15 @@ spec:
 	}
 	id := view.Client.ID
 	assertion := func(signs *ecdsa.PrivateKey) string {
-		signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: signs, KeyID: "mine"}}, nil)
+		signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: signs, KeyID: "mine"}},
+			nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		now := time.Now()
 		text, err := jwt.Signed(signer).Claims(jwt.Claims{
-			Issuer: id, Subject: id, Audience: jwt.Audience{i.cfg.Issuer}, ID: rand.Text(), IssuedAt: jwt.NewNumericDate(now), Expiry: jwt.NewNumericDate(now.Add(time.Minute)),
+			Issuer: id, Subject: id, Audience: jwt.Audience{i.cfg.Issuer}, ID: rand.Text(), IssuedAt: jwt.NewNumericDate(now),
+			Expiry: jwt.NewNumericDate(now.Add(time.Minute)),
 		}).Serialize()
 		if err != nil {
 			t.Fatal(err)
@@ -70,8 +72,10 @@ spec:
 		form url.Values
 		want int
 	}{
-		"signed":          {url.Values{"client_assertion_type": {jwtBearer}, "client_assertion": {assertion(key)}}, http.StatusOK},
-		"another key":     {url.Values{"client_assertion_type": {jwtBearer}, "client_assertion": {assertion(stranger)}}, http.StatusUnauthorized},
+		"signed": {url.Values{"client_assertion_type": {jwtBearer}, "client_assertion": {assertion(key)}},
+			http.StatusOK},
+		"another key": {url.Values{"client_assertion_type": {jwtBearer}, "client_assertion": {assertion(stranger)}},
+			http.StatusUnauthorized},
 		"a secret":        {url.Values{"client_id": {id}, "client_secret": {"swordfish"}}, http.StatusUnauthorized},
 		"an empty secret": {url.Values{"client_id": {id}, "client_secret": {""}}, http.StatusUnauthorized},
 		"nothing":         {url.Values{"client_id": {id}}, http.StatusUnauthorized},

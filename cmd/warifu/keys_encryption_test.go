@@ -57,7 +57,8 @@ func TestRotationOfTheEncryptionKeyIsWaitedFor(t *testing.T) {
 	if err := c.rotateEncryption(t.Context(), false, waiting{wait: true, timeout: time.Minute}); err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(said.String(), "everything is sealed") || strings.Count(said.String(), "waiting for the next one") != 1 {
+	if !strings.Contains(said.String(), "everything is sealed") ||
+		strings.Count(said.String(), "waiting for the next one") != 1 {
 		t.Errorf("it says %s", said)
 	}
 	if n := opened.Load(); n > 4 { // the first, and one for each that was lost

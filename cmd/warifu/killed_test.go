@@ -114,13 +114,15 @@ func TestKilledOnTheWayNothingIsHalf(t *testing.T) {
 	in := func(name string) string { return filepath.Join(dir, name) }
 	from := placeOf(t, issuer, etcd, certificates, "from/")
 	from.start(t)
-	if err := os.WriteFile(in("app.yml"), []byte(strings.NewReplacer("NAME", "board", ", consent: skip, ACCESS", "").Replace(reloadedManifest)), 0o600); err != nil {
+	if err := os.WriteFile(in("app.yml"), []byte(strings.NewReplacer("NAME", "board", ", consent: skip, ACCESS",
+		"").Replace(reloadedManifest)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	from.does(t, "", "apply", "-f", in("app.yml"), "--yes")
 	signIn := func(p *place) {
 		t.Helper()
-		cmd := exec.CommandContext(t.Context(), "warifu", "--admin", filepath.Join(p.dir, "data", "admin.sock"), "token", "board",
+		cmd := exec.CommandContext(t.Context(), "warifu", "--admin", filepath.Join(p.dir, "data", "admin.sock"), "token",
+			"board",
 			"--login", "ann@example.com", "--password-stdin")
 		cmd.Stdin = strings.NewReader("password")
 		if out, err := cmd.CombinedOutput(); err != nil {
@@ -130,7 +132,8 @@ func TestKilledOnTheWayNothingIsHalf(t *testing.T) {
 	signIn(from)
 	grants, secret := from.does(t, "", "get", "grants", "-o", "name"), from.does(t, "", "credentials", "board")
 	// Enough of it, in the audit log.
-	entry, _ := json.Marshal(storage.AuditEntry{At: time.Now(), Actor: "test", Action: "test", Outcome: "done", // never fails
+	// Never fails
+	entry, _ := json.Marshal(storage.AuditEntry{At: time.Now(), Actor: "test", Action: "test", Outcome: "done",
 		Detail: strings.Repeat("what happened then ", 20)})
 	for n := 0; n < 10_000; n += 100 {
 		var puts []clientv3.Op
@@ -166,9 +169,11 @@ func TestKilledOnTheWayNothingIsHalf(t *testing.T) {
 	from.stop()
 	from.does(t, "", "export", in("export"), "--config", from.file, "--key", in("export.key"))
 	from.does(t, "it is an export", "restore", in("export"), "--config", from.file)
-	from.does(t, "a backup is restored with warifu restore", "import", in("backup"), "--config", from.file, "--key", in("export.key"))
+	from.does(t, "a backup is restored with warifu restore", "import", in("backup"), "--config", from.file,
+		"--key", in("export.key"))
 
-	restored, imported := placeOf(t, issuer, etcd, certificates, "restored/"), placeOf(t, issuer, etcd, certificates, "imported/")
+	restored, imported := placeOf(t, issuer, etcd, certificates, "restored/"),
+		placeOf(t, issuer, etcd, certificates, "imported/")
 	for _, p := range []struct {
 		*place
 		args []string
@@ -198,13 +203,15 @@ func TestKilledOnTheWayNothingIsHalf(t *testing.T) {
 
 	// The backup of a cluster becomes an embedded database as well.
 	alone := filepath.Join(dir, "alone.yaml")
-	text := fmt.Sprintf("issuer: %s\nstorage: {config: {dataDir: %s}}\nencryptionKeyFiles: [%s]\nweb: {http: %s}\n", issuer, in("data"),
+	text := fmt.Sprintf("issuer: %s\nstorage: {config: {dataDir: %s}}\nencryptionKeyFiles: [%s]\nweb: {http: %s}\n",
+		issuer, in("data"),
 		filepath.Join(certificates, "encryption.key"), strings.TrimPrefix(issuer, "http://"))
 	if err := os.WriteFile(alone, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	other := filepath.Join(dir, "other.yaml")
-	if err := os.WriteFile(other, []byte(strings.Replace(text, issuer, "https://other.example.com", 1)), 0o600); err != nil {
+	if err := os.WriteFile(other, []byte(strings.Replace(text, issuer, "https://other.example.com", 1)),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	from.does(t, "this configuration's issuer is https://other.example.com", "restore", in("backup"), "--config", other)

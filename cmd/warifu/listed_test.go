@@ -26,7 +26,8 @@ func TestListInPartsReadsAsOne(t *testing.T) {
 				l := &listed{c: &cli{stdout: &out, stderr: &said}, format: format, what: "apps"}
 				for i := 0; i <= n; i += size { // the last part may be empty
 					to := min(i+size, n)
-					if err := l.add(rows{data: all.data[i:to], header: all.header, cells: all.cells[i:to], names: all.names[i:to]}); err != nil {
+					if err := l.add(rows{data: all.data[i:to], header: all.header, cells: all.cells[i:to],
+						names: all.names[i:to]}); err != nil {
 						t.Fatal(err)
 					}
 				}

@@ -39,7 +39,8 @@ func writeCertificate(t *testing.T, dir string, serial int64) (cert, key string)
 		t.Fatal(err)
 	}
 	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-	for file, block := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "PRIVATE KEY", Bytes: pkcs8}} {
+	for file, block := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: der},
+		key: {Type: "PRIVATE KEY", Bytes: pkcs8}} {
 		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -92,7 +93,8 @@ func TestRenewedCertificateNeedsNoRestart(t *testing.T) {
 
 func TestNamesDoNotMoveTheCursor(t *testing.T) {
 	for in, want := range map[string]string{
-		"plain 日本語": "plain 日本語", "a\x1b[2Jb": "a\uFFFD[2Jb", "a\nb\tc": "a\uFFFDb\uFFFDc", "a\u202eb": "a\uFFFDb", "a\u009bb": "a\uFFFDb",
+		"plain 日本語": "plain 日本語", "a\x1b[2Jb": "a\uFFFD[2Jb", "a\nb\tc": "a\uFFFDb\uFFFDc", "a\u202eb": "a\uFFFDb",
+		"a\u009bb": "a\uFFFDb",
 	} {
 		if got := harmless(in); got != want {
 			t.Errorf("%q becomes %q", in, got)

@@ -20,7 +20,8 @@ func (c *cli) manual() []*cobra.Command {
 			}
 			root := cmd.Root()
 			root.DisableAutoGenTag = true
-			return doc.GenManTree(root, &doc.GenManHeader{Section: "1", Source: "warifu " + programVersion(), Manual: "warifu"}, args[0])
+			return doc.GenManTree(root, &doc.GenManHeader{Section: "1", Source: "warifu " + programVersion(), Manual: "warifu"},
+				args[0])
 		},
 	}}
 }

@@ -12,7 +12,9 @@ import (
 
 // The app that is being developed has its keys and its logout on this machine; nothing else of the network is opened.
 func TestDevReachesLoopback(t *testing.T) {
-	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("{}")) }))
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write([]byte("{}"))
+	}))
 	defer app.Close()
 	settings, err := config.ReadDev(devConfig(t.TempDir(), "http://"+app.Listener.Addr().String(), app.Listener), "", nil)
 	if err != nil {

@@ -22,9 +22,10 @@ import (
 	"github.com/warifu/warifu/storage"
 )
 
-// BenchmarkPeople is what a server costs that has many people: managed accounts with a password, half of them, and users
-// of a connector, who have signed in before. It is a process of its own, and people sign in over HTTP. With embedded etcd,
-// what etcd takes for its index of all keys is in it; with an etcd in another process, the rest is seen. It reports
+// BenchmarkPeople is what a server costs that has many people: managed accounts with a password, half of them, and
+// users of a connector, who have signed in before. It is a process of its own, and people sign in over HTTP. With
+// embedded etcd, what etcd takes for its index of all keys is in it; with an etcd in another process, the rest is seen.
+// It reports
 //
 //	start-ms     from the command until the server serves
 //	rss-MiB      resident memory when people have signed in
@@ -54,11 +55,13 @@ func crowd(b *testing.B, remote bool, people int) {
 	where := fmt.Sprintf("storage: {config: {dataDir: %q}}", filepath.Join(filepath.Dir(g.file), "data"))
 	if remote {
 		_, etcd, dir := etcdProcess(b)
-		where = fmt.Sprintf("storage: {type: etcd, config: {dataDir: %q, endpoints: [%q], ssl: {caFile: %q}}}\nencryptionKeyFiles: [%q]",
+		where = fmt.Sprintf("storage: {type: etcd, config: {dataDir: %q, endpoints: [%q], ssl: {caFile: %q}}}\n"+
+			"encryptionKeyFiles: [%q]",
 			filepath.Join(dir, "data"), etcd, filepath.Join(dir, "cert.pem"), filepath.Join(dir, "encryption.key"))
 	}
 	g.must(os.WriteFile(g.file, fmt.Appendf(nil, "issuer: http://%[1]s\n%[2]s\nweb: {http: %[1]q}\n"+
-		"enablePasswordDB: true\nconnectors: [{type: github, id: github, name: GitHub, config: {clientID: a, clientSecret: b}}]\n",
+		"enablePasswordDB: true\nconnectors: [{type: github, id: github, name: GitHub, config: {clientID: a, "+
+		"clientSecret: b}}]\n",
 		address, where), 0o600))
 	cfg, err := config.Read(g.file, nil)
 	g.must(err)
@@ -82,7 +85,8 @@ spec:
 		var took []float64
 		for n := range signIns {
 			i := n * (people / 2) / signIns * 2 // a managed one
-			a := &authorization{http: &http.Client{Timeout: time.Minute}, issuer: cfg.Issuer, redirectURI: "http://127.0.0.1:9/cb"}
+			a := &authorization{http: &http.Client{Timeout: time.Minute}, issuer: cfg.Issuer,
+				redirectURI: "http://127.0.0.1:9/cb"}
 			ask := cfg.Issuer + "/oauth/authorize?" + url.Values{"client_id": {app.ClientID}, "redirect_uri": {a.redirectURI},
 				"response_type": {"code"}, "scope": {"openid"}, "state": {"x"}, "code_challenge_method": {"S256"},
 				"code_challenge": {strings.Repeat("a", 43)}}.Encode()
@@ -142,8 +146,9 @@ func (g *growth) gather(cfg *config.Settings, people int) (bytes float64) {
 			Username: fmt.Sprintf("person-%06d", i), Name: fmt.Sprint("Person ", i)}
 		group.Go(func() error {
 			if i%2 == 0 {
-				_, err := s.PutAccount(ctx, u, nil, &storage.FactorChange{Next: storage.Factors{Password: storage.Password{Hash: hash,
-					At: time.Now().UTC()}}}, storage.AuditEntry{Action: storage.AuditUserApplied})
+				_, err := s.PutAccount(ctx, u, nil,
+					&storage.FactorChange{Next: storage.Factors{Password: storage.Password{Hash: hash,
+						At: time.Now().UTC()}}}, storage.AuditEntry{Action: storage.AuditUserApplied})
 				return err
 			}
 			u.Connector, u.UpstreamID = "github", fmt.Sprint(i)

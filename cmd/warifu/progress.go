@@ -30,8 +30,8 @@ func (w *waiting) flags(command *cobra.Command) {
 const glance = 200 * time.Millisecond
 
 // delivered waits, if --wait was given, until every target of the apps is at rest, and fails if one does not serve
-// what it should. Each change of a target is a line on stderr. Servers may be restarted meanwhile: the next one delivers
-// what is left. The error begins with what, which says what has been done already.
+// what it should. Each change of a target is a line on stderr. Servers may be restarted meanwhile: the next one
+// delivers what is left. The error begins with what, which says what has been done already.
 func (c *cli) delivered(ctx context.Context, w waiting, what string, apps ...string) error {
 	if !w.wait {
 		return nil

@@ -27,8 +27,8 @@ import (
 //
 // A change of a file is nobody's word that it is meant: an editor writes in several steps, a disk is full, a template
 // comes out empty. So what is noticed by watching counts only once the files have been as they are for a while
-// ([settling]), not if the file is the beginning of what it was and still the same file (somebody writes it), and not if
-// it would drop most of the people, connectors or directories of manifests ([config.Settings.Drops]): what ends with
+// ([settling]), not if the file is the beginning of what it was and still the same file (somebody writes it), and not
+// if it would drop most of the people, connectors or directories of manifests ([config.Settings.Drops]): what ends with
 // them does not come back. An operator who means it says so (warifu reload, SIGHUP), or starts the server anew.
 type reloading struct {
 	*instance
@@ -222,7 +222,8 @@ func (r *reloading) take(ctx context.Context, why reason) (_ admin.Reloaded, too
 	var none admin.Reloaded
 	text := readOriginal(r.file)
 	if why.watched && text.begins(r.before) {
-		err := &unaskedError{fmt.Sprintf("%s is the beginning of what it was (%d bytes of %d), as if it were still being written",
+		err := &unaskedError{fmt.Sprintf("%s is the beginning of what it was (%d bytes of %d), as if it were "+
+			"still being written",
 			r.file, len(text.text), len(r.before.text))}
 		r.log.ErrorContext(ctx, unaskedLog, "why", err.Error())
 		return none, false, err

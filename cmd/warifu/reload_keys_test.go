@@ -118,7 +118,8 @@ func (k *keyed) until(key string, holds func() bool) {
 // signsInWith tries a password.
 func (k *keyed) signsInWith(login string) (code int, out string) {
 	k.t.Helper()
-	cmd := exec.CommandContext(k.t.Context(), "warifu", "--admin", filepath.Join(k.dir, "data", "admin.sock"), "token", "board",
+	cmd := exec.CommandContext(k.t.Context(), "warifu", "--admin", filepath.Join(k.dir, "data", "admin.sock"), "token",
+		"board",
 		"--login", login, "--password-stdin")
 	cmd.Stdin = strings.NewReader("password")
 	said, _ := cmd.CombinedOutput() // the exit code tells
@@ -174,7 +175,8 @@ func TestEveryKeyCountsWithoutARestart(t *testing.T) {
 	k.put(filepath.Join(k.dir, "apps", "extra.yml"),
 		strings.NewReplacer("NAME", "extra", "ACCESS", "autoEnv: false").Replace(reloadedManifest))
 	k.put(filepath.Join(k.dir, "apps", "work.yml"), strings.NewReplacer("NAME", "work", "consent: skip, ACCESS",
-		"tokenEndpointAuthMethod: workload, identities: [{issuer: 'https://jobs.example.com', subject: me}]").Replace(reloadedManifest))
+		"tokenEndpointAuthMethod: workload, identities: [{issuer: 'https://jobs.example.com', subject: me}]").Replace(
+		reloadedManifest))
 	k.put(filepath.Join(more, "third.yml"), strings.NewReplacer("NAME", "third", "consent: skip, ACCESS", "autoEnv: true").
 		Replace(reloadedManifest)+"  workers: {web: {}}\n")
 	k.set(nil)
@@ -205,13 +207,16 @@ func TestEveryKeyCountsWithoutARestart(t *testing.T) {
 	const hash = "$2a$10$2b2cU8CPhOTaGrs1HRQuAueS7JTT5ZHsHSzYiFPm1leZck7Mc8T4W"
 	rows := []row{
 		{"branding", "branding: {name: Somebody Else}", has(front, "Somebody Else")},
-		{"scopes", "scopes: [{name: openid, description: {en: a, ja: b}, risk: low}, {name: pigs:fly, description: {en: a, ja: b}, risk: write}]",
+		{"scopes", "scopes: [{name: openid, description: {en: a, ja: b}, risk: low}, {name: pigs:fly, description: {en: a, " +
+			"ja: b}, risk: write}]",
 			has(k.discovery, "pigs:fly")},
-		{"claims", "claims: [{name: 'https://example.com/floor', attribute: floor, scope: openid}]", has(k.discovery, "example.com/floor")},
+		{"claims", "claims: [{name: 'https://example.com/floor', attribute: floor, scope: openid}]",
+			has(k.discovery, "example.com/floor")},
 		{"oauth2", "oauth2: {registration: {enabled: true}}", has(k.discovery, "registration_endpoint")},
 		{"outbound", "outbound: {allow: [127.0.0.0/8], caFile: " + k.put(filepath.Join(k.dir, "ca.pem"),
 			string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: sector.Certificate().Raw}))) + "}", func() bool {
-			body, _ := json.Marshal(map[string]any{"redirect_uris": []string{"https://pair.example.com/cb"}, "subject_type": "pairwise",
+			body, _ := json.Marshal(map[string]any{"redirect_uris": []string{"https://pair.example.com/cb"},
+				"subject_type":          "pairwise",
 				"sector_identifier_uri": sector.URL + "/sector"}) // never fails
 			req, err := http.NewRequest(http.MethodPost, k.issuer+"/oauth/register", bytes.NewReader(body))
 			return err == nil && strings.HasPrefix(k.send(http.DefaultClient, req, "Content-Type", "application/json"), "201")
@@ -227,7 +232,8 @@ func TestEveryKeyCountsWithoutARestart(t *testing.T) {
 			return strings.HasPrefix(k.get(http.DefaultClient, k.issuer+"/forgot"), "200")
 		}},
 		{"expiry", "expiry: {sessions: 12345s}", func() bool { return k.sessionLasts("one") == "12345" }},
-		{"web", "web: {" + web + ", tlsCert: " + next + ", tlsKey: " + nextKey + ", allowedOrigins: ['https://page.example.com']}", func() bool {
+		{"web", "web: {" + web + ", tlsCert: " + next + ", tlsKey: " + nextKey +
+			", allowedOrigins: ['https://page.example.com']}", func() bool {
 			conn, err := tls.Dial("tcp", secure, &tls.Config{InsecureSkipVerify: true}) // which one it is, is seen here
 			if err != nil {
 				t.Fatal(err)
@@ -235,17 +241,21 @@ func TestEveryKeyCountsWithoutARestart(t *testing.T) {
 			_ = conn.Close()
 			req, err := http.NewRequest(http.MethodOptions, k.issuer+"/oauth/token", http.NoBody)
 			return err == nil && conn.ConnectionState().PeerCertificates[0].SerialNumber.Int64() == 2 &&
-				strings.Contains(k.send(http.DefaultClient, req, "Origin", "https://page.example.com", "Access-Control-Request-Method", "POST"),
+				strings.Contains(k.send(http.DefaultClient, req, "Origin", "https://page.example.com",
+					"Access-Control-Request-Method", "POST"),
 					"Access-Control-Allow-Origin")
 		}},
 		{"admin", "admin: {listen: 127.0.0.1:0, tokenFile: " + k.put(other, strings.Repeat("n", 40)) + "}", func() bool {
-			return strings.HasPrefix(k.get(http.DefaultClient, admin+"/v1/info", "Authorization", "Bearer "+strings.Repeat("n", 40)), "200") &&
-				strings.HasPrefix(k.get(http.DefaultClient, admin+"/v1/info", "Authorization", "Bearer "+strings.Repeat("t", 40)), "401")
+			return strings.HasPrefix(k.get(http.DefaultClient, admin+"/v1/info", "Authorization", "Bearer "+
+				strings.Repeat("n", 40)), "200") &&
+				strings.HasPrefix(k.get(http.DefaultClient, admin+"/v1/info", "Authorization", "Bearer "+
+					strings.Repeat("t", 40)), "401")
 		}},
 		{"trusted", "trusted: [board, extra]", said(`msg="app applied" app=extra`)},
 		{"trustedIssuers", "trustedIssuers: [{issuer: 'https://jobs.example.com', jwksURI: 'https://jobs.example.com/keys'}]",
 			said(`msg="app applied" app=work`)},
-		{"manifests", "manifests: {directories: [" + filepath.Join(k.dir, "apps") + ", " + more + "]}", said(`msg="env delivered" app=third`)},
+		{"manifests", "manifests: {directories: [" + filepath.Join(k.dir, "apps") + ", " + more +
+			"]}", said(`msg="env delivered" app=third`)},
 		{"plugins", "plugins: {runtimes: [{name: file, config: {dir: " + env + "}}]}", func() bool {
 			left, err := os.ReadDir(env)
 			return err == nil && len(left) > 0
@@ -268,25 +278,30 @@ func TestEveryKeyCountsWithoutARestart(t *testing.T) {
 	k.set(map[string]string{"storage": "storage: {config: {dataDir: " + filepath.Join(k.dir, "data") + ", quota: 3GiB}}",
 		"branding": "branding: {name: Third Name}"})
 	if code, out := k.warifu(t, "reload"); code != 0 ||
-		!strings.Contains(out, "storage.config.quota waits for a restart: the records are there") || !strings.Contains(front(), "Third Name") {
+		!strings.Contains(out, "storage.config.quota waits for a restart: the records are there") ||
+		!strings.Contains(front(), "Third Name") {
 		t.Errorf("storage: %d %s", code, out)
 	}
 	k.set(map[string]string{"subject": "subject: dex", "branding": "branding: {name: Fourth Name}"})
-	if code, out := k.warifu(t, "reload"); code != 3 || !strings.Contains(out, "subject cannot change while the server runs") || !strings.Contains(front(), "Third Name") {
+	if code, out := k.warifu(t, "reload"); code != 3 || !strings.Contains(out, "subject cannot change while the "+
+		"server runs") || !strings.Contains(front(), "Third Name") {
 		t.Errorf("subject: %d %s", code, out)
 	}
 	delete(k.parts, "subject")
 
 	// Whatever is wrong, nothing of it counts.
 	for name, parts := range map[string]map[string]string{
-		"a typo":                      {"brandling": "brandling: {name: x}"},
-		"no YAML":                     {"zzz": "zzz: ["},
-		"a file that is not there":    {"web": "web: {" + web + ", tlsCert: " + cert + ", tlsKey: " + key + ".gone}"},
-		"a secret that is too short":  {"admin": "admin: {listen: 127.0.0.1:0, tokenFile: " + k.put(filepath.Join(k.dir, "short"), "x") + "}"},
-		"a plugin that is not there":  {"plugins": "plugins: {runtimes: [{name: other, path: /nowhere/plugin}]}"},
-		"a plugin that is none":       {"plugins": "plugins: {runtimes: [{name: other, path: /bin/true}]}"},
-		"settings that it refuses":    {"plugins": "plugins: {runtimes: [{name: file, config: {dir: " + env + ", what: 1}}]}"},
-		"a connector that is twice":   {"connectors": "connectors:\n" + k.connector("one", "One", "ann") + k.connector("one", "One", "ann")},
+		"a typo":                   {"brandling": "brandling: {name: x}"},
+		"no YAML":                  {"zzz": "zzz: ["},
+		"a file that is not there": {"web": "web: {" + web + ", tlsCert: " + cert + ", tlsKey: " + key + ".gone}"},
+		"a secret that is too short": {"admin": "admin: {listen: 127.0.0.1:0, tokenFile: " +
+			k.put(filepath.Join(k.dir, "short"), "x") + "}"},
+		"a plugin that is not there": {"plugins": "plugins: {runtimes: [{name: other, path: /nowhere/plugin}]}"},
+		"a plugin that is none":      {"plugins": "plugins: {runtimes: [{name: other, path: /bin/true}]}"},
+		"settings that it refuses": {"plugins": "plugins: {runtimes: [{name: file, config: {dir: " +
+			env + ", what: 1}}]}"},
+		"a connector that is twice": {"connectors": "connectors:\n" + k.connector("one", "One", "ann") +
+			k.connector("one", "One", "ann")},
 		"a scope that nobody can ask": {"scopes": "scopes: [{name: 'a b', description: {en: a, ja: b}, risk: low}]"},
 	} {
 		before := maps.Clone(k.parts)
@@ -313,7 +328,8 @@ func TestEveryKeyCountsWithoutARestart(t *testing.T) {
 	}
 
 	// encryptionKeyFiles: testdata/script/encryption.txtar.
-	tried := map[string]bool{"issuer": true, "storage": true, "subject": true, "encryptionKeyFiles": true, "telemetry": true}
+	tried := map[string]bool{"issuer": true, "storage": true, "subject": true, "encryptionKeyFiles": true,
+		"telemetry": true}
 	for _, r := range rows {
 		tried[r.key] = true
 	}

@@ -35,14 +35,17 @@ const manyReloads = 1000
 
 // alternating are two configurations that differ in much of what counts without a restart.
 func (b *busy) alternating(n int, connector func(id, name, who string) string, dir, address string) string {
-	text := fmt.Sprintf("issuer: http://%s\nstorage: {config: {dataDir: %s}}\nexpiry: {sessions: %dh}\n", address, dir, 1+n%2) +
+	text := fmt.Sprintf("issuer: http://%s\nstorage: {config: {dataDir: %s}}\nexpiry: {sessions: %dh}\n",
+		address, dir, 1+n%2) +
 		fmt.Sprintf("manifests: {directories: [%s], watch: true}\ntrusted: [board]\n", filepath.Join(dir, "apps"))
 	connectors := "connectors:\n" + connector("one", "One", "ann")
-	web := fmt.Sprintf("web: {http: %s, https: 127.0.0.1:0, tlsCert: %s, tlsKey: %s", address, b.pairs[n%2][0], b.pairs[n%2][1])
+	web := fmt.Sprintf("web: {http: %s, https: 127.0.0.1:0, tlsCert: %s, tlsKey: %s", address, b.pairs[n%2][0],
+		b.pairs[n%2][1])
 	if n%2 == 0 {
 		return text + web + "}\n" + connectors
 	}
-	return text + web + ", allowedOrigins: ['https://page.example.com'], maxConnections: 500}\n" + connectors + connector("two", "Two", "ben") +
+	return text + web + ", allowedOrigins: ['https://page.example.com'], maxConnections: 500}\n" + connectors +
+		connector("two", "Two", "ben") +
 		"enablePasswordDB: true\nstaticPasswords:\n  - {email: eve@example.com, userID: eve, hash: " +
 		"$2a$10$2b2cU8CPhOTaGrs1HRQuAueS7JTT5ZHsHSzYiFPm1leZck7Mc8T4W}\n" +
 		"branding: {name: Other}\nlogger: {level: warn, format: json}\n" +
@@ -68,7 +71,8 @@ func TestManyReloadsUnderLoad(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "apps"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	manifest := strings.NewReplacer("NAME", "board", "scopes: [openid]", "scopes: [openid, offline_access]", "ACCESS", "autoEnv: false").
+	manifest := strings.NewReplacer("NAME", "board", "scopes: [openid]", "scopes: [openid, offline_access]", "ACCESS",
+		"autoEnv: false").
 		Replace(reloadedManifest)
 	if err := os.WriteFile(filepath.Join(dir, "apps", "board.yml"), []byte(manifest), 0o600); err != nil {
 		t.Fatal(err)
@@ -131,7 +135,8 @@ func TestManyReloadsUnderLoad(t *testing.T) {
 
 	using, stop := context.WithCancel(t.Context())
 	var users sync.WaitGroup
-	secure := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	secure := &http.Client{Transport: &http.Transport{DisableKeepAlives: true,
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
 	for at, use := range []func() error{
 		b.signsIn, b.refreshes(), func() error { return fetches(http.DefaultClient, b.issuer) },
 		func() error { return fetches(secure, b.secure) },

@@ -13,14 +13,15 @@ import (
 // passes tries the password "password".
 func (s *serving) passes(t *testing.T, login string) bool {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "warifu", "--admin", filepath.Join(s.dir, "data", "admin.sock"), "token", "board",
+	cmd := exec.CommandContext(t.Context(), "warifu", "--admin", filepath.Join(s.dir, "data", "admin.sock"), "token",
+		"board",
 		"--login", login, "--password-stdin")
 	cmd.Stdin = strings.NewReader("password")
 	return cmd.Run() == nil
 }
 
-// A file that the configuration names is noticed as it is: also where a link above it is swapped, as Kubernetes does with
-// what it mounts of a Secret.
+// A file that the configuration names is noticed as it is: also where a link above it is swapped, as Kubernetes does
+// with what it mounts of a Secret.
 func TestAFileThatIsNamedIsReadAgain(t *testing.T) {
 	mount := t.TempDir()
 	version := func(name, password string) {

@@ -104,7 +104,8 @@ func (s *serving) says(t *testing.T, pattern string) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if _, err := s.said.await(ctx, s.ended, regexp.MustCompile(pattern)); err != nil {
-		t.Fatalf("it does not say %q: %v\n%s", pattern, err, regexp.MustCompile(`.*msg=sign-in.*\n`).ReplaceAllString(s.said.String(), ""))
+		t.Fatalf("it does not say %q: %v\n%s", pattern, err, regexp.MustCompile(`.*msg=sign-in.*\n`).ReplaceAllString(
+			s.said.String(), ""))
 	}
 }
 
@@ -190,7 +191,8 @@ func (s *serving) authorize(browser *http.Client, app, connector string, more ..
 	page, _ := io.ReadAll(resp.Body) // what is missing is found below
 	_ = resp.Body.Close()
 	to, err := resp.Location()
-	if onward := html.UnescapeString(string(regexp.MustCompile(`https://` + app + `\.example\.com/cb\?[^"]*`).Find(page))); err != nil {
+	if onward := html.UnescapeString(string(regexp.MustCompile(`https://` + app + `\.example\.com/cb\?[^"]*`).Find(
+		page))); err != nil {
 		to, err = url.Parse(onward)
 	}
 	switch {
@@ -260,7 +262,8 @@ func TestConnectorsChangeWhilePeopleSignIn(t *testing.T) {
 
 	// With one that is removed its people leave; the others stay. Keys that wait for a restart are named.
 	s.write(t, one+"expiry: {codes: 30s}\nadmin: {listen: 127.0.0.1:0, tokenFile: "+s.token+"}\n")
-	s.says(t, `msg="the configuration was read again" connectors_removed=\[two\] changed="?\[admin.tokenFile expiry.codes\]"? restart_for=\[admin.listen\]`)
+	s.says(t,
+		`msg="the configuration was read again" connectors_removed=\[two\] changed="?\[admin.tokenFile expiry.codes\]"? restart_for=\[admin.listen\]`)
 	s.says(t, `msg="users of connectors that are no longer in the configuration were signed out; .*users=2`)
 	if got := s.authorize(ben, "board", "", "prompt", "none"); got != "login_required" {
 		t.Errorf("by the removed connector: %s", got)
@@ -288,10 +291,12 @@ func TestConnectorsChangeWhilePeopleSignIn(t *testing.T) {
 func TestStaticPasswordsAreReadAgain(t *testing.T) {
 	const ann = "enablePasswordDB: true\nstaticPasswords:\n" +
 		"  - {email: ann@example.com, userID: ann, hash: $2a$10$2b2cU8CPhOTaGrs1HRQuAueS7JTT5ZHsHSzYiFPm1leZck7Mc8T4W}\n"
-	const bob = "  - {email: bob@example.com, userID: bob, hash: $2a$10$2b2cU8CPhOTaGrs1HRQuAueS7JTT5ZHsHSzYiFPm1leZck7Mc8T4W}\n"
+	const bob = "  - {email: bob@example.com, userID: bob, hash: " +
+		"$2a$10$2b2cU8CPhOTaGrs1HRQuAueS7JTT5ZHsHSzYiFPm1leZck7Mc8T4W}\n"
 	s := serveReloadable(t, func(*serving) string { return ann })
 	token := func(login string) error {
-		cmd := exec.Command("warifu", "--admin", filepath.Join(s.dir, "data", "admin.sock"), "token", "board", "--login", login,
+		cmd := exec.Command("warifu", "--admin", filepath.Join(s.dir, "data", "admin.sock"), "token",
+			"board", "--login", login,
 			"--password-stdin")
 		cmd.Stdin = strings.NewReader("password")
 		out, err := cmd.CombinedOutput()
@@ -317,8 +322,8 @@ func TestStaticPasswordsAreReadAgain(t *testing.T) {
 	}
 }
 
-// A configuration that is half written, or without most of its people, ends nothing: what nobody has asked for waits for
-// somebody who does, and is told of wherever an operator looks.
+// A configuration that is half written, or without most of its people, ends nothing: what nobody has asked for waits
+// for somebody who does, and is told of wherever an operator looks.
 func TestASlipInTheConfigurationEndsNothing(t *testing.T) {
 	const hash = ", hash: $2a$10$2b2cU8CPhOTaGrs1HRQuAueS7JTT5ZHsHSzYiFPm1leZck7Mc8T4W}\n"
 	const people = "enablePasswordDB: true\nstaticPasswords:\n  - {email: ann@example.com, userID: ann" + hash +

@@ -54,7 +54,8 @@ something, 3 invalid input, also a configuration or manifest that cannot be read
 		&cobra.Group{ID: groupApps, Title: "Work with the apps of a server:"},
 		&cobra.Group{ID: groupPeople, Title: "Work with its people:"})
 	root.PersistentFlags().StringVar(&c.admin, "admin", "",
-		"admin API of the server: path of a socket, unix://PATH or http(s)://HOST:PORT (default $"+adminVariable+", then "+defaultSocket+", then "+systemSocket+")")
+		"admin API of the server: path of a socket, unix://PATH or http(s)://HOST:PORT (default $"+adminVariable+", then "+
+			defaultSocket+", then "+systemSocket+")")
 	root.PersistentFlags().StringVar(&c.tokenFile, "admin-token-file", "",
 		"file with the bearer token for an admin API over TCP (default $"+tokenVariable+")")
 	add := func(group string, commands ...*cobra.Command) {

@@ -36,7 +36,8 @@ func sources(t *testing.T, dirs ...string) []*ast.File {
 }
 
 // codeArguments are the functions that make a fault or a denial, and which of their arguments is the code.
-var codeArguments = map[string]int{"Errorf": 2, "Warnf": 2, "ElsewhereErrorf": 2, "fault": 1, "deny": 0, "violates": 2, "about": 1}
+var codeArguments = map[string]int{"Errorf": 2, "Warnf": 2, "ElsewhereErrorf": 2, "fault": 1, "deny": 0,
+	"violates": 2, "about": 1}
 
 // problemCode is the type of the codes of problems, which are constants: see package admin.
 const problemCode = "code"
@@ -44,7 +45,8 @@ const problemCode = "code"
 // Every code of a fault, of a denial and of a problem has its words, and the table has words for nothing else.
 func TestRulesOfManifestsAreThoseInTheTable(t *testing.T) {
 	texts, codes, problems := make(map[string]bool), make(map[string]bool), 0
-	for _, file := range sources(t, "manifests", "manifests/strictyaml", "plugins/hookoauth", "server/oauth", "server/admin", "cmd/warifu") {
+	for _, file := range sources(t, "manifests", "manifests/strictyaml", "plugins/hookoauth", "server/oauth",
+		"server/admin", "cmd/warifu") {
 		ast.Inspect(file, func(n ast.Node) bool {
 			var code ast.Expr
 			switch n := n.(type) {

@@ -28,9 +28,9 @@ import (
 	"github.com/warifu/warifu/plugins"
 )
 
-// The test binary is the program, its built-in plugins, and somebody else's runtime. Where $WARIFU_BINARY says that there
-// is the program itself, processes are that, which has no race detector and takes a fifth of the time; what runs inside
-// the tests has it.
+// The test binary is the program, its built-in plugins, and somebody else's runtime. Where $WARIFU_BINARY says that
+// there is the program itself, processes are that, which has no race detector and takes a fifth of the time; what runs
+// inside the tests has it.
 func TestMain(m *testing.M) {
 	if len(os.Args) == 4 && os.Args[1] == "plugin" && os.Args[2] == "serve" { // as an instance inside a test runs it
 		main()
@@ -77,7 +77,8 @@ func TestScripts(t *testing.T) {
 			return os.WriteFile(filepath.Join(env.WorkDir, "app.yml"), example, 0o600)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "start": start, "end": end, "done": done, "says": says, "writes": writes, "freeport": freePort, "field": fieldOf, "copysub": copySub, "sha256": sha256Of, "manyapps": manyApps,
+			"exits": exits, "start": start, "end": end, "done": done, "says": says, "writes": writes, "freeport": freePort,
+			"field": fieldOf, "copysub": copySub, "sha256": sha256Of, "manyapps": manyApps,
 			"hinted": hinted,
 		},
 	})

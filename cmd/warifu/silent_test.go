@@ -24,7 +24,8 @@ func etcdProcess(t testing.TB) (process *exec.Cmd, address, dir string) {
 	t.Helper()
 	dir = t.TempDir()
 	for _, args := range []string{
-		"req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=etcd -addext subjectAltName=IP:127.0.0.1 -keyout key.pem -out cert.pem",
+		"req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=etcd -addext " +
+			"subjectAltName=IP:127.0.0.1 -keyout key.pem -out cert.pem",
 		"rand -base64 -out encryption.key 32",
 	} {
 		make := exec.Command("openssl", strings.Fields(args)...)
@@ -90,7 +91,8 @@ func TestWithASilentStorageEveryAdminCallIsAnswered(t *testing.T) {
 		}
 	}
 	bodies := map[string]string{
-		"/v1/plan": documents(t, nil, exampleManifest(t)), "/v1/apply": documents(t, map[string]any{"wait": 1}, exampleManifest(t)),
+		"/v1/plan": documents(t, nil, exampleManifest(t)), "/v1/apply": documents(t, map[string]any{"wait": 1},
+			exampleManifest(t)),
 		"/v1/users/{user}/links":    `{"connector":"ldap","upstreamId":"x"}`,
 		"/v1/users":                 documents(t, nil, "email: eve@example.com"),
 		"/v1/users/{user}/link":     `{"for":"reset"}`,

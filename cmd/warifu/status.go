@@ -145,7 +145,8 @@ func listPart[T any](path string, take func(*view, []T)) func(context.Context, *
 	}
 }
 
-// once gets every part, but drift only if it is to be waited for. The error is that no server answers, or a verdict on what was asked.
+// once gets every part, but drift only if it is to be waited for. The error is that no server answers, or a verdict on
+// what was asked.
 func (v *view) once(ctx context.Context, drift bool) error {
 	errs := make([]error, len(v.parts))
 	var all sync.WaitGroup
@@ -271,7 +272,8 @@ func (v *view) lines(now time.Time, most int) (out [][]fact) {
 	return out
 }
 
-var inkOfDelivery = map[string]color{"ready": green, "failed": red, "degraded": red, "pending": yellow, "rolling": yellow}
+var inkOfDelivery = map[string]color{"ready": green, "failed": red, "degraded": red, "pending": yellow,
+	"rolling": yellow}
 
 // some are the first of what there may be any number of.
 func some[T any](all []T, most int, line func(T) []fact) (out [][]fact) {

@@ -101,7 +101,8 @@ func TestTextIsCutToColumns(t *testing.T) {
 		text    string
 		columns int
 		want    string
-	}{{"abc", 3, "abc"}, {"abcd", 3, "ab…"}, {"日本語", 6, "日本語"}, {"日本語", 5, "日本…"}, {"日本語", 4, "日…"}, {"a", 0, ""}, {"", 0, ""}} {
+	}{{"abc", 3, "abc"}, {"abcd", 3, "ab…"}, {"日本語", 6, "日本語"}, {"日本語", 5, "日本…"}, {"日本語", 4, "日…"},
+		{"a", 0, ""}, {"", 0, ""}} {
 		if got, whole := cut(c.text, c.columns); got != c.want || whole != (got == c.text) {
 			t.Errorf("%q in %d columns: %q %t", c.text, c.columns, got, whole)
 		}

@@ -43,7 +43,8 @@ func TestAccessTokensEndWithARestore(t *testing.T) {
 	address := s.endpoints[0].listener.Addr().String()
 	secret, value := s.store.NewClientSecret("own")
 	_, err := s.store.RegisterClient(t.Context(), storage.Client{ID: "own", Secrets: []storage.ClientSecret{secret},
-		Client: oauth.Client{ClientName: "Own", Scopes: []string{"files:read"}, ClientMetadata: oauth.ClientMetadata{GrantTypes: []string{oauth.GrantClientCredentials}}}})
+		Client: oauth.Client{ClientName: "Own", Scopes: []string{"files:read"},
+			ClientMetadata: oauth.ClientMetadata{GrantTypes: []string{oauth.GrantClientCredentials}}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +131,8 @@ func TestFullDiskStopsTheServerInOrder(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	go func() { _, _ = s.store.RegisterClient(ctx, storage.Client{ID: "own"}) }() // whose answer never comes
-	if err := <-s.ended; !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "make room on it and start again") {
+	if err := <-s.ended; !errors.Is(err, syscall.ENOSPC) ||
+		!strings.Contains(err.Error(), "make room on it and start again") {
 		t.Errorf("it ended with %v", err)
 	}
 }

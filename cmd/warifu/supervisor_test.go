@@ -32,7 +32,8 @@ func TestSupervisorIsTold(t *testing.T) {
 	}
 	file := filepath.Join(dir, "config.yaml")
 	text := fmt.Sprintf("issuer: http://%[1]s\nweb: {http: %[1]q, drainDelay: 2s}\nenablePasswordDB: true\n"+
-		"storage: {config: {dataDir: %[2]s}}\nadmin: {socket: %[3]s}\n", address, filepath.Join(dir, "data"), filepath.Join(dir, "a.sock"))
+		"storage: {config: {dataDir: %[2]s}}\nadmin: {socket: %[3]s}\n", address, filepath.Join(dir, "data"),
+		filepath.Join(dir, "a.sock"))
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -125,7 +125,8 @@ func pairFor(c *certificate, cert, key string) (*tls.Certificate, error) {
 
 // refollowing are the keys with which manifests are applied anew: some may have been refused before, or hooks answer
 // otherwise.
-var refollowing = []string{"manifests", "plugins.deployHooks", "scopes", "claims", "oauth2", "trusted", "trustedIssuers",
+var refollowing = []string{"manifests", "plugins.deployHooks", "scopes", "claims", "oauth2",
+	"trusted", "trustedIssuers",
 	"staticPasswords"}
 
 // takeOver puts a configuration in force. Whoever is no longer among its people is signed out.

@@ -79,7 +79,8 @@ func TestMetricsOfARunningServer(t *testing.T) {
 		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
 	defer remote.CloseIdleConnections()
 	socket := filepath.Join(s.dir, "data", "admin.sock")
-	cmd := exec.CommandContext(t.Context(), "warifu", "--admin", socket, "token", "board", "--login", "ann@example.com", "--password-stdin")
+	cmd := exec.CommandContext(t.Context(), "warifu", "--admin", socket, "token", "board", "--login", "ann@example.com",
+		"--password-stdin")
 	cmd.Stdin = strings.NewReader("password")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -121,7 +122,8 @@ func TestMetricsOfARunningServer(t *testing.T) {
 			t.Errorf("%s is %v", series, v)
 		}
 	}
-	for path, want := range map[string]int{"/healthz": 200, "/readyz": 200, "/": 404, "/debug/pprof/": 404, "/v1/apps": 404} {
+	for path, want := range map[string]int{"/healthz": 200, "/readyz": 200, "/": 404, "/debug/pprof/": 404,
+		"/v1/apps": 404} {
 		if code, body := fetched(t, http.DefaultClient, telemetry+path, ""); code != want {
 			t.Errorf("telemetry %s: %d, want %d: %.100s", path, code, want, body)
 		}
@@ -132,7 +134,8 @@ func TestMetricsOfARunningServer(t *testing.T) {
 	if code, _ := fetched(t, remote, admin+"/metrics", ""); code != http.StatusUnauthorized {
 		t.Errorf("the admin API without a token: %d", code)
 	}
-	local := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	local := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context,
+		_, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}}}
 	defer local.CloseIdleConnections()
@@ -148,7 +151,8 @@ func TestMetricsOfARunningServer(t *testing.T) {
 	reloads := func(when string, ok, refused, is float64) {
 		t.Helper()
 		_, page := fetched(t, http.DefaultClient, telemetry+"/metrics", "")
-		for deadline := time.Now().Add(patience); value(page, `warifu_configuration_refused`) != is && time.Now().Before(deadline); {
+		for deadline := time.Now().Add(patience); value(page, `warifu_configuration_refused`) != is &&
+			time.Now().Before(deadline); {
 			time.Sleep(10 * time.Millisecond) // the log says it before it is counted
 			_, page = fetched(t, http.DefaultClient, telemetry+"/metrics", "")
 		}
@@ -209,7 +213,8 @@ func TestAccessLogAndTracesOfARunningServer(t *testing.T) {
 		}
 		telemetry = "telemetry: {http: 127.0.0.1:0, traces: {endpoint: '" + strings.TrimSuffix(collector.URL, "/v1/traces") +
 			"', sample: 100%, headersFile: " + headers + "}}\n"
-		return telemetry + "logger: {level: info, access: true, format: text}\nconnectors:\n" + s.connector("one", "One", "ann")
+		return telemetry + "logger: {level: info, access: true, format: text}\nconnectors:\n" +
+			s.connector("one", "One", "ann")
 	})
 	if got := s.authorize(person(), "board", "one"); got != "code" {
 		t.Fatal(got)

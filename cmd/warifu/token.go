@@ -92,8 +92,9 @@ func (c *cli) getToken(ctx context.Context, app string, opts tokenOptions) error
 		return err
 	}
 	a := &authorization{
-		http: &http.Client{Timeout: 30 * time.Second}, issuer: creds.Issuer, credentials: creds, method: detail.Client.TokenEndpointAuthMethod,
-		state: rand.Text(), verifier: rand.Text() + rand.Text(),
+		http: &http.Client{Timeout: 30 * time.Second}, issuer: creds.Issuer, credentials: creds,
+		method: detail.Client.TokenEndpointAuthMethod,
+		state:  rand.Text(), verifier: rand.Text() + rand.Text(),
 	}
 	if err := a.discover(ctx); err != nil {
 		return err
@@ -134,7 +135,8 @@ func (c *cli) codeTokens(ctx context.Context, a *authorization, app string, redi
 			return nil, err
 		}
 	case len(loopback) == 0:
-		return nil, fmt.Errorf("%s has no redirect URI on this machine: add http://localhost:* to spec.oauth.redirectUris of its manifest, apply it, and take it out before production", app)
+		return nil, fmt.Errorf("%s has no redirect URI on this machine: add http://localhost:* to spec.oauth.redirectUris "+
+			"of its manifest, apply it, and take it out before production", app)
 	default:
 		var err error
 		if answer, err = c.waitForAnswer(ctx, a, loopback, scopes, opts); err != nil {
@@ -157,14 +159,16 @@ func (c *cli) readPassword() (string, error) {
 func canStandIn(app string, client *admin.Client, device bool) error {
 	switch {
 	case client.TokenEndpointAuthMethod == plugins.AuthMethodWorkload:
-		return fmt.Errorf("%s authenticates with the token of a workload (spec.oauth.identities), which only that workload has", app)
+		return fmt.Errorf("%s authenticates with the token of a workload (spec.oauth.identities), which only that "+
+			"workload has", app)
 	case client.TokenEndpointAuthMethod == plugins.AuthMethodPrivateKeyJWT:
 		return fmt.Errorf("%s signs its token requests with a private key (private_key_jwt) that only the app has", app)
 	case onlyForwardAuth(*client):
 		return fmt.Errorf("%s is behind forward auth and asks for no tokens: open %s/ in a browser to sign in to it", app,
 			oauth.ForwardOrigin(client.ForwardAuthHosts[0]))
 	case device && !slices.Contains(client.GrantTypes, oauth.GrantDeviceCode):
-		return fmt.Errorf("%s may not use the device grant: add %s to spec.oauth.grantTypes of its manifest, beside those that it uses already, and apply it", app, oauth.GrantDeviceCode)
+		return fmt.Errorf("%s may not use the device grant: add %s to spec.oauth.grantTypes of its manifest, beside those "+
+			"that it uses already, and apply it", app, oauth.GrantDeviceCode)
 	case device:
 	case len(client.RedirectURIs) == 0 && slices.Contains(client.GrantTypes, oauth.GrantDeviceCode):
 		return fmt.Errorf("%s has no redirect URI: use --device", app)
@@ -349,7 +353,8 @@ func listenForAnswer(ctx context.Context, redirects []oauth.LoopbackRedirect) (
 		}
 		errs = append(errs, err)
 	}
-	return nil, oauth.LoopbackRedirect{}, fmt.Errorf("listen for the response: no port that the app's redirect URIs allow is free (stop the program that uses it, or add http://localhost:* to them): %w", errors.Join(errs...))
+	return nil, oauth.LoopbackRedirect{}, fmt.Errorf("listen for the response: no port that the app's redirect URIs "+
+		"allow is free (stop the program that uses it, or add http://localhost:* to them): %w", errors.Join(errs...))
 }
 
 // answerPage accepts the redirect with the right state, once, and tells the user that they are done.

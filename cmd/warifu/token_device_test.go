@@ -56,13 +56,15 @@ func TestTokenShowsACodeAndWaits(t *testing.T) {
 		t.Fatal(err, said)
 	}
 	var tokens map[string]any
-	if err := json.Unmarshal(reply, &tokens); err != nil || tokens["id_token"] == nil || tokens["refresh_token"] == nil || tokens["scope"] != "openid threads:read" {
+	if err := json.Unmarshal(reply, &tokens); err != nil || tokens["id_token"] == nil || tokens["refresh_token"] == nil ||
+		tokens["scope"] != "openid threads:read" {
 		t.Errorf("%v in %s", err, reply)
 	}
 	if !slices.Equal(waits, []time.Duration{5 * time.Second}) {
 		t.Errorf("it waited %v", waits)
 	}
-	if !strings.Contains(said.String(), d.issuer+"/device\n") || !strings.Contains(said.String(), "█") || strings.Contains(said.String(), "wfd_") {
+	if !strings.Contains(said.String(), d.issuer+"/device\n") || !strings.Contains(said.String(), "█") ||
+		strings.Contains(said.String(), "wfd_") {
 		t.Errorf("it says %s", said)
 	}
 }
@@ -72,12 +74,15 @@ func TestTokenOfADeviceThatIsRefused(t *testing.T) {
 	i.applied(t, "web", "http://localhost:*", "autoEnv")
 	var out bytes.Buffer
 	said := newLines()
-	code := run(t.Context(), []string{"--admin", i.cfg.Socket, "token", "web", "--device"}, strings.NewReader(""), &out, said)
-	if code != exitFailed || !strings.Contains(said.String(), "add urn:ietf:params:oauth:grant-type:device_code to spec.oauth.grantTypes") {
+	code := run(t.Context(), []string{"--admin", i.cfg.Socket, "token", "web", "--device"}, strings.NewReader(""),
+		&out, said)
+	if code != exitFailed || !strings.Contains(said.String(), "add urn:ietf:params:oauth:grant-type:device_code to "+
+		"spec.oauth.grantTypes") {
 		t.Errorf("exit code %d: %s", code, said)
 	}
 	i.applied(t, "tv", "http://localhost:*", deviceGrants)
-	code = run(t.Context(), []string{"--admin", i.cfg.Socket, "token", "tv", "--device", "--scope", "files:read"}, strings.NewReader(""), &out, said)
+	code = run(t.Context(), []string{"--admin", i.cfg.Socket, "token", "tv", "--device", "--scope", "files:read"},
+		strings.NewReader(""), &out, said)
 	if code != exitFailed || !strings.Contains(said.String(), "invalid_scope") || out.Len() > 0 {
 		t.Errorf("exit code %d: %s", code, said)
 	}
@@ -88,7 +93,8 @@ func TestTokenSlowsDown(t *testing.T) {
 	answers := []string{"authorization_pending", "slow_down", "authorization_pending", "access_denied"}
 	polls := 0
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := r.ParseForm(); err != nil || r.PostForm.Get("device_code") != "d" || r.PostForm.Get("client_secret") != "s" {
+		if err := r.ParseForm(); err != nil || r.PostForm.Get("device_code") != "d" ||
+			r.PostForm.Get("client_secret") != "s" {
 			t.Errorf("%v %v", err, r.PostForm)
 		}
 		w.Header().Set("Content-Type", "application/json")

@@ -31,7 +31,8 @@ spec:
 func (i *instance) applied(t *testing.T, app, uri, extra string) {
 	t.Helper()
 	text := strings.NewReplacer("APP", app, "URI", uri, "EXTRA", extra).Replace(loopbackApp)
-	if _, _, err := i.apps.Apply(t.Context(), []admin.Document{{Name: app + ".yml", Content: text}}, admin.ApplyOptions{}); err != nil {
+	if _, _, err := i.apps.Apply(t.Context(), []admin.Document{{Name: app + ".yml", Content: text}},
+		admin.ApplyOptions{}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -83,7 +84,8 @@ func TestTokenWaitsForTheBrowser(t *testing.T) {
 	i.applied(t, "public", "http://localhost:*", "public")
 	for _, app := range []string{"confidential", "public"} {
 		r := startToken(t, i, app)
-		if q := r.address.Query(); q.Get("code_challenge_method") != "S256" || len(q.Get("state")) < 20 || q.Get("scope") != "openid threads:read" {
+		if q := r.address.Query(); q.Get("code_challenge_method") != "S256" || len(q.Get("state")) < 20 ||
+			q.Get("scope") != "openid threads:read" {
 			t.Errorf("%s: asks with %v", app, q)
 		}
 		a := &authorization{http: http.DefaultClient, issuer: i.cfg.Issuer, redirectURI: r.back}
@@ -103,7 +105,8 @@ func TestTokenWaitsForTheBrowser(t *testing.T) {
 			t.Fatalf("%s: exit code %d: %s", app, code, r.said)
 		}
 		var reply map[string]any
-		if err := json.Unmarshal(r.out.Bytes(), &reply); err != nil || reply["id_token"] == nil || reply["token_type"] != "Bearer" {
+		if err := json.Unmarshal(r.out.Bytes(), &reply); err != nil || reply["id_token"] == nil ||
+			reply["token_type"] != "Bearer" {
 			t.Errorf("%s: %v in %s", app, err, r.out)
 		}
 	}
@@ -142,7 +145,8 @@ func TestTokenWithoutALoopbackRedirectSaysWhatToAdd(t *testing.T) {
 		t.Errorf("exit code %d: %s", code, said)
 	}
 	// Walking the pages needs no listener.
-	code = run(t.Context(), []string{"--admin", i.cfg.Socket, "token", "web", "--login", "ann@example.com", "--password-stdin"}, strings.NewReader("password\n"), &out, said)
+	code = run(t.Context(), []string{"--admin", i.cfg.Socket, "token", "web", "--login", "ann@example.com",
+		"--password-stdin"}, strings.NewReader("password\n"), &out, said)
 	if code != exitDone || !strings.Contains(out.String(), `"access_token"`) {
 		t.Errorf("exit code %d: %s", code, said)
 	}
@@ -157,7 +161,8 @@ func TestTokenWhosePortIsTakenSaysSo(t *testing.T) {
 	defer func() { _ = busy.Close() }()
 	i.applied(t, "app", "http://"+busy.Addr().String()+"/cb", "autoEnv")
 	said := newLines()
-	code := run(t.Context(), []string{"--admin", i.cfg.Socket, "token", "app"}, strings.NewReader(""), &bytes.Buffer{}, said)
+	code := run(t.Context(), []string{"--admin", i.cfg.Socket, "token", "app"}, strings.NewReader(""),
+		&bytes.Buffer{}, said)
 	if code != exitFailed || !strings.Contains(said.String(), "no port that the app's redirect URIs allow is free") {
 		t.Errorf("exit code %d: %s", code, said)
 	}

@@ -76,7 +76,8 @@ func startEra(t *testing.T, program, dir, address string) *era {
 		return http.ErrUseLastResponse
 	}}
 	text := fmt.Sprintf("issuer: %s\nstorage: {config: {dataDir: %s}}\nweb: {http: %s}\nenablePasswordDB: true\n"+
-		"staticPasswords: [{email: ann@example.com, userID: ann, hash: $2a$10$2b2cU8CPhOTaGrs1HRQuAueS7JTT5ZHsHSzYiFPm1leZck7Mc8T4W}]\n"+
+		"staticPasswords: [{email: ann@example.com, userID: ann, hash: "+
+		"$2a$10$2b2cU8CPhOTaGrs1HRQuAueS7JTT5ZHsHSzYiFPm1leZck7Mc8T4W}]\n"+
 		"plugins: {runtimes: [{name: file, config: {dir: %s}}]}\n",
 		eraIssuer, filepath.Join(dir, "data"), address, filepath.Join(dir, "env")) + eraLasts
 	file := filepath.Join(dir, "config.yaml")
@@ -120,7 +121,8 @@ func (e *era) ask(r *http.Request) (*http.Response, []byte) {
 // code signs in, if that is needed, and returns the code, or the error that the app gets.
 func (e *era) code(login, password, prompt string) string {
 	e.t.Helper()
-	address := eraIssuer + "/oauth/authorize?" + url.Values{"client_id": {"board"}, "redirect_uri": {"https://board.example.com/cb"},
+	address := eraIssuer + "/oauth/authorize?" + url.Values{"client_id": {"board"},
+		"redirect_uri":  {"https://board.example.com/cb"},
 		"response_type": {"code"}, "scope": {"openid threads:read"}, "state": {"x"}, "code_challenge_method": {"S256"},
 		"code_challenge": {"E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"}, "prompt": {prompt}}.Encode()
 	req, err := http.NewRequest(http.MethodGet, strings.TrimSuffix(address, "prompt="), http.NoBody)
@@ -185,7 +187,8 @@ func (e *era) tokens(h *keepsake, form url.Values) (tokens struct {
 }
 
 func redemption(code string) url.Values {
-	return url.Values{"grant_type": {"authorization_code"}, "code": {code}, "redirect_uri": {"https://board.example.com/cb"},
+	return url.Values{"grant_type": {"authorization_code"}, "code": {code},
+		"redirect_uri":  {"https://board.example.com/cb"},
 		"code_verifier": {"dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"}}
 }
 
@@ -263,7 +266,8 @@ func TestDataOfAnEarlierReleaseIsMade(t *testing.T) {
 		t.Fatal(err)
 	}
 	said, _ := json.MarshalIndent(h, "", "  ") // never fails
-	if err := errors.Join(pack(packed, dir), packed.Close(), os.WriteFile(filepath.Join(to, "held.json"), said, 0o600)); err != nil {
+	if err := errors.Join(pack(packed, dir), packed.Close(), os.WriteFile(filepath.Join(to, "held.json"), said,
+		0o600)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -287,7 +291,8 @@ func pack(to io.Writer, dir string) error {
 		if err != nil {
 			return err
 		}
-		err = out.WriteHeader(&tar.Header{Name: filepath.ToSlash(inside), Mode: 0o600, Size: int64(len(text)), Typeflag: tar.TypeReg})
+		err = out.WriteHeader(&tar.Header{Name: filepath.ToSlash(inside), Mode: 0o600, Size: int64(len(text)),
+			Typeflag: tar.TypeReg})
 		if err == nil {
 			_, err = out.Write(text)
 		}
@@ -323,8 +328,8 @@ func unpack(t *testing.T, file, dir string) {
 	}
 }
 
-// This release serves what an earlier one has written, and nobody notices: not the app, whose secret, tokens and env stay,
-// nor people, who stay signed in. What was used stays used, and no key, secret or env is replaced for it.
+// This release serves what an earlier one has written, and nobody notices: not the app, whose secret, tokens and env
+// stay, nor people, who stay signed in. What was used stays used, and no key, secret or env is replaced for it.
 func TestDataOfAnEarlierReleaseIsServed(t *testing.T) {
 	t.Parallel()
 	dir, h := t.TempDir(), new(keepsake)
@@ -395,10 +400,12 @@ func TestDataOfAnEarlierReleaseIsServed(t *testing.T) {
 	if out := e.run("warifu", "", "credentials", "board", "-o", "json"); !strings.Contains(out, h.ClientSecret) {
 		t.Errorf("the secret is another one: %s", out)
 	}
-	if out := e.run("warifu", "", "get", "deliveries", "-o", "json"); !strings.Contains(out, `"state": "ready"`) || env() != before {
+	if out := e.run("warifu", "", "get", "deliveries", "-o", "json"); !strings.Contains(out, `"state": "ready"`) ||
+		env() != before {
 		t.Errorf("env: %s", out)
 	}
-	if out := e.run("warifu", "", "audit", "-o", "json"); strings.Contains(out, "key-rotated") || strings.Contains(out, `"rotate"`) {
+	if out := e.run("warifu", "", "audit", "-o", "json"); strings.Contains(out, "key-rotated") ||
+		strings.Contains(out, `"rotate"`) {
 		t.Errorf("something was replaced: %s", out)
 	}
 	for _, line := range strings.Split(e.said.String(), "\n") {
@@ -407,7 +414,8 @@ func TestDataOfAnEarlierReleaseIsServed(t *testing.T) {
 		}
 	}
 	e.stop()
-	if out := e.run("warifu", "", "verify", "--config", filepath.Join(dir, "config.yaml")); !strings.Contains(out, "nothing is wrong") {
+	if out := e.run("warifu", "", "verify", "--config", filepath.Join(dir, "config.yaml")); !strings.Contains(out,
+		"nothing is wrong") {
 		t.Error(out)
 	}
 }

@@ -93,7 +93,8 @@ func (c *cli) describeUser() *cobra.Command {
 				}
 			}
 			for _, l := range u.Links {
-				lines = append(lines, []string{"Also signs in", l.UpstreamID + " of connector " + l.Connector + ", since " + when(l.At)})
+				lines = append(lines, []string{"Also signs in", l.UpstreamID + " of connector " + l.Connector +
+					", since " + when(l.At)})
 			}
 			if u.Password {
 				lines = append(lines, []string{"Password", cmp.Or(when(u.PasswordAt), "in the configuration")})
@@ -175,7 +176,8 @@ func userState(u admin.UserDetail) string {
 // identityFlags are those that name an identity of a connector.
 func identityFlags(command *cobra.Command, to *admin.Identity) {
 	command.Flags().StringVar(&to.Connector, "connector", "", "id of the connector")
-	command.Flags().StringVar(&to.UpstreamID, "as", "", "what the connector calls the person, as warifu describe user shows it")
+	command.Flags().StringVar(&to.UpstreamID, "as", "", "what the connector calls the person, as warifu "+
+		"describe user shows it")
 }
 
 // checkIdentity is a usage error when a flag is missing.
@@ -221,7 +223,8 @@ goes on to sign in as it.`,
 			c.say("%s of connector %s signs in as user %s from now on", out.UpstreamID, out.Connector, out.User.ID)
 			c.say("  The user keeps name, e-mail address, groups and connector (%s).", out.User.Connector)
 			if out.Given != "" {
-				c.say("  The account %s, which the identity had by itself, is disabled: %s ended. Apps that know it see user %s instead.",
+				c.say("  The account %s, which the identity had by itself, is disabled: %s ended. Apps that know it see "+
+					"user %s instead.",
 					out.Given, counts(out.Ended), out.User.ID)
 			}
 			return nil
@@ -233,7 +236,8 @@ goes on to sign in as it.`,
 }
 
 func (c *cli) unlink() *cobra.Command {
-	command := &cobra.Command{Use: "unlink", Short: "Have an identity sign in with its own account again", Args: subcommands,
+	command := &cobra.Command{Use: "unlink", Short: "Have an identity sign in with its own account again",
+		Args: subcommands,
 		RunE: needsSubcommand}
 	var identity admin.Identity
 	user := &cobra.Command{

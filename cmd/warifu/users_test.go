@@ -73,8 +73,10 @@ connectors:
 	says(0, `^State +joined: signs in as user here$`, "describe", "user", own)
 	says(0, `"joinedTo": "here"`, "describe", "user", own, "-o", "json")
 
-	says(1, `No ben of connector one is joined to user here`, "unlink", "user", "here", "--connector", "one", "--as", "ben")
-	says(0, `^ann of connector one no longer signs in as user here: 1 session, `, "unlink", "user", "here", "--connector", "one", "--as", "ann")
+	says(1, `No ben of connector one is joined to user here`, "unlink", "user", "here", "--connector",
+		"one", "--as", "ben")
+	says(0, `^ann of connector one no longer signs in as user here: 1 session, `, "unlink", "user", "here", "--connector",
+		"one", "--as", "ann")
 	signIn()
 	says(0, own, "get", "sessions", "-o", "json")
 	says(0, `1 session, 0 grants`, "revoke", "user", own)

@@ -75,7 +75,8 @@ func (h liveHandler) WithGroup(name string) slog.Handler {
 
 // connectors makes the ways to sign in: with passwords, of the configuration and of managed accounts, if there are any,
 // and by its connectors; those of kept are taken as they are.
-func (i *instance) connectors(cfg *config.Settings, kept map[string]connector.Connector) ([]connector.Connector, error) {
+func (i *instance) connectors(cfg *config.Settings,
+	kept map[string]connector.Connector) ([]connector.Connector, error) {
 	var all []connector.Connector
 	if cfg.EnablePasswordDB {
 		static, err := connector.NewStatic(cfg.Users)

@@ -42,7 +42,9 @@ func logoutFaults() []Fault {
 		}, nil),
 		leave("logout-hint-unneeded", func(q url.Values) bool { return !q.Has("id_token_hint") }, nil),
 		leave("logout-hint-unsigned", func(q url.Values) bool { return strings.HasSuffix(q.Get("id_token_hint"), ".") }, nil),
-		leave("logout-hint-of-anybody", func(q url.Values) bool { return claimsOf(q.Get("id_token_hint"))["sub"] == "SubjectID" }, nil),
+		leave("logout-hint-of-anybody", func(q url.Values) bool {
+			return claimsOf(q.Get("id_token_hint"))["sub"] == "SubjectID"
+		}, nil),
 		{Name: "logout-ignored", alone: func(p *Provider, w http.ResponseWriter, r *http.Request) bool {
 			if !p.at(r, "end_session_endpoint") || r.URL.Query().Has("post_logout_redirect_uri") {
 				return false
@@ -74,7 +76,8 @@ func logoutTokenFaults() []Fault {
 				}
 				claims := map[string]any{
 					"iss": p.issuer, "sub": hint["sub"], "sid": hint["sid"], "aud": hint["aud"], "jti": rand.Text(),
-					"iat": time.Now().Unix(), "exp": time.Now().Add(time.Minute).Unix(), "events": map[string]any{event: map[string]any{}},
+					"iat": time.Now().Unix(), "exp": time.Now().Add(time.Minute).Unix(),
+					"events": map[string]any{event: map[string]any{}},
 				}
 				change(claims)
 				p.call(method, url.Values{"logout_token": {p.signed(p.own(), claims)}})

@@ -26,9 +26,10 @@ type walk struct {
 
 // Everything that an app can show.
 var (
-	everything = map[string]any{"sub": local.UserID, "email": local.Login, "refreshed": true, "active": true, "revoked": true}
-	signOut    = walk{"/logout", map[string]any{"state": "bye"}}
-	own        = walk{"/service", map[string]any{"active": true}}
+	everything = map[string]any{"sub": local.UserID, "email": local.Login, "refreshed": true, "active": true,
+		"revoked": true}
+	signOut = walk{"/logout", map[string]any{"state": "bye"}}
+	own     = walk{"/service", map[string]any{"active": true}}
 )
 
 // libraries are the apps of other languages, with what each can do.
@@ -40,7 +41,8 @@ var libraries = []struct {
 	{"openid-client", []string{"node", "openid-client.js"}, []walk{{"/", everything}, signOut, own,
 		{"/par-dpop", map[string]any{"sub": local.UserID, "email": local.Login, "tokenType": "dpop"}}}},
 	{"oauth4webapi", []string{"node", "oauth4webapi.js"}, []walk{{"/", everything}, signOut, own}},
-	{"passport", []string{"node", "passport.js"}, []walk{{"/", map[string]any{"sub": local.UserID, "email": local.Login}}}},
+	{"passport", []string{"node", "passport.js"}, []walk{{"/", map[string]any{"sub": local.UserID,
+		"email": local.Login}}}},
 	{"authlib", []string{"python", "authlib_flask.py"}, []walk{{"/", everything}, signOut, own}},
 	{"requests-oauthlib", []string{"python", "requests_oauthlib_flask.py"}, []walk{
 		{"/", map[string]any{"sub": local.UserID, "email": local.Login, "refreshed": true}}, own}},
@@ -94,8 +96,8 @@ func start(t testing.TB, program []string, c local.Credentials) string {
 	return announced(t, c, runner, filepath.Join(program...))
 }
 
-// announced runs a program, in its directory and with the credentials of an app in its env and what else is given, until
-// the test ends, and gives the line that it says first.
+// announced runs a program, in its directory and with the credentials of an app in its env and what else is given,
+// until the test ends, and gives the line that it says first.
 func announced(t testing.TB, c local.Credentials, runner, file string, env ...string) string {
 	t.Helper()
 	app := exec.CommandContext(t.Context(), runner, filepath.Base(file))
@@ -176,7 +178,8 @@ func pythonWith(t testing.TB, requirements string) string {
 		{interpreter, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement", requirements},
 	} {
 		if out, err := exec.CommandContext(t.Context(), command[0], command[1:]...).CombinedOutput(); err != nil {
-			t.Fatalf("%v: %v\n%s\nneeds Python 3.10 or later: apt-get install --no-install-recommends python3 python3-venv", command, err, out)
+			t.Fatalf("%v: %v\n%s\nneeds Python 3.10 or later: apt-get install --no-install-recommends python3 python3-venv",
+				command, err, out)
 		}
 	}
 	if err := os.WriteFile(complete, nil, 0o600); err != nil {

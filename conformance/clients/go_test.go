@@ -35,7 +35,8 @@ func shown(w http.ResponseWriter, answer map[string]any, err error) {
 
 // trusting is an HTTP client that trusts the server's certificate.
 func trusting() *http.Client {
-	return &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: server.Roots}}}
+	return &http.Client{Timeout: 10 * time.Second,
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: server.Roots}}}
 }
 
 // An app on golang.org/x/oauth2 and coreos/go-oidc. They neither introspect nor revoke nor sign out.
@@ -55,7 +56,8 @@ func TestLibraryOfGo(t *testing.T) {
 	}
 	state, nonce, verifier := rand.Text(), rand.Text(), oauth2.GenerateVerifier()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
-		http.Redirect(w, r, config.AuthCodeURL(state, gooidc.Nonce(nonce), oauth2.S256ChallengeOption(verifier)), http.StatusSeeOther)
+		http.Redirect(w, r, config.AuthCodeURL(state, gooidc.Nonce(nonce), oauth2.S256ChallengeOption(verifier)),
+			http.StatusSeeOther)
 	})
 	mux.HandleFunc("GET /callback", func(w http.ResponseWriter, r *http.Request) {
 		answer, err := func() (map[string]any, error) {
@@ -82,13 +84,15 @@ func TestLibraryOfGo(t *testing.T) {
 			if err != nil {
 				return nil, err
 			}
-			return map[string]any{"sub": id.Subject, "email": info.Email, "refreshed": refreshed.RefreshToken != token.RefreshToken}, nil
+			return map[string]any{"sub": id.Subject, "email": info.Email,
+				"refreshed": refreshed.RefreshToken != token.RefreshToken}, nil
 		}()
 		shown(w, answer, err)
 	})
 	mux.HandleFunc("GET /service", func(w http.ResponseWriter, _ *http.Request) {
 		service := clientcredentials.Config{
-			ClientID: c.ClientID, ClientSecret: c.ClientSecret, TokenURL: provider.Endpoint().TokenURL, Scopes: []string{"threads:read"}}
+			ClientID: c.ClientID, ClientSecret: c.ClientSecret, TokenURL: provider.Endpoint().TokenURL,
+			Scopes: []string{"threads:read"}}
 		token, err := service.Token(ctx)
 		shown(w, map[string]any{"active": token.Valid()}, err)
 	})
@@ -118,7 +122,8 @@ func TestLibraryOfZitadel(t *testing.T) {
 		t.Fatal(err)
 	}
 	var idToken string
-	finish := func(ctx context.Context, tokens *oidc.Tokens[*oidc.IDTokenClaims], info *oidc.UserInfo) (map[string]any, error) {
+	finish := func(ctx context.Context, tokens *oidc.Tokens[*oidc.IDTokenClaims], info *oidc.UserInfo) (map[string]any,
+		error) {
 		idToken = tokens.IDToken
 		refreshed, err := rp.RefreshTokens[*oidc.IDTokenClaims](ctx, party, tokens.RefreshToken, "", "")
 		if err != nil {
@@ -133,7 +138,8 @@ func TestLibraryOfZitadel(t *testing.T) {
 	}
 	mux.Handle("GET /{$}", rp.AuthURLHandler(rand.Text, party))
 	mux.Handle("GET /callback", rp.CodeExchangeHandler(rp.UserinfoCallback(
-		func(w http.ResponseWriter, r *http.Request, tokens *oidc.Tokens[*oidc.IDTokenClaims], _ string, _ rp.RelyingParty, info *oidc.UserInfo) {
+		func(w http.ResponseWriter, r *http.Request, tokens *oidc.Tokens[*oidc.IDTokenClaims], _ string, _ rp.RelyingParty,
+			info *oidc.UserInfo) {
 			answer, err := finish(r.Context(), tokens, info)
 			shown(w, answer, err)
 		}), party))

@@ -42,9 +42,12 @@ func TestAppOnKubernetesHasNoSecret(t *testing.T) {
 	var log bytes.Buffer
 	s, err := local.Start(t.Context(), local.Options{
 		Binary: os.Getenv("WARIFU_E2E_BINARY"), Log: &log,
-		Files: map[string][]byte{"cluster.pem": ca, "cluster.token": []byte(cluster.TokenOf(t, namespace, "warifu", "", time.Hour))},
-		Config: fmt.Sprintf("trustedIssuers: [{issuer: %q, kubernetes: {server: %q, caFile: cluster.pem, tokenFile: cluster.token}}]\n"+
-			"oauth2: {grantTypes: [authorization_code, refresh_token, client_credentials, \"urn:ietf:params:oauth:grant-type:token-exchange\"],\n"+
+		Files: map[string][]byte{"cluster.pem": ca, "cluster.token": []byte(cluster.TokenOf(t, namespace,
+			"warifu", "", time.Hour))},
+		Config: fmt.Sprintf("trustedIssuers: [{issuer: %q, kubernetes: {server: %q, caFile: cluster.pem, tokenFile: "+
+			"cluster.token}}]\n"+
+			"oauth2: {grantTypes: [authorization_code, refresh_token, client_credentials, "+
+			"\"urn:ietf:params:oauth:grant-type:token-exchange\"],\n"+
 			"  resourceServers: [{identifier: \"https://api.example.com/\"}]}\n", cluster.Issuer, cluster.URL),
 	})
 	if err != nil {
@@ -80,9 +83,11 @@ func TestAppOnKubernetesHasNoSecret(t *testing.T) {
 	visit := (&browser{t, s.Browser()}).visit
 
 	modules(t)
-	app := announced(t, c, "node", filepath.Join("node", "workload.js"), "OAUTH_ISSUER="+s.Issuer, "NODE_EXTRA_CA_CERTS="+s.CAFile,
+	app := announced(t, c, "node", filepath.Join("node", "workload.js"), "OAUTH_ISSUER="+s.Issuer, "NODE_EXTRA_CA_CERTS="+
+		s.CAFile,
 		"OAUTH_CLIENT_ASSERTION_FILE="+file)
-	for _, w := range []walk{{"/", everything}, own, {"/exchange", map[string]any{"own": true, "aud": "https://api.example.com/"}}} {
+	for _, w := range []walk{{"/", everything}, own, {"/exchange", map[string]any{"own": true,
+		"aud": "https://api.example.com/"}}} {
 		checkPage(t, w, visit(app+w.path))
 	}
 
@@ -93,10 +98,12 @@ func TestAppOnKubernetesHasNoSecret(t *testing.T) {
 		t.Fatal(err)
 	}
 	signsIn(t, ctx, provider, c, visit)
-	service := clientcredentials.Config{ClientID: c.ClientID, TokenURL: provider.Endpoint().TokenURL, Scopes: []string{"threads:read"},
+	service := clientcredentials.Config{ClientID: c.ClientID, TokenURL: provider.Endpoint().TokenURL,
+		Scopes:    []string{"threads:read"},
 		AuthStyle: oauth2.AuthStyleInParams}
 	for _, wrong := range []struct{ rule, account, audience string }{
-		{"of another service account", "other", s.Issuer}, {"for the cluster itself", "web", ""}, {"for somebody else", "web", "https://other.example.com"},
+		{"of another service account", "other", s.Issuer}, {"for the cluster itself", "web", ""}, {"for somebody else", "web",
+			"https://other.example.com"},
 	} {
 		project(wrong.account, wrong.audience)
 		if _, err := service.Token(ctx); err == nil || !strings.Contains(err.Error(), "invalid_client") {
@@ -116,14 +123,16 @@ func TestAppOnKubernetesHasNoSecret(t *testing.T) {
 }
 
 // signsIn is an app on golang.org/x/oauth2: whoever visits it is signed in, and it refreshes.
-func signsIn(t *testing.T, ctx context.Context, provider *gooidc.Provider, c local.Credentials, visit func(string) string) {
+func signsIn(t *testing.T, ctx context.Context, provider *gooidc.Provider, c local.Credentials,
+	visit func(string) string) {
 	t.Helper()
 	mux := http.NewServeMux()
 	app := httptest.NewServer(mux)
 	t.Cleanup(app.Close)
 	endpoint := provider.Endpoint()
 	endpoint.AuthStyle = oauth2.AuthStyleInParams
-	config := oauth2.Config{ClientID: c.ClientID, Endpoint: endpoint, RedirectURL: app.URL + "/callback", Scopes: []string{"openid", "email", "offline_access"}}
+	config := oauth2.Config{ClientID: c.ClientID, Endpoint: endpoint, RedirectURL: app.URL + "/callback",
+		Scopes: []string{"openid", "email", "offline_access"}}
 	verifier := oauth2.GenerateVerifier()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, config.AuthCodeURL("state", oauth2.S256ChallengeOption(verifier)), http.StatusSeeOther)

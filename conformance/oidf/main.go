@@ -115,9 +115,10 @@ type plan struct {
 
 // outcome is how one module ended.
 type outcome struct {
-	Plan       string   `json:"plan"` // name of the file
-	Module     string   `json:"module"`
-	Result     string   `json:"result"`               // as the suite says: PASSED, WARNING, FAILED, REVIEW, SKIPPED; INTERRUPTED when it did not end
+	Plan   string `json:"plan"` // name of the file
+	Module string `json:"module"`
+	// As the suite says: PASSED, WARNING, FAILED, REVIEW, SKIPPED; INTERRUPTED when it did not end
+	Result     string   `json:"result"`
 	Conditions []string `json:"conditions,omitempty"` // of what is not PASSED, as in "WARNING EnsureIdTokenHasNoAge"
 	Why        string   `json:"why,omitempty"`        // what they say
 	Unexpected string   `json:"unexpected,omitempty"` // how it differs from what is expected
@@ -186,7 +187,8 @@ func (w *world) render(file string, into any) error {
 }
 
 func (w *world) expand(file string) ([]byte, error) {
-	t, err := template.New(filepath.Base(file)).Funcs(template.FuncMap{"list": func(items ...string) []string { return items }}).ParseFiles(file)
+	t, err := template.New(filepath.Base(file)).Funcs(
+		template.FuncMap{"list": func(items ...string) []string { return items }}).ParseFiles(file)
 	if err != nil {
 		return nil, err
 	}

@@ -13,13 +13,17 @@ func TestWhatIsExpected(t *testing.T) {
 		want expectation
 		fits bool
 	}{
-		"passed":             {outcome{Result: "PASSED"}, expectation{}, true},
-		"not passed":         {outcome{Result: "WARNING", Conditions: []string{"WARNING A"}}, expectation{}, false},
-		"as expected":        {outcome{Result: "REVIEW", Conditions: []string{page, logo}}, expectation{"REVIEW", []string{logo, page}, "why"}, true},
-		"another condition":  {outcome{Result: "REVIEW", Conditions: []string{page}}, expectation{"REVIEW", []string{logo}, "why"}, false},
-		"one more condition": {outcome{Result: "REVIEW", Conditions: []string{page, logo}}, expectation{"REVIEW", []string{page}, "why"}, false},
-		"one condition less": {outcome{Result: "REVIEW", Conditions: []string{page}}, expectation{"REVIEW", []string{page, logo}, "why"}, false},
-		"passes by now":      {outcome{Result: "PASSED"}, expectation{"REVIEW", []string{page}, "why"}, false},
+		"passed":     {outcome{Result: "PASSED"}, expectation{}, true},
+		"not passed": {outcome{Result: "WARNING", Conditions: []string{"WARNING A"}}, expectation{}, false},
+		"as expected": {outcome{Result: "REVIEW", Conditions: []string{page, logo}},
+			expectation{"REVIEW", []string{logo, page}, "why"}, true},
+		"another condition": {outcome{Result: "REVIEW", Conditions: []string{page}},
+			expectation{"REVIEW", []string{logo}, "why"}, false},
+		"one more condition": {outcome{Result: "REVIEW", Conditions: []string{page, logo}},
+			expectation{"REVIEW", []string{page}, "why"}, false},
+		"one condition less": {outcome{Result: "REVIEW", Conditions: []string{page}},
+			expectation{"REVIEW", []string{page, logo}, "why"}, false},
+		"passes by now": {outcome{Result: "PASSED"}, expectation{"REVIEW", []string{page}, "why"}, false},
 	} {
 		if told := c.got.told(c.want); (told == "") != c.fits {
 			t.Errorf("%s: %q", rule, told)

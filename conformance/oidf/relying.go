@@ -27,7 +27,8 @@ import (
 )
 
 // relying is warifu as a relying party: a server whose people sign in at the suite, by connectors of type oidc. Each
-// module has a connector of its own, which has asked nobody anything yet, because the suite is another provider in each.
+// module has a connector of its own, which has asked nobody anything yet, because the suite is another provider in
+// each.
 type relying struct {
 	server *local.Server
 	suite  string

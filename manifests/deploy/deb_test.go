@@ -128,7 +128,8 @@ func TestDebianPackage(t *testing.T) {
 	// It is installed, belongs to whom it should, and is not started before somebody has chosen the issuer.
 	m.says("Choose the issuer", "dpkg", "--install", deb)
 	for file, want := range map[string]string{"/etc/warifu": "root:warifu 750",
-		"/etc/warifu/config.yaml": "root:warifu 640", "/etc/warifu/apps": "root:warifu 750", "/usr/bin/warifu": "root:root 755"} {
+		"/etc/warifu/config.yaml": "root:warifu 640", "/etc/warifu/apps": "root:warifu 750",
+		"/usr/bin/warifu": "root:root 755"} {
 		m.says(want, "stat", "--format", "%U:%G %a", file)
 	}
 	if out := m.does("dpkg", "--verify", "warifu"); out != "" {

@@ -133,7 +133,8 @@ func TestDashboardAndAlertsNameWhatThereIs(t *testing.T) {
 			t.Errorf("%q shows nothing", p.Title)
 		}
 		for i, target := range p.Targets {
-			asked[fmt.Sprintf("panel %s %d", p.Title, i)] = target.Expr + " by (" + strings.Join(legend(target.LegendFormat), ", ") + ")"
+			asked[fmt.Sprintf("panel %s %d", p.Title, i)] = target.Expr + " by (" +
+				strings.Join(legend(target.LegendFormat), ", ") + ")"
 			expr := strings.NewReplacer("$__rate_interval", "5m").Replace(target.Expr)
 			fmt.Fprintf(&expressions, "  {record: 'panel:%d:%d', expr: %q},\n", p.ID, i, expr)
 		}

@@ -29,15 +29,18 @@ func TestWhatIsRead(t *testing.T) {
 		rule, data string
 		want       []string
 	}{
-		{"types", "{a: x, b: 1, c: 1.5, d: true, e: ~, f: , g: [], h: {}}", []string{`{"a":"x","b":1,"c":1.5,"d":true,"e":null,"f":null,"g":[],"h":{}}`}},
+		{"types", "{a: x, b: 1, c: 1.5, d: true, e: ~, f: , g: [], h: {}}",
+			[]string{`{"a":"x","b":1,"c":1.5,"d":true,"e":null,"f":null,"g":[],"h":{}}`}},
 		{"what YAML 1.1 calls a truth value is text", "[yes, on, no, off]", []string{`["yes","on","no","off"]`}},
 		{"a date is text", "2026-01-31", []string{`"2026-01-31"`}},
 		{"quotes make text", `["1", 'true']`, []string{`["1","true"]`}},
 		{"several documents", "a: 1\n---\nb: 2\n...\n# nothing\n---\n---\nc: 3", []string{`{"a":1}`, `{"b":2}`, `{"c":3}`}},
 		{"nothing", "# nothing\n---\n\n", nil},
 		{"aliases", "a: &a [1]\nb: *a", []string{`{"a":[1],"b":[1]}`}},
-		{"merge keys, what is written winning", "a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}", []string{`{"a":{"x":1,"y":2},"b":{"x":1,"y":3}}`}},
-		{"merge keys, the first winning", "a: &a {x: 1}\nb: &b {x: 2, y: 2}\nc: {<<: [*a, *b]}", []string{`{"a":{"x":1},"b":{"x":2,"y":2},"c":{"x":1,"y":2}}`}},
+		{"merge keys, what is written winning", "a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}",
+			[]string{`{"a":{"x":1,"y":2},"b":{"x":1,"y":3}}`}},
+		{"merge keys, the first winning", "a: &a {x: 1}\nb: &b {x: 2, y: 2}\nc: {<<: [*a, *b]}",
+			[]string{`{"a":{"x":1},"b":{"x":2,"y":2},"c":{"x":1,"y":2}}`}},
 		{"keys that are not text", "{1: a, true: b, ~: c}", []string{`{"1":"a","true":"b","~":"c"}`}},
 		{"a directive", "%YAML 1.2\n---\na: 1", []string{`{"a":1}`}},
 	} {
@@ -51,7 +54,8 @@ func TestEveryFaultHasItsPlace(t *testing.T) {
 	many := strings.Repeat
 	for _, tt := range []struct{ rule, data, want string }{
 		{"a key twice", "a: 1\nb: 2\na: 3", `3:1 duplicate-key a: a is written twice, first on line 1`},
-		{"a key twice, deeper and after letters of several bytes", "あ: {x: 1, x: 2}", `1:11 duplicate-key ["あ"].x: ["あ"].x is written twice, first on line 1`},
+		{"a key twice, deeper and after letters of several bytes", "あ: {x: 1, x: 2}",
+			`1:11 duplicate-key ["あ"].x: ["あ"].x is written twice, first on line 1`},
 		{"a key that is a list", "[a]: 1", `1:1 wrong-type : has a key that is not plain text`},
 		{"a tag", "a: !Ref x", `1:4 tag a: a has the tag "!Ref", which is not supported`},
 		{"bytes", "a:\n  - !!binary eA==", `2:5 tag a[0]: a[0] has the tag "!!binary", which is not supported`},
@@ -61,7 +65,8 @@ func TestEveryFaultHasItsPlace(t *testing.T) {
 		{"a merge of text", "a: {<<: x}", `1:9 merge a: a merges (<<) something that is not a mapping`},
 		{"an anchor that there is not", "a: *b", `1:4 syntax : refers to 'b', but nothing above it is anchored by that name`},
 		{"a tab", "a:\n\tb: 1", `2:1 syntax : YAML cannot be indented with tabs: use spaces`},
-		{"too deep", many("[", MaxDepth+1) + many("]", MaxDepth+1), fmt.Sprintf("1:%d too-deep : nested deeper than 64 levels", MaxDepth+1)},
+		{"too deep", many("[", MaxDepth+1) + many("]", MaxDepth+1),
+			fmt.Sprintf("1:%d too-deep : nested deeper than 64 levels", MaxDepth+1)},
 		{"too many values", "[" + many("x,", MaxNodes) + "]", "1:1 too-many-nodes"},
 		{"too many documents", many("---\na: 1\n", MaxDocuments+1), fmt.Sprintf("%d:1 too-many-documents", 2*MaxDocuments+1)},
 		{"too large", many("#", MaxBytes+1), "0:0 too-large"},
@@ -82,7 +87,8 @@ func TestEveryFaultHasItsPlace(t *testing.T) {
 // A syntax error in one document leaves the others readable.
 func TestDocumentsAreReadByThemselves(t *testing.T) {
 	trees, faults := readAll("a: {\n---\nb: 1\n---\nc: }\n---\nd: 2\nd: 3\n")
-	if !slices.Equal(trees, []string{`{"b":1}`, `{"d":2}`}) || len(faults) != 3 || faults[2].Line != 8 || faults[2].Code != "duplicate-key" {
+	if !slices.Equal(trees, []string{`{"b":1}`, `{"d":2}`}) || len(faults) != 3 || faults[2].Line != 8 ||
+		faults[2].Code != "duplicate-key" {
 		t.Errorf("%q, %v", trees, faults)
 	}
 }
@@ -123,7 +129,8 @@ func TestPathsAreUnambiguous(t *testing.T) {
 // why.
 func FuzzRead(f *testing.F) {
 	for _, text := range []string{
-		"a: 1\n---\n- b\n", "a: &a {<<: *a}\n--- \n%YAML 1.2\n...\n\xc2\x85\xe2\x80\xa8x: [*b", strings.Repeat("[", 100), "\ufeff? a\n: |\n  b\n", "a: !!set {b}",
+		"a: 1\n---\n- b\n", "a: &a {<<: *a}\n--- \n%YAML 1.2\n...\n\xc2\x85\xe2\x80\xa8x: [*b", strings.Repeat("[", 100),
+		"\ufeff? a\n: |\n  b\n", "a: !!set {b}",
 		"&a k: *a", "a: 0x_1\r\rb: .nan",
 	} {
 		f.Add([]byte(text))

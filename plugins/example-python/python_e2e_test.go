@@ -69,7 +69,8 @@ func TestContract(t *testing.T) {
 		Break: func(_ context.Context, app string, target plugins.Target) error {
 			return change(app, target, "OAUTH_CLIENT_ID", "somebody was here")
 		},
-		Fail: func(_ context.Context, _ string, _ plugins.Target, env map[string]string) (func(context.Context) error, error) {
+		Fail: func(_ context.Context, _ string, _ plugins.Target, env map[string]string) (func(context.Context) error,
+			error) {
 			env["NOT_FOR_AN_ENVIRONMENT"] = "a\x00b"
 			return nil, nil
 		},
@@ -125,6 +126,7 @@ func run(t *testing.T, name string, args ...string) {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), name, args...).CombinedOutput()
 	if err != nil {
-		t.Fatalf("%s %v: %v\n%s\nneeds Python 3.10 or later: apt-get install --no-install-recommends python3 python3-venv", name, args, err, out)
+		t.Fatalf("%s %v: %v\n%s\nneeds Python 3.10 or later: apt-get install --no-install-recommends python3 python3-venv",
+			name, args, err, out)
 	}
 }

@@ -59,7 +59,8 @@ func TestContract(t *testing.T) {
 		Break: func(_ context.Context, app string, target plugins.Target) error {
 			return change(app, target, "OAUTH_CLIENT_ID", "somebody was here")
 		},
-		Fail: func(_ context.Context, _ string, _ plugins.Target, env map[string]string) (func(context.Context) error, error) {
+		Fail: func(_ context.Context, _ string, _ plugins.Target, env map[string]string) (func(context.Context) error,
+			error) {
 			env["NOT_FOR_AN_ENVIRONMENT"] = "a\x00b"
 			return nil, nil
 		},

@@ -45,7 +45,8 @@ func names(answer plugins.Answer) []string {
 	var out []string
 	for _, target := range answer.Targets {
 		line := target.Target.String() + ":"
-		for _, name := range []string{EnvClientID, EnvClientSecret, EnvIssuer, EnvAssertionFile, EnvResource, EnvResourceMetadata, "OTHER"} {
+		for _, name := range []string{EnvClientID, EnvClientSecret, EnvIssuer, EnvAssertionFile, EnvResource,
+			EnvResourceMetadata, "OTHER"} {
 			if v, ok := target.Env[name]; ok {
 				line += " " + name + "=" + string(v.Source)
 				if name == EnvResource || name == EnvResourceMetadata || name == EnvAssertionFile {
@@ -61,7 +62,8 @@ func names(answer plugins.Answer) []string {
 func TestManifestBecomesRegistration(t *testing.T) {
 	got := evaluate(t, full, nil).Client
 	want := &plugins.Registration{
-		ClientName: "My App", RedirectURIs: []string{"https://my.app/cb", "http://localhost:*"}, Scopes: []string{"threads:read", "runs:write"},
+		ClientName: "My App", RedirectURIs: []string{"https://my.app/cb", "http://localhost:*"},
+		Scopes:  []string{"threads:read", "runs:write"},
 		LogoURI: "https://my.app/logo.png", TOSURI: "https://my.app/tos", PolicyURI: "https://my.app/privacy",
 		PostLogoutRedirectURIs: []string{"https://my.app/bye"},
 	}
@@ -90,7 +92,8 @@ func everything(t *testing.T) (manifest string, want *plugins.Registration) {
 			*to = []string{f.Key, "and more"}
 			value = *to
 		case *[]oauth.WorkloadIdentity:
-			*to = []oauth.WorkloadIdentity{{Issuer: "https://ci.example.com", Subject: "job", Audience: "here"}, {Issuer: "i", Subject: "s"}}
+			*to = []oauth.WorkloadIdentity{{Issuer: "https://ci.example.com", Subject: "job", Audience: "here"},
+				{Issuer: "i", Subject: "s"}}
 			value = *to
 		case **int64:
 			*to, value = &zero, zero
@@ -131,16 +134,20 @@ func TestAutoEnvReachesEveryWorkerContainerAndService(t *testing.T) {
 		manifest string
 		want     string
 	}{
-		"autoEnv true":                  {full, all},
-		"autoEnv false takes it away":   {strings.Replace(full, `"autoEnv":true`, `"autoEnv":false`, 1), ""},
-		"autoEnv not written":           {strings.Replace(full, `"autoEnv":true,`, ``, 1), ""},
-		"public client has no secret":   {strings.Replace(full, `"autoEnv":true`, `"autoEnv":true,"public":true`, 1), " OAUTH_CLIENT_ID=clientId OAUTH_ISSUER=issuer"},
-		"private_key_jwt has no secret": {strings.Replace(full, `"autoEnv":true`, `"autoEnv":true,"tokenEndpointAuthMethod":"private_key_jwt"`, 1), " OAUTH_CLIENT_ID=clientId OAUTH_ISSUER=issuer"},
+		"autoEnv true":                {full, all},
+		"autoEnv false takes it away": {strings.Replace(full, `"autoEnv":true`, `"autoEnv":false`, 1), ""},
+		"autoEnv not written":         {strings.Replace(full, `"autoEnv":true,`, ``, 1), ""},
+		"public client has no secret": {strings.Replace(full, `"autoEnv":true`, `"autoEnv":true,"public":true`, 1),
+			" OAUTH_CLIENT_ID=clientId OAUTH_ISSUER=issuer"},
+		"private_key_jwt has no secret": {strings.Replace(full, `"autoEnv":true`,
+			`"autoEnv":true,"tokenEndpointAuthMethod":"private_key_jwt"`, 1), " OAUTH_CLIENT_ID=clientId OAUTH_ISSUER=issuer"},
 		"a workload has its token instead": {strings.Replace(full, `"autoEnv":true`,
 			`"autoEnv":true,"tokenEndpointAuthMethod":"workload","identities":[{"issuer":"https://ci.example.com","subject":"job"}]`, 1),
 			" OAUTH_CLIENT_ID=clientId OAUTH_ISSUER=issuer OAUTH_CLIENT_ASSERTION_FILE=/var/run/secrets/warifu/token"},
-		"a resource server has its metadata": {strings.Replace(full, `"autoEnv":true`, `"autoEnv":true,"resource":"https://mcp.my.app/mcp"`, 1),
-			all + " OAUTH_RESOURCE=https://mcp.my.app/mcp OAUTH_RESOURCE_METADATA=https://issuer.test/oauth/resource?resource=https%3A%2F%2Fmcp.my.app%2Fmcp"},
+		"a resource server has its metadata": {strings.Replace(full, `"autoEnv":true`,
+			`"autoEnv":true,"resource":"https://mcp.my.app/mcp"`, 1),
+			all + " OAUTH_RESOURCE=https://mcp.my.app/mcp " +
+				"OAUTH_RESOURCE_METADATA=https://issuer.test/oauth/resource?resource=https%3A%2F%2Fmcp.my.app%2Fmcp"},
 		"no spec.oauth, nothing is injected": {strings.Replace(full, `"oauth":`, `"other":`, 1), ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -163,9 +170,11 @@ func TestNoOAuthSectionIsNoClient(t *testing.T) {
 func TestLoopbackRedirectIsAWarningOutsideDev(t *testing.T) {
 	uris := []string{
 		"https://my.app/cb", "http://localhost:*", "http://127.0.0.1:8080/cb", "http://[::1]:*/cb",
-		"http://LOCALHOST", "https://localhost/cb", "http://localhost.evil.test", "http://127.0.0.1.evil.test/", "myapp://localhost",
+		"http://LOCALHOST", "https://localhost/cb", "http://localhost.evil.test", "http://127.0.0.1.evil.test/",
+		"myapp://localhost",
 	}
-	raw, err := json.Marshal(map[string]any{"spec": map[string]any{"oauth": map[string]any{"redirectUris": uris, "postLogoutRedirectUris": uris[1:2]}}})
+	raw, err := json.Marshal(map[string]any{"spec": map[string]any{"oauth": map[string]any{"redirectUris": uris,
+		"postLogoutRedirectUris": uris[1:2]}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +185,8 @@ func TestLoopbackRedirectIsAWarningOutsideDev(t *testing.T) {
 		}
 		paths = append(paths, w.Path)
 	}
-	want := []string{"spec.oauth.redirectUris[1]", "spec.oauth.redirectUris[2]", "spec.oauth.redirectUris[3]", "spec.oauth.postLogoutRedirectUris[0]"}
+	want := []string{"spec.oauth.redirectUris[1]", "spec.oauth.redirectUris[2]", "spec.oauth.redirectUris[3]",
+		"spec.oauth.postLogoutRedirectUris[0]"}
 	if !reflect.DeepEqual(paths, want) {
 		t.Errorf("got  %q\nwant %q", paths, want)
 	}
@@ -189,13 +199,16 @@ func TestWhatTheHookBeforeDecidedIsKept(t *testing.T) {
 	previous := &plugins.Answer{
 		Client: &plugins.Registration{ClientName: "of another hook"},
 		Targets: []plugins.TargetEnv{
-			{Target: plugins.Target{Kind: plugins.TargetWorker, Name: "web"}, Env: map[string]plugins.EnvValue{"OTHER": {Literal: "x"}, EnvIssuer: {Literal: "x"}}},
-			{Target: plugins.Target{Kind: plugins.TargetService, Name: "new"}, Env: map[string]plugins.EnvValue{"OTHER": {Literal: "x"}}},
+			{Target: plugins.Target{Kind: plugins.TargetWorker, Name: "web"},
+				Env: map[string]plugins.EnvValue{"OTHER": {Literal: "x"}, EnvIssuer: {Literal: "x"}}},
+			{Target: plugins.Target{Kind: plugins.TargetService, Name: "new"},
+				Env: map[string]plugins.EnvValue{"OTHER": {Literal: "x"}}},
 		},
 	}
 	with := func(r *plugins.EvaluateRequest) { r.Previous = previous }
 	got := names(evaluate(t, `{"spec":{"oauth":{"autoEnv":true},"workers":{"web":{}}}}`, with))
-	want := []string{"worker/web: OAUTH_CLIENT_ID=clientId OAUTH_CLIENT_SECRET=clientSecret OAUTH_ISSUER=issuer OTHER=", "service/new: OTHER="}
+	want := []string{"worker/web: OAUTH_CLIENT_ID=clientId OAUTH_CLIENT_SECRET=clientSecret OAUTH_ISSUER=issuer OTHER=",
+		"service/new: OTHER="}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
@@ -244,7 +257,8 @@ func TestServedAsAPluginItAnswersTheSame(t *testing.T) {
 			t.Errorf("got  %+v\nwant %+v", got, want)
 		}
 	}
-	misconfigured, err := host.Hook(plugins.Spec{Name: "oauth-2", Path: path, Args: []string{"serve"}, Config: json.RawMessage(`{"colour":1}`)})
+	misconfigured, err := host.Hook(plugins.Spec{Name: "oauth-2", Path: path, Args: []string{"serve"},
+		Config: json.RawMessage(`{"colour":1}`)})
 	if err != nil {
 		t.Fatal(err)
 	}

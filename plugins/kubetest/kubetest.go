@@ -1,6 +1,6 @@
 // Package kubetest gives tests a real kube-apiserver on a real etcd: with RBAC, field managers, and tokens of service
-// accounts as a cluster has them. No other part of a cluster runs, so nothing acts on what is written: [Cluster.RollOut]
-// says of a workload what its controller would.
+// accounts as a cluster has them. No other part of a cluster runs, so nothing acts on what is written:
+// [Cluster.RollOut] says of a workload what its controller would.
 //
 // One server serves all tests of a process and dies with it; each test has a namespace of its own. It takes some
 // seconds to start, and its program takes minutes to build, so tests that need it have the build tag kubernetes and are
@@ -92,7 +92,8 @@ func (c *Cluster) Namespace(tb testing.TB) string {
 // ServiceAccount makes a service account.
 func (c *Cluster) ServiceAccount(tb testing.TB, namespace, name string) {
 	tb.Helper()
-	c.Do(tb, http.MethodPost, "/api/v1/namespaces/"+namespace+"/serviceaccounts", object("v1", "ServiceAccount", name, nil))
+	c.Do(tb, http.MethodPost, "/api/v1/namespaces/"+namespace+"/serviceaccounts",
+		object("v1", "ServiceAccount", name, nil))
 }
 
 // TokenOf gives a token of a service account, as a kubelet would project it into a pod: for an audience (empty: the
@@ -257,7 +258,8 @@ func program() (string, error) {
 func trusting(certificate []byte) *http.Client {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(certificate)
-	return &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+	return &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots,
+		MinVersion: tls.VersionTLS12},
 		ForceAttemptHTTP2: true}}
 }
 

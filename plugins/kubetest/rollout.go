@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// Workload is a Deployment, StatefulSet or DaemonSet of one container, as somebody writes it who knows nothing of warifu
-// but the labels.
+// Workload is a Deployment, StatefulSet or DaemonSet of one container, as somebody writes it who knows nothing of
+// warifu but the labels.
 type Workload struct {
 	Kind      string // Deployment if empty
 	Namespace string

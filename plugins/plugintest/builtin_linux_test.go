@@ -56,9 +56,11 @@ func fileHarness(t *testing.T) Harness {
 			if err != nil {
 				return err
 			}
-			return os.WriteFile(path(app, target), bytes.ReplaceAll(content, []byte("OAUTH_CLIENT_ID=app"), []byte("OAUTH_CLIENT_ID=oops")), 0o600)
+			return os.WriteFile(path(app, target), bytes.ReplaceAll(content, []byte("OAUTH_CLIENT_ID=app"),
+				[]byte("OAUTH_CLIENT_ID=oops")), 0o600)
 		},
-		Fail: func(_ context.Context, _ string, _ plugins.Target, env map[string]string) (func(context.Context) error, error) {
+		Fail: func(_ context.Context, _ string, _ plugins.Target, env map[string]string) (func(context.Context) error,
+			error) {
 			env["NOT_FOR_A_FILE"] = "two\nlines"
 			return nil, nil
 		},

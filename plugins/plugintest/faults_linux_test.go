@@ -59,7 +59,8 @@ func (m *model) unlock(ctx context.Context) {
 }
 
 // pushFault does what a fault does instead of a rollout, or before it.
-func (m *model) pushFault(ctx context.Context, path string, f modelFile, req plugins.PushRequest) (plugins.Status, bool, error) {
+func (m *model) pushFault(ctx context.Context, path string, f modelFile,
+	req plugins.PushRequest) (plugins.Status, bool, error) {
 	secret := req.Env["OAUTH_CLIENT_SECRET"]
 	switch m.Fault {
 	case "keeps its lock when cancelled":
@@ -112,7 +113,8 @@ func (m *model) pushFault(ctx context.Context, path string, f modelFile, req plu
 			return plugins.Status{}, true, err
 		}
 	case "keeps bare hashes":
-		if err := os.WriteFile(filepath.Join(m.state, "cache"), fmt.Appendf(nil, "%x", sha256.Sum256([]byte(secret))), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(m.state, "cache"), fmt.Appendf(nil, "%x", sha256.Sum256([]byte(secret))),
+			0o600); err != nil {
 			return plugins.Status{}, true, err
 		}
 	case "says a value in an error":
@@ -124,7 +126,8 @@ func (m *model) pushFault(ctx context.Context, path string, f modelFile, req plu
 }
 
 // child starts a process that outlives its own start, for a while.
-func (m *model) child(path string, f modelFile, req plugins.PushRequest, away bool, args ...string) (plugins.Status, bool, error) {
+func (m *model) child(path string, f modelFile, req plugins.PushRequest, away bool,
+	args ...string) (plugins.Status, bool, error) {
 	cmd := exec.Command("/proc/self/exe", append([]string{asPlugin}, args...)...)
 	cmd.Env = []string{"NOTHING=1"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: away}
@@ -241,20 +244,23 @@ func (h *faultyHook) Evaluate(_ context.Context, req plugins.EvaluateRequest) (p
 	case "has the order of a map":
 		var answer plugins.Answer
 		for name := range manifest.Spec.Workers {
-			answer.Targets = append(answer.Targets, plugins.TargetEnv{Target: plugins.Target{Kind: plugins.TargetWorker, Name: name}})
+			answer.Targets = append(answer.Targets, plugins.TargetEnv{Target: plugins.Target{Kind: plugins.TargetWorker,
+				Name: name}})
 		}
 		return answer, nil
 	case "says which process it is":
 		return say("process", os.Getpid()), nil
 	case "keeps a cache":
-		return say("cached", "yes"), os.WriteFile(filepath.Join(os.TempDir(), fmt.Sprint(time.Now().UnixNano())), req.Manifest, 0o600)
+		return say("cached", "yes"), os.WriteFile(filepath.Join(os.TempDir(), fmt.Sprint(time.Now().UnixNano())),
+			req.Manifest, 0o600)
 	case "starts a process":
 		cmd := exec.Command("/proc/self/exe", asPlugin, "sleeper")
 		return say("started", "yes"), cmd.Start()
 	case "names a target twice":
 		return plugins.Answer{Targets: []plugins.TargetEnv{{Target: worker}, {Target: worker}}}, nil
 	case "wants a secret of nobody":
-		return plugins.Answer{Targets: []plugins.TargetEnv{{Target: worker, Env: map[string]plugins.EnvValue{"S": {Source: plugins.SourceClientSecret}}}}}, nil
+		return plugins.Answer{Targets: []plugins.TargetEnv{{Target: worker,
+			Env: map[string]plugins.EnvValue{"S": {Source: plugins.SourceClientSecret}}}}}, nil
 	case "codes are prose":
 		return say("This is not a code", "words"), nil
 	case "panics at nonsense":

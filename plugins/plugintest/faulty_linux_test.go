@@ -162,7 +162,8 @@ func finds(t *testing.T, h Harness, name, words string) {
 // A check that no fault fails could be empty.
 func TestEveryCheckHasAFaultThatItFinds(t *testing.T) {
 	t.Parallel()
-	found := map[string]bool{checkStart: true, "handshake and mutual TLS": true, "description": true} // by TestFaultsOfTheStartAreFound
+	// By TestFaultsOfTheStartAreFound
+	found := map[string]bool{checkStart: true, "handshake and mutual TLS": true, "description": true}
 	for _, f := range append(slices.Clone(runtimeFaults), hookFaults...) {
 		found[f.check] = true
 	}

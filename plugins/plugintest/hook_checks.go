@@ -36,7 +36,8 @@ var sampleManifests = []json.RawMessage{
 	json.RawMessage(`{"apiVersion":"takos.dev/v1alpha1","kind":"App","metadata":{"name":"kit-keys"},"spec":{"version":"0.1.0",
 		"oauth":{"clientName":"Kit Keys","scopes":["files:read"],"autoEnv":true,"grantTypes":["client_credentials"],
 		"tokenEndpointAuthMethod":"private_key_jwt","jwksUri":"https://kit.example.com/jwks.json","defaultMaxAge":0},"workers":{"web":{}}}}`),
-	json.RawMessage(`{"apiVersion":"takos.dev/v1alpha1","kind":"App","metadata":{"name":"kit-plain"},"spec":{"version":"0.1.0","workers":{"web":{}}}}`),
+	json.RawMessage(
+		`{"apiVersion":"takos.dev/v1alpha1","kind":"App","metadata":{"name":"kit-plain"},"spec":{"version":"0.1.0","workers":{"web":{}}}}`),
 }
 
 // questions are all manifests, each as a new app, as one that is registered, and
@@ -215,7 +216,8 @@ func noSideEffects(ctx context.Context, b *bench) error {
 // files lists what is below a directory, with sizes and times.
 func files(dir string) string {
 	var b strings.Builder
-	_ = filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error { // an unreadable part is the same part later
+	// An unreadable part is the same part later
+	_ = filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || path == dir {
 			return nil
 		}

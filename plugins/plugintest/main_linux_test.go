@@ -97,13 +97,15 @@ func (trusting) Describe(context.Context, *pluginpb.DescribeRequest) (*pluginpb.
 	return &pluginpb.DescribeResponse{Name: "trusting", Version: "1"}, nil
 }
 
-func (trusting) Configure(context.Context, *pluginpb.RuntimeConfigureRequest) (*pluginpb.RuntimeConfigureResponse, error) {
+func (trusting) Configure(context.Context, *pluginpb.RuntimeConfigureRequest) (*pluginpb.RuntimeConfigureResponse,
+	error) {
 	return &pluginpb.RuntimeConfigureResponse{}, nil
 }
 
 func (trusting) PushEnv(_ context.Context, req *pluginpb.PushEnvRequest) (*pluginpb.PushEnvResponse, error) {
-	return &pluginpb.PushEnvResponse{Status: &pluginpb.Status{State: pluginpb.Status_READY, AcceptedGeneration: req.GetGeneration(),
-		ServingGeneration: req.GetGeneration(), Digest: req.GetDigest(), Present: true}}, nil
+	return &pluginpb.PushEnvResponse{Status: &pluginpb.Status{State: pluginpb.Status_READY,
+		AcceptedGeneration: req.GetGeneration(),
+		ServingGeneration:  req.GetGeneration(), Digest: req.GetDigest(), Present: true}}, nil
 }
 
 func self(t *testing.T) string {

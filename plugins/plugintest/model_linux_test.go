@@ -116,7 +116,8 @@ func (m *model) PushEnv(ctx context.Context, req plugins.PushRequest) (plugins.S
 	if err := m.admit(f.Pushed, req); err != nil {
 		return plugins.Status{}, err
 	}
-	if f.Pushed != nil && f.Pushed.Generation == req.Generation && f.Pushed.Fence == req.Fence && f.Pushed.Digest == req.Digest {
+	if f.Pushed != nil && f.Pushed.Generation == req.Generation && f.Pushed.Fence == req.Fence &&
+		f.Pushed.Digest == req.Digest {
 		if st := m.status(path, f); st.State == plugins.StateReady && !m.is("rolls out again") {
 			return st, nil
 		}
@@ -144,7 +145,8 @@ func (m *model) admit(was *plugins.PushRequest, req plugins.PushRequest) error {
 	return nil
 }
 
-func (m *model) rollOut(ctx context.Context, path string, f modelFile, req plugins.PushRequest) (plugins.Status, error) {
+func (m *model) rollOut(ctx context.Context, path string, f modelFile,
+	req plugins.PushRequest) (plugins.Status, error) {
 	if st, done, err := m.pushFault(ctx, path, f, req); done {
 		return st, err
 	}
@@ -180,7 +182,8 @@ func (m *model) failing(path string, f modelFile, req plugins.PushRequest) (plug
 			return st, err
 		}
 	case "hides a failure":
-		st.AcceptedGeneration, st.ServingGeneration, st.Digest, st.State = req.Generation, req.Generation, req.Digest, plugins.StateReady
+		st.AcceptedGeneration, st.ServingGeneration, st.Digest, st.State = req.Generation, req.Generation, req.Digest,
+			plugins.StateReady
 		return st, nil
 	case "errs instead of failing":
 		return st, errors.New("the rollout failed")
@@ -284,7 +287,8 @@ func modelHarness(t *testing.T, args ...string) Harness {
 			defer mu.Unlock()
 			return change(app, target, "OAUTH_CLIENT_ID", "spoilt")
 		},
-		Fail: func(_ context.Context, _ string, _ plugins.Target, env map[string]string) (func(context.Context) error, error) {
+		Fail: func(_ context.Context, _ string, _ plugins.Target, env map[string]string) (func(context.Context) error,
+			error) {
 			env["KIT_FAIL"] = "fail"
 			return nil, nil
 		},

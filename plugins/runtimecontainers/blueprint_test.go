@@ -48,7 +48,8 @@ func TestNamesCountGenerationsAndNeverGrow(t *testing.T) {
 		{"/renamed", "web", "renamed-g7"}, // by its owner
 		{"/app-g5", "", "app-g5-g7"},      // its owner's own
 	} {
-		b := drawn(container.InspectResponse{Name: c.name, Config: &container.Config{Labels: map[string]string{labelName: c.base}}}, image{})
+		b := drawn(container.InspectResponse{Name: c.name,
+			Config: &container.Config{Labels: map[string]string{labelName: c.base}}}, image{})
 		if b.names[0] != c.first || slices.Contains(b.names, strings.TrimPrefix(c.name, "/")) {
 			t.Errorf("%s becomes %q, want %s", c.name, b.names, c.first)
 		}
@@ -68,7 +69,8 @@ func TestHostnameOfTheEngineIsGivenAnew(t *testing.T) {
 		"the machine's":  {"vm", container.HostConfig{UTSMode: "host"}, ""},
 		"on the machine": {"vm", container.HostConfig{NetworkMode: "host"}, "vm"},
 	} {
-		b := drawn(container.InspectResponse{HostConfig: &c.host, Config: &container.Config{Hostname: c.hostname, Env: []string{"HOSTNAME=" + c.hostname}}}, image{})
+		b := drawn(container.InspectResponse{HostConfig: &c.host, Config: &container.Config{Hostname: c.hostname,
+			Env: []string{"HOSTNAME=" + c.hostname}}}, image{})
 		if b.config.Hostname != c.want || slices.Contains(b.config.Env, "HOSTNAME="+c.hostname) != (c.want != "") {
 			t.Errorf("%s: hostname %q, want %q; %q", name, b.config.Hostname, c.want, b.config.Env)
 		}
@@ -89,7 +91,8 @@ func TestAnonymousVolumesGoAlong(t *testing.T) {
 			{Type: mount.TypeTmpfs, Destination: "/tmp"},
 		},
 	}, image{})
-	want := []mount.Mount{given, {Type: mount.TypeVolume, Source: "f00d", Target: "/data"}, {Type: mount.TypeVolume, Source: "cafe", Target: "/fixed", ReadOnly: true}}
+	want := []mount.Mount{given, {Type: mount.TypeVolume, Source: "f00d", Target: "/data"},
+		{Type: mount.TypeVolume, Source: "cafe", Target: "/fixed", ReadOnly: true}}
 	if !reflect.DeepEqual(b.host.Mounts, want) {
 		t.Errorf("mounts %+v, want %+v", b.host.Mounts, want)
 	}
@@ -98,12 +101,15 @@ func TestAnonymousVolumesGoAlong(t *testing.T) {
 func TestWhatPodmanTellsIsPutIntoTheAPIsWords(t *testing.T) {
 	t.Parallel()
 	zero := int64(0)
-	told := container.HostConfig{Runtime: "oci", PidMode: "private", UTSMode: "private", ContainerIDFile: "/id", Resources: container.Resources{
-		MemorySwappiness: &zero, Ulimits: []*container.Ulimit{{Name: "RLIMIT_NOFILE", Hard: 2, Soft: 1}}}}
-	b := drawn(container.InspectResponse{HostConfig: &told, Config: &container.Config{Entrypoint: []string{"/entry", "point"}}},
+	told := container.HostConfig{Runtime: "oci", PidMode: "private", UTSMode: "private", ContainerIDFile: "/id",
+		Resources: container.Resources{
+			MemorySwappiness: &zero, Ulimits: []*container.Ulimit{{Name: "RLIMIT_NOFILE", Hard: 2, Soft: 1}}}}
+	b := drawn(container.InspectResponse{HostConfig: &told,
+		Config: &container.Config{Entrypoint: []string{"/entry", "point"}}},
 		image{entrypoint: []string{"/entry point"}})
 	h := b.host
-	if h.Runtime != "" || h.PidMode != "" || h.UTSMode != "" || h.MemorySwappiness != nil || h.ContainerIDFile != "" || h.Ulimits[0].Name != "nofile" {
+	if h.Runtime != "" || h.PidMode != "" || h.UTSMode != "" || h.MemorySwappiness != nil || h.ContainerIDFile != "" ||
+		h.Ulimits[0].Name != "nofile" {
 		t.Errorf("%+v", h)
 	}
 	if told.Ulimits[0].Name != "RLIMIT_NOFILE" {
@@ -112,9 +118,11 @@ func TestWhatPodmanTellsIsPutIntoTheAPIsWords(t *testing.T) {
 	if !slices.Equal(b.config.Entrypoint, []string{"/entry point"}) {
 		t.Errorf("entrypoint %q", b.config.Entrypoint)
 	}
-	docker := drawn(container.InspectResponse{HostConfig: &container.HostConfig{Runtime: "runsc", Resources: container.Resources{MemorySwappiness: &zero}},
+	docker := drawn(container.InspectResponse{HostConfig: &container.HostConfig{Runtime: "runsc",
+		Resources: container.Resources{MemorySwappiness: &zero}},
 		Config: &container.Config{Entrypoint: []string{"/own"}}}, image{entrypoint: []string{"/entry point"}})
-	if docker.host.Runtime != "runsc" || docker.host.MemorySwappiness == nil || !slices.Equal(docker.config.Entrypoint, []string{"/own"}) {
+	if docker.host.Runtime != "runsc" || docker.host.MemorySwappiness == nil || !slices.Equal(docker.config.Entrypoint,
+		[]string{"/own"}) {
 		t.Errorf("%+v", docker.host)
 	}
 }
@@ -122,10 +130,12 @@ func TestWhatPodmanTellsIsPutIntoTheAPIsWords(t *testing.T) {
 func TestNetworksAreAskedForAsTheirOwnerDid(t *testing.T) {
 	t.Parallel()
 	fixed := &network.EndpointIPAMConfig{IPv4Address: netip.MustParseAddr("10.0.0.9")}
-	given := &network.EndpointSettings{NetworkID: "n1", IPAddress: netip.MustParseAddr("10.0.0.9"), Gateway: netip.MustParseAddr("10.0.0.1"),
+	given := &network.EndpointSettings{NetworkID: "n1", IPAddress: netip.MustParseAddr("10.0.0.9"),
+		Gateway:    netip.MustParseAddr("10.0.0.1"),
 		IPAMConfig: fixed, Aliases: []string{"shop", oldID[:12]}, Links: []string{"/db:/web/database"}}
 	asked := &network.EndpointSettings{IPAMConfig: fixed, Aliases: []string{"shop", "web"}, Links: []string{"db:database"}}
-	plain := &network.EndpointSettings{NetworkID: "n0", IPAddress: netip.MustParseAddr("172.17.0.2"), MacAddress: []byte{2, 0, 0, 0, 0, 1}}
+	plain := &network.EndpointSettings{NetworkID: "n0", IPAddress: netip.MustParseAddr("172.17.0.2"),
+		MacAddress: []byte{2, 0, 0, 0, 0, 1}}
 	for name, c := range map[string]struct {
 		mode     container.NetworkMode
 		has      map[string]*network.EndpointSettings
@@ -134,16 +144,24 @@ func TestNetworksAreAskedForAsTheirOwnerDid(t *testing.T) {
 		others   map[string]*network.EndpointSettings
 		overlaps bool
 	}{
-		"docker's own":    {"default", map[string]*network.EndpointSettings{"bridge": plain}, "default", map[string]*network.EndpointSettings{"bridge": {}}, map[string]*network.EndpointSettings{}, true},
-		"by name":         {"front", map[string]*network.EndpointSettings{"front": given}, "front", map[string]*network.EndpointSettings{"front": asked}, map[string]*network.EndpointSettings{}, false},
-		"by id":           {"n1", map[string]*network.EndpointSettings{"a": plain, "front": given}, "front", map[string]*network.EndpointSettings{"front": asked}, map[string]*network.EndpointSettings{"a": {Aliases: []string{"web"}}}, false},
-		"podman's own":    {"bridge", map[string]*network.EndpointSettings{"podman": plain}, "bridge", map[string]*network.EndpointSettings{"podman": {}}, map[string]*network.EndpointSettings{}, true},
-		"podman's others": {"bridge", map[string]*network.EndpointSettings{"front": given}, "front", map[string]*network.EndpointSettings{"front": asked}, map[string]*network.EndpointSettings{}, false},
-		"the host's":      {"host", map[string]*network.EndpointSettings{"host": plain}, "host", nil, nil, true},
-		"another's":       {"container:x", map[string]*network.EndpointSettings{}, "container:x", nil, nil, true},
-		"joined and left": {"front", map[string]*network.EndpointSettings{}, "front", nil, map[string]*network.EndpointSettings{}, true},
+		"docker's own": {"default", map[string]*network.EndpointSettings{"bridge": plain}, "default",
+			map[string]*network.EndpointSettings{"bridge": {}}, map[string]*network.EndpointSettings{}, true},
+		"by name": {"front", map[string]*network.EndpointSettings{"front": given}, "front",
+			map[string]*network.EndpointSettings{"front": asked}, map[string]*network.EndpointSettings{}, false},
+		"by id": {"n1", map[string]*network.EndpointSettings{"a": plain, "front": given}, "front",
+			map[string]*network.EndpointSettings{"front": asked},
+			map[string]*network.EndpointSettings{"a": {Aliases: []string{"web"}}}, false},
+		"podman's own": {"bridge", map[string]*network.EndpointSettings{"podman": plain}, "bridge",
+			map[string]*network.EndpointSettings{"podman": {}}, map[string]*network.EndpointSettings{}, true},
+		"podman's others": {"bridge", map[string]*network.EndpointSettings{"front": given}, "front",
+			map[string]*network.EndpointSettings{"front": asked}, map[string]*network.EndpointSettings{}, false},
+		"the host's": {"host", map[string]*network.EndpointSettings{"host": plain}, "host", nil, nil, true},
+		"another's":  {"container:x", map[string]*network.EndpointSettings{}, "container:x", nil, nil, true},
+		"joined and left": {"front", map[string]*network.EndpointSettings{}, "front", nil,
+			map[string]*network.EndpointSettings{}, true},
 	} {
-		c1 := container.InspectResponse{ID: oldID, Name: "/web", Config: &container.Config{}, HostConfig: &container.HostConfig{NetworkMode: c.mode},
+		c1 := container.InspectResponse{ID: oldID, Name: "/web", Config: &container.Config{},
+			HostConfig:      &container.HostConfig{NetworkMode: c.mode},
 			NetworkSettings: &container.NetworkSettings{Networks: c.has}}
 		b := drawn(c1, image{})
 		var first map[string]*network.EndpointSettings
@@ -178,7 +196,8 @@ func TestWhoCanOverlap(t *testing.T) {
 		"nothing, labelled":  {replaceStopFirst, &container.HostConfig{}, false},
 		"nonsense, labelled": {"sometimes", &container.HostConfig{}, true},
 	} {
-		it := container.InspectResponse{Config: &container.Config{Labels: map[string]string{labelReplace: c.label}}, HostConfig: c.host}
+		it := container.InspectResponse{Config: &container.Config{Labels: map[string]string{labelReplace: c.label}},
+			HostConfig: c.host}
 		if overlaps(&it) != c.want {
 			t.Errorf("%s: overlaps is %v", name, !c.want)
 		}

@@ -14,14 +14,16 @@ import (
 var (
 	web         = plugins.Target{Kind: plugins.TargetContainer, Name: "web"}
 	credentials = map[string]string{
-		"OAUTH_CLIENT_ID": "app-abcdefghijkl", "OAUTH_CLIENT_SECRET": "wfs_canary-of-the-tests", "OAUTH_ISSUER": "https://id.example",
+		"OAUTH_CLIENT_ID": "app-abcdefghijkl", "OAUTH_CLIENT_SECRET": "wfs_canary-of-the-tests",
+		"OAUTH_ISSUER": "https://id.example",
 	}
 )
 
 var digestKey = []byte("the server's key, which no runtime has")
 
 func push(generation int64, env map[string]string) plugins.PushRequest {
-	return plugins.PushRequest{App: "app", Target: web, Generation: generation, Fence: 1, Digest: plugins.Digest(digestKey, env), Env: env}
+	return plugins.PushRequest{App: "app", Target: web, Generation: generation, Fence: 1,
+		Digest: plugins.Digest(digestKey, env), Env: env}
 }
 
 func config(t testing.TB, host string) json.RawMessage {
@@ -50,7 +52,8 @@ func served(t testing.TB, host, state string) *plugins.Runtime {
 			t.Error(err)
 		}
 	})
-	r, err := h.Runtime(plugins.Spec{Name: "containers", Path: path, Args: []string{"serve"}, Config: config(t, host), StateDir: state})
+	r, err := h.Runtime(plugins.Spec{Name: "containers", Path: path, Args: []string{"serve"}, Config: config(t, host),
+		StateDir: state})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +102,8 @@ func settled(t testing.TB, r pusher, req plugins.PushRequest) plugins.Status {
 func failed(t testing.TB, r pusher, req plugins.PushRequest) plugins.Status {
 	t.Helper()
 	st := settled(t, r, req)
-	if st.State != plugins.StateFailed || st.Diagnostic == nil || st.Diagnostic.Message == "" || st.Diagnostic.Remedy == "" {
+	if st.State != plugins.StateFailed || st.Diagnostic == nil || st.Diagnostic.Message == "" ||
+		st.Diagnostic.Remedy == "" {
 		t.Fatalf("%+v %+v, want a failure with a remedy", st, st.Diagnostic)
 	}
 	return st

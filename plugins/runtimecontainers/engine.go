@@ -80,7 +80,8 @@ func unanswered(op string, err error) error {
 	f := &fault{message: op, err: err, retryable: true,
 		remedy: "check that the engine works; this is retried automatically"}
 	if cerrdefs.IsInvalidArgument(err) {
-		f.retryable, f.remedy = false, "the engine refuses what it said about the container itself; recreate the container by hand, then apply again"
+		f.retryable, f.remedy = false, "the engine refuses what it said about the container itself; recreate the container "+
+			"by hand, then apply again"
 	}
 	return f
 }

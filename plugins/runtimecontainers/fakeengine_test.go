@@ -47,7 +47,8 @@ const goneImage = "sha256:9999"
 
 func newEngine(t *testing.T) *fakeEngine {
 	t.Helper()
-	e := &fakeEngine{t: t, all: map[string]*container.InspectResponse{}, images: map[string]string{fakeImage: "sha256:1111"},
+	e := &fakeEngine{t: t, all: map[string]*container.InspectResponse{},
+		images: map[string]string{fakeImage: "sha256:1111"},
 		faults: map[string]faultFunc{}, health: container.Starting}
 	socket := filepath.Join(t.TempDir(), "e.sock")
 	listener, err := net.Listen("unix", socket)
@@ -125,7 +126,8 @@ func answer(w http.ResponseWriter, status int, body any) {
 }
 
 // add puts a container there, as its owner would.
-func (e *fakeEngine) add(name string, state container.ContainerState, change ...func(*container.InspectResponse)) *container.InspectResponse {
+func (e *fakeEngine) add(name string, state container.ContainerState,
+	change ...func(*container.InspectResponse)) *container.InspectResponse {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	c := e.make(name, &container.Config{Image: fakeImage, Env: []string{"PATH=/bin", "OWN=kept"}, Cmd: []string{"/app"},
@@ -137,10 +139,12 @@ func (e *fakeEngine) add(name string, state container.ContainerState, change ...
 	return c
 }
 
-func (e *fakeEngine) make(name string, config *container.Config, host *container.HostConfig, networks *network.NetworkingConfig) *container.InspectResponse {
+func (e *fakeEngine) make(name string, config *container.Config, host *container.HostConfig,
+	networks *network.NetworkingConfig) *container.InspectResponse {
 	e.made++
 	c := &container.InspectResponse{ID: fmt.Sprintf("%064d", e.made), Name: "/" + name, Config: config, HostConfig: host,
-		Image: e.images[config.Image], NetworkSettings: &container.NetworkSettings{Networks: map[string]*network.EndpointSettings{}}}
+		Image:           e.images[config.Image],
+		NetworkSettings: &container.NetworkSettings{Networks: map[string]*network.EndpointSettings{}}}
 	if c.Image == "" {
 		c.Image = config.Image
 	}
@@ -167,7 +171,8 @@ func (e *fakeEngine) list(w http.ResponseWriter, r *http.Request) {
 	}
 	out := []container.Summary{}
 	for _, c := range e.all {
-		if hasLabels(c.Config.Labels, slices.Collect(maps.Keys(filters["label"]))) && (c.State.Running || r.URL.Query().Get("all") == "1") {
+		if hasLabels(c.Config.Labels, slices.Collect(maps.Keys(filters["label"]))) &&
+			(c.State.Running || r.URL.Query().Get("all") == "1") {
 			s := container.Summary{ID: c.ID, Names: []string{c.Name}, Labels: c.Config.Labels, State: c.State.Status}
 			s.HostConfig.NetworkMode = string(c.HostConfig.NetworkMode)
 			out = append(out, s)
@@ -246,7 +251,8 @@ func (e *fakeEngine) start(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	for _, other := range e.all {
-		if other.State.Running && other != c && len(c.HostConfig.PortBindings) > 0 && maps.EqualFunc(other.HostConfig.PortBindings, c.HostConfig.PortBindings, slices.Equal) {
+		if other.State.Running && other != c && len(c.HostConfig.PortBindings) > 0 &&
+			maps.EqualFunc(other.HostConfig.PortBindings, c.HostConfig.PortBindings, slices.Equal) {
 			refuse(w, http.StatusInternalServerError, "port is already allocated")
 			return
 		}
@@ -288,7 +294,8 @@ func (e *fakeEngine) image(w http.ResponseWriter, r *http.Request) {
 		id = name
 	}
 	if id != "" {
-		answer(w, http.StatusOK, map[string]any{"Id": id, "Config": map[string]any{"Entrypoint": []string{"/entry point"}, "Labels": e.labels}})
+		answer(w, http.StatusOK, map[string]any{"Id": id, "Config": map[string]any{"Entrypoint": []string{"/entry point"},
+			"Labels": e.labels}})
 		return
 	}
 	refuse(w, http.StatusNotFound, "No such image: "+name)

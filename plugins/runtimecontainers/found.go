@@ -15,7 +15,8 @@ import (
 type found struct {
 	instances []*container.InspectResponse // by name; without those that are on their way to replace one
 	pairs     []pair
-	inherited []string // names of containers that have the target's labels from their image alone, or from one that is gone
+	// Names of containers that have the target's labels from their image alone, or from one that is gone
+	inherited []string
 }
 
 // pair is a replacement that is not finished: both exist.

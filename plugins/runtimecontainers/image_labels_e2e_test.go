@@ -14,17 +14,20 @@ func TestPodmanImageWithOurLabelsGetsNoSecret(t *testing.T) {
 	p := startPodman(t)
 	const labelled = "localhost/warifu-test-labelled:1"
 	file := filepath.Join(p.Dir, "Containerfile")
-	text := "FROM " + testImage + "\nLABEL " + labelApp + "=app " + labelContainer + "=web " + labelProbe + "=http://127.0.0.1:1/\n"
+	text := "FROM " + testImage + "\nLABEL " + labelApp + "=app " + labelContainer + "=web " + labelProbe +
+		"=http://127.0.0.1:1/\n"
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	p.Run(t, "build", "--quiet", "--tag", labelled, "--file", file, t.TempDir())
 	r := served(t, "unix://"+p.Socket, t.TempDir())
 	p.Run(t, "run", "--detach", "--name", "evil", "--network", "none", labelled, "-listen", "127.0.0.1:1")
-	if st := failed(t, r, push(1, credentials)); !strings.Contains(st.Diagnostic.Message, "container evil has the labels dev.takos.app=app") {
+	if st := failed(t, r, push(1, credentials)); !strings.Contains(st.Diagnostic.Message, "container evil has the labels "+
+		"dev.takos.app=app") {
 		t.Errorf("%+v", st.Diagnostic)
 	}
-	if env := p.inspected(t, "evil").Config.Env; strings.Contains(strings.Join(env, " "), credentials["OAUTH_CLIENT_SECRET"]) {
+	if env := p.inspected(t, "evil").Config.Env; strings.Contains(strings.Join(env, " "),
+		credentials["OAUTH_CLIENT_SECRET"]) {
 		t.Errorf("the container got %v", env)
 	}
 	app := p.app(t, "web", nil, nil)

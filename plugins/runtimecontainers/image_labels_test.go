@@ -31,14 +31,16 @@ func TestAnImageWithOurLabelsGetsNoSecret(t *testing.T) {
 			t.Parallel()
 			e := newEngine(t)
 			r := configured(t, e)
-			image := map[string]string{labelApp: "app", labelContainer: "web", labelGeneration: "7", labelFence: "1", labelSwarmTask: "x"}
+			image := map[string]string{labelApp: "app", labelContainer: "web", labelGeneration: "7", labelFence: "1",
+				labelSwarmTask: "x"}
 			for key := range own {
 				delete(image, key)
 			}
 			c := inheriting(e, "web", image)
 			maps.Copy(c.Config.Labels, own)
 			st := failed(t, r, push(1, credentials))
-			if st.Diagnostic == nil || !strings.Contains(st.Diagnostic.Message, "container web has the labels dev.takos.app=app and dev.takos.container=web from its image") {
+			if st.Diagnostic == nil || !strings.Contains(st.Diagnostic.Message, "container web has the labels "+
+				"dev.takos.app=app and dev.takos.container=web from its image") {
 				t.Errorf("%+v", st.Diagnostic)
 			}
 			if did := e.changed(); len(did) != 0 {
@@ -55,10 +57,12 @@ func TestAnImageWithOurLabelsGetsNoSecret(t *testing.T) {
 func TestLabelsOfTheContainerCountBesideThoseOfTheImage(t *testing.T) {
 	t.Parallel()
 	e := newEngine(t)
-	e.labels = map[string]string{labelApp: "other", labelService: "evil", labelProbe: "http://127.0.0.1:1/", labelReplace: replaceStopFirst}
+	e.labels = map[string]string{labelApp: "other", labelService: "evil", labelProbe: "http://127.0.0.1:1/",
+		labelReplace: replaceStopFirst}
 	r := configured(t, e)
 	e.add("web", container.StateRunning, func(c *container.InspectResponse) {
-		c.Config.Labels[labelService], c.Config.Labels[labelProbe], c.Config.Labels[labelReplace] = "evil", "http://127.0.0.1:1/", replaceStopFirst
+		c.Config.Labels[labelService], c.Config.Labels[labelProbe], c.Config.Labels[labelReplace] = "evil",
+			"http://127.0.0.1:1/", replaceStopFirst
 	})
 	ready(t, r, push(1, credentials)) // it would never pass the probe of the image
 	evil := push(1, credentials)

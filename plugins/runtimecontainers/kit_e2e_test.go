@@ -36,7 +36,8 @@ func TestPodmanRuntimeKeepsTheContract(t *testing.T) {
 		Break: func(ctx context.Context, app string, target plugins.Target) error {
 			return errors.Join(p.discard(ctx, app, target), p.prepare(ctx, app, target))
 		},
-		Fail: func(_ context.Context, _ string, _ plugins.Target, env map[string]string) (func(context.Context) error, error) {
+		Fail: func(_ context.Context, _ string, _ plugins.Target, env map[string]string) (func(context.Context) error,
+			error) {
 			env["BROKEN"] = "yes"
 			return nil, nil
 		},

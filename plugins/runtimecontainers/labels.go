@@ -140,7 +140,8 @@ func (m *mark) intact(key []byte, env []string) bool {
 // sealEnv is the keyed fingerprint of a mark and its variables.
 func sealEnv(key []byte, m mark, env map[string]string) string {
 	mac := hmac.New(sha256.New, key)
-	_, _ = fmt.Fprintf(mac, "%d\n%d\n%s\n%s", m.generation, m.fence, m.digest, plugins.Digest(key, env)) // a hash takes everything
+	// A hash takes everything
+	_, _ = fmt.Fprintf(mac, "%d\n%d\n%s\n%s", m.generation, m.fence, m.digest, plugins.Digest(key, env))
 	return hex.EncodeToString(mac.Sum(nil))
 }
 

@@ -21,7 +21,8 @@ func TestPodmanContainerKeepsItsNetworksNamesAndPublishedPort(t *testing.T) {
 	}
 	published := freeAddress(t)
 	dir := p.instancesDir(t, "web")
-	p.Run(t, "run", "--detach", "--name", "web", "--network", "front:alias=shop", "--network", "back", "--publish", published+":80",
+	p.Run(t, "run", "--detach", "--name", "web", "--network", "front:alias=shop", "--network", "back",
+		"--publish", published+":80",
 		"--volume", string(dir)+":/instances", "--label", labelApp+"=app", "--label", labelContainer+"=web",
 		"--label", labelProbe+"=http://:80/", testImage, "-listen", ":80")
 	waitFor(t, published)
@@ -36,7 +37,8 @@ func TestPodmanContainerKeepsItsNetworksNamesAndPublishedPort(t *testing.T) {
 	if !maps.EqualFunc(after.HostConfig.PortBindings, before.HostConfig.PortBindings, slices.Equal) {
 		t.Errorf("the ports are %v, were %v", after.HostConfig.PortBindings, before.HostConfig.PortBindings)
 	}
-	if after.Config.Hostname == before.Config.Hostname || slices.Contains(after.Config.Env, "HOSTNAME="+before.Config.Hostname) {
+	if after.Config.Hostname == before.Config.Hostname || slices.Contains(after.Config.Env, "HOSTNAME="+
+		before.Config.Hostname) {
 		t.Errorf("the hostname is %s, made of the old container's id", after.Config.Hostname)
 	}
 	networks := after.NetworkSettings.Networks
@@ -65,12 +67,15 @@ func TestPodmanContainerOnTheDefaultNetworkStaysThere(t *testing.T) {
 	r := served(t, "unix://"+p.Socket, t.TempDir())
 	dir := p.instancesDir(t, "web")
 	p.Run(t, "run", "--detach", "--name", "web", "--volume", string(dir)+":/instances", "--hostname", "chosen",
-		"--label", labelApp+"=app", "--label", labelContainer+"=web", "--label", labelProbe+"=tcp://:80", testImage, "-listen", ":80")
+		"--label", labelApp+"=app", "--label", labelContainer+"=web", "--label", labelProbe+"=tcp://:80",
+		testImage, "-listen", ":80")
 	before := p.inspected(t, "web")
 	ready(t, r, push(1, credentials))
 	after := p.inspected(t, "web-g1")
-	has, had := slices.Collect(maps.Keys(after.NetworkSettings.Networks)), slices.Collect(maps.Keys(before.NetworkSettings.Networks))
-	if !slices.Equal(has, had) || after.HostConfig.NetworkMode != before.HostConfig.NetworkMode || after.Config.Hostname != "chosen" {
+	has, had := slices.Collect(maps.Keys(after.NetworkSettings.Networks)),
+		slices.Collect(maps.Keys(before.NetworkSettings.Networks))
+	if !slices.Equal(has, had) || after.HostConfig.NetworkMode != before.HostConfig.NetworkMode ||
+		after.Config.Hostname != "chosen" {
 		t.Errorf("networks %q, were %q; mode %s, hostname %s", has, had, after.HostConfig.NetworkMode, after.Config.Hostname)
 	}
 }

@@ -28,7 +28,8 @@ func TestTargetWithoutContainersSaysWhichLabelsToSet(t *testing.T) {
 	e := newEngine(t)
 	r := configured(t, e)
 	st := failed(t, r, push(1, credentials))
-	if !st.Diagnostic.Retryable || st.Present || !strings.Contains(st.Diagnostic.Remedy, "--label dev.takos.app=app --label dev.takos.container=web") {
+	if !st.Diagnostic.Retryable || st.Present || !strings.Contains(st.Diagnostic.Remedy, "--label dev.takos.app=app "+
+		"--label dev.takos.container=web") {
 		t.Errorf("%+v %+v", st, st.Diagnostic)
 	}
 	service := push(1, credentials)
@@ -67,11 +68,15 @@ func TestDriftIsSeenAndPutRight(t *testing.T) {
 			c.Config.Env = append(c.Config.Env, "OAUTH_CLIENT_ID=app-abcdefghijkl")
 		}, "were changed by somebody else"},
 		"a value gone": {func(_ *fakeEngine, c *container.InspectResponse) {
-			c.Config.Env = slices.DeleteFunc(c.Config.Env, func(entry string) bool { return strings.HasPrefix(entry, "OAUTH_ISSUER") })
+			c.Config.Env = slices.DeleteFunc(c.Config.Env, func(entry string) bool {
+				return strings.HasPrefix(entry, "OAUTH_ISSUER")
+			})
 		}, "were changed by somebody else"},
-		"another label": {func(_ *fakeEngine, c *container.InspectResponse) { c.Config.Labels[labelDigest] = "0" }, "were changed by somebody else"},
+		"another label": {func(_ *fakeEngine, c *container.InspectResponse) { c.Config.Labels[labelDigest] = "0" },
+			"were changed by somebody else"},
 		"another replica": {func(e *fakeEngine, c *container.InspectResponse) {
-			next := e.make("web2", &container.Config{Image: fakeImage, Labels: map[string]string{labelApp: "app", labelContainer: "web"}}, &container.HostConfig{}, nil)
+			next := e.make("web2", &container.Config{Image: fakeImage, Labels: map[string]string{labelApp: "app",
+				labelContainer: "web"}}, &container.HostConfig{}, nil)
 			setState(next, container.StateRunning)
 		}, "container web2 has no variables of warifu's"},
 	} {
@@ -89,7 +94,8 @@ func TestDriftIsSeenAndPutRight(t *testing.T) {
 			}
 			e.mu.Unlock()
 			st := observed(t, r)
-			if st.State != plugins.StateFailed || !st.Diagnostic.Retryable || st.ServingGeneration != 0 || !strings.Contains(st.Diagnostic.Message, c.want) {
+			if st.State != plugins.StateFailed || !st.Diagnostic.Retryable || st.ServingGeneration != 0 ||
+				!strings.Contains(st.Diagnostic.Message, c.want) {
 				t.Fatalf("%+v %+v, want %q", st, st.Diagnostic, c.want)
 			}
 			expect(t, "calls", e.changed(), nil)
@@ -114,7 +120,8 @@ func TestContainerThatEndsLaterIsNotReadyAndNotStartedByUs(t *testing.T) {
 		setState(c, container.StateExited)
 	}
 	e.mu.Unlock()
-	if st := observed(t, r); st.State != plugins.StateFailed || !strings.Contains(st.Diagnostic.Message, "has its variables, but has ended") {
+	if st := observed(t, r); st.State != plugins.StateFailed || !strings.Contains(st.Diagnostic.Message,
+		"has its variables, but has ended") {
 		t.Errorf("%+v %+v", st, st.Diagnostic)
 	}
 	failed(t, r, push(1, credentials))
@@ -128,12 +135,14 @@ func TestRemovalReplacesWithoutOurVariables(t *testing.T) {
 	r := configured(t, e)
 	ready(t, r, push(2, credentials))
 	e.changed()
-	for _, stale := range []plugins.RemoveRequest{{App: "app", Target: web, Generation: 1, Fence: 1}, {App: "app", Target: web, Generation: 2}} {
+	for _, stale := range []plugins.RemoveRequest{{App: "app", Target: web, Generation: 1, Fence: 1},
+		{App: "app", Target: web, Generation: 2}} {
 		if err := r.RemoveEnv(t.Context(), stale); !errors.Is(err, plugins.ErrStale) {
 			t.Errorf("%+v: %v", stale, err)
 		}
 	}
-	if err := r.RemoveEnv(t.Context(), plugins.RemoveRequest{App: "app", Target: web, Generation: 2, Fence: 1}); err != nil {
+	if err := r.RemoveEnv(t.Context(), plugins.RemoveRequest{App: "app", Target: web, Generation: 2,
+		Fence: 1}); err != nil {
 		t.Fatal(err)
 	}
 	expect(t, "calls", e.changed(), []string{"create web", "start web", "stop web-g2", "remove web-g2"})
@@ -148,7 +157,8 @@ func TestRemovalReplacesWithoutOurVariables(t *testing.T) {
 	if targets, err := r.ListTargets(t.Context(), "app"); err != nil || len(targets) != 0 {
 		t.Errorf("%v, %v", targets, err)
 	}
-	if err := r.RemoveEnv(t.Context(), plugins.RemoveRequest{App: "app", Target: web, Generation: 2, Fence: 1}); err != nil {
+	if err := r.RemoveEnv(t.Context(), plugins.RemoveRequest{App: "app", Target: web, Generation: 2,
+		Fence: 1}); err != nil {
 		t.Fatal(err)
 	}
 	expect(t, "calls of a second removal", e.changed(), nil)
@@ -167,7 +177,8 @@ func TestRemovalDoesNotWantTheAppToWorkWithout(t *testing.T) {
 		c.Config.Env = append(c.Config.Env, "BROKEN=yes")
 	}
 	e.mu.Unlock()
-	if err := r.RemoveEnv(t.Context(), plugins.RemoveRequest{App: "app", Target: web, Generation: 1, Fence: 1}); err != nil {
+	if err := r.RemoveEnv(t.Context(), plugins.RemoveRequest{App: "app", Target: web, Generation: 1,
+		Fence: 1}); err != nil {
 		t.Fatal(err)
 	}
 	expect(t, "containers", e.has(), []string{"spare exited", "web exited"})
@@ -182,7 +193,8 @@ func TestRemovalThatFailsIsTriedAgain(t *testing.T) {
 	req := plugins.RemoveRequest{App: "app", Target: web, Generation: 1, Fence: 1}
 	for _, op := range []string{"create", "start", "stop", "remove"} {
 		e.on(op, failing(500, "not now"))
-		if err := r.RemoveEnv(t.Context(), req); !errors.Is(err, plugins.ErrUnavailable) || !strings.Contains(err.Error(), "not now") {
+		if err := r.RemoveEnv(t.Context(), req); !errors.Is(err, plugins.ErrUnavailable) ||
+			!strings.Contains(err.Error(), "not now") {
 			t.Errorf("%s fails: %v", op, err)
 		}
 		e.on(op, nil)
@@ -287,7 +299,8 @@ func TestConfigNamesItsFaults(t *testing.T) {
 			t.Errorf("%s: %v, want %q", text, err, want)
 		}
 	}
-	for _, text := range []string{`{"host": "tcp://127.0.0.1:2375"}`, `{"host": "unix:///x.sock", "probe": "http://:8080/", "steady": "2s"}`} {
+	for _, text := range []string{`{"host": "tcp://127.0.0.1:2375"}`,
+		`{"host": "unix:///x.sock", "probe": "http://:8080/", "steady": "2s"}`} {
 		if err := (&containerRuntime{}).Configure(t.Context(), json.RawMessage(text), t.TempDir()); err != nil {
 			t.Errorf("%s: %v", text, err)
 		}

@@ -63,7 +63,8 @@ func (r *containerRuntime) refuse(ctx context.Context, old *container.InspectRes
 	case old.State.Paused:
 		return &fault{message: fmt.Sprintf("container %s is paused", nameOf(old)), remedy: "unpause it", retryable: true}
 	case !side && old.HostConfig.AutoRemove:
-		return &fault{message: fmt.Sprintf("container %s was made with --rm and has a fixed port or address: it cannot be kept while the next one is tried", nameOf(old)),
+		return &fault{message: fmt.Sprintf("container %s was made with --rm and has a fixed port or address: it cannot be "+
+			"kept while the next one is tried", nameOf(old)),
 			remedy: "recreate it without --rm, then apply again"}
 	}
 	all, err := r.engine.list(ctx)
@@ -102,7 +103,8 @@ func (r *containerRuntime) back(ctx context.Context, old, next *container.Inspec
 	var f *fault
 	if errors.As(cause, &f) && f.retryable {
 		once := *f
-		once.retryable, once.remedy = false, f.remedy+"; each try stops the container for a moment, so apply again when it is mended"
+		once.retryable, once.remedy = false, f.remedy+"; each try stops the container for a moment, so apply again "+
+			"when it is mended"
 		return &once
 	}
 	return cause

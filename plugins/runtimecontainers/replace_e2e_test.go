@@ -70,14 +70,16 @@ func TestPodmanContainerGetsItsVariablesAndKeepsWhatIsItsOwn(t *testing.T) {
 		t.Errorf("the mounts are\n%+v, were\n%+v", after.Mounts, before.Mounts)
 	}
 
-	if err := r.RemoveEnv(t.Context(), plugins.RemoveRequest{App: "app", Target: web, Generation: 1, Fence: 1}); err != nil {
+	if err := r.RemoveEnv(t.Context(), plugins.RemoveRequest{App: "app", Target: web, Generation: 1,
+		Fence: 1}); err != nil {
 		t.Fatal(err)
 	}
 	delete(env, "OAUTH_ISSUER")
 	if got := app.env(t); !maps.Equal(got, env) {
 		t.Errorf("after the removal the app sees %v, want %v", got, env)
 	}
-	if left := strings.Fields(p.Run(t, "ps", "--all", "--no-trunc", "--format", "{{.ID}}")); !slices.Contains(left, bystander) || len(left) != 2 {
+	if left := strings.Fields(p.Run(t, "ps", "--all", "--no-trunc", "--format", "{{.ID}}")); !slices.Contains(left,
+		bystander) || len(left) != 2 {
 		t.Errorf("containers are %q, want web and %s", left, bystander)
 	}
 	if c := p.inspected(t, "web"); readMark(c.Config.Labels) != nil {
@@ -102,7 +104,8 @@ func TestPodmanContainerWithAFixedPortIsStoppedFirstAndComesBackWhenTheNextFails
 	p := startPodman(t)
 	r := served(t, "unix://"+p.Socket, t.TempDir())
 	address := freeAddress(t)
-	app := p.app(t, "web", []string{"--label", labelReplace + "=" + replaceStopFirst, "--label", labelProbe + "=http://" + address + "/"},
+	app := p.app(t, "web", []string{"--label", labelReplace + "=" + replaceStopFirst, "--label", labelProbe +
+		"=http://" + address + "/"},
 		[]string{"-listen", address})
 	app.env(t)
 	ready(t, r, push(1, credentials))
@@ -110,7 +113,8 @@ func TestPodmanContainerWithAFixedPortIsStoppedFirstAndComesBackWhenTheNextFails
 		t.Errorf("the app sees %v", env)
 	}
 	st := failed(t, r, push(2, map[string]string{"BROKEN": "yes"}))
-	if st.ServingGeneration != 1 || st.Diagnostic.Retryable || !strings.Contains(st.Diagnostic.Message, "ended with code 3") {
+	if st.ServingGeneration != 1 || st.Diagnostic.Retryable || !strings.Contains(st.Diagnostic.Message,
+		"ended with code 3") {
 		t.Errorf("%+v %+v", st, st.Diagnostic)
 	}
 	if env := app.env(t); env["OAUTH_CLIENT_SECRET"] != credentials["OAUTH_CLIENT_SECRET"] {
@@ -171,7 +175,8 @@ func TestPodmanRotationsUnderLoadLoseNoRequest(t *testing.T) {
 	took := time.Since(begun)
 	stop()
 	wait.Wait()
-	t.Logf("%d rotations in %s, %d requests, %d lost", rotations, took.Round(time.Millisecond), requests.Load(), lost.Load())
+	t.Logf("%d rotations in %s, %d requests, %d lost", rotations, took.Round(time.Millisecond), requests.Load(),
+		lost.Load())
 	if requests.Load() < rotations {
 		t.Error("there was no load to speak of")
 	}

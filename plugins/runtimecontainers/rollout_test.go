@@ -44,7 +44,8 @@ func TestReplicasAreReplacedOneAfterTheOtherAndNobodyElse(t *testing.T) {
 		"create web1-g1", "start web1-g1", "stop web1", "remove web1",
 		"create web2-g1", "start web2-g1", "stop web2", "remove web2",
 	})
-	expect(t, "containers", e.has(), []string{"bare running", "other running", "service running", "spare exited", "web1-g1 running", "web2-g1 running"})
+	expect(t, "containers", e.has(), []string{"bare running", "other running", "service running", "spare exited",
+		"web1-g1 running", "web2-g1 running"})
 	env := e.named("web1-g1").Config.Env
 	expect(t, "environment", env, []string{"PATH=/bin", "OWN=kept", "OAUTH_CLIENT_ID=app-abcdefghijkl",
 		"OAUTH_CLIENT_SECRET=wfs_canary-of-the-tests", "OAUTH_ISSUER=https://id.example"})
@@ -53,7 +54,8 @@ func TestReplicasAreReplacedOneAfterTheOtherAndNobodyElse(t *testing.T) {
 	expect(t, "calls after the same push", e.changed(), nil)
 
 	ready(t, r, push(2, map[string]string{"OAUTH_CLIENT_ID": "other"}))
-	expect(t, "containers", e.has(), []string{"bare running", "other running", "service running", "spare exited", "web1-g2 running", "web2-g2 running"})
+	expect(t, "containers", e.has(), []string{"bare running", "other running", "service running", "spare exited",
+		"web1-g2 running", "web2-g2 running"})
 	expect(t, "environment", e.named("web2-g2").Config.Env, []string{"PATH=/bin", "OWN=kept", "OAUTH_CLIENT_ID=other"})
 }
 
@@ -83,7 +85,8 @@ func TestFaultsOfTheEngineKeepTheOldContainerAndTheNextPushMendsThem(t *testing.
 			ready(t, r, push(1, credentials))
 			e.on(c.op, failing(c.status, c.message+" for OAUTH_CLIENT_SECRET="+credentials["OAUTH_CLIENT_SECRET"]))
 			st := failed(t, r, push(2, credentials))
-			if st.AcceptedGeneration != 2 || st.Diagnostic.Retryable != c.retryable || !st.Present || !strings.Contains(st.Diagnostic.Message, c.message) {
+			if st.AcceptedGeneration != 2 || st.Diagnostic.Retryable != c.retryable || !st.Present ||
+				!strings.Contains(st.Diagnostic.Message, c.message) {
 				t.Errorf("%+v %+v", st, st.Diagnostic)
 			}
 			if strings.Contains(st.Diagnostic.Message, credentials["OAUTH_CLIENT_SECRET"]) {
@@ -93,7 +96,8 @@ func TestFaultsOfTheEngineKeepTheOldContainerAndTheNextPushMendsThem(t *testing.
 			if _, err := r.PushEnv(t.Context(), push(1, credentials)); !errors.Is(err, plugins.ErrStale) {
 				t.Errorf("an older push after the failed one: %v", err)
 			}
-			if _, err := r.PushEnv(t.Context(), push(2, map[string]string{"A": "b"})); !errors.Is(err, plugins.ErrDigestConflict) {
+			if _, err := r.PushEnv(t.Context(), push(2, map[string]string{"A": "b"})); !errors.Is(err,
+				plugins.ErrDigestConflict) {
 				t.Errorf("another digest after the failed one: %v", err)
 			}
 			e.on(c.op, nil)
@@ -176,7 +180,8 @@ func TestFixedHostPortIsHandedOverAndGivenBack(t *testing.T) {
 	ready(t, r, push(1, credentials))
 	expect(t, "calls", e.changed(), []string{"create web-g1", "stop web", "start web-g1", "stop web", "remove web"})
 	st := failed(t, r, push(2, map[string]string{"BROKEN": "yes"}))
-	expect(t, "calls", e.changed(), []string{"create web-g2", "stop web-g1", "start web-g2", "stop web-g2", "remove web-g2", "start web-g1"})
+	expect(t, "calls", e.changed(), []string{"create web-g2", "stop web-g1", "start web-g2", "stop web-g2",
+		"remove web-g2", "start web-g1"})
 	expect(t, "containers", e.has(), []string{"web-g1 running"})
 	if st.Diagnostic.Retryable || st.ServingGeneration != 1 {
 		t.Errorf("each try interrupts the app, yet it says %+v %+v", st, st.Diagnostic)
@@ -210,14 +215,17 @@ func TestContainersThatCannotBeReplacedWithoutHarmAreRefused(t *testing.T) {
 		change func(*fakeEngine, *container.InspectResponse)
 		want   string
 	}{
-		"of a swarm": {container.StateRunning, func(_ *fakeEngine, c *container.InspectResponse) { c.Config.Labels[labelSwarmTask] = "x" }, "Swarm"},
-		"paused":     {container.StatePaused, func(*fakeEngine, *container.InspectResponse) {}, "is paused"},
+		"of a swarm": {container.StateRunning, func(_ *fakeEngine, c *container.InspectResponse) {
+			c.Config.Labels[labelSwarmTask] = "x"
+		}, "Swarm"},
+		"paused": {container.StatePaused, func(*fakeEngine, *container.InspectResponse) {}, "is paused"},
 		"with --rm and a port": {container.StateRunning, func(_ *fakeEngine, c *container.InspectResponse) {
 			published(c)
 			c.HostConfig.AutoRemove = true
 		}, "--rm"},
 		"whose network is shared": {container.StateRunning, func(e *fakeEngine, c *container.InspectResponse) {
-			side := e.make("side", &container.Config{Image: fakeImage}, &container.HostConfig{NetworkMode: container.NetworkMode("container:" + c.ID)}, nil)
+			side := e.make("side", &container.Config{Image: fakeImage},
+				&container.HostConfig{NetworkMode: container.NetworkMode("container:" + c.ID)}, nil)
 			setState(side, container.StateRunning)
 		}, "uses the network of web"},
 	} {
@@ -238,7 +246,8 @@ func TestContainersThatCannotBeReplacedWithoutHarmAreRefused(t *testing.T) {
 // An app that ends without its credentials is not running when they come.
 func TestContainersOfWhichNoneRunsAreStarted(t *testing.T) {
 	t.Parallel()
-	for _, state := range []container.ContainerState{container.StateExited, container.StateCreated, container.StateRestarting} {
+	for _, state := range []container.ContainerState{container.StateExited, container.StateCreated,
+		container.StateRestarting} {
 		t.Run(string(state), func(t *testing.T) {
 			t.Parallel()
 			e := newEngine(t)
@@ -303,7 +312,8 @@ func TestEngineThatIsAwayOrSlowIsUnavailable(t *testing.T) {
 	if _, err := r.ObserveEnv(t.Context(), "app", web); !errors.Is(err, plugins.ErrUnavailable) {
 		t.Errorf("observe: %v", err)
 	}
-	if err := r.RemoveEnv(t.Context(), plugins.RemoveRequest{App: "app", Target: web, Generation: 1, Fence: 1}); !errors.Is(err, plugins.ErrUnavailable) {
+	if err := r.RemoveEnv(t.Context(), plugins.RemoveRequest{App: "app", Target: web, Generation: 1,
+		Fence: 1}); !errors.Is(err, plugins.ErrUnavailable) {
 		t.Errorf("remove: %v", err)
 	}
 	if _, err := r.ListTargets(t.Context(), ""); !errors.Is(err, plugins.ErrUnavailable) {

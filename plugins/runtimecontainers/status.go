@@ -73,9 +73,11 @@ func (r *containerRuntime) diagnose(app string, t plugins.Target, f found, st pl
 	if len(f.instances) == 0 && len(f.inherited) > 0 {
 		label, _ := targetLabel(t.Kind)
 		return &plugins.Diagnostic{
-			Message: fmt.Sprintf("container %s has the labels %s=%s and %s=%s from its image (or its image is gone), and labels of images do not count: "+
+			Message: fmt.Sprintf("container %s has the labels %s=%s and %s=%s from its image (or its image is gone), and "+
+				"labels of images do not count: "+
 				"whoever builds an image must not choose whose variables it gets", f.inherited[0], labelApp, app, label, t.Name),
-			Remedy:    "build the image without these labels and give them to the container, with --label or the service's labels of a compose file",
+			Remedy: "build the image without these labels and give them to the container, with --label or the service's " +
+				"labels of a compose file",
 			Retryable: true,
 		}
 	}

@@ -166,7 +166,8 @@ func writeBody(env map[string]string) (string, error) {
 func render(key []byte, h header, body, foreign string) string {
 	h.seal = sealBlock(key, h, body)
 	return beginMark +
-		fmt.Sprintf("# warifu-generation: %d\n# warifu-fence: %d\n# warifu-digest: %s\n# warifu-names: %s\n# warifu-seal: %s\n",
+		fmt.Sprintf("# warifu-generation: %d\n# warifu-fence: %d\n# warifu-digest: %s\n# warifu-names: %s\n"+
+			"# warifu-seal: %s\n",
 			h.generation, h.fence, h.digest, strings.Join(h.names, " "), h.seal) +
 		body + endMark + "\n" + without(foreign, h.names)
 }

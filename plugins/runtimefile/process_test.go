@@ -32,7 +32,8 @@ func served(t *testing.T, dir, state string) *plugins.Runtime {
 			t.Error(err)
 		}
 	})
-	r, err := host.Runtime(plugins.Spec{Name: "file", Path: path, Args: []string{"serve"}, Config: config(t, dir), StateDir: state})
+	r, err := host.Runtime(plugins.Spec{Name: "file", Path: path, Args: []string{"serve"}, Config: config(t, dir),
+		StateDir: state})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,10 +54,12 @@ func TestServedAsAPluginItKeepsTheRules(t *testing.T) {
 	if _, err := r.PushEnv(t.Context(), want(2, map[string]string{"A": "b"})); !errors.Is(err, plugins.ErrDigestConflict) {
 		t.Errorf("other digest: %v", err)
 	}
-	if st, err := r.ObserveEnv(t.Context(), "app", web); err != nil || st.State != plugins.StateReady || st.ServingGeneration != 2 {
+	if st, err := r.ObserveEnv(t.Context(), "app", web); err != nil || st.State != plugins.StateReady ||
+		st.ServingGeneration != 2 {
 		t.Errorf("%+v, %v", st, err)
 	}
-	if err := r.RemoveEnv(t.Context(), plugins.RemoveRequest{App: "app", Target: web, Generation: 2, Fence: 1}); err != nil {
+	if err := r.RemoveEnv(t.Context(), plugins.RemoveRequest{App: "app", Target: web, Generation: 2,
+		Fence: 1}); err != nil {
 		t.Error(err)
 	}
 	if st, err := r.ObserveEnv(t.Context(), "app", web); err != nil || st.Present {
@@ -72,7 +75,8 @@ func TestRacersOnOneTargetLeaveTheNewestGenerationWhole(t *testing.T) {
 	var racers sync.WaitGroup
 	for generation := range int64(newest) {
 		racers.Go(func() {
-			_, err := r.PushEnv(t.Context(), want(generation+1, map[string]string{"GENERATION": strconv.FormatInt(generation+1, 10)}))
+			_, err := r.PushEnv(t.Context(), want(generation+
+				1, map[string]string{"GENERATION": strconv.FormatInt(generation+1, 10)}))
 			if err != nil && !errors.Is(err, plugins.ErrStale) {
 				t.Error(err)
 			}
@@ -100,7 +104,8 @@ func TestKilledWhileWritingLeavesTheOldFileOrTheNew(t *testing.T) {
 	for generation := int64(1); generation <= 40 && kills < 8; generation++ {
 		done := make(chan error, 1)
 		go func() {
-			_, err := r.PushEnv(t.Context(), want(generation, map[string]string{"GENERATION": strconv.FormatInt(generation, 10), "LONG": long}))
+			_, err := r.PushEnv(t.Context(), want(generation, map[string]string{"GENERATION": strconv.FormatInt(generation, 10),
+				"LONG": long}))
 			done <- err
 		}()
 		if generation%2 == 0 {

@@ -192,7 +192,9 @@ func composeQuoted(text string) (value, rest string, closed bool) {
 
 // The expressions of npm's dotenv 16, which wrangler reads .dev.vars with.
 var (
-	dotenvLine = regexp.MustCompile(`(?m)^\s*(?:export\s+)?([\w.-]+)(?:\s*=\s*?|:\s+?)(\s*'(?:\\'|[^'])*'|\s*"(?:\\"|[^"])*"|\s*` + "`(?:\\\\`|[^`])*`" + `|[^#\r\n]+)?\s*(?:#.*)?$`)
+	dotenvLine = regexp.MustCompile(
+		`(?m)^\s*(?:export\s+)?([\w.-]+)(?:\s*=\s*?|:\s+?)(\s*'(?:\\'|[^'])*'|\s*"(?:\\"|[^"])*"|\s*` + "`(?:\\\\`|[^`])*`" +
+			`|[^#\r\n]+)?\s*(?:#.*)?$`)
 	dotenvTrim = func(r rune) bool { return unicode.IsSpace(r) || r == '\ufeff' }
 )
 

@@ -74,7 +74,8 @@ func TestFailedReloadIsReportedAndTriedAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	st := f.push(want(2, map[string]string{"A": "2"}))
-	if st.State != plugins.StateFailed || st.AcceptedGeneration != 2 || st.ServingGeneration != 1 || !st.Diagnostic.Retryable ||
+	if st.State != plugins.StateFailed || st.AcceptedGeneration != 2 || st.ServingGeneration != 1 ||
+		!st.Diagnostic.Retryable ||
 		!strings.Contains(st.Diagnostic.Message, "unit is masked") {
 		t.Fatalf("%+v %+v", st, st.Diagnostic)
 	}

@@ -76,7 +76,8 @@ func (r *fileRuntime) Configure(_ context.Context, config json.RawMessage, state
 	decoder := json.NewDecoder(strings.NewReader(string(config)))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&settings); err != nil {
-		return fmt.Errorf("%w: the config of the runtime file is {\"dir\": \"/absolute/directory\", \"reload\": [\"/program\", \"argument\"]}: %w", plugins.ErrInvalid, err)
+		return fmt.Errorf("%w: the config of the runtime file is {\"dir\": \"/absolute/directory\", \"reload\": "+
+			"[\"/program\", \"argument\"]}: %w", plugins.ErrInvalid, err)
 	}
 	if !filepath.IsAbs(settings.Dir) {
 		return fmt.Errorf("%w: dir %q is not an absolute path", plugins.ErrInvalid, settings.Dir)

@@ -60,7 +60,8 @@ func config(t *testing.T, dir string) json.RawMessage {
 }
 
 func want(generation int64, env map[string]string) plugins.PushRequest {
-	return plugins.PushRequest{App: "app", Target: web, Generation: generation, Fence: 1, Digest: plugins.Digest(digestKey, env), Env: env}
+	return plugins.PushRequest{App: "app", Target: web, Generation: generation, Fence: 1,
+		Digest: plugins.Digest(digestKey, env), Env: env}
 }
 
 func (f *fixture) push(req plugins.PushRequest) plugins.Status {
@@ -111,7 +112,8 @@ func (f *fixture) edit(old, replacement string) {
 	f.write(strings.Replace(content, old, replacement, 1))
 }
 
-var credentials = map[string]string{"OAUTH_CLIENT_ID": "app-abc", "OAUTH_CLIENT_SECRET": "wfs_secret", "OAUTH_ISSUER": "http://127.0.0.1:5556"}
+var credentials = map[string]string{"OAUTH_CLIENT_ID": "app-abc", "OAUTH_CLIENT_SECRET": "wfs_secret",
+	"OAUTH_ISSUER": "http://127.0.0.1:5556"}
 
 func TestFileHoldsTheEnvironmentForEveryReader(t *testing.T) {
 	f := newFixture(t)
@@ -128,7 +130,8 @@ func TestFileHoldsTheEnvironmentForEveryReader(t *testing.T) {
 			t.Errorf("%s reads %v", reader, got)
 		}
 	}
-	for path, mode := range map[string]os.FileMode{f.file(): 0o600, filepath.Dir(f.file()): 0o700 | os.ModeDir, f.dir: 0o700 | os.ModeDir} {
+	for path, mode := range map[string]os.FileMode{f.file(): 0o600, filepath.Dir(f.file()): 0o700 | os.ModeDir,
+		f.dir: 0o700 | os.ModeDir} {
 		if info, err := os.Stat(path); err != nil || info.Mode() != mode {
 			t.Errorf("%s has mode %v, %v", path, info.Mode(), err)
 		}
@@ -142,13 +145,21 @@ func TestRulesOfAPush(t *testing.T) {
 		err    error
 		serves int64
 	}{
-		"same generation, same digest: current status":        {func(*plugins.PushRequest) {}, nil, 5},
-		"same generation, newer fence: current status":        {func(r *plugins.PushRequest) { r.Fence = 4 }, nil, 5},
-		"same generation, other digest: digest conflict":      {func(r *plugins.PushRequest) { r.Env, r.Digest = other, "other" }, plugins.ErrDigestConflict, 5},
-		"older generation: stale":                             {func(r *plugins.PushRequest) { r.Generation = 4 }, plugins.ErrStale, 5},
-		"older fence: stale":                                  {func(r *plugins.PushRequest) { r.Fence, r.Generation = 2, 6 }, plugins.ErrStale, 5},
-		"newer generation: accepted":                          {func(r *plugins.PushRequest) { r.Generation, r.Env, r.Digest = 6, other, "other" }, nil, 6},
-		"newer generation that cannot be written: old serves": {func(r *plugins.PushRequest) { r.Generation, r.Env = 6, map[string]string{"A": "x\ny"} }, nil, 5},
+		"same generation, same digest: current status": {func(*plugins.PushRequest) {}, nil, 5},
+		"same generation, newer fence: current status": {func(r *plugins.PushRequest) { r.Fence = 4 }, nil, 5},
+		"same generation, other digest: digest conflict": {func(r *plugins.PushRequest) {
+			r.Env, r.Digest = other, "other"
+		}, plugins.ErrDigestConflict, 5},
+		"older generation: stale": {func(r *plugins.PushRequest) { r.Generation = 4 },
+			plugins.ErrStale, 5},
+		"older fence: stale": {func(r *plugins.PushRequest) { r.Fence, r.Generation = 2, 6 },
+			plugins.ErrStale, 5},
+		"newer generation: accepted": {func(r *plugins.PushRequest) {
+			r.Generation, r.Env, r.Digest = 6, other, "other"
+		}, nil, 6},
+		"newer generation that cannot be written: old serves": {func(r *plugins.PushRequest) {
+			r.Generation, r.Env = 6, map[string]string{"A": "x\ny"}
+		}, nil, 5},
 	} {
 		t.Run(rule, func(t *testing.T) {
 			f := newFixture(t)
@@ -198,7 +209,9 @@ func TestSamePushAgainTouchesNothing(t *testing.T) {
 
 // Everything that other people may have in the file, with what a reader would
 // take for ours where it is not.
-const foreign = "# my settings\n\n  PORT=8080   # keep\nexport DEBUG=1\n; systemd's comment\nMULTI='first\nOAUTH_CLIENT_ID=inside a value\nlast'\nYAML: style\r\nnot an assignment\nOAUTH_CLIENT_ID_OLD=x\nOPEN=\"never closed\nTAIL=no newline"
+const foreign = "# my settings\n\n  PORT=8080   # keep\nexport DEBUG=1\n; systemd's comment\nMULTI='first\n" +
+	"OAUTH_CLIENT_ID=inside a value\nlast'\nYAML: style\r\nnot an assignment\nOAUTH_CLIENT_ID_OLD=x\n" +
+	"OPEN=\"never closed\nTAIL=no newline"
 
 func TestOtherPeoplesLinesStayByteForByte(t *testing.T) {
 	f := newFixture(t)
@@ -220,8 +233,8 @@ func TestOtherPeoplesLinesStayByteForByte(t *testing.T) {
 	}
 }
 
-// Editors on Windows begin a file with a byte order mark, which must not stand before a name in the middle of it. A file
-// that has it there from an older version is put right.
+// Editors on Windows begin a file with a byte order mark, which must not stand before a name in the middle of it. A
+// file that has it there from an older version is put right.
 func TestByteOrderMarkDoesNotStandInTheWay(t *testing.T) {
 	f := newFixture(t)
 	f.write("\ufeffOAUTH_CLIENT_ID=theirs\nPORT=8080\n")
@@ -231,7 +244,8 @@ func TestByteOrderMarkDoesNotStandInTheWay(t *testing.T) {
 		for reader, env := range map[string]map[string]string{
 			"systemd": readSystemd(f.read()), "compose": readCompose(t, f.read()), "dotenv": readDotenv(f.read()),
 		} {
-			if len(env) != len(credentials)+1 || env["PORT"] != "8080" || env["OAUTH_CLIENT_ID"] != credentials["OAUTH_CLIENT_ID"] {
+			if len(env) != len(credentials)+1 || env["PORT"] != "8080" ||
+				env["OAUTH_CLIENT_ID"] != credentials["OAUTH_CLIENT_ID"] {
 				t.Errorf("%s reads %d variables of\n%s", reader, len(env), f.read())
 			}
 		}
@@ -251,7 +265,8 @@ func TestByteOrderMarkDoesNotStandInTheWay(t *testing.T) {
 
 func remove(t *testing.T, f *fixture, generation int64) {
 	t.Helper()
-	if err := f.RemoveEnv(t.Context(), plugins.RemoveRequest{App: "app", Target: web, Generation: generation, Fence: 1}); err != nil {
+	if err := f.RemoveEnv(t.Context(), plugins.RemoveRequest{App: "app", Target: web, Generation: generation,
+		Fence: 1}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -295,7 +310,8 @@ func TestDriftIsSeenAndPutRightByTheSamePush(t *testing.T) {
 			damage(f)
 			before, _ := os.ReadFile(f.file()) // may be gone
 			st := f.observe()
-			if st.State != plugins.StateFailed || st.ServingGeneration != 0 || st.Diagnostic == nil || !st.Diagnostic.Retryable || st.Location != f.file() {
+			if st.State != plugins.StateFailed || st.ServingGeneration != 0 || st.Diagnostic == nil ||
+				!st.Diagnostic.Retryable || st.Location != f.file() {
 				t.Errorf("status: %+v", st)
 			}
 			if now, _ := os.ReadFile(f.file()); string(now) != string(before) {
@@ -342,7 +358,8 @@ func TestRemovalTakesFileAndDirectoryWhenNothingElseIsThere(t *testing.T) {
 
 func TestNamesCannotLeaveTheDirectoryOrMeet(t *testing.T) {
 	f := newFixture(t)
-	names := []string{"web", "WEB", "..", ".", "../../etc", "a/b", "a%2Fb", `a\b`, "a b", "a.env", "日本", "-", "web-web", "a\x00b"}
+	names := []string{"web", "WEB", "..", ".", "../../etc", "a/b", "a%2Fb", `a\b`, "a b", "a.env", "日本", "-",
+		"web-web", "a\x00b"}
 	for i, name := range names {
 		for _, app := range []string{"app", name} {
 			req := want(int64(i+1), map[string]string{"NAME": "x"})
@@ -388,7 +405,8 @@ func TestNamesCannotLeaveTheDirectoryOrMeet(t *testing.T) {
 func TestListingLeavesOutFilesThatAreNotOurs(t *testing.T) {
 	f := newFixture(t)
 	f.push(want(1, credentials))
-	for name, content := range map[string]string{"worker-other.env": "A=1\n", "README.md": "x", "worker-%zz.env": beginMark, ".worker-web.env123": beginMark} {
+	for name, content := range map[string]string{"worker-other.env": "A=1\n", "README.md": "x",
+		"worker-%zz.env": beginMark, ".worker-web.env123": beginMark} {
 		if err := os.WriteFile(filepath.Join(f.dir, "app", name), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -437,7 +455,8 @@ func TestConfigurationThatCannotWorkIsRefused(t *testing.T) {
 		"no state":        {`{"dir":"` + state + `"}`, "", "needs a state directory"},
 		"dir is a file":   {`{"dir":"` + file + `"}`, state, "make directory"},
 	} {
-		if err := (&fileRuntime{}).Configure(t.Context(), json.RawMessage(c.config), c.state); err == nil || !strings.Contains(err.Error(), c.word) {
+		if err := (&fileRuntime{}).Configure(t.Context(), json.RawMessage(c.config), c.state); err == nil ||
+			!strings.Contains(err.Error(), c.word) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -513,7 +532,8 @@ func TestSealKeyOfAnotherSizeIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = (&fileRuntime{}).Configure(t.Context(), raw, t.TempDir())
-	if !errors.Is(err, plugins.ErrInvalid) || !strings.Contains(err.Error(), "sealKey has 6 bytes, not 32") || strings.Contains(err.Error(), "canary") {
+	if !errors.Is(err, plugins.ErrInvalid) || !strings.Contains(err.Error(), "sealKey has 6 bytes, not 32") ||
+		strings.Contains(err.Error(), "canary") {
 		t.Errorf("%v", err)
 	}
 }

@@ -165,7 +165,8 @@ func (c *cluster) ask(ctx context.Context, what string, request func(context.Con
 		return fmt.Errorf("%w: %s: the cluster at %s has not answered within %s: %w", plugins.ErrUnavailable, what, c.host,
 			requestLimit, err)
 	case apierrors.IsUnauthorized(err):
-		return fmt.Errorf("%w: %s: the cluster at %s does not accept the credentials: see the token or certificate of the config",
+		return fmt.Errorf("%w: %s: the cluster at %s does not accept the credentials: see the token or "+
+			"certificate of the config",
 			plugins.ErrUnavailable, what, c.host)
 	case apierrors.IsForbidden(err) && strings.Contains(err.Error(), " cannot "): // by RBAC; admission says something else
 		return fmt.Errorf("%w: %s: %w: grant it by the Role in role.yaml", plugins.ErrUnavailable, what, err)

@@ -76,12 +76,14 @@ func parseSettings(config json.RawMessage) (settings, error) {
 	decoder := json.NewDecoder(bytes.NewReader(config))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&s); err != nil {
-		return s, fmt.Errorf("the config of the runtime kubernetes is {\"namespace\": \"apps\", \"kubeconfig\": \"/path\"}: %w",
+		return s, fmt.Errorf("the config of the runtime kubernetes is {\"namespace\": \"apps\", \"kubeconfig\": "+
+			"\"/path\"}: %w",
 			err)
 	}
 	var errs []error
 	if s.Kubeconfig != "" && (s.Server != "" || s.Credentials != "") {
-		errs = append(errs, errors.New("server and credentials are those of a pod's service account; a kubeconfig has its own"))
+		errs = append(errs, errors.New("server and credentials are those of a pod's service account; a "+
+			"kubeconfig has its own"))
 	}
 	if s.Kubeconfig == "" && s.Context != "" {
 		errs = append(errs, errors.New("context is one of a kubeconfig, and there is none"))
@@ -133,7 +135,8 @@ func (s settings) connection() (*rest.Config, string, error) {
 		return nil, "", fmt.Errorf("kubeconfig %q is not an absolute path", s.Kubeconfig)
 	}
 	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(
-		&clientcmd.ClientConfigLoadingRules{ExplicitPath: s.Kubeconfig}, &clientcmd.ConfigOverrides{CurrentContext: s.Context})
+		&clientcmd.ClientConfigLoadingRules{ExplicitPath: s.Kubeconfig},
+		&clientcmd.ConfigOverrides{CurrentContext: s.Context})
 	config, err := loader.ClientConfig()
 	if err != nil {
 		return nil, "", fmt.Errorf("kubeconfig %s: %w", s.Kubeconfig, err)
@@ -153,7 +156,8 @@ func (s settings) inCluster() (*rest.Config, string, error) {
 	dir := orElse(s.Credentials, defaultCredentials)
 	token := filepath.Join(dir, "token")
 	if _, err := os.Stat(token); err != nil {
-		return nil, "", fmt.Errorf("there is no service account of a pod, %w: set kubeconfig, or run in a pod that has one", err)
+		return nil, "", fmt.Errorf("there is no service account of a pod, %w: set kubeconfig, or run in a pod "+
+			"that has one", err)
 	}
 	namespace := s.Namespace
 	if namespace == "" {

@@ -49,6 +49,6 @@
 // A workload whose template does not have the Secret's seal has not been given its variables yet. That is found by
 // whoever looks next, and the next push of the same generation goes on with it.
 //
-// RemoveEnv first takes our fields out of every workload of the namespace that has some, and then deletes the Secret. In
-// between it can be called again.
+// RemoveEnv first takes our fields out of every workload of the namespace that has some, and then deletes the Secret.
+// In between it can be called again.
 package main

@@ -73,7 +73,8 @@ func (w *world) road(t *testing.T) *road {
 	file, authority := filepath.Join(dir, "kubeconfig"), filepath.Join(dir, "ca.crt")
 	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: out.Certificate().Raw})
 	text := strings.NewReplacer(w.URL, out.URL, w.CAFile, authority).Replace(string(kubeconfig))
-	if err := errors.Join(os.WriteFile(file, []byte(text), 0o600), os.WriteFile(authority, certificate, 0o600)); err != nil {
+	if err := errors.Join(os.WriteFile(file, []byte(text), 0o600), os.WriteFile(authority, certificate,
+		0o600)); err != nil {
 		t.Fatal(err)
 	}
 	out.config = json.RawMessage(fmt.Sprintf(`{"kubeconfig": %q}`, file))
@@ -183,7 +184,8 @@ func TestKilledAtEachChangeTheNextCallGoesOn(t *testing.T) {
 			generation := int64(0)
 			for step := 1; ; step++ { // the first push of a target, each time
 				generation++
-				first := pushed{App: appName, Target: at, Generation: generation, Fence: 1, Env: secretEnv(fmt.Sprint("first", step))}
+				first := pushed{App: appName, Target: at, Generation: generation, Fence: 1,
+					Env: secretEnv(fmt.Sprint("first", step))}
 				if !road.run(t, oneCall{Push: &first}, step, before) {
 					if step != 5 { // the Secret made, the Secret filled, two workloads
 						t.Errorf("a first push makes %d changes", step-1)
@@ -191,13 +193,15 @@ func TestKilledAtEachChangeTheNextCallGoesOn(t *testing.T) {
 					break
 				}
 				rollOut()
-				if st, err := r.ObserveEnv(t.Context(), appName, at); err != nil || st.State == plugins.StateReady && st.ServingGeneration != generation {
+				if st, err := r.ObserveEnv(t.Context(), appName, at); err != nil || st.State == plugins.StateReady &&
+					st.ServingGeneration != generation {
 					t.Errorf("killed at change %d: %+v %v", step, st, err)
 				}
 				again(first)
 				rollOut()
 				mustObserve(t, r, at, plugins.StateReady)
-				if err := r.RemoveEnv(t.Context(), plugins.RemoveRequest{App: appName, Target: at, Generation: generation, Fence: 1}); err != nil {
+				if err := r.RemoveEnv(t.Context(), plugins.RemoveRequest{App: appName, Target: at, Generation: generation,
+					Fence: 1}); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -262,8 +266,8 @@ func TestKilledAtEachChangeTheNextCallGoesOn(t *testing.T) {
 	}
 }
 
-// The cluster is away in all the ways in which it can be. None of them is a verdict about what was asked, and when it is
-// back the same process goes on.
+// The cluster is away in all the ways in which it can be. None of them is a verdict about what was asked, and when it
+// is back the same process goes on.
 func TestClusterThatIsAwayIsAFault(t *testing.T) {
 	t.Parallel()
 	w, at := newWorld(t), target("web")
@@ -275,7 +279,8 @@ func TestClusterThatIsAwayIsAFault(t *testing.T) {
 		return func(rw http.ResponseWriter, _ *http.Request, _ func()) {
 			rw.Header().Set("Content-Type", "application/json")
 			rw.WriteHeader(code)
-			_, _ = fmt.Fprintf(rw, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":%q,"message":"it said so","code":%d}`, reason, code)
+			_, _ = fmt.Fprintf(rw,
+				`{"kind":"Status","apiVersion":"v1","status":"Failure","reason":%q,"message":"it said so","code":%d}`, reason, code)
 		}
 	}
 	hang := make(chan struct{})
@@ -296,19 +301,21 @@ func TestClusterThatIsAwayIsAFault(t *testing.T) {
 		}},
 		{slow: true, what: "an outage after the first change", words: "EOF", meddle: outageAfterFirstChange()},
 		{slow: true, what: "cut connections", words: "has not answered within 7s", meddle: cut},
-		{slow: true, what: "no answer", words: "has not answered within 7s", meddle: func(_ http.ResponseWriter, r *http.Request, _ func()) {
-			select {
-			case <-hang:
-			case <-r.Context().Done():
-			}
-		}},
+		{slow: true, what: "no answer", words: "has not answered within 7s",
+			meddle: func(_ http.ResponseWriter, r *http.Request, _ func()) {
+				select {
+				case <-hang:
+				case <-r.Context().Done():
+				}
+			}},
 	} {
 		generation++
 		req := push(at, generation, secretEnv("valuevalue"))
 		road.when(c.meddle)
 		began := time.Now()
 		_, err := r.PushEnv(t.Context(), req)
-		if !errors.Is(err, plugins.ErrUnavailable) || !strings.Contains(err.Error(), c.words) || strings.Contains(err.Error(), "valuevalue") {
+		if !errors.Is(err, plugins.ErrUnavailable) || !strings.Contains(err.Error(), c.words) ||
+			strings.Contains(err.Error(), "valuevalue") {
 			t.Errorf("%s: %v", c.what, err)
 		}
 		if took := time.Since(began); took > requestLimit+10*time.Second {
@@ -321,7 +328,8 @@ func TestClusterThatIsAwayIsAFault(t *testing.T) {
 			if _, err := r.ListTargets(t.Context(), ""); !errors.Is(err, plugins.ErrUnavailable) {
 				t.Errorf("%s: list: %v", c.what, err)
 			}
-			if err := r.RemoveEnv(t.Context(), plugins.RemoveRequest{App: appName, Target: at, Generation: generation, Fence: 1}); !errors.Is(err, plugins.ErrUnavailable) {
+			if err := r.RemoveEnv(t.Context(), plugins.RemoveRequest{App: appName, Target: at, Generation: generation,
+				Fence: 1}); !errors.Is(err, plugins.ErrUnavailable) {
 				t.Errorf("%s: remove: %v", c.what, err)
 			}
 		}
@@ -356,7 +364,8 @@ func TestWorkloadThatGoesIsNotMadeAnew(t *testing.T) {
 		road := w.road(t)
 		r := configured(t, road.config)
 		road.when(func(_ http.ResponseWriter, req *http.Request, pass func()) {
-			if req.Method == http.MethodPatch && strings.Contains(req.URL.Path, "/deployments/") && req.URL.Query().Has("dryRun") == dry {
+			if req.Method == http.MethodPatch && strings.Contains(req.URL.Path, "/deployments/") &&
+				req.URL.Query().Has("dryRun") == dry {
 				w.Do(t, http.MethodDelete, of.Path(), nil)
 				road.when(nil)
 			}
@@ -382,13 +391,15 @@ func TestRefusalOfTheClusterIsSaid(t *testing.T) {
 	mustPush(t, r, push(at, 1, secretEnv("before")), plugins.StateRolling)
 	w.RollOut(t, of)
 	policies := "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolic"
-	w.Do(t, http.MethodPost, policies+"ies", map[string]any{"metadata": map[string]any{"name": w.namespace}, "spec": map[string]any{
-		"matchConstraints": map[string]any{
-			"namespaceSelector": map[string]any{"matchLabels": map[string]any{"kubernetes.io/metadata.name": w.namespace}},
-			"resourceRules": []any{map[string]any{"apiGroups": []string{""}, "apiVersions": []string{"v1"}, "operations": []string{"CREATE", "UPDATE"},
-				"resources": []string{"secrets"}}}},
-		"validations": []any{map[string]any{"expression": "false", "reason": "Forbidden",
-			"messageExpression": "'not here: ' + string(object.data.OAUTH_CLIENT_SECRET)"}}}})
+	w.Do(t, http.MethodPost, policies+"ies", map[string]any{"metadata": map[string]any{"name": w.namespace},
+		"spec": map[string]any{
+			"matchConstraints": map[string]any{
+				"namespaceSelector": map[string]any{"matchLabels": map[string]any{"kubernetes.io/metadata.name": w.namespace}},
+				"resourceRules": []any{map[string]any{"apiGroups": []string{""}, "apiVersions": []string{"v1"},
+					"operations": []string{"CREATE", "UPDATE"},
+					"resources":  []string{"secrets"}}}},
+			"validations": []any{map[string]any{"expression": "false", "reason": "Forbidden",
+				"messageExpression": "'not here: ' + string(object.data.OAUTH_CLIENT_SECRET)"}}}})
 	w.Do(t, http.MethodPost, policies+"ybindings", map[string]any{"metadata": map[string]any{"name": w.namespace},
 		"spec": map[string]any{"policyName": w.namespace, "validationActions": []string{"Deny"}}})
 	generation := int64(1)
@@ -402,7 +413,8 @@ func TestRefusalOfTheClusterIsSaid(t *testing.T) {
 		w.RollOut(t, of)
 		return st.State == plugins.StateFailed
 	})
-	if !st.Diagnostic.Retryable || !strings.Contains(st.Diagnostic.Message, "not here: [hidden]") || strings.Contains(st.Diagnostic.Message, "value") {
+	if !st.Diagnostic.Retryable || !strings.Contains(st.Diagnostic.Message, "not here: [hidden]") ||
+		strings.Contains(st.Diagnostic.Message, "value") {
 		t.Errorf("%+v", st.Diagnostic)
 	}
 	if st.AcceptedGeneration != generation-1 || st.ServingGeneration != generation-1 {

@@ -34,7 +34,8 @@ func TestRuntimeKeepsTheContractAndNothingIsUnchecked(t *testing.T) {
 	k := &kitWorld{world: w, controller: w.control(t), app: appName}
 	results := plugintest.Verify(t.Context(), binary, plugintest.Harness{
 		Args: []string{asPlugin}, Config: w.config(""), App: appName, Kind: plugins.TargetContainer, Settle: time.Minute,
-		Prepare: k.prepare, Discard: k.discard, Serving: k.env, Rollout: k.rollout, Foreign: k.foreign, Break: k.spoil, Fail: k.failNext,
+		Prepare: k.prepare, Discard: k.discard, Serving: k.env, Rollout: k.rollout, Foreign: k.foreign, Break: k.spoil,
+		Fail: k.failNext,
 	}, nil)
 	for _, r := range results {
 		t.Logf("%-60s %s", r.Check, r.Took.Round(time.Millisecond))
@@ -59,11 +60,13 @@ func TestPluginVerifyPasses(t *testing.T) {
 		t.Fatal(err)
 	}
 	script := fmt.Appendf(nil, "#!/bin/sh\nexec '%s' %s '%s' \"$@\"\n", self, asHarness, address)
-	if err := errors.Join(os.WriteFile(config, []byte("kubeconfig: "+w.kubeconfig+"\n"), 0o600), os.WriteFile(program, script, 0o700)); err != nil {
+	if err := errors.Join(os.WriteFile(config, []byte("kubeconfig: "+w.kubeconfig+"\n"), 0o600),
+		os.WriteFile(program, script, 0o700)); err != nil {
 		t.Fatal(err)
 	}
 	binaries := built(t)
-	out, err := exec.Command(binaries.warifu, "plugin", "verify", binaries.plugin, "--config", config, "--harness", program).CombinedOutput()
+	out, err := exec.Command(binaries.warifu, "plugin", "verify", binaries.plugin, "--config", config, "--harness",
+		program).CombinedOutput()
 	if err != nil || strings.Contains(string(out), string(plugintest.NotChecked)) {
 		t.Errorf("%v\n%s", err, out)
 	}
@@ -72,7 +75,8 @@ func TestPluginVerifyPasses(t *testing.T) {
 // listen answers what a harness asks, one verb of warifu plugin verify for each request.
 func (k *kitWorld) listen(t *testing.T) string {
 	t.Helper()
-	act := func(do func(context.Context, string, plugins.Target) error) func(context.Context, plugins.Target, []string) (any, error) {
+	act := func(do func(context.Context, string, plugins.Target) error) func(context.Context, plugins.Target,
+		[]string) (any, error) {
 		return func(ctx context.Context, target plugins.Target, _ []string) (any, error) {
 			return nil, do(ctx, k.app, target)
 		}
@@ -125,7 +129,8 @@ type kitWorld struct {
 }
 
 func (k *kitWorld) secretPath(target plugins.Target) string {
-	return "/api/v1/namespaces/" + k.world.namespace + "/secrets/" + secretName(plugins.AppTarget{App: k.app, Target: target})
+	return "/api/v1/namespaces/" + k.world.namespace + "/secrets/" +
+		secretName(plugins.AppTarget{App: k.app, Target: target})
 }
 
 // ask is Do without a test.
@@ -200,7 +205,8 @@ func (k *kitWorld) foreign(ctx context.Context, _ string, target plugins.Target,
 // spoil changes the Secret, or writes the workload anew without our variables, as kubectl replace does.
 func (k *kitWorld) spoil(ctx context.Context, _ string, target plugins.Target) error {
 	if k.spoilt.Add(1)%2 == 0 {
-		_, err := k.ask(ctx, http.MethodPatch, k.secretPath(target), map[string]any{"stringData": map[string]any{"OAUTH_CLIENT_SECRET": "oops"}})
+		_, err := k.ask(ctx, http.MethodPatch, k.secretPath(target),
+			map[string]any{"stringData": map[string]any{"OAUTH_CLIENT_SECRET": "oops"}})
 		return err
 	}
 	w := k.of(target)
@@ -208,7 +214,8 @@ func (k *kitWorld) spoil(ctx context.Context, _ string, target plugins.Target) e
 	return err
 }
 
-func (k *kitWorld) failNext(_ context.Context, _ string, target plugins.Target, _ map[string]string) (func(context.Context) error, error) {
+func (k *kitWorld) failNext(_ context.Context, _ string, target plugins.Target,
+	_ map[string]string) (func(context.Context) error, error) {
 	k.failing(target.Name, true)
 	return func(context.Context) error {
 		k.failing(target.Name, false)

@@ -29,7 +29,8 @@ func TestEachKindOfWorkloadIsReadyWhenItsStatusSaysSo(t *testing.T) {
 			owned := fields(w.Do(t, http.MethodGet, of.Path(), nil))
 			r := w.runtime(t, "")
 			env := secretEnv("first")
-			if st := mustPush(t, r, push(at, 1, env), plugins.StateRolling); st.AcceptedGeneration != 1 || st.ServingGeneration != 0 {
+			if st := mustPush(t, r, push(at, 1, env), plugins.StateRolling); st.AcceptedGeneration != 1 ||
+				st.ServingGeneration != 0 {
 				t.Errorf("%+v", st) // the status is of the template before
 			}
 			if has := w.serving(t, of, "main"); !maps.Equal(has, env) {
@@ -37,16 +38,19 @@ func TestEachKindOfWorkloadIsReadyWhenItsStatusSaysSo(t *testing.T) {
 			}
 			w.RollOut(t, of)
 			st := mustObserve(t, r, at, plugins.StateReady)
-			if st.ServingGeneration != 1 || st.Location != kind+"/web in "+w.namespace || kind != "DaemonSet" && st.Instances != 2 {
+			if st.ServingGeneration != 1 || st.Location != kind+"/web in "+w.namespace || kind != "DaemonSet" &&
+				st.Instances != 2 {
 				t.Errorf("%+v", st)
 			}
 			mustPush(t, r, push(at, 2, secretEnv("second")), plugins.StateRolling)
 			// What the controller says in the middle of it: one pod is new, and an old one is left.
 			now := w.Do(t, http.MethodGet, of.Path(), nil)
-			half := map[string]any{"observedGeneration": kubetest.Field(now, "metadata", "generation"), "updatedReplicas": 1, "availableReplicas": 2}
+			half := map[string]any{"observedGeneration": kubetest.Field(now, "metadata", "generation"), "updatedReplicas": 1,
+				"availableReplicas": 2}
 			if kind == "DaemonSet" {
-				half = map[string]any{"observedGeneration": half["observedGeneration"], "desiredNumberScheduled": 2, "updatedNumberScheduled": 1,
-					"numberAvailable": 2}
+				half = map[string]any{"observedGeneration": half["observedGeneration"], "desiredNumberScheduled": 2,
+					"updatedNumberScheduled": 1,
+					"numberAvailable":        2}
 			}
 			w.Status(t, of, half)
 			if st := mustObserve(t, r, at, plugins.StateRolling); st.ServingGeneration != 1 {
@@ -62,7 +66,8 @@ func TestEachKindOfWorkloadIsReadyWhenItsStatusSaysSo(t *testing.T) {
 			if listed, err := r.ListTargets(t.Context(), "other"); err != nil || len(listed) > 0 {
 				t.Errorf("listed of another app %v, %v", listed, err)
 			}
-			if err := r.RemoveEnv(t.Context(), plugins.RemoveRequest{App: appName, Target: at, Generation: 2, Fence: 1}); err != nil {
+			if err := r.RemoveEnv(t.Context(), plugins.RemoveRequest{App: appName, Target: at, Generation: 2,
+				Fence: 1}); err != nil {
 				t.Fatal(err)
 			}
 			if w.Get(t, w.secretPath(at)) != nil {
@@ -100,7 +105,8 @@ func TestContainersThatAreNotChosenGetNothing(t *testing.T) {
 	own := map[string]any{"name": "main", "env": []any{map[string]any{"name": "OWN", "value": "own"}},
 		"envFrom": []any{map[string]any{"configMapRef": map[string]any{"name": "settings"}}}}
 	apply := func(annotations map[string]any) {
-		w.Do(t, http.MethodPatch, of.Path()+"?fieldManager=owner", withContainers(of, annotations, own, map[string]any{"name": "proxy"}))
+		w.Do(t, http.MethodPatch, of.Path()+"?fieldManager=owner", withContainers(of, annotations, own,
+			map[string]any{"name": "proxy"}))
 	}
 	apply(nil)
 	r := w.runtime(t, "")
@@ -113,12 +119,14 @@ func TestContainersThatAreNotChosenGetNothing(t *testing.T) {
 	}
 	apply(map[string]any{annotationContainers: "main, worker"})
 	st := mustPush(t, r, req, plugins.StateFailed)
-	if !st.Diagnostic.Retryable || !strings.Contains(st.Diagnostic.Message, "Deployment/web: its annotation dev.takos.containers names worker") {
+	if !st.Diagnostic.Retryable || !strings.Contains(st.Diagnostic.Message, "Deployment/web: its annotation "+
+		"dev.takos.containers names worker") {
 		t.Errorf("%+v", st.Diagnostic)
 	}
 	apply(map[string]any{annotationContainers: "main"})
 	w.RollOut(t, of)
-	if st := mustObserve(t, r, at, plugins.StateFailed); !strings.Contains(st.Diagnostic.Message, "container proxy has variables that it should not have") {
+	if st := mustObserve(t, r, at, plugins.StateFailed); !strings.Contains(st.Diagnostic.Message,
+		"container proxy has variables that it should not have") {
 		t.Errorf("%+v", st.Diagnostic)
 	}
 	mustPush(t, r, req, plugins.StateRolling)
@@ -146,7 +154,8 @@ func TestFieldOfSomebodyElseIsNotTaken(t *testing.T) {
 		{"a variable", map[string]any{"containers": []any{map[string]any{"name": "main", "image": "registry.example/app:1",
 			"env": []any{map[string]any{"name": "OAUTH_CLIENT_SECRET", "value": "theirs"}}}}},
 			[]string{"container main of Deployment/web", "OAUTH_CLIENT_SECRET", "gitops"}},
-		{"a variable from another Secret", map[string]any{"containers": []any{map[string]any{"name": "main", "image": "registry.example/app:1",
+		{"a variable from another Secret", map[string]any{"containers": []any{map[string]any{"name": "main",
+			"image": "registry.example/app:1",
 			"env": []any{map[string]any{"name": "OAUTH_CLIENT_ID", "valueFrom": map[string]any{"secretKeyRef": map[string]any{
 				"name": "theirs", "key": "OAUTH_CLIENT_ID"}}}}}}},
 			[]string{"container main of Deployment/web", "OAUTH_CLIENT_ID", "gitops"}},
@@ -203,7 +212,8 @@ func TestTemplateThatWasUndoneIsPutRight(t *testing.T) {
 	}
 	// A variable that is not wanted any more has come back with it, and is of who did that. No pod could start with it.
 	st := mustPush(t, r, push(at, 2, env), plugins.StateFailed)
-	for _, word := range []string{"has the variable OAUTH_ISSUER, which Secret/", "from kubectl-rollout", "kubectl set env Deployment/web -c main OAUTH_ISSUER-"} {
+	for _, word := range []string{"has the variable OAUTH_ISSUER, which Secret/", "from kubectl-rollout",
+		"kubectl set env Deployment/web -c main OAUTH_ISSUER-"} {
 		if !strings.Contains(st.Diagnostic.Message, word) {
 			t.Errorf("nothing of %q in %q", word, st.Diagnostic.Message)
 		}
@@ -211,7 +221,9 @@ func TestTemplateThatWasUndoneIsPutRight(t *testing.T) {
 	undone = w.Do(t, http.MethodGet, of.Path(), nil)
 	for _, c := range kubetest.Field(undone, "spec", "template", "spec", "containers").([]any) {
 		c := c.(map[string]any)
-		c["env"] = slices.DeleteFunc(c["env"].([]any), func(e any) bool { return e.(map[string]any)["name"] == "OAUTH_ISSUER" })
+		c["env"] = slices.DeleteFunc(c["env"].([]any), func(e any) bool {
+			return e.(map[string]any)["name"] == "OAUTH_ISSUER"
+		})
 	}
 	w.Do(t, http.MethodPut, of.Path()+"?fieldManager=kubectl-set", undone)
 	mustPush(t, r, push(at, 2, env), plugins.StateRolling) // only our own stamp is taken by force
@@ -241,7 +253,8 @@ func TestWorkloadThatLosesItsLabelsLosesItsVariables(t *testing.T) {
 	// And those that have none any more when the target is removed.
 	other.Labels = nil
 	w.Deploy(t, other)
-	if err := r.RemoveEnv(t.Context(), plugins.RemoveRequest{App: appName, Target: at, Generation: 2, Fence: 1}); err != nil {
+	if err := r.RemoveEnv(t.Context(), plugins.RemoveRequest{App: appName, Target: at, Generation: 2,
+		Fence: 1}); err != nil {
 		t.Fatal(err)
 	}
 	if has := w.serving(t, other, "main"); len(has) > 0 {
@@ -271,7 +284,8 @@ func TestAssignedWorkloadNeedsNoLabels(t *testing.T) {
 		t.Errorf("without an assignment: %v", err)
 	}
 	st = mustPush(t, w.runtime(t, ""), push(target("web"), 1, secretEnv("one")), plugins.StateFailed)
-	if !st.Diagnostic.Retryable || !strings.Contains(st.Diagnostic.Message, "dev.takos.app=shop and dev.takos.container=web") {
+	if !st.Diagnostic.Retryable || !strings.Contains(st.Diagnostic.Message, "dev.takos.app=shop and "+
+		"dev.takos.container=web") {
 		t.Errorf("%+v", st.Diagnostic)
 	}
 }
@@ -284,7 +298,8 @@ func TestWorkloadOfTwoTargetsIsNotTakenFromEither(t *testing.T) {
 	r := w.runtime(t, `, "workloads": [{"workload": "Deployment/both"}]`)
 	mustPush(t, r, push(target("one"), 1, map[string]string{"ONE": "1"}), plugins.StateRolling)
 	st := mustPush(t, r, push(target("two"), 1, map[string]string{"TWO": "2"}), plugins.StateFailed)
-	if !strings.Contains(st.Diagnostic.Message, "belong to somebody else") || !strings.Contains(st.Diagnostic.Message, "warifu-shop-one-") {
+	if !strings.Contains(st.Diagnostic.Message, "belong to somebody else") || !strings.Contains(st.Diagnostic.Message,
+		"warifu-shop-one-") {
 		t.Errorf("%+v", st.Diagnostic)
 	}
 }
@@ -300,7 +315,8 @@ func TestContainerIsTakenOutInTwoSteps(t *testing.T) {
 		for _, name := range containers {
 			list = append(list, map[string]any{"name": name})
 		}
-		status, answer, err := w.Ask(t.Context(), w.Token, http.MethodPatch, of.Path()+"?fieldManager=owner", withContainers(of, annotations, list...))
+		status, answer, err := w.Ask(t.Context(), w.Token, http.MethodPatch, of.Path()+"?fieldManager=owner",
+			withContainers(of, annotations, list...))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -312,7 +328,8 @@ func TestContainerIsTakenOutInTwoSteps(t *testing.T) {
 	r := w.runtime(t, "")
 	req := push(at, 1, secretEnv("one"))
 	mustPush(t, r, req, plugins.StateRolling)
-	if status, answer := apply(nil, "main"); status != http.StatusUnprocessableEntity || !strings.Contains(answer, "image: Required value") {
+	if status, answer := apply(nil, "main"); status != http.StatusUnprocessableEntity ||
+		!strings.Contains(answer, "image: Required value") {
 		t.Errorf("%d %s", status, answer) // so says README.md
 	}
 	only := map[string]any{annotationContainers: "main"}
@@ -335,7 +352,8 @@ func TestAppWithoutASecretGetsAToken(t *testing.T) {
 	of := w.workload("Deployment", "web", at)
 	w.Deploy(t, of)
 	r := w.runtime(t, "")
-	env := map[string]string{"OAUTH_CLIENT_ID": "shop", variableIssuer: "https://id.example.com", variableAssertion: "/var/run/secrets/warifu/token"}
+	env := map[string]string{"OAUTH_CLIENT_ID": "shop", variableIssuer: "https://id.example.com",
+		variableAssertion: "/var/run/secrets/warifu/token"}
 	mustPush(t, r, push(at, 1, env), plugins.StateRolling)
 	now := w.Do(t, http.MethodGet, of.Path(), nil)
 	got, err := json.Marshal(kubetest.Field(now, "spec", "template", "spec", "volumes"))
@@ -355,7 +373,8 @@ func TestAppWithoutASecretGetsAToken(t *testing.T) {
 	source["serviceAccountToken"].(map[string]any)["audience"] = "x"
 	delete(now["metadata"].(map[string]any), "resourceVersion")
 	w.Do(t, http.MethodPut, of.Path()+"?fieldManager=kubectl-edit", now)
-	if st := mustObserve(t, r, at, plugins.StateFailed); !strings.Contains(st.Diagnostic.Message, "lacks the token for "+variableAssertion) {
+	if st := mustObserve(t, r, at, plugins.StateFailed); !strings.Contains(st.Diagnostic.Message, "lacks the token for "+
+		variableAssertion) {
 		t.Errorf("%+v", st.Diagnostic)
 	}
 	w.Do(t, http.MethodPut, of.Path()+"?fieldManager=kubectl-edit", of.Object())
@@ -379,15 +398,19 @@ func TestStrangersSecretIsLeftAlone(t *testing.T) {
 	w, at := newWorld(t), target("web")
 	w.Deploy(t, w.workload("Deployment", "web", at))
 	w.Do(t, http.MethodPatch, w.secretPath(at)+"?fieldManager=owner", map[string]any{"apiVersion": "v1", "kind": "Secret",
-		"metadata": map[string]any{"name": secretName(plugins.AppTarget{App: appName, Target: at})}, "stringData": map[string]any{"theirs": "yes"}})
+		"metadata":   map[string]any{"name": secretName(plugins.AppTarget{App: appName, Target: at})},
+		"stringData": map[string]any{"theirs": "yes"}})
 	r := w.runtime(t, "")
-	if st := mustPush(t, r, push(at, 1, secretEnv("ours")), plugins.StateFailed); !strings.Contains(st.Diagnostic.Message, "is not warifu's") {
+	if st := mustPush(t, r, push(at, 1, secretEnv("ours")), plugins.StateFailed); !strings.Contains(st.Diagnostic.Message,
+		"is not warifu's") {
 		t.Errorf("%+v", st.Diagnostic)
 	}
-	if err := r.RemoveEnv(t.Context(), plugins.RemoveRequest{App: appName, Target: at, Generation: 1, Fence: 1}); err != nil {
+	if err := r.RemoveEnv(t.Context(), plugins.RemoveRequest{App: appName, Target: at, Generation: 1,
+		Fence: 1}); err != nil {
 		t.Fatal(err)
 	}
-	if data := kubetest.Field(w.Do(t, http.MethodGet, w.secretPath(at), nil), "data").(map[string]any); len(data) != 1 || data["theirs"] == nil {
+	if data := kubetest.Field(w.Do(t, http.MethodGet, w.secretPath(at), nil), "data").(map[string]any); len(data) != 1 ||
+		data["theirs"] == nil {
 		t.Error("the Secret was changed")
 	}
 }
@@ -460,7 +483,8 @@ func TestValuesAreInTheSecretAlone(t *testing.T) {
 	if st.Diagnostic.Retryable || strings.Contains(st.Diagnostic.Message, mark) {
 		t.Errorf("retryable %t, %d bytes", st.Diagnostic.Retryable, len(st.Diagnostic.Message))
 	}
-	for _, path := range []string{of.Path(), "/api/v1/namespaces/" + w.namespace + "/events", "/apis/events.k8s.io/v1/namespaces/" + w.namespace + "/events",
+	for _, path := range []string{of.Path(), "/api/v1/namespaces/" + w.namespace +
+		"/events", "/apis/events.k8s.io/v1/namespaces/" + w.namespace + "/events",
 		"/apis/apps/v1/namespaces/" + w.namespace + "/controllerrevisions"} {
 		text, err := json.Marshal(w.Do(t, http.MethodGet, path, nil))
 		if err != nil || strings.Contains(string(text), mark) {

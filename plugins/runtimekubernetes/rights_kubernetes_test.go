@@ -34,8 +34,8 @@ func everything(ctx context.Context, r *runtime, at plugins.Target, generation i
 	return r.RemoveEnv(ctx, plugins.RemoveRequest{App: appName, Target: at, Generation: generation, Fence: 1})
 }
 
-// Each verb of role.yaml is needed, and what is lacking is said with the way to get it. That they suffice is shown by all
-// other tests.
+// Each verb of role.yaml is needed, and what is lacking is said with the way to get it. That they suffice is shown by
+// all other tests.
 func TestRoleHasNoRightTooMany(t *testing.T) {
 	t.Parallel()
 	w, at := newWorld(t), target("web")
@@ -85,7 +85,8 @@ func TestRoleHasNoRightTooMany(t *testing.T) {
 				generation += 10
 				return err != nil
 			})
-			if !errors.Is(err, plugins.ErrUnavailable) || !strings.Contains(err.Error(), "role.yaml") || !strings.Contains(err.Error(), "cannot "+verb) {
+			if !errors.Is(err, plugins.ErrUnavailable) || !strings.Contains(err.Error(), "role.yaml") ||
+				!strings.Contains(err.Error(), "cannot "+verb) {
 				t.Errorf("without the right to %s %s: %v", verb, resource, err)
 			}
 			w.Do(t, http.MethodPatch, path, role("", ""))
@@ -109,13 +110,16 @@ func TestRoleIsForOneNamespace(t *testing.T) {
 	}
 	token := w.TokenOf(t, w.namespace, "warifu", "", time.Hour)
 	other := w.Namespace(t)
-	for _, path := range []string{"/api/v1/namespaces/" + other + "/secrets", "/api/v1/secrets", "/apis/apps/v1/namespaces/" + other + "/deployments",
+	for _, path := range []string{"/api/v1/namespaces/" + other + "/secrets", "/api/v1/secrets",
+		"/apis/apps/v1/namespaces/" + other + "/deployments",
 		"/api/v1/namespaces/" + w.namespace + "/pods", "/api/v1/namespaces/" + w.namespace + "/configmaps"} {
-		if status, _, err := w.Ask(t.Context(), token, http.MethodGet, path, nil); err != nil || status != http.StatusForbidden {
+		if status, _, err := w.Ask(t.Context(), token, http.MethodGet, path, nil); err != nil ||
+			status != http.StatusForbidden {
 			t.Errorf("%s: %d %v", path, status, err)
 		}
 	}
-	if _, err := configured(t, w.config(fmt.Sprintf(`, "namespace": %q`, other))).ListTargets(t.Context(), ""); !errors.Is(err, plugins.ErrUnavailable) {
+	if _, err := configured(t, w.config(fmt.Sprintf(`, "namespace": %q`, other))).ListTargets(t.Context(),
+		""); !errors.Is(err, plugins.ErrUnavailable) {
 		t.Errorf("in another namespace: %v", err)
 	}
 }
@@ -145,7 +149,8 @@ func TestServiceAccountOfAPod(t *testing.T) {
 		t.Fatal(err)
 	}
 	bad := &runtime{}
-	if err := bad.Configure(t.Context(), fmt.Appendf(nil, `{"server": %q, "credentials": %q}`, w.URL, dir), ""); !errors.Is(err, plugins.ErrInvalid) {
+	if err := bad.Configure(t.Context(), fmt.Appendf(nil, `{"server": %q, "credentials": %q}`, w.URL, dir),
+		""); !errors.Is(err, plugins.ErrInvalid) {
 		t.Errorf("with no certificate: %v", err)
 	}
 }

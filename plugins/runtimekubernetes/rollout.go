@@ -91,7 +91,8 @@ func (w workload) stuck(c counts, seen bool) *plugins.Diagnostic {
 	case strategy.Type == "OnDelete":
 		return says("has the update strategy OnDelete, so its old pods stay", "delete its pods, one after the other")
 	case w.kind == "StatefulSet" && strategy.RollingUpdate.Partition > 0:
-		return says(fmt.Sprintf("has an update partition of %d, so some of its old pods stay", strategy.RollingUpdate.Partition),
+		return says(fmt.Sprintf("has an update partition of %d, so some of its old pods stay",
+			strategy.RollingUpdate.Partition),
 			"set spec.updateStrategy.rollingUpdate.partition to 0")
 	case !seen:
 		return nil

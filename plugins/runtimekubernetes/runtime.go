@@ -69,9 +69,9 @@ func (r *runtime) turn(ctx context.Context, at plugins.AppTarget) (func(), error
 	}
 }
 
-// found is what a target has in the cluster. The workloads were read before the Secret, and are written after it. So what
-// is written to a workload in the version that was read here never replaces something newer than the Secret that was
-// read, whoever else is at work.
+// found is what a target has in the cluster. The workloads were read before the Secret, and are written after it. So
+// what is written to a workload in the version that was read here never replaces something newer than the Secret that
+// was read, whoever else is at work.
 type found struct {
 	at        plugins.AppTarget
 	workloads []workload // that are to have the variables
@@ -243,7 +243,8 @@ func (r *runtime) unfit(f found, req plugins.PushRequest) *plugins.Diagnostic {
 				", which its token is for", Remedy: "let env have " + variableIssuer + " as well"}
 		}
 		if path.Clean(file) != file || path.Dir(path.Dir(file)) == path.Dir(file) {
-			return &plugins.Diagnostic{Message: fmt.Sprintf("%s is %q, and a token can only be mounted in a directory of its own",
+			return &plugins.Diagnostic{Message: fmt.Sprintf("%s is %q, and a token can only be mounted in a "+
+				"directory of its own",
 				variableAssertion, file),
 				Remedy: "let it be an absolute path, such as /var/run/secrets/warifu/token"}
 		}

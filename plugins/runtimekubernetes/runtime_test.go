@@ -20,8 +20,9 @@ func TestFaultyConfigIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	kubeconfig := func(cluster string) string {
 		file := filepath.Join(dir, strings.NewReplacer("/", "", ":", "", `"`, "", ",", "", " ", "").Replace(cluster))
-		if err := os.WriteFile(file, []byte(`{"apiVersion": "v1", "kind": "Config", "current-context": "c", "clusters": [{"name": "c", "cluster": {`+
-			cluster+`}}], "contexts": [{"name": "c", "context": {"cluster": "c"}}]}`), 0o600); err != nil {
+		if err := os.WriteFile(file,
+			[]byte(`{"apiVersion": "v1", "kind": "Config", "current-context": "c", "clusters": [{"name": "c", "cluster": {`+
+				cluster+`}}], "contexts": [{"name": "c", "context": {"cluster": "c"}}]}`), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		return fmt.Sprintf("%q", file)
@@ -35,13 +36,19 @@ func TestFaultyConfigIsRefused(t *testing.T) {
 		`{"kubeconfig": ` + good + `, "context": "other"}`:    "other",
 		`{"kubeconfig": ` + good + `, "server": "https://x"}`: "a kubeconfig has its own",
 		`{"context": "x"}`: "context is one of a kubeconfig",
-		`{"kubeconfig": ` + good + `, "rolloutTimeout": 5}`:                                                    `written as "10m"`,
-		`{"kubeconfig": ` + good + `, "rolloutTimeout": "0s"}`:                                                 "not positive",
-		`{"kubeconfig": ` + good + `, "workloads": [{"workload": "Pod/x"}]}`:                                   "workloads[0]",
-		`{"kubeconfig": ` + good + `, "workloads": [{"workload": "Deployment/x", "kind": "lambda"}]}`:          "lambda",
-		`{"kubeconfig": ` + good + `, "workloads": [{"workload": "Deployment/x", "app": "["}]}`:                "not a pattern",
-		`{"kubeconfig": ` + kubeconfig(`"server": "http://10.0.0.1"`) + `}`:                                    "neither https nor on this machine",
-		`{"kubeconfig": ` + kubeconfig(`"server": "https://10.0.0.1", "insecure-skip-tls-verify": true`) + `}`: "certificate-authority",
+		`{"kubeconfig": ` + good +
+			`, "rolloutTimeout": 5}`: `written as "10m"`,
+		`{"kubeconfig": ` + good +
+			`, "rolloutTimeout": "0s"}`: "not positive",
+		`{"kubeconfig": ` + good +
+			`, "workloads": [{"workload": "Pod/x"}]}`: "workloads[0]",
+		`{"kubeconfig": ` + good + `, "workloads": [{"workload": "Deployment/x", "kind": "lambda"}]}`: "lambda",
+		`{"kubeconfig": ` + good +
+			`, "workloads": [{"workload": "Deployment/x", "app": "["}]}`: "not a pattern",
+		`{"kubeconfig": ` + kubeconfig(`"server": "http://10.0.0.1"`) +
+			`}`: "neither https nor on this machine",
+		`{"kubeconfig": ` + kubeconfig(`"server": "https://10.0.0.1", "insecure-skip-tls-verify": true`) +
+			`}`: "certificate-authority",
 	} {
 		err := (&runtime{}).Configure(t.Context(), json.RawMessage(config), "")
 		if !errors.Is(err, plugins.ErrInvalid) || !strings.Contains(err.Error(), words) {
@@ -49,7 +56,8 @@ func TestFaultyConfigIsRefused(t *testing.T) {
 		}
 	}
 	r := &runtime{}
-	if err := r.Configure(t.Context(), json.RawMessage(`{"kubeconfig": `+good+`}`), ""); err != nil || r.cluster.namespace != "default" {
+	if err := r.Configure(t.Context(), json.RawMessage(`{"kubeconfig": `+good+`}`), ""); err != nil ||
+		r.cluster.namespace != "default" {
 		t.Errorf("%v", err)
 	}
 }

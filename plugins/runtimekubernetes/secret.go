@@ -56,15 +56,16 @@ type record struct {
 	object *unstructured.Unstructured // as it was read; nil: to be made
 }
 
-// readRecord reads the Secret that has the name of a target's; nil if there is none. Whatever was done to it, it is ours
-// as long as it says so in one of two places; a stranger's is an error.
+// readRecord reads the Secret that has the name of a target's; nil if there is none. Whatever was done to it, it is
+// ours as long as it says so in one of two places; a stranger's is an error.
 func readRecord(object *unstructured.Unstructured, at plugins.AppTarget) (*record, error) {
 	if object == nil {
 		return nil, nil
 	}
 	notes := object.GetAnnotations()
 	if object.GetLabels()[labelManaged] != managed && notes[ownSeal] == "" {
-		return nil, fmt.Errorf("the Secret %s is not warifu's: it has no label %s=%s", object.GetName(), labelManaged, managed)
+		return nil, fmt.Errorf("the Secret %s is not warifu's: it has no label %s=%s", object.GetName(),
+			labelManaged, managed)
 	}
 	if owner := ownerOf(notes); owner.App != "" && owner.Target.Check() == nil && owner != at {
 		return nil, fmt.Errorf("the Secret %s is of %s %s", object.GetName(), owner.App, owner.Target)
@@ -103,8 +104,9 @@ func ownerOf(notes map[string]string) plugins.AppTarget {
 // newRecord is what a push makes of what was there.
 func newRecord(was *record, req plugins.PushRequest, before int64, now time.Time) *record {
 	r := &record{
-		at: plugins.AppTarget{App: req.App, Target: req.Target}, generation: req.Generation, fence: req.Fence, digest: req.Digest,
-		names: slices.Sorted(maps.Keys(req.Env)), salt: rand.Text(), before: before, pushed: now, data: req.Env,
+		at: plugins.AppTarget{App: req.App, Target: req.Target}, generation: req.Generation, fence: req.Fence,
+		digest: req.Digest,
+		names:  slices.Sorted(maps.Keys(req.Env)), salt: rand.Text(), before: before, pushed: now, data: req.Env,
 	}
 	r.seal = r.fingerprint()
 	if was != nil {

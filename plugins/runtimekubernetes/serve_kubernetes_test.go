@@ -37,10 +37,13 @@ func TestServerDeploysRotatesAndDeletesAnApp(t *testing.T) {
 	log := &said{}
 	s, err := local.Start(t.Context(), local.Options{
 		Binary: binaries.warifu, Log: log,
-		Files: map[string][]byte{"cluster.pem": ca, "cluster.token": []byte(w.TokenOf(t, w.namespace, "issuer", "", time.Hour))},
-		Config: fmt.Sprintf("trustedIssuers: [{issuer: %q, kubernetes: {server: %q, caFile: cluster.pem, tokenFile: cluster.token}}]\n"+
+		Files: map[string][]byte{"cluster.pem": ca, "cluster.token": []byte(w.TokenOf(t, w.namespace,
+			"issuer", "", time.Hour))},
+		Config: fmt.Sprintf("trustedIssuers: [{issuer: %q, kubernetes: {server: %q, caFile: cluster.pem, tokenFile: "+
+			"cluster.token}}]\n"+
 			"oauth2: {grantTypes: [authorization_code, refresh_token, client_credentials]}\n"+
-			"plugins: {runtimes: [{name: kubernetes, path: %q, config: {kubeconfig: %q}}]}\n", w.Issuer, w.URL, binaries.plugin, w.kubeconfig),
+			"plugins: {runtimes: [{name: kubernetes, path: %q, config: {kubeconfig: %q}}]}\n", w.Issuer, w.URL, binaries.plugin,
+			w.kubeconfig),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -58,8 +61,10 @@ func TestServerDeploysRotatesAndDeletesAnApp(t *testing.T) {
 	c := w.control(t)
 	apply := func(method string) {
 		t.Helper()
-		if err := s.Apply(fmt.Appendf(nil, "apiVersion: takos.dev/v1alpha1\nkind: App\nmetadata: {name: %s}\nspec:\n  version: 1.0.0\n"+
-			"  oauth:\n    clientName: Shop\n    autoEnv: true\n    grantTypes: [client_credentials]\n    scopes: [\"threads:read\"]\n    %s\n"+
+		if err := s.Apply(fmt.Appendf(nil, "apiVersion: takos.dev/v1alpha1\nkind: App\nmetadata: {name: %s}\nspec:\n"+
+			"  version: 1.0.0\n"+
+			"  oauth:\n    clientName: Shop\n    autoEnv: true\n    grantTypes: [client_credentials]\n"+
+			"    scopes: [\"threads:read\"]\n    %s\n"+
 			"  containers: {web: {port: 8080}}\n", appName, method)); err != nil {
 			t.Fatal(err)
 		}
@@ -76,9 +81,11 @@ func TestServerDeploysRotatesAndDeletesAnApp(t *testing.T) {
 		stamp = pod.template
 		return pod.env
 	}
-	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: s.Roots}}}
+	client := &http.Client{Timeout: 10 * time.Second,
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: s.Roots}}}
 	token := func(env map[string]string, more ...string) error {
-		form := url.Values{"grant_type": {"client_credentials"}, "client_id": {env["OAUTH_CLIENT_ID"]}, "scope": {"threads:read"}}
+		form := url.Values{"grant_type": {"client_credentials"}, "client_id": {env["OAUTH_CLIENT_ID"]},
+			"scope": {"threads:read"}}
 		for i := 0; i < len(more); i += 2 {
 			form.Set(more[i], more[i+1])
 		}
@@ -139,7 +146,8 @@ func TestServerDeploysRotatesAndDeletesAnApp(t *testing.T) {
 		t.Fatalf("the pod gets %+v", projected)
 	}
 	const assertion = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-	jwt := w.TokenOf(t, w.namespace, "web", projected.Audience, time.Duration(projected.ExpirationSeconds)*time.Second) // as a kubelet does
+	// As a kubelet does
+	jwt := w.TokenOf(t, w.namespace, "web", projected.Audience, time.Duration(projected.ExpirationSeconds)*time.Second)
 	if err := token(third, "client_assertion_type", assertion, "client_assertion", jwt); err != nil {
 		t.Errorf("with the token of the service account: %v", err)
 	}

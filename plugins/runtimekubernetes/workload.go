@@ -221,8 +221,8 @@ func (w workload) bare() map[string]any {
 		"resourceVersion": w.object.GetResourceVersion()})
 }
 
-// lacks says in words what a workload has not got of a record; empty if it has everything. The pod template's stamp says
-// which values its pods are started with.
+// lacks says in words what a workload has not got of a record; empty if it has everything. The pod template's stamp
+// says which values its pods are started with.
 func (w workload) lacks(r *record) (problem string, stamp string, err error) {
 	t, err := w.template()
 	if err != nil {
@@ -291,9 +291,9 @@ func (w workload) has(manager string) bool {
 
 // contested says which variable of ours a container has from somebody else, and who that is; empty if none.
 //
-// The server would merge both into a variable with a value and a reference, and then refuse that without naming anybody.
-// And a variable that somebody has brought back from an older template, for which the Secret has no value any more, is
-// not ours to take away, while no pod could start with it.
+// The server would merge both into a variable with a value and a reference, and then refuse that without naming
+// anybody. And a variable that somebody has brought back from an older template, for which the Secret has no value any
+// more, is not ours to take away, while no pod could start with it.
 func (w workload) contested(r *record) (string, error) {
 	t, err := w.template()
 	if err != nil {

@@ -60,7 +60,8 @@ func roleFile(t *testing.T, namespace string) []string {
 func (w *world) grant(t *testing.T, objects []string) {
 	t.Helper()
 	for i, kind := range []string{"roles", "rolebindings"} {
-		w.Do(t, http.MethodPatch, "/apis/rbac.authorization.k8s.io/v1/namespaces/"+w.namespace+"/"+kind+"/warifu?fieldManager=admin",
+		w.Do(t, http.MethodPatch, "/apis/rbac.authorization.k8s.io/v1/namespaces/"+w.namespace+"/"+kind+
+			"/warifu?fieldManager=admin",
 			[]byte(objects[i]))
 	}
 }
@@ -107,7 +108,8 @@ func push(at plugins.Target, generation int64, env map[string]string) plugins.Pu
 }
 
 func secretEnv(value string) map[string]string {
-	return map[string]string{"OAUTH_CLIENT_ID": "shop", "OAUTH_CLIENT_SECRET": value, "OAUTH_ISSUER": "https://id.example.com"}
+	return map[string]string{"OAUTH_CLIENT_ID": "shop", "OAUTH_CLIENT_SECRET": value,
+		"OAUTH_ISSUER": "https://id.example.com"}
 }
 
 func mustPush(t *testing.T, r *runtime, req plugins.PushRequest, want plugins.State) plugins.Status {
@@ -142,7 +144,8 @@ func (w *world) secretPath(at plugins.Target) string {
 
 // environment is what a pod that starts now would have: the variables of one container, and an error if the pod could
 // not be started.
-func environment(ctx context.Context, c *kubetest.Cluster, object map[string]any, name string) (map[string]string, error) {
+func environment(ctx context.Context, c *kubetest.Cluster, object map[string]any,
+	name string) (map[string]string, error) {
 	var w struct {
 		Metadata struct{ Namespace string }
 		Spec     struct {
@@ -175,7 +178,8 @@ func environment(ctx context.Context, c *kubetest.Cluster, object map[string]any
 				continue
 			}
 			ref := e.ValueFrom.SecretKeyRef
-			status, answer, err := c.Ask(ctx, c.Token, http.MethodGet, "/api/v1/namespaces/"+w.Metadata.Namespace+"/secrets/"+ref.Name, nil)
+			status, answer, err := c.Ask(ctx, c.Token, http.MethodGet, "/api/v1/namespaces/"+w.Metadata.Namespace+
+				"/secrets/"+ref.Name, nil)
 			if err != nil {
 				return nil, err
 			}
@@ -303,11 +307,13 @@ func (c *controller) see(ctx context.Context, event string, object map[string]an
 		} else {
 			n, _ := kubetest.Field(object, "spec", "replicas").(float64)
 			status["replicas"], status["updatedReplicas"] = n+1, 1
-			status["conditions"] = []any{map[string]any{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded",
+			status["conditions"] = []any{map[string]any{"type": "Progressing", "status": "False",
+				"reason":  "ProgressDeadlineExceeded",
 				"message": "has timed out progressing"}}
 		}
 	}
-	code, answer, err := c.cluster.Ask(ctx, c.cluster.Token, http.MethodPatch, kubetest.Workload{Namespace: c.namespace, Name: name}.Path()+"/status",
+	code, answer, err := c.cluster.Ask(ctx, c.cluster.Token, http.MethodPatch, kubetest.Workload{Namespace: c.namespace,
+		Name: name}.Path()+"/status",
 		map[string]any{"status": status})
 	if err == nil && code != http.StatusOK && code != http.StatusNotFound {
 		err = fmt.Errorf("%d %s", code, answer)
@@ -331,7 +337,8 @@ func (c *controller) failing(name string, is bool) {
 // settled waits until the controller has seen the newest template, and gives what runs.
 func (c *controller) settled(ctx context.Context, name string) (*pod, error) {
 	for {
-		status, answer, err := c.cluster.Ask(ctx, c.cluster.Token, http.MethodGet, kubetest.Workload{Namespace: c.namespace, Name: name}.Path(), nil)
+		status, answer, err := c.cluster.Ask(ctx, c.cluster.Token, http.MethodGet, kubetest.Workload{Namespace: c.namespace,
+			Name: name}.Path(), nil)
 		if err != nil {
 			return nil, err
 		}

@@ -81,7 +81,8 @@ func newCloudflare(s cloudflareSettings, records *store) (*cloudflare, error) {
 	if s.API == "" {
 		s.API = defaultAPI
 	}
-	if u, err := url.Parse(s.API); err != nil || u.Host == "" || u.Scheme != "https" && !oauth.IsThisMachine(u.Hostname()) {
+	if u, err := url.Parse(s.API); err != nil || u.Host == "" || u.Scheme != "https" &&
+		!oauth.IsThisMachine(u.Hostname()) {
 		return nil, invalid("api %q is not an https address", s.API)
 	}
 	d := &cloudflare{settings: s, store: records, pause: time.Second, turns: map[string]chan struct{}{}}
@@ -205,7 +206,8 @@ func (d *cloudflare) write(ctx context.Context, rec *record, req plugins.PushReq
 		}
 	}
 	if operations := len(req.Env) + len(gone); operations > maxOperations {
-		return plugins.Status{}, &problem{message: fmt.Sprintf("%d variables are to be written or deleted; Cloudflare takes %d at once", operations, maxOperations),
+		return plugins.Status{}, &problem{message: fmt.Sprintf("%d variables are to be written or deleted; Cloudflare "+
+			"takes %d at once", operations, maxOperations),
 			remedy: "give the Worker fewer variables"}
 	}
 	wanted := slices.Sorted(maps.Keys(req.Env))
@@ -282,7 +284,8 @@ func explain(script string, err error) error {
 	p := &problem{message: fmt.Sprintf("script %s: %v", script, err)}
 	switch {
 	case refusal.has(pendingVersion):
-		p.remedy, p.retryable = "deploy the version that was uploaded last, or roll it back; writing now would deploy it", true
+		p.remedy, p.retryable = "deploy the version that was uploaded last, or roll it back; writing now "+
+			"would deploy it", true
 	case refusal.has(noScript) || refusal.status == http.StatusNotFound:
 		p.remedy, p.retryable = "deploy the script first, or correct its name in the runtime's config", true
 	case refusal.status == http.StatusUnauthorized || refusal.status == http.StatusForbidden:

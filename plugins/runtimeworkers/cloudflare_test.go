@@ -31,10 +31,12 @@ func TestCloudflareGetsSecretsInOneVersionAndKeepsOthers(t *testing.T) {
 	if !maps.Equal(s.secrets, env) || s.versions != before+2 {
 		t.Errorf("secrets %q after %d versions", s.secrets, s.versions-before)
 	}
-	if s.tags["warifu-generation"] != "2" || s.tags["warifu-digest"] != want(2, map[string]string{"OAUTH_CLIENT_ID": "another", "EMPTY": ""}).Digest {
+	if s.tags["warifu-generation"] != "2" || s.tags["warifu-digest"] != want(2,
+		map[string]string{"OAUTH_CLIENT_ID": "another", "EMPTY": ""}).Digest {
 		t.Errorf("tags %v", s.tags)
 	}
-	if targets, err := d.ListTargets(t.Context(), "app"); err != nil || !slices.Equal(targets, []plugins.AppTarget{{App: "app", Target: web}}) {
+	if targets, err := d.ListTargets(t.Context(), "app"); err != nil ||
+		!slices.Equal(targets, []plugins.AppTarget{{App: "app", Target: web}}) {
 		t.Errorf("listed %v, %v", targets, err)
 	}
 	remove := plugins.RemoveRequest{App: "app", Target: web, Generation: 2, Fence: 1}
@@ -92,7 +94,8 @@ func TestCloudflareDriftIsSeenAndPutRight(t *testing.T) {
 		"secret deleted": {func(f *fakeCloudflare, _ *cloudflare) {
 			f.change("app-web", func(s *fakeScript) { delete(s.secrets, "OAUTH_ISSUER"); s.versions++; s.deployed++ })
 		}, "OAUTH_ISSUER is gone"},
-		"another version deployed": {func(f *fakeCloudflare, _ *cloudflare) { f.deploy("app-web") }, "another version was deployed since"},
+		"another version deployed": {func(f *fakeCloudflare, _ *cloudflare) { f.deploy("app-web") },
+			"another version was deployed since"},
 		"record gone": {func(_ *fakeCloudflare, d *cloudflare) {
 			if err := d.store.remove("app", "web"); err != nil {
 				t.Fatal(err)
@@ -110,7 +113,8 @@ func TestCloudflareDriftIsSeenAndPutRight(t *testing.T) {
 			ready(t, d, want(1, credentials))
 			c.damage(f, d)
 			st := observe(t, d)
-			if st.State != plugins.StateFailed || st.ServingGeneration != 0 || !st.Diagnostic.Retryable || !strings.Contains(st.Diagnostic.Message, c.says) {
+			if st.State != plugins.StateFailed || st.ServingGeneration != 0 || !st.Diagnostic.Retryable ||
+				!strings.Contains(st.Diagnostic.Message, c.says) {
 				t.Errorf("observed %+v %+v", st, st.Diagnostic)
 			}
 			ready(t, d, want(1, credentials))
@@ -126,7 +130,8 @@ func TestCloudflarePendingVersionIsWaitedForAndNeverDeployed(t *testing.T) {
 	d := f.driver(t.TempDir())
 	st := ready(t, d, want(1, credentials))
 	// Deployed while the push waits.
-	f.onPatch(fakeAnswer{status: 400, code: 10214, message: "pending"}, fakeAnswer{status: 400, code: 10215, message: "pending"})
+	f.onPatch(fakeAnswer{status: 400, code: 10214, message: "pending"}, fakeAnswer{status: 400, code: 10215,
+		message: "pending"})
 	ready(t, d, want(2, credentials))
 	if n := f.asked("PATCH"); n != 4 {
 		t.Errorf("%d writes", n)
@@ -135,8 +140,10 @@ func TestCloudflarePendingVersionIsWaitedForAndNeverDeployed(t *testing.T) {
 	f.change("app-web", func(s *fakeScript) { s.versions++ })
 	before := f.look("app-web")
 	failed, err := d.PushEnv(t.Context(), want(3, map[string]string{"A": "b"}))
-	if err != nil || failed.State != plugins.StateFailed || failed.ServingGeneration != 2 || failed.AcceptedGeneration != 2 ||
-		!failed.Diagnostic.Retryable || !strings.Contains(failed.Diagnostic.Remedy, "deploy the version that was uploaded last") {
+	if err != nil || failed.State != plugins.StateFailed || failed.ServingGeneration != 2 ||
+		failed.AcceptedGeneration != 2 ||
+		!failed.Diagnostic.Retryable || !strings.Contains(failed.Diagnostic.Remedy, "deploy the version that "+
+		"was uploaded last") {
 		t.Errorf("%+v %+v, %v", failed, failed.Diagnostic, err)
 	}
 	after := f.look("app-web")
@@ -174,7 +181,8 @@ func TestCloudflareRateLimitHoldsBackAllCalls(t *testing.T) {
 			if _, err := d.ObserveEnv(t.Context(), "app", web); !errors.Is(err, plugins.ErrUnavailable) {
 				t.Errorf("%v", err)
 			}
-			if err := d.RemoveEnv(t.Context(), plugins.RemoveRequest{App: "app", Target: web, Generation: 2, Fence: 1}); !errors.Is(err, plugins.ErrUnavailable) {
+			if err := d.RemoveEnv(t.Context(), plugins.RemoveRequest{App: "app", Target: web, Generation: 2,
+				Fence: 1}); !errors.Is(err, plugins.ErrUnavailable) {
 				t.Errorf("%v", err)
 			}
 			if now := f.asked("GET") + f.asked("PATCH"); now != calls {
@@ -206,7 +214,8 @@ func TestCloudflareWriteWhoseAnswerIsLostIsNotSentTwice(t *testing.T) {
 			}
 			d = f.driver(state)
 			st := observe(t, d)
-			if st.State != plugins.StateFailed || st.AcceptedGeneration != 2 || st.ServingGeneration != 1 || !st.Diagnostic.Retryable {
+			if st.State != plugins.StateFailed || st.AcceptedGeneration != 2 || st.ServingGeneration != 1 ||
+				!st.Diagnostic.Retryable {
 				t.Errorf("observed %+v", st)
 			}
 			ready(t, d, want(2, env))
@@ -224,9 +233,11 @@ func TestCloudflareRefusalsSayWhatToDoAndNoValue(t *testing.T) {
 		retryable bool
 		remedy    string
 	}{
-		"value in the message": {fakeAnswer{status: 400, code: 10021, message: "bad text " + secret + " in it"}, false, "correct what Cloudflare names"},
-		"no script":            {fakeAnswer{status: 404, code: 10007, message: "This Worker does not exist"}, true, "deploy the script first"},
-		"token":                {fakeAnswer{status: 403, code: 10000, message: "Authentication error"}, true, "tokenFile"},
+		"value in the message": {fakeAnswer{status: 400, code: 10021, message: "bad text " + secret + " in it"}, false,
+			"correct what Cloudflare names"},
+		"no script": {fakeAnswer{status: 404, code: 10007, message: "This Worker does not exist"}, true,
+			"deploy the script first"},
+		"token": {fakeAnswer{status: 403, code: 10000, message: "Authentication error"}, true, "tokenFile"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFakeCloudflare(t)
@@ -234,7 +245,8 @@ func TestCloudflareRefusalsSayWhatToDoAndNoValue(t *testing.T) {
 			ready(t, d, want(1, credentials))
 			f.onPatch(c.answer)
 			st, err := d.PushEnv(t.Context(), want(2, map[string]string{"S": secret}))
-			if err != nil || st.State != plugins.StateFailed || st.ServingGeneration != 1 || st.Diagnostic.Retryable != c.retryable ||
+			if err != nil || st.State != plugins.StateFailed || st.ServingGeneration != 1 ||
+				st.Diagnostic.Retryable != c.retryable ||
 				!strings.Contains(st.Diagnostic.Remedy, c.remedy) || strings.Contains(st.Diagnostic.Message, secret) {
 				t.Errorf("%+v %+v, %v", st, st.Diagnostic, err)
 			}
@@ -274,10 +286,12 @@ func TestCloudflareScriptThatIsGoneHasNothingToRemove(t *testing.T) {
 	f.mu.Lock()
 	delete(f.scripts, "app-web")
 	f.mu.Unlock()
-	if st := observe(t, d); st.State != plugins.StateFailed || !strings.Contains(st.Diagnostic.Remedy, "deploy the script first") {
+	if st := observe(t, d); st.State != plugins.StateFailed || !strings.Contains(st.Diagnostic.Remedy,
+		"deploy the script first") {
 		t.Errorf("observed %+v", st)
 	}
-	if err := d.RemoveEnv(t.Context(), plugins.RemoveRequest{App: "app", Target: web, Generation: 1, Fence: 1}); err != nil {
+	if err := d.RemoveEnv(t.Context(), plugins.RemoveRequest{App: "app", Target: web, Generation: 1,
+		Fence: 1}); err != nil {
 		t.Error(err)
 	}
 }
@@ -289,7 +303,8 @@ func TestCloudflareTakesNoMoreThanAHundredSecretsAtOnce(t *testing.T) {
 	for i := range 101 {
 		env[fmt.Sprintf("V%d", i)] = "x"
 	}
-	if st, err := d.PushEnv(t.Context(), want(1, env)); err != nil || st.State != plugins.StateFailed || st.Diagnostic.Retryable {
+	if st, err := d.PushEnv(t.Context(), want(1, env)); err != nil || st.State != plugins.StateFailed ||
+		st.Diagnostic.Retryable {
 		t.Errorf("%+v, %v", st, err)
 	}
 	delete(env, "V0")
@@ -338,7 +353,8 @@ func TestCloudflareKeepsThePluginContract(t *testing.T) {
 			f.change(script(app, target), func(s *fakeScript) { clear(s.secrets); s.versions++; s.deployed = s.versions })
 			return nil
 		},
-		Fail: func(_ context.Context, app string, target plugins.Target, _ map[string]string) (func(context.Context) error, error) {
+		Fail: func(_ context.Context, app string, target plugins.Target, _ map[string]string) (func(context.Context) error,
+			error) {
 			f.change(script(app, target), func(s *fakeScript) { s.refuse = "no" })
 			return func(context.Context) error {
 				f.change(script(app, target), func(s *fakeScript) { s.refuse = "" })

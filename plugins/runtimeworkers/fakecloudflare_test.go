@@ -52,7 +52,8 @@ const fakeAccount = "023e105f4ecef8ad9ca31a8372d0c353"
 
 func newFakeCloudflare(t *testing.T) *fakeCloudflare {
 	t.Helper()
-	f := &fakeCloudflare{t: t, token: "token-of-the-account", tokenFile: filepath.Join(t.TempDir(), "token"), scripts: map[string]*fakeScript{}}
+	f := &fakeCloudflare{t: t, token: "token-of-the-account", tokenFile: filepath.Join(t.TempDir(), "token"),
+		scripts: map[string]*fakeScript{}}
 	f.server = httptest.NewServer(f)
 	t.Cleanup(f.server.Close)
 	f.writeToken(f.token)
@@ -107,7 +108,9 @@ func (f *fakeCloudflare) onPatch(answers ...fakeAnswer) {
 func (f *fakeCloudflare) asked(method string) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return len(slices.DeleteFunc(slices.Clone(f.calls), func(call string) bool { return !strings.HasPrefix(call, method+" ") }))
+	return len(slices.DeleteFunc(slices.Clone(f.calls), func(call string) bool {
+		return !strings.HasPrefix(call, method+" ")
+	}))
 }
 
 func (f *fakeCloudflare) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -182,7 +185,8 @@ func (f *fakeCloudflare) patch(w http.ResponseWriter, r *http.Request, script *f
 		refuse(w, http.StatusBadRequest, 10021, fmt.Sprintf("between 1 and 100 secrets: %v", err))
 		return
 	case script.versions != script.deployed:
-		refuse(w, http.StatusBadRequest, 10215, "Secret edit failed. You attempted to modify a secret, but the latest version of your Worker isn't currently deployed.")
+		refuse(w, http.StatusBadRequest, 10215, "Secret edit failed. You attempted to modify a secret, but the latest "+
+			"version of your Worker isn't currently deployed.")
 		return
 	case script.refuse != "":
 		refuse(w, http.StatusBadRequest, 10021, script.refuse)
@@ -204,7 +208,8 @@ func (f *fakeCloudflare) patch(w http.ResponseWriter, r *http.Request, script *f
 		}
 		strict := json.NewDecoder(bytes.NewReader(*value))
 		strict.DisallowUnknownFields()
-		if err := strict.Decode(&s); err != nil || s.Name == nil || *s.Name != name || s.Text == nil || s.Type == nil || *s.Type != "secret_text" {
+		if err := strict.Decode(&s); err != nil || s.Name == nil || *s.Name != name || s.Text == nil || s.Type == nil ||
+			*s.Type != "secret_text" {
 			refuse(w, http.StatusBadRequest, 10021, "secret "+name+" is not a secret")
 			return
 		}
@@ -238,7 +243,8 @@ func respond(w http.ResponseWriter, status int, envelope map[string]any) {
 // config is the driver's, for this fake.
 func (f *fakeCloudflare) config() json.RawMessage {
 	f.t.Helper()
-	raw, err := json.Marshal(map[string]any{"driver": "cloudflare", "accountId": fakeAccount, "tokenFile": f.tokenFile, "api": f.server.URL + "/client/v4"})
+	raw, err := json.Marshal(map[string]any{"driver": "cloudflare", "accountId": fakeAccount, "tokenFile": f.tokenFile,
+		"api": f.server.URL + "/client/v4"})
 	if err != nil {
 		f.t.Fatal(err)
 	}

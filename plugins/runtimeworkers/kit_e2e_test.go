@@ -67,7 +67,8 @@ func TestWorkerdKeepsThePluginContract(t *testing.T) {
 		Break: func(_ context.Context, app string, target plugins.Target) error {
 			return os.Remove(filepath.Join(state, "workers", base(app, target.Name)))
 		},
-		Fail: func(_ context.Context, app string, target plugins.Target, _ map[string]string) (func(context.Context) error, error) {
+		Fail: func(_ context.Context, app string, target plugins.Target, _ map[string]string) (func(context.Context) error,
+			error) {
 			return func(context.Context) error { return write(app, target, echo) }, write(app, target, "export default { fetch(")
 		},
 	})

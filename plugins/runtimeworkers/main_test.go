@@ -29,11 +29,13 @@ func TestMain(m *testing.M) {
 var (
 	digestKey   = []byte("test")
 	web         = plugins.Target{Kind: plugins.TargetWorker, Name: "web"}
-	credentials = map[string]string{"OAUTH_CLIENT_ID": "app-abc", "OAUTH_CLIENT_SECRET": "wfs_secret-of-the-app", "OAUTH_ISSUER": "http://127.0.0.1:5556"}
+	credentials = map[string]string{"OAUTH_CLIENT_ID": "app-abc", "OAUTH_CLIENT_SECRET": "wfs_secret-of-the-app",
+		"OAUTH_ISSUER": "http://127.0.0.1:5556"}
 )
 
 func want(generation int64, env map[string]string) plugins.PushRequest {
-	return plugins.PushRequest{App: "app", Target: web, Generation: generation, Fence: 1, Digest: plugins.Digest(digestKey, env), Env: env}
+	return plugins.PushRequest{App: "app", Target: web, Generation: generation, Fence: 1,
+		Digest: plugins.Digest(digestKey, env), Env: env}
 }
 
 // pusher is a runtime, in this process or another.
@@ -46,7 +48,8 @@ type pusher interface {
 func ready(t testing.TB, p pusher, req plugins.PushRequest) plugins.Status {
 	t.Helper()
 	st, err := p.PushEnv(t.Context(), req)
-	if err != nil || st.State != plugins.StateReady || st.ServingGeneration != req.Generation || st.Digest != req.Digest || !st.Present {
+	if err != nil || st.State != plugins.StateReady || st.ServingGeneration != req.Generation || st.Digest != req.Digest ||
+		!st.Present {
 		t.Fatalf("push of generation %d: %+v %+v, %v", req.Generation, st, st.Diagnostic, err)
 	}
 	return st

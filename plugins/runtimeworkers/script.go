@@ -105,7 +105,8 @@ func scriptProblem(path string, err error) error {
 // for one Worker behind a socket named http.
 func workerdConfig(modules []module, w workerSettings, network []string, env map[string]string) string {
 	var b strings.Builder
-	b.WriteString("using Workerd = import \"/workerd/workerd.capnp\";\nconst config :Workerd.Config = (services = [\n(name = \"main\", worker = (modules = [\n")
+	b.WriteString("using Workerd = import \"/workerd/workerd.capnp\";\nconst config :Workerd.Config = (services = [\n" +
+		"(name = \"main\", worker = (modules = [\n")
 	for _, m := range modules {
 		content := quoteText(string(m.content))
 		if m.kind == "wasm" {

@@ -7,7 +7,8 @@ import (
 )
 
 func TestWordsOfAWorkerHoldNoValue(t *testing.T) {
-	secret, lines, odd := "wfs_0123456789abcdef", "-----BEGIN-----\nsecond line\n-----END-----", "a \"quoted\" \\ value/with=signs"
+	secret, lines, odd := "wfs_0123456789abcdef", "-----BEGIN-----\nsecond line\n-----END-----",
+		"a \"quoted\" \\ value/with=signs"
 	scrub := newScrubber(secret, lines, odd, "true", "wfs_0123456789")
 	for said, shown := range map[string]string{
 		"it is " + secret + "!": "it is [redacted]!",
@@ -23,7 +24,8 @@ func TestWordsOfAWorkerHoldNoValue(t *testing.T) {
 			t.Errorf("%q is shown as %q", said, got)
 		}
 	}
-	if got := scrub.clean(strings.Repeat("x", 95)+secret, 100); strings.Contains(got, "wfs") || !strings.HasSuffix(got, "(cut)") {
+	if got := scrub.clean(strings.Repeat("x", 95)+secret, 100); strings.Contains(got, "wfs") ||
+		!strings.HasSuffix(got, "(cut)") {
 		t.Errorf("cut through a value: %q", got)
 	}
 }
@@ -31,16 +33,19 @@ func TestWordsOfAWorkerHoldNoValue(t *testing.T) {
 func TestOutputIsPassedOnByLinesAndRemembered(t *testing.T) {
 	var log strings.Builder
 	o := &output{scrub: newScrubber("s3cret-value"), name: "app/web", to: func() io.Writer { return &log }}
-	for _, part := range []string{"first s3cr", "et-value line\nsecond\r\n\n", "third", " line\n", strings.Repeat("x", maxLineRead+10), "\nunfinished"} {
+	for _, part := range []string{"first s3cr", "et-value line\nsecond\r\n\n", "third", " line\n",
+		strings.Repeat("x", maxLineRead+10), "\nunfinished"} {
 		if n, err := o.Write([]byte(part)); n != len(part) || err != nil {
 			t.Fatal(n, err)
 		}
 	}
-	wanted := "app/web: first [redacted] line\napp/web: second\napp/web: third line\napp/web: " + strings.Repeat("x", maxLineShown) + "... (cut)\n"
+	wanted := "app/web: first [redacted] line\napp/web: second\napp/web: third line\napp/web: " +
+		strings.Repeat("x", maxLineShown) + "... (cut)\n"
 	if log.String() != wanted {
 		t.Errorf("logged %.200q", log.String())
 	}
-	if said := o.said(); !strings.HasPrefix(said, "first [redacted] line second third line xxx") || len(said) > maxQuoted+20 {
+	if said := o.said(); !strings.HasPrefix(said, "first [redacted] line second third line xxx") ||
+		len(said) > maxQuoted+20 {
 		t.Errorf("said %.100q", said)
 	}
 	for range 2 * maxLast {

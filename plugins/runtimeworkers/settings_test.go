@@ -21,22 +21,27 @@ func TestConfigurationThatCannotWorkIsRefused(t *testing.T) {
 	}
 	t.Setenv("PATH", "")
 	for name, c := range map[string]struct{ config, state, word string }{
-		"no config":            {"", state, "is an object with a driver"},
-		"no driver":            {"{}", state, `driver "" is not workerd or cloudflare`},
-		"no state":             {`{"driver":"workerd"}`, "", "needs a state directory"},
-		"unknown setting":      {`{"driver":"workerd","path":"/x"}`, state, `unknown field "path"`},
-		"other driver's":       {`{"driver":"cloudflare","root":"/x"}`, state, `unknown field "root"`},
-		"relative root":        {`{"driver":"workerd","root":"apps"}`, state, `root "apps" is not an absolute path`},
-		"no workerd":           {`{"driver":"workerd","root":"` + root + `"}`, state, "npm install workerd@" + WorkerdVersion},
-		"workerd not there":    {`{"driver":"workerd","workerd":"/nowhere/workerd"}`, state, "not a file that can be executed"},
+		"no config":       {"", state, "is an object with a driver"},
+		"no driver":       {"{}", state, `driver "" is not workerd or cloudflare`},
+		"no state":        {`{"driver":"workerd"}`, "", "needs a state directory"},
+		"unknown setting": {`{"driver":"workerd","path":"/x"}`, state, `unknown field "path"`},
+		"other driver's":  {`{"driver":"cloudflare","root":"/x"}`, state, `unknown field "root"`},
+		"relative root":   {`{"driver":"workerd","root":"apps"}`, state, `root "apps" is not an absolute path`},
+		"no workerd": {`{"driver":"workerd","root":"` + root + `"}`, state, "npm install workerd@" +
+			WorkerdVersion},
+		"workerd not there": {`{"driver":"workerd","workerd":"/nowhere/workerd"}`, state,
+			"not a file that can be executed"},
 		"workerd not a binary": {`{"driver":"workerd","workerd":"` + file + `"}`, state, "not a file that can be executed"},
 		"name of a Worker":     {`{"driver":"workerd","workers":{"web":{}}}`, state, `"web" in workers is not app/worker`},
-		"name of a variable":   {`{"driver":"workerd","workers":{"app/web":{"vars":{"A B":"x"}}}}`, state, `"A B" in the vars of app/web`},
-		"negative drain":       {`{"driver":"workerd","drainSeconds":-1}`, state, "is negative"},
-		"no account":           {`{"driver":"cloudflare","tokenFile":"` + file + `"}`, state, "accountId"},
-		"relative token":       {`{"driver":"cloudflare","accountId":"a1","tokenFile":"token"}`, state, "not an absolute path"},
-		"no token":             {`{"driver":"cloudflare","accountId":"a1","tokenFile":"/nowhere/token"}`, state, "no such file"},
-		"empty token":          {`{"driver":"cloudflare","accountId":"a1","tokenFile":"` + file + `"}`, state, "is empty"},
+		"name of a variable": {`{"driver":"workerd","workers":{"app/web":{"vars":{"A B":"x"}}}}`, state,
+			`"A B" in the vars of app/web`},
+		"negative drain": {`{"driver":"workerd","drainSeconds":-1}`, state, "is negative"},
+		"no account":     {`{"driver":"cloudflare","tokenFile":"` + file + `"}`, state, "accountId"},
+		"relative token": {`{"driver":"cloudflare","accountId":"a1","tokenFile":"token"}`, state,
+			"not an absolute path"},
+		"no token": {`{"driver":"cloudflare","accountId":"a1","tokenFile":"/nowhere/token"}`,
+			state, "no such file"},
+		"empty token": {`{"driver":"cloudflare","accountId":"a1","tokenFile":"` + file + `"}`, state, "is empty"},
 	} {
 		err := (&workersRuntime{}).Configure(t.Context(), json.RawMessage(c.config), c.state)
 		if !errors.Is(err, plugins.ErrInvalid) || !strings.Contains(err.Error(), c.word) {
@@ -47,7 +52,8 @@ func TestConfigurationThatCannotWorkIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	plain := `{"driver":"cloudflare","accountId":"a1","tokenFile":"` + file + `","api":"http://example.com"}`
-	if err := (&workersRuntime{}).Configure(t.Context(), json.RawMessage(plain), state); err == nil || !strings.Contains(err.Error(), "not an https address") {
+	if err := (&workersRuntime{}).Configure(t.Context(), json.RawMessage(plain), state); err == nil ||
+		!strings.Contains(err.Error(), "not an https address") {
 		t.Errorf("API without TLS: %v", err)
 	}
 }
@@ -122,10 +128,12 @@ func TestWorkerdIsFoundBesideItsScriptInPath(t *testing.T) {
 
 func TestScriptOfAWorker(t *testing.T) {
 	s := workerdSettings{Root: "/srv", Script: defaultScript, Workers: map[string]workerSettings{
-		"app/relative": {Script: "dist/worker"}, "app/absolute": {Script: "/opt/worker.js"}, "a b/odd name": {Script: "odd.js"}}}
+		"app/relative": {Script: "dist/worker"}, "app/absolute": {Script: "/opt/worker.js"},
+		"a b/odd name": {Script: "odd.js"}}}
 	for name, wanted := range map[string]string{
-		"app/web": "/srv/app/web.js", "app/relative": "/srv/dist/worker", "app/absolute": "/opt/worker.js", "a b/odd name": "/srv/odd.js",
-		"app/..": "", "../web": "", "app/a\x00b": "", "/web": "", "app/.hidden": "",
+		"app/web": "/srv/app/web.js", "app/relative": "/srv/dist/worker", "app/absolute": "/opt/worker.js",
+		"a b/odd name": "/srv/odd.js",
+		"app/..":       "", "../web": "", "app/a\x00b": "", "/web": "", "app/.hidden": "",
 	} {
 		app, worker, _ := strings.Cut(name, "/")
 		if name == "../web" {
@@ -147,10 +155,12 @@ func TestScriptOfAWorker(t *testing.T) {
 func TestScriptThatCannotBeRead(t *testing.T) {
 	dir := t.TempDir()
 	var p *problem
-	if _, err := loadScript(filepath.Join(dir, "no.js")); !errors.As(err, &p) || !p.retryable || !strings.Contains(p.message, "there is no script") {
+	if _, err := loadScript(filepath.Join(dir, "no.js")); !errors.As(err, &p) || !p.retryable ||
+		!strings.Contains(p.message, "there is no script") {
 		t.Errorf("no file: %v", err)
 	}
-	if _, err := loadScript(dir); !errors.As(err, &p) || !p.retryable || !strings.Contains(p.message, "has none of index.js") {
+	if _, err := loadScript(dir); !errors.As(err, &p) || !p.retryable ||
+		!strings.Contains(p.message, "has none of index.js") {
 		t.Errorf("no entry: %v", err)
 	}
 }
@@ -205,7 +215,8 @@ func TestRecordsAreSealedAndChangesSeen(t *testing.T) {
 	}
 	flipped := slices.Clone(sealed)
 	flipped[len(flipped)-1] ^= 1
-	for name, content := range map[string][]byte{"one bit": flipped, "cut": sealed[:30], "empty": {}, "another Worker's": swapped} {
+	for name, content := range map[string][]byte{"one bit": flipped, "cut": sealed[:30], "empty": {},
+		"another Worker's": swapped} {
 		if err := os.WriteFile(path, content, 0o600); err != nil {
 			t.Fatal(err)
 		}

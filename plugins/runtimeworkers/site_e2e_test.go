@@ -51,7 +51,8 @@ func workerdBinary(t testing.TB) string {
 	dir := filepath.Join(cache, "warifu-test", "workerd")
 	path, ok := FindWorkerd(dir)
 	if !ok {
-		t.Fatalf("there is no workerd; install it with\n\tnpm install --no-save --prefix %s workerd@%s\nor name it in WARIFU_WORKERD", dir, WorkerdVersion)
+		t.Fatalf("there is no workerd; install it with\n\tnpm install --no-save --prefix %s workerd@%s\n"+
+			"or name it in WARIFU_WORKERD", dir, WorkerdVersion)
 	}
 	return path
 }
@@ -125,7 +126,8 @@ func (s *site) start() {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(s.stop)
-	s.rt, err = s.host.Runtime(plugins.Spec{Name: "workers", Path: path, Args: []string{"serve"}, Config: s.config, StateDir: s.state})
+	s.rt, err = s.host.Runtime(plugins.Spec{Name: "workers", Path: path, Args: []string{"serve"}, Config: s.config,
+		StateDir: s.state})
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -183,7 +183,8 @@ func TestFailedStartKeepsWhatServes(t *testing.T) {
 	st := ready(t, s, want(1, map[string]string{"A": "old"}))
 	s.script("syntax error")
 	failed, err := s.PushEnv(t.Context(), want(2, credentials))
-	if err != nil || failed.State != plugins.StateFailed || failed.ServingGeneration != 1 || !strings.Contains(failed.Diagnostic.Message, "SyntaxError near [redacted]") {
+	if err != nil || failed.State != plugins.StateFailed || failed.ServingGeneration != 1 ||
+		!strings.Contains(failed.Diagnostic.Message, "SyntaxError near [redacted]") {
 		t.Errorf("%+v %+v, %v", failed, failed.Diagnostic, err)
 	}
 	if now := observe(t, s); now != st || s.env(st.Location)["A"] != "old" {

@@ -128,7 +128,8 @@ func TestRequestsAndAnswersPassUnchanged(t *testing.T) {
 	s.script("app", "web", mirror)
 	st := ready(t, s.rt, want(1, credentials))
 	body := bytes.Repeat([]byte("0123456789abcdef"), 1<<16) // 1 MiB
-	req, err := http.NewRequestWithContext(t.Context(), "PUT", st.Location+"/a%2Fb/%E6%97%A5//c?x=1;y=2&z=%zz", bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(t.Context(), "PUT", st.Location+"/a%2Fb/%E6%97%A5//c?x=1;y=2&z=%zz",
+		bytes.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +169,8 @@ func TestWebSocketOutlivesAnEnvironment(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = conn.Close() }()
-	_, err = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+	_, err = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -141,7 +141,8 @@ func (d *workerd) hand(w *worker, rec record, f *front, p *process) {
 	d.spawn(func() {
 		<-p.exited
 		if w.ended(p) {
-			_, _ = fmt.Fprintf(d.log(), "%s/%s: the Worker's process exited and is being restarted\n", w.app, w.name) // nobody hears it
+			// Nobody hears it
+			_, _ = fmt.Fprintf(d.log(), "%s/%s: the Worker's process exited and is being restarted\n", w.app, w.name)
 			d.restart(w)
 		}
 	})

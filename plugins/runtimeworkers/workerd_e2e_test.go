@@ -38,7 +38,8 @@ func TestWorkerReadsItsEnvironment(t *testing.T) {
 	if got := envAt(t, st.Location); !maps.Equal(got, env) {
 		t.Errorf("the Worker has %q", got)
 	}
-	if err := s.rt.RemoveEnv(t.Context(), plugins.RemoveRequest{App: "app", Target: web, Generation: 2, Fence: 1}); err != nil {
+	if err := s.rt.RemoveEnv(t.Context(), plugins.RemoveRequest{App: "app", Target: web, Generation: 2,
+		Fence: 1}); err != nil {
 		t.Fatal(err)
 	}
 	if now := observe(t, s.rt); now.Present || now.State != plugins.StateFailed {
@@ -51,8 +52,9 @@ func TestWorkerReadsItsEnvironment(t *testing.T) {
 
 func TestWorkerThatDoesNotStartLeavesTheOldOne(t *testing.T) {
 	for name, c := range map[string]struct{ script, word string }{
-		"syntax error":              {"export default { fetch(", "SyntaxError"},
-		"exception that tells":      {"import { env } from 'cloudflare:workers'; throw new Error('no ' + env.OAUTH_CLIENT_SECRET)", "Error: no [redacted]"},
+		"syntax error": {"export default { fetch(", "SyntaxError"},
+		"exception that tells": {"import { env } from 'cloudflare:workers'; throw new Error('no ' + " +
+			"env.OAUTH_CLIENT_SECRET)", "Error: no [redacted]"},
 		"module that is not there":  {"import 'nothing'; export default {}", "No such module"},
 		"no handler":                {"export const a = 1", "TypeError"},
 		"script that does not stop": {"for (;;) {}", "did not listen within"},
@@ -63,10 +65,12 @@ func TestWorkerThatDoesNotStartLeavesTheOldOne(t *testing.T) {
 			st := ready(t, s.rt, old)
 			s.script("app", "web", c.script)
 			failed, err := s.rt.PushEnv(t.Context(), want(2, credentials))
-			if err != nil || failed.State != plugins.StateFailed || failed.AcceptedGeneration != 1 || failed.ServingGeneration != 1 || !failed.Diagnostic.Retryable {
+			if err != nil || failed.State != plugins.StateFailed || failed.AcceptedGeneration != 1 ||
+				failed.ServingGeneration != 1 || !failed.Diagnostic.Retryable {
 				t.Fatalf("%+v, %v", failed, err)
 			}
-			if said := failed.Diagnostic.Message; !strings.Contains(said, c.word) || strings.Contains(said, credentials["OAUTH_CLIENT_SECRET"]) {
+			if said := failed.Diagnostic.Message; !strings.Contains(said, c.word) ||
+				strings.Contains(said, credentials["OAUTH_CLIENT_SECRET"]) {
 				t.Errorf("diagnostic: %s", said)
 			}
 			if got := envAt(t, st.Location); !maps.Equal(got, old.Env) {
@@ -87,7 +91,8 @@ func TestFirstStartThatFailsLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	st, err := s.rt.PushEnv(t.Context(), want(1, credentials))
-	if err != nil || st.State != plugins.StateFailed || st.AcceptedGeneration != 0 || !strings.Contains(st.Diagnostic.Message, "there is no script "+s.root) {
+	if err != nil || st.State != plugins.StateFailed || st.AcceptedGeneration != 0 ||
+		!strings.Contains(st.Diagnostic.Message, "there is no script "+s.root) {
 		t.Errorf("%+v %+v, %v", st, st.Diagnostic, err)
 	}
 	if now := observe(t, s.rt); now.Present || now.Location != "" {
@@ -194,7 +199,9 @@ func TestSecretsAreNotToBeFound(t *testing.T) {
 	if _, err := get(t, st.Location+"/say"); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the Worker's words in the log", func() bool { return strings.Contains(s.log.String(), "app/web: the secret is ") })
+	eventually(t, "the Worker's words in the log", func() bool {
+		return strings.Contains(s.log.String(), "app/web: the secret is ")
+	})
 	places := map[string]string{"the log": s.log.String()}
 	for _, pid := range append(children(t, os.Getpid()), children(t, children(t, os.Getpid())[0])...) {
 		for _, file := range []string{"cmdline", "environ"} {
@@ -249,12 +256,16 @@ func TestDirectoryOfModulesAndSettingsOfAWorker(t *testing.T) {
 	}
 	defer func() { _ = l.Close() }()
 	s.stop()
-	s.config = s.marshal(map[string]any{"driver": "workerd", "workerd": workerdBinary(t), "root": s.root, "network": []string{"public", "private"},
-		"workers": map[string]any{"app/web": map[string]any{"script": "dist", "listen": l.Addr().String(), "compatibilityDate": "2025-01-01",
-			"compatibilityFlags": []string{"nodejs_compat"}, "vars": map[string]string{"THEIRS": "kept", "OAUTH_CLIENT_ID": "theirs"}}}})
+	s.config = s.marshal(map[string]any{"driver": "workerd", "workerd": workerdBinary(t), "root": s.root,
+		"network": []string{"public", "private"},
+		"workers": map[string]any{"app/web": map[string]any{"script": "dist", "listen": l.Addr().String(),
+			"compatibilityDate":  "2025-01-01",
+			"compatibilityFlags": []string{"nodejs_compat"}, "vars": map[string]string{"THEIRS": "kept",
+				"OAUTH_CLIENT_ID": "theirs"}}}})
 	s.start()
 	taken, err := s.rt.PushEnv(t.Context(), want(1, credentials))
-	if err != nil || taken.State != plugins.StateFailed || !taken.Diagnostic.Retryable || !strings.Contains(taken.Diagnostic.Message, "address already in use") {
+	if err != nil || taken.State != plugins.StateFailed || !taken.Diagnostic.Retryable ||
+		!strings.Contains(taken.Diagnostic.Message, "address already in use") {
 		t.Errorf("with its address taken: %+v, %v", taken, err)
 	}
 	if err := l.Close(); err != nil {

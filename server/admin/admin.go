@@ -28,8 +28,9 @@
 //
 // Every request has an id, in X-Request-Id and in the problem. A replica remembers the last requests that it refused
 // ([Refusals]): every problem of this API, whoever finds it, and those of the endpoints of the server, which tells
-// [Refusals.Add]. What is kept is short and holds no secret. To explain one is to add, at that moment, the words of its rule (package oauth), what
-// is registered that is most like what was asked, and the line of the manifest, from the release of the app.
+// [Refusals.Add]. What is kept is short and holds no secret. To explain one is to add, at that moment, the words of its
+// rule (package oauth), what is registered that is most like what was asked, and the line of the manifest, from the
+// release of the app.
 //
 // # Access
 //
@@ -174,7 +175,8 @@ func New(cfg Config) http.Handler {
 	a := &operations{cfg}
 	mux := http.NewServeMux()
 	config := huma.DefaultConfig("warifu admin API", cfg.Version)
-	config.Info.Description = "What the commands of warifu use: plan and apply manifests, list apps and what belongs to them."
+	config.Info.Description = "What the commands of warifu use: plan and apply manifests, list apps and " +
+		"what belongs to them."
 	config.DocsPath = ""    // the page would load scripts from elsewhere
 	config.SchemasPath = "" // schemas are inside the document
 	config.Transformers = []huma.Transformer{a.mark}

@@ -51,7 +51,8 @@ func ask(t *testing.T, h http.Handler, method, path string, header ...string) (*
 		if err := json.NewDecoder(resp.Body).Decode(&p); err != nil {
 			t.Fatal(err)
 		}
-		if p.Status != resp.StatusCode || p.Title != http.StatusText(p.Status) || p.Type != "urn:warifu:problem:"+p.Code || p.Detail == "" {
+		if p.Status != resp.StatusCode || p.Title != http.StatusText(p.Status) || p.Type != "urn:warifu:problem:"+
+			p.Code || p.Detail == "" {
 			t.Errorf("%s %s: not a whole problem: %+v", method, path, p)
 		}
 	}
@@ -67,7 +68,8 @@ func TestOverTCPNeedsItsToken(t *testing.T) {
 	} {
 		for _, path := range []string{"/v1/info", "/openapi.json", "/nowhere"} {
 			resp, p := ask(t, h, "GET", path, "Authorization", header)
-			if resp.StatusCode != 401 || p.Code != "unauthorized" || !strings.HasPrefix(resp.Header.Get("WWW-Authenticate"), "Bearer ") {
+			if resp.StatusCode != 401 || p.Code != "unauthorized" || !strings.HasPrefix(resp.Header.Get("WWW-Authenticate"),
+				"Bearer ") {
 				t.Errorf("%s: %s answers %d %s", name, path, resp.StatusCode, p.Code)
 			}
 		}
@@ -95,7 +97,8 @@ func TestStorageFaultIs503AndItsTextStaysInside(t *testing.T) {
 	etcd.Inject(func(bool, bool) error { return errors.New("etcdserver: canary text") })
 	for _, request := range []string{
 		"GET /v1/apps", "GET /v1/apps/a", "GET /v1/apps/a/credentials", "DELETE /v1/apps/a", "GET /v1/clients",
-		"GET /v1/deliveries", "GET /v1/grants", "GET /v1/grants?app=a", "DELETE /v1/grants/g", "GET /v1/audit", "GET /v1/keys",
+		"GET /v1/deliveries", "GET /v1/grants", "GET /v1/grants?app=a", "DELETE /v1/grants/g", "GET /v1/audit",
+		"GET /v1/keys",
 	} {
 		method, path, _ := strings.Cut(request, " ")
 		resp, p := ask(t, h, method, path)
@@ -139,11 +142,13 @@ func TestUnknownErrorAndPanicStayInside(t *testing.T) {
 		code   string
 	}{"error": {failing{errors.New("canary error")}, 503, "storage_unavailable"}, "panic": {failing{}, 500, "internal"}} {
 		h, _, log := newAPI(t, func(cfg *admin.Config) { cfg.Apps = c.apps })
-		req := httptest.NewRequestWithContext(t.Context(), "POST", "/v1/plan", strings.NewReader(`{"documents":[{"name":"a","content":"b"}]}`))
+		req := httptest.NewRequestWithContext(t.Context(), "POST", "/v1/plan",
+			strings.NewReader(`{"documents":[{"name":"a","content":"b"}]}`))
 		req.Header.Set("Content-Type", "application/json")
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, req)
-		if w.Code != c.status || strings.Contains(w.Body.String(), "canary") || !strings.Contains(w.Body.String(), `"code":"`+c.code+`"`) {
+		if w.Code != c.status || strings.Contains(w.Body.String(), "canary") || !strings.Contains(w.Body.String(), `"code":"`+
+			c.code+`"`) {
 			t.Errorf("%s: %d %s", name, w.Code, w.Body)
 		}
 		if !strings.Contains(log.String(), "canary "+name) {
@@ -172,7 +177,8 @@ func TestFaultOfAPluginIs503AndNamesIt(t *testing.T) {
 	})
 	for _, path := range []string{"/v1/plan", "/v1/apply", "/v1/drift"} {
 		status, p := post(t, h, path, `{"documents":[{"name":"a","content":"b"}]}`)
-		if status != 503 || p.Code != "plugin_failed" || p.Detail != `The plugin "oauth" failed: no answer in time.` || p.Remedy == "" {
+		if status != 503 || p.Code != "plugin_failed" || p.Detail != `The plugin "oauth" failed: no answer in time.` ||
+			p.Remedy == "" {
 			t.Errorf("%s: %d %+v", path, status, p)
 		}
 	}
@@ -191,12 +197,17 @@ func TestPartlyAppliedSaysWhatStoppedIt(t *testing.T) {
 		"verdict of storage": {storage.ErrConflict, 409, "Not applied: two"},
 		"verdict":            {admin.Deleting(), 409, "The app is being deleted."},
 		"fault of storage":   {errors.New("canary"), 503, "Not applied: two"},
-		"fault of a plugin":  {admin.PluginFailed("oauth", "no answer in time", "", errors.New("canary")), 503, `The plugin "oauth" failed`},
+		"fault of a plugin": {admin.PluginFailed("oauth", "no answer in time", "", errors.New("canary")), 503,
+			`The plugin "oauth" failed`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			h, _, _ := newAPI(t, func(cfg *admin.Config) { cfg.Apps = failing{admin.PartlyApplied([]string{"one"}, "two", c.why)} })
+			h, _, _ := newAPI(t, func(cfg *admin.Config) {
+				cfg.Apps = failing{admin.PartlyApplied([]string{"one"}, "two",
+					c.why)}
+			})
 			status, p := post(t, h, "/v1/apply", `{"documents":[{"name":"a","content":"b"}]}`)
-			if status != c.status || p.Code != "partly_applied" || !strings.Contains(p.Detail, c.words) || !strings.Contains(p.Detail, "Applied: one.") ||
+			if status != c.status || p.Code != "partly_applied" || !strings.Contains(p.Detail, c.words) ||
+				!strings.Contains(p.Detail, "Applied: one.") ||
 				strings.Contains(p.Detail, "canary") {
 				t.Errorf("%d %+v", status, p)
 			}
@@ -207,7 +218,8 @@ func TestPartlyAppliedSaysWhatStoppedIt(t *testing.T) {
 // hanging does nothing until its caller gives up.
 type hanging struct{ failing }
 
-func (hanging) Apply(ctx context.Context, _ []admin.Document, _ admin.ApplyOptions) ([]admin.AppPlan, []admin.Fault, error) {
+func (hanging) Apply(ctx context.Context, _ []admin.Document,
+	_ admin.ApplyOptions) ([]admin.AppPlan, []admin.Fault, error) {
 	<-ctx.Done()
 	return nil, nil, ctx.Err()
 }

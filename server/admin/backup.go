@@ -18,8 +18,10 @@ const backupPatience = 2 * time.Hour
 func (a *operations) registerBackup(api huma.API) {
 	huma.Register(api, huma.Operation{
 		OperationID: "backup", Method: http.MethodPost, Path: "/v1/backup", Summary: "Make a backup of the records",
-		Description: "Of an embedded database a snapshot of etcd; of a cluster the records of this server, encrypted. Either ends with the SHA-256 of all before it. What is secret in it is sealed under the encryption key, which is not in it.",
-		Tags:        []string{"records"}, Errors: []int{503},
+		Description: "Of an embedded database a snapshot of etcd; of a cluster the records of this server, encrypted. " +
+			"Either ends with the SHA-256 of all before it. What is secret in it is sealed under the encryption key, " +
+			"which is not in it.",
+		Tags: []string{"records"}, Errors: []int{503},
 		Responses: map[string]*huma.Response{"200": {
 			Description: "The backup",
 			Content: map[string]*huma.MediaType{

@@ -45,9 +45,10 @@ func (a *operations) registerEncryption(api huma.API) {
 	}, a.encryption)
 	huma.Register(api, huma.Operation{
 		OperationID: "rotate-encryption", Method: http.MethodPost, Path: "/v1/encryption/rotate",
-		Summary:     "Replace the encryption key",
-		Description: "With a new one, if the server keeps the key itself, or with the one that was put in front of encryptionKeyFiles: as soon as all replicas have it, everything is sealed under it.",
-		Tags:        []string{"keys"}, Errors: []int{400, 409, 422, 503},
+		Summary: "Replace the encryption key",
+		Description: "With a new one, if the server keeps the key itself, or with the one that was put in front of " +
+			"encryptionKeyFiles: as soon as all replicas have it, everything is sealed under it.",
+		Tags: []string{"keys"}, Errors: []int{400, 409, 422, 503},
 	}, a.rotateEncryption)
 }
 
@@ -81,7 +82,8 @@ func (a *operations) rotateEncryption(ctx context.Context, in *rotateEncryptionI
 	if errors.Is(err, storage.ErrNoNewKey) {
 		return nil, problem(http.StatusConflict, codeNoNewKey,
 			"Everything is sealed under the newest key of encryptionKeyFiles, and the server does not make keys for that list.",
-			"Make a key, (umask 077; openssl rand -base64 32 > FILE), put FILE first in encryptionKeyFiles of every replica and leave "+
+			"Make a key, (umask 077; openssl rand -base64 32 > FILE), put FILE first in encryptionKeyFiles of every "+
+				"replica and leave "+
 				"the others behind it, have each take it (warifu reload, or a restart), and run this again.")
 	}
 	if errors.Is(err, storage.ErrKeyFile) {

@@ -42,7 +42,8 @@ func TestKeyFileThatCannotBeWritten(t *testing.T) {
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, req)
 	var p admin.Problem
-	if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || w.Code != http.StatusServiceUnavailable || p.Code != "key_file" ||
+	if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || w.Code != http.StatusServiceUnavailable ||
+		p.Code != "key_file" ||
 		!strings.Contains(p.Detail, "cannot write the file of its encryption key") {
 		t.Errorf("%d: %+v, %v", w.Code, p, err)
 	}

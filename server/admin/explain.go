@@ -108,7 +108,8 @@ func (a *operations) explain(ctx context.Context, in *explainInput) (*reply[Expl
 	found, known := a.Refusals.find(in.ID)
 	if !known {
 		return nil, problem(http.StatusNotFound, codeUnknownRequest,
-			fmt.Sprintf("This replica has no record of refusing %s; it keeps the last %d until it restarts.", in.ID, a.Refusals.most),
+			fmt.Sprintf("This replica has no record of refusing %s; it keeps the last %d until it restarts.",
+				in.ID, a.Refusals.most),
 			"A refusal is kept in the memory of the replica that refused; when one address is refused very often, "+
 				"its refusals are forgotten sooner. Ask the other replicas (--admin), or make the request again and "+
 				"explain that one.")

@@ -38,7 +38,8 @@ func TestExplainAddsLineAndNearestOfWhatIsRegistered(t *testing.T) {
 	app := storage.App{Name: "app", ClientID: client.ID, Source: "apps/app.yml", Lines: map[string]storage.Place{
 		"spec": {4, 1}, "spec.oauth": {6, 3}, "spec.oauth.redirectUris": {9, 5}, "spec.oauth.scopes": {11, 5}}}
 	old := storage.App{Name: "old", ClientID: "old-client", Source: "old.yml"}
-	for _, release := range []storage.Release{{App: app, Client: client}, {App: old, Client: &storage.Client{ID: "old-client", App: "old"}}} {
+	for _, release := range []storage.Release{{App: app, Client: client},
+		{App: old, Client: &storage.Client{ID: "old-client", App: "old"}}} {
 		if err := etcd.Store().CommitRelease(t.Context(), release); err != nil {
 			t.Fatal(err)
 		}
@@ -47,12 +48,16 @@ func TestExplainAddsLineAndNearestOfWhatIsRegistered(t *testing.T) {
 		app, client, rule, asked, where string
 		nearest, key, place             string
 	}{
-		"redirect":         {"app", "app-client", oauth.RuleRedirectURIUnregistered, "https://app.test/callback/", "", "https://app.test/callback", "spec.oauth.redirectUris", "apps/app.yml:9:5"},
-		"scope":            {"app", "app-client", oauth.RuleScopeNotInManifest, "runs:reed", "", "runs:read", "spec.oauth.scopes", "apps/app.yml:11:5"},
-		"default":          {"app", "app-client", oauth.RuleGrantTypeUnregistered, "authorization-code", "", "authorization_code", "spec.oauth.grantTypes", "apps/app.yml:6:3"},
-		"client":           {"", "ap-client", oauth.RuleClientUnknown, "ap-client", "", "app-client", "", ""},
-		"configuration":    {"app", "app-client", oauth.RuleGrantTypeOff, "", "", "", "oauth2.grantTypes", ""},
-		"said by the rule": {"app", "app-client", oauth.RulePKCERequired, "", "spec.oauth.dpopBoundAccessTokens", "", "spec.oauth.dpopBoundAccessTokens", "apps/app.yml:6:3"},
+		"redirect": {"app", "app-client", oauth.RuleRedirectURIUnregistered, "https://app.test/callback/", "",
+			"https://app.test/callback", "spec.oauth.redirectUris", "apps/app.yml:9:5"},
+		"scope": {"app", "app-client", oauth.RuleScopeNotInManifest, "runs:reed", "", "runs:read",
+			"spec.oauth.scopes", "apps/app.yml:11:5"},
+		"default": {"app", "app-client", oauth.RuleGrantTypeUnregistered, "authorization-code", "",
+			"authorization_code", "spec.oauth.grantTypes", "apps/app.yml:6:3"},
+		"client":        {"", "ap-client", oauth.RuleClientUnknown, "ap-client", "", "app-client", "", ""},
+		"configuration": {"app", "app-client", oauth.RuleGrantTypeOff, "", "", "", "oauth2.grantTypes", ""},
+		"said by the rule": {"app", "app-client", oauth.RulePKCERequired, "", "spec.oauth.dpopBoundAccessTokens", "",
+			"spec.oauth.dpopBoundAccessTokens", "apps/app.yml:6:3"},
 		"old release":      {"old", "old-client", oauth.RuleScopeNotInManifest, "x", "", "", "spec.oauth.scopes", "old.yml"},
 		"of no app":        {"", "registered", oauth.RuleScopeNotInManifest, "x", "", "", "", ""},
 		"app that is gone": {"gone", "gone-client", oauth.RuleScopeNotInManifest, "x", "", "", "", ""},
@@ -65,7 +70,8 @@ func TestExplainAddsLineAndNearestOfWhatIsRegistered(t *testing.T) {
 			t.Fatalf("%s: %+v", id, e)
 		}
 		why := e.Reasons[0]
-		if why.Rule != c.rule || why.Nearest != c.nearest || why.Key != c.key || why.Place != c.place || why.Asked != c.asked || why.Said != "what was said" {
+		if why.Rule != c.rule || why.Nearest != c.nearest || why.Key != c.key || why.Place != c.place ||
+			why.Asked != c.asked || why.Said != "what was said" {
 			t.Errorf("%s: %+v", id, why)
 		}
 		if c.app == "" && (strings.Contains(why.Remedy, "app.yml") || strings.Contains(why.Remedy, "spec.oauth")) {
@@ -77,8 +83,9 @@ func TestExplainAddsLineAndNearestOfWhatIsRegistered(t *testing.T) {
 	}
 
 	// After the manifest was applied again, the line of today is no answer to the request of then.
-	m.Add(oauth.Refusal{RequestID: "before", At: time.Now(), Endpoint: "/oauth/authorize", App: "app", ClientID: "app-client",
-		Error: *oauth.Refuse("a_code", oauth.RuleRedirectURIUnregistered, "").About("https://app.test/cb2", "", "")})
+	m.Add(oauth.Refusal{RequestID: "before", At: time.Now(), Endpoint: "/oauth/authorize", App: "app",
+		ClientID: "app-client",
+		Error:    *oauth.Refuse("a_code", oauth.RuleRedirectURIUnregistered, "").About("https://app.test/cb2", "", "")})
 	if why := explained(t, h, "before").Reasons[0]; strings.Contains(why.Remedy, "applied again") {
 		t.Errorf("before: %s", why.Remedy)
 	}
@@ -91,20 +98,24 @@ func TestExplainAddsLineAndNearestOfWhatIsRegistered(t *testing.T) {
 	if err := etcd.Store().CommitRelease(t.Context(), storage.Release{App: *view.App, Client: view.Client}); err != nil {
 		t.Fatal(err)
 	}
-	if why := explained(t, h, "before").Reasons[0]; !strings.Contains(why.Remedy, "is in it now: make the request again") || why.Nearest != "" {
+	if why := explained(t, h, "before").Reasons[0]; !strings.Contains(why.Remedy, "is in it now: make the "+
+		"request again") || why.Nearest != "" {
 		t.Errorf("since: %+v", why)
 	}
 
 	// What is known without storage is said without it.
 	etcd.Inject(func(bool, bool) error { return errors.New("etcd is down") })
-	if why := explained(t, h, "scope").Reasons[0]; why.Rule != oauth.RuleScopeNotInManifest || why.Remedy == "" || why.Place != "" {
+	if why := explained(t, h, "scope").Reasons[0]; why.Rule != oauth.RuleScopeNotInManifest || why.Remedy == "" ||
+		why.Place != "" {
 		t.Errorf("while storage is down: %+v", why)
 	}
 }
 
 func TestExplainOfProblems(t *testing.T) {
-	denial := admin.Fault{File: "app.yml", Line: 3, Column: 5, Path: "spec.version", Code: "no_friday", Message: "not on a Friday", Severity: "error"}
-	known := admin.Fault{File: "app.yml", Line: 9, Column: 5, Path: "spec.oauth.scopes[0]", Code: "unknown-scope", Suggestion: "runs:read", Severity: "error"}
+	denial := admin.Fault{File: "app.yml", Line: 3, Column: 5, Path: "spec.version", Code: "no_friday",
+		Message: "not on a Friday", Severity: "error"}
+	known := admin.Fault{File: "app.yml", Line: 9, Column: 5, Path: "spec.oauth.scopes[0]", Code: "unknown-scope",
+		Suggestion: "runs:read", Severity: "error"}
 	warning := admin.Fault{File: "app.yml", Code: "unused", Severity: "warning"}
 	for name, c := range map[string]struct {
 		err   error
@@ -129,13 +140,16 @@ func TestExplainOfProblems(t *testing.T) {
 		"plugin":         {admin.PluginFailed("oauth", "no answer in time", "", errors.New("canary")), "plugin-failed"},
 	} {
 		h, _, _ := newAPI(t, func(cfg *admin.Config) { cfg.Apps = failing{c.err} })
-		req := httptest.NewRequestWithContext(t.Context(), "POST", "/v1/apply", strings.NewReader(`{"documents":[{"name":"a","content":"b"}]}`))
+		req := httptest.NewRequestWithContext(t.Context(), "POST", "/v1/apply",
+			strings.NewReader(`{"documents":[{"name":"a","content":"b"}]}`))
 		req.Header.Set("Content-Type", "application/json")
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, req)
 		var p admin.Problem
-		if err := json.NewDecoder(w.Body).Decode(&p); err != nil || p.RequestID == "" || p.RequestID != w.Header().Get("X-Request-Id") {
-			t.Errorf("%s: the problem has the request id %q, the header %q, %v", name, p.RequestID, w.Header().Get("X-Request-Id"), err)
+		if err := json.NewDecoder(w.Body).Decode(&p); err != nil || p.RequestID == "" ||
+			p.RequestID != w.Header().Get("X-Request-Id") {
+			t.Errorf("%s: the problem has the request id %q, the header %q, %v", name, p.RequestID,
+				w.Header().Get("X-Request-Id"), err)
 		}
 		e := explained(t, h, p.RequestID)
 		var rules []string
@@ -184,12 +198,14 @@ func TestExplainOfEveryAnswer(t *testing.T) {
 		w := httptest.NewRecorder()
 		c.h.ServeHTTP(w, req)
 		var p admin.Problem
-		if err := json.NewDecoder(w.Body).Decode(&p); err != nil || p.RequestID == "" || p.RequestID != w.Header().Get("X-Request-Id") {
+		if err := json.NewDecoder(w.Body).Decode(&p); err != nil || p.RequestID == "" ||
+			p.RequestID != w.Header().Get("X-Request-Id") {
 			t.Errorf("%s %s: the problem has the request id %q, %v", c.method, c.path, p.RequestID, err)
 		}
 		e := explained(t, h, p.RequestID)
 		why := e.Reasons[0]
-		if why.Rule != c.rule || why.Meaning == "" || why.Remedy == "" || e.Error != p.Code || e.Endpoint != c.method+" "+c.path {
+		if why.Rule != c.rule || why.Meaning == "" || why.Remedy == "" || e.Error != p.Code || e.Endpoint != c.method+" "+
+			c.path {
 			t.Errorf("%s %s: %+v", c.method, c.path, e)
 		}
 		if text, _ := json.Marshal(e); bytes.Contains(text, []byte("canary")) {
@@ -215,7 +231,8 @@ func TestReadingDrivesOutNoRefusal(t *testing.T) {
 
 func TestExplainOfAPanic(t *testing.T) {
 	h, _, log := newAPI(t, func(c *admin.Config) { c.Apps = failing{} })
-	req := httptest.NewRequestWithContext(t.Context(), "POST", "/v1/plan", strings.NewReader(`{"documents":[{"name":"a","content":"b"}]}`))
+	req := httptest.NewRequestWithContext(t.Context(), "POST", "/v1/plan",
+		strings.NewReader(`{"documents":[{"name":"a","content":"b"}]}`))
 	req.Header.Set("Content-Type", "application/json")
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, req)
@@ -231,7 +248,8 @@ func TestExplainOfAPanic(t *testing.T) {
 func TestExplainOfAnUnknownRequestSaysWhereToAsk(t *testing.T) {
 	h, _, _ := newAPI(t, func(c *admin.Config) { c.Refusals = admin.NewRefusals(7) })
 	resp, p := ask(t, h, "GET", "/v1/refusals/0123456789abcdef")
-	if resp.StatusCode != 404 || p.Code != "unknown_request" || !strings.Contains(p.Detail, "the last 7") || !strings.Contains(p.Remedy, "other replicas") {
+	if resp.StatusCode != 404 || p.Code != "unknown_request" || !strings.Contains(p.Detail, "the last 7") ||
+		!strings.Contains(p.Remedy, "other replicas") {
 		t.Errorf("%d %+v", resp.StatusCode, p)
 	}
 }

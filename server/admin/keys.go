@@ -57,9 +57,10 @@ func (a *operations) registerKeys(api huma.API) {
 	}, a.listKeys)
 	huma.Register(api, huma.Operation{
 		OperationID: "rotate-keys", Method: http.MethodPost, Path: "/v1/keys/{use}/rotate",
-		Summary:     "Replace the key that signs or seals",
-		Description: "The next key signs once it has been published for an hour, and the previous one verifies what it has signed.",
-		Tags:        []string{"keys"}, Errors: []int{400, 409, 422, 503},
+		Summary: "Replace the key that signs or seals",
+		Description: "The next key signs once it has been published for an hour, and the previous one verifies " +
+			"what it has signed.",
+		Tags: []string{"keys"}, Errors: []int{400, 409, 422, 503},
 	}, a.rotateKeys)
 }
 
@@ -80,7 +81,8 @@ func (a *operations) rotateKeys(ctx context.Context, in *rotateKeysInput) (*repl
 	switch {
 	case in.Body.Now && in.Body.Compromised:
 		return nil, problem(http.StatusUnprocessableEntity, codeInvalidRequest,
-			"now and compromised exclude each other: a compromised key is replaced at once in any case.", "Leave out one of them.")
+			"now and compromised exclude each other: a compromised key is replaced at once in any case.",
+			"Leave out one of them.")
 	case in.Body.Compromised:
 		turn = storage.TurnCompromised
 	case in.Body.Now:
@@ -111,7 +113,8 @@ func (a *operations) rotateKeys(ctx context.Context, in *rotateKeysInput) (*repl
 func (a *operations) keyFailed(ctx context.Context, use string, done []KeyRotated, err error) error {
 	if errors.Is(err, storage.ErrPermanent) {
 		return problem(http.StatusConflict, codePermanentKey,
-			"The key of pairwise subjects is never replaced: apps know their users by these subjects, and would take everybody for "+
+			"The key of pairwise subjects is never replaced: apps know their users by these subjects, and would "+
+				"take everybody for "+
 				"somebody else. It is never published, and signs and opens nothing.",
 			"To seal it under another encryption key, put that one first in encryptionKeyFiles.")
 	}
@@ -125,7 +128,8 @@ func (a *operations) keyFailed(ctx context.Context, use string, done []KeyRotate
 	case errors.Is(err, storage.ErrKeysEnded):
 		told.Detail = "Storage is full: of " + use +
 			", the keys that had signed have ended, and the next key, which was ready, now signs."
-		told.Remedy = "Make room, and run this again: then the next key ends as well, and what has ended does not come back from a backup."
+		told.Remedy = "Make room, and run this again: then the next key ends as well, and what has ended does not come " +
+			"back from a backup."
 	case errors.Is(err, storage.ErrFull):
 		told.Detail = "Storage is full: the " + use + " keys are as they were."
 		told.Remedy = "Make room, and try again; the server's log says more."
@@ -149,7 +153,8 @@ func keyConsequences(r storage.KeyRotation, turn storage.KeyTurn) []string {
 	case turn == storage.TurnCompromised:
 		return SigningEnds(r.Use)
 	case turn == storage.TurnNow && !seals && r.From.Sub(r.Published) < publishedLongEnough:
-		return []string{fmt.Sprintf("the key was published %s before it signs: whoever has cached the JWK Set (%s) and does not fetch it again for an "+
+		return []string{fmt.Sprintf("the key was published %s before it signs: whoever has cached the JWK Set (%s) and does "+
+			"not fetch it again for an "+
 			"unknown kid refuses what is signed until then", r.From.Sub(r.Published).Round(time.Second), jwksCached)}
 	case seals:
 		return []string{"what the previous key has sealed stays valid: no one has to sign in again"}
@@ -172,7 +177,8 @@ func SigningEnds(use string) []string {
 	return []string{
 		"no replica accepts what the previous keys have signed (" + access + ", ID tokens, id_token_hint, logout tokens, " +
 			"signed replies), as soon as it has heard of it, within seconds",
-		"resource servers and apps that verify by themselves accept it until they fetch the JWK Set again: it may be cached for " + jwksCached,
+		"resource servers and apps that verify by themselves accept it until they fetch the JWK Set again: it may be " +
+			"cached for " + jwksCached,
 		"apps need new " + access + ": refresh tokens, codes and sign-ins stay valid",
 	}
 }

@@ -135,19 +135,22 @@ func TestDescribedClientsAreListed(t *testing.T) {
 	}
 	for i := range 3 {
 		id := fmt.Sprintf("https://agent%d.test/c", i)
-		if err := store.AddConsent(ctx, id, storage.Presence{User: &storage.User{ID: "u-1"}}, storage.Asked{Name: "Agent", Host: "agent.test", Scopes: []string{"a"}}); err != nil {
+		if err := store.AddConsent(ctx, id, storage.Presence{User: &storage.User{ID: "u-1"}}, storage.Asked{Name: "Agent",
+			Host: "agent.test", Scopes: []string{"a"}}); err != nil {
 			t.Fatal(err)
 		}
 		want = append(want, id)
 	}
 	for limit, parts := range map[int]int{1: 8, 2: 4, 5: 2, 8: 1, 500: 1} {
-		if got, n := walk(t, h, fmt.Sprintf("/v1/clients?limit=%d", limit), "id", limit); !slices.Equal(got, want) || n != parts {
+		if got, n := walk(t, h, fmt.Sprintf("/v1/clients?limit=%d", limit), "id", limit); !slices.Equal(got, want) ||
+			n != parts {
 			t.Errorf("limit %d: %v in %d parts, want %d", limit, got, n, parts)
 		}
 	}
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, httptest.NewRequestWithContext(ctx, "GET", "/v1/clients?limit=1&after=described/", nil))
-	if body := w.Body.String(); !strings.Contains(body, `"name":"Agent"`) || !strings.Contains(body, `"described":true`) || !strings.Contains(body, `"consents":1`) {
+	if body := w.Body.String(); !strings.Contains(body, `"name":"Agent"`) || !strings.Contains(body, `"described":true`) ||
+		!strings.Contains(body, `"consents":1`) {
 		t.Errorf("%s", body)
 	}
 }

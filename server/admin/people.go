@@ -178,8 +178,8 @@ func (a *operations) registerPeople(api huma.API) {
 	huma.Register(api, huma.Operation{
 		OperationID: "delete-user", Method: http.MethodDelete, Path: "/v1/users/{user}",
 		Summary: "Delete a user and everything that is theirs", DefaultStatus: http.StatusOK,
-		Description: "Somebody who comes by a connector gets a new account when they sign in there again: to keep them out, " +
-			"disable them.",
+		Description: "Somebody who comes by a connector gets a new account when they sign in there again: to " +
+			"keep them out, disable them.",
 		Tags: people, Errors: []int{404, 409, 503},
 	}, a.deleteUser)
 	huma.Register(api, huma.Operation{

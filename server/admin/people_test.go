@@ -122,7 +122,8 @@ func (p *peopleAPI) call(method, path string, body any, status int, out any) htt
 func (p *peopleAPI) apply(status int, out any, people ...document) {
 	p.t.Helper()
 	text, _ := json.Marshal(people)
-	p.call("POST", "/v1/users", map[string]any{"documents": []admin.Document{{Name: "people.json", Content: string(text)}}},
+	p.call("POST", "/v1/users", map[string]any{"documents": []admin.Document{{Name: "people.json",
+		Content: string(text)}}},
 		status, out)
 }
 
@@ -135,8 +136,9 @@ func TestPeopleAreAppliedByIDOrByLogin(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := p.store.ArriveUser(ctx, storage.Arrival{User: storage.User{ID: "there", Connector: "ldap", UpstreamID: "t",
-		Email: "there@example.com"}}); err != nil {
+	if _, err := p.store.ArriveUser(ctx, storage.Arrival{User: storage.User{ID: "there", Connector: "ldap",
+		UpstreamID: "t",
+		Email:      "there@example.com"}}); err != nil {
 		t.Fatal(err)
 	}
 	first, second := factor.HashPassword("one of them"), factor.HashPassword("another one")
@@ -195,7 +197,8 @@ func TestPeopleAreAppliedByIDOrByLogin(t *testing.T) {
 	for _, f := range wrong.Faults {
 		faults = append(faults, fmt.Sprint(f.Line, " ", f.Path, " ", f.Message))
 	}
-	for i, want := range []string{"1 userID is the id of a user of staticPasswords", "2 userID is the id of a user of the connector ldap",
+	for i, want := range []string{"1 userID is the id of a user of staticPasswords", "2 userID is the id of a user of " +
+		"the connector ldap",
 		"3 email is what user boss of staticPasswords signs in with", "4 email is what user " + id + " signs in with"} {
 		if len(faults) != 4 || !strings.HasPrefix(faults[i], want) {
 			t.Errorf("%q", faults)
@@ -214,7 +217,8 @@ func TestPeopleAreAppliedByIDOrByLogin(t *testing.T) {
 func TestIDOfOneIsNoLoginOfAnother(t *testing.T) {
 	p := newPeopleAPI(t)
 	var out admin.UsersApplied
-	p.apply(200, &out, document{ID: "ann", Email: "ann@example.com"}, document{ID: "ben@example.com", Email: "ben@example.com"},
+	p.apply(200, &out, document{ID: "ann", Email: "ann@example.com"}, document{ID: "ben@example.com",
+		Email: "ben@example.com"},
 		document{ID: "cat@example.com", Email: "c@example.com"})
 	for name, d := range map[string]document{
 		"an id that somebody signs in with": {ID: "ann@example.com", Email: "eve@example.com"},
@@ -282,7 +286,8 @@ func TestAPasswordOfAnOperatorIsStrongAndEndsWhatWasBegun(t *testing.T) {
 		t.Errorf("told %q, %d times that sessions have ended", p.world.told, p.ended.Load())
 	}
 	var wrong admin.Problem
-	if p.call("PUT", "/v1/users/boss/password", map[string]string{"password": strong}, 409, &wrong); wrong.Code != "not_managed" {
+	if p.call("PUT", "/v1/users/boss/password", map[string]string{"password": strong}, 409,
+		&wrong); wrong.Code != "not_managed" {
 		t.Errorf("%+v", wrong)
 	}
 	p.call("PUT", "/v1/users/nobody/password", map[string]string{"password": strong}, 404, nil)
@@ -337,12 +342,14 @@ func TestLostFactorsAreRemovedByIDOrAll(t *testing.T) {
 	}
 	var out admin.FactorsRemoved
 	p.call("DELETE", "/v1/users/ann/factors/totp?keep=true", nil, 200, &out)
-	if now, err := p.store.User(t.Context(), "ann"); err != nil || !now.Stands(before.Term) || !slices.Equal(out.Removed, []string{"totp"}) {
+	if now, err := p.store.User(t.Context(), "ann"); err != nil || !now.Stands(before.Term) ||
+		!slices.Equal(out.Removed, []string{"totp"}) {
 		t.Errorf("%+v %v", out, err)
 	}
 	p.call("DELETE", "/v1/users/ann/factors/totp", nil, 404, nil)
 	p.call("DELETE", "/v1/users/ann/factors/Af8", nil, 200, &out)
-	if now, err := p.store.User(t.Context(), "ann"); err != nil || now.Stands(before.Term) || shown() != "true recovery recovery  9" {
+	if now, err := p.store.User(t.Context(), "ann"); err != nil || now.Stands(before.Term) ||
+		shown() != "true recovery recovery  9" {
 		t.Errorf("%+v %v %s", out, err, shown())
 	}
 	give()
@@ -363,7 +370,8 @@ func TestLinksGoByMailOrToTheOperator(t *testing.T) {
 	const path = "/v1/users/ann/link"
 	var out admin.MadeLink
 	p.call("POST", path, map[string]any{"for": "invitation", "valid": "72h", "mail": true}, 200, &out)
-	if out.Link != "https://id.test/welcome?ann-invitation-72h0m0s" || out.Mailed || time.Until(out.ExpiresAt) < 71*time.Hour {
+	if out.Link != "https://id.test/welcome?ann-invitation-72h0m0s" || out.Mailed ||
+		time.Until(out.ExpiresAt) < 71*time.Hour {
 		t.Errorf("%+v", out)
 	}
 	p.world.mails, out = true, admin.MadeLink{}
@@ -409,7 +417,8 @@ func TestManyUsersAreListedByWhatIsAsked(t *testing.T) {
 		return ids, requests
 	}
 	for query, want := range map[string]string{"group=admins": "u0007 u1299", "group=admins&state=active": "u1299",
-		"state=disabled": "u0007", "match=%C3%BCBER": "u1200", "match=U12%40": "u0012", "connector=ldap": "", "group=adm": ""} {
+		"state=disabled": "u0007", "match=%C3%BCBER": "u1200", "match=U12%40": "u0012", "connector=ldap": "",
+		"group=adm": ""} {
 		if ids, requests := list(query); strings.Join(ids, " ") != want || requests > 3 {
 			t.Errorf("%s: %q in %d requests, want %q", query, ids, requests, want)
 		}

@@ -81,8 +81,9 @@ type Revoked struct {
 func (a *operations) registerRecords(api huma.API) {
 	huma.Register(api, huma.Operation{
 		OperationID: "list-clients", Method: http.MethodGet, Path: "/v1/clients", Summary: "List OAuth clients",
-		Description: "First those that are registered, then those that are described by documents and hold grants or consents.",
-		Tags:        []string{"records"}, Errors: []int{503},
+		Description: "First those that are registered, then those that are described by documents and hold " +
+			"grants or consents.",
+		Tags: []string{"records"}, Errors: []int{503},
 	}, a.listClients)
 	huma.Register(api, huma.Operation{
 		OperationID: "delete-client", Method: http.MethodDelete, Path: "/v1/clients/{id}",

@@ -30,7 +30,8 @@ func TestRefusalsKeepsTheLastOnes(t *testing.T) {
 		if known != (n >= 7) {
 			t.Errorf("%d: %v", n, known)
 		}
-		if known && (got.Error.Rule != oauth.RuleScopeNotInManifest || got.Params["scope"] != "such" || got.RequestID != fmt.Sprint(n)) {
+		if known && (got.Error.Rule != oauth.RuleScopeNotInManifest || got.Params["scope"] != "such" ||
+			got.RequestID != fmt.Sprint(n)) {
 			t.Errorf("%d: %+v", n, got)
 		}
 	}

@@ -79,9 +79,10 @@ type rotateInput struct {
 func (a *operations) registerRotations(api huma.API) {
 	huma.Register(api, huma.Operation{
 		OperationID: "rotate-secret", Method: http.MethodPost, Path: "/v1/apps/{name}/rotate",
-		Summary:     "Replace the secret of an app's client",
-		Description: "The new secret is valid at once and delivered to the app's targets. Both work until the old one retires.",
-		Tags:        []string{"apps"}, Errors: []int{400, 404, 409, 422, 503},
+		Summary: "Replace the secret of an app's client",
+		Description: "The new secret is valid at once and delivered to the app's targets. Both work until the " +
+			"old one retires.",
+		Tags: []string{"apps"}, Errors: []int{400, 404, 409, 422, 503},
 	}, a.rotate)
 	huma.Register(api, huma.Operation{
 		OperationID: "retry-deliveries", Method: http.MethodPost, Path: "/v1/apps/{name}/retry",

@@ -169,7 +169,8 @@ func userOf(a *storage.Account, signedIn time.Time) User {
 	static := u.Connector == storage.ManagedConnector && !u.Managed
 	return User{ID: u.ID, Connector: u.Connector, UpstreamID: u.UpstreamID, Username: u.Username, Name: u.Name,
 		Email: u.Email, EmailVerified: u.EmailVerified, Groups: listed(u.GroupNames()), Managed: u.Managed,
-		State: stateOf(u), UpdatedAt: u.UpdatedAt, SignedInAt: signedIn, Password: a.Factors.Password.Hash != "" || static && u.Active(),
+		State: stateOf(u), UpdatedAt: u.UpdatedAt, SignedInAt: signedIn, Password: a.Factors.Password.Hash != "" ||
+			static && u.Active(),
 		PasswordAt: a.Factors.Password.At, Factors: factorsOf(&a.Factors)}
 }
 
@@ -285,7 +286,8 @@ func (a *operations) linkUser(ctx context.Context, in *linkInput) (*reply[Linked
 			"The identity, or one of the two accounts, takes part in another link.",
 			"See warifu describe user, and undo that first: warifu unlink user.")
 	case errors.Is(err, storage.ErrConflict):
-		return nil, problem(http.StatusConflict, codeOwnAccount, "The user "+u.ID+" is the account that this identity has by "+
+		return nil, problem(http.StatusConflict, codeOwnAccount, "The user "+u.ID+
+			" is the account that this identity has by "+
 			"itself.", "Nothing need be done.")
 	case err != nil:
 		return nil, a.failed(ctx, "user "+u.ID, err)

@@ -27,15 +27,17 @@ func TestIdentitiesAreJoinedByOperatorsAlone(t *testing.T) {
 	}
 	arrive := func() *storage.User {
 		t.Helper()
-		u, err := store.ArriveUser(ctx, storage.Arrival{User: storage.User{ID: "github-4711", Connector: "github", UpstreamID: "4711",
-			Email: "ann@github.example", EmailVerified: true, Groups: storage.NamesOf([]string{"org:team"})}})
+		u, err := store.ArriveUser(ctx, storage.Arrival{User: storage.User{ID: "github-4711", Connector: "github",
+			UpstreamID: "4711",
+			Email:      "ann@github.example", EmailVerified: true, Groups: storage.NamesOf([]string{"org:team"})}})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return u
 	}
 	u := arrive()
-	if _, err := store.CreateSession(ctx, storage.Session{UserID: u.ID, Term: u.Term, ExpiresAt: time.Now().Add(time.Hour)}, ""); err != nil {
+	if _, err := store.CreateSession(ctx, storage.Session{UserID: u.ID, Term: u.Term,
+		ExpiresAt: time.Now().Add(time.Hour)}, ""); err != nil {
 		t.Fatal(err)
 	}
 	call := func(method, path, body string, status int) map[string]any {
@@ -62,7 +64,8 @@ func TestIdentitiesAreJoinedByOperatorsAlone(t *testing.T) {
 		t.Errorf("%v", shown["signedInAt"])
 	}
 	const links = "/v1/users/ann/links"
-	if p := call("POST", links, `{"connector":"gihub","upstreamId":"4711"}`, http.StatusNotFound); !strings.Contains(text(p), "github?") {
+	if p := call("POST", links, `{"connector":"gihub","upstreamId":"4711"}`, http.StatusNotFound); !strings.Contains(
+		text(p), "github?") {
 		t.Errorf("%v", p)
 	}
 	out := call("POST", links, `{"connector":"github","upstreamId":"4711"}`, http.StatusOK)
@@ -72,10 +75,12 @@ func TestIdentitiesAreJoinedByOperatorsAlone(t *testing.T) {
 	if as := arrive(); as.ID != "ann" {
 		t.Errorf("%+v", as)
 	}
-	if shown = call("GET", "/v1/users/ann", "", http.StatusOK); !strings.Contains(text(shown["links"]), `"upstreamId":"4711"`) {
+	if shown = call("GET", "/v1/users/ann", "", http.StatusOK); !strings.Contains(text(shown["links"]),
+		`"upstreamId":"4711"`) {
 		t.Errorf("%v", shown)
 	}
-	if shown = call("GET", "/v1/users/github-4711", "", http.StatusOK); shown["joinedTo"] != "ann" || shown["state"] != "left" {
+	if shown = call("GET", "/v1/users/github-4711", "", http.StatusOK); shown["joinedTo"] != "ann" ||
+		shown["state"] != "left" {
 		t.Errorf("%v", shown)
 	}
 	call("POST", "/v1/users/github-4711/links", `{"connector":"ldap","upstreamId":"x"}`, http.StatusConflict)

@@ -46,8 +46,9 @@ type fetched[T any] struct {
 	fetching chan struct{}
 }
 
-// fetch gets what is at an address, and says for how long that is good. Its error leaves what was fetched before in use.
-// It is not called for two requests at once, nor ended with the request that called it: it has a time limit of its own.
+// fetch gets what is at an address, and says for how long that is good. Its error leaves what was fetched before in
+// use. It is not called for two requests at once, nor ended with the request that called it: it has a time limit of its
+// own.
 type fetch[T any] func(ctx context.Context, address string) (T, lifetime, error)
 
 func newFetches[T any](pause time.Duration, most int, all *rate.Limiter, hosts *hostLimits) *fetches[T] {

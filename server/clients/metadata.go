@@ -56,8 +56,10 @@ func readMetadata(members map[string]json.RawMessage) (*clientMetadata, error) {
 		return nil, err
 	}
 	for name, to := range map[string]any{
-		"response_types": &m.ResponseTypes, "application_type": &m.ApplicationType, "id_token_encrypted_response_alg": &m.IDTokenEncryptedAlg,
-		"userinfo_encrypted_response_alg": &m.UserinfoEncryptedAlg, "request_object_encryption_alg": &m.RequestObjectEncryptionAlg,
+		"response_types": &m.ResponseTypes, "application_type": &m.ApplicationType,
+		"id_token_encrypted_response_alg": &m.IDTokenEncryptedAlg,
+		"userinfo_encrypted_response_alg": &m.UserinfoEncryptedAlg,
+		"request_object_encryption_alg":   &m.RequestObjectEncryptionAlg,
 	} {
 		if raw := members[name]; raw != nil && json.Unmarshal(raw, to) != nil {
 			return nil, wrongMetadata("%s does not have the type that RFC 7591 defines", name)

@@ -72,7 +72,8 @@ func (s *Clients) Replace(ctx context.Context, c *storage.Client, members map[st
 		return nil, registrationError(err)
 	}
 	if !SameSubjects(c, &next) {
-		return nil, wrongMetadata("subject_type and the sector of pairwise subjects stay as they are: register another client")
+		return nil, wrongMetadata("subject_type and the sector of pairwise subjects stay as they are: " +
+			"register another client")
 	}
 	if !may() || !s.registrations.Allow() {
 		return nil, registrationError(errManyRegistrations)

@@ -17,7 +17,8 @@ func TestAdmit(t *testing.T) {
 	who, err := c.Admit(connector.Identity{
 		UserID: "1", Name: " Ann\x00\u0085\tB.\r\n ", Email: strings.Repeat("a", 255), EmailVerified: true, Username: long,
 		Groups: []string{"staff", " staff ", "", "team-a"}, Address: connector.Address{Formatted: "1 Road\n2 Town\x1b"},
-		Profile: connector.Profile{PictureURL: "javascript:alert(1)", ProfileURL: "https://example.com/ann", WebsiteURL: "/ann",
+		Profile: connector.Profile{PictureURL: "javascript:alert(1)", ProfileURL: "https://example.com/ann",
+			WebsiteURL:  "/ann",
 			PhoneNumber: strings.Repeat("1", 101), PhoneNumberVerified: true, Locale: "ja-JP"},
 		AMR: []string{"pwd", "", "otp\n"}, ACR: strings.Repeat("x", 501),
 	})
@@ -61,7 +62,8 @@ func TestAdmitGroups(t *testing.T) {
 		{"a name that is too long", nil, []string{strings.Repeat("g", 201)}, nil},
 		{"a name in two lines", nil, []string{"a\nb"}, nil},
 		{"a name that is no text", nil, []string{"\xff"}, nil},
-		{"too many bytes", nil, []string{strings.Repeat("a", 199), strings.Repeat("b", 199)}, []string{strings.Repeat("a", 199), strings.Repeat("b", 199)}},
+		{"too many bytes", nil, []string{strings.Repeat("a", 199), strings.Repeat("b", 199)},
+			[]string{strings.Repeat("a", 199), strings.Repeat("b", 199)}},
 	} {
 		made := connector.Connector{Groups: c.keep}
 		who, err := made.Admit(connector.Identity{UserID: "1", Groups: c.told})
@@ -70,7 +72,8 @@ func TestAdmitGroups(t *testing.T) {
 		switch {
 		case c.want != nil && (err != nil || !slices.Equal(who.Groups, c.want)):
 			t.Errorf("%s: %q, %v", c.rule, who.Groups, err)
-		case c.want == nil && (errors.As(err, &groups) != (len(c.told) > 1) || !errors.As(err, &refused) || len(who.Groups) > 0 ||
+		case c.want == nil && (errors.As(err, &groups) != (len(c.told) > 1) || !errors.As(err, &refused) ||
+			len(who.Groups) > 0 ||
 			!strings.Contains(refused.Reason, fmt.Sprint(len(c.told)))):
 			t.Errorf("%s: %q, %v", c.rule, who.Groups, err)
 		case err != nil && strings.Contains(err.Error(), "cn=group"):

@@ -6,9 +6,9 @@
 // them.
 //
 // There are two ways to ask a person who they are. [Local], the passwords of the configuration and of managed accounts,
-// and directories are a [Password]: this server shows the form. Other identity providers are a [Redirect]: the browser goes there and comes
-// back. A [Connector] is one of them, as the configuration names it. The kinds that speak to the world outside are those
-// of package dex.
+// and directories are a [Password]: this server shows the form. Other identity providers are a [Redirect]: the browser
+// goes there and comes back. A [Connector] is one of them, as the configuration names it. The kinds that speak to the
+// world outside are those of package dex.
 //
 // A connector whose upstream is away harms nobody else: it is opened when it is first needed, each call has a deadline,
 // and what it cannot tell is an error, never a verdict. A verdict is a [RefusedError].
@@ -124,14 +124,14 @@ type Finder interface {
 	Find(ctx context.Context, login string) (Password, error)
 }
 
-// Redirect is a connector to which the browser goes. It keeps nothing between Start and Finish: what it needs travels in
-// [Away.Keep], sealed in a cookie of the browser that began, so that nobody else can finish.
+// Redirect is a connector to which the browser goes. It keeps nothing between Start and Finish: what it needs travels
+// in [Away.Keep], sealed in a cookie of the browser that began, so that nobody else can finish.
 type Redirect interface {
 	// Start says where the browser goes.
 	Start(ctx context.Context, ask Ask) (Away, error)
-	// Finish is called when the browser has come back with what the upstream answered, in the query or in a form. It checks
-	// that the answer is to this very question: issuer (RFC 9207), nonce, InResponseTo, whatever the upstream gives. The
-	// caller has checked the state. The error is a [RefusedError] or a fault.
+	// Finish is called when the browser has come back with what the upstream answered, in the query or in a form. It
+	// checks that the answer is to this very question: issuer (RFC 9207), nonce, InResponseTo, whatever the upstream
+	// gives. The caller has checked the state. The error is a [RefusedError] or a fault.
 	Finish(ctx context.Context, ask Ask, keep []byte, r *http.Request) (Identity, error)
 }
 

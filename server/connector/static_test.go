@@ -22,7 +22,8 @@ func hash(t *testing.T, password string) []byte {
 }
 
 func user(t *testing.T, id, email, name, password string) connector.StaticUser {
-	return connector.StaticUser{Identity: connector.Identity{UserID: id, Email: email, Username: name}, Hash: hash(t, password)}
+	return connector.StaticUser{Identity: connector.Identity{UserID: id, Email: email, Username: name},
+		Hash: hash(t, password)}
 }
 
 func TestStaticLogin(t *testing.T) {

@@ -16,7 +16,8 @@ func TestSubjects(t *testing.T) {
 	if one, other := hashed.Of("a", "b\x00c"), hashed.Of("a\x00b", "c"); len(one) != 32 || one == hashed.Of("b", "c") {
 		t.Errorf("%s, %s", one, other)
 	}
-	for id, valid := range map[string]bool{"ldap": true, "my.ldap-2": true, "": false, "..": false, "a/b": false, "é": false} {
+	for id, valid := range map[string]bool{"ldap": true, "my.ldap-2": true, "": false, "..": false,
+		"a/b": false, "é": false} {
 		if connector.ValidID(id) != valid {
 			t.Errorf("%q: %v", id, !valid)
 		}

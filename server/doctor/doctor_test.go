@@ -98,7 +98,9 @@ func provider(issuer string) http.Handler {
 	mux.HandleFunc("GET "+pathDiscovery, func(w http.ResponseWriter, r *http.Request) {
 		_ = json.NewEncoder(w).Encode(map[string]string{"issuer": issuer, "jwks_uri": "https://" + r.Host + "/jwks"})
 	})
-	mux.HandleFunc("GET /jwks", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"keys":[{"kid":"one"}]}`)) })
+	mux.HandleFunc("GET /jwks", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write([]byte(`{"keys":[{"kid":"one"}]}`))
+	})
 	return mux
 }
 
@@ -132,12 +134,15 @@ func TestCertificatesThatArePresented(t *testing.T) {
 		state State
 		says  string
 	}{
-		"fine":      {root.server(t, 60*day+time.Minute), Fine, "ends in 60 days"},
-		"ended":     {root.server(t, -50*time.Hour), Wrong, "ended 2 days ago"},
-		"soon":      {root.server(t, 10*day+time.Minute), Warning, "ends in 10 days"},
-		"not yet":   {root.server(t, 91*day), Wrong, "is not valid before"},
-		"six days":  {root.server(t, 5*day, func(c *x509.Certificate) { c.NotBefore = time.Now().Add(-day) }), Fine, "ends in 4 days"},
-		"name":      {root.server(t, 60*day, func(c *x509.Certificate) { c.DNSNames, c.IPAddresses = []string{"other.example.com"}, nil }), Wrong, "is for other.example.com, and not for 127.0.0.1"},
+		"fine":    {root.server(t, 60*day+time.Minute), Fine, "ends in 60 days"},
+		"ended":   {root.server(t, -50*time.Hour), Wrong, "ended 2 days ago"},
+		"soon":    {root.server(t, 10*day+time.Minute), Warning, "ends in 10 days"},
+		"not yet": {root.server(t, 91*day), Wrong, "is not valid before"},
+		"six days": {root.server(t, 5*day, func(c *x509.Certificate) { c.NotBefore = time.Now().Add(-day) }), Fine,
+			"ends in 4 days"},
+		"name": {root.server(t, 60*day, func(c *x509.Certificate) {
+			c.DNSNames, c.IPAddresses = []string{"other.example.com"}, nil
+		}), Wrong, "is for other.example.com, and not for 127.0.0.1"},
 		"alone":     {between.server(t, 60*day, aia), Wrong, "is sent without the certificate of its issuer, Between"},
 		"strangers": {new(authority).authority(t, "Stranger").server(t, 60*day), Wrong, "does not know who vouches for"},
 	} {
@@ -146,7 +151,8 @@ func TestCertificatesThatArePresented(t *testing.T) {
 		if !found(findings, "certificate", c.state, c.says) {
 			t.Errorf("%s:\n%s", name, shown(findings))
 		}
-		if refused := name != "fine" && name != "six days" && name != "soon"; refused != found(findings, "discovery", Wrong, "apps do not get") {
+		if refused := name != "fine" && name != "six days" && name != "soon"; refused != found(findings, "discovery", Wrong,
+			"apps do not get") {
 			t.Errorf("%s, apps:\n%s", name, shown(findings))
 		}
 	}
@@ -187,7 +193,8 @@ func TestRedirectsAndWhoAnswers(t *testing.T) {
 			mux.HandleFunc("/login", func(http.ResponseWriter, *http.Request) {})
 			return mux
 		}, "redirected to another path"},
-		"elsewhere":  {func(string) http.Handler { return provider("https://id.example.com") }, `says that the issuer is "https://id.example.com"`},
+		"elsewhere": {func(string) http.Handler { return provider("https://id.example.com") },
+			`says that the issuer is "https://id.example.com"`},
 		"no backend": {status(502), "reaches no server"}, "forbidden": {status(403), "answers 403, and not this server"},
 		"a page": {status(200), "is not the metadata"},
 		"stripped": {func(string) http.Handler {
@@ -211,8 +218,10 @@ func TestRedirectsAndWhoAnswers(t *testing.T) {
 		return func(context.Context) []string { return []string{kid} }
 	}
 	late := func() time.Time { return time.Now().Add(40 * time.Second) }
-	findings := Run(t.Context(), Outside{Issuer: issuer, Roots: roots, Keys: keys("two"), Now: late}.Checks(t.Context())...)
-	if !found(findings, "discovery", Wrong, "the key two, with which the server signs") || !found(findings, "clock", Wrong, "behind") {
+	findings := Run(t.Context(), Outside{Issuer: issuer, Roots: roots, Keys: keys("two"),
+		Now: late}.Checks(t.Context())...)
+	if !found(findings, "discovery", Wrong, "the key two, with which the server signs") ||
+		!found(findings, "clock", Wrong, "behind") {
 		t.Error(shown(findings))
 	}
 	findings = Run(t.Context(), Outside{Issuer: issuer, Roots: roots, Keys: keys("one")}.Checks(t.Context())...)
@@ -222,7 +231,8 @@ func TestRedirectsAndWhoAnswers(t *testing.T) {
 	s := &outside{Outside: Outside{Now: time.Now}, client: http.DefaultClient}
 	open := httptest.NewServer(provider("http://id.example.com"))
 	defer open.Close()
-	if f := s.unprotected(t.Context(), open.URL+pathDiscovery); f[0].State != Warning || !strings.Contains(f[0].Seen, "without TLS") {
+	if f := s.unprotected(t.Context(), open.URL+pathDiscovery); f[0].State != Warning ||
+		!strings.Contains(f[0].Seen, "without TLS") {
 		t.Error(f)
 	}
 	closed, err := net.Listen("tcp", "127.0.0.1:0")
@@ -231,7 +241,8 @@ func TestRedirectsAndWhoAnswers(t *testing.T) {
 	}
 	_ = closed.Close()
 	findings = Run(t.Context(), Outside{Issuer: "https://" + closed.Addr().String(), Roots: roots}.Checks(t.Context())...)
-	if !found(findings, "certificate", Wrong, "nobody answers at") || !found(findings, "discovery", Wrong, "nobody answers at") {
+	if !found(findings, "certificate", Wrong, "nobody answers at") || !found(findings, "discovery", Wrong,
+		"nobody answers at") {
 		t.Error(shown(findings))
 	}
 }
@@ -244,11 +255,15 @@ func TestProxiesAreJudgedByWhatArrives(t *testing.T) {
 		state   State
 		says    string
 	}{
-		"none":        {Arrived{Peer: "127.0.0.1:999", ForwardedFor: []string{forged}}, Fine, "no proxy is between"},
-		"good":        {Arrived{Peer: "10.0.0.1:5", Trusted: true, Address: user, ForwardedFor: []string{forged + ", 198.51.100.9"}}, Fine, "(this one is 198.51.100.9)"},
-		"untrusted":   {Arrived{Peer: "10.0.0.1:5", ForwardedFor: []string{forged + ", 198.51.100.9"}}, Wrong, "not among web.trustedProxies"},
-		"from inside": {Arrived{Peer: "10.0.0.1:5", Trusted: true, Address: netip.MustParseAddr(forged), ForwardedFor: []string{forged + ", 10.0.0.2"}}, Fine, "10.0.0.2, which is among web.trustedProxies"},
-		"as it came":  {Arrived{Peer: "10.0.0.1:5", Trusted: true, Address: netip.MustParseAddr(forged), ForwardedFor: []string{forged}}, Wrong, "as clients write it"},
+		"none": {Arrived{Peer: "127.0.0.1:999", ForwardedFor: []string{forged}}, Fine, "no proxy is between"},
+		"good": {Arrived{Peer: "10.0.0.1:5", Trusted: true, Address: user, ForwardedFor: []string{forged +
+			", 198.51.100.9"}}, Fine, "(this one is 198.51.100.9)"},
+		"untrusted": {Arrived{Peer: "10.0.0.1:5", ForwardedFor: []string{forged + ", 198.51.100.9"}}, Wrong,
+			"not among web.trustedProxies"},
+		"from inside": {Arrived{Peer: "10.0.0.1:5", Trusted: true, Address: netip.MustParseAddr(forged),
+			ForwardedFor: []string{forged + ", 10.0.0.2"}}, Fine, "10.0.0.2, which is among web.trustedProxies"},
+		"as it came": {Arrived{Peer: "10.0.0.1:5", Trusted: true, Address: netip.MustParseAddr(forged),
+			ForwardedFor: []string{forged}}, Wrong, "as clients write it"},
 		"strips":      {Arrived{Peer: "10.0.0.1:5", Trusted: true}, Wrong, "does not pass X-Forwarded-For on"},
 		"strips too":  {Arrived{Peer: "10.0.0.1:5"}, Wrong, "passes no X-Forwarded-For on"},
 		"adds none":   {Arrived{Peer: "10.0.0.1:5", ForwardedFor: []string{forged}}, Wrong, "adds nothing"},
@@ -260,7 +275,8 @@ func TestProxiesAreJudgedByWhatArrives(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if f := judgeProxy(arrived, "127.0.0.1:999"); len(f) != 1 || f[0].State != c.state || !strings.Contains(f[0].Seen, c.says) {
+		if f := judgeProxy(arrived, "127.0.0.1:999"); len(f) != 1 || f[0].State != c.state ||
+			!strings.Contains(f[0].Seen, c.says) {
 			t.Errorf("%s: %s", name, shown(f))
 		}
 	}
@@ -282,16 +298,20 @@ func TestFilesThatOthersGetAtAndCertificatesThatEnd(t *testing.T) {
 	leaf := new(authority).authority(t, "Root").server(t, -time.Hour)
 	cert := write("cert.pem", 0o644, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: leaf.Certificate[0]}))
 	all := filepath.Join(dir, "all")
-	if err := errors.Join(os.Mkdir(all, 0o700), os.Chmod(all, 0o777), os.WriteFile(filepath.Join(all, "key"), nil, 0o600)); err != nil {
+	if err := errors.Join(os.Mkdir(all, 0o700), os.Chmod(all, 0o777), os.WriteFile(filepath.Join(all, "key"), nil,
+		0o600)); err != nil {
 		t.Fatal(err)
 	}
-	files := Files{Data: dir, Embedded: true, Certificates: []File{{"web.tlsCert", cert, "id.example.com"}}, Secrets: []File{
-		{Key: "one", Name: write("one", 0o604, nil)}, {Key: "two", Name: write("two", 0o660, nil)}, {Key: "three", Name: write("three", 0o640, nil)},
-		{Key: "four", Name: filepath.Join(dir, "none")}, {Key: "five", Name: filepath.Join(all, "key")},
-	}}
+	files := Files{Data: dir, Embedded: true, Certificates: []File{{"web.tlsCert", cert, "id.example.com"}},
+		Secrets: []File{
+			{Key: "one", Name: write("one", 0o604, nil)}, {Key: "two", Name: write("two", 0o660, nil)},
+			{Key: "three", Name: write("three", 0o640, nil)},
+			{Key: "four", Name: filepath.Join(dir, "none")}, {Key: "five", Name: filepath.Join(all, "key")},
+		}}
 	findings := Run(t.Context(), files.Checks()...)
 	if !found(findings, "files", Wrong, "get at one (") || !found(findings, "files", Warning, "can replace two (") ||
-		!found(findings, "files", Wrong, "can replace five (") || strings.Contains(shown(findings), "three") || strings.Contains(shown(findings), "four") ||
+		!found(findings, "files", Wrong, "can replace five (") || strings.Contains(shown(findings), "three") ||
+		strings.Contains(shown(findings), "four") ||
 		!found(findings, "certificate", Wrong, "web.tlsCert ("+cert+") ended 1 hour ago") ||
 		!found(findings, "certificate", Warning, "and not for id.example.com") {
 		t.Error(shown(findings))
@@ -300,7 +320,8 @@ func TestFilesThatOthersGetAtAndCertificatesThatEnd(t *testing.T) {
 		if err := os.Chown(filepath.Join(dir, "three"), 4242, -1); err != nil {
 			t.Fatal(err)
 		}
-		if f := Run(t.Context(), files.Checks()...); !found(f, "files", Warning, "three ("+filepath.Join(dir, "three")+") belongs to the user 4242") {
+		if f := Run(t.Context(), files.Checks()...); !found(f, "files", Warning, "three ("+filepath.Join(dir, "three")+
+			") belongs to the user 4242") {
 			t.Error(shown(f))
 		}
 	}
@@ -312,10 +333,20 @@ func TestChecksThatHang(t *testing.T) {
 	release := make(chan struct{})
 	defer close(release)
 	findings := Run(t.Context(),
-		Check{Name: "deaf", Within: time.Millisecond, Look: func(context.Context) ([]Finding, error) { <-release; return nil, nil }},
-		Check{Name: "slow", Within: time.Millisecond, Look: func(ctx context.Context) ([]Finding, error) { <-ctx.Done(); return nil, ctx.Err() }},
-		Check{Name: "broken", Look: func(context.Context) ([]Finding, error) { return []Finding{fine("half of it")}, errors.New("no more") }})
-	for _, want := range []string{"unknown deaf: this was not found out within 1ms", "unknown slow: this was not", "ok broken: half of it", "unknown broken: this cannot be found out: no more"} {
+		Check{Name: "deaf", Within: time.Millisecond, Look: func(context.Context) ([]Finding, error) {
+			<-release
+			return nil, nil
+		}},
+		Check{Name: "slow", Within: time.Millisecond, Look: func(ctx context.Context) ([]Finding, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}},
+		Check{Name: "broken", Look: func(context.Context) ([]Finding, error) {
+			return []Finding{fine("half of it")},
+				errors.New("no more")
+		}})
+	for _, want := range []string{"unknown deaf: this was not found out within 1ms", "unknown slow: this was not",
+		"ok broken: half of it", "unknown broken: this cannot be found out: no more"} {
 		if !strings.Contains(shown(findings), want) {
 			t.Errorf("no %q:\n%s", want, shown(findings))
 		}
@@ -344,14 +375,17 @@ func TestEtcdWithAnAlarm(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer store.Close()
-	inside := Inside{Store: store, Schedules: []storage.KeySchedule{{Use: storage.UseES256, Period: day, Overlap: time.Hour}},
+	inside := Inside{Store: store, Schedules: []storage.KeySchedule{{Use: storage.UseES256, Period: day,
+		Overlap: time.Hour}},
 		Plugins: func(context.Context) []Plugin {
-			return []Plugin{{Name: "well", Kind: "hook", Version: "1.2.3"}, {Name: "ill", Kind: "runtime", Err: errors.New("it exited")}}
+			return []Plugin{{Name: "well", Kind: "hook", Version: "1.2.3"}, {Name: "ill", Kind: "runtime",
+				Err: errors.New("it exited")}}
 		},
 		Upstreams: []Upstream{{ID: "away", Address: "127.0.0.1:1"}}}
 	findings := Run(t.Context(), inside.Checks()...)
 	if !found(findings, "etcd", Fine, "embedded etcd 3.") || !found(findings, "keys", Wrong, "no ES256 key is in use") ||
-		!found(findings, "plugins", Fine, "well 1.2.3") || !found(findings, "plugins", Wrong, "the runtime ill does not run: it exited") ||
+		!found(findings, "plugins", Fine, "well 1.2.3") || !found(findings, "plugins", Wrong, "the runtime ill does not "+
+		"run: it exited") ||
 		!found(findings, "connectors", Warning, "the connector away does not reach 127.0.0.1:1") {
 		t.Error(shown(findings))
 	}
@@ -405,9 +439,12 @@ func TestAppsThatNeedSomebody(t *testing.T) {
 	target := func(name string) storage.Target { return storage.Target{Kind: "worker", Name: name} }
 	commit("ends", func(r *storage.SecretRotation) {
 		r.ServedAt, r.UsedAt, r.RetiresAt = now.Add(-2*day), now.Add(-2*day), now.Add(5*time.Hour+time.Minute)
-	}, storage.Delivery{App: "ends", Target: target("a"), Generation: 2, State: storage.DeliveryFailed, Error: "no such host"},
-		storage.Delivery{App: "ends", Target: target("b"), Generation: 2, Serving: 1, State: storage.DeliveryRolling, Since: now.Add(-time.Hour)},
-		storage.Delivery{App: "ends", Target: target("c"), Generation: 2, Serving: 1, State: storage.DeliveryRolling, Since: now})
+	}, storage.Delivery{App: "ends", Target: target("a"), Generation: 2, State: storage.DeliveryFailed,
+		Error: "no such host"},
+		storage.Delivery{App: "ends", Target: target("b"), Generation: 2, Serving: 1, State: storage.DeliveryRolling,
+			Since: now.Add(-time.Hour)},
+		storage.Delivery{App: "ends", Target: target("c"), Generation: 2, Serving: 1, State: storage.DeliveryRolling,
+			Since: now})
 	commit("waits", func(*storage.SecretRotation) {})
 	commit("well", func(r *storage.SecretRotation) { r.StartedAt = now })
 	if err := store.FlushUses(t.Context()); err != nil {
@@ -417,7 +454,8 @@ func TestAppsThatNeedSomebody(t *testing.T) {
 	if !found(findings, "secrets", Warning, "a secret of ends ends in 5 hours, and was used") ||
 		!found(findings, "secrets", Warning, "the secret of waits has been changing for 3 days") ||
 		!found(findings, "deliveries", Wrong, "worker/a of ends does not have its env (failed): no such host") ||
-		!found(findings, "deliveries", Warning, "the env of worker/b of ends has been under way for 1 hour (rolling, generation 1 of 2)") ||
+		!found(findings, "deliveries", Warning, "the env of worker/b of ends has been under way for 1 hour (rolling, "+
+			"generation 1 of 2)") ||
 		!found(findings, "redirects", Warning, "may listen: ends, waits, well") {
 		t.Error(shown(findings))
 	}
@@ -430,13 +468,16 @@ func TestAppsThatNeedSomebody(t *testing.T) {
 func TestAppsThatNoProxyMayAskAbout(t *testing.T) {
 	t.Parallel()
 	store := storagetest.New(t).Store()
-	if text := shown(Run(t.Context(), Inside{Store: store, NoProxies: true}.Checks()...)); strings.Contains(text, "forward") {
+	if text := shown(Run(t.Context(), Inside{Store: store, NoProxies: true}.Checks()...)); strings.Contains(text,
+		"forward") {
 		t.Errorf("without such an app: %s", text)
 	}
 	now := time.Now().UTC()
-	c := &storage.Client{ID: "wiki-1", App: "wiki", CreatedAt: now, UpdatedAt: now, Client: oauth.Client{ClientName: "Wiki"}}
+	c := &storage.Client{ID: "wiki-1", App: "wiki", CreatedAt: now, UpdatedAt: now,
+		Client: oauth.Client{ClientName: "Wiki"}}
 	c.ForwardAuthHosts = []string{"wiki.example.com"}
-	if err := store.CommitRelease(t.Context(), storage.Release{App: storage.App{Name: "wiki", ClientID: c.ID}, Client: c}); err != nil {
+	if err := store.CommitRelease(t.Context(), storage.Release{App: storage.App{Name: "wiki", ClientID: c.ID},
+		Client: c}); err != nil {
 		t.Fatal(err)
 	}
 	findings := Run(t.Context(), Inside{Store: store, NoProxies: true}.Checks()...)
@@ -452,8 +493,10 @@ func TestAppsThatNoProxyMayAskAbout(t *testing.T) {
 
 // An etcd that is too old is to be upgraded, and not looked for.
 func TestEtcdThatIsTooOld(t *testing.T) {
-	found := Etcd(storage.Health{}, fmt.Errorf("connect to etcd: a is etcd 3.4.0, which is %w: upgrade it", storage.ErrOldEtcd))
-	if f := found[0]; f.State != Wrong || strings.Contains(f.Seen, "does not answer") || !strings.Contains(f.Remedy, "upgrade etcd") {
+	found := Etcd(storage.Health{}, fmt.Errorf("connect to etcd: a is etcd 3.4.0, which is %w: upgrade it",
+		storage.ErrOldEtcd))
+	if f := found[0]; f.State != Wrong || strings.Contains(f.Seen, "does not answer") ||
+		!strings.Contains(f.Remedy, "upgrade etcd") {
 		t.Errorf("%+v", f)
 	}
 }
@@ -461,7 +504,8 @@ func TestEtcdThatIsTooOld(t *testing.T) {
 // An issuer that is none is said once, with the one that is meant.
 func TestIssuerWithASlash(t *testing.T) {
 	found := Run(t.Context(), Outside{Issuer: "https://id.example.com/"}.Checks(t.Context())...)
-	if len(found) != 1 || strings.Contains(found[0].Seen, "issuer must") || found[0].Remedy != "write https://id.example.com" {
+	if len(found) != 1 || strings.Contains(found[0].Seen, "issuer must") ||
+		found[0].Remedy != "write https://id.example.com" {
 		t.Errorf("%+v", found)
 	}
 }

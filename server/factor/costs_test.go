@@ -30,7 +30,8 @@ func TestWrongPasswordsTakeTheSameTimeWhateverTheHash(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	hashes := map[string]string{"nobody": "", "ours": factor.HashPassword("x"), "cheap": string(cheap), "dear": string(dear),
+	hashes := map[string]string{"nobody": "", "ours": factor.HashPassword("x"), "cheap": string(cheap),
+		"dear":      string(dear),
 		"elsewhere": "$argon2id$v=19$m=8192,t=1,p=1$c29tZXRoaW5nIG9k$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}
 	var costs factor.Costs
 	costs.KnowOurs()

@@ -135,8 +135,8 @@ func text(options any) (string, error) {
 	return string(out), nil
 }
 
-// PasskeyError is the verdict that an answer proves nothing. Its text is for the operator, and has nothing of the answer
-// in it.
+// PasskeyError is the verdict that an answer proves nothing. Its text is for the operator, and has nothing of the
+// answer in it.
 type PasskeyError struct{ Reason string }
 
 func (e *PasskeyError) Error() string { return e.Reason }
@@ -159,8 +159,9 @@ func refusedBy(err error) error {
 
 // session is what the library remembers of a question.
 func (p *Passkeys) session(challenge, handle []byte) webauthn.SessionData {
-	return webauthn.SessionData{Challenge: protocol.URLEncodedBase64(challenge).String(), RelyingPartyID: p.web.Config.RPID,
-		UserID: handle, UserVerification: protocol.VerificationRequired,
+	return webauthn.SessionData{Challenge: protocol.URLEncodedBase64(challenge).String(),
+		RelyingPartyID: p.web.Config.RPID,
+		UserID:         handle, UserVerification: protocol.VerificationRequired,
 		CredParams: webauthn.CredentialParametersRecommendedL3()}
 }
 
@@ -222,8 +223,8 @@ func ReadAnswer(answer string) (a *Answer, err error) {
 	return &Answer{parsed: parsed, Handle: parsed.Response.UserHandle}, nil
 }
 
-// Check checks the answer of one of these passkeys, which belong to the user with a handle, and returns them as they are
-// afterwards. The error is a [PasskeyError], or [ErrCopied].
+// Check checks the answer of one of these passkeys, which belong to the user with a handle, and returns them as they
+// are afterwards. The error is a [PasskeyError], or [ErrCopied].
 func (p *Passkeys) Check(challenge, handle []byte, these []storage.Passkey, a *Answer,
 	now time.Time) (after []storage.Passkey, err error) {
 	defer recovered(&err)

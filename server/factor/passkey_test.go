@@ -46,7 +46,8 @@ func made(t *testing.T, p *factor.Passkeys, device *factortest.Authenticator, h 
 }
 
 // used signs a challenge on a device, and checks it.
-func used(t *testing.T, p *factor.Passkeys, device *factortest.Authenticator, h factor.Holder) ([]storage.Passkey, error) {
+func used(t *testing.T, p *factor.Passkeys, device *factortest.Authenticator,
+	h factor.Holder) ([]storage.Passkey, error) {
 	t.Helper()
 	challenge := factor.NewChallenge()
 	options, err := p.RequestOptions(challenge, nil)
@@ -119,18 +120,33 @@ func TestPasskeyAnswersThatProveNothing(t *testing.T) {
 		copied bool
 		says   string
 	}{
-		"nobody verified":       {change: func(d *factortest.Authenticator, _ *factor.Holder) { d.NoVerification = true }},
-		"signature of another":  {change: func(d *factortest.Authenticator, _ *factor.Holder) { d.Forges = true }, says: "signature"},
-		"other origin":          {change: func(d *factortest.Authenticator, _ *factor.Holder) { d.Origin = "https://id.example.com.evil.test" }, says: "origin"},
-		"other port":            {change: func(d *factortest.Authenticator, _ *factor.Holder) { d.Origin = home + ":8443" }, says: "origin"},
-		"other scheme":          {change: func(d *factortest.Authenticator, _ *factor.Holder) { d.Origin = "http://id.example.com" }, says: "origin"},
-		"other RP ID":           {change: func(d *factortest.Authenticator, _ *factor.Holder) { d.Elsewhere = "example.com" }},
-		"counter stands":        {change: func(d *factortest.Authenticator, _ *factor.Holder) { d.Count = 0 }, copied: true},
-		"counter went back":     {change: func(d *factortest.Authenticator, h *factor.Holder) { h.Passkeys[0].Count = 9 }, copied: true},
-		"counter is gone":       {change: func(d *factortest.Authenticator, _ *factor.Holder) { d.Count, d.NoCounter = 0, true }, copied: true},
-		"key was removed":       {change: func(_ *factortest.Authenticator, h *factor.Holder) { h.Passkeys = nil }},
-		"handle of another":     {change: func(_ *factortest.Authenticator, h *factor.Holder) { h.Handle = storage.NewHandle() }},
-		"public key of another": {change: func(_ *factortest.Authenticator, h *factor.Holder) { h.Passkeys[0].PublicKey = []byte{0xa0} }},
+		"nobody verified": {change: func(d *factortest.Authenticator, _ *factor.Holder) { d.NoVerification = true }},
+		"signature of another": {change: func(d *factortest.Authenticator, _ *factor.Holder) { d.Forges = true },
+			says: "signature"},
+		"other origin": {change: func(d *factortest.Authenticator, _ *factor.Holder) {
+			d.Origin = "https://id.example.com.evil.test"
+		}, says: "origin"},
+		"other port": {change: func(d *factortest.Authenticator, _ *factor.Holder) { d.Origin = home + ":8443" },
+			says: "origin"},
+		"other scheme": {change: func(d *factortest.Authenticator, _ *factor.Holder) {
+			d.Origin = "http://id.example.com"
+		}, says: "origin"},
+		"other RP ID": {change: func(d *factortest.Authenticator, _ *factor.Holder) {
+			d.Elsewhere = "example.com"
+		}},
+		"counter stands": {change: func(d *factortest.Authenticator, _ *factor.Holder) { d.Count = 0 }, copied: true},
+		"counter went back": {change: func(d *factortest.Authenticator, h *factor.Holder) { h.Passkeys[0].Count = 9 },
+			copied: true},
+		"counter is gone": {change: func(d *factortest.Authenticator, _ *factor.Holder) {
+			d.Count, d.NoCounter = 0, true
+		}, copied: true},
+		"key was removed": {change: func(_ *factortest.Authenticator, h *factor.Holder) { h.Passkeys = nil }},
+		"handle of another": {change: func(_ *factortest.Authenticator, h *factor.Holder) {
+			h.Handle = storage.NewHandle()
+		}},
+		"public key of another": {change: func(_ *factortest.Authenticator, h *factor.Holder) {
+			h.Passkeys[0].PublicKey = []byte{0xa0}
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -225,7 +241,8 @@ func FuzzPasskeyAnswer(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(created)
-	f.Add(`{"id":"AA","rawId":"AA","type":"public-key","response":{"clientDataJSON":"e30","authenticatorData":"","signature":""}}`)
+	f.Add(
+		`{"id":"AA","rawId":"AA","type":"public-key","response":{"clientDataJSON":"e30","authenticatorData":"","signature":""}}`)
 	f.Add("{}")
 	f.Fuzz(func(t *testing.T, answer string) {
 		var verdict *factor.PasskeyError

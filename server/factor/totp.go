@@ -37,10 +37,11 @@ func NewTOTP() []byte {
 // TOTPText is a secret as people type it into an app.
 func TOTPText(secret []byte) string { return base32Text.EncodeToString(secret) }
 
-// TOTPURI is what the QR code of a secret holds: the format of Google Authenticator, which all apps read. The first colon
-// ends the issuer, so that of a port, or of a name, is written otherwise.
+// TOTPURI is what the QR code of a secret holds: the format of Google Authenticator, which all apps read. The first
+// colon ends the issuer, so that of a port, or of a name, is written otherwise.
 func TOTPURI(secret []byte, issuer, account string) string {
-	q := url.Values{"secret": {TOTPText(secret)}, "issuer": {issuer}, "algorithm": {"SHA1"}, "digits": {"6"}, "period": {"30"}}
+	q := url.Values{"secret": {TOTPText(secret)}, "issuer": {issuer}, "algorithm": {"SHA1"}, "digits": {"6"},
+		"period": {"30"}}
 	part := func(name string) string { return strings.ReplaceAll(url.PathEscape(name), ":", "%3A") }
 	return "otpauth://totp/" + part(issuer) + ":" + part(account) + "?" + strings.ReplaceAll(q.Encode(), "+", "%20")
 }

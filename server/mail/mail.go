@@ -3,8 +3,8 @@
 //
 // # Flow
 //
-// A handler calls [Sender.Send], which takes the letter into a bounded queue and returns at once: no request waits for a
-// mail server, so none of them says by its time whether a letter was written. [Sender.Run] brings the letters to the
+// A handler calls [Sender.Send], which takes the letter into a bounded queue and returns at once: no request waits for
+// a mail server, so none of them says by its time whether a letter was written. [Sender.Run] brings the letters to the
 // one mail server of the configuration (sender.go), and tries again while that makes sense. A letter that has become
 // pointless meanwhile, because its link has expired, is not sent.
 //

@@ -61,8 +61,9 @@ func TestWaysToTheMailServer(t *testing.T) {
 		tls    bool
 	}{
 		"STARTTLS": {tls: true},
-		"TLS":      {server: mailtest.Options{Implicit: true}, sender: func(o *mail.Options) { o.TLS = mail.TLSImplicit }, tls: true},
-		"none":     {server: mailtest.Options{Plain: true}, sender: func(o *mail.Options) { o.TLS = mail.TLSNone }},
+		"TLS": {server: mailtest.Options{Implicit: true}, sender: func(o *mail.Options) { o.TLS = mail.TLSImplicit },
+			tls: true},
+		"none": {server: mailtest.Options{Plain: true}, sender: func(o *mail.Options) { o.TLS = mail.TLSNone }},
 		"with a password": {server: mailtest.Options{Username: "warifu", Password: "correct"}, sender: func(o *mail.Options) {
 			o.Username, o.Password = "warifu", func() (string, error) { return "correct", nil }
 		}, tls: true},
@@ -74,13 +75,15 @@ func TestWaysToTheMailServer(t *testing.T) {
 				t.Fatal("the letter was not taken")
 			}
 			m := server.Next()
-			if m.TLS != way.tls || m.Username != way.server.Username || m.To != "ann@example.com" || m.From != "no-reply@example.com" {
+			if m.TLS != way.tls || m.Username != way.server.Username || m.To != "ann@example.com" ||
+				m.From != "no-reply@example.com" {
 				t.Errorf("came with TLS %v, user %q, to %q from %q", m.TLS, m.Username, m.To, m.From)
 			}
 			if want := reset("").Link; m.Link("https://") != want {
 				t.Errorf("the link is %q, want %q", m.Link("https://"), want)
 			}
-			if m.Header.Get("Auto-Submitted") != "auto-generated" || !strings.HasSuffix(m.Header.Get("Message-ID"), "@example.com>") ||
+			if m.Header.Get("Auto-Submitted") != "auto-generated" || !strings.HasSuffix(m.Header.Get("Message-ID"),
+				"@example.com>") ||
 				m.Header.Get("User-Agent")+m.Header.Get("X-Mailer") != "" {
 				t.Errorf("headers: %v", m.Header)
 			}
@@ -96,9 +99,13 @@ func TestNoLetterInClear(t *testing.T) {
 		server *mailtest.Server
 		change func(*mail.Options)
 	}{
-		"no STARTTLS":           {plain, nil},
-		"unknown certificate":   {stranger, func(o *mail.Options) { o.CAs = x509.NewCertPool() }},
-		"password, no STARTTLS": {plain, func(o *mail.Options) { o.Username, o.Password = "u", func() (string, error) { return "p", nil } }},
+		"no STARTTLS":         {plain, nil},
+		"unknown certificate": {stranger, func(o *mail.Options) { o.CAs = x509.NewCertPool() }},
+		"password, no STARTTLS": {plain, func(o *mail.Options) {
+			o.Username, o.Password = "u", func() (string, error) {
+				return "p", nil
+			}
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			log := newLog()
@@ -198,11 +205,13 @@ func TestPasswordIsReadAgain(t *testing.T) {
 func TestLogsNameNobody(t *testing.T) {
 	t.Parallel()
 	server := mailtest.Start(t, mailtest.Options{Answer: func(to string) error {
-		return &smtp.SMTPError{Code: 550, EnhancedCode: smtp.EnhancedCode{5, 7, 1}, Message: "no " + to + " https://id.example.com/welcome"}
+		return &smtp.SMTPError{Code: 550, EnhancedCode: smtp.EnhancedCode{5, 7, 1}, Message: "no " + to +
+			" https://id.example.com/welcome"}
 	}})
 	log := newLog()
 	s := start(t, server, func(o *mail.Options) { o.Logger = log.logger })
-	for _, to := range []string{"ann@example.com", "no address\r\nBcc: bob@example.com", "ann@example.com, bob@example.com", ""} {
+	for _, to := range []string{"ann@example.com", "no address\r\nBcc: bob@example.com",
+		"ann@example.com, bob@example.com", ""} {
 		s.Send(reset(to))
 	}
 	log.wait(t, "550")
@@ -272,7 +281,8 @@ func TestLetters(t *testing.T) {
 			s.Send(mail.Letter{Kind: kind, To: "ann@example.com", Lang: lang, Site: "Exa\u202emple\r\nBcc: eve@example.com",
 				Name: "Ann\n\nhttps://evil.example\u2028x" + strings.Repeat("y", 10_000), Login: "ann\x00<b>",
 				Link: "https://id.example.com/welcome?link=x", Valid: 7 * 24 * time.Hour, Passkey: "my <key>\nEvil: x",
-				At: time.Date(2026, 11, 28, 15, 30, 0, 0, time.UTC).In(tokyo), Address: "192.0.2.1", Device: "Firefox\r\n.\r\nQUIT"})
+				At: time.Date(2026, 11, 28, 15, 30, 0, 0, time.UTC).In(tokyo), Address: "192.0.2.1", Device: "Firefox\r\n" +
+					".\r\nQUIT"})
 			m := server.Next()
 			name := fmt.Sprintf("%s in %s: %q\n%s", kind, lang, m.Subject, m.Body)
 			japanese := lang != language.English && lang != language.German
@@ -299,7 +309,8 @@ func TestLetters(t *testing.T) {
 					t.Errorf("no %q in %s", want, name)
 				}
 			}
-			if strings.Contains(m.Body, "<no value>") || m.Header.Get("Bcc") != "" || strings.ContainsAny(m.Body, "\x00\u202e\u2028") {
+			if strings.Contains(m.Body, "<no value>") || m.Header.Get("Bcc") != "" ||
+				strings.ContainsAny(m.Body, "\x00\u202e\u2028") {
 				t.Errorf("%s", name)
 			}
 		}

@@ -320,7 +320,8 @@ func describe(err error) string {
 		if n := refused.ErrorCode(); n != 0 {
 			code = strings.TrimSpace(fmt.Sprintf(" %d %s", n, refused.EnhancedStatusCode()))
 		}
-		stage := map[smtp.SendErrReason]string{smtp.ErrSMTPMailFrom: "sender", smtp.ErrSMTPRcptTo: "recipient"}[refused.Reason]
+		stage := map[smtp.SendErrReason]string{smtp.ErrSMTPMailFrom: "sender",
+			smtp.ErrSMTPRcptTo: "recipient"}[refused.Reason]
 		switch {
 		case code == "":
 			return "the connection to the mail server failed while the mail was sent"

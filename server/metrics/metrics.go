@@ -13,9 +13,9 @@
 //
 // # Labels
 //
-// Labels have few values that are known beforehand: those of the table, or of this program (routes, grant types, rules),
-// or of the configuration (plugins, members of etcd). Nothing that a request says becomes one. No label names a user;
-// apps are named where the configuration asks for it (telemetry.apps), and then only those that a manifest has
+// Labels have few values that are known beforehand: those of the table, or of this program (routes, grant types,
+// rules), or of the configuration (plugins, members of etcd). Nothing that a request says becomes one. No label names a
+// user; apps are named where the configuration asks for it (telemetry.apps), and then only those that a manifest has
 // registered.
 //
 // This room is on the ground floor: it imports the client of Prometheus alone, and every other may import it.

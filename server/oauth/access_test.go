@@ -21,8 +21,10 @@ func TestAdmits(t *testing.T) {
 		{"a domain", nil, nil, []string{"*@example.com"}, ann, true},
 		{"a domain above", nil, nil, []string{"*@com"}, ann, false},
 		{"a domain that ends the same", nil, nil, []string{"*@xample.com"}, ann, false},
-		{"a letter that folds to another", nil, nil, []string{"kai@example.com"}, Person{Email: "\u212aai@example.com", EmailVerified: true}, false},
-		{"a domain in the local part", nil, nil, []string{"*@example.com"}, Person{Email: `"x@example.com"@evil.test`, EmailVerified: true}, false},
+		{"a letter that folds to another", nil, nil, []string{"kai@example.com"}, Person{Email: "\u212aai@example.com",
+			EmailVerified: true}, false},
+		{"a domain in the local part", nil, nil, []string{"*@example.com"}, Person{Email: `"x@example.com"@evil.test`,
+			EmailVerified: true}, false},
 		{"no address", nil, nil, []string{"*@example.com"}, nobody, false},
 		{"a group or an address", []string{"x"}, nil, []string{"*@example.com"}, ann, true},
 		{"neither", []string{"x"}, nil, []string{"*@example.org"}, ann, false},
@@ -32,7 +34,8 @@ func TestAdmits(t *testing.T) {
 		{"a connector, and no group", []string{"staff"}, []string{"local"}, nil, nobody, false},
 		{"both", []string{"staff"}, []string{"local"}, nil, ann, true},
 	} {
-		client := Client{ClientMetadata: ClientMetadata{AccessGroups: c.groups, AccessConnectors: c.connectors, AccessEmails: c.emails}}
+		client := Client{ClientMetadata: ClientMetadata{AccessGroups: c.groups, AccessConnectors: c.connectors,
+			AccessEmails: c.emails}}
 		if got := client.Admits(c.who); got != c.want {
 			t.Errorf("%s: %v", c.rule, got)
 		}
@@ -43,8 +46,9 @@ func TestAdmits(t *testing.T) {
 func TestAccessDigest(t *testing.T) {
 	digests := make(map[string]string)
 	for rule, m := range map[string]ClientMetadata{
-		"none": {}, "group": {AccessGroups: []string{"a"}}, "address": {AccessEmails: []string{"a"}}, "connector": {AccessConnectors: []string{"a"}},
-		"two": {AccessGroups: []string{"a", "b"}}, "one with a comma": {AccessGroups: []string{"a,b"}},
+		"none": {}, "group": {AccessGroups: []string{"a"}}, "address": {AccessEmails: []string{"a"}},
+		"connector": {AccessConnectors: []string{"a"}},
+		"two":       {AccessGroups: []string{"a", "b"}}, "one with a comma": {AccessGroups: []string{"a,b"}},
 	} {
 		c := Client{ClientMetadata: m}
 		digest := c.AccessDigest()

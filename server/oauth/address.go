@@ -82,8 +82,8 @@ func (k *checker) checkOrigin(f *Field, at, origin string) {
 	}
 }
 
-// checkResource holds an identifier to [CheckResource], and to the characters of a URI. The configuration does not: what
-// an operator writes may be odder, as {tenant} is, because nobody else shows it to anybody.
+// checkResource holds an identifier to [CheckResource], and to the characters of a URI. The configuration does not:
+// what an operator writes may be odder, as {tenant} is, because nobody else shows it to anybody.
 func (k *checker) checkResource(f *Field, at, identifier string) {
 	reason, mended := CheckResource(identifier)
 	switch {

@@ -21,8 +21,8 @@ func ServerAlgs() []string { return []string{DefaultAlg, AlgES256, AlgEdDSA, Alg
 // discovery.
 func ClientAlgs() []string { return []string{AlgRS256, AlgPS256, AlgES256, AlgEdDSA} }
 
-// ProofAlgs returns the algorithms of DPoP proofs (RFC 9449 section 5.1): those of clients, and first the one that costs
-// least, because there is a proof for each request.
+// ProofAlgs returns the algorithms of DPoP proofs (RFC 9449 section 5.1): those of clients, and first the one that
+// costs least, because there is a proof for each request.
 func ProofAlgs() []string { return []string{AlgES256, AlgRS256, AlgPS256, AlgEdDSA} }
 
 // IssuerAlgs returns the algorithms with which issuers of workloads' tokens may sign. None of them is symmetric: a key

@@ -283,7 +283,8 @@ func (k *checker) checkScope(f *Field, at, scope string) {
 	case scope == "":
 		k.violates(f, at, "required", "is empty")
 	case len(scope) > MaxScope || !ValidScope(scope):
-		k.violates(f, at, "scope-syntax", "is not a scope: printable ASCII without spaces, quotes and backslashes, and one scope per item")
+		k.violates(f, at, "scope-syntax", "is not a scope: printable ASCII without spaces, quotes and backslashes, and "+
+			"one scope per item")
 	case len(k.Scopes) > 0 && !slices.Contains(k.Scopes, scope):
 		k.violates(f, at, "unknown-scope", "is %q, which is not a scope of this server", short(scope)).among(scope, k.Scopes)
 	}
@@ -315,7 +316,8 @@ func (k *checker) checkGrant(f *Field, at, name string) {
 	case name == "":
 		k.violates(f, at, "required", "is empty")
 	case slices.Contains(GrantTypes(), name):
-		k.violates(f, at, "grant-type", "is %s, which this server has not switched on (oauth2.grantTypes of its configuration)", name)
+		k.violates(f, at, "grant-type", "is %s, which this server has not switched on (oauth2.grantTypes of its "+
+			"configuration)", name)
 	default:
 		k.violates(f, at, "grant-type", "is %q, which is not a grant type of this server", short(name)).among(name, on)
 	}

@@ -51,12 +51,14 @@ func TestCheck(t *testing.T) {
 		want   string // one line a violation
 	}{
 		{"nothing", operator, nil, ""},
-		{"all that is required", operator, func(c *Client) { *c = Client{} }, "clientName required\nscopes required\nredirectUris required"},
+		{"all that is required", operator, func(c *Client) { *c = Client{} }, "clientName required\nscopes required\n" +
+			"redirectUris required"},
 		{"behind forward auth", operator, func(c *Client) {
 			c.RedirectURIs, c.ForwardAuthHosts = nil, []string{"wiki.test", "wiki.test:8443", "localhost:8080", "[::1]:8080"}
 		}, ""},
 		{"hosts that no browser sends", operator, func(c *Client) {
-			c.ForwardAuthHosts = []string{"https://a.test", "B.test", "c.test/", "*.d.test", "e.test:443", "f.test.", "u@g.test", "h.test:0", "", "127.0.0.2 ", "i.test#",
+			c.ForwardAuthHosts = []string{"https://a.test", "B.test", "c.test/", "*.d.test", "e.test:443", "f.test.", "u@g.test",
+				"h.test:0", "", "127.0.0.2 ", "i.test#",
 				"1.2.3", "0x7f000001", "-a.test", "j_1.test", "münchen.test"}
 		}, "forwardAuth.hosts[0] forward-host\nforwardAuth.hosts[1] forward-host\nforwardAuth.hosts[2] forward-host\n" +
 			"forwardAuth.hosts[3] forward-host\nforwardAuth.hosts[4] forward-host\nforwardAuth.hosts[5] forward-host\n" +
@@ -65,7 +67,8 @@ func TestCheck(t *testing.T) {
 			"forwardAuth.hosts[12] forward-host\nforwardAuth.hosts[13] forward-host\nforwardAuth.hosts[14] forward-host\n" +
 			"forwardAuth.hosts[15] forward-host"},
 		{"hosts that browsers send", operator, func(c *Client) {
-			c.ForwardAuthHosts = []string{"a.test", "a-1.test:8443", "192.0.2.1", "[2001:db8::1]:8443", "xn--mnchen-3ya.test", "1.a"}
+			c.ForwardAuthHosts = []string{"a.test", "a-1.test:8443", "192.0.2.1", "[2001:db8::1]:8443",
+				"xn--mnchen-3ya.test", "1.a"}
 		}, ""},
 		{"behind forward auth without the scopes for it", operator, func(c *Client) {
 			c.Scopes, c.ForwardAuthHosts, c.ForwardAuthUser = []string{"files:read"}, []string{"a.test"}, ForwardUserEmail
@@ -76,24 +79,43 @@ func TestCheck(t *testing.T) {
 		{"a resource server that would be a host behind forward auth", operator, func(c *Client) {
 			c.ResourceIdentifiers = []string{ForwardIdentifier("wiki.test")}
 		}, "resourceIdentifiers[0] resource-identifier"},
-		{"a name for the user, and no host", operator, func(c *Client) { c.ForwardAuthUser = ForwardUserSub }, "forwardAuth.hosts required"},
+		{"a name for the user, and no host", operator, func(c *Client) { c.ForwardAuthUser = ForwardUserSub },
+			"forwardAuth.hosts required"},
 		{"behind forward auth, and no sign-in", operator, func(c *Client) {
 			c.RedirectURIs, c.ForwardAuthHosts, c.GrantTypes = nil, []string{"a.test"}, []string{GrantClientCredentials}
 		}, "forwardAuth.hosts pair"},
 		{"any port, by an operator", operator, func(c *Client) { c.RedirectURIs = []string{"http://localhost:*"} }, ""},
-		{"any port, by a stranger", stranger, func(c *Client) { c.RedirectURIs = []string{"http://localhost:*"} }, "redirectUris[0] redirect-uri-wildcard"},
-		{"too many redirect URIs", stranger, func(c *Client) { c.RedirectURIs = []string{"https://a.test/", "https://b.test/", "https://c.test/"} }, "redirectUris too-many"},
-		{"as many, by an operator", operator, func(c *Client) { c.RedirectURIs = []string{"https://a.test/", "https://b.test/", "https://c.test/"} }, ""},
+		{"any port, by a stranger", stranger, func(c *Client) { c.RedirectURIs = []string{"http://localhost:*"} },
+			"redirectUris[0] redirect-uri-wildcard"},
+		{"too many redirect URIs", stranger, func(c *Client) {
+			c.RedirectURIs = []string{"https://a.test/", "https://b.test/",
+				"https://c.test/"}
+		}, "redirectUris too-many"},
+		{"as many, by an operator", operator, func(c *Client) {
+			c.RedirectURIs = []string{"https://a.test/", "https://b.test/", "https://c.test/"}
+		}, ""},
 		{"too many scopes", stranger, func(c *Client) { c.Scopes = []string{"a", "b", "c"} }, "scopes too-many"},
 		{"a scope twice, by an operator", operator, func(c *Client) { c.Scopes = []string{"a", "a"} }, "scopes[1] duplicate"},
 		{"a scope twice, by a stranger", stranger, func(c *Client) { c.Scopes = []string{"a", "a"} }, ""},
-		{"a long scope", operator, func(c *Client) { c.Scopes = []string{strings.Repeat("s", MaxScope+1)} }, "scopes[0] scope-syntax"},
-		{"a scope that is not in the catalogue", Policy{Scopes: []string{"b"}}, func(c *Client) { c.Scopes = []string{"a"} }, "scopes[0] unknown-scope"},
-		{"a grant type that is off", Policy{GrantTypes: UsualGrantTypes()}, func(c *Client) { c.GrantTypes = []string{GrantAuthorizationCode, GrantDeviceCode} }, "grantTypes[1] grant-type"},
-		{"a grant type that is none", operator, func(c *Client) { c.GrantTypes = []string{"implicit", GrantAuthorizationCode} }, "grantTypes[0] grant-type"},
-		{"tokens of its own, by a stranger", stranger, func(c *Client) { c.GrantTypes = []string{GrantAuthorizationCode, GrantTokenExchange} }, "grantTypes grant-type"},
-		{"tokens of its own, public", operator, func(c *Client) { c.Public, c.GrantTypes = true, []string{GrantAuthorizationCode, GrantTokenExchange} }, "grantTypes public-client"},
-		{"redirect URIs for nothing", operator, func(c *Client) { c.GrantTypes = []string{GrantDeviceCode} }, "redirectUris unused (warning)"},
+		{"a long scope", operator, func(c *Client) { c.Scopes = []string{strings.Repeat("s", MaxScope+1)} },
+			"scopes[0] scope-syntax"},
+		{"a scope that is not in the catalogue", Policy{Scopes: []string{"b"}}, func(c *Client) { c.Scopes = []string{"a"} },
+			"scopes[0] unknown-scope"},
+		{"a grant type that is off", Policy{GrantTypes: UsualGrantTypes()}, func(c *Client) {
+			c.GrantTypes = []string{GrantAuthorizationCode, GrantDeviceCode}
+		}, "grantTypes[1] grant-type"},
+		{"a grant type that is none", operator, func(c *Client) {
+			c.GrantTypes = []string{"implicit", GrantAuthorizationCode}
+		}, "grantTypes[0] grant-type"},
+		{"tokens of its own, by a stranger", stranger, func(c *Client) {
+			c.GrantTypes = []string{GrantAuthorizationCode, GrantTokenExchange}
+		}, "grantTypes grant-type"},
+		{"tokens of its own, public", operator, func(c *Client) {
+			c.Public, c.GrantTypes = true,
+				[]string{GrantAuthorizationCode, GrantTokenExchange}
+		}, "grantTypes public-client"},
+		{"redirect URIs for nothing", operator, func(c *Client) { c.GrantTypes = []string{GrantDeviceCode} },
+			"redirectUris unused (warning)"},
 		{"pairwise subjects with devices, by an operator", operator, func(c *Client) {
 			c.SubjectType, c.GrantTypes = SubjectPairwise, []string{GrantAuthorizationCode, GrantDeviceCode}
 		}, ""},
@@ -103,11 +125,18 @@ func TestCheck(t *testing.T) {
 		{"pairwise subjects on the web and on loopback", Policy{OwnSector: true, Loopback: true}, func(c *Client) {
 			c.SubjectType, c.RedirectURIs = SubjectPairwise, append(c.RedirectURIs, "http://127.0.0.1/cb")
 		}, "subjectType sector"},
-		{"none, and not public", operator, func(c *Client) { c.TokenEndpointAuthMethod = AuthNone }, "tokenEndpointAuthMethod auth-method"},
-		{"public, and not none", operator, func(c *Client) { c.Public, c.TokenEndpointAuthMethod = true, AuthBasic }, "tokenEndpointAuthMethod auth-method"},
-		{"an unknown method is said once", operator, func(c *Client) { c.TokenEndpointAuthMethod, c.TokenEndpointAuthSigningAlg = "tls", AlgES256 }, "tokenEndpointAuthMethod wrong-value"},
-		{"an algorithm for nothing", operator, func(c *Client) { c.TokenEndpointAuthSigningAlg = AlgES256 }, "tokenEndpointAuthSigningAlg auth-method"},
-		{"no keys", operator, func(c *Client) { c.TokenEndpointAuthMethod = AuthPrivateKeyJWT }, "tokenEndpointAuthMethod keys"},
+		{"none, and not public", operator, func(c *Client) { c.TokenEndpointAuthMethod = AuthNone },
+			"tokenEndpointAuthMethod auth-method"},
+		{"public, and not none", operator, func(c *Client) { c.Public, c.TokenEndpointAuthMethod = true, AuthBasic },
+			"tokenEndpointAuthMethod auth-method"},
+		{"an unknown method is said once", operator, func(c *Client) {
+			c.TokenEndpointAuthMethod,
+				c.TokenEndpointAuthSigningAlg = "tls", AlgES256
+		}, "tokenEndpointAuthMethod wrong-value"},
+		{"an algorithm for nothing", operator, func(c *Client) { c.TokenEndpointAuthSigningAlg = AlgES256 },
+			"tokenEndpointAuthSigningAlg auth-method"},
+		{"no keys", operator, func(c *Client) { c.TokenEndpointAuthMethod = AuthPrivateKeyJWT },
+			"tokenEndpointAuthMethod keys"},
 		{"keys", operator, keyed(testSet(testEC, testOKP)), ""},
 		{"keys that are none", operator, keyed("hunter2"), "jwks wrong-type"},
 		{"a set without keys", operator, keyed("{}"), "jwks.keys required"},
@@ -119,7 +148,8 @@ func TestCheck(t *testing.T) {
 		{"a foreign key, by an operator", operator, keyed(testSet(testEC, testPost)), "jwks.keys[1].kty key-type"},
 		{"a foreign key, by a stranger", stranger, keyed(testSet(testEC, testPost)), ""},
 		{"nothing but foreign keys", stranger, keyed(testSet(testPost)), "jwks.keys[0].kty key-type"},
-		{"a private key, by a stranger", stranger, keyed(testSet(testEC, `{"kty":"AKP","d":"x"}`)), "jwks.keys[1].d private-key"},
+		{"a private key, by a stranger", stranger, keyed(testSet(testEC, `{"kty":"AKP","d":"x"}`)),
+			"jwks.keys[1].d private-key"},
 		{"an algorithm of no key", operator, func(c *Client) {
 			keyed(testSet(testEC))(c)
 			c.TokenEndpointAuthSigningAlg, c.RequestObjectSigningAlg = AlgEdDSA, AlgRS256
@@ -129,24 +159,35 @@ func TestCheck(t *testing.T) {
 			c.RequestObjectSigningAlg = AlgEdDSA
 		}, "requestObjectSigningAlg keys"},
 		{"loopback, by an operator", operator, func(c *Client) { c.BackchannelLogoutURI = "http://127.0.0.1:3000/out" }, ""},
-		{"loopback, by a stranger", stranger, func(c *Client) { c.BackchannelLogoutURI = "http://127.0.0.1:3000/out" }, "backchannelLogoutUri url"},
+		{"loopback, by a stranger", stranger, func(c *Client) { c.BackchannelLogoutURI = "http://127.0.0.1:3000/out" },
+			"backchannelLogoutUri url"},
 		{"a sector on loopback", operator, func(c *Client) {
 			c.SubjectType, c.SectorIdentifierURI = SubjectPairwise, "http://localhost/s"
 		}, "sectorIdentifierUri url"},
 		{"a page on loopback", operator, func(c *Client) { c.LogoURI = "http://localhost/logo" }, "metadata.logoUri url"},
-		{"a page on loopback, while developing", Policy{Development: true}, func(c *Client) { c.LogoURI = "http://localhost/logo" }, ""},
+		{"a page on loopback, while developing", Policy{Development: true}, func(c *Client) {
+			c.LogoURI = "http://localhost/logo"
+		}, ""},
 		{"several hosts", operator, func(c *Client) {
 			c.SubjectType, c.RedirectURIs = SubjectPairwise, []string{"https://a.test/", "https://b.test/"}
 		}, "subjectType sector"},
-		{"a flag without its address", operator, func(c *Client) { c.FrontchannelLogoutSessionRequired = true }, "frontchannelLogoutSessionRequired pair"},
-		{"another origin", operator, func(c *Client) { c.FrontchannelLogoutURI = "https://app.test:444/out" }, "frontchannelLogoutUri front-channel"},
+		{"a flag without its address", operator, func(c *Client) { c.FrontchannelLogoutSessionRequired = true },
+			"frontchannelLogoutSessionRequired pair"},
+		{"another origin", operator, func(c *Client) { c.FrontchannelLogoutURI = "https://app.test:444/out" },
+			"frontchannelLogoutUri front-channel"},
 		{"the same origin", operator, func(c *Client) { c.FrontchannelLogoutURI = "https://APP.test:443/out" }, ""},
 		{"a reuse interval", operator, func(c *Client) { c.ReuseInterval = "1m" }, ""},
 		{"no reuse interval", operator, func(c *Client) { c.ReuseInterval = "0s" }, ""},
-		{"a long reuse interval", operator, func(c *Client) { c.ReuseInterval = "61s" }, "refreshTokens.reuseInterval wrong-value"},
-		{"a reuse interval before now", operator, func(c *Client) { c.ReuseInterval = "-1s" }, "refreshTokens.reuseInterval wrong-value"},
-		{"a reuse interval without a unit", operator, func(c *Client) { c.ReuseInterval = "30" }, "refreshTokens.reuseInterval wrong-value"},
-		{"a resource of a public client", operator, func(c *Client) { c.Public, c.ResourceIdentifiers = true, []string{"urn:a"} }, "resourceIdentifiers public-client"},
+		{"a long reuse interval", operator, func(c *Client) { c.ReuseInterval = "61s" },
+			"refreshTokens.reuseInterval wrong-value"},
+		{"a reuse interval before now", operator, func(c *Client) { c.ReuseInterval = "-1s" },
+			"refreshTokens.reuseInterval wrong-value"},
+		{"a reuse interval without a unit", operator, func(c *Client) { c.ReuseInterval = "30" },
+			"refreshTokens.reuseInterval wrong-value"},
+		{"a resource of a public client", operator, func(c *Client) {
+			c.Public, c.ResourceIdentifiers = true,
+				[]string{"urn:a"}
+		}, "resourceIdentifiers public-client"},
 	} {
 		got := strings.Join(told(Check(web(tt.change), tt.policy)), "\n")
 		if got != tt.want {
@@ -172,7 +213,10 @@ func TestRefusalOfAViolation(t *testing.T) {
 	}
 	for _, v := range violations {
 		refused := RefuseMetadata([]Violation{v})
-		if strings.ContainsFunc(refused.Description, func(r rune) bool { return r < 0x20 || r > 0x7e || r == '"' || r == '\\' }) || strings.Contains(refused.Description, "hunter2") {
+		if strings.ContainsFunc(refused.Description, func(r rune) bool {
+			return r < 0x20 || r > 0x7e || r == '"' ||
+				r == '\\'
+		}) || strings.Contains(refused.Description, "hunter2") {
 			t.Errorf("%q", refused.Description)
 		}
 		if _, known := FindRule(refused.Rule); !known {
@@ -206,7 +250,8 @@ func TestCheckIsBounded(t *testing.T) {
 func TestMetadataGoesThereAndBack(t *testing.T) {
 	age := int64(0)
 	want := web(func(c *Client) {
-		c.GrantTypes, c.JWKS, c.DefaultMaxAge, c.RequireAuthTime = []string{GrantAuthorizationCode}, testSet(testEC), &age, true
+		c.GrantTypes, c.JWKS, c.DefaultMaxAge, c.RequireAuthTime = []string{GrantAuthorizationCode}, testSet(testEC),
+			&age, true
 		c.Scopes, c.Public, c.ResourceIdentifiers = []string{"openid", "email"}, true, []string{"urn:a"}
 	})
 	members := want.Metadata()

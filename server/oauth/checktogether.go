@@ -49,12 +49,14 @@ func (k *checker) checkGrants() {
 		k.unused("redirectUris", "is of no use: grantTypes has no authorization_code")
 	}
 	if slices.Contains(types, GrantRefreshToken) && !signsIn && !slices.Contains(types, GrantDeviceCode) {
-		k.unused("grantTypes", "has refresh_token, and none of the grants that give one (authorization_code and the device grant)")
+		k.unused("grantTypes", "has refresh_token, and none of the grants that give one (authorization_code and "+
+			"the device grant)")
 	}
 	switch exchanges := slices.Contains(types, GrantTokenExchange); {
 	case k.c.Public || k.Strangers: // it may not at all, see below
 	case exchanges && len(k.c.TokenExchangeAudiences) == 0:
-		k.unused("grantTypes", "has "+GrantTokenExchange+", which is of no use without tokenExchangeAudiences: the resource servers that the app may call")
+		k.unused("grantTypes", "has "+GrantTokenExchange+", which is of no use without tokenExchangeAudiences: the resource "+
+			"servers that the app may call")
 	case !exchanges && len(k.c.TokenExchangeAudiences) > 0:
 		k.unused("tokenExchangeAudiences", "is of no use: grantTypes has no "+GrantTokenExchange)
 	}
@@ -177,8 +179,8 @@ func (k *checker) checkGroupsTold() {
 	}
 }
 
-// checkForwardAuth is about apps behind forward auth: their sessions end with the sign-in of the browser, as grants with
-// openid do, and their headers are what scopes allow.
+// checkForwardAuth is about apps behind forward auth: their sessions end with the sign-in of the browser, as grants
+// with openid do, and their headers are what scopes allow.
 func (k *checker) checkForwardAuth() {
 	if len(k.c.ForwardAuthHosts) == 0 {
 		if k.c.ForwardAuthUser != "" {
@@ -196,7 +198,8 @@ func (k *checker) checkForwardAuth() {
 	for _, scope := range Without(needed, k.c.Scopes) {
 		k.about("scopes", "forward-scope", "needs %s for forwardAuth", scope)
 	}
-	for _, key := range []string{"requirePushedAuthorizationRequests", "requireSignedRequestObject", "dpopBoundAccessTokens"} {
+	for _, key := range []string{"requirePushedAuthorizationRequests", "requireSignedRequestObject",
+		"dpopBoundAccessTokens"} {
 		if fieldsByKey[key].IsSet(k.c) {
 			k.about(key, "pair", "and forwardAuth exclude each other: this server is the client there, and has no key")
 		}

@@ -29,8 +29,8 @@ type Client struct {
 type ClientMetadata struct {
 	// GrantTypes that the client may use; authorization_code and refresh_token when empty.
 	GrantTypes []string `json:"grantTypes,omitempty"`
-	// TokenEndpointAuthMethod is client_secret_basic, client_secret_post, private_key_jwt, none or workload. Empty: none for
-	// a public client, otherwise its secret in either way.
+	// TokenEndpointAuthMethod is client_secret_basic, client_secret_post, private_key_jwt, none or workload. Empty: none
+	// for a public client, otherwise its secret in either way.
 	TokenEndpointAuthMethod     string `json:"tokenEndpointAuthMethod,omitempty"`
 	TokenEndpointAuthSigningAlg string `json:"tokenEndpointAuthSigningAlg,omitempty"`
 	// JWKS is the client's JWK Set as JSON text, JWKSURI where it is fetched from; at most one of them. Public keys only.
@@ -39,10 +39,11 @@ type ClientMetadata struct {
 	// Identities are the workloads that are the client, for the method workload. No two clients have one of them.
 	Identities []WorkloadIdentity `json:"identities,omitempty"`
 
-	IDTokenSignedResponseAlg       string `json:"idTokenSignedResponseAlg,omitempty"`       // RS256 when empty
-	UserinfoSignedResponseAlg      string `json:"userinfoSignedResponseAlg,omitempty"`      // plain JSON when empty
-	IntrospectionSignedResponseAlg string `json:"introspectionSignedResponseAlg,omitempty"` // RFC 9701; plain JSON when empty
-	RequestObjectSigningAlg        string `json:"requestObjectSigningAlg,omitempty"`        // any that we know when empty
+	IDTokenSignedResponseAlg  string `json:"idTokenSignedResponseAlg,omitempty"`  // RS256 when empty
+	UserinfoSignedResponseAlg string `json:"userinfoSignedResponseAlg,omitempty"` // plain JSON when empty
+	// RFC 9701; plain JSON when empty
+	IntrospectionSignedResponseAlg string `json:"introspectionSignedResponseAlg,omitempty"`
+	RequestObjectSigningAlg        string `json:"requestObjectSigningAlg,omitempty"` // any that we know when empty
 
 	// IDTokenClaims is [IDTokenScopes] or [IDTokenStandard]; as the server says for all when empty.
 	IDTokenClaims string `json:"idTokenClaims,omitempty"`

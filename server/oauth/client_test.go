@@ -12,14 +12,18 @@ func TestSector(t *testing.T) {
 		want      string
 		err       error
 	}{
-		"one host":                      {redirects: []string{"https://app.test/a", "https://APP.test:8443/b"}, want: "app.test"},
-		"loopback does not count":       {redirects: []string{"https://app.test/a", "http://localhost:*", "http://127.0.0.1:3000/cb", "http://[::1]:*/cb"}, want: "app.test"},
-		"nothing but loopback":          {redirects: []string{"http://localhost:*"}, want: "client c"},
-		"native":                        {redirects: []string{"com.example.app:/cb"}, want: "client c"},
-		"several hosts":                 {redirects: []string{"https://app.test/a", "https://b.test/b"}, err: ErrSectors},
-		"several hosts, one identifier": {uri: "https://Sector.test:444/x", redirects: []string{"https://app.test/a", "https://b.test/b"}, want: "sector.test"},
+		"one host": {redirects: []string{"https://app.test/a", "https://APP.test:8443/b"},
+			want: "app.test"},
+		"loopback does not count": {redirects: []string{"https://app.test/a", "http://localhost:*",
+			"http://127.0.0.1:3000/cb", "http://[::1]:*/cb"}, want: "app.test"},
+		"nothing but loopback": {redirects: []string{"http://localhost:*"}, want: "client c"},
+		"native":               {redirects: []string{"com.example.app:/cb"}, want: "client c"},
+		"several hosts":        {redirects: []string{"https://app.test/a", "https://b.test/b"}, err: ErrSectors},
+		"several hosts, one identifier": {uri: "https://Sector.test:444/x", redirects: []string{"https://app.test/a",
+			"https://b.test/b"}, want: "sector.test"},
 	} {
-		got, err := (&Client{RedirectURIs: c.redirects, ClientMetadata: ClientMetadata{SectorIdentifierURI: c.uri}}).Sector("c")
+		got, err := (&Client{RedirectURIs: c.redirects, ClientMetadata: ClientMetadata{SectorIdentifierURI: c.uri}}).Sector(
+			"c")
 		if got != c.want || !errors.Is(err, c.err) {
 			t.Errorf("%s: %q, %v", rule, got, err)
 		}

@@ -19,7 +19,10 @@ func TestTheDocListsEachFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	files = slices.DeleteFunc(files, func(file string) bool { return file == "doc.go" || strings.HasSuffix(file, "_test.go") })
+	files = slices.DeleteFunc(files, func(file string) bool {
+		return file == "doc.go" ||
+			strings.HasSuffix(file, "_test.go")
+	})
 	listed := regexp.MustCompile(`[a-z_]+\.go\b`).FindAllString(string(doc), -1)
 	slices.Sort(listed)
 	if !slices.Equal(listed, files) {

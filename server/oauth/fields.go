@@ -195,9 +195,10 @@ var fields = []*Field{
 		About: "How userinfo is signed. Without it, it is plain JSON.",
 	},
 	{
-		Key: "introspectionSignedResponseAlg", Name: "introspection_signed_response_alg", Kind: KindChoice, Choices: ServerAlgs(),
-		at:    func(c *Client) any { return &c.IntrospectionSignedResponseAlg },
-		About: "How replies of introspection are signed when the app asks for a JWT (RFC 9701).",
+		Key: "introspectionSignedResponseAlg", Name: "introspection_signed_response_alg", Kind: KindChoice,
+		Choices: ServerAlgs(),
+		at:      func(c *Client) any { return &c.IntrospectionSignedResponseAlg },
+		About:   "How replies of introspection are signed when the app asks for a JWT (RFC 9701).",
 	},
 	{
 		Key: "requestObjectSigningAlg", Name: "request_object_signing_alg", Kind: KindChoice, Choices: RequestObjectAlgs(),

@@ -54,7 +54,8 @@ func TestEveryFieldOfAClientIsInTheTable(t *testing.T) {
 func TestFieldIsSet(t *testing.T) {
 	zero := int64(0)
 	full := Client{
-		ClientName: "App", RedirectURIs: []string{"https://app.test/"}, Public: true, ClientMetadata: ClientMetadata{DefaultMaxAge: &zero},
+		ClientName: "App", RedirectURIs: []string{"https://app.test/"}, Public: true,
+		ClientMetadata: ClientMetadata{DefaultMaxAge: &zero},
 	}
 	for _, key := range []string{"clientName", "redirectUris", "public", "defaultMaxAge"} {
 		if f := FieldOf(key); !f.IsSet(&full) || f.IsSet(&Client{}) {

@@ -103,8 +103,8 @@ func (c *Client) MayReturnTo(uri string) bool {
 	return MatchRedirectURI(c.RedirectURIs, uri) || c.IsBehindForwardAuth(ForwardHost(uri))
 }
 
-// Returns are all addresses to which users come back from a sign-in: the redirect URIs, and the callbacks of hosts behind
-// forward auth.
+// Returns are all addresses to which users come back from a sign-in: the redirect URIs, and the callbacks of hosts
+// behind forward auth.
 func (c *Client) Returns() []string {
 	all := c.RedirectURIs
 	for _, host := range c.ForwardAuthHosts {

@@ -8,8 +8,10 @@ import (
 
 func TestToldGroups(t *testing.T) {
 	for filter, want := range map[string]string{
-		"": "team-a team-b-x ops", "*": "team-a team-b-x ops", "team-*": "team-a team-b-x", "*-x": "team-b-x", "t*-*-x": "team-b-x",
-		"team": "", "team-a*": "team-a", "**a": "team-a", "o*p*s": "ops", "o*o*": "", "ops,team-a": "team-a ops", "ops*ops": "",
+		"": "team-a team-b-x ops", "*": "team-a team-b-x ops", "team-*": "team-a team-b-x", "*-x": "team-b-x",
+		"t*-*-x": "team-b-x",
+		"team":   "", "team-a*": "team-a", "**a": "team-a", "o*p*s": "ops", "o*o*": "", "ops,team-a": "team-a ops",
+		"ops*ops": "",
 	} {
 		c := Client{}
 		if filter != "" {
@@ -36,7 +38,8 @@ func TestCheckGroups(t *testing.T) {
 		wrong  bool
 	}{
 		"none": {nil, -1, false}, "two": {[]string{"a", "日本"}, -1, false}, "empty": {[]string{"a", ""}, 1, true},
-		"twice": {[]string{"a", "b", "a"}, 2, true}, "control": {[]string{"a\nb"}, 0, true}, "spaces": {[]string{" a"}, 0, true},
+		"twice": {[]string{"a", "b", "a"}, 2, true}, "control": {[]string{"a\nb"}, 0, true},
+		"spaces":   {[]string{" a"}, 0, true},
 		"no UTF-8": {[]string{"\xff"}, 0, true}, "long": {[]string{strings.Repeat("x", MaxGroup+1)}, 0, true},
 		"many": {many, -1, true}, "as many as there may be": {many[1:], -1, false}, "bytes": {long, -1, true},
 	} {

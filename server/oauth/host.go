@@ -72,8 +72,8 @@ func CheckHostPattern(pattern string) (mended string, ok bool) {
 func LoopbackHosts() []string { return slices.Clone(loopbackHosts[:]) }
 
 // IsLoopback reports whether host is the user's own machine: localhost, 127.0.0.1 or ::1, without a port, and with or
-// without the brackets of an IPv6 address. Nothing else is (RFC 8252 section 7.3). It is for addresses that browsers and
-// apps are told, and for those of this server's own configuration.
+// without the brackets of an IPv6 address. Nothing else is (RFC 8252 section 7.3). It is for addresses that browsers
+// and apps are told, and for those of this server's own configuration.
 func IsLoopback(host string) bool {
 	if !strings.HasPrefix(host, "[") && strings.Contains(host, ":") {
 		host = "[" + host + "]"
@@ -81,9 +81,9 @@ func IsLoopback(host string) bool {
 	return slices.Contains(loopbackHosts[:], host)
 }
 
-// IsThisMachine reports whether a connection to host, without port and brackets, stays on the machine of the process that
-// makes it: localhost, or any loopback address. It is for what runtimes connect to, proxies and daemons: operators put
-// them anywhere in 127.0.0.0/8, and nobody compares such an address with another.
+// IsThisMachine reports whether a connection to host, without port and brackets, stays on the machine of the process
+// that makes it: localhost, or any loopback address. It is for what runtimes connect to, proxies and daemons: operators
+// put them anywhere in 127.0.0.0/8, and nobody compares such an address with another.
 func IsThisMachine(host string) bool {
 	address, err := netip.ParseAddr(host)
 	return host == "localhost" || err == nil && address.IsLoopback()
@@ -101,8 +101,9 @@ func validHost(host string) bool {
 	return ok && (slices.ContainsFunc(labels, isWord) || isIPv4(labels))
 }
 
-// IsHostName reports whether a host is a name that a resolver could know: labels that begin and end with letters, digits
-// or underscores, the last of which cannot be taken for a number, as 0x7f000001 is. There may be a dot at its end.
+// IsHostName reports whether a host is a name that a resolver could know: labels that begin and end with letters,
+// digits or underscores, the last of which cannot be taken for a number, as 0x7f000001 is. There may be a dot at its
+// end.
 func IsHostName(host string) bool {
 	labels, ok := hostLabels(strings.TrimSuffix(host, "."))
 	return ok && !isNumber(labels[len(labels)-1]) && !slices.ContainsFunc(labels, func(label string) bool {
@@ -131,8 +132,8 @@ func isNumber(label string) bool {
 
 func isWord(label string) bool { return !isNumber(label) }
 
-// isIPv4 reports whether browsers read an IPv4 address in numbers (https://url.spec.whatwg.org/#concept-ipv4-parser): up
-// to four, of which the last fills what the others leave.
+// isIPv4 reports whether browsers read an IPv4 address in numbers (https://url.spec.whatwg.org/#concept-ipv4-parser):
+// up to four, of which the last fills what the others leave.
 func isIPv4(numbers []string) bool {
 	if len(numbers) > 4 {
 		return false

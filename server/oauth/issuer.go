@@ -49,9 +49,11 @@ func ParseIssuer(raw string) (*url.URL, error) {
 	case !ascii(written):
 		return refuse("must have its host name in punycode, as browsers send it, as in https://xn--bcher-kva.example", "")
 	case !validAuthority(authority):
-		return refuse("must have a host name or address, as in id.example.com or 192.0.2.1, and a port from 1 to 65535 if it has one", "")
+		return refuse("must have a host name or address, as in id.example.com or 192.0.2.1, and a port from 1 to 65535 "+
+			"if it has one", "")
 	case !strings.HasPrefix(raw, origin) || written != authority:
-		return refuse("must be written as browsers write it, because it is compared byte for byte: scheme and host in lower case, no dot after "+
+		return refuse("must be written as browsers write it, because it is compared byte for byte: scheme and host in lower "+
+			"case, no dot after "+
 			"the host, and no port that is the default", origin+rest)
 	case slices.Contains(strings.Split(u.Path, "/"), ".well-known"):
 		return refuse("must have no .well-known in its path, because this server's own documents are there", "")

@@ -24,9 +24,9 @@ func Nearest(asked string, candidates []string) string {
 	return best
 }
 
-// NearestName is nearest, one of the functions that find what was probably meant, where names may be grant types: people
-// leave their namespace out, and write - for _. A name is also found by what follows the namespace, with slips of its
-// own.
+// NearestName is nearest, one of the functions that find what was probably meant, where names may be grant types:
+// people leave their namespace out, and write - for _. A name is also found by what follows the namespace, with slips
+// of its own.
 func NearestName(asked string, names []string, nearest func(asked string, candidates []string) string) string {
 	plain := strings.NewReplacer(grantURN, "", "-", "_").Replace
 	whole, short := make(map[string]string, len(names)), make([]string, len(names))

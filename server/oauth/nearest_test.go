@@ -13,9 +13,10 @@ func TestNearest(t *testing.T) {
 		among string
 		want  string
 	}{
-		"a slip":             {"runs:reed", "threads:read runs:read runs:write", "runs:read"},
-		"case":               {"https://App.test/callback", "https://app.test/callback", "https://app.test/callback"},
-		"one slash":          {"https://app.test/callback/", "https://app.test/ https://app.test/callback", "https://app.test/callback"},
+		"a slip": {"runs:reed", "threads:read runs:read runs:write", "runs:read"},
+		"case":   {"https://App.test/callback", "https://app.test/callback", "https://app.test/callback"},
+		"one slash": {"https://app.test/callback/", "https://app.test/ https://app.test/callback",
+			"https://app.test/callback"},
 		"http":               {"http://app.test/callback", "https://app.test/callback", "https://app.test/callback"},
 		"itself is none":     {"openid", "openid", ""},
 		"nothing like it":    {"openid", "threads:read", ""},
@@ -32,10 +33,15 @@ func TestNearest(t *testing.T) {
 func TestNearestName(t *testing.T) {
 	const urn = "urn:ietf:params:oauth:grant-type:"
 	for asked, want := range map[string]string{
-		"device_code": oauth.GrantDeviceCode, "device-code": oauth.GrantDeviceCode, urn + "device-code": oauth.GrantDeviceCode,
-		"token_exchange": oauth.GrantTokenExchange, "token-exchang": oauth.GrantTokenExchange, urn + "token-exchang": oauth.GrantTokenExchange,
-		"urn:ietf:params:oauth:grant_type:device_code": oauth.GrantDeviceCode, "urn:ietf:params:oauth:granttype:device_code": oauth.GrantDeviceCode,
-		"client-credentials": oauth.GrantClientCredentials, "refresh_tokn": oauth.GrantRefreshToken, urn + "refresh_token": oauth.GrantRefreshToken,
+		"device_code": oauth.GrantDeviceCode, "device-code": oauth.GrantDeviceCode, urn +
+			"device-code": oauth.GrantDeviceCode,
+		"token_exchange": oauth.GrantTokenExchange, "token-exchang": oauth.GrantTokenExchange, urn +
+			"token-exchang": oauth.GrantTokenExchange,
+		"urn:ietf:params:oauth:grant_type:device_code": oauth.GrantDeviceCode,
+		"urn:ietf:params:oauth:granttype:device_code":  oauth.GrantDeviceCode,
+		"client-credentials":                           oauth.GrantClientCredentials, "refresh_tokn": oauth.GrantRefreshToken,
+		urn +
+			"refresh_token": oauth.GrantRefreshToken,
 		"password": "", "": "",
 	} {
 		if got := oauth.NearestName(asked, oauth.GrantTypes(), oauth.Nearest); got != want {

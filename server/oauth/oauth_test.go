@@ -9,7 +9,8 @@ import (
 
 func TestIssuer(t *testing.T) {
 	for _, good := range []string{
-		"https://id.example.com", "https://id.example.com:8443", "https://id.example.com/a/b-c.d_e~f", "https://192.0.2.7", "https://[2001:db8::1]:8443",
+		"https://id.example.com", "https://id.example.com:8443", "https://id.example.com/a/b-c.d_e~f", "https://192.0.2.7",
+		"https://[2001:db8::1]:8443",
 		"http://localhost:5556", "http://127.0.0.1", "http://[::1]:5556/id",
 	} {
 		if _, err := ParseIssuer(good); err != nil {
@@ -79,7 +80,8 @@ func TestLoopbackHasOneMeaning(t *testing.T) {
 			t.Errorf("%s is not loopback", host)
 		}
 	}
-	for _, host := range []string{"", "LOCALHOST", "localhost.", "localhost:80", "127.0.0.2", "127.9.9.9", "0.0.0.0", "[0:0:0:0:0:0:0:1]", "::", "[::1", "localhost.evil.test"} {
+	for _, host := range []string{"", "LOCALHOST", "localhost.", "localhost:80", "127.0.0.2", "127.9.9.9", "0.0.0.0",
+		"[0:0:0:0:0:0:0:1]", "::", "[::1", "localhost.evil.test"} {
 		if IsLoopback(host) {
 			t.Errorf("%s is loopback", host)
 		}
@@ -93,7 +95,8 @@ func TestThisMachineHasAllOfItsAddresses(t *testing.T) {
 			t.Errorf("%s is another machine", host)
 		}
 	}
-	for _, host := range []string{"", "0.0.0.0", "::", "10.0.0.1", "128.0.0.1", "localhost.evil.test", "127.0.0.1.evil.test", "127.1"} {
+	for _, host := range []string{"", "0.0.0.0", "::", "10.0.0.1", "128.0.0.1", "localhost.evil.test",
+		"127.0.0.1.evil.test", "127.1"} {
 		if IsThisMachine(host) {
 			t.Errorf("%s is this machine", host)
 		}
@@ -101,15 +104,18 @@ func TestThisMachineHasAllOfItsAddresses(t *testing.T) {
 }
 
 func TestOrigin(t *testing.T) {
-	for _, good := range []string{"https://app.example.com", "http://localhost:3000", "https://[::1]:8443", "https://app.example.com:8443", "app://localhost"} {
+	for _, good := range []string{"https://app.example.com", "http://localhost:3000", "https://[::1]:8443",
+		"https://app.example.com:8443", "app://localhost"} {
 		if reason, mended := CheckOrigin(good); reason != "" {
 			t.Errorf("%s: %s %s", good, reason, mended)
 		}
 	}
 	for origin, nearest := range map[string]string{
-		"https://A.example": "https://a.example", "https://a.example:443": "https://a.example", "http://a.example:80": "http://a.example",
-		"https://*.example": "", "https://a.example.": "https://a.example", "https://bücher.example": "",
-		"https://a.example/": "https://a.example", "https://u:pw@a.example": "", "a.example": "", "": "", "HTTPS://a.example": "https://a.example",
+		"https://A.example": "https://a.example", "https://a.example:443": "https://a.example",
+		"http://a.example:80": "http://a.example",
+		"https://*.example":   "", "https://a.example.": "https://a.example", "https://bücher.example": "",
+		"https://a.example/": "https://a.example", "https://u:pw@a.example": "", "a.example": "", "": "",
+		"HTTPS://a.example": "https://a.example",
 	} {
 		if reason, mended := CheckOrigin(origin); reason == "" || mended != nearest {
 			t.Errorf("%s: %q, nearest %q, want %q", origin, reason, mended, nearest)

@@ -7,11 +7,13 @@ import (
 
 func TestOrigins(t *testing.T) {
 	client := &Client{RedirectURIs: []string{
-		"https://app.test/cb?x=1", "https://APP.test:443/cb", "https://app.test:8443/", "http://localhost:3000/cb", "http://localhost:*/cb",
+		"https://app.test/cb?x=1", "https://APP.test:443/cb", "https://app.test:8443/", "http://localhost:3000/cb",
+		"http://localhost:*/cb",
 		"http://127.0.0.1/cb", "http://[::1]", "https://localhost/cb", "com.example.app:/cb", "javascript:alert(1)", "",
 	}}
 	client.AllowedOrigins = []string{"https://pages.test"}
-	want := []string{"https://pages.test", "https://app.test", "https://app.test", "https://app.test:8443", "http://localhost:3000",
+	want := []string{"https://pages.test", "https://app.test", "https://app.test", "https://app.test:8443",
+		"http://localhost:3000",
 		"http://localhost:*", "http://127.0.0.1:*", "http://[::1]:*", "https://localhost"}
 	if got := client.Origins(); !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)

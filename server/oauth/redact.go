@@ -8,8 +8,8 @@ import (
 // Redacted takes the place of what is not shown.
 const Redacted = "[redacted]"
 
-// credentialShape is what this server gives out as secrets (client secrets, codes, tokens, cookies), also where they are
-// cut off, and JWTs of anybody, also where they are cut off before the first dot.
+// credentialShape is what this server gives out as secrets (client secrets, codes, tokens, cookies), also where they
+// are cut off, and JWTs of anybody, also where they are cut off before the first dot.
 var credentialShape = regexp.MustCompile(
 	`wf[a-z]_[A-Za-z0-9_.-]{8,}|eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]*)*|eyJ[A-Za-z0-9_-]{40,}`)
 

@@ -119,7 +119,8 @@ func TestMatchRedirectURI(t *testing.T) {
 		{"broken percent-encoding", "http://localhost:*", "http://localhost:80/%zz", false},
 		{"one slash", "http://localhost:*", "http:/localhost:80/", false},
 		{"three slashes", "http://localhost:*", "http:///localhost:80/", false},
-		{"longer than any redirect URI", "http://localhost:*", "http://localhost:80/" + strings.Repeat("a", MaxRedirectURI), false},
+		{"longer than any redirect URI", "http://localhost:*", "http://localhost:80/" +
+			strings.Repeat("a", MaxRedirectURI), false},
 
 		{"a wildcard host is no wildcard", "https://*.example.com/cb", "https://evil.example.com/cb", false},
 		{"a wildcard path is no wildcard", "https://app.example.com/*", "https://app.example.com/x", false},
@@ -327,8 +328,10 @@ func FuzzCheckRedirectURI(f *testing.F) {
 
 func TestRedirectHost(t *testing.T) {
 	for uri, want := range map[string]string{
-		"https://app.example.com/cb?x=y": "app.example.com", "https://APP.example.com/": "app.example.com", "https://app.example.com:8443/": "app.example.com:8443",
-		"http://localhost:3000/": "localhost", "http://127.0.0.1:1/cb": "localhost", "http://[::1]/": "localhost", "http://localhost:*": "localhost",
+		"https://app.example.com/cb?x=y": "app.example.com", "https://APP.example.com/": "app.example.com",
+		"https://app.example.com:8443/": "app.example.com:8443",
+		"http://localhost:3000/":        "localhost", "http://127.0.0.1:1/cb": "localhost", "http://[::1]/": "localhost",
+		"http://localhost:*":  "localhost",
 		"com.example.app:/cb": "com.example.app:", "com.example.app://cb/": "com.example.app:", "javascript://x/": "x",
 		"https://localhost/cb": "localhost", "https://[2001:db8::1]:8443/": "[2001:db8::1]:8443", "": "", "https://%zz/": "",
 	} {
@@ -375,8 +378,11 @@ func TestCheckHostPattern(t *testing.T) {
 	}
 	for pattern, mended := range map[string]string{
 		"": "", "*": "", "*.": "", "*.*.example.com": "", "a*.example.com": "", "例え.jp": "", "a b": "", "*.10.0.0.1": "",
-		"Example.com": "example.com", "*.Example.com": "*.example.com", "https://example.com": "example.com", "https://example.com:8443/x?y": "example.com",
-		"example.com:8443": "example.com", "example.com.": "example.com", ".example.com": "*.example.com", "[::1]": "::1", "example.com/": "example.com",
+		"Example.com": "example.com", "*.Example.com": "*.example.com", "https://example.com": "example.com",
+		"https://example.com:8443/x?y": "example.com",
+		"example.com:8443":             "example.com", "example.com.": "example.com", ".example.com": "*.example.com",
+		"[::1]":        "::1",
+		"example.com/": "example.com",
 	} {
 		if got, ok := CheckHostPattern(pattern); ok || got != mended {
 			t.Errorf("%q: %v, meant %q, want %q", pattern, ok, got, mended)

@@ -13,11 +13,14 @@ func TestTellingParamsLeaveOutWhatIsSecretOrUnknown(t *testing.T) {
 	got := oauth.TellingParams(url.Values{
 		"grant_type": {"authorization_code"}, "redirect_uri": {"https://a.test/cb"}, "scope": {"openid email"},
 		"resource": {"https://a.test/", "https://b.test/"},
-		"code":     {"canary"}, "code_verifier": {"canary"}, "client_secret": {"canary"}, "refresh_token": {"canary"}, "password": {"canary"},
-		"client_assertion": {"canary"}, "subject_token": {"canary"}, "state": {"canary"}, "login_hint": {"canary"}, "unheard_of": {"canary"},
+		"code":     {"canary"}, "code_verifier": {"canary"}, "client_secret": {"canary"}, "refresh_token": {"canary"},
+		"password":         {"canary"},
+		"client_assertion": {"canary"}, "subject_token": {"canary"}, "state": {"canary"}, "login_hint": {"canary"},
+		"unheard_of": {"canary"},
 	})
 	want := map[string]string{
-		"grant_type": "authorization_code", "redirect_uri": "https://a.test/cb", "scope": "openid email", "resource": "https://a.test/ https://b.test/",
+		"grant_type": "authorization_code", "redirect_uri": "https://a.test/cb", "scope": "openid email",
+		"resource": "https://a.test/ https://b.test/",
 	}
 	if !maps.Equal(got, want) {
 		t.Errorf("%v", got)
@@ -79,7 +82,8 @@ func TestShownURI(t *testing.T) {
 			t.Errorf("%q, the second time %q", got, again)
 		}
 	}
-	if got := oauth.Redact("at 'https://u:pw@a.test/cb?code=x', and on"); got != "at 'https://[redacted]@a.test/cb?code=[redacted]', and on" {
+	if got := oauth.Redact(
+		"at 'https://u:pw@a.test/cb?code=x', and on"); got != "at 'https://[redacted]@a.test/cb?code=[redacted]', and on" {
 		t.Error(got)
 	}
 	if got := oauth.Refuse("c", "r", `"https://u:pw@a.test/" \ é`).Description; got != "'https://[redacted]@a.test/' ? ?" {

@@ -52,11 +52,16 @@ func TestResourceIdentifiersCompareAsURIs(t *testing.T) {
 
 // What is dangerous, or what programs would write in another way, is no identifier; any other absolute URI is one.
 func TestIdentifiersOfResourceServers(t *testing.T) {
-	const absolute, userinfo, ascii = "must be an absolute URI", "must not hold a user name or password", "must be ASCII without spaces"
+	const absolute, userinfo, ascii = "must be an absolute URI", "must not hold a user name or password",
+		"must be ASCII without spaces"
 	for identifier, want := range map[string][2]string{
-		"https://api.example.com": {}, "https://API.example.com:443/a/../b?x=1": {}, "http://10.0.0.1/x": {}, "https://api.example.com/{tenant}": {},
-		"urn:example:billing": {}, "com.example:/api": {}, "https://api.example.com/a%20b": {}, "https://xn--bcher-kva.example": {},
-		"": {absolute}, "billing": {absolute}, "//api.example.com": {absolute}, "https://": {absolute}, "https:///x": {absolute}, "urn:": {absolute},
+		"https://api.example.com": {}, "https://API.example.com:443/a/../b?x=1": {}, "http://10.0.0.1/x": {},
+		"https://api.example.com/{tenant}": {},
+		"urn:example:billing":              {}, "com.example:/api": {}, "https://api.example.com/a%20b": {},
+		"https://xn--bcher-kva.example": {},
+		"":                              {absolute}, "billing": {absolute}, "//api.example.com": {absolute},
+		"https://":   {absolute},
+		"https:///x": {absolute}, "urn:": {absolute},
 		"https://api.example.com#": {absolute, "https://api.example.com"}, "urn:a#b": {absolute, "urn:a"}, "#b": {absolute},
 		"forward-auth://wiki.test":                       {"must not begin with forward-auth://"},
 		"https://u:hunter2@api.test":                     {userinfo},
@@ -71,7 +76,8 @@ func TestIdentifiersOfResourceServers(t *testing.T) {
 		"urn:example:" + strings.Repeat("a", MaxAddress): {"must have at most 2048 bytes"},
 	} {
 		reason, mended := CheckResource(identifier)
-		if !strings.HasPrefix(reason, want[0]) || (reason == "") != (want[0] == "") || mended != want[1] || strings.Contains(reason, "hunter2") {
+		if !strings.HasPrefix(reason, want[0]) || (reason == "") != (want[0] == "") || mended != want[1] ||
+			strings.Contains(reason, "hunter2") {
 			t.Errorf("%.40s: %q, %q", identifier, reason, mended)
 		}
 	}
@@ -108,7 +114,8 @@ func TestOnlyAResourceServer(t *testing.T) {
 
 // What is proposed is an identifier, whatever was wrong.
 func FuzzCheckResource(f *testing.F) {
-	for _, identifier := range []string{"https://a.test/a b", "urn:a b#c", "https://a.test/?q=ü", "https://u:p@a.test", "a:\xff#", "a: "} {
+	for _, identifier := range []string{"https://a.test/a b", "urn:a b#c", "https://a.test/?q=ü", "https://u:p@a.test",
+		"a:\xff#", "a: "} {
 		f.Add(identifier)
 	}
 	f.Fuzz(func(t *testing.T, identifier string) {
@@ -121,7 +128,8 @@ func FuzzCheckResource(f *testing.F) {
 
 // Whatever is sent, its canonical spelling is its own.
 func FuzzCanonicalURI(f *testing.F) {
-	for _, seed := range []string{"https://a.example:443/x/../y?q#f", "urn:a:%7e", "http://[::1]:80/%2e%2E/", "://", "a:b@c/d"} {
+	for _, seed := range []string{"https://a.example:443/x/../y?q#f", "urn:a:%7e", "http://[::1]:80/%2e%2E/",
+		"://", "a:b@c/d"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, identifier string) {

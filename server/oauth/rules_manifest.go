@@ -111,8 +111,8 @@ var manifestRules = []Rule{
 		"Publish a JSON array with all redirect URIs of the app there."},
 	{"front-channel", "The front-channel logout address does not have the origin of a redirect URI.",
 		"Use an address with scheme, host and port of a redirect URI."},
-	{"resource-identifier", "A resource identifier is not an absolute URI without a fragment (RFC 8707 section 2), or has a " +
-		"user name or characters in it that no URI has.",
+	{"resource-identifier", "A resource identifier is not an absolute URI without a fragment (RFC 8707 " +
+		"section 2), or has a user name or characters in it that no URI has.",
 		"Write it in full, as in https://api.example.com."},
 	{"client-id-taken", "A client id that a manifest chooses is, or was, another app's, and is never given to a second " +
 		"one.",
@@ -123,11 +123,11 @@ var manifestRules = []Rule{
 		"Choose another identifier, or take it from the other first."},
 	{"forward-host", "A host behind forward auth is not written as browsers send it.",
 		"Write the host alone, in lower case, and its port if that is not the usual one, as in wiki.example.com."},
-	{"forward-scope", "An app behind forward auth needs a scope: openid to sign people in, and that of the name by which it " +
-		"knows them.",
+	{"forward-scope", "An app behind forward auth needs a scope: openid to sign people in, and that of the " +
+		"name by which it knows them.",
 		"Add the scope to spec.oauth.scopes, or choose another spec.oauth.forwardAuth.user."},
-	{"host-taken", "A host behind forward auth belongs to somebody else, at any port: browsers send the cookies of one to the " +
-		"other.",
+	{"host-taken", "A host behind forward auth belongs to somebody else, at any port: browsers send the " +
+		"cookies of one to the other.",
 		"Choose another host, or take it from the other first."},
 	{"identities", "The app authenticates as a workload, but lists no workloads.",
 		"List them in spec.oauth.identities: of each the issuer and the subject of its tokens."},
@@ -156,7 +156,8 @@ var manifestRules = []Rule{
 		"Write metadata.name of the app that is meant, and not its client id."},
 	{"unknown-claim", "A claim is not one that this server can tell about users.",
 		"Correct its spelling, or add it to claims of the server's configuration."},
-	{"access-lost", "The manifest says who may use the app, or how they sign in to it, and a deploy hook has left that out of its answer.",
+	{"access-lost", "The manifest says who may use the app, or how they sign in to it, and a deploy hook has left that " +
+		"out of its answer.",
 		"Update the hook, or correct it, so that it passes on what it does not know."},
 	{"unused", "A key has no effect, because of another one.",
 		"Take it out, or change the other."},
@@ -205,7 +206,8 @@ var adminRules = []Rule{
 		"Do what the message says, or talk to whoever runs the server."},
 	{"stale-plan", "Something changed after the plan was made, so nothing was done.",
 		"Plan again, look at it, and apply that."},
-	{"would-delete", "The manifest leaves out the client of its app, so applying it would remove that client and end its grants.",
+	{"would-delete", "The manifest leaves out the client of its app, so applying it would remove that client " +
+		"and end its grants.",
 		"Correct the manifest if that is not what you want; otherwise apply it with --allow-delete."},
 	{"needs-trust", "Users of the app are not to be asked for consent (consent: skip), and that takes the operator's " +
 		"word.",
@@ -224,18 +226,20 @@ var adminRules = []Rule{
 	{"no-new-key", "Everything in storage is sealed under the newest key of encryptionKeyFiles already.",
 		"Put the file of a new key first in encryptionKeyFiles of every replica, leave the others behind it, have each " +
 			"take it (warifu reload), and run warifu keys rotate --encryption again."},
-	{"key-file", "The file of the encryption key, which the server keeps itself, cannot be written: the key is the same as " +
-		"before.",
+	{"key-file", "The file of the encryption key, which the server keeps itself, cannot be written: the key " +
+		"is the same as before.",
 		"Make room in storage.config.dataDir, or let the server write there, and run warifu keys rotate --encryption again."},
 	{"sealed-env", "Delivered env cannot be opened with the encryption keys that the server has.",
 		"Put the key that is missing back into encryptionKeyFiles."},
-	{"invalid-configuration", "The configuration that was read again has faults, or something that it needs does not start: nothing of it counts.",
+	{"invalid-configuration", "The configuration that was read again has faults, or something that it needs does not " +
+		"start: nothing of it counts.",
 		"Correct what is named, and check it with warifu config validate."},
 	{"no-configuration", "The server is not running on a configuration file that it could read again.",
 		"Start it with warifu serve, and wait until it says that it serves."},
 	{"storage-full", "The database has reached its quota: nothing new is written until there is room; " +
 		"revoking and removing still work.",
-		"Raise storage.config.quota and restart the server, or end what is not needed; of a cluster, compact and defragment it."},
+		"Raise storage.config.quota and restart the server, or end what is not needed; of a cluster, compact " +
+			"and defragment it."},
 	{"client-of-an-app", "The client belongs to an app.",
 		"Delete the app, or take spec.oauth out of its manifest and apply that."},
 	{"permanent-key", "The key of pairwise subjects is never replaced: apps know their users by these subjects.",
@@ -281,7 +285,8 @@ var adminRules = []Rule{
 		"See /openapi.json; a command line of another version than the server may be the cause."},
 	{"unsupported-media-type", "The admin API reads only JSON.",
 		"Send Content-Type: application/json."},
-	{"timeout", "The request arrived too slowly, or the server could not do it in time because its storage is slow or silent.",
+	{"timeout", "The request arrived too slowly, or the server could not do it in time because its storage " +
+		"is slow or silent.",
 		"Try again; if it was to change something, see first whether it has."},
 	{"cancelled", "The request ended before this was done.",
 		"Try again."},

@@ -46,18 +46,20 @@ var requestRules = []Rule{
 			"within the hour, jti is new each time."},
 	{RuleAssertionUsed, "The client assertion was used before.",
 		"Sign a new one, with a new jti, for each request."},
-	{RuleWorkloadIssuer, "The client is a workload, and nobody whom this server trusts has issued the token that it showed.",
-		"Add the iss of the token to trustedIssuers of the configuration, to the letter, or have the token issued by one that " +
-			"is there."},
+	{RuleWorkloadIssuer, "The client is a workload, and nobody whom this server trusts has issued the " +
+		"token that it showed.",
+		"Add the iss of the token to trustedIssuers of the configuration, to the letter, or have the token " +
+			"issued by one that is there."},
 	{RuleWorkloadIdentity, "The token is of a workload that the client does not list.",
-		"List issuer and subject of the token in spec.oauth.identities, to the letter, and apply; or run the program as the " +
-			"workload that is listed."},
+		"List issuer and subject of the token in spec.oauth.identities, to the letter, and apply; or run the " +
+			"program as the workload that is listed."},
 	{RuleWorkloadSignature, "The token of the workload is not signed by any of its issuer's keys, " +
 		"or its algorithm is not accepted from that issuer.",
 		"See that the token comes from the issuer that it names, and that the keys of trustedIssuers are those of that " +
 			"issuer."},
 	{RuleWorkloadClaims, "The token of the workload has a good signature, but one of its claims is wrong.",
-		"Correct what the description names: aud is the issuer of this server (or the audience of the identity) and nothing " +
+		"Correct what the description names: aud is the issuer of this server (or the audience of the " +
+			"identity) and nothing " +
 			"else, exp is within a day. A token that has expired is read anew from the file that the platform renews."},
 	{RuleWorkloadKeys, "The keys with which the token of a workload is verified cannot be fetched from its issuer now.",
 		"See that this server reaches the issuer, or the address of its keys in trustedIssuers; the log has the reason."},
@@ -109,7 +111,8 @@ var requestRules = []Rule{
 		"Register the public key in spec.oauth.jwks or jwksUri, and sign as requestObjectSigningAlg says."},
 	{RuleObjectClaims, "A claim of the request object is not right.",
 		"Correct the claim that the description names."},
-	{RuleObjectMissing, "The client has registered that it signs its requests, and this one is not a signed request object.",
+	{RuleObjectMissing, "The client has registered that it signs its requests, and this one is not a " +
+		"signed request object.",
 		"Send the parameters as claims of a signed JWT (request, RFC 9101), or take requireSignedRequestObject and " +
 			"requestObjectSigningAlg out of spec.oauth."},
 	{RuleIDTokenHint, "The id_token_hint is not an ID token that this server issued to this client.",
@@ -165,7 +168,8 @@ var requestRules = []Rule{
 	{RuleSignInWrong, "Nobody could be signed in with this name and password, and the form was shown again.",
 		"Let the user try again. If the user is sure, warifu audit says why: the password is wrong or has changed, the " +
 			"account is disabled, or nobody has the name."},
-	{RuleSignInLocked, "There were too many guesses at the name, or from the address, so no password is checked for a while.",
+	{RuleSignInLocked, "There were too many guesses at the name, or from the address, so no password is " +
+		"checked for a while.",
 		"Wait as long as the page says; warifu audit shows where the guesses come from."},
 	{RuleSignInBusy, "More passwords were to be checked at once than the server takes.",
 		"Try again in some seconds. If it happens often, somebody is guessing passwords, " +
@@ -175,17 +179,18 @@ var requestRules = []Rule{
 			"A user who has lost the device uses a recovery code; without one, an operator removes the factor."},
 	{RuleLinkGone, "The link of an invitation, or of a mail to set a new password, was used, has expired, " +
 		"or was not made by this server.",
-		"A link works once, for a limited time, and only while nothing has changed in how the user signs in: make another one with warifu invite, " +
-			"or let the user ask for it on the sign-in page."},
+		"A link works once, for a limited time, and only while nothing has changed in how the user signs in: make another " +
+			"one with warifu invite, or let the user ask for it on the sign-in page."},
 	{RulePasskeyWrong, "A passkey was not taken, and the page was shown again.",
-		"The refusal says why. One that nobody has was removed from the account here, and should be removed from the device, " +
+		"The refusal says why. One that nobody has was removed from the account here, and should be removed " +
+			"from the device, " +
 			"too. If its counter has not moved on, somebody may have a copy: have its user remove it. After a change of the " +
 			"issuer's host, no passkey works any more."},
 	{RuleConnectorUnavailable, "An identity provider or directory did not answer, or not as it should.",
 		"Look for its connector in the log, and check that the server reaches the address in its configuration. " +
 			"It is asked again at the next sign-in."},
-	{RuleConnectorRefused, "An identity provider or directory signed the user in, or answered, in a way that this server " +
-		"does not accept.",
+	{RuleConnectorRefused, "An identity provider or directory signed the user in, or answered, in a way " +
+		"that this server does not accept.",
 		"The description says what is wrong. If the user has too many groups, let groups of the connector in the " +
 			"configuration say which count."},
 	{RuleUserCode, "The user code of a device is not one that waits for an answer.",
@@ -204,8 +209,8 @@ var requestRules = []Rule{
 		"The app should end its session of this user."},
 	{RuleSessionEnded, "The user signed out before the code was redeemed.",
 		"Send the user through authorization again."},
-	{RuleUserEnded, "Everything that was begun for the user before has ended: the password has changed, the account was disabled " +
-		"for a time, or an operator revoked it (warifu audit says which).",
+	{RuleUserEnded, "Everything that was begun for the user before has ended: the password has changed, the " +
+		"account was disabled for a time, or an operator revoked it (warifu audit says which).",
 		"Send the user through authorization again."},
 	{RuleConsentWithdrawn, "What the user had allowed the client was revoked before the code was redeemed.",
 		"Send the user through authorization again, where they are asked."},
@@ -364,26 +369,29 @@ var requestRules = []Rule{
 	{RuleForwardHost, "No app is at the host that a proxy asks about.",
 		"Add it to spec.oauth.forwardAuth.hosts in the app's app.yml and apply again."},
 	{RuleForwardRequest, "What a proxy says of the request that it asks about is missing or not right.",
-		"Have the proxy set X-Forwarded-Host, X-Forwarded-Proto, X-Forwarded-Uri and X-Forwarded-Method, each once, and replace " +
-			"what it was sent; the app is served by https."},
+		"Have the proxy set X-Forwarded-Host, X-Forwarded-Proto, X-Forwarded-Uri and X-Forwarded-Method, each " +
+			"once, and replace what it was sent; the app is served by https."},
 	{RuleForwardSignIn, "A request to an app behind forward auth came without a sign-in, and was not for a page.",
 		"This is an expected answer: a page of the app leads to the sign-in."},
 	{RuleForwardUser, "The user lacks what an app behind forward auth identifies its users by.",
 		"Give the account a user name or a verified e-mail address, or choose sub in spec.oauth.forwardAuth.user."},
-	{RuleForwardCookies, "A browser came back from the sign-in for an app behind forward auth without the cookie that it began with.",
-		"Allow cookies at the app's host; neither the app nor its proxy may remove them. The sign-in ends in the browser in which " +
-			"it began."},
+	{RuleForwardCookies, "A browser came back from the sign-in for an app behind forward auth without the cookie " +
+		"that it began with.",
+		"Allow cookies at the app's host; neither the app nor its proxy may remove them. The sign-in ends in the " +
+			"browser in which it began."},
 	{RuleForwardReturn, "A browser came back from a sign-in for an app behind forward auth, " +
 		"and no such sign-in is in progress at that host.",
-		"Begin at the app again. If it happens often, see whether people bookmark the pages of the sign-in, and expiry.authRequests."},
+		"Begin at the app again. If it happens often, see whether people bookmark the pages of the sign-in, and " +
+			"expiry.authRequests."},
 	{RuleForwardAnswer, "A sign-in for an app behind forward auth ended with an error instead of a code.",
 		"The user said no, or the request before this one was refused: explain that one."},
 	{RuleRegistrationToken, "The initial access token of a registration request is missing, " +
 		"or is not one of this server's.",
 		"Send one of the tokens in the files of oauth2.registration.initialAccessTokenFiles."},
-	{RuleRegistrationAccessToken, "The registration access token is missing, or is not the one of this client; or no such client " +
-		"has registered itself.",
-		"Send the registration_access_token that came with the client's registration, to the registration_client_uri beside it."},
+	{RuleRegistrationAccessToken, "The registration access token is missing, or is not the one of this client; or " +
+		"no such client has registered itself.",
+		"Send the registration_access_token that came with the client's registration, to the " +
+			"registration_client_uri beside it."},
 	{RuleRegistrationMetadata, "The registration has metadata that this server does not take.",
 		"Correct the member that the description names."},
 	{RuleRegistrationConflict, "The registration was changed by another request at the same moment.",

@@ -71,7 +71,8 @@ func TestEveryRuleIsInTheTableOnceWithItsWords(t *testing.T) {
 func TestRemediesForClientsWithoutAManifest(t *testing.T) {
 	manifest := regexp.MustCompile(`app\.yml|spec\.oauth|manifest|app's environment|apply again`)
 	for _, rule := range oauth.RequestRules() {
-		if told := rule.RemedyFor(false); manifest.MatchString(told) || manifest.MatchString(rule.Meaning) && told == rule.Remedy {
+		if told := rule.RemedyFor(false); manifest.MatchString(told) || manifest.MatchString(rule.Meaning) &&
+			told == rule.Remedy {
 			t.Errorf("%s: %s %s", rule.Name, rule.Meaning, told)
 		}
 		if rule.RemedyFor(true) != rule.Remedy {

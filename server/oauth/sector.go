@@ -22,8 +22,8 @@ var ErrSectors = errors.New("redirect URIs on several hosts need a sector identi
 func OwnSector(clientID string) string { return "client " + clientID }
 
 // Sector is where the pairwise subjects of the client with this id are the same: the host of its sector identifier, or
-// else of its redirect URIs and of its hosts behind forward auth (OpenID Connect Core 1.0 section 8.1). Redirect URIs on
-// loopback do not count, because they come and go during development; a client that has no other, or only those of
+// else of its redirect URIs and of its hosts behind forward auth (OpenID Connect Core 1.0 section 8.1). Redirect URIs
+// on loopback do not count, because they come and go during development; a client that has no other, or only those of
 // native apps, is a sector of its own.
 // [ErrSectors]: there is more than one host.
 func (c *Client) Sector(clientID string) (string, error) {
@@ -63,7 +63,8 @@ func redirectHost(uri string) string {
 	return ""
 }
 
-// HostOf is the host of an address as sectors are compared: in lower case, without port and brackets; "" if it has none.
+// HostOf is the host of an address as sectors are compared: in lower case, without port and brackets; "" if it has
+// none.
 func HostOf(address string) string {
 	u, err := url.Parse(address)
 	if err != nil {

@@ -6,8 +6,9 @@
 // (SSRF):
 //
 //   - https, or also http where [Options.Allow] covers the address;
-//   - the address is checked when it is dialled, after the name has been resolved, and each time: a name that resolves to
-//     something else the second time gains nothing. Only global unicast addresses are dialled, and what [Options.Allow] covers;
+//   - the address is checked when it is dialled, after the name has been resolved, and each time: a name that resolves
+//     to something else the second time gains nothing. Only global unicast addresses are dialled, and what
+//     [Options.Allow] covers;
 //   - redirects are not followed, proxies of the environment not used, cookies not kept;
 //   - a reply is read to a limit of bytes, and the whole request has [Options.Timeout].
 package outbound
@@ -77,7 +78,8 @@ func New(opts Options) *Client {
 var special = []netip.Prefix{
 	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("192.0.0.0/24"),
 	netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("192.88.99.0/24"), netip.MustParsePrefix("198.18.0.0/15"),
-	netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("240.0.0.0/4"),
+	netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("203.0.113.0/24"),
+	netip.MustParsePrefix("240.0.0.0/4"),
 	netip.MustParsePrefix("2001::/23"), netip.MustParsePrefix("2001:db8::/32"), netip.MustParsePrefix("2002::/16"),
 	netip.MustParsePrefix("3fff::/20"),
 }

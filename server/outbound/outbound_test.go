@@ -29,9 +29,11 @@ func TestAddressIsCheckedWhenItIsDialled(t *testing.T) {
 	for _, address := range []string{
 		secure.URL, strings.Replace(secure.URL, "127.0.0.1", "localhost", 1), // a name that resolves to loopback
 		strings.Replace(secure.URL, "127.0.0.1", "[::ffff:127.0.0.1]", 1),
-		plain.URL, "https://10.0.0.1/", "https://169.254.169.254/latest/meta-data/", "https://192.168.1.1/", "https://[fe80::1]/", "https://[fd00::1]/",
+		plain.URL, "https://10.0.0.1/", "https://169.254.169.254/latest/meta-data/", "https://192.168.1.1/",
+		"https://[fe80::1]/", "https://[fd00::1]/",
 		"https://100.64.0.1/", "https://0.0.0.0/", "https://255.255.255.255/", "https://[::]/", "https://[64:ff9b::7f00:1]/",
-		"https://[::127.0.0.1]/", "https://[::ffff:0:127.0.0.1]/", "https://[fec0::1]/", "https://[2002:7f00:1::]/", "https://[100::1]/",
+		"https://[::127.0.0.1]/", "https://[::ffff:0:127.0.0.1]/", "https://[fec0::1]/", "https://[2002:7f00:1::]/",
+		"https://[100::1]/",
 		"http://example.com/", "file:///etc/passwd", "gopher://127.0.0.1/", "https://user@example.com/", "/relative", "",
 	} {
 		if _, err := c.Get(t.Context(), address, "", 100); !errors.Is(err, outbound.ErrRefused) {
@@ -56,7 +58,8 @@ func TestAllowListOpensPrivateNetworks(t *testing.T) {
 	if got, err := c.Get(t.Context(), s.URL, "application/json", 100); err != nil || string(got.Body) != "GET  " {
 		t.Errorf("%q, %v", got.Body, err)
 	}
-	if got, err := c.Post(t.Context(), s.URL, "text/plain", []byte("hello")); err != nil || string(got.Body) != "POST text/plain hello" {
+	if got, err := c.Post(t.Context(), s.URL, "text/plain", []byte("hello")); err != nil ||
+		string(got.Body) != "POST text/plain hello" {
 		t.Errorf("%q, %v", got.Body, err)
 	}
 	if _, err := c.Get(t.Context(), "http://10.0.0.1/", "", 100); !errors.Is(err, outbound.ErrRefused) {
@@ -67,8 +70,12 @@ func TestAllowListOpensPrivateNetworks(t *testing.T) {
 func TestRepliesAreBounded(t *testing.T) {
 	release := make(chan struct{})
 	mux := http.NewServeMux()
-	mux.HandleFunc("/long", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, strings.Repeat("x", 101)) })
-	mux.HandleFunc("/away", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/long", http.StatusFound) })
+	mux.HandleFunc("/long", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, strings.Repeat("x", 101))
+	})
+	mux.HandleFunc("/away", func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "/long", http.StatusFound)
+	})
 	mux.HandleFunc("/slow", func(_ http.ResponseWriter, r *http.Request) {
 		select {
 		case <-release:
@@ -116,7 +123,8 @@ func TestOwnAddressMayBeAnywhere(t *testing.T) {
 	if _, err := c.GetAs(t.Context(), "x", s.URL+"/away", "", 100); err == nil || len(elsewhere) > 0 {
 		t.Errorf("a redirect was followed: %v, %q", err, elsewhere)
 	}
-	if _, err := c.GetAs(t.Context(), "x", strings.Replace(s.URL, "https", "http", 1), "", 100); !errors.Is(err, outbound.ErrRefused) {
+	if _, err := c.GetAs(t.Context(), "x", strings.Replace(s.URL, "https", "http", 1), "", 100); !errors.Is(err,
+		outbound.ErrRefused) {
 		t.Errorf("plain http: %v", err)
 	}
 	if _, err := outbound.New(outbound.Options{Own: true}).Get(t.Context(), s.URL, "", 100); err == nil {

@@ -88,7 +88,8 @@ type Account struct {
 	Person         // who is signed in
 	SignOut string // where signing out begins
 	Factors AccountFactors
-	// Password says since when there is one, if it is kept here; PasswordPage is where it is changed, "" where it cannot be.
+	// Password says since when there is one, if it is kept here; PasswordPage is where it is changed, "" where it cannot
+	// be.
 	Password     time.Time
 	PasswordPage string
 	// The other pages of the account.
@@ -289,7 +290,8 @@ func (s *Set) Download(w http.ResponseWriter, lang language.Tag, who string, cod
 	h.Set("Content-Type", "text/plain; charset=utf-8")
 	h.Set("Content-Disposition", `attachment; filename="recovery-codes.txt"`)
 	h.Set("Cache-Control", "no-store")
-	_, _ = fmt.Fprintf(w, "%s\r\n\r\n%s\r\n", heading, strings.Join(codes, "\r\n")) // a browser that has gone away is not a fault of ours
+	// A browser that has gone away is not a fault of ours
+	_, _ = fmt.Fprintf(w, "%s\r\n\r\n%s\r\n", heading, strings.Join(codes, "\r\n"))
 	return nil
 }
 

@@ -16,7 +16,8 @@ func accountPages(f Frame) map[string]Page {
 	when := time.Date(2026, 11, 3, 18, 5, 0, 0, time.FixedZone("JST", 9*3600))
 	of := AccountFrame{Frame: f, Account: "/account", Action: "/account/x", Hidden: hidden}
 	account := Account{AccountFrame: of, Person: Person{"Hanako", "h@example.com"}, SignOut: "/logout",
-		Password: when, PasswordPage: "/account/password", Profile: "/account/profile", Sessions: "/account/sessions", Apps: "/account/apps",
+		Password: when, PasswordPage: "/account/password", Profile: "/account/profile", Sessions: "/account/sessions",
+		Apps:     "/account/apps",
 		Activity: "/account/activity",
 		Factors:  AccountFactors{TOTPPage: "/account/totp", CodesPage: "/account/codes", AnyFactors: true}}
 	m["account"] = account
@@ -33,28 +34,38 @@ func accountPages(f Frame) map[string]Page {
 	}
 	m["password kept elsewhere"] = Password{AccountFrame: of, By: "GitHub"}
 	m["password kept by the operator"] = Password{AccountFrame: of}
-	m["profile"] = Profile{AccountFrame: of, Own: true, Name: "花子", Language: "ja", UserName: "hanako", Email: "h@example.com", Groups: []string{"admins", "staff"}}
-	m["profile, elsewhere"] = Profile{AccountFrame: of, Name: "Hanako", Email: "h@example.com", By: []string{"GitHub", "大学"}}
+	m["profile"] = Profile{AccountFrame: of, Own: true, Name: "花子", Language: "ja", UserName: "hanako",
+		Email: "h@example.com", Groups: []string{"admins", "staff"}}
+	m["profile, elsewhere"] = Profile{AccountFrame: of, Name: "Hanako", Email: "h@example.com",
+		By: []string{"GitHub", "大学"}}
 	m["profile, operator"] = Profile{AccountFrame: of, Email: "h@example.com"}
 	m["apps"] = Apps{AccountFrame: of, Apps: []AllowedApp{
-		{App: exampleApp, ID: "a", Since: when, UsedAt: when, Scopes: []Scope{{Name: "threads:read", Description: "Read threads", Risk: RiskLow}, {Name: "runs:write", Description: "Start runs", Risk: RiskWrite}},
+		{App: exampleApp, ID: "a", Since: when, UsedAt: when,
+			Scopes: []Scope{{Name: "threads:read", Description: "Read threads", Risk: RiskLow},
+				{Name: "runs:write", Description: "Start runs", Risk: RiskWrite}},
 			Resources: []Resource{{Name: "Files", Identifier: "https://files.example.com/api"}}},
 		{App: App{ClientName: "x", DescribedAt: "https://tool.example/c"}, ID: "https://tool.example/c", Since: when}}}
 	m["apps, none"] = Apps{AccountFrame: of}
-	m["activity"] = Activity{AccountFrame: of, SignIns: []PastSignIn{{At: when, Agent: "curl/8", Address: "192.0.2.1", Times: 1}, {At: when, Failed: true, Times: 3}, {At: when, Failed: true, Times: 1}}}
+	m["activity"] = Activity{AccountFrame: of, SignIns: []PastSignIn{{At: when, Agent: "curl/8", Address: "192.0.2.1",
+		Times: 1}, {At: when, Failed: true, Times: 3}, {At: when, Failed: true, Times: 1}}}
 	m["activity, none"] = Activity{AccountFrame: of}
-	m["profile slip"] = Profile{AccountFrame: AccountFrame{Frame: f, Account: "/account", Action: "/account/profile", Slip: SlipName}, Own: true}
+	m["profile slip"] = Profile{AccountFrame: AccountFrame{Frame: f, Account: "/account", Action: "/account/profile",
+		Slip: SlipName}, Own: true}
 	m["sessions"] = Sessions{AccountFrame: of, SignOut: "/logout", Sessions: []Session{
-		{ID: "s1", Agent: "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0", Address: "192.0.2.1", Since: when, SignedIn: when, Apps: []string{"Board", "Files"}, Here: true},
-		{ID: "s2", Agent: "Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.0 Mobile/15E148 Safari/604.1", Address: "2001:db8::1", SignedIn: when},
+		{ID: "s1", Agent: "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0", Address: "192.0.2.1",
+			Since: when, SignedIn: when, Apps: []string{"Board", "Files"}, Here: true},
+		{ID: "s2", Agent: "Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) " +
+			"Version/18.0 Mobile/15E148 Safari/604.1", Address: "2001:db8::1", SignedIn: when},
 		{ID: "s3", SignedIn: when}}}
 	m["codes"] = Codes{AccountFrame: of, Left: 3}
 	m["codes, none"] = Codes{AccountFrame: of, Useless: true}
 	m["codes, new"] = Codes{AccountFrame: of, Codes: []string{"abcd-efgh-ijkl"}, Continue: "/account"}
-	m["codes, on the way"] = Codes{AccountFrame: of, Codes: []string{"abcd-efgh-ijkl"}, Continue: "/oauth/continue?request=r1", Pending: true}
+	m["codes, on the way"] = Codes{AccountFrame: of, Codes: []string{"abcd-efgh-ijkl"},
+		Continue: "/oauth/continue?request=r1", Pending: true}
 	for _, slip := range Slips {
 		of.Slip = slip
-		m["account slip "+string(slip)] = TOTP{AccountFrame: of, Secret: "ABCDEFGHIJ", URI: "otpauth://totp/x:y?secret=ABCDEFGHIJ", Replaces: true}
+		m["account slip "+string(slip)] = TOTP{AccountFrame: of, Secret: "ABCDEFGHIJ",
+			URI: "otpauth://totp/x:y?secret=ABCDEFGHIJ", Replaces: true}
 	}
 	return m
 }
@@ -66,7 +77,8 @@ func TestForeignTextInAnAccount(t *testing.T) {
 	const html, turned = `"'><script>alert(1)</script><img src=x onerror=alert(2)>`, "Ann \u202etxt.exe\u202c \u2066x"
 	for name, evil := range map[string]string{"HTML": html, "bidirectional": turned, "long": strings.Repeat("w", 10_000)} {
 		for _, lang := range Languages {
-			of := AccountFrame{Frame: Frame{Lang: lang}, Account: "/account", Action: "/account/x", Hidden: []Field{{evil, evil}}}
+			of := AccountFrame{Frame: Frame{Lang: lang}, Account: "/account", Action: "/account/x",
+				Hidden: []Field{{evil, evil}}}
 			for _, page := range []Page{
 				Account{AccountFrame: of, Person: Person{evil, evil}, SignOut: "/x"},
 				TOTP{AccountFrame: of, Secret: "ABCD", URI: "javascript:alert(1)"},

@@ -3,8 +3,8 @@ package pages
 import "strings"
 
 // What a browser calls itself (User-Agent, RFC 9110 section 10.1.5) has been made to look like others for thirty years.
-// So the words for it come from a short list of what people use, in the order in which they hide each other, and what is
-// not in it is shown as it is.
+// So the words for it come from a short list of what people use, in the order in which they hide each other, and what
+// is not in it is shown as it is.
 
 var browsers = []struct{ mark, name string }{
 	{"Edg/", "Edge"}, {"EdgA/", "Edge"}, {"EdgiOS/", "Edge"}, {"OPR/", "Opera"}, {"SamsungBrowser/", "Samsung Internet"},

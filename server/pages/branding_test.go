@@ -37,7 +37,8 @@ func TestBrandingIsOnEveryPage(t *testing.T) {
 			t.Errorf("%s: no logo", name)
 		}
 		footer := elements(elements(doc, "footer")[0], "a")
-		if len(footer) != 2 || !has(footer[0], "href", "mailto:help@example.com") || !has(footer[1], "href", "https://example.com/privacy") {
+		if len(footer) != 2 || !has(footer[0], "href", "mailto:help@example.com") ||
+			!has(footer[1], "href", "https://example.com/privacy") {
 			t.Errorf("%s: the footer has %d links", name, len(footer))
 		}
 		if csp := get(s, page).Header().Get("Content-Security-Policy"); !strings.Contains(csp, "img-src 'self'") {
@@ -51,7 +52,8 @@ func TestBrandingIsOnEveryPage(t *testing.T) {
 		!strings.HasPrefix(s.site.Logo, "/tenant/assets/logo-") || !strings.HasSuffix(s.site.Logo, ".svg") {
 		t.Errorf("%s: %d %v", s.site.Logo, w.Code, w.Header())
 	}
-	if csp := w.Header().Get("Content-Security-Policy"); !strings.Contains(csp, "default-src 'none'") || !strings.Contains(csp, "sandbox") {
+	if csp := w.Header().Get("Content-Security-Policy"); !strings.Contains(csp, "default-src 'none'") ||
+		!strings.Contains(csp, "sandbox") {
 		t.Errorf("the logo may do things: %s", csp)
 	}
 }
@@ -86,7 +88,8 @@ func TestBrandingIsChecked(t *testing.T) {
 		t.Error(wrong)
 	}
 	for rule, data := range map[string]string{
-		"nothing": "", "text": "hello", "HTML": "<!doctype html><title>x</title>", "HTML with an SVG": "<html><svg/></html>", "a GIF": "GIF89a",
+		"nothing": "", "text": "hello", "HTML": "<!doctype html><title>x</title>", "HTML with an SVG": "<html><svg/></html>",
+		"a GIF":     "GIF89a",
 		"too large": "\x89PNG\r\n\x1a\n" + strings.Repeat("x", maxLogo),
 	} {
 		if _, err := ReadLogo([]byte(data)); err == nil {

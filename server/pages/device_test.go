@@ -29,7 +29,8 @@ func TestDeviceFormKeepsWhatWasTyped(t *testing.T) {
 	doc := parse(t, get(s, Device{Action: "/device", UserCode: `wdjb "x"`, Problem: DeviceMalformed}).Body.Bytes())
 	for _, in := range elements(doc, "input") {
 		if has(in, "name", FieldUserCode) {
-			if !has(in, "value", `wdjb "x"`) || !has(in, "aria-invalid", "true") || !has(in, "aria-describedby", "problem hint") {
+			if !has(in, "value", `wdjb "x"`) || !has(in, "aria-invalid", "true") ||
+				!has(in, "aria-describedby", "problem hint") {
 				t.Errorf("%v", in.Attr)
 			}
 			return

@@ -18,7 +18,8 @@ func (s *Set) setHeaders(h http.Header, page Page) {
 	h.Set("Cache-Control", "no-store")
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 	h.Set("Cross-Origin-Opener-Policy", openerPolicy(page))
-	h.Set("Permissions-Policy", "browsing-topics=(), camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()")
+	h.Set("Permissions-Policy", "browsing-topics=(), camera=(), display-capture=(), geolocation=(), microphone=(), "+
+		"payment=(), usb=()")
 	h.Set("X-Robots-Tag", "noindex")
 }
 

@@ -63,7 +63,8 @@ func TestEveryPageHasItsHeaders(t *testing.T) {
 			}
 		}
 		for key := range csp {
-			if !slices.Contains([]string{"default-src", "style-src", "img-src", "base-uri", "frame-ancestors", "form-action", "script-src"}, key) {
+			if !slices.Contains([]string{"default-src", "style-src", "img-src", "base-uri", "frame-ancestors", "form-action",
+				"script-src"}, key) {
 				t.Errorf("%s: policy %v", name, csp)
 			}
 		}
@@ -83,7 +84,8 @@ var frameSources = map[string]string{"signed out, frames": "https://a.example ht
 func TestFrameSources(t *testing.T) {
 	s := newSet(t, "https://id.example.com")
 	for want, frames := range map[string][]string{
-		"":                         {"javascript:alert(1)", "http://a.example/", "https://u:p@a.example/", "//a.example/", "", "https://a b/", "https://a;script-src%20*/"},
+		"": {"javascript:alert(1)", "http://a.example/", "https://u:p@a.example/", "//a.example/", "",
+			"https://a b/", "https://a;script-src%20*/"},
 		"https://a.example":        {"https://a.example/1?x=;script-src", "https://A.example/2", "data:text/html,x"},
 		"https://a.example:8443":   {"https://a.example:8443/"},
 		"http://localhost:3000":    {"http://localhost:3000/out"},
@@ -121,7 +123,8 @@ func TestPolicyFollowsTheApp(t *testing.T) {
 // FuzzPolicy holds that nothing an app says can add to the policy or the headers.
 func FuzzPolicy(f *testing.F) {
 	s := newSet(f, "https://id.example.com")
-	for _, v := range []string{"https://a.example/l.png", "https://a;script-src *", "https://[::1%25x;y]/", "http://127.0.0.1:*/", "https://a,b/", "//x", "https://é.example"} {
+	for _, v := range []string{"https://a.example/l.png", "https://a;script-src *", "https://[::1%25x;y]/",
+		"http://127.0.0.1:*/", "https://a,b/", "//x", "https://é.example"} {
 		f.Add(v, v)
 	}
 	f.Fuzz(func(t *testing.T, logo, redirect string) {
@@ -156,7 +159,8 @@ func TestAssets(t *testing.T) {
 			t.Errorf("%s is not below %s", p, s.AssetsPath())
 		}
 	}
-	for path, want := range map[string]int{"/tenant/assets/": 404, "/tenant/assets/style.css": 404, "/assets/style.css": 404} {
+	for path, want := range map[string]int{"/tenant/assets/": 404, "/tenant/assets/style.css": 404,
+		"/assets/style.css": 404} {
 		w := httptest.NewRecorder()
 		s.Assets(http.NotFound).ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
 		if w.Code != want {

@@ -12,7 +12,8 @@ import (
 func TestHTMLInForeignText(t *testing.T) {
 	const evil = `"'><script>alert(1)</script><img src=x onerror=alert(2)>{{.}}</title></textarea><!--`
 	s := newSet(t, "https://id.example.com")
-	app := App{ClientName: evil, LogoURI: evil, TosURI: "javascript:alert(1)", PolicyURI: "data:text/html," + evil, RedirectURI: "https://ok.example/" + evil}
+	app := App{ClientName: evil, LogoURI: evil, TosURI: "javascript:alert(1)", PolicyURI: "data:text/html," +
+		evil, RedirectURI: "https://ok.example/" + evil}
 	sc := []Scope{{Name: evil, Description: evil, Risk: Risk(evil)}, {Name: evil, Peer: evil}}
 	for _, page := range []Page{
 		SignIn{App: app, Action: "/a", Login: evil, Hidden: []Field{{evil, evil}}},
@@ -20,21 +21,27 @@ func TestHTMLInForeignText(t *testing.T) {
 		Consent{App: app, Action: "/a", Person: Person{evil, evil}, New: sc, Granted: sc, Hidden: []Field{{evil, evil}}},
 		Error{Reason: ReasonInvalidRequest, Code: evil, Developer: evil, RequestID: evil},
 		Error{App: app, Reason: ReasonExpired, Back: Back{RedirectURI: "https://ok.example/", Link: "https://ok.example/"}},
-		Error{Reason: ReasonDenied, Back: Back{RedirectURI: "https://ok.example/" + evil, Link: "https://ok.example/" + evil}},
+		Error{Reason: ReasonDenied, Back: Back{RedirectURI: "https://ok.example/" +
+			evil, Link: "https://ok.example/" + evil}},
 		Error{Reason: ReasonDenied, Back: Back{RedirectURI: "https://ok.example/", Link: "javascript:alert(1)"}},
 		Error{Reason: ReasonDenied, Back: Back{RedirectURI: "https://ok.example/" + evil, Fields: []Field{{evil, evil}}}},
 		Consent{App: app, Action: "/a", New: sc, Resources: []Resource{{Name: evil, Identifier: evil}}},
 		ConfirmDevice{App: app, Action: "/a", Scopes: sc, Resources: []Resource{{Name: evil, Identifier: evil}}},
 		Device{Action: "/a", UserCode: evil, Hidden: []Field{{evil, evil}}},
-		ConfirmDevice{App: app, Action: "/a", UserCode: evil, Person: Person{evil, evil}, Scopes: sc, Hidden: []Field{{evil, evil}}},
+		ConfirmDevice{App: app, Action: "/a", UserCode: evil, Person: Person{evil, evil}, Scopes: sc,
+			Hidden: []Field{{evil, evil}}},
 		DeviceDone{App: app, Approved: true},
-		NoAccess{App: app, Action: "/a", Person: Person{evil, evil}, Hidden: []Field{{evil, evil}}, RequestID: evil, CanGoBack: true, Closed: evil},
-		Enrol{App: app, Action: "/a", Person: Person{evil, evil}, Hidden: []Field{{evil, evil}}, Passkeys: "/p", Codes: "/c", CanCancel: true},
+		NoAccess{App: app, Action: "/a", Person: Person{evil, evil}, Hidden: []Field{{evil, evil}}, RequestID: evil,
+			CanGoBack: true, Closed: evil},
+		Enrol{App: app, Action: "/a", Person: Person{evil, evil}, Hidden: []Field{{evil, evil}}, Passkeys: "/p",
+			Codes: "/c", CanCancel: true},
 		SignOut{App: app, Action: "/a", Person: Person{evil, evil}, Hidden: []Field{{evil, evil}}},
-		SignedOut{ClientName: evil, ReturnURI: "javascript:alert(1)", Frames: []string{"javascript:alert(1)", "data:text/html,x", "http://plain.example/", evil}},
+		SignedOut{ClientName: evil, ReturnURI: "javascript:alert(1)", Frames: []string{"javascript:alert(1)",
+			"data:text/html,x", "http://plain.example/", evil}},
 		SignedOut{ClientName: evil, ReturnURI: "https://ok.example/" + evil, Frames: []string{"https://ok.example/" + evil}},
-		Landing{Frame: Frame{English: "javascript:alert(1)", Japanese: "data:text/html,x"}, Person: Person{evil, evil}, SignOut: "/logout",
-			Apps: []Start{{evil, "/start"}}},
+		Landing{Frame: Frame{English: "javascript:alert(1)", Japanese: "data:text/html,x"}, Person: Person{evil, evil},
+			SignOut: "/logout",
+			Apps:    []Start{{evil, "/start"}}},
 	} {
 		name := page.template()
 		body := get(s, page).Body.Bytes()
@@ -165,8 +172,10 @@ func TestWhoAsks(t *testing.T) {
 			}
 		}
 	}
-	for _, at := range []string{"javascript:alert(1)", "https://a@evil.example/", "https://äpfel.example/\"><b>", "//evil.example"} {
-		body := get(s, Consent{App: App{ClientName: "x", DescribedAt: at, RedirectURI: "https://app.example/"}, Action: "/consent"}).Body.String()
+	for _, at := range []string{"javascript:alert(1)", "https://a@evil.example/", "https://äpfel.example/\"><b>",
+		"//evil.example"} {
+		body := get(s, Consent{App: App{ClientName: "x", DescribedAt: at, RedirectURI: "https://app.example/"},
+			Action: "/consent"}).Body.String()
 		if strings.Contains(body, "evil.example") || strings.Contains(body, "äpfel") || strings.Contains(body, "<b>\"") {
 			t.Errorf("%q: %s", at, body)
 		}

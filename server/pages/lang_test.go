@@ -99,7 +99,8 @@ func TestLocalesSayTheSame(t *testing.T) {
 func used(t *testing.T) map[string]bool {
 	t.Helper()
 	ids := map[string]bool{"period.seconds": true, "period.minutes": true, "period.hours": true, "period.days": true,
-		"about.%s": true, "list.next": true, "list.last": true, "moment.layout": true, "device.browser": true, "codes.file": true}
+		"about.%s": true, "list.next": true, "list.last": true, "moment.layout": true, "device.browser": true,
+		"codes.file": true}
 	call := regexp.MustCompile(`\b(?:t|count) \(?(?:printf )?"([a-z_.%]+)"`)
 	err := fs.WalkDir(templateFiles, "templates", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
@@ -239,9 +240,11 @@ func TestEveryRuleOfRequestsIsSaidInEachLanguage(t *testing.T) {
 		}
 	}
 	s := newSet(t, "https://id.example.com")
-	page := Error{Frame: Frame{Lang: language.Japanese}, Reason: ReasonInvalidRequest, Rule: oauth.RuleResponseType, Developer: "use code"}
+	page := Error{Frame: Frame{Lang: language.Japanese}, Reason: ReasonInvalidRequest, Rule: oauth.RuleResponseType,
+		Developer: "use code"}
 	folded := elements(parse(t, get(s, page).Body.Bytes()), "details")[0]
-	if text := words(folded); !strings.Contains(text, "response_type が code ではありません。") || !strings.Contains(text, "use code") {
+	if text := words(folded); !strings.Contains(text, "response_type が code ではありません。") ||
+		!strings.Contains(text, "use code") {
 		t.Error(text)
 	}
 	for _, dd := range elements(folded, "dd") {

@@ -9,8 +9,10 @@ import (
 func TestFormPost(t *testing.T) {
 	s := newSet(t, "https://id.example.com")
 	const evil = `"'></form><script>alert(1)</script><form action="https://evil.example"><!--`
-	for _, redirect := range []string{"https://app.example/cb", "https://app.example/(a)'b;c/%63?x=1&y=%20", "http://localhost:8080/cb", "http://[::1]:1/"} {
-		w := get(s, Onward{Back: Back{RedirectURI: redirect, Fields: []Field{{"code", "c1"}, {"state", evil}, {"iss", "https://id.example.com"}}}})
+	for _, redirect := range []string{"https://app.example/cb", "https://app.example/(a)'b;c/%63?x=1&y=%20",
+		"http://localhost:8080/cb", "http://[::1]:1/"} {
+		w := get(s, Onward{Back: Back{RedirectURI: redirect, Fields: []Field{{"code", "c1"}, {"state", evil},
+			{"iss", "https://id.example.com"}}}})
 		doc := parse(t, w.Body.Bytes())
 		forms := elements(doc, "form")
 		if len(forms) != 1 || !has(forms[0], "action", redirect) || !has(forms[0], "method", "post") {
@@ -47,8 +49,9 @@ func TestOnward(t *testing.T) {
 	s := newSet(t, "https://id.example.com")
 	const answer = `?code=c1&state=a%20b'"><b>;url=https://evil.example`
 	for redirect, host := range map[string]string{
-		"https://app.example/cb": "app.example", "https://app.example/(a)'b;c/%63": "app.example", "http://localhost:8080/cb": "localhost:8080",
-		"com.example.app:/cb": "com.example.app:", "com.example.app://cb": "com.example.app:",
+		"https://app.example/cb": "app.example", "https://app.example/(a)'b;c/%63": "app.example",
+		"http://localhost:8080/cb": "localhost:8080",
+		"com.example.app:/cb":      "com.example.app:", "com.example.app://cb": "com.example.app:",
 	} {
 		w := get(s, Onward{Back: Back{RedirectURI: redirect, Link: redirect + answer}})
 		doc := parse(t, w.Body.Bytes())
@@ -70,7 +73,8 @@ func TestOnward(t *testing.T) {
 			t.Errorf("%s: %d links\n%s", redirect, links, w.Body)
 		}
 	}
-	for _, link := range []string{"javascript:alert(1)", "javascript://app.example/%0aalert(1)", "data:text/html,x", "/relative", "//evil.example", "file:///etc/passwd", ""} {
+	for _, link := range []string{"javascript:alert(1)", "javascript://app.example/%0aalert(1)", "data:text/html,x",
+		"/relative", "//evil.example", "file:///etc/passwd", ""} {
 		body := get(s, Onward{Back: Back{RedirectURI: "https://app.example/", Link: link}}).Body.String()
 		if strings.Contains(body, "http-equiv") || link != "" && strings.Contains(body, link) {
 			t.Errorf("leads to %q", link)

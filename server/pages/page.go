@@ -313,20 +313,22 @@ const (
 	ReasonAppCookies         Reason = "app_cookies"         // a sign-in behind forward auth came back without cookie
 	ReasonAppReturn          Reason = "app_return"          // ... or late, a second time, or is none that began there
 	ReasonAppDenied          Reason = "app_denied"          // ... or the person said no, or may not use the app
-	ReasonSilent             Reason = "silent"              // the app wanted an answer without asking the person, or asked for another
-	ReasonLogout             Reason = "logout"              // a logout request that is not followed: the session stands
-	ReasonForbidden          Reason = "forbidden"           // form from another site, CSRF token wrong
-	ReasonTooMany            Reason = "too_many"            // of the same person in a short time
-	ReasonUnavailable        Reason = "unavailable"         // storage or a connector is down
-	ReasonNotFound           Reason = "not_found"
-	ReasonMethodNotAllowed   Reason = "method_not_allowed"
-	ReasonServerError        Reason = "server_error" // a bug, found in the log by its request id
+	// The app wanted an answer without asking the person, or asked for another
+	ReasonSilent           Reason = "silent"
+	ReasonLogout           Reason = "logout"      // a logout request that is not followed: the session stands
+	ReasonForbidden        Reason = "forbidden"   // form from another site, CSRF token wrong
+	ReasonTooMany          Reason = "too_many"    // of the same person in a short time
+	ReasonUnavailable      Reason = "unavailable" // storage or a connector is down
+	ReasonNotFound         Reason = "not_found"
+	ReasonMethodNotAllowed Reason = "method_not_allowed"
+	ReasonServerError      Reason = "server_error" // a bug, found in the log by its request id
 )
 
 // Reasons is all of them.
 var Reasons = []Reason{
 	ReasonInvalidClient, ReasonUnauthorizedClient, ReasonInvalidRequest, ReasonOtherBrowser, ReasonExpired, ReasonUsed,
-	ReasonDenied, ReasonAppCookies, ReasonAppReturn, ReasonAppDenied, ReasonSilent, ReasonLogout, ReasonForbidden, ReasonTooMany, ReasonUnavailable, ReasonNotFound, ReasonMethodNotAllowed, ReasonServerError,
+	ReasonDenied, ReasonAppCookies, ReasonAppReturn, ReasonAppDenied, ReasonSilent, ReasonLogout, ReasonForbidden,
+	ReasonTooMany, ReasonUnavailable, ReasonNotFound, ReasonMethodNotAllowed, ReasonServerError,
 }
 
 // Status is the HTTP status that fits the reason.

@@ -30,8 +30,9 @@ var exampleApp = App{
 	RedirectURI: "https://my-app.example.com/callback",
 }
 
-var passkeyForm = PasskeyForm{Action: "/signin/passkey", Hidden: []Field{{"challenge", "c"}}, Options: `{"challenge":"\"<'"}`,
-	Offers: true}
+var passkeyForm = PasskeyForm{Action: "/signin/passkey", Hidden: []Field{{"challenge", "c"}},
+	Options: `{"challenge":"\"<'"}`,
+	Offers:  true}
 
 // everyPage is each page in each of its shapes, by name.
 func everyPage(f Frame) map[string]Page {
@@ -41,91 +42,151 @@ func everyPage(f Frame) map[string]Page {
 	broad := Scope{Name: "admin", Description: "Everything", Risk: RiskBroad}
 	about := Scope{Name: "openid profile", Risk: RiskLow, Known: Abouts, Confirms: true}
 	m := map[string]Page{
-		"sign-in":                  SignIn{Frame: f, App: exampleApp, Action: "/login", Hidden: hidden},
-		"sign-in without an app":   SignIn{Frame: f, Action: "/login"},
-		"sign-in wrong":            SignIn{Frame: f, App: exampleApp, Action: "/login", Login: "a@example.com", Problem: ProblemCredentials},
-		"sign-in busy":             SignIn{Frame: f, App: exampleApp, Action: "/login", Problem: ProblemBusy},
-		"sign-in busy, wait":       SignIn{Frame: f, App: exampleApp, Action: "/login", Problem: ProblemBusy, RetryAfter: 5 * time.Second},
-		"sign-in too many":         SignIn{Frame: f, App: exampleApp, Action: "/login", Problem: ProblemTooMany},
-		"sign-in too many, wait":   SignIn{Frame: f, App: exampleApp, Action: "/login", Problem: ProblemTooMany, RetryAfter: 90 * time.Second},
-		"consent":                  Consent{Frame: f, App: exampleApp, Person: Person{"Hanako", "h@example.com"}, New: []Scope{low, write, broad}, Action: "/consent", Hidden: hidden, Account: "/account/apps"},
-		"consent to more":          Consent{Frame: f, App: exampleApp, Person: Person{UserEmail: "h@example.com"}, New: []Scope{write}, Granted: []Scope{low, write}, Action: "/consent", AtMost: 165 * 24 * time.Hour},
-		"consent in a session":     Consent{Frame: f, App: exampleApp, Person: Person{UserName: "Hanako"}, New: []Scope{low}, Action: "/consent", AtMost: 20 * time.Hour, InSession: true},
-		"consent to nothing new":   Consent{Frame: f, App: exampleApp, Person: Person{UserName: "Hanako"}, Granted: []Scope{low}, Action: "/consent", AtMost: 12 * time.Hour, UnusedFor: 10 * time.Minute},
-		"consent, bare local app":  Consent{Frame: f, App: App{ClientName: "x", RedirectURI: "http://localhost:3000/"}, Person: Person{UserName: "Hanako"}, New: []Scope{low}, Action: "/consent"},
-		"consent, described app":   Consent{Frame: f, App: App{ClientName: "x", RedirectURI: "http://localhost:3000/", DescribedAt: "https://agent.example/c"}, Person: Person{UserName: "Hanako"}, New: []Scope{low}, Action: "/consent"},
-		"consent, resources":       Consent{Frame: f, App: exampleApp, Person: Person{UserName: "Hanako"}, New: []Scope{low}, Resources: []Resource{{Name: "Files", Identifier: "https://files.example.com/api"}, {Identifier: "urn:x:y"}, {Identifier: "https://id.example.com", Here: true}}, Action: "/consent"},
-		"confirm device, resource": ConfirmDevice{Frame: f, App: exampleApp, UserCode: "WDJB-MJHT", Person: Person{UserEmail: "h@example.com"}, Scopes: []Scope{low}, Resources: []Resource{{Identifier: "urn:x:y"}}, Action: "/consent"},
-		"consent, unvouched":       Consent{Frame: f, App: App{ClientName: "x", RedirectURI: "https://x.example/", Unvouched: true}, Person: Person{UserName: "Hanako"}, New: []Scope{low}, Granted: []Scope{write}, Action: "/consent"},
-		"denied, with a way back":  Error{Frame: f, Reason: ReasonDenied, Code: "access_denied", Developer: "no", Back: Back{RedirectURI: "https://x.example/cb", Link: "https://x.example/cb?error=access_denied&state=a%20b"}},
-		"silent, with a form back": Error{Frame: f, Reason: ReasonSilent, Code: "login_required", Back: Back{RedirectURI: "https://x.example/cb", Fields: []Field{{"error", "login_required"}}}},
-		"sign-in, passkey":         SignIn{Frame: f, App: exampleApp, Action: "/login", Hidden: hidden, CanCancel: true, Passkey: passkeyForm},
+		"sign-in":                SignIn{Frame: f, App: exampleApp, Action: "/login", Hidden: hidden},
+		"sign-in without an app": SignIn{Frame: f, Action: "/login"},
+		"sign-in wrong": SignIn{Frame: f, App: exampleApp, Action: "/login", Login: "a@example.com",
+			Problem: ProblemCredentials},
+		"sign-in busy": SignIn{Frame: f, App: exampleApp, Action: "/login", Problem: ProblemBusy},
+		"sign-in busy, wait": SignIn{Frame: f, App: exampleApp, Action: "/login", Problem: ProblemBusy,
+			RetryAfter: 5 * time.Second},
+		"sign-in too many": SignIn{Frame: f, App: exampleApp, Action: "/login", Problem: ProblemTooMany},
+		"sign-in too many, wait": SignIn{Frame: f, App: exampleApp, Action: "/login", Problem: ProblemTooMany,
+			RetryAfter: 90 * time.Second},
+		"consent": Consent{Frame: f, App: exampleApp, Person: Person{"Hanako", "h@example.com"},
+			New: []Scope{low, write, broad}, Action: "/consent", Hidden: hidden, Account: "/account/apps"},
+		"consent to more": Consent{Frame: f, App: exampleApp, Person: Person{UserEmail: "h@example.com"},
+			New: []Scope{write}, Granted: []Scope{low, write}, Action: "/consent", AtMost: 165 * 24 * time.Hour},
+		"consent in a session": Consent{Frame: f, App: exampleApp, Person: Person{UserName: "Hanako"}, New: []Scope{low},
+			Action: "/consent", AtMost: 20 * time.Hour, InSession: true},
+		"consent to nothing new": Consent{Frame: f, App: exampleApp, Person: Person{UserName: "Hanako"},
+			Granted: []Scope{low}, Action: "/consent", AtMost: 12 * time.Hour, UnusedFor: 10 * time.Minute},
+		"consent, bare local app": Consent{Frame: f, App: App{ClientName: "x", RedirectURI: "http://localhost:3000/"},
+			Person: Person{UserName: "Hanako"}, New: []Scope{low}, Action: "/consent"},
+		"consent, described app": Consent{Frame: f, App: App{ClientName: "x", RedirectURI: "http://localhost:3000/",
+			DescribedAt: "https://agent.example/c"}, Person: Person{UserName: "Hanako"}, New: []Scope{low}, Action: "/consent"},
+		"consent, resources": Consent{Frame: f, App: exampleApp, Person: Person{UserName: "Hanako"}, New: []Scope{low},
+			Resources: []Resource{{Name: "Files", Identifier: "https://files.example.com/api"}, {Identifier: "urn:x:y"},
+				{Identifier: "https://id.example.com", Here: true}}, Action: "/consent"},
+		"confirm device, resource": ConfirmDevice{Frame: f, App: exampleApp, UserCode: "WDJB-MJHT",
+			Person: Person{UserEmail: "h@example.com"}, Scopes: []Scope{low}, Resources: []Resource{{Identifier: "urn:x:y"}},
+			Action: "/consent"},
+		"consent, unvouched": Consent{Frame: f, App: App{ClientName: "x", RedirectURI: "https://x.example/",
+			Unvouched: true}, Person: Person{UserName: "Hanako"}, New: []Scope{low}, Granted: []Scope{write},
+			Action: "/consent"},
+		"denied, with a way back": Error{Frame: f, Reason: ReasonDenied, Code: "access_denied", Developer: "no",
+			Back: Back{RedirectURI: "https://x.example/cb", Link: "https://x.example/cb?error=access_denied&state=a%20b"}},
+		"silent, with a form back": Error{Frame: f, Reason: ReasonSilent, Code: "login_required",
+			Back: Back{RedirectURI: "https://x.example/cb", Fields: []Field{{"error", "login_required"}}}},
+		"sign-in, passkey": SignIn{Frame: f, App: exampleApp, Action: "/login", Hidden: hidden, CanCancel: true,
+			Passkey: passkeyForm},
 		"sign-in, passkey removed": SignIn{Frame: f, Action: "/login", Problem: ProblemPasskey, Passkey: passkeyForm},
 		"sign-in, passkey late":    SignIn{Frame: f, Action: "/login", Problem: ProblemPasskeyLate, Passkey: passkeyForm},
 		"sign-in, passkey copied":  SignIn{Frame: f, Action: "/login", Problem: ProblemPasskeyCopied, Passkey: passkeyForm},
 		"sign-in, described app":   SignIn{Frame: f, App: App{DescribedAt: "https://agent.example/c"}, Action: "/login"},
-		"confirm described app":    ConfirmDevice{Frame: f, App: App{ClientName: "x", DescribedAt: "https://agent.example/c"}, UserCode: "WDJB-MJHT", Person: Person{UserEmail: "h@example.com"}, Scopes: []Scope{low}, Action: "/consent", AtMost: time.Hour},
-		"device":                   Device{Frame: f, Action: "/device", Hidden: hidden},
-		"device, code known":       Device{Frame: f, Action: "/device", UserCode: "WDJB-MJHT"},
-		"device, too many, wait":   Device{Frame: f, Action: "/device", Problem: DeviceTooMany, RetryAfter: 90 * time.Second},
-		"confirm device":           ConfirmDevice{Frame: f, App: exampleApp, UserCode: "WDJB-MJHT", Person: Person{"Hanako", "h@example.com"}, Scopes: []Scope{low, write, broad}, Action: "/consent", Hidden: hidden, AtMost: time.Hour},
-		"confirm device, bare":     ConfirmDevice{Frame: f, App: App{ClientName: "x"}, UserCode: "WDJB-MJHT", Person: Person{UserEmail: "h@example.com"}, Scopes: []Scope{low}, Action: "/consent", AtMost: time.Hour, UnusedFor: time.Minute},
-		"no access":                NoAccess{Frame: f, App: exampleApp, Person: Person{"Hanako", "h@example.com"}, Action: "/consent", Hidden: hidden, RequestID: "r-1", CanGoBack: true},
-		"no access, device":        NoAccess{Frame: f, App: App{ClientName: "x"}, Person: Person{UserEmail: "h@example.com"}, Action: "/consent", Hidden: hidden, RequestID: "r-1"},
-		"device connected":         DeviceDone{Frame: f, App: exampleApp, Approved: true},
-		"device denied":            DeviceDone{Frame: f, App: exampleApp},
-		"form post":                Onward{Frame: f, Back: Back{RedirectURI: "https://my-app.example.com/callback", Fields: []Field{{"code", "c1"}, {"state", "s1"}, {"iss", "https://id.example.com"}}}},
-		"onward":                   Onward{Frame: f, Back: Back{RedirectURI: "https://my-app.example.com/callback", Link: "https://my-app.example.com/callback?code=c1"}},
-		"onward, installed app":    Onward{Frame: f, Back: Back{RedirectURI: "com.example.app:/cb", Link: "com.example.app:/cb?code=c1"}},
-		"second factor":            Factor{Frame: f, App: exampleApp, Person: Person{"Hanako", "h@example.com"}, Action: "/factor", Hidden: hidden, Code: true, CanCancel: true},
-		"passkeys":                 Passkeys{AccountFrame: AccountFrame{Frame: f, Account: "/account", Action: "/account/passkeys", Hidden: hidden}, Passkey: passkeyForm},
-		"passkeys, some": Passkeys{AccountFrame: AccountFrame{Frame: f, Account: "/account", Action: "/account/passkeys", Hidden: hidden, Notice: NoticePasskey}, Passkey: passkeyForm,
-			Passkeys: []ShownPasskey{{Key: "AA", Name: "1Password", At: time.Unix(1, 0).UTC(), Synced: true}, {Key: "AB", At: time.Unix(1, 0).UTC(), UsedAt: time.Unix(9, 0).UTC()}}, After: "GitHub"},
-		"passkeys, full":           Passkeys{AccountFrame: AccountFrame{Frame: f, Account: "/account", Action: "/account/passkeys"}, Passkeys: []ShownPasskey{{Key: "AA"}}, Full: true},
-		"second factor, passkey":   Factor{Frame: f, App: exampleApp, Person: Person{"Hanako", "h@example.com"}, Action: "/factor", Hidden: hidden, Code: true, Passkey: passkeyForm},
+		"confirm described app": ConfirmDevice{Frame: f, App: App{ClientName: "x", DescribedAt: "https://agent.example/c"},
+			UserCode: "WDJB-MJHT", Person: Person{UserEmail: "h@example.com"}, Scopes: []Scope{low}, Action: "/consent",
+			AtMost: time.Hour},
+		"device":                 Device{Frame: f, Action: "/device", Hidden: hidden},
+		"device, code known":     Device{Frame: f, Action: "/device", UserCode: "WDJB-MJHT"},
+		"device, too many, wait": Device{Frame: f, Action: "/device", Problem: DeviceTooMany, RetryAfter: 90 * time.Second},
+		"confirm device": ConfirmDevice{Frame: f, App: exampleApp, UserCode: "WDJB-MJHT", Person: Person{"Hanako",
+			"h@example.com"}, Scopes: []Scope{low, write, broad}, Action: "/consent", Hidden: hidden, AtMost: time.Hour},
+		"confirm device, bare": ConfirmDevice{Frame: f, App: App{ClientName: "x"}, UserCode: "WDJB-MJHT",
+			Person: Person{UserEmail: "h@example.com"}, Scopes: []Scope{low}, Action: "/consent", AtMost: time.Hour,
+			UnusedFor: time.Minute},
+		"no access": NoAccess{Frame: f, App: exampleApp, Person: Person{"Hanako", "h@example.com"},
+			Action: "/consent", Hidden: hidden, RequestID: "r-1", CanGoBack: true},
+		"no access, device": NoAccess{Frame: f, App: App{ClientName: "x"}, Person: Person{UserEmail: "h@example.com"},
+			Action: "/consent", Hidden: hidden, RequestID: "r-1"},
+		"device connected": DeviceDone{Frame: f, App: exampleApp, Approved: true},
+		"device denied":    DeviceDone{Frame: f, App: exampleApp},
+		"form post": Onward{Frame: f, Back: Back{RedirectURI: "https://my-app.example.com/callback",
+			Fields: []Field{{"code", "c1"}, {"state", "s1"}, {"iss", "https://id.example.com"}}}},
+		"onward": Onward{Frame: f, Back: Back{RedirectURI: "https://my-app.example.com/callback",
+			Link: "https://my-app.example.com/callback?code=c1"}},
+		"onward, installed app": Onward{Frame: f, Back: Back{RedirectURI: "com.example.app:/cb",
+			Link: "com.example.app:/cb?code=c1"}},
+		"second factor": Factor{Frame: f, App: exampleApp, Person: Person{"Hanako", "h@example.com"},
+			Action: "/factor", Hidden: hidden, Code: true, CanCancel: true},
+		"passkeys": Passkeys{AccountFrame: AccountFrame{Frame: f, Account: "/account",
+			Action: "/account/passkeys", Hidden: hidden}, Passkey: passkeyForm},
+		"passkeys, some": Passkeys{AccountFrame: AccountFrame{Frame: f, Account: "/account", Action: "/account/passkeys",
+			Hidden: hidden, Notice: NoticePasskey}, Passkey: passkeyForm,
+			Passkeys: []ShownPasskey{{Key: "AA", Name: "1Password", At: time.Unix(1, 0).UTC(), Synced: true},
+				{Key: "AB", At: time.Unix(1, 0).UTC(), UsedAt: time.Unix(9, 0).UTC()}}, After: "GitHub"},
+		"passkeys, full": Passkeys{AccountFrame: AccountFrame{Frame: f, Account: "/account",
+			Action: "/account/passkeys"}, Passkeys: []ShownPasskey{{Key: "AA"}}, Full: true},
+		"second factor, passkey": Factor{Frame: f, App: exampleApp, Person: Person{"Hanako", "h@example.com"},
+			Action: "/factor", Hidden: hidden, Code: true, Passkey: passkeyForm},
 		"second factor, only that": Factor{Frame: f, Action: "/factor", Passkey: passkeyForm},
-		"second factor, recovery":  Factor{Frame: f, Person: Person{UserEmail: "h@example.com"}, Action: "/factor", Hidden: hidden, Recovery: true},
-		"second factor, wait":      Factor{Frame: f, Action: "/factor", Code: true, Problem: FactorTooMany, RetryAfter: 90 * time.Second},
-		"enrol":                    Enrol{Frame: f, App: exampleApp, Person: Person{"Hanako", "h@example.com"}, Action: "/factor", Hidden: hidden, Passkeys: "/account/passkeys?request=x", Codes: "/account/totp?request=x", CanCancel: true},
-		"enrol, passkey":           Enrol{Frame: f, App: exampleApp, Person: Person{UserName: "Hanako"}, Action: "/factor", Hidden: hidden, ByServer: true, Passkeys: "/account/passkeys?request=x", CanCancel: true},
-		"enrol, nothing":           Enrol{Frame: f, Person: Person{UserName: "Hanako"}, Action: "/factor"},
-		"enrol, code":              Enrol{Frame: f, Person: Person{UserName: "Hanako"}, Action: "/factor", ByServer: true, Codes: "/account/totp?request=x"},
-		"landing":                  Landing{Frame: f},
-		"landing, signed in":       Landing{Frame: f, Person: Person{"Hanako", "h@example.com"}, SignOut: "/logout"},
-		"sign-in, ways":            SignIn{Frame: f, App: exampleApp, Action: "/login", Hidden: hidden, CanCancel: true, Ways: []Way{{Name: "GitHub", Logo: "/assets/logo-1.svg", Address: "/c/github"}, {Name: "大学", Address: "/c/u"}}},
-		"sign-in, only ways":       SignIn{Frame: f, App: exampleApp, Action: "/login", Hidden: hidden, CanCancel: true, NoForm: true, Ways: []Way{{Name: "GitHub", Address: "/c/github"}, {Address: "/c/local"}}},
-		"sign-in, directory":       SignIn{Frame: f, App: exampleApp, Action: "/login/ldap", Hidden: hidden, With: "LDAP", Prompt: "Matriculation number", CanCancel: true},
-		"sign-in, no way":          SignIn{Frame: f, Action: "/login", NoForm: true, Problem: ProblemNoWay},
-		"sign-in, unavailable":     SignIn{Frame: f, Action: "/login", Problem: ProblemUnavailable, By: "GitHub", RetryAfter: time.Second},
-		"sign-in, refused":         SignIn{Frame: f, Action: "/login", Problem: ProblemRefused, By: "GitHub"},
-		"sign-in, groups":          SignIn{Frame: f, Action: "/login", Problem: ProblemGroups, By: "GitHub"},
-		"sign-in, not again":       SignIn{Frame: f, Action: "/login", Problem: ProblemNotAgain, By: "GitHub"},
-		"carry on":                 Carry{Frame: f, To: "https://idp.example/saml", Fields: []Field{{"SAMLRequest", "x"}, {"RelayState", "y"}}},
-		"carry here":               Carry{Frame: f, To: "/callback?here=1", Fields: []Field{{"SAMLResponse", "x"}}},
-		"landing, sign-in":         Landing{Frame: f, SignIn: "/signin"},
-		"landing, apps":            Landing{Frame: f, Account: "/account", Person: Person{UserName: "Hanako"}, SignOut: "/logout", Apps: []Start{{"Board", "/start?client_id=b"}}},
-		"consent, about a person":  Consent{Frame: f, App: exampleApp, Person: Person{UserName: "Hanako"}, New: []Scope{about, write}, Granted: []Scope{{Name: "email", Risk: RiskLow, Known: []About{AboutEmail}}}, Action: "/consent", Late: true},
-		"confirm device, late":     ConfirmDevice{Frame: f, App: exampleApp, UserCode: "WDJB-MJHT", Person: Person{UserEmail: "h@example.com"}, Scopes: []Scope{about}, Action: "/consent", Late: true},
-		"expired, of an app":       Error{Frame: f, App: exampleApp, Reason: ReasonExpired, RequestID: "r-1", Back: Back{RedirectURI: "https://x.example/cb", Link: "https://x.example/cb?error=x"}},
-		"sign-out":                 SignOut{Frame: f, App: exampleApp, Person: Person{"Hanako", "h@example.com"}, Action: "/signout", Hidden: hidden},
-		"sign-out, no app":         SignOut{Frame: f, Person: Person{UserEmail: "h@example.com"}, Action: "/signout", Hidden: hidden},
-		"stays signed in":          SignedOut{Frame: f, Stays: true, ClientName: "My OAuth App", ReturnURI: "https://my-app.example.com/"},
-		"signed out, frames":       SignedOut{Frame: f, ClientName: "My OAuth App", ReturnURI: "https://my-app.example.com/?state=s", Frames: []string{"https://a.example/out", "https://b.example/out"}},
-		"signed out":               SignedOut{Frame: f},
-		"signed out, back to app":  SignedOut{Frame: f, ClientName: "My OAuth App", ReturnURI: "https://my-app.example.com/"},
-		"error with everything":    Error{Frame: f, Reason: ReasonUnavailable, Code: "temporarily_unavailable", Developer: "storage", RequestID: "r-1", RetryAfter: time.Second},
+		"second factor, recovery": Factor{Frame: f, Person: Person{UserEmail: "h@example.com"}, Action: "/factor",
+			Hidden: hidden, Recovery: true},
+		"second factor, wait": Factor{Frame: f, Action: "/factor", Code: true, Problem: FactorTooMany,
+			RetryAfter: 90 * time.Second},
+		"enrol": Enrol{Frame: f, App: exampleApp, Person: Person{"Hanako", "h@example.com"},
+			Action: "/factor", Hidden: hidden, Passkeys: "/account/passkeys?request=x", Codes: "/account/totp?request=x",
+			CanCancel: true},
+		"enrol, passkey": Enrol{Frame: f, App: exampleApp, Person: Person{UserName: "Hanako"}, Action: "/factor",
+			Hidden: hidden, ByServer: true, Passkeys: "/account/passkeys?request=x", CanCancel: true},
+		"enrol, nothing": Enrol{Frame: f, Person: Person{UserName: "Hanako"}, Action: "/factor"},
+		"enrol, code": Enrol{Frame: f, Person: Person{UserName: "Hanako"}, Action: "/factor", ByServer: true,
+			Codes: "/account/totp?request=x"},
+		"landing":            Landing{Frame: f},
+		"landing, signed in": Landing{Frame: f, Person: Person{"Hanako", "h@example.com"}, SignOut: "/logout"},
+		"sign-in, ways": SignIn{Frame: f, App: exampleApp, Action: "/login", Hidden: hidden, CanCancel: true,
+			Ways: []Way{{Name: "GitHub", Logo: "/assets/logo-1.svg", Address: "/c/github"}, {Name: "大学", Address: "/c/u"}}},
+		"sign-in, only ways": SignIn{Frame: f, App: exampleApp, Action: "/login", Hidden: hidden, CanCancel: true,
+			NoForm: true, Ways: []Way{{Name: "GitHub", Address: "/c/github"}, {Address: "/c/local"}}},
+		"sign-in, directory": SignIn{Frame: f, App: exampleApp, Action: "/login/ldap", Hidden: hidden, With: "LDAP",
+			Prompt: "Matriculation number", CanCancel: true},
+		"sign-in, no way": SignIn{Frame: f, Action: "/login", NoForm: true, Problem: ProblemNoWay},
+		"sign-in, unavailable": SignIn{Frame: f, Action: "/login", Problem: ProblemUnavailable, By: "GitHub",
+			RetryAfter: time.Second},
+		"sign-in, refused":   SignIn{Frame: f, Action: "/login", Problem: ProblemRefused, By: "GitHub"},
+		"sign-in, groups":    SignIn{Frame: f, Action: "/login", Problem: ProblemGroups, By: "GitHub"},
+		"sign-in, not again": SignIn{Frame: f, Action: "/login", Problem: ProblemNotAgain, By: "GitHub"},
+		"carry on": Carry{Frame: f, To: "https://idp.example/saml", Fields: []Field{{"SAMLRequest", "x"},
+			{"RelayState", "y"}}},
+		"carry here":       Carry{Frame: f, To: "/callback?here=1", Fields: []Field{{"SAMLResponse", "x"}}},
+		"landing, sign-in": Landing{Frame: f, SignIn: "/signin"},
+		"landing, apps": Landing{Frame: f, Account: "/account", Person: Person{UserName: "Hanako"},
+			SignOut: "/logout", Apps: []Start{{"Board", "/start?client_id=b"}}},
+		"consent, about a person": Consent{Frame: f, App: exampleApp, Person: Person{UserName: "Hanako"},
+			New: []Scope{about, write}, Granted: []Scope{{Name: "email", Risk: RiskLow, Known: []About{AboutEmail}}},
+			Action: "/consent", Late: true},
+		"confirm device, late": ConfirmDevice{Frame: f, App: exampleApp, UserCode: "WDJB-MJHT",
+			Person: Person{UserEmail: "h@example.com"}, Scopes: []Scope{about}, Action: "/consent", Late: true},
+		"expired, of an app": Error{Frame: f, App: exampleApp, Reason: ReasonExpired, RequestID: "r-1",
+			Back: Back{RedirectURI: "https://x.example/cb", Link: "https://x.example/cb?error=x"}},
+		"sign-out": SignOut{Frame: f, App: exampleApp, Person: Person{"Hanako", "h@example.com"},
+			Action: "/signout", Hidden: hidden},
+		"sign-out, no app": SignOut{Frame: f, Person: Person{UserEmail: "h@example.com"}, Action: "/signout",
+			Hidden: hidden},
+		"stays signed in": SignedOut{Frame: f, Stays: true, ClientName: "My OAuth App",
+			ReturnURI: "https://my-app.example.com/"},
+		"signed out, frames": SignedOut{Frame: f, ClientName: "My OAuth App",
+			ReturnURI: "https://my-app.example.com/?state=s", Frames: []string{"https://a.example/out",
+				"https://b.example/out"}},
+		"signed out":              SignedOut{Frame: f},
+		"signed out, back to app": SignedOut{Frame: f, ClientName: "My OAuth App", ReturnURI: "https://my-app.example.com/"},
+		"error with everything": Error{Frame: f, Reason: ReasonUnavailable, Code: "temporarily_unavailable",
+			Developer: "storage", RequestID: "r-1", RetryAfter: time.Second},
 	}
 	maps.Copy(m, accountPages(f))
 	for _, p := range FactorProblems {
-		m["second factor "+string(p)] = Factor{Frame: f, Action: "/factor", Person: Person{UserName: "Hanako"}, Code: true, Recovery: true, Problem: p}
+		m["second factor "+string(p)] = Factor{Frame: f, Action: "/factor", Person: Person{UserName: "Hanako"}, Code: true,
+			Recovery: true, Problem: p}
 	}
 	for _, p := range append(PasswordProblems, PasswordFine) {
-		m["welcome "+string(p)] = Welcome{Frame: f, Person: Person{"Hanako", "h@example.com"}, Login: "hanako", Passkey: true, Action: "/welcome", Hidden: hidden, Problem: p}
-		m["reset "+string(p)] = Welcome{Frame: f, Person: Person{UserEmail: "h@example.com"}, Login: "h@example.com", Reset: true, Second: true, Action: "/welcome", Problem: p, RetryAfter: 5 * time.Second}
+		m["welcome "+string(p)] = Welcome{Frame: f, Person: Person{"Hanako", "h@example.com"}, Login: "hanako", Passkey: true,
+			Action: "/welcome", Hidden: hidden, Problem: p}
+		m["reset "+string(p)] = Welcome{Frame: f, Person: Person{UserEmail: "h@example.com"}, Login: "h@example.com",
+			Reset: true, Second: true, Action: "/welcome", Problem: p, RetryAfter: 5 * time.Second}
 	}
 	m["link gone"], m["link gone, mail"] = LinkGone{Frame: f}, LinkGone{Frame: f, Forgot: "/forgot"}
 	for _, p := range append(ForgotProblems, ForgotFine) {
-		m["forgot "+string(p)] = Forgot{Frame: f, Action: "/forgot", Hidden: hidden, Back: "/signin", Problem: p, RetryAfter: time.Minute}
+		m["forgot "+string(p)] = Forgot{Frame: f, Action: "/forgot", Hidden: hidden, Back: "/signin", Problem: p,
+			RetryAfter: time.Minute}
 	}
 	m["forgot, sent"] = Forgot{Frame: f, Sent: true, Back: "/continue?request=r1"}
 	m["sign-in, forgot"] = SignIn{Frame: f, Action: "/login", Forgot: "/forgot"}
@@ -282,7 +343,8 @@ func checkFrames(t *testing.T, doc *html.Node, page Page) {
 		t.Errorf("%d frames, want %d", len(frames), len(page.frames()))
 	}
 	for _, f := range frames {
-		if !has(f, "sandbox", "allow-scripts allow-same-origin") || !has(f, "tabindex", "-1") || !has(f, "aria-hidden", "true") {
+		if !has(f, "sandbox", "allow-scripts allow-same-origin") || !has(f, "tabindex", "-1") ||
+			!has(f, "aria-hidden", "true") {
 			t.Errorf("frame %v", f.Attr)
 		}
 	}
@@ -375,7 +437,8 @@ func checkReferences(t *testing.T, doc *html.Node) {
 
 func TestSignInForm(t *testing.T) {
 	s := newSet(t, "https://id.example.com")
-	doc := parse(t, get(s, SignIn{App: exampleApp, Action: "/login?x=1&y=2", Hidden: []Field{{"csrf", `"><b>`}}, Login: "h@example.com", Problem: ProblemCredentials}).Body.Bytes())
+	doc := parse(t, get(s, SignIn{App: exampleApp, Action: "/login?x=1&y=2", Hidden: []Field{{"csrf", `"><b>`}},
+		Login: "h@example.com", Problem: ProblemCredentials}).Body.Bytes())
 	form := elements(doc, "form")[0]
 	if !has(form, "action", "/login?x=1&y=2") {
 		t.Errorf("form attributes %v", form.Attr)
@@ -386,9 +449,11 @@ func TestSignInForm(t *testing.T) {
 		got[name] = in
 	}
 	for name, want := range map[string]map[string]string{
-		"csrf":        {"type": "hidden", "value": `"><b>`},
-		FieldLogin:    {"value": "h@example.com", "autocomplete": "username", "aria-describedby": "problem", "aria-invalid": "true"},
-		FieldPassword: {"type": "password", "autocomplete": "current-password", "aria-describedby": "problem", "aria-invalid": "true"},
+		"csrf": {"type": "hidden", "value": `"><b>`},
+		FieldLogin: {"value": "h@example.com", "autocomplete": "username", "aria-describedby": "problem",
+			"aria-invalid": "true"},
+		FieldPassword: {"type": "password", "autocomplete": "current-password", "aria-describedby": "problem",
+			"aria-invalid": "true"},
 	} {
 		in := got[name]
 		if in == nil {
@@ -416,7 +481,8 @@ func TestConsentIsHonest(t *testing.T) {
 	s := newSet(t, "https://id.example.com")
 	doc := parse(t, get(s, Consent{
 		App: exampleApp, Person: Person{"Hanako", "h@example.com"},
-		New:     []Scope{{Name: "runs:write", Description: "Start runs", Risk: RiskWrite}, {Name: "odd", Description: "Odd thing", Risk: Risk("unheard of")}},
+		New: []Scope{{Name: "runs:write", Description: "Start runs", Risk: RiskWrite},
+			{Name: "odd", Description: "Odd thing", Risk: Risk("unheard of")}},
 		Granted: []Scope{{Name: "threads:read", Description: "Read threads", Risk: RiskLow}},
 		Hidden:  []Field{{"csrf", "c1"}},
 	}).Body.Bytes())
@@ -443,7 +509,8 @@ func TestConsentIsHonest(t *testing.T) {
 		t.Errorf("terms or privacy policy missing in %v", links)
 	}
 	lists := elements(form, "ul")
-	if next := elements(form, "details"); len(next) != 1 || words(elements(next[0], "summary")[0]) != "What happens next" || has(next[0], "open", "") {
+	if next := elements(form, "details"); len(next) != 1 ||
+		words(elements(next[0], "summary")[0]) != "What happens next" || has(next[0], "open", "") {
 		t.Error("what happens next is not folded")
 	}
 	if len(lists) != 3 || len(elements(lists[0], "li")) != 2 || len(elements(lists[1], "li")) != 1 {
@@ -483,10 +550,12 @@ func checkDecisions(t *testing.T, doc *html.Node) {
 
 func TestConsentSaysWhatIsKnown(t *testing.T) {
 	s := newSet(t, "https://id.example.com")
-	known := Consent{App: exampleApp, New: []Scope{{Name: "openid email", Risk: RiskLow, Confirms: true, Known: []About{AboutName, AboutPicture, AboutEmail, "shoe size"}}},
+	known := Consent{App: exampleApp, New: []Scope{{Name: "openid email", Risk: RiskLow, Confirms: true,
+		Known: []About{AboutName, AboutPicture, AboutEmail, "shoe size"}}},
 		Granted: []Scope{{Name: "phone", Risk: RiskLow, Known: []About{AboutPhone}}}}
 	text := words(parse(t, get(s, known).Body.Bytes()))
-	for _, want := range []string{"Confirm who you are, and see your name, picture, e-mail address and shoe size openid email", "See your phone number phone", "added to your account here later"} {
+	for _, want := range []string{"Confirm who you are, and see your name, picture, e-mail address and shoe size " +
+		"openid email", "See your phone number phone", "added to your account here later"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in %s", want, text)
 		}
@@ -496,33 +565,40 @@ func TestConsentSaysWhatIsKnown(t *testing.T) {
 	if want := "あなたが誰であるかの確認と、名前、写真、メールアドレス、shoe sizeの閲覧"; !strings.Contains(text, want) {
 		t.Errorf("no %q in %s", want, text)
 	}
-	if bare := words(parse(t, get(s, Consent{App: exampleApp, New: []Scope{{Name: "a", Description: "A"}}}).Body.Bytes())); strings.Contains(bare, "later") {
+	if bare := words(parse(t, get(s, Consent{App: exampleApp,
+		New: []Scope{{Name: "a", Description: "A"}}}).Body.Bytes())); strings.Contains(bare, "later") {
 		t.Error("a page about nobody speaks of what comes later")
 	}
 }
 
 func TestErrorPageSaysWhatToPassOn(t *testing.T) {
 	s := newSet(t, "https://id.example.com")
-	w := get(s, Error{Reason: ReasonUnauthorizedClient, Developer: "https://evil.example is not registered", RequestID: "req-7"})
+	w := get(s, Error{Reason: ReasonUnauthorizedClient, Developer: "https://evil.example is not registered",
+		RequestID: "req-7"})
 	text := words(parse(t, w.Body.Bytes()))
-	for _, want := range []string{"unauthorized_client", "https://evil.example is not registered", "req-7", "Register the redirect URI"} {
+	for _, want := range []string{"unauthorized_client", "https://evil.example is not registered", "req-7",
+		"Register the redirect URI"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the page does not say %q", want)
 		}
 	}
 	// What is for the developer is folded; the id is for whoever asks for help.
-	if folded := words(elements(parse(t, w.Body.Bytes()), "details")[0]); !strings.Contains(folded, "evil.example is not registered") || strings.Contains(folded, "req-7") {
+	if folded := words(elements(parse(t, w.Body.Bytes()), "details")[0]); !strings.Contains(folded,
+		"evil.example is not registered") || strings.Contains(folded, "req-7") {
 		t.Errorf("folded: %s", folded)
 	}
-	if got := get(s, Error{Reason: ReasonUnavailable, RetryAfter: 1500 * time.Millisecond}).Header().Get("Retry-After"); got != "2" {
+	if got := get(s, Error{Reason: ReasonUnavailable, RetryAfter: 1500 * time.Millisecond}).Header().Get(
+		"Retry-After"); got != "2" {
 		t.Errorf("Retry-After %q", got)
 	}
 }
 
 func TestLandingLeadsToDiscovery(t *testing.T) {
 	for issuer, want := range map[string][]string{
-		"https://id.example.com":      {"https://id.example.com/.well-known/openid-configuration", "https://id.example.com/.well-known/oauth-authorization-server"},
-		"https://example.com/tenant/": {"https://example.com/tenant/.well-known/openid-configuration", "https://example.com/.well-known/oauth-authorization-server/tenant"},
+		"https://id.example.com": {"https://id.example.com/.well-known/openid-configuration",
+			"https://id.example.com/.well-known/oauth-authorization-server"},
+		"https://example.com/tenant/": {"https://example.com/tenant/.well-known/openid-configuration",
+			"https://example.com/.well-known/oauth-authorization-server/tenant"},
 	} {
 		links := map[string]bool{}
 		for _, a := range elements(parse(t, get(newSet(t, issuer), Landing{}).Body.Bytes()), "a") {
@@ -539,7 +615,8 @@ func TestLandingLeadsToDiscovery(t *testing.T) {
 
 func TestLanguageSwitch(t *testing.T) {
 	s := newSet(t, "https://id.example.com")
-	doc := parse(t, get(s, Landing{Frame: Frame{Lang: language.Japanese, English: "/?ui_locales=en", Japanese: "/?ui_locales=ja"}}).Body.Bytes())
+	doc := parse(t, get(s, Landing{Frame: Frame{Lang: language.Japanese, English: "/?ui_locales=en",
+		Japanese: "/?ui_locales=ja"}}).Body.Bytes())
 	nav := elements(doc, "nav")[0]
 	for _, a := range elements(nav, "a") {
 		if has(a, "hreflang", "ja") != has(a, "aria-current", "true") {

@@ -27,7 +27,8 @@ func TestStylesheetIsSmallAndSelfContained(t *testing.T) {
 			t.Errorf("fetches something: %s", banned)
 		}
 	}
-	for _, want := range []string{"prefers-color-scheme:dark", "prefers-reduced-motion", "forced-colors:active", ":focus-visible"} {
+	for _, want := range []string{"prefers-color-scheme:dark", "prefers-reduced-motion", "forced-colors:active",
+		":focus-visible"} {
 		if !strings.Contains(css, want) {
 			t.Errorf("no %s", want)
 		}

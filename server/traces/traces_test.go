@@ -41,7 +41,8 @@ func (b *buffer) String() string {
 func newTracer(t *testing.T, endpoint string, sample float64) (*traces.Tracer, *buffer) {
 	t.Helper()
 	log := &buffer{}
-	tracer, err := otlp.New(otlp.Options{Endpoint: endpoint, Sample: sample, Version: "test", Issuer: "https://id.example.com",
+	tracer, err := otlp.New(otlp.Options{Endpoint: endpoint, Sample: sample, Version: "test",
+		Issuer:  "https://id.example.com",
 		Headers: map[string]string{"X-Collector-Token": "the-token"}, Logger: slog.New(slog.NewTextHandler(log, nil))})
 	if err != nil {
 		t.Fatal(err)

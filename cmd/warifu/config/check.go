@@ -184,7 +184,8 @@ func (r *reader) checkStorage(cfg *Config) {
 		}
 		if len(cfg.EncryptionKeyFiles) == 0 {
 			r.fault("encryptionKeyFiles", "required", "",
-				"is required with storage.type etcd, the same on all replicas: make a key with (umask 077; openssl rand -base64 32 > FILE)")
+				"is required with storage.type etcd, the same on all replicas: make a key with (umask 077; openssl rand "+
+					"-base64 32 > FILE)")
 		}
 		return
 	}
@@ -241,7 +242,8 @@ func (r *reader) checkEndpoints(at string, detail StorageDetail) {
 		}
 	}
 	if first == "http" && detail.SSL != (SSL{}) {
-		r.fault(at+".ssl", "misplaced", "", "is of no use with endpoints that are plain http: make them https, or leave it out")
+		r.fault(at+".ssl", "misplaced", "", "is of no use with endpoints that are plain http: make them "+
+			"https, or leave it out")
 	}
 }
 
@@ -395,7 +397,8 @@ func (r *reader) checkPasswords(cfg *Config) {
 // guess.
 func checkHash(hash string) error {
 	cost, err := bcrypt.Cost([]byte(hash))
-	if plain, bad := base64.StdEncoding.DecodeString(hash); bad == nil && len(plain) == 60 && checkHash(string(plain)) == nil {
+	if plain, bad := base64.StdEncoding.DecodeString(hash); bad == nil && len(plain) == 60 &&
+		checkHash(string(plain)) == nil {
 		return errors.New("must be the bcrypt hash itself, not its base64 form, which Dex also accepts: " +
 			"decode it with base64 -d")
 	}

@@ -24,7 +24,8 @@ func (r *reader) checkOAuth2(cfg *Config) {
 	r.checkNoEmpty(at+".initialAccessTokenFiles", registration.InitialAccessTokenFiles)
 	catalogue := server.ScopeNames(cfg.Catalogue())
 	if _, written := r.places[at+".scopes"]; written && len(registration.Scopes) == 0 {
-		r.fault(at+".scopes", "required", "", "is empty: list what such clients may ask for, or leave it out for all of the catalogue")
+		r.fault(at+".scopes", "required", "", "is empty: list what such clients may ask for, or leave it out for all "+
+			"of the catalogue")
 	}
 	for i, scope := range registration.Scopes {
 		path := fmt.Sprintf("%s.scopes[%d]", at, i)
@@ -32,7 +33,8 @@ func (r *reader) checkOAuth2(cfg *Config) {
 		case slices.Contains(registration.Scopes[:i], scope):
 			r.fault(path, "duplicate", "", "is listed twice")
 		case !slices.Contains(catalogue, scope) && catalogue != nil: // a catalogue that has faults is told of elsewhere
-			r.fault(path, "value", strictyaml.Nearest(scope, catalogue), "is %q, which is not a scope of the catalogue (scopes)", scope)
+			r.fault(path, "value", strictyaml.Nearest(scope, catalogue), "is %q, which is not a scope of the catalogue (scopes)",
+				scope)
 		}
 	}
 	r.checkHosts("oauth2.clientIDMetadataDocuments.allow", cfg.OAuth2.ClientIDMetadataDocuments.Allow)
@@ -57,7 +59,8 @@ func (r *reader) checkOffer(path string, got, offered, required []string) {
 	for i, value := range got {
 		at := fmt.Sprintf("%s[%d]", path, i)
 		if !slices.Contains(offered, value) {
-			r.fault(at, "unsupported", oauth.NearestName(value, offered, strictyaml.Nearest), "is not offered by this version%s, which has %s",
+			r.fault(at, "unsupported", oauth.NearestName(value, offered, strictyaml.Nearest), "is not offered by this "+
+				"version%s, which has %s",
 				withdrawn[value], strings.Join(offered, ", "))
 		} else if slices.Contains(got[:i], value) {
 			r.fault(at, "duplicate", "", "is listed twice")

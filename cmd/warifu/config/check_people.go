@@ -31,7 +31,8 @@ const (
 func (r *reader) checkPerson(at string, p StaticPassword) {
 	for key, text := range map[string]string{
 		"username": p.Username, "preferredUsername": p.PreferredUsername, "name": p.Name, "givenName": p.GivenName,
-		"familyName": p.FamilyName, "middleName": p.MiddleName, "nickname": p.Nickname, "gender": p.Gender, "address.locality": p.Address.Locality, "address.region": p.Address.Region,
+		"familyName": p.FamilyName, "middleName": p.MiddleName, "nickname": p.Nickname, "gender": p.Gender,
+		"address.locality": p.Address.Locality, "address.region": p.Address.Region,
 		"address.postalCode": p.Address.PostalCode, "address.country": p.Address.Country,
 	} {
 		r.checkClaimText(at+"."+key, text, false)

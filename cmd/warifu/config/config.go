@@ -287,8 +287,8 @@ type Registration struct {
 	InitialAccessTokenFiles []string `json:"initialAccessTokenFiles,omitempty" jsonschema:"Files that hold a token of at least 32 characters each; a registration must show one of them. Without any, anybody may register."`
 }
 
-// TrustedIssuer issues tokens to workloads. Its keys are where one of jwksURI, jwksFile and kubernetes says, or else where
-// its own metadata says (OpenID Connect Discovery).
+// TrustedIssuer issues tokens to workloads. Its keys are where one of jwksURI, jwksFile and kubernetes says, or else
+// where its own metadata says (OpenID Connect Discovery).
 type TrustedIssuer struct {
 	Issuer     string      `json:"issuer,omitempty" jsonschema:"The iss of its tokens, to the letter, as in https://token.actions.githubusercontent.com; or a SPIFFE trust domain, as in spiffe://example.org, whose tokens have none."`
 	JWKSURI    string      `json:"jwksURI,omitempty" jsonschema:"Where its public keys are. Left out: where its metadata says (OpenID Connect Discovery)."`

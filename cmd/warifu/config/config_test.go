@@ -93,7 +93,8 @@ func TestExampleLoadsAndShowsEveryKey(t *testing.T) {
 	uncommented := regexp.MustCompile(`(?m)^#?[a-z]\S*:`).FindAllStringIndex(string(text), -1)
 	for _, at := range uncommented {
 		before := strings.TrimRight(string(text[:at[0]]), "\n")
-		if last := before[strings.LastIndexByte(before, '\n')+1:]; !strings.HasPrefix(last, "#") && !strings.HasPrefix(string(text[at[0]:]), "staticPasswords") {
+		if last := before[strings.LastIndexByte(before, '\n')+1:]; !strings.HasPrefix(last, "#") &&
+			!strings.HasPrefix(string(text[at[0]:]), "staticPasswords") {
 			t.Errorf("%s has no comment", text[at[0]:at[1]])
 		}
 	}
@@ -150,19 +151,23 @@ const smallest = "issuer: https://id.example.com\nweb: {http: 127.0.0.1:0}\n"
 
 func TestEnvironmentOverridesTheFile(t *testing.T) {
 	cfg, err := parse("c.yaml", []byte(smallest), []string{
-		"WARIFU_ISSUER=https://other.example.com", "WARIFU_WEB_HTTP=", "WARIFU_WEB_ALLOWED_ORIGINS=https://a.test, https://b.test",
-		"WARIFU_EXPIRY_REFRESH_TOKENS_REUSE_INTERVAL=10s", "WARIFU_STORAGE_CONFIG_DATA_DIR=/data", "WARIFU_LOGGER_LEVEL=debug",
+		"WARIFU_ISSUER=https://other.example.com", "WARIFU_WEB_HTTP=", "WARIFU_WEB_ALLOWED_ORIGINS=https://a.test, " +
+			"https://b.test",
+		"WARIFU_EXPIRY_REFRESH_TOKENS_REUSE_INTERVAL=10s", "WARIFU_STORAGE_CONFIG_DATA_DIR=/data",
+		"WARIFU_LOGGER_LEVEL=debug",
 		"WARIFU_ADMIN=unix:///elsewhere", "WARIFU_SERVICE_HOST=10.0.0.1",
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if cfg.Issuer != "https://other.example.com" || cfg.Web.HTTP != "127.0.0.1:0" || cfg.Storage.Config.DataDir != "/data" ||
+	if cfg.Issuer != "https://other.example.com" || cfg.Web.HTTP != "127.0.0.1:0" ||
+		cfg.Storage.Config.DataDir != "/data" ||
 		!slices.Equal(cfg.Web.AllowedOrigins, []string{"https://a.test", "https://b.test"}) ||
 		time.Duration(cfg.Expiry.RefreshTokens.ReuseInterval) != 10*time.Second || cfg.Logger.Level != "debug" {
 		t.Errorf("%+v", cfg)
 	}
-	_, err = parse("c.yaml", []byte(smallest), []string{"WARIFU_ENABLE_PASSWORD_DB=yes", "WARIFU_EXPIRY_CODES=1h", "WARIFU_LOGGER_FORMAT=jsn"})
+	_, err = parse("c.yaml", []byte(smallest), []string{"WARIFU_ENABLE_PASSWORD_DB=yes", "WARIFU_EXPIRY_CODES=1h",
+		"WARIFU_LOGGER_FORMAT=jsn"})
 	want := []string{
 		`$WARIFU_ENABLE_PASSWORD_DB: enablePasswordDB must be true or false, but is "yes"`,
 		`$WARIFU_EXPIRY_CODES: expiry.codes must be 10m or less (RFC 6749 section 4.1.2), but is 1h0m0s`,
@@ -190,11 +195,14 @@ func TestEveryOverrideHasItsOwnName(t *testing.T) {
 }
 
 func TestMisspelledVariableIsNoticed(t *testing.T) {
-	got := Misspelled([]string{"WARIFU_ISUER=x", "WARIFU_ISSUER=x", "WARIFU_ADMIN=x", "WARIFU_ADMIN_TOKEN_FILE=x", "WARIFU_PORT_5556_TCP=x", "HOME=/",
-		"WARIFU_SERVICE_HOST=x", "WARIFU_SERVICE_PORT_HTTP=1", "WARIFU_PORT=x", "WARIFU_PORT_5556_TCP_ADDR=x", "WARIFU_WEB_SERVICE_PORT=1",
+	got := Misspelled([]string{"WARIFU_ISUER=x", "WARIFU_ISSUER=x", "WARIFU_ADMIN=x", "WARIFU_ADMIN_TOKEN_FILE=x",
+		"WARIFU_PORT_5556_TCP=x", "HOME=/",
+		"WARIFU_SERVICE_HOST=x", "WARIFU_SERVICE_PORT_HTTP=1", "WARIFU_PORT=x", "WARIFU_PORT_5556_TCP_ADDR=x",
+		"WARIFU_WEB_SERVICE_PORT=1",
 		"WARIFU_STATIC_PASSWORDS=x", "WARIFU_STORAGE=x", "WARIFU_FOO=x",
 		"WARIFU_REUSE_INTERVAL=x", "WARIFU_LOG_LEVEL=x", "WARIFU_STORAGE_DATA_DIR=x", "WARIFU_CA_FILE=x"}, "WARIFU_ADMIN")
-	want := map[string]string{"WARIFU_ISUER": "WARIFU_ISSUER", "WARIFU_STATIC_PASSWORDS": "", "WARIFU_STORAGE": "", "WARIFU_FOO": "",
+	want := map[string]string{"WARIFU_ISUER": "WARIFU_ISSUER", "WARIFU_STATIC_PASSWORDS": "", "WARIFU_STORAGE": "",
+		"WARIFU_FOO":            "",
 		"WARIFU_REUSE_INTERVAL": "WARIFU_EXPIRY_REFRESH_TOKENS_REUSE_INTERVAL", "WARIFU_LOG_LEVEL": "WARIFU_LOGGER_LEVEL",
 		"WARIFU_STORAGE_DATA_DIR": "WARIFU_STORAGE_CONFIG_DATA_DIR", "WARIFU_CA_FILE": "WARIFU_MAIL_CA_FILE"}
 	if !maps.Equal(got, want) {
@@ -204,9 +212,11 @@ func TestMisspelledVariableIsNoticed(t *testing.T) {
 
 func TestAliasBombCostsNothing(t *testing.T) {
 	var b strings.Builder
-	b.WriteString("issuer: https://id.example.com\nweb: {http: 127.0.0.1:0}\nplugins:\n  runtimes:\n    - name: file\n      config:\n        a0: &a0 [x, x, x, x, x, x, x, x, x]\n")
+	b.WriteString("issuer: https://id.example.com\nweb: {http: 127.0.0.1:0}\nplugins:\n  runtimes:\n    - name: file\n" +
+		"      config:\n        a0: &a0 [x, x, x, x, x, x, x, x, x]\n")
 	for i := range 12 {
-		fmt.Fprintf(&b, "        a%d: &a%d [%s]\n", i+1, i+1, strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*a%d, ", i), 9), ", "))
+		fmt.Fprintf(&b, "        a%d: &a%d [%s]\n", i+1, i+
+			1, strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*a%d, ", i), 9), ", "))
 	}
 	_, err := parse("c.yaml", []byte(b.String()), nil)
 	if err == nil || !strings.Contains(err.Error(), "more than 50000 values") {
@@ -279,10 +289,12 @@ func FuzzConfig(f *testing.F) {
 // What the system says of a directory is not hidden behind what it is.
 func TestADirectoryThatMayNotBeRead(t *testing.T) {
 	dir := t.TempDir()
-	if err := unusable(dir, &fs.PathError{Op: "open", Path: dir, Err: fs.ErrPermission}); !strings.Contains(err.Error(), "permission denied") {
+	if err := unusable(dir, &fs.PathError{Op: "open", Path: dir, Err: fs.ErrPermission}); !strings.Contains(err.Error(),
+		"permission denied") {
 		t.Error(err)
 	}
-	if err := unusable(dir, &fs.PathError{Op: "read", Path: dir, Err: fs.ErrInvalid}); err.Error() != "which is a directory" {
+	if err := unusable(dir, &fs.PathError{Op: "read", Path: dir,
+		Err: fs.ErrInvalid}); err.Error() != "which is a directory" {
 		t.Error(err)
 	}
 }

@@ -152,12 +152,13 @@ func TestSecretsOfConnectorsComeFromTheEnvironmentOrAFile(t *testing.T) {
 
 func TestMissingSecretsOfConnectorsAreFaults(t *testing.T) {
 	for line, want := range map[string]string{
-		"clientSecret: $SECRET": "12:7: connectors[0].config.clientSecret needs the variable SECRET of the environment, which is not set " +
-			"(write $$ for a dollar sign that does not begin a variable) [variable]\n",
-		"clientSecretFile: /nowhere/secret": "12:7: connectors[0].config.clientSecretFile names /nowhere/secret, which does not exist [file]\n",
-		"clientSecretFile: [a]":             "12:7: connectors[0].config.clientSecretFile must be the name of a file [type]\n",
-		"clientSecretFile: /a\n      clientSecret: b": "12:7: connectors[0].config.clientSecretFile and clientSecret exclude " +
-			"each other [pair]\n",
+		"clientSecret: $SECRET": "12:7: connectors[0].config.clientSecret needs the variable SECRET of the environment, " +
+			"which is not set (write $$ for a dollar sign that does not begin a variable) [variable]\n",
+		"clientSecretFile: /nowhere/secret": "12:7: connectors[0].config.clientSecretFile names /nowhere/secret, " +
+			"which does not exist [file]\n",
+		"clientSecretFile: [a]": "12:7: connectors[0].config.clientSecretFile must be the name of a file [type]\n",
+		"clientSecretFile: /a\n      clientSecret: b": "12:7: connectors[0].config.clientSecretFile and " +
+			"clientSecret exclude each other [pair]\n",
 	} {
 		file := written(t, fmt.Sprintf(anUpstream, line))
 		if got := faultsOf(t, file, "HOST=https://login.example.com", "SCOPE=groups"); got != want {
@@ -186,7 +187,8 @@ staticPasswords:
 	}
 }
 
-// What is read again is compared: connectors by all that they are made of, secrets in files and the environment included.
+// What is read again is compared: connectors by all that they are made of, secrets in files and the environment
+// included.
 func TestChangesOfAConfiguration(t *testing.T) {
 	read := func(connectors string, environ ...string) *Settings {
 		t.Helper()
@@ -197,7 +199,8 @@ func TestChangesOfAConfiguration(t *testing.T) {
 		return s
 	}
 	one := func(id, secret string) string {
-		return "  - {type: github, id: " + id + ", name: " + id + ", config: {clientID: a, clientSecret: \"" + secret + "\"}}\n"
+		return "  - {type: github, id: " + id + ", name: " + id + ", config: {clientID: a, clientSecret: \"" + secret +
+			"\"}}\n"
 	}
 	start := read("connectors:\n"+one("a", "$A")+one("b", "b")+one("c", "c"), "A=1")
 	for _, c := range []struct {
@@ -206,12 +209,16 @@ func TestChangesOfAConfiguration(t *testing.T) {
 		want Changes
 	}{
 		{"nothing", read("connectors:\n"+one("a", "$A")+one("b", "b")+one("c", "c"), "A=1"), Changes{}},
-		{"a secret", read("connectors:\n"+one("a", "$A")+one("b", "b")+one("c", "c"), "A=2"), Changes{Changed: []string{"a"}}},
-		{"all", read("connectors:\n" + one("d", "d") + one("b", "x")), Changes{Added: []string{"d"}, Changed: []string{"b"}, Removed: []string{"a", "c"}}},
+		{"a secret", read("connectors:\n"+one("a", "$A")+one("b", "b")+one("c", "c"), "A=2"),
+			Changes{Changed: []string{"a"}}},
+		{"all", read("connectors:\n" + one("d", "d") + one("b", "x")), Changes{Added: []string{"d"}, Changed: []string{"b"},
+			Removed: []string{"a", "c"}}},
 		{"order", read("connectors:\n" + one("b", "b") + one("a", "1") + one("c", "c")), Changes{Order: true}},
-		{"others", read("connectors:\n" + one("a", "1") + one("b", "b") + one("c", "c") + "enablePasswordDB: true\nexpiry: {codes: 30s}\noauth2: {alwaysShowLoginScreen: true}\n"),
+		{"others", read("connectors:\n" + one("a", "1") + one("b", "b") + one("c", "c") + "enablePasswordDB: true\n" +
+			"expiry: {codes: 30s}\noauth2: {alwaysShowLoginScreen: true}\n"),
 			Changes{Keys: []string{"enablePasswordDB", "expiry.codes", "oauth2.alwaysShowLoginScreen"}}},
-		{"addresses", read("connectors:\n" + one("a", "1") + one("b", "b") + one("c", "c") + "admin: {socket: /tmp/x/admin.sock}\n"),
+		{"addresses", read("connectors:\n" + one("a", "1") + one("b", "b") + one("c", "c") +
+			"admin: {socket: /tmp/x/admin.sock}\n"),
 			Changes{Restart: []Waiting{{"admin.socket", waits("admin.socket")}}}},
 	} {
 		if got := c.next.Since(start, start); !reflect.DeepEqual(got, c.want) {
@@ -223,7 +230,8 @@ func TestChangesOfAConfiguration(t *testing.T) {
 // warifu dev takes connectors too.
 func TestDevTakesConnectors(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "dev.yaml")
-	text := "connectors:\n  - {type: github, id: hub, name: Hub, config: {clientID: a, clientSecret: $B}}\nsubject: dex\nmfa: {demand: required}\n" +
+	text := "connectors:\n  - {type: github, id: hub, name: Hub, config: {clientID: a, clientSecret: $B}}\n" +
+		"subject: dex\nmfa: {demand: required}\n" +
 		"mail: {server: 'localhost:25', tls: none, from: warifu@example.com}\n"
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)

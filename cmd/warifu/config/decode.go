@@ -90,8 +90,8 @@ func Read(file string, environ []string) (*Settings, error) {
 	return r.settings(r.parse(data, environ))
 }
 
-// Look reads a configuration as [Read] does, and returns what there is of it, with all faults: it is for looking at, and
-// not for a start.
+// Look reads a configuration as [Read] does, and returns what there is of it, with all faults: it is for looking at,
+// and not for a start.
 func Look(file string, environ []string) (*Settings, strictyaml.Faults, error) {
 	data, err := readConfiguration(file)
 	if err != nil {
@@ -267,7 +267,8 @@ func (r *reader) mapping(path string, node *strictyaml.Value, v reflect.Value) {
 	}
 }
 
-// scalar puts text into v, which is a string, bool, int, Duration, Size, Share or one of the string types with fixed values.
+// scalar puts text into v, which is a string, bool, int, Duration, Size, Share or one of the string types with fixed
+// values.
 func (r *reader) scalar(path, text string, v reflect.Value) {
 	switch {
 	case v.Type() == reflect.TypeFor[Duration]():

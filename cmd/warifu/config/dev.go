@@ -8,7 +8,8 @@ import (
 
 // devKeys are the keys that a configuration for `warifu dev` may have. Where it listens, what it keeps and runs, it
 // decides by itself.
-var devKeys = []string{"web.allowedOrigins", "web.trustedProxies", "staticPasswords", "connectors", "subject", "mfa", "mail",
+var devKeys = []string{"web.allowedOrigins", "web.trustedProxies", "staticPasswords", "connectors",
+	"subject", "mfa", "mail",
 	"claims", "expiry", "oauth2", "outbound", "trustedIssuers", "scopes", "logger"}
 
 func forDev(path string) bool {

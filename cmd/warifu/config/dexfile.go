@@ -49,16 +49,16 @@ func ofDex(path string) string { return dexKeys[indexes.ReplaceAllString(path, "
 
 // dexKeys are these keys. The texts say what does that here.
 var dexKeys = map[string]string{
-	"staticClients": "each client is in the app.yml of its app (spec.oauth: clientId, redirectUris, public, trustedPeers), " +
-		"and a secret that exists already is kept by warifu credentials set",
+	"staticClients": "each client is in the app.yml of its app (spec.oauth: clientId, redirectUris, public, " +
+		"trustedPeers), and a secret that exists already is kept by warifu credentials set",
 	"frontend":                  "branding has name (for issuer) and logoFile (for logoURL); there are no themes and templates",
 	"telemetry.enableProfiling": "there are no profiling endpoints",
 	"grpc": "admin is for that, with HTTP in place of gRPC: on a socket by default, over TCP with admin.listen and " +
 		"admin.tokenFile",
 	"signer": "keys are in storage, and a key signs for as long as expiry.signingKeys says; with which algorithm, each " +
 		"app.yml says (spec.oauth.idTokenSignedResponseAlg)",
-	"sessions": "expiry.sessions says how long a browser stays signed in (absoluteLifetime); cookies are always sealed, and " +
-		"all apps share the sign-in",
+	"sessions": "expiry.sessions says how long a browser stays signed in (absoluteLifetime); cookies are " +
+		"always sealed, and all apps share the sign-in",
 	"mfa.authenticators": "everybody sets up an authenticator app or passkeys at /account; there is nothing to configure",
 	"mfa.defaultMFAChain": "mfa.demand says whether people need a second factor, and each app.yml may do so for its app " +
 		"(spec.oauth.access.mfa)",
@@ -83,12 +83,12 @@ var dexKeys = map[string]string{
 	"web.clientRemoteIP": "web.trustedProxies lists the proxies, whose header is X-Forwarded-For",
 
 	"oauth2.skipApprovalScreen": "each app.yml says it for its app (spec.oauth.consent: skip), and trusted lists the app",
-	"oauth2.passwordConnector": "there is no password grant (RFC 9700 section 2.4): programs send people to the sign-in page, " +
-		"or use the device grant",
+	"oauth2.passwordConnector": "there is no password grant (RFC 9700 section 2.4): programs send people to " +
+		"the sign-in page, or use the device grant",
 	"oauth2.pkce": "a client without a secret must use PKCE, others may, and the method is S256",
 
-	"expiry.refreshTokens.disableRotation": "each refresh token can be used once; for clients that send one twice there is " +
-		"reuseInterval",
+	"expiry.refreshTokens.disableRotation": "each refresh token can be used once; for clients that send one " +
+		"twice there is reuseInterval",
 
 	"logger.excludeFields": "names and addresses of people are never logged",
 

@@ -18,8 +18,8 @@
 //
 // Below connectors[].config stand the keys of each kind, which package dex knows (connectors.go). Whoever gives a
 // configuration of Dex is told where its keys went (dexfile.go). A server that runs reads its configuration again, and
-// [Settings.Since] says what is different and what of that counts without a restart; [Settings.Drops] says what would go
-// that a slip may have taken out, which counts only when somebody asks for it (changes.go).
+// [Settings.Since] says what is different and what of that counts without a restart; [Settings.Drops] says what would
+// go that a slip may have taken out, which counts only when somebody asks for it (changes.go).
 //
 // # Invariants
 //

@@ -95,7 +95,8 @@ func (r *reader) environment(environ []string, cfg *Config, may func(path string
 }
 
 // ofPlatform are variables that a container platform sets by itself for a service with the name of this program.
-var ofPlatform = regexp.MustCompile(`_SERVICE_(HOST|PORT)(_[A-Z0-9_]+)?$|_PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?$`)
+var ofPlatform = regexp.MustCompile(
+	`_SERVICE_(HOST|PORT)(_[A-Z0-9_]+)?$|_PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?$`)
 
 // Misspelled finds variables that override nothing, each with the one that was probably meant, or "". Those that the
 // program uses for something else are in taken.

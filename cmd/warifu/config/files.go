@@ -120,7 +120,8 @@ func checkPrivate(file string) error {
 	if !open {
 		return nil
 	}
-	return fmt.Errorf("which every user of this machine can get at (mode %04o): chmod 0600, or 0640 where it belongs to a group (Kubernetes: "+
+	return fmt.Errorf("which every user of this machine can get at (mode %04o): chmod 0600, or 0640 where it belongs to "+
+		"a group (Kubernetes: "+
 		"defaultMode 0440 and fsGroup); if others had a login here, make a new key and put it in front", mode)
 }
 
@@ -204,8 +205,8 @@ func ReadCertificate(certFile, keyFile string) (*tls.Certificate, error) {
 		return nil, &KeyError{err}
 	}
 	if bytes.Contains(key, []byte("-----BEGIN ENCRYPTED ")) || bytes.Contains(key, []byte("Proc-Type: 4,ENCRYPTED")) {
-		return nil, &KeyError{errors.New("which is encrypted, and nobody is there to type its passphrase: write the key without one, for this " +
-			"user alone (umask 077; openssl pkey -in ENCRYPTED -out KEY)")}
+		return nil, &KeyError{errors.New("which is encrypted, and nobody is there to type its passphrase: write the key " +
+			"without one, for this user alone (umask 077; openssl pkey -in ENCRYPTED -out KEY)")}
 	}
 	if block, _ := pem.Decode(key); block == nil {
 		return nil, &KeyError{errors.New("which holds no PEM key")}

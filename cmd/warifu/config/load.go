@@ -71,7 +71,8 @@ func (r *reader) load(cfg *Config) *Settings {
 	for _, secret := range []struct{ path, file string }{
 		{"web.tlsKey", cfg.Web.TLSKey}, {"admin.tlsKey", cfg.Admin.TLSKey}, {"admin.tokenFile", cfg.Admin.TokenFile},
 		{"mail.passwordFile", cfg.Mail.PasswordFile},
-		{"telemetry.traces.headersFile", cfg.Telemetry.Traces.HeadersFile}, {"storage.config.passwordFile", cfg.Storage.Config.PasswordFile},
+		{"telemetry.traces.headersFile", cfg.Telemetry.Traces.HeadersFile}, {"storage.config.passwordFile",
+			cfg.Storage.Config.PasswordFile},
 		{"storage.config.ssl.keyFile", cfg.Storage.Config.SSL.KeyFile},
 	} {
 		r.warnOpen(secret.path, secret.file)
@@ -145,8 +146,9 @@ func (r *reader) loadDirectories(s *Settings) {
 // loadProvider reads what concerns OAuth 2.
 func (r *reader) loadProvider(s *Settings) {
 	s.Provider = server.Config{
-		Issuer: s.Issuer, Scopes: s.Catalogue(), Lifetimes: s.Lifetimes(), Demands: s.MFA.Demands(), AllowedOrigins: s.Web.AllowedOrigins,
-		GrantTypes: s.GrantTypes(), ClientIDMetadataDocuments: s.OAuth2.ClientIDMetadataDocuments.Enabled,
+		Issuer: s.Issuer, Scopes: s.Catalogue(), Lifetimes: s.Lifetimes(), Demands: s.MFA.Demands(),
+		AllowedOrigins: s.Web.AllowedOrigins,
+		GrantTypes:     s.GrantTypes(), ClientIDMetadataDocuments: s.OAuth2.ClientIDMetadataDocuments.Enabled,
 		ClientDocumentHosts: oauth.HostRules{Allow: s.OAuth2.ClientIDMetadataDocuments.Allow,
 			Deny: s.OAuth2.ClientIDMetadataDocuments.Deny},
 		TrustedProxies: s.Web.proxies(), Branding: s.Branding.pages(), IDTokenClaims: string(s.OAuth2.IDTokenClaims),
@@ -279,12 +281,14 @@ func (r *reader) loadKeys(s *Settings) {
 	case s.Storage.Type == StorageEmbedded && s.Dir != "" && !r.faulty(at):
 		s.KEKFile = filepath.Join(s.Dir, "encryption.key")
 		if !exists(s.KEKFile) && storage.MayHaveRecords(s.Dir) {
-			r.fault(at, "file", "", "has a database whose encryption key %s is missing, and without it the secrets cannot be read: "+
+			r.fault(at, "file", "", "has a database whose encryption key %s is missing, and without it the secrets "+
+				"cannot be read: "+
 				"restore it from a backup, or start with an empty data directory", s.KEKFile)
 		} else if exists(s.KEKFile) {
 			s.KEK = named(r, at, s.KEKFile, readKEK)
 			if mode, open := openToOthers(s.KEKFile); open {
-				r.warn(at, "mode", "has an encryption key that every user of this machine can get at (%s, mode %04o): its mode is changed to 0600 when "+
+				r.warn(at, "mode", "has an encryption key that every user of this machine can get at (%s, mode %04o): its mode is "+
+					"changed to 0600 when "+
 					"the server starts", s.KEKFile, mode)
 			}
 		}

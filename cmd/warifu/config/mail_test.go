@@ -40,19 +40,22 @@ func TestMailIsWired(t *testing.T) {
 		stop()
 		<-done
 	}()
-	sender.Send(mail.Letter{Kind: mail.Reset, To: "ann@example.com", Site: "Example", Link: "https://id.example.com/", Valid: time.Minute})
+	sender.Send(mail.Letter{Kind: mail.Reset, To: "ann@example.com", Site: "Example", Link: "https://id.example.com/",
+		Valid: time.Minute})
 	if err := os.WriteFile(password, []byte("correct horse\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	m := inbox.Next()
-	if !m.TLS || m.Username != "warifu" || m.From != "no-reply@example.com" || !strings.Contains(m.Header.Get("From"), "Example") ||
+	if !m.TLS || m.Username != "warifu" || m.From != "no-reply@example.com" ||
+		!strings.Contains(m.Header.Get("From"), "Example") ||
 		m.Helo != "id.example.com" {
 		t.Errorf("%+v", m)
 	}
 }
 
 func TestMailFilesThatCannotBeRead(t *testing.T) {
-	_, err := wired(t, "mail: {server: \"smtp.example.com:465\", tls: tls, caFile: /no/ca.pem, username: w, passwordFile: /no/password, from: a@example.com}\n")
+	_, err := wired(t, "mail: {server: \"smtp.example.com:465\", tls: tls, caFile: /no/ca.pem, username: w, "+
+		"passwordFile: /no/password, from: a@example.com}\n")
 	for _, want := range []string{"mail.caFile names /no/ca.pem", "mail.passwordFile names /no/password"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("no %q in %v", want, err)

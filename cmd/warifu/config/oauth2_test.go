@@ -56,17 +56,20 @@ oauth2:
 		t.Fatal(err)
 	}
 	got := settings.Provider
-	if !slices.Equal(got.GrantTypes, []string{oauth.GrantAuthorizationCode, oauth.GrantRefreshToken, oauth.GrantTokenExchange}) {
+	if !slices.Equal(got.GrantTypes, []string{oauth.GrantAuthorizationCode, oauth.GrantRefreshToken,
+		oauth.GrantTokenExchange}) {
 		t.Errorf("grant types: %v", got.GrantTypes)
 	}
 	if want := []server.ResourceServer{{ID: "billing", Identifier: "https://billing.example.com", Secret: longSecret},
-		{Identifier: "https://spring.example.com", AccessTokenType: "JWT", AccessTokenAlg: "RS256"}}; !slices.Equal(got.ResourceServers, want) {
+		{Identifier: "https://spring.example.com", AccessTokenType: "JWT", AccessTokenAlg: "RS256"}}; !slices.Equal(
+		got.ResourceServers, want) {
 		t.Errorf("resource servers: %d", len(got.ResourceServers))
 	}
 	if got.IDTokenClaims != oauth.IDTokenStandard {
 		t.Errorf("claims of ID tokens: %s", got.IDTokenClaims)
 	}
-	if got.Registration == nil || !slices.Equal(got.Registration.InitialAccessTokens, []string{longSecret}) || !got.ClientIDMetadataDocuments || got.Outbound == nil {
+	if got.Registration == nil || !slices.Equal(got.Registration.InitialAccessTokens, []string{longSecret}) ||
+		!got.ClientIDMetadataDocuments || got.Outbound == nil {
 		t.Error("registration, documents or outbound are not as configured")
 	}
 	if !slices.Equal(got.RegistrationScopes, []string{"openid", "threads:read"}) {
@@ -82,10 +85,12 @@ func TestScopesOfRegistrationsAreOfTheCatalogue(t *testing.T) {
 	secret := secretFile(t, longSecret)
 	for text, want := range map[string]string{
 		"oauth2: {registration: {scopes: [openid, 'threads:reed']}}": `oauth2.registration.scopes[1] is "threads:reed", which is not a scope of the catalogue (scopes) (did you mean "threads:read"?)`,
-		"oauth2: {registration: {scopes: []}}":                       "oauth2.registration.scopes is empty: list what such clients may ask for, or leave it out for all of the catalogue",
-		"oauth2: {registration: {scopes: [openid, openid]}}":         "oauth2.registration.scopes[1] is listed twice",
+		"oauth2: {registration: {scopes: []}}": "oauth2.registration.scopes is empty: list what such " +
+			"clients may ask for, or leave it out for all of the catalogue",
+		"oauth2: {registration: {scopes: [openid, openid]}}": "oauth2.registration.scopes[1] is listed twice",
 		"oauth2: {resourceServers: [{id: a, identifier: 'https://a.example.com', secretFile: " + secret +
-			"}, {id: b, identifier: 'https://A.example.com:443/', secretFile: " + secret + "}]}": "oauth2.resourceServers[1].identifier is the same as oauth2.resourceServers[0].identifier",
+			"}, {id: b, identifier: 'https://A.example.com:443/', secretFile: " + secret +
+			"}]}": "oauth2.resourceServers[1].identifier is the same as oauth2.resourceServers[0].identifier",
 	} {
 		if _, err := wired(t, text+"\n"); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", text, err)
@@ -99,7 +104,8 @@ func TestScopesOfRegistrationsAreOfTheCatalogue(t *testing.T) {
 // The key was true or false before it had hosts.
 func TestClientDocumentsAreOnByOneWordOrForSomeHosts(t *testing.T) {
 	for text, want := range map[string]ClientDocuments{
-		"true": {Enabled: true}, "false": {}, "": {}, "{}": {Enabled: true}, "{enabled: false, deny: [a.test]}": {Deny: []string{"a.test"}},
+		"true": {Enabled: true}, "false": {}, "": {}, "{}": {Enabled: true},
+		"{enabled: false, deny: [a.test]}":        {Deny: []string{"a.test"}},
 		"{allow: ['*.a.test'], deny: [b.a.test]}": {Enabled: true, Allow: []string{"*.a.test"}, Deny: []string{"b.a.test"}},
 	} {
 		settings, err := wired(t, "oauth2: {clientIDMetadataDocuments: "+text+"}\n")
@@ -108,13 +114,15 @@ func TestClientDocumentsAreOnByOneWordOrForSomeHosts(t *testing.T) {
 			continue
 		}
 		got := settings.Provider
-		if !reflect.DeepEqual(settings.OAuth2.ClientIDMetadataDocuments, want) || got.ClientIDMetadataDocuments != want.Enabled ||
+		if !reflect.DeepEqual(settings.OAuth2.ClientIDMetadataDocuments, want) ||
+			got.ClientIDMetadataDocuments != want.Enabled ||
 			!slices.Equal(got.ClientDocumentHosts.Allow, want.Allow) || !slices.Equal(got.ClientDocumentHosts.Deny, want.Deny) {
 			t.Errorf("%s: %+v", text, settings.OAuth2.ClientIDMetadataDocuments)
 		}
 	}
 	for _, text := range []string{"yes", "\"yes\"", "1", "[a.test]"} {
-		if _, err := wired(t, "oauth2: {clientIDMetadataDocuments: "+text+"}\n"); err == nil || !strings.Contains(err.Error(), "oauth2.clientIDMetadataDocuments must be") {
+		if _, err := wired(t, "oauth2: {clientIDMetadataDocuments: "+text+"}\n"); err == nil ||
+			!strings.Contains(err.Error(), "oauth2.clientIDMetadataDocuments must be") {
 			t.Errorf("%s: %v", text, err)
 		}
 	}
@@ -126,11 +134,13 @@ func TestOAuth2IsCarefulByDefault(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := settings.Provider
-	if !slices.Equal(got.GrantTypes, server.DefaultGrantTypes()) || slices.Contains(got.GrantTypes, oauth.GrantTokenExchange) ||
+	if !slices.Equal(got.GrantTypes, server.DefaultGrantTypes()) ||
+		slices.Contains(got.GrantTypes, oauth.GrantTokenExchange) ||
 		got.Registration != nil || got.ClientIDMetadataDocuments || len(got.ResourceServers) > 0 {
 		t.Errorf("%+v", got)
 	}
-	if _, err := got.Outbound.Get(context.Background(), "http://127.0.0.1:1/", "", 1); !errors.Is(err, outbound.ErrRefused) {
+	if _, err := got.Outbound.Get(context.Background(), "http://127.0.0.1:1/", "", 1); !errors.Is(err,
+		outbound.ErrRefused) {
 		t.Errorf("loopback: %v", err)
 	}
 }
@@ -141,7 +151,8 @@ func TestOpenRegistrationIsWarnedOf(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, warnings := settings.Provider.Registration, settings.Warnings
-	if got == nil || len(got.InitialAccessTokens) > 0 || len(warnings) != 1 || !strings.Contains(warnings[0].String(), "anyone can register") || warnings[0].Line != 3 {
+	if got == nil || len(got.InitialAccessTokens) > 0 || len(warnings) != 1 || !strings.Contains(warnings[0].String(),
+		"anyone can register") || warnings[0].Line != 3 {
 		t.Errorf("%+v, %v", got, warnings)
 	}
 }
@@ -149,13 +160,19 @@ func TestOpenRegistrationIsWarnedOf(t *testing.T) {
 func TestSecretsOfOAuth2AreLongFiles(t *testing.T) {
 	short, nowhere := secretFile(t, "swordfish"), filepath.Join(t.TempDir(), "nowhere")
 	for text, want := range map[string]string{
-		"oauth2: {resourceServers: [{id: a, identifier: urn:a, secretFile: " + short + "}]}\n":   "oauth2.resourceServers[0].secretFile names " + short + ", which must hold at least 32 characters",
-		"oauth2: {resourceServers: [{id: a, identifier: urn:a, secretFile: " + nowhere + "}]}\n": "oauth2.resourceServers[0].secretFile names " + nowhere + ", which does not exist",
-		"oauth2: {registration: {enabled: true, initialAccessTokenFiles: [" + short + "]}}\n":    "oauth2.registration.initialAccessTokenFiles[0] names " + short + ", which must hold",
-		"outbound: {caFile: " + nowhere + "}\n":                                                  "outbound.caFile names " + nowhere + ", which does not exist",
-		"outbound: {caFile: " + short + "}\n":                                                    "outbound.caFile names " + short + ", which holds no PEM certificate",
+		"oauth2: {resourceServers: [{id: a, identifier: urn:a, secretFile: " + short +
+			"}]}\n": "oauth2.resourceServers[0].secretFile names " + short + ", which must hold at least 32 characters",
+		"oauth2: {resourceServers: [{id: a, identifier: urn:a, secretFile: " + nowhere +
+			"}]}\n": "oauth2.resourceServers[0].secretFile names " + nowhere + ", which does not exist",
+		"oauth2: {registration: {enabled: true, initialAccessTokenFiles: [" + short +
+			"]}}\n": "oauth2.registration.initialAccessTokenFiles[0] names " + short + ", which must hold",
+		"outbound: {caFile: " + nowhere + "}\n": "outbound.caFile names " +
+			nowhere + ", which does not exist",
+		"outbound: {caFile: " + short + "}\n": "outbound.caFile names " +
+			short + ", which holds no PEM certificate",
 	} {
-		if _, err := wired(t, text); err == nil || !strings.Contains(err.Error(), "c.yaml:3:") || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "swordfish") {
+		if _, err := wired(t, text); err == nil || !strings.Contains(err.Error(), "c.yaml:3:") ||
+			!strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "swordfish") {
 			t.Errorf("%s: %v", text, err)
 		}
 	}
@@ -181,7 +198,8 @@ func TestOutboundIsWired(t *testing.T) {
 
 func TestOAuth2FromTheEnvironment(t *testing.T) {
 	cfg, err := parse("c.yaml", []byte(smallest), []string{
-		"WARIFU_OAUTH2_GRANT_TYPES=authorization_code,refresh_token,client_credentials", "WARIFU_OAUTH2_CLIENT_ID_METADATA_DOCUMENTS=true",
+		"WARIFU_OAUTH2_GRANT_TYPES=authorization_code,refresh_token,client_credentials",
+		"WARIFU_OAUTH2_CLIENT_ID_METADATA_DOCUMENTS=true",
 		"WARIFU_OAUTH2_CLIENT_ID_METADATA_DOCUMENTS_DENY=a.test,*.b.test",
 		"WARIFU_OAUTH2_REGISTRATION_ENABLED=true", "WARIFU_OAUTH2_REGISTRATION_INITIAL_ACCESS_TOKEN_FILES=/a, /b",
 		"WARIFU_OUTBOUND_ALLOW=10.0.0.0/8,fd00::/8", "WARIFU_OUTBOUND_CA_FILE=/ca.pem",
@@ -190,11 +208,14 @@ func TestOAuth2FromTheEnvironment(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := cfg.OAuth2
-	if len(o.GrantTypes) != 3 || !o.ClientIDMetadataDocuments.Enabled || !slices.Equal(o.ClientIDMetadataDocuments.Deny, []string{"a.test", "*.b.test"}) || !o.Registration.Enabled || !slices.Equal(o.Registration.InitialAccessTokenFiles, []string{"/a", "/b"}) ||
+	if len(o.GrantTypes) != 3 || !o.ClientIDMetadataDocuments.Enabled || !slices.Equal(o.ClientIDMetadataDocuments.Deny,
+		[]string{"a.test", "*.b.test"}) || !o.Registration.Enabled || !slices.Equal(o.Registration.InitialAccessTokenFiles,
+		[]string{"/a", "/b"}) ||
 		!slices.Equal(cfg.Outbound.Allow, []string{"10.0.0.0/8", "fd00::/8"}) || cfg.Outbound.CAFile != "/ca.pem" {
 		t.Errorf("%+v %+v", o, cfg.Outbound)
 	}
-	_, err = parse("c.yaml", []byte(smallest), []string{"WARIFU_OAUTH2_GRANT_TYPES=authorization_code", "WARIFU_OUTBOUND_ALLOW=10.0.0.1"})
+	_, err = parse("c.yaml", []byte(smallest), []string{"WARIFU_OAUTH2_GRANT_TYPES=authorization_code",
+		"WARIFU_OUTBOUND_ALLOW=10.0.0.1"})
 	want := `$WARIFU_OAUTH2_GRANT_TYPES: oauth2.grantTypes must hold refresh_token: it cannot be switched off
 $WARIFU_OUTBOUND_ALLOW: outbound.allow[0] must be a network, as in 10.0.0.0/8, but is "10.0.0.1" (did you mean "10.0.0.1/32"?)`
 	if err == nil || err.Error() != want {
@@ -205,7 +226,8 @@ $WARIFU_OUTBOUND_ALLOW: outbound.allow[0] must be a network, as in 10.0.0.0/8, b
 // Packages server and manifests do not know each other: what one offers, the other must let apps ask for.
 func TestManifestsKnowEveryGrantType(t *testing.T) {
 	for _, name := range oauth.GrantTypes() {
-		text := "apiVersion: takos.dev/v1alpha1\nkind: App\nmetadata: {name: a}\nspec:\n  version: 1.0.0\n  oauth: {clientName: A, scopes: [openid], " +
+		text := "apiVersion: takos.dev/v1alpha1\nkind: App\nmetadata: {name: a}\nspec:\n  version: 1.0.0\n" +
+			"  oauth: {clientName: A, scopes: [openid], " +
 			"redirectUris: [https://a.example/], grantTypes: [authorization_code, \"" + name + "\"]}\n"
 		if name == oauth.GrantTokenExchange {
 			text = strings.Replace(text, "]}\n", "], tokenExchangeAudiences: [urn:a]}\n", 1)
@@ -213,7 +235,8 @@ func TestManifestsKnowEveryGrantType(t *testing.T) {
 		if name == oauth.GrantAuthorizationCode {
 			text = strings.Replace(text, "authorization_code, ", "", 1)
 		}
-		if _, faults := manifests.Parse("app.yml", []byte(text), manifests.Options{GrantTypes: oauth.GrantTypes()}); len(faults) > 0 {
+		if _, faults := manifests.Parse("app.yml", []byte(text), manifests.Options{GrantTypes: oauth.GrantTypes()}); len(
+			faults) > 0 {
 			t.Errorf("%s: %v", name, faults)
 		}
 		if _, faults := manifests.Parse("app.yml", []byte(text), manifests.Options{}); len(faults) > 0 {

@@ -46,7 +46,8 @@ func TestDemandsOfPeople(t *testing.T) {
 	if d = cfg.MFA.Demands(); d.Everybody != oauth.AssurancePhishingResistant || d.Groups != nil {
 		t.Errorf("%+v", d)
 	}
-	_, err = parse("c.yaml", []byte("issuer: https://192.0.2.1\nweb: {http: 127.0.0.1:0}\nmfa: {demand: phishing-resistant}\n"), nil)
+	_, err = parse("c.yaml", []byte("issuer: https://192.0.2.1\nweb: {http: 127.0.0.1:0}\n"+
+		"mfa: {demand: phishing-resistant}\n"), nil)
 	if err == nil || !strings.Contains(err.Error(), "mfa.demand is phishing-resistant, and there can be no passkeys") {
 		t.Error(err)
 	}

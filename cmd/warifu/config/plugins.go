@@ -34,7 +34,9 @@ var builtinSettings = map[string][]string{
 	RuntimeFile:       {"dir", "reload"},
 	RuntimeContainers: {"host", "tls", "probe", "probeTimeout", "steady"},
 	RuntimeWorkers: {
-		"driver", "workerd", "root", "script", "compatibilityDate", "compatibilityFlags", "network", "drainSeconds", "workers", // of workerd
+		// Of workerd
+		"driver", "workerd", "root", "script", "compatibilityDate", "compatibilityFlags", "network", "drainSeconds",
+		"workers",
 		"accountId", "tokenFile", "api", // of cloudflare
 	},
 }

@@ -18,8 +18,10 @@ func Schema() []byte {
 		reflect.TypeFor[Share]():    {Type: "string", Pattern: `^[0-9]+(\.[0-9]+)?%$`},
 	}
 	for _, t := range []reflect.Type{
-		reflect.TypeFor[StorageType](), reflect.TypeFor[ConnectorType](), reflect.TypeFor[Subject](), reflect.TypeFor[MFADemand](), reflect.TypeFor[ScopeRisk](), reflect.TypeFor[LocalhostRedirects](),
-		reflect.TypeFor[IDTokenClaims](), reflect.TypeFor[AccessTokenType](), reflect.TypeFor[AccessTokenAlg](), reflect.TypeFor[IssuerAlg](),
+		reflect.TypeFor[StorageType](), reflect.TypeFor[ConnectorType](), reflect.TypeFor[Subject](),
+		reflect.TypeFor[MFADemand](), reflect.TypeFor[ScopeRisk](), reflect.TypeFor[LocalhostRedirects](),
+		reflect.TypeFor[IDTokenClaims](), reflect.TypeFor[AccessTokenType](), reflect.TypeFor[AccessTokenAlg](),
+		reflect.TypeFor[IssuerAlg](),
 		reflect.TypeFor[MailTLS](), reflect.TypeFor[LogLevel](), reflect.TypeFor[LogFormat](),
 	} {
 		schema := &jsonschema.Schema{Type: "string"}

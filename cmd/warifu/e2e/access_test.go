@@ -72,7 +72,8 @@ func TestKeyboard(t *testing.T) {
 
 	b.onConsent()
 	stops := b.stops(t)
-	want := []string{"日本語", "English", "Not you?", "What happens next", "Terms of service", "Privacy policy", "Deny", "Allow"}
+	want := []string{"日本語", "English", "Not you?", "What happens next", "Terms of service", "Privacy policy", "Deny",
+		"Allow"}
 	if !slices.Equal(stops[1:], want) { // the first is the name of the site
 		t.Errorf("the keyboard stops at %q", stops)
 	}
@@ -109,7 +110,8 @@ func TestPhoneWithoutScripts(t *testing.T) {
 	_, b := newPerson(t, "ja")
 	b.do(chromedp.EmulateViewport(390, 844, chromedp.EmulateMobile, chromedp.EmulateTouch, chromedp.EmulatePortrait),
 		chromedp.Func(func(ctx context.Context, target *chromedp.Target) error {
-			_, err := cdp.Call(ctx, target, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
+			_, err := cdp.Call(ctx, target, emulation.SetScriptExecutionDisabled,
+				emulation.SetScriptExecutionDisabledParams{Value: true})
 			return err
 		}))
 	b.open(a.url("/login"))
@@ -147,7 +149,10 @@ func TestPopup(t *testing.T) {
 	a := newApp(t, "popup")
 	p, b := newPerson(t, "en")
 	b.open(a.url("/popup"))
-	opened := chromedp.WaitNewTarget(b.ctx, func(info *target.Info) bool { return strings.Contains(info.URL, "/login") || info.OpenerID != "" })
+	opened := chromedp.WaitNewTarget(b.ctx, func(info *target.Info) bool {
+		return strings.Contains(info.URL, "/login") ||
+			info.OpenerID != ""
+	})
 	b.do(chromedp.Click(chromedp.CSS("button")))
 	ctx, cancel := chromedp.NewContext(p.ctx, chromedp.WithTargetID(<-opened))
 	t.Cleanup(cancel)

@@ -84,7 +84,8 @@ func (p *process) deploy(t *testing.T, name, site string, more ...string) *app {
 // unstarted is an app that has its port already.
 func unstarted(t *testing.T, name string) *app {
 	t.Helper()
-	a := &app{name: name, server: httptest.NewUnstartedServer(nil), pending: make(map[string]pending), seats: make(map[string]seat)}
+	a := &app{name: name, server: httptest.NewUnstartedServer(nil), pending: make(map[string]pending),
+		seats: make(map[string]seat)}
 	t.Cleanup(a.server.Close)
 	return a
 }
@@ -101,7 +102,8 @@ func readEnv(t *testing.T, path string) map[string]string {
 	if err != nil {
 		t.Fatalf("read env file: %v", err)
 	}
-	if names := slices.Sorted(maps.Keys(env)); strings.Join(names, " ") != "OAUTH_CLIENT_ID OAUTH_CLIENT_SECRET OAUTH_ISSUER" {
+	if names := slices.Sorted(maps.Keys(env)); strings.Join(names, " ") != "OAUTH_CLIENT_ID OAUTH_CLIENT_SECRET "+
+		"OAUTH_ISSUER" {
 		t.Fatalf("the env file sets %v", names)
 	}
 	return env
@@ -293,12 +295,15 @@ func newSite() *site {
 			_, _ = io.WriteString(w, body)
 		}
 	}
-	const html, icon = "text/html; charset=utf-8", `<!doctype html><html lang="en"><meta charset="utf-8"><title>Site</title><link rel="icon" href="data:,">`
+	const html, icon = "text/html; charset=utf-8",
+		`<!doctype html><html lang="en"><meta charset="utf-8"><title>Site</title><link rel="icon" href="data:,">`
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /logo.svg", page("image/svg+xml", `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 56 56" width="56" height="56"><rect width="56" height="56" fill="#2a6f5b"/><path d="M14 18h28v6H14zM14 29h18v6H14z" fill="#fff"/><circle cx="41" cy="41" r="7" fill="#f2c14e"/></svg>`))
+	mux.HandleFunc("GET /logo.svg", page("image/svg+xml",
+		`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 56 56" width="56" height="56"><rect width="56" height="56" fill="#2a6f5b"/><path d="M14 18h28v6H14zM14 29h18v6H14z" fill="#fff"/><circle cx="41" cy="41" r="7" fill="#f2c14e"/></svg>`))
 	mux.HandleFunc("GET /terms", page(html, icon+`<h1>Terms</h1>`))
 	mux.HandleFunc("GET /privacy", page(html, icon+`<h1>Privacy</h1>`))
-	mux.HandleFunc("GET /strict", page(html, icon+`<form method="get" action="/terms"><button>go</button></form><img src="data:image/gif;base64,R0lGODlhAQABAAAAACw=" alt="">`,
+	mux.HandleFunc("GET /strict", page(html, icon+
+		`<form method="get" action="/terms"><button>go</button></form><img src="data:image/gif;base64,R0lGODlhAQABAAAAACw=" alt="">`,
 		"Content-Security-Policy", "default-src 'none'; form-action 'none'"))
 	mux.HandleFunc("GET /throws", page(html, icon+`<script>throw new Error("thrown")</script>`))
 	mux.HandleFunc("GET /missing", func(w http.ResponseWriter, _ *http.Request) {

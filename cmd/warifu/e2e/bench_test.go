@@ -53,9 +53,10 @@ func BenchmarkApplyToReady(b *testing.B) {
 	})
 	b.Run("podman", func(b *testing.B) {
 		engine := startPodman(b)
-		applyToReady(b, "containers", containersRuntime(engine), func(app string) { engine.create(b, app) }, func(app string) {
-			engine.Run(b, "rm", "--force", "--time", "0", "--filter", "label=dev.takos.app="+app)
-		})
+		applyToReady(b, "containers", containersRuntime(engine), func(app string) { engine.create(b, app) },
+			func(app string) {
+				engine.Run(b, "rm", "--force", "--time", "0", "--filter", "label=dev.takos.app="+app)
+			})
 	})
 }
 

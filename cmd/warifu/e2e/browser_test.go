@@ -32,14 +32,16 @@ func startBrowser(chromium string) (func(), error) {
 	flags := []chromedp.ExecAllocatorOption{
 		chromedp.ExecPath(chromium), chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU,
 		chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck,
-		chromedp.Flag("host-resolver-rules", "MAP "+elsewhere+" 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1"),
+		chromedp.Flag("host-resolver-rules", "MAP "+elsewhere+" 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE localhost, "+
+			"EXCLUDE 127.0.0.1"),
 		chromedp.Flag("force-color-profile", "srgb"),
 		chromedp.Flag("hide-scrollbars", true),
 		// A page out of memory is the page as it was left. Without that memory, going back asks the server.
 		chromedp.Flag("disable-features", "BackForwardCache"),
 	}
 	for _, off := range []string{
-		"quic", "background-networking", "component-update", "sync", "default-apps", "extensions", "breakpad", "dev-shm-usage",
+		"quic", "background-networking", "component-update", "sync", "default-apps", "extensions",
+		"breakpad", "dev-shm-usage",
 		"domain-reliability",
 	} {
 		flags = append(flags, chromedp.Flag("disable-"+off, true))
@@ -157,7 +159,8 @@ func describe(issue *audits.InspectorIssue) string {
 		return fmt.Sprintf("%s blocks %s", csp.ViolatedDirective, csp.BlockedURL)
 	}
 	if cookie := issue.Details.CookieIssueDetails; cookie != nil && cookie.Cookie != nil {
-		return fmt.Sprintf("%s of %s %v %v", cookie.Cookie.Name, cookie.CookieURL, cookie.CookieWarningReasons, cookie.CookieExclusionReasons)
+		return fmt.Sprintf("%s of %s %v %v", cookie.Cookie.Name, cookie.CookieURL, cookie.CookieWarningReasons,
+			cookie.CookieExclusionReasons)
 	}
 	if generic := issue.Details.GenericIssueDetails; generic != nil {
 		return string(generic.ErrorType)

@@ -24,7 +24,8 @@ func TestContainer(t *testing.T) {
 func startContainer(t testing.TB, engine *podman) *deployed {
 	t.Helper()
 	server := serve(t, t.TempDir(), map[string]string{"ann": "correct horse"}, containersRuntime(engine))
-	d := &deployed{name: "shop", server: server, session: "shop_session", login: "ann@example.com", password: "correct horse"}
+	d := &deployed{name: "shop", server: server, session: "shop_session", login: "ann@example.com",
+		password: "correct horse"}
 	d.url = route(t, engine.create(t, d.name))
 	d.warifu(t, "apply", "-f", filepath.Join(containerDir, "app.yml"), "--yes", "--wait")
 	return d

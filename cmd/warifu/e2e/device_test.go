@@ -30,7 +30,8 @@ type television struct {
 // turnOn starts a device and reads what it shows.
 func turnOn(t *testing.T, server *process, a *app, scopes ...string) *television {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), suite.binary, "token", a.name, "--device", "--admin", server.ready.Admin, "--scope", strings.Join(scopes, ","))
+	cmd := exec.CommandContext(t.Context(), suite.binary, "token", a.name, "--device", "--admin", server.ready.Admin,
+		"--scope", strings.Join(scopes, ","))
 	tv := &television{process: &process{cmd: cmd, words: &transcript{}, ended: make(chan struct{})}}
 	cmd.Stdout, cmd.Stderr = &tv.printed, tv.words
 	if err := cmd.Start(); err != nil {
@@ -42,7 +43,8 @@ func turnOn(t *testing.T, server *process, a *app, scopes ...string) *television
 	}()
 	tv.words.await(t, tv.process, "Or scan this")
 	said := tv.words.String()
-	tv.page, tv.code = regexp.MustCompile(`http://\S+`).FindString(said), regexp.MustCompile(`[A-Z]{4}-[A-Z]{4}`).FindString(said)
+	tv.page, tv.code = regexp.MustCompile(`http://\S+`).FindString(said),
+		regexp.MustCompile(`[A-Z]{4}-[A-Z]{4}`).FindString(said)
 	if tv.page == "" || tv.code == "" {
 		t.Fatalf("the device shows\n%s", said)
 	}
@@ -84,13 +86,16 @@ func TestDevice(t *testing.T) {
 	if at := b.begins(); at.ID != "user_code" || at.Ring < 2 {
 		t.Errorf("the page begins at %+v", at)
 	}
-	if field, there := heard(b.speak(), "textbox", "Code on the device"); !there || !strings.Contains(field.description, "Eight letters") {
+	if field, there := heard(b.speak(), "textbox", "Code on the device"); !there || !strings.Contains(field.description,
+		"Eight letters") {
 		t.Errorf("the field is described as %q", field.description)
 	}
-	if response := b.enter("0123"); response.Status != http.StatusUnprocessableEntity || !strings.Contains(b.text(problem), "This is not a code") {
+	if response := b.enter("0123"); response.Status != http.StatusUnprocessableEntity || !strings.Contains(b.text(problem),
+		"This is not a code") {
 		t.Errorf("status %d: %q", response.Status, b.text(problem))
 	}
-	if field, _ := heard(b.speak(), "textbox", "Code on the device"); !field.invalid || !strings.Contains(field.description, "eight letters") {
+	if field, _ := heard(b.speak(), "textbox", "Code on the device"); !field.invalid ||
+		!strings.Contains(field.description, "eight letters") {
 		t.Errorf("the field is invalid %t, described as %q", field.invalid, field.description)
 	}
 	wrong := "BBBB-BBBB"
@@ -104,13 +109,15 @@ func TestDevice(t *testing.T) {
 	}
 
 	b.enter(strings.ToLower(strings.ReplaceAll(tv.code, "-", ""))) // as one types on a phone
-	if text := b.text("main"); !strings.Contains(text, "Board") || !strings.Contains(text, suite.server.ready.User.Email) || !strings.Contains(text, "Did you start this yourself?") {
+	if text := b.text("main"); !strings.Contains(text, "Board") ||
+		!strings.Contains(text, suite.server.ready.User.Email) || !strings.Contains(text, "Did you start this yourself?") {
 		t.Errorf("the page asks %q", text)
 	}
 	if text := b.text("dd .code"); text != tv.code {
 		t.Errorf("the page shows the code %q, and the device %s", text, tv.code)
 	}
-	stops, want := b.stops(t), []string{"日本語", "English", "Not you?", "What happens next", "Terms of service", "Privacy policy", "Deny", "Allow"}
+	stops, want := b.stops(t), []string{"日本語", "English", "Not you?", "What happens next", "Terms of service",
+		"Privacy policy", "Deny", "Allow"}
 	if !slices.Equal(stops[1:], want) { // the first is the name of the site
 		t.Errorf("the keyboard stops at %q", stops)
 	}

@@ -25,8 +25,10 @@
 //
 // # Invariants
 //
-//   - No test sleeps: every wait is for an event (a page has loaded, a line was printed, a process has ended) with a deadline.
-//   - A complaint of the browser that the test did not ask for (Content-Security-Policy, console, issues) fails the test.
+//   - No test sleeps: every wait is for an event (a page has loaded, a line was printed, a process has ended) with a
+//     deadline.
+//   - A complaint of the browser that the test did not ask for (Content-Security-Policy, console, issues) fails the
+//     test.
 //   - Nothing is timed; memory and time to ready are reported, not judged.
 //   - The browser reaches loopback and nothing else.
 package e2e

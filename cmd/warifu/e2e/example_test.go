@@ -19,7 +19,8 @@ import (
 // memory an idle `warifu dev` takes and how long it took to be ready. It judges neither: both depend on the machine.
 func TestSpecExample(t *testing.T) {
 	p := suite.server
-	report := fmt.Sprintf("warifu dev with the spec's example: ready after %d ms, idle %s\n", p.took.Milliseconds(), suite.idle)
+	report := fmt.Sprintf("warifu dev with the spec's example: ready after %d ms, idle %s\n", p.took.Milliseconds(),
+		suite.idle)
 	t.Log(report)
 	if err := os.WriteFile(artifact(t, "footprint.txt"), []byte(report), 0o644); err != nil {
 		t.Fatal(err)
@@ -115,7 +116,8 @@ func TestRestart(t *testing.T) {
 		t.Helper()
 		p.kill(t)
 		p = dev(t, data, listen, file)
-		if p.ready.Issuer != first.Issuer || p.ready.User != first.User || p.ready.Apps[0].ClientID != first.Apps[0].ClientID {
+		if p.ready.Issuer != first.Issuer || p.ready.User != first.User ||
+			p.ready.Apps[0].ClientID != first.Apps[0].ClientID {
 			t.Fatalf("after a restart everything is different: %+v", p.ready.Issuer)
 		}
 	}

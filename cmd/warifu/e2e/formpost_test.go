@@ -42,7 +42,8 @@ func TestFormPostWithoutScripts(t *testing.T) {
 	b.signInAs(suite.server)
 	b.onConsent()
 	b.press(allow)
-	if text := b.text("main"); !strings.Contains(text, strings.TrimPrefix(a.url(""), "http://")) || !strings.Contains(text, "Continue") {
+	if text := b.text("main"); !strings.Contains(text, strings.TrimPrefix(a.url(""), "http://")) ||
+		!strings.Contains(text, "Continue") {
 		t.Fatalf("the page says %q", text)
 	}
 	b.press(submit)

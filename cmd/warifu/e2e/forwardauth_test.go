@@ -53,7 +53,8 @@ func newHidden(t *testing.T) *hidden {
 			return
 		}
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		_, _ = fmt.Fprintf(w, `<!doctype html><title>Wiki</title><p id="result">%s %s</p>`, r.Method, html.EscapeString(r.URL.RequestURI()))
+		_, _ = fmt.Fprintf(w, `<!doctype html><title>Wiki</title><p id="result">%s %s</p>`, r.Method,
+			html.EscapeString(r.URL.RequestURI()))
 	}))
 	t.Cleanup(a.Close)
 	return a
@@ -67,7 +68,8 @@ func (a *hidden) told() string {
 	}
 	told := make(map[string][]string)
 	for name, values := range *header {
-		if strings.HasPrefix(strings.ToLower(strings.ReplaceAll(name, "_", "-")), "remote-") && strings.Join(values, "") != "" {
+		if strings.HasPrefix(strings.ToLower(strings.ReplaceAll(name, "_", "-")), "remote-") &&
+			strings.Join(values, "") != "" {
 			told[name] = values
 		}
 	}
@@ -133,9 +135,11 @@ http {
 
 func caddyConfig(w *wall) string {
 	site := func(host string, app *hidden) string {
-		return fmt.Sprintf("http://%s:%s {\n\troute {\n\t\timport warifu\n\t\treverse_proxy %s\n\t}\n}\n", host, w.port, app.URL)
+		return fmt.Sprintf("http://%s:%s {\n\troute {\n\t\timport warifu\n\t\treverse_proxy %s\n\t}\n}\n",
+			host, w.port, app.URL)
 	}
-	return "{\n\tadmin off\n\tauto_https off\n}\nimport snippets/warifu.caddy\n" + site("localhost", w.wiki) + site("127.0.0.1", w.vault)
+	return "{\n\tadmin off\n\tauto_https off\n}\nimport snippets/warifu.caddy\n" + site("localhost", w.wiki) +
+		site("127.0.0.1", w.vault)
 }
 
 // newWall starts a server, two apps and a proxy before them.
@@ -273,7 +277,8 @@ func forwardAuth(t *testing.T, name string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	host, cookie := "Host: localhost:"+w.port, fmt.Sprintf("Cookie: warifu_app_%[1]s=%[2]s", w.port, b.cookie("warifu_app_"+w.port))
+	host, cookie := "Host: localhost:"+w.port, fmt.Sprintf("Cookie: warifu_app_%[1]s=%[2]s", w.port,
+		b.cookie("warifu_app_"+w.port))
 	const page, script = "Accept: text/html", "Accept: */*"
 
 	for _, c := range []struct {
@@ -286,14 +291,17 @@ func forwardAuth(t *testing.T, name string) {
 		{"a form", "POST /x", []string{host, cookie, script, "Content-Length: 0"}, 200, true},
 		{"a host in capitals", "GET /", []string{"Host: LOCALHOST:" + w.port, cookie, script}, 200, true},
 		{"a name that is no app's header", "GET /", []string{host, cookie, "X-Remote-User: boss"}, 200, true},
-		{"what is forwarded, by the client", "GET /", []string{host, cookie, "X-Forwarded-Host: 127.0.0.1:" + w.port, "X-Forwarded-Uri: /.warifu/logout",
+		{"what is forwarded, by the client", "GET /", []string{host, cookie, "X-Forwarded-Host: 127.0.0.1:" +
+			w.port, "X-Forwarded-Uri: /.warifu/logout",
 			"X-Forwarded-Proto: https", "X-Forwarded-Method: BREW", "X-Forwarded-For: 192.0.2.1"}, 200, true},
-		{"what is forwarded, named in Connection", "GET /", []string{host, cookie, script, "Connection: X-Forwarded-Host, X-Forwarded-Uri, Remote-User, remote-email"}, 200, true},
+		{"what is forwarded, named in Connection", "GET /", []string{host, cookie, script, "Connection: X-Forwarded-Host, " +
+			"X-Forwarded-Uri, Remote-User, remote-email"}, 200, true},
 		{"a WebSocket", "GET /ws", []string{host, cookie, "Upgrade: websocket", "Connection: Upgrade"}, 101, true},
 		{"nobody", "GET /", []string{host, script}, 401, false},
 		{"nobody, by a form", "POST /", []string{host, page, "Content-Length: 0"}, 401, false},
 		{"nobody, by a browser", "GET /", []string{host, page}, 303, false},
-		{"nobody, by a WebSocket", "GET /ws", []string{host, "Upgrade: websocket", "Connection: Upgrade", "Sec-Fetch-Mode: websocket"}, 401, false},
+		{"nobody, by a WebSocket", "GET /ws", []string{host, "Upgrade: websocket", "Connection: Upgrade",
+			"Sec-Fetch-Mode: websocket"}, 401, false},
 		{"a sign-in of nobody's", "GET /", []string{host, script, "Cookie: warifu_app_" + w.port + "=wfg_x"}, 401, false},
 		{"the page that belongs to warifu", "GET /.warifu/x", []string{host, cookie, page}, 404, false},
 		{"and in another spelling", "GET /%2ewarifu/x", []string{host, cookie, page}, 404, false},
@@ -309,7 +317,8 @@ func forwardAuth(t *testing.T, name string) {
 		if got.StatusCode != c.status && (c.status != 0 || got.StatusCode < 401 || got.StatusCode > 404) {
 			t.Errorf("%s: %s, want %d", c.rule, got.Status, c.status)
 		}
-		if !c.let && got.StatusCode != http.StatusBadRequest && c.rule != "the question itself" && got.Header.Get("X-Request-Id") == "" {
+		if !c.let && got.StatusCode != http.StatusBadRequest && c.rule != "the question itself" &&
+			got.Header.Get("X-Request-Id") == "" {
 			t.Errorf("%s: %s without the id of the request", c.rule, got.Status)
 		}
 		if let := w.wiki.came.Load() > before; let != c.let || w.vault.came.Load() != other {
@@ -327,7 +336,8 @@ func forwardAuth(t *testing.T, name string) {
 		}
 	}
 	// Whatever becomes of what the client says of itself: the app hears the truth, or nothing comes.
-	for _, forged := range []string{"Remote-User: boss", "remote-user: boss", "Remote-User:", "Remote-Email: boss@example.com", "Remote-Groups: keepers",
+	for _, forged := range []string{"Remote-User: boss", "remote-user: boss", "Remote-User:",
+		"Remote-Email: boss@example.com", "Remote-Groups: keepers",
 		"Remote_User: boss", "REMOTE_USER: boss", "Remote_Groups: keepers", "Remote.User: boss", "Remote~User: boss"} {
 		field, _, _ := strings.Cut(forged, ":")
 		for _, more := range [][]string{nil, {"Connection: " + field}, {"Connection: close, " + field}, {forged}} {

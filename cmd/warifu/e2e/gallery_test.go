@@ -56,7 +56,8 @@ func TestGallery(t *testing.T) {
 	people[1].open(a.url("/login"))
 	pending := run(people[1], chromedp.Value(chromedp.CSS(`input[name="request"]`)))
 	issuer := suite.server.ready.Issuer
-	first.onError(first.open(issuer+"/oauth/continue?request="+url.QueryEscape(pending)), http.StatusBadRequest, "invalid_request")
+	first.onError(first.open(issuer+"/oauth/continue?request="+url.QueryEscape(pending)), http.StatusBadRequest,
+		"invalid_request")
 	first.shoot("error-other-browser", "en")
 	for i, lang := range []string{"en", "ja"} {
 		signOutPages(t, a, people[i], lang)
@@ -163,7 +164,8 @@ func (a *app) code(t *testing.T) string {
 func (b *tab) scripts(may bool) {
 	b.t.Helper()
 	b.do(func(ctx context.Context, target *chromedp.Target) (chromedp.Void, error) {
-		_, err := cdp.Call(ctx, target, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: !may})
+		_, err := cdp.Call(ctx, target, emulation.SetScriptExecutionDisabled,
+			emulation.SetScriptExecutionDisabledParams{Value: !may})
 		return chromedp.Void{}, err
 	})
 }
@@ -190,7 +192,8 @@ func errorPages(t *testing.T, a *app, b *tab, lang string) {
 	t.Helper()
 	issuer := suite.server.ready.Issuer
 	authorize := func(change func(url.Values)) string {
-		query := url.Values{"response_type": {"code"}, "client_id": {a.oauth.ClientID}, "redirect_uri": {a.url("/callback")}, "scope": {"openid"}}
+		query := url.Values{"response_type": {"code"}, "client_id": {a.oauth.ClientID}, "redirect_uri": {a.url("/callback")},
+			"scope": {"openid"}}
 		change(query)
 		return issuer + "/oauth/authorize?" + query.Encode()
 	}
@@ -199,7 +202,8 @@ func errorPages(t *testing.T, a *app, b *tab, lang string) {
 		status        int64
 		code          string
 	}{
-		{"unauthorized-client", authorize(func(q url.Values) { q.Set("redirect_uri", "https://elsewhere.example/callback") }), 400, "unauthorized_client"},
+		{"unauthorized-client", authorize(func(q url.Values) { q.Set("redirect_uri", "https://elsewhere.example/callback") }),
+			400, "unauthorized_client"},
 		{"invalid-client", authorize(func(q url.Values) { q.Set("client_id", "nobody") }), 400, "invalid_client"},
 		{"invalid-request", authorize(func(q url.Values) { q.Del("redirect_uri") }), 400, "invalid_request"},
 		{"altered", issuer + "/oauth/continue?request=altered", 400, "invalid_request"},

@@ -109,7 +109,8 @@ func runAsPod(t *testing.T, engine *podmantest.Engine, image string) {
 	_, metricsPort, _ := strings.Cut(metrics, ":")
 	engine.Run(t, "run", "--detach", "--name", "pod", "--network", "host", "--read-only", "--read-only-tmpfs=false",
 		"--user", "65532:65532", "--cap-drop", "all", "--security-opt", "no-new-privileges",
-		"--volume", secret+":/etc/warifu:ro", "--volume", apps+":/etc/warifu-apps:ro", "--volume", data+":/var/lib/warifu", "--env", "WARIFU_WEB_HTTP=:"+webPort,
+		"--volume", secret+":/etc/warifu:ro", "--volume", apps+":/etc/warifu-apps:ro", "--volume", data+":/var/lib/warifu",
+		"--env", "WARIFU_WEB_HTTP=:"+webPort,
 		"--env", "WARIFU_TELEMETRY_HTTP=:"+metricsPort, image)
 	podmantest.Eventually(t, func() error { return healthy(engine, "pod", "http://"+metrics) })
 	podmantest.Eventually(t, func() error { return healthy(engine, "pod", "http://"+web) })

@@ -49,7 +49,8 @@ func TestSignOut(t *testing.T) {
 	if b.text("h1") != "You are signed out" {
 		t.Errorf("sign out: %q", b.text("h1"))
 	}
-	if _, err := a.refresh(t.Context(), token.RefreshToken); err == nil || !strings.Contains(err.Error(), "invalid_grant") {
+	if _, err := a.refresh(t.Context(), token.RefreshToken); err == nil ||
+		!strings.Contains(err.Error(), "invalid_grant") {
 		t.Errorf("the app goes on: %v", err)
 	}
 	b.open(home)

@@ -47,7 +47,8 @@ func runSuite(m *testing.M) (_ int, err error) {
 
 	if suite.binary = os.Getenv("WARIFU_E2E_BINARY"); suite.binary == "" {
 		suite.binary = filepath.Join(dir, "warifu")
-		build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", suite.binary, "github.com/warifu/warifu/cmd/warifu")
+		build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", suite.binary,
+			"github.com/warifu/warifu/cmd/warifu")
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {
 			return 0, fmt.Errorf("build the binary: %w\n%s", err, out)

@@ -16,14 +16,15 @@ import (
 // mcpDir is the example MCP server and its agent; `make worker` gets them their libraries.
 const mcpDir = "../testdata/mcp"
 
-// TestMCPWorker is the README's tour: an agent is told the address of an MCP server, a real Worker, and of nothing else.
-// It registers itself, a person signs in and allows it, and the tools answer.
+// TestMCPWorker is the README's tour: an agent is told the address of an MCP server, a real Worker, and of nothing
+// else. It registers itself, a person signs in and allows it, and the tools answer.
 func TestMCPWorker(t *testing.T) {
 	needWorker(t)
 	if _, err := os.Stat(filepath.Join(mcpDir, "dist", "worker", "index.js")); err != nil {
 		t.Fatalf("the example MCP server is not built (%v); build it with: make worker", err)
 	}
-	p := dev(t, t.TempDir(), "127.0.0.1:0", filepath.Join(mcpDir, "app.yml"), "--config", filepath.Join(mcpDir, "dev.yaml"))
+	p := dev(t, t.TempDir(), "127.0.0.1:0", filepath.Join(mcpDir, "app.yml"), "--config",
+		filepath.Join(mcpDir, "dev.yaml"))
 	target := p.ready.Apps[0].Targets[0]
 	if target.URL != "http://127.0.0.1:8787" { // where app.yml says that the resource is
 		t.Fatalf("the MCP server runs at %q\n%s", target.URL, p.words)

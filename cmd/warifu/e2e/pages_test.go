@@ -73,7 +73,8 @@ func (b *tab) onError(response *network.Response, status int64, code string) {
 	if response.Status != status {
 		b.t.Fatalf("status %d, want %d: %s", response.Status, status, b.text("main"))
 	}
-	shown := run(b, chromedp.Evaluate[[]string](`[...document.querySelectorAll('.report code, .trace code')].map(e => e.textContent)`))
+	shown := run(b,
+		chromedp.Evaluate[[]string](`[...document.querySelectorAll('.report code, .trace code')].map(e => e.textContent)`))
 	if len(shown) != 2 || shown[0] != code || len(shown[1]) < 8 {
 		b.t.Fatalf("the error page shows %q, want the code %s and a request id", shown, code)
 	}

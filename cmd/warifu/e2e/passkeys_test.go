@@ -33,7 +33,8 @@ func (b *tab) newDevice() *device {
 		made, err := cdp.Call(ctx, target, webauthn.AddVirtualAuthenticator, webauthn.AddVirtualAuthenticatorParams{
 			Options: &webauthn.VirtualAuthenticatorOptions{Protocol: webauthn.AuthenticatorProtocolCtap2,
 				Ctap2version: webauthn.Ctap2versionCtap21, Transport: webauthn.AuthenticatorTransportInternal,
-				HasResidentKey: true, HasUserVerification: true, IsUserVerified: true, HasCmtgKey: true, AutomaticPresenceSimulation: true}})
+				HasResidentKey: true, HasUserVerification: true, IsUserVerified: true, HasCmtgKey: true,
+				AutomaticPresenceSimulation: true}})
 		return made.AuthenticatorID, err
 	})}
 }
@@ -145,7 +146,8 @@ func TestPasskeys(t *testing.T) {
 	t.Parallel()
 	_, port, _ := strings.Cut(freeAddress(t), ":")
 	words := map[string][4]string{
-		"en": {"That passkey did not work", "There may be a copy of this passkey", "Please try again", "There is a passkey already"},
+		"en": {"That passkey did not work", "There may be a copy of this passkey", "Please try again",
+			"There is a passkey already"},
 		"ja": {"このパスキーではログインできませんでした", "このパスキーは複製されている可能性があります", "もう一度お試しください", "すでにパスキーがあります"},
 	}
 	people := map[string]string{}
@@ -157,20 +159,23 @@ func TestPasskeys(t *testing.T) {
 	server := serveAt(t, t.TempDir(), "http://localhost:"+port, people)
 	elsewhere := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		_, _ = fmt.Fprint(w, `<!doctype html><html lang="en"><title>Elsewhere</title><link rel="icon" href="data:,"><p>Elsewhere`)
+		_, _ = fmt.Fprint(w,
+			`<!doctype html><html lang="en"><title>Elsewhere</title><link rel="icon" href="data:,"><p>Elsewhere`)
 	}))
 	t.Cleanup(elsewhere.Close)
 	for lang, says := range words {
 		for _, w := range windows {
 			t.Run(lang+" "+w.name, func(t *testing.T) {
-				walkPasskeys(t, server.ready.Issuer, strings.Replace(elsewhere.URL, "127.0.0.1", "localhost", 1), lang+w.name, lang, says,
+				walkPasskeys(t, server.ready.Issuer, strings.Replace(elsewhere.URL, "127.0.0.1", "localhost", 1), lang+
+					w.name, lang, says,
 					func(b *tab) { b.resize(w.width, w.height, w.phone) }, w.phone)
 			})
 		}
 	}
 }
 
-func walkPasskeys(t *testing.T, issuer, elsewhere, user, lang string, says [4]string, window func(*tab), pictures bool) {
+func walkPasskeys(t *testing.T, issuer, elsewhere, user, lang string, says [4]string, window func(*tab),
+	pictures bool) {
 	_, b := newPerson(t, lang)
 	window(b)
 	own := b.newDevice()
@@ -265,7 +270,8 @@ func walkPasskeys(t *testing.T, issuer, elsewhere, user, lang string, says [4]st
 
 	// After the password it is the second factor of somebody who has an authenticator app.
 	b.open(issuer + "/account/totp")
-	secret := strings.ReplaceAll(run(b, chromedp.Evaluate[string](`document.querySelector('.steps .code').textContent`)), " ", "")
+	secret := strings.ReplaceAll(run(b, chromedp.Evaluate[string](`document.querySelector('.steps .code').textContent`)),
+		" ", "")
 	code, err := totp.GenerateCode(strings.TrimSpace(secret), time.Now())
 	if err != nil {
 		t.Fatal(err)
@@ -306,7 +312,8 @@ func walkPasskeys(t *testing.T, issuer, elsewhere, user, lang string, says [4]st
 	d.scripts(false)
 	d.open(issuer + "/signin")
 	d.scripts(true)
-	if shown := run(d, chromedp.Evaluate[bool](`document.querySelector('button[form="passkey"]').getClientRects().length > 0`)); shown {
+	if shown := run(d,
+		chromedp.Evaluate[bool](`document.querySelector('button[form="passkey"]').getClientRects().length > 0`)); shown {
 		t.Error("a button that does nothing")
 	}
 	d.signIn(user+"@example.com", "correct horse")

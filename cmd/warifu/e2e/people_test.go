@@ -13,8 +13,8 @@ import (
 	"github.com/pquerna/otp/totp"
 )
 
-// TestGalleryOfPeople is TestGallery for somebody who is invited, chooses a password, sets up a second factor, and signs
-// in with it: from the link that warifu dev prints to their account.
+// TestGalleryOfPeople is TestGallery for somebody who is invited, chooses a password, sets up a second factor, and
+// signs in with it: from the link that warifu dev prints to their account.
 func TestGalleryOfPeople(t *testing.T) {
 	t.Parallel()
 	server := dev(t, t.TempDir(), "localhost:0", exampleFile)
@@ -70,7 +70,8 @@ func TestGalleryOfPeople(t *testing.T) {
 	first.fill("#code", code)
 	first.press(submit)
 	first.shoot("codes-first", "en")
-	codes := run(first, chromedp.Evaluate[[]string](`[...document.querySelectorAll('.codes code')].map(e => e.textContent)`))
+	codes := run(first,
+		chromedp.Evaluate[[]string](`[...document.querySelectorAll('.codes code')].map(e => e.textContent)`))
 	if len(codes) != 10 {
 		t.Fatalf("recovery codes: %d", len(codes))
 	}
@@ -83,7 +84,8 @@ func TestGalleryOfPeople(t *testing.T) {
 	people["ja"].open(issuer + "/account/totp")
 	withCode(people["ja"], codes[9])
 	each(func(b *tab, lang string) {
-		for _, page := range []string{"", "/password", "/passkeys", "/totp", "/codes", "/sessions", "/apps", "/activity", "/profile"} {
+		for _, page := range []string{"", "/password", "/passkeys", "/totp", "/codes", "/sessions", "/apps",
+			"/activity", "/profile"} {
 			b.open(issuer + "/account" + page)
 			b.shoot("account"+strings.ReplaceAll(page, "/", "-"), lang)
 		}
@@ -104,8 +106,8 @@ func TestGalleryOfPeople(t *testing.T) {
 	}
 }
 
-// TestFirstPasskey goes from what warifu dev prints to somebody's first passkey in three clicks: the link, and a button on
-// each of two pages. From then on they sign in to the app by a touch.
+// TestFirstPasskey goes from what warifu dev prints to somebody's first passkey in three clicks: the link, and a button
+// on each of two pages. From then on they sign in to the app by a touch.
 func TestFirstPasskey(t *testing.T) {
 	t.Parallel()
 	for _, lang := range []string{"en", "ja"} {

@@ -83,7 +83,9 @@ func TestShowPassword(t *testing.T) {
 	b.fill("#password", user.Password)
 	state := func(kind, label string) {
 		t.Helper()
-		if got := run(b, chromedp.Evaluate[string](`document.querySelector('#password').type + ' ' + document.querySelector('#reveal span:not([hidden])').innerText`)); got != kind+" "+label {
+		if got := run(b,
+			chromedp.Evaluate[string](
+				`document.querySelector('#password').type + ' ' + document.querySelector('#reveal span:not([hidden])').innerText`)); got != kind+" "+label {
 			t.Errorf("the field and its button are %q, want %s and %s", got, kind, label)
 		}
 		if _, there := heard(b.speak(), "button", label+" password"); !there {
@@ -115,18 +117,23 @@ func TestBranding(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	logo := filepath.Join(dir, "logo.svg")
-	if err := os.WriteFile(logo, []byte(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 120 32"><style>.a{fill:#0b6e4f}</style>`+
-		`<circle class="a" cx="16" cy="16" r="15"/><path class="a" d="M40 6h70v8H40zM40 18h44v8H40z"/></svg>`), 0o600); err != nil {
+	if err := os.WriteFile(logo,
+		[]byte(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 120 32"><style>.a{fill:#0b6e4f}</style>`+
+			`<circle class="a" cx="16" cy="16" r="15"/><path class="a" d="M40 6h70v8H40zM40 18h44v8H40z"/></svg>`),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	server := serve(t, dir, map[string]string{"ann": "correct horse"}, fmt.Sprintf(
-		"branding: {name: Example Identity, logoFile: %s, supportURL: 'mailto:help@example.com', privacyURL: 'https://example.com/privacy'}\n", logo))
+		"branding: {name: Example Identity, logoFile: %s, supportURL: 'mailto:help@example.com', privacyURL: "+
+			"'https://example.com/privacy'}\n", logo))
 	a := server.deploy(t, "branded", "", "initiateLoginUri: '{app}/login'")
 	for _, lang := range []string{"en", "ja"} {
 		_, b := newPerson(t, lang)
 		b.open(server.ready.Issuer + "/")
 		b.shoot("branded-landing", lang)
-		if loaded := run(b, chromedp.Evaluate[bool](`[...document.querySelectorAll('img.mark')].every(i => i.complete && i.naturalWidth > 0)`)); !loaded {
+		if loaded := run(b,
+			chromedp.Evaluate[bool](
+				`[...document.querySelectorAll('img.mark')].every(i => i.complete && i.naturalWidth > 0)`)); !loaded {
 			t.Error("the logo does not show")
 		}
 		b.press("main a.primary")

@@ -180,7 +180,8 @@ func serveAt(t testing.TB, dir, issuer string, people map[string]string, more ..
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, _ = fmt.Fprintf(&users, "  - {email: %[1]s@example.com, emailVerified: true, username: %[1]s, userID: id-%[1]s, hash: '%[2]s'}\n", name, hash)
+		_, _ = fmt.Fprintf(&users, "  - {email: %[1]s@example.com, emailVerified: true, username: %[1]s, userID: id-%[1]s, "+
+			"hash: '%[2]s'}\n", name, hash)
 	}
 	if len(people) > 0 {
 		more = append(more, "enablePasswordDB: true\nstaticPasswords:\n"+users.String())

@@ -14,8 +14,8 @@ import (
 	"github.com/pquerna/otp/totp"
 )
 
-// threads asks the API of the example Worker to delete everything, with an access token or without, and gives its status
-// and its challenge.
+// threads asks the API of the example Worker to delete everything, with an access token or without, and gives its
+// status and its challenge.
 func (d *deployed) threads(t *testing.T, token string) (int, string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodDelete, d.url+"/threads", nil)
@@ -87,7 +87,8 @@ func TestWorkerStepUp(t *testing.T) {
 
 	b.press("#clear")
 	b.press(`a[href*="/account/totp?"]`)
-	secret := strings.ReplaceAll(run(b, chromedp.Evaluate[string](`document.querySelector('.steps .code').textContent`)), " ", "")
+	secret := strings.ReplaceAll(run(b, chromedp.Evaluate[string](`document.querySelector('.steps .code').textContent`)),
+		" ", "")
 	code := func(at time.Time) string {
 		t.Helper()
 		code, err := totp.GenerateCode(secret, at)

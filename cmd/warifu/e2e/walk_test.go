@@ -52,7 +52,8 @@ func TestSignInConsentTokens(t *testing.T) {
 			t.Errorf("%s is marked %q", s.Name, s.Risk)
 		}
 	}
-	if asked.Links["Terms of service"] != suite.site.URL+"/terms" || asked.Links["Privacy policy"] != suite.site.URL+"/privacy" {
+	if asked.Links["Terms of service"] != suite.site.URL+"/terms" || asked.Links["Privacy policy"] != suite.site.URL+
+		"/privacy" {
 		t.Errorf("the links are %v", asked.Links)
 	}
 	for _, rel := range asked.Rel {
@@ -195,7 +196,8 @@ func TestMoreScopes(t *testing.T) {
 
 	b.open(a.url("/login?scope=openid+threads:read+files:write"))
 	asked := b.readConsent()
-	if !slices.Equal(names(asked.New), []string{"files:write"}) || !slices.Equal(names(asked.Granted), []string{"openid", "threads:read"}) {
+	if !slices.Equal(names(asked.New), []string{"files:write"}) || !slices.Equal(names(asked.Granted),
+		[]string{"openid", "threads:read"}) {
 		t.Errorf("asks for %v beside %v", names(asked.New), names(asked.Granted))
 	}
 	b.press(deny)

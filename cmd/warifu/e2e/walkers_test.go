@@ -53,7 +53,8 @@ func (d *deployed) greets(b *tab, refreshes string) {
 	if !b.has("#user") {
 		b.t.Fatalf("not signed in to %s: %s: %s", d.name, b.address(), b.text("body"))
 	}
-	if user, n := b.text("#user"), b.text("#refreshes"); !strings.HasPrefix(user, strings.TrimSuffix(d.login, "@example.com")) || n != refreshes {
+	if user, n := b.text("#user"), b.text("#refreshes"); !strings.HasPrefix(user, strings.TrimSuffix(d.login,
+		"@example.com")) || n != refreshes {
 		b.t.Fatalf("%s greets %q with %s refreshes, want %s with %s", d.name, user, n, d.login, refreshes)
 	}
 }

@@ -20,7 +20,8 @@ import (
 
 // targeted is the manifest of an app with a worker, whose env the runtime delivers.
 func targeted(name string) string {
-	return strings.NewReplacer("name: shop", "name: "+name, "autoEnv: false", "autoEnv: true", "Shop", name).Replace(shop) +
+	return strings.NewReplacer("name: shop", "name: "+name, "autoEnv: false", "autoEnv: true", "Shop",
+		name).Replace(shop) +
 		"  workers:\n    web: {}\n"
 }
 

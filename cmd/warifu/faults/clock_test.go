@@ -78,7 +78,8 @@ func ahead(t testing.TB) string {
 	if !found {
 		t.Fatal("time.Now reads the clock in another way than it did: say here how")
 	}
-	wrong := writeFile(t, filepath.Join(dir, "time.go"), head+"func Now() Time {\n"+reads+"\tsec += 31 * secondsPerDay\n"+rest)
+	wrong := writeFile(t, filepath.Join(dir, "time.go"), head+"func Now() Time {\n"+reads+
+		"\tsec += 31 * secondsPerDay\n"+rest)
 	overlay, err := json.Marshal(map[string]map[string]string{"Replace": {original: wrong}})
 	if err != nil {
 		t.Fatal(err)

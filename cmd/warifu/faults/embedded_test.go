@@ -29,7 +29,8 @@ func newEmbedded(t testing.TB, dir, more string) *stage {
 	s := &stage{t: t, dir: dir}
 	t.Cleanup(func() { s.keepLogs() })
 	at := filepath.Join(dir, "replica")
-	r := newReplica(t, at, options{storage: fmt.Sprintf("{type: embedded, config: {dataDir: %q%s}}", filepath.Join(at, "data"), more)})
+	r := newReplica(t, at, options{storage: fmt.Sprintf("{type: embedded, config: {dataDir: %q%s}}",
+		filepath.Join(at, "data"), more)})
 	s.issuer, s.replicas = r.base, []*replica{r}
 	r.starts(t)
 	r.apply(t, shop)

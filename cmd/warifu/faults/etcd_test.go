@@ -86,7 +86,8 @@ func newCluster(t testing.TB, dir string, quota int64) *cluster {
 		c.members = append(c.members, m)
 	}
 	for i, m := range c.members {
-		told, err := json.Marshal(membership{Name: m.name, Dir: filepath.Join(dir, m.name), Peer: addresses[i], Client: m.client,
+		told, err := json.Marshal(membership{Name: m.name, Dir: filepath.Join(dir, m.name), Peer: addresses[i],
+			Client:     m.client,
 			Advertised: m.peers.addr(), Cluster: initial, Quota: quota})
 		if err != nil {
 			t.Fatal(err)

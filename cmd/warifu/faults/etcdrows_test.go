@@ -176,7 +176,8 @@ func TestWithoutQuorum(t *testing.T) {
 
 // refuses sends a request that needs storage, and expects to be told to come again.
 func (l *load) refuses(base, token string) {
-	req, err := http.NewRequest(http.MethodPost, base+"/oauth/introspect", strings.NewReader(url.Values{"token": {token}}.Encode()))
+	req, err := http.NewRequest(http.MethodPost, base+"/oauth/introspect",
+		strings.NewReader(url.Values{"token": {token}}.Encode()))
 	if err != nil {
 		l.stage.t.Error(err)
 		return

@@ -207,7 +207,8 @@ func (h *history) check() string {
 		if op.Return != math.MaxInt64 {
 			end = fmt.Sprintf("%.3fs", time.Duration(op.Return).Seconds())
 		}
-		fmt.Fprintf(&b, "\n    %.3fs to %s  %s", time.Duration(op.Call).Seconds(), end, h.model.DescribeOperation(op.Input, op.Output))
+		fmt.Fprintf(&b, "\n    %.3fs to %s  %s", time.Duration(op.Call).Seconds(), end,
+			h.model.DescribeOperation(op.Input, op.Output))
 	}
 	return b.String()
 }
@@ -270,9 +271,11 @@ func TestModels(t *testing.T) {
 			{deployment{"1"}, deployed{outcome: granted}, 0, 1}, {deployment{"2"}, deployed{outcome: unknown}, 2, never},
 			{deployment{}, deployed{granted, "1"}, 4, 5}, {deployment{}, deployed{granted, "2"}, 6, 7}}},
 		{"a secret that comes back", secretModel, false, []op{
-			{true, rotated{granted, "a", "b"}, 0, 1}, {true, rotated{outcome: unknown}, 2, never}, {false, rotated{granted, "", "a"}, 3, 4}}},
+			{true, rotated{granted, "a", "b"}, 0, 1}, {true, rotated{outcome: unknown}, 2, never},
+			{false, rotated{granted, "", "a"}, 3, 4}}},
 		{"a rotation that was unknown", secretModel, true, []op{
-			{true, rotated{granted, "a", "b"}, 0, 1}, {true, rotated{outcome: unknown}, 2, never}, {false, rotated{granted, "", "c"}, 3, 4}}},
+			{true, rotated{granted, "a", "b"}, 0, 1}, {true, rotated{outcome: unknown}, 2, never},
+			{false, rotated{granted, "", "c"}, 3, 4}}},
 	} {
 		h := &history{what: c.rule, model: c.model}
 		for _, o := range c.ops {

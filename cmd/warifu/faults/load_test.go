@@ -282,7 +282,8 @@ func (c *chain) exchange(base string) reply {
 
 func (c *chain) use(base string, generation int) reply {
 	got := c.op(input{refresh, generation}, func() reply {
-		return c.load.call(base, "/oauth/token", url.Values{"grant_type": {"refresh_token"}, "refresh_token": {c.token(generation)}})
+		return c.load.call(base, "/oauth/token", url.Values{"grant_type": {"refresh_token"},
+			"refresh_token": {c.token(generation)}})
 	})
 	c.has(generation+1, got)
 	return got
@@ -414,7 +415,8 @@ func (l *load) own(ctx context.Context) {
 	if got.outcome != granted {
 		return
 	}
-	if seen := l.call(l.any(), "/oauth/introspect", url.Values{"token": {got.text("access_token")}}); seen.outcome == refused {
+	if seen := l.call(l.any(), "/oauth/introspect",
+		url.Values{"token": {got.text("access_token")}}); seen.outcome == refused {
 		l.row.violation("a token of the app itself is not active")
 	}
 }
@@ -425,7 +427,8 @@ func (l *load) deploy(ctx context.Context) {
 	versions := l.history(&history{what: "versions of " + name, model: appModel})
 	secrets := l.history(&history{what: "secrets of " + name, model: secretModel})
 	manifest := func(version string) string {
-		return strings.NewReplacer("name: shop", "name: "+name, "version: 1.0.0", "version: "+version, "Shop", name).Replace(shop)
+		return strings.NewReplacer("name: shop", "name: "+name, "version: 1.0.0", "version: "+version, "Shop",
+			name).Replace(shop)
 	}
 	apply := func(version string) bool {
 		var got asked
@@ -571,7 +574,8 @@ func (l *load) works(ctx context.Context) error {
 		if c.exchange(base).outcome != granted || c.use(base, 1).outcome != granted || c.revoke(base, 2).outcome != granted {
 			return fmt.Errorf("%s: the life of a grant: %s", replica.name, strings.Join(strings.Fields(quiet.row.String()), " "))
 		}
-		if got := replica.ask(ctx, http.MethodPost, "/v1/apply", applying(shop)); got.status != http.StatusOK && got.status != http.StatusConflict {
+		if got := replica.ask(ctx, http.MethodPost, "/v1/apply", applying(shop)); got.status != http.StatusOK &&
+			got.status != http.StatusConflict {
 			return fmt.Errorf("%s: apply: %s", replica.name, got)
 		}
 	}

@@ -34,7 +34,9 @@ type person struct {
 func newPerson(issuer string, app credentials) *person {
 	jar, _ := cookiejar.New(nil) // never fails
 	return &person{issuer: issuer, app: app, client: &http.Client{
-		Jar: jar, Timeout: 10 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
+		Jar: jar, Timeout: 10 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error {
+			return http.ErrUseLastResponse
+		}}}
 }
 
 // code walks through an authorization at one replica. Nobody writes anything for it once the person is signed in and

@@ -29,7 +29,8 @@ type app struct {
 const oob = "urn:ietf:wg:oauth:2.0:oob"
 
 // scopes are those that Dex gives to whoever asks.
-var scopes = []string{oauth.ScopeOpenID, oauth.ScopeProfile, oauth.ScopeEmail, oauth.ScopeGroups, oauth.ScopeOfflineAccess}
+var scopes = []string{oauth.ScopeOpenID, oauth.ScopeProfile, oauth.ScopeEmail, oauth.ScopeGroups,
+	oauth.ScopeOfflineAccess}
 
 func (m *migration) takeClients(root *section) {
 	for _, s := range root.sections("staticClients") {

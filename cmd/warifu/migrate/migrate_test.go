@@ -325,7 +325,8 @@ mfa:
 				t.Fatal(err)
 			}
 			said := string(shown(r, nil))
-			if c.want != "" && !strings.Contains(said, "access:\n      "+c.want) || c.want == "" && strings.Contains(said, "access:") {
+			if c.want != "" && !strings.Contains(said, "access:\n      "+c.want) || c.want == "" &&
+				strings.Contains(said, "access:") {
 				t.Errorf("want %q in:\n%s", c.want, said)
 			}
 			if !strings.Contains(said, c.left) {

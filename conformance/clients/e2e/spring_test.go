@@ -19,12 +19,15 @@ func TestSpringResourceServer(t *testing.T) {
 	need(t, "keytool", "apt-get install maven openjdk-17-jdk-headless")
 	const audience = "https://threads.example.com/api"
 	register(t, "spring-api", "resourceIdentifiers: ["+audience+"]", "accessTokenType: JWT")
-	token := tokens(t, register(t, "spring-caller"), []string{"openid", "threads:read"}, oauth2.SetAuthURLParam("resource", audience))
+	token := tokens(t, register(t, "spring-caller"), []string{"openid", "threads:read"},
+		oauth2.SetAuthURLParam("resource", audience))
 
 	target, trust, listen := filepath.Join(cache(t), "spring"), filepath.Join(t.TempDir(), "trust.p12"), freeAddress(t)
 	build(t, "spring", "mvn", "--batch-mode", "--quiet", "-Dtarget="+target, "package")
-	build(t, ".", "keytool", "-importcert", "-noprompt", "-file", server.CAFile, "-keystore", trust, "-storepass", "changeit")
-	run(t, []string{"OAUTH_ISSUER=" + server.Issuer, "AUDIENCE=" + audience}, nil, "java", "-Djavax.net.ssl.trustStore="+trust,
+	build(t, ".", "keytool", "-importcert", "-noprompt", "-file", server.CAFile, "-keystore", trust,
+		"-storepass", "changeit")
+	run(t, []string{"OAUTH_ISSUER=" + server.Issuer, "AUDIENCE=" + audience}, nil, "java", "-Djavax.net.ssl.trustStore="+
+		trust,
 		"-Djavax.net.ssl.trustStorePassword=changeit", "-jar", filepath.Join(target, "spring.jar"),
 		"--server.address=127.0.0.1", "--server.port="+listen[strings.LastIndex(listen, ":")+1:])
 	me := "http://" + listen + "/me"

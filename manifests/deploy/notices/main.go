@@ -166,7 +166,8 @@ func texts(m module) (map[string]string, error) {
 // write writes the modules and then their texts, each text once.
 func write(w io.Writer, all []module) error {
 	var out strings.Builder
-	out.WriteString("warifu is given under the Apache License, version 2.0. It is linked with what follows, under the terms\n" +
+	out.WriteString("warifu is given under the Apache License, version 2.0. It is linked with what follows, " +
+		"under the terms\n" +
 		"that are below by number. go mod download MODULE@VERSION fetches the source of each.\n\n")
 	numbers := make(map[string]int)
 	var order []string

@@ -40,7 +40,8 @@ func TestOAuthTellsTheSameAsDex(t *testing.T) {
 	named.ClaimMapping.UserNameKey, named.ClaimMapping.PreferredUsernameKey = "name", "login"
 	named.ClaimMapping.EmailKey, named.ClaimMapping.EmailVerifiedKey = "mail", "mail_verified"
 	named.ClaimMapping.GroupsKey = "roles"
-	jwt := "e30." + base64.RawURLEncoding.EncodeToString([]byte(`{"groups": ["t"], "roles": [{"name": "u"}, "é"]}`)) + ".sig"
+	jwt := "e30." + base64.RawURLEncoding.EncodeToString([]byte(`{"groups": ["t"], "roles": [{"name": "u"}, "é"]}`)) +
+		".sig"
 	for _, config := range []oauth.Config{usual, named} {
 		theirs, err := config.Open("id", slog.New(slog.DiscardHandler))
 		if err != nil {

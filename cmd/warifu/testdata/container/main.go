@@ -1,9 +1,9 @@
-// Command shop is a container that lets people sign in. All that it knows of the server is in its env, and standard libraries
-// (golang.org/x/oauth2, coreos/go-oidc) find the rest by discovery: nothing here is warifu's.
+// Command shop is a container that lets people sign in. All that it knows of the server is in its env, and standard
+// libraries (golang.org/x/oauth2, coreos/go-oidc) find the rest by discovery: nothing here is warifu's.
 //
-// It is replaced when its env changes, so what it remembers of a person travels in cookies that scripts cannot read. It serves on
-// a free port of 127.0.0.1 and announces it with a file in /instances, for a router; on SIGTERM it takes the file away, answers
-// the requests that still come, and ends once there are no more.
+// It is replaced when its env changes, so what it remembers of a person travels in cookies that scripts cannot read. It
+// serves on a free port of 127.0.0.1 and announces it with a file in /instances, for a router; on SIGTERM it takes the
+// file away, answers the requests that still come, and ends once there are no more.
 package main
 
 import (
@@ -59,10 +59,11 @@ func run() error {
 		return err
 	}
 	var last atomic.Int64 // the time of the last request, in nanoseconds
-	server := &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		last.Store(time.Now().UnixNano())
-		mux.ServeHTTP(w, r)
-	})}
+	server := &http.Server{ReadHeaderTimeout: 10 * time.Second,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			last.Store(time.Now().UnixNano())
+			mux.ServeHTTP(w, r)
+		})}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	entry := filepath.Join("/instances", listener.Addr().String())
@@ -124,7 +125,8 @@ func (s *shop) at(r *http.Request) *oauth2.Config {
 func (s *shop) login(w http.ResponseWriter, r *http.Request) {
 	to := sent{State: rand.Text(), Nonce: rand.Text(), Verifier: oauth2.GenerateVerifier()}
 	keep(w, sentCookie, to)
-	http.Redirect(w, r, s.at(r).AuthCodeURL(to.State, oidc.Nonce(to.Nonce), oauth2.S256ChallengeOption(to.Verifier)), http.StatusSeeOther)
+	http.Redirect(w, r, s.at(r).AuthCodeURL(to.State, oidc.Nonce(to.Nonce), oauth2.S256ChallengeOption(to.Verifier)),
+		http.StatusSeeOther)
 }
 
 func (s *shop) callback(w http.ResponseWriter, r *http.Request) {
@@ -173,7 +175,8 @@ func keep(w http.ResponseWriter, name string, value any) {
 	if err != nil {
 		panic(err) // strings and a number
 	}
-	http.SetCookie(w, &http.Cookie{Name: name, Value: base64.RawURLEncoding.EncodeToString(text), Path: "/", HttpOnly: true, SameSite: http.SameSiteLaxMode})
+	http.SetCookie(w, &http.Cookie{Name: name, Value: base64.RawURLEncoding.EncodeToString(text), Path: "/",
+		HttpOnly: true, SameSite: http.SameSiteLaxMode})
 }
 
 func read(r *http.Request, name string, into any) bool {
