@@ -203,8 +203,8 @@ func (s *Server) decide(ctx context.Context, c *client, allowed approval,
 			userRevision = user.Revision
 		}
 		reply, err = try(c, storage.Revisions{Client: c.Revision, User: userRevision})
-		var stale *storage.StaleError
-		if !errors.As(err, &stale) {
+		stale, is := errors.AsType[*storage.StaleError](err)
+		if !is {
 			return false, err
 		}
 		if c, err = s.reauthenticate(ctx, c, stale.Client); err != nil || userRevision == 0 {

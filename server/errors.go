@@ -61,11 +61,8 @@ func (e *statusError) Unwrap() error { return e.refused }
 
 // refused is the refusal in an error; nil when it is a fault.
 func refused(err error) *oauth.Error {
-	var e *oauth.Error
-	if errors.As(err, &e) {
-		return e
-	}
-	return nil
+	e, _ := errors.AsType[*oauth.Error](err)
+	return e
 }
 
 // serverFault is the refusal after a fault in the program itself.

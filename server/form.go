@@ -128,9 +128,9 @@ func readBody(r *http.Request) ([]byte, error) {
 	if !ahead {
 		return nil, nil
 	}
-	var tooLarge *http.MaxBytesError
+	_, tooLarge := errors.AsType[*http.MaxBytesError](read.err)
 	switch {
-	case errors.As(read.err, &tooLarge):
+	case tooLarge:
 		return nil, &statusError{http.StatusRequestEntityTooLarge, invalidRequest(oauth.RuleRequestTooLong,
 			"the body is larger than 64 KiB")}
 	case read.err != nil:

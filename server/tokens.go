@@ -372,7 +372,7 @@ func (iss *issuer) accessToken(ctx context.Context, spec tokenSpec, told map[str
 }
 
 func randomHex(bytes int) string {
-	b := make([]byte, bytes)
+	b := make([]byte, bytes, 3*bytes)
 	_, _ = rand.Read(b) // never fails: crypto/rand ends the process instead
-	return hex.EncodeToString(b)
+	return string(hex.AppendEncode(b, b)[bytes:])
 }

@@ -40,7 +40,7 @@ func (l link) encode() string {
 	if len(l.Before) > 0 || l.Base != 0 {
 		return encode(l)
 	}
-	return `{"at":` + strconv.FormatInt(l.At, 10) + `}`
+	return string(append(strconv.AppendInt(append(make([]byte, 0, 32), `{"at":`...), l.At, 10), '}'))
 }
 
 // chainState is a chain as it was read.

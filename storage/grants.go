@@ -249,8 +249,8 @@ func (s *Store) rotateGrant(ctx context.Context, ref GrantRef, chainEnds time.Ti
 	once []Once) (Rotation, error) {
 	for {
 		rotation, err := s.rotateFrom(ctx, ref, chainEnds, reuse, on, once)
-		var counts *countsFrom
-		if !errors.As(err, &counts) {
+		counts, is := errors.AsType[*countsFrom](err)
+		if !is {
 			return rotation, err
 		}
 		ref.Base, ref.Move = counts.base, s.moved
