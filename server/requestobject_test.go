@@ -252,6 +252,16 @@ func TestRegisteredRequestObjectAlgorithm(t *testing.T) {
 	}
 }
 
+// signsRequests are the two ways in which a client registers that it signs its request objects.
+var signsRequests = map[string]func(*storage.Client){
+	"an algorithm": func(c *storage.Client) {
+		c.RequestObjectSigningAlg, c.RequireSignedRequestObject = "ES256", false
+	},
+	"that requests must be signed": func(c *storage.Client) {
+		c.RequestObjectSigningAlg, c.RequireSignedRequestObject = "", true
+	},
+}
+
 // A client that signs its requests gives their times, and short ones (FAPI 2.0 Message Signing section 5.3.1): a
 // request object that is good for ever can be used by whoever finds it.
 func TestSignedRequestObjectsAreYoung(t *testing.T) {
@@ -263,16 +273,7 @@ func TestSignedRequestObjectsAreYoung(t *testing.T) {
 	now := p.clock.now()
 	at := func(d time.Duration) int64 { return now.Add(d).Unix() }
 	sign := func(claims map[string]any) string { return signedBy(t, key, jose.ES256, nil, p.asked(claims)) }
-	for name, registered := range map[string]func(*storage.Client){
-		"an algorithm": func(c *storage.Client) {
-			c.RequestObjectSigningAlg,
-				c.RequireSignedRequestObject = "ES256", false
-		},
-		"that requests must be signed": func(c *storage.Client) {
-			c.RequestObjectSigningAlg,
-				c.RequireSignedRequestObject = "", true
-		},
-	} {
+	for name, registered := range signsRequests {
 		p.update("my-app", registered)
 		b.answered(b.get(p.objectURL(sign(p.dated(nil)))), name+" registered: within an hour")
 		b.answered(b.get(p.objectURL(sign(map[string]any{"nbf": at(-59 * time.Minute), "exp": at(time.Minute)}))), name+
@@ -319,16 +320,7 @@ func TestAClientThatSignsCannotPushUnsignedRequests(t *testing.T) {
 		}
 		return u.Query()
 	}
-	for name, registered := range map[string]func(*storage.Client){
-		"an algorithm": func(c *storage.Client) {
-			c.RequestObjectSigningAlg,
-				c.RequireSignedRequestObject = "ES256", false
-		},
-		"that requests must be signed": func(c *storage.Client) {
-			c.RequestObjectSigningAlg,
-				c.RequireSignedRequestObject = "", true
-		},
-	} {
+	for name, registered := range signsRequests {
 		p.update("my-app", registered)
 		if got := push(plain()); got.status != http.StatusBadRequest || got.text("error") != "invalid_request" {
 			t.Errorf("%s registered: parameters: %d %s", name, got.status, got.raw)

@@ -130,8 +130,7 @@ func TestCheck(t *testing.T) {
 		{"public, and not none", operator, func(c *Client) { c.Public, c.TokenEndpointAuthMethod = true, AuthBasic },
 			"tokenEndpointAuthMethod auth-method"},
 		{"an unknown method is said once", operator, func(c *Client) {
-			c.TokenEndpointAuthMethod,
-				c.TokenEndpointAuthSigningAlg = "tls", AlgES256
+			c.TokenEndpointAuthMethod, c.TokenEndpointAuthSigningAlg = "tls", AlgES256
 		}, "tokenEndpointAuthMethod wrong-value"},
 		{"an algorithm for nothing", operator, func(c *Client) { c.TokenEndpointAuthSigningAlg = AlgES256 },
 			"tokenEndpointAuthSigningAlg auth-method"},
