@@ -1,24 +1,16 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
-	"mime"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/google/jsonschema-go/jsonschema"
-	"golang.org/x/crypto/bcrypt"
 
 	"github.com/warifu/warifu/cmd/warifu/config"
 	"github.com/warifu/warifu/manifests/strictyaml"
@@ -27,180 +19,6 @@ import (
 	"github.com/warifu/warifu/server/oauth"
 	"github.com/warifu/warifu/storage"
 )
-
-// testInstance is a whole server inside the test, with the built-in plugins as real processes.
-func testInstance(t *testing.T, change ...func(*config.Config)) *instance {
-	t.Helper()
-	return builtInstance(t, building{}, change...)
-}
-
-func builtInstance(t *testing.T, with building, change ...func(*config.Config)) *instance {
-	t.Helper()
-	web, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	hash, err := bcrypt.GenerateFromPassword([]byte("password"), bcrypt.MinCost)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg := config.Default()
-	cfg.Issuer = "http://" + web.Addr().String()
-	cfg.Storage.Config.DataDir = t.TempDir()
-	cfg.Admin.Socket = filepath.Join(cfg.Storage.Config.DataDir, "a.sock")
-	cfg.EnablePasswordDB = true
-	cfg.StaticPasswords = []config.StaticPassword{{Email: "ann@example.com", UserID: "ann", Hash: string(hash)}}
-	for _, c := range change {
-		c(cfg)
-	}
-	settings, err := config.Load(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	with.web, with.log = []net.Listener{web}, slog.New(slog.DiscardHandler)
-	i, err := build(t.Context(), settings, with)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	ready, ended := make(chan struct{}), make(chan error, 1)
-	go func() { // ends with stop, below
-		ended <- i.run(ctx, func(context.Context) error { close(ready); return nil })
-	}()
-	t.Cleanup(func() {
-		stop()
-		if err := <-ended; err != nil {
-			t.Errorf("run: %v", err)
-		}
-		i.close()
-	})
-	<-ready
-	return i
-}
-
-// admin asks the instance's admin API by way of its socket.
-func (i *instance) ask(t *testing.T, method, path, body string) *http.Response {
-	t.Helper()
-	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", i.cfg.Socket)
-	}}
-	t.Cleanup(transport.CloseIdleConnections)
-	req, err := http.NewRequestWithContext(t.Context(), method, "http://warifu"+path, strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if body != "" {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	resp, err := (&http.Client{Transport: transport, Timeout: patience}).Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = resp.Body.Close() })
-	return resp
-}
-
-// openAPI is the part of the document that the test looks at.
-type openAPI struct {
-	OpenAPI string `json:"openapi"`
-	Paths   map[string]map[string]struct {
-		Responses map[string]struct {
-			Content map[string]struct {
-				Schema json.RawMessage `json:"schema"`
-			} `json:"content"`
-		} `json:"responses"`
-	} `json:"paths"`
-	Components struct {
-		Schemas map[string]json.RawMessage `json:"schemas"`
-	} `json:"components"`
-}
-
-// validator resolves a schema of the document. Its references point into components, which become $defs.
-func (d openAPI) validator(t *testing.T, schema json.RawMessage) *jsonschema.Resolved {
-	t.Helper()
-	defs, err := json.Marshal(d.Components.Schemas)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := fmt.Sprintf(`{"allOf":[%s],"$defs":%s}`, schema, defs)
-	text = strings.ReplaceAll(text, "#/components/schemas/", "#/$defs/")
-	var s jsonschema.Schema
-	if err := json.Unmarshal([]byte(text), &s); err != nil {
-		t.Fatal(err)
-	}
-	resolved, err := s.Resolve(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resolved
-}
-
-// check holds a reply to what the document says about the operation, and returns its body.
-func (d openAPI) check(t *testing.T, operation string, resp *http.Response) any {
-	t.Helper()
-	method, path, _ := strings.Cut(operation, " ")
-	documented, ok := d.Paths[path][strings.ToLower(method)]
-	if !ok {
-		t.Fatalf("%s is not in the document", operation)
-	}
-	as, ok := documented.Responses[fmt.Sprint(resp.StatusCode)]
-	if !ok {
-		t.Fatalf("%s answers %d, which is not in the document", operation, resp.StatusCode)
-	}
-	kind, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	media, ok := as.Content[kind]
-	if !ok {
-		t.Fatalf("%s %d answers %s, which is not in the document", operation, resp.StatusCode, kind)
-	}
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var body any
-	if err := json.Unmarshal(text, &body); err != nil {
-		t.Fatalf("%s: %v in %s", operation, err, text)
-	}
-	if err := d.validator(t, media.Schema).Validate(body); err != nil {
-		t.Errorf("%s %d does not fit its schema: %v\n%s", operation, resp.StatusCode, err, text)
-	}
-	if cache := resp.Header.Get("Cache-Control"); cache != "no-store" {
-		t.Errorf("%s: Cache-Control is %q", operation, cache)
-	}
-	if operation != "GET /v1/apps/{name}/credentials" && strings.Contains(string(text), "wfs_") {
-		t.Errorf("%s hands out a secret", operation)
-	}
-	return body
-}
-
-// documents is the body of plan and apply for manifests.
-func documents(t *testing.T, more map[string]any, contents ...string) string {
-	t.Helper()
-	docs := make([]admin.Document, len(contents))
-	for i, c := range contents {
-		docs[i] = admin.Document{Name: fmt.Sprintf("%d.yml", i), Content: c}
-	}
-	body := map[string]any{"documents": docs}
-	for k, v := range more {
-		body[k] = v
-	}
-	text, err := json.Marshal(body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
-}
-
-func exampleManifest(t *testing.T) string {
-	t.Helper()
-	text, err := os.ReadFile("testdata/app.yml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
-}
 
 // at is the value at a path in decoded JSON.
 func at(t *testing.T, body any, path ...any) any {
